@@ -1,0 +1,176 @@
+//! Where a service listens and who its peers are.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// An address to listen on or to connect to: TCP over IPv4 or IPv6, or a Unix stream socket.
+///
+/// Shown as `tcp://127.0.0.1:8800`, `tcp://[::1]:8800` or `unix:///run/chat.sock`.
+///
+/// ```
+/// use reactor::Address;
+/// let address: Address = "127.0.0.1:8800".parse()?;
+/// assert_eq!(address.to_string(), "tcp://127.0.0.1:8800");
+/// assert_eq!("unix:/run/chat.sock".parse::<Address>()?, Address::Unix("/run/chat.sock".into()));
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP endpoint.
+    Tcp(SocketAddr),
+    /// The path of a Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Every address that `text` stands for: `host:port` with a name, `1.2.3.4:port`, `[v6]:port` or `unix:PATH`.
+    ///
+    /// **Blocks** while a name is looked up, so call it before the loop runs or on another thread.
+    ///
+    /// # Errors
+    /// [`Error::Resolve`] names the text and the cause.
+    pub fn resolve(text: &str) -> Result<Vec<Address>, Error> {
+        if let Some(path) = unix_path(text) {
+            return Ok(vec![Address::Unix(path)]);
+        }
+        let failed = |source| Error::Resolve { address: text.to_owned(), source };
+        let mut found: Vec<Address> = Vec::new();
+        for address in text.to_socket_addrs().map_err(failed)?.map(Address::Tcp) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() {
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")));
+        }
+        Ok(found)
+    }
+
+    /// The port, for TCP.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+}
+
+/// `unix:PATH`, and `unix:///PATH` as an address is shown.
+fn unix_path(text: &str) -> Option<PathBuf> {
+    let path = text.strip_prefix("unix:")?;
+    Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// Numeric addresses and `unix:PATH` only, so it never blocks; see [`Address::resolve`] for names.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(path) = unix_path(text) {
+            return Ok(Address::Unix(path));
+        }
+        text.strip_prefix("tcp://").unwrap_or(text).parse().map(Address::Tcp).map_err(|_| Error::Resolve {
+            address: text.to_owned(),
+            source: std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "not of the form ip:port, [v6]:port or unix:PATH",
+            ),
+        })
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "tcp://{address}"),
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// Who is at the other end of a connection. An IPv4 peer of an IPv6 listener is shown as IPv4.
+///
+/// ```
+/// use reactor::Peer;
+/// let peer = Peer::tcp("[::ffff:10.0.0.1]:4000".parse().unwrap());
+/// assert_eq!(peer.to_string(), "10.0.0.1:4000");
+/// assert_eq!(peer.host(), "10.0.0.1");
+/// assert_eq!(Peer::Unix.host(), "unix");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// The far end of a TCP connection.
+    Tcp(SocketAddr),
+    /// The far end of a Unix stream; it has no address of interest.
+    Unix,
+    /// No peer at all: a watched descriptor, such as standard input.
+    Descriptor,
+}
+
+impl Peer {
+    /// A TCP peer, an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) taken as the IPv4 address that it is.
+    pub fn tcp(address: SocketAddr) -> Self {
+        match address.ip() {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => Peer::Tcp(SocketAddr::from((v4, address.port()))),
+                None => Peer::Tcp(address),
+            },
+            IpAddr::V4(_) => Peer::Tcp(address),
+        }
+    }
+
+    /// The address without its port: `127.0.0.1`, `::1`, `unix`, or `descriptor`.
+    pub fn host(&self) -> String {
+        match self {
+            Peer::Tcp(address) => address.ip().to_string(),
+            Peer::Unix => "unix".to_owned(),
+            Peer::Descriptor => "descriptor".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Unix => f.write_str("unix"),
+            Peer::Descriptor => f.write_str("descriptor"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_reads_back_what_it_shows() {
+        for text in ["tcp://127.0.0.1:80", "tcp://[::1]:80", "unix:///tmp/x"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_bad_address_is_named_in_its_error() {
+        let error = "nowhere".parse::<Address>().unwrap_err().to_string();
+        assert!(error.contains("nowhere"), "{error}");
+        let error = Address::resolve("127.0.0.1:99999").unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1:99999"), "{error}");
+    }
+
+    #[test]
+    fn an_ipv4_mapped_peer_is_shown_as_ipv4() {
+        assert_eq!(Peer::tcp("[::ffff:1.2.3.4]:5".parse().unwrap()).host(), "1.2.3.4");
+        assert_eq!(Peer::tcp("[::1]:5".parse().unwrap()).host(), "::1");
+    }
+}

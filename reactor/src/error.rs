@@ -1,0 +1,122 @@
+//! What can go wrong: `Error` before or while an application runs, `Errno` from one system call.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::address::Address;
+
+/// Why an application cannot be set up or cannot run. Each is one line that names the thing and the cause.
+///
+/// ```
+/// use reactor::{Application, Context, Handler, Input, Service};
+/// # struct Quiet;
+/// # impl Handler for Quiet {
+/// #     type Connection = ();
+/// #     fn on_open(&mut self, _: &mut Context<'_>) {}
+/// #     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) { input.take_all(); }
+/// # }
+/// let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let address = taken.local_addr()?.to_string();
+/// let error = Application::new()?.add_service(Service::tcp(&address, || Quiet)).unwrap_err();
+/// assert!(error.to_string().starts_with(&format!("tcp://{address}: Address already in use")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name could not be looked up, or an address could not be read.
+    #[error("{address}: {source}")]
+    Resolve {
+        /// The text as it was given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// A listener could not be bound: taken, no permission, not an address of this host, no socket at that path.
+    #[error("{address}: {source}")]
+    Bind {
+        /// Where it should have listened.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An open listener that was handed in cannot be used.
+    #[error("inherited listener {descriptor}: {why}")]
+    Inherited {
+        /// Its descriptor number.
+        descriptor: i32,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `REACTOR_BACKEND` or a name given in code is not a backend.
+    #[error("unknown backend {name:?}: it is one of auto, epoll, select")]
+    UnknownBackend {
+        /// The name as it was given.
+        name: String,
+    },
+    /// The backend exists but cannot be used on this system.
+    #[error("backend {backend} cannot be used here: {source}")]
+    BackendUnavailable {
+        /// Which one.
+        backend: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
+    #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
+    Forked {
+        /// The process that built it.
+        built: u32,
+        /// The process that tried to run it.
+        here: u32,
+    },
+    /// Signals are process-wide: one application in a process may handle them.
+    #[error("another application of this process handles the signals already")]
+    SignalsTaken,
+    /// A system call failed that has no business failing.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The number a failed system call left, as errno(3) lists them.
+///
+/// ```
+/// use reactor::{CloseReason, Errno};
+/// let refused = CloseReason::ConnectFailed(Errno(111));
+/// if let CloseReason::ConnectFailed(errno) = refused {
+///     assert_eq!(errno.to_io().raw_os_error(), Some(111));
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The same as the standard library's error, for its text and its kind.
+    pub fn to_io(self) -> io::Error {
+        io::Error::from_raw_os_error(self.0)
+    }
+}
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> Self {
+        errno.to_io()
+    }
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.to_io())
+    }
+}
+
+impl std::fmt::Debug for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}

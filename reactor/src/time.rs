@@ -1,0 +1,27 @@
+//! A point on the monotonic clock. Only `sys` reads the clock; everybody else is handed a `Time`, so that tests and the
+//! simulator own it.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// Nanoseconds of the monotonic clock. Eight bytes; additions saturate, so a deadline of a century is merely far away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Time(pub(crate) u64);
+
+impl Time {
+    pub(crate) const NEVER: Time = Time(u64::MAX);
+
+    /// How long after `earlier` this is; nothing if it is not after it.
+    pub(crate) fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    fn add(self, span: Duration) -> Time {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_add(nanos))
+    }
+}
