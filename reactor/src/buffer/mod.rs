@@ -1,0 +1,23 @@
+//! Bytes on their way in and out. An idle connection owns none of this: what arrives is lent from the loop's scratch
+//! buffer and only an unread tail is kept; what leaves is queued in a box that goes back to the pool once it is empty.
+//!
+//! ```text
+//!            scratch (one a loop)                            pool (one a loop)
+//!   recv ──▶ ┌──────────────────┐                      ┌──▶ ▢ ▢ ▢ ──┐ taken by the first write
+//!            │ new bytes        │── Input ─▶ handler ──┘            ▼
+//!            └──────────────────┘   ▲                        ┌─ Output ────────────────┐
+//!   left unread: ┌──────┐           │                        │ copied ▪ shared ▪ copied│──▶ send
+//!                │ Kept │───────────┘ first, next time       └─────────────────────────┘
+//!                └──────┘
+//! ```
+
+mod input;
+mod output;
+mod pool;
+
+pub use input::{Framed, Input};
+pub use output::Output;
+
+pub(crate) use input::Kept;
+pub(crate) use output::SHARE_MIN;
+pub(crate) use pool::Pool;

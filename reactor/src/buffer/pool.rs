@@ -1,0 +1,83 @@
+//! Emptied buffers, kept for the next connection that needs one, so that steady state allocates nothing.
+
+use super::{Kept, Output};
+
+/// Bytes of capacity the pool holds on to: enough for a fan-out to thousands of members, small beside a process.
+const RETAINED_MAX: usize = 16 * 1024 * 1024;
+/// A buffer that has grown beyond this is freed: one large answer must not occupy the pool.
+const BUFFER_MAX: usize = 256 * 1024;
+/// Buffers of either kind: each costs its box and its place in the list, whatever its capacity.
+const BUFFERS_MAX: usize = 16 * 1024;
+
+/// The emptied buffers of one loop.
+#[derive(Default)]
+pub(crate) struct Pool {
+    #[expect(clippy::vec_box, reason = "connections hold boxes: an idle one pays eight bytes")]
+    outputs: Vec<Box<Output>>,
+    #[expect(clippy::vec_box, reason = "as above")]
+    kept: Vec<Box<Kept>>,
+    retained: usize,
+}
+
+impl Pool {
+    pub(crate) fn take_output(&mut self, max: usize) -> Box<Output> {
+        let mut output = self.outputs.pop().unwrap_or_default();
+        self.retained -= output.capacity();
+        output.set_max(max);
+        output
+    }
+
+    pub(crate) fn give_output(&mut self, mut output: Box<Output>) {
+        output.clear();
+        if self.admits(self.outputs.len(), output.capacity()) {
+            self.outputs.push(output);
+        }
+    }
+
+    pub(crate) fn take_kept(&mut self) -> Box<Kept> {
+        let kept = self.kept.pop().unwrap_or_default();
+        self.retained -= kept.capacity();
+        kept
+    }
+
+    pub(crate) fn give_kept(&mut self, mut kept: Box<Kept>) {
+        kept.clear();
+        if self.admits(self.kept.len(), kept.capacity()) {
+            self.kept.push(kept);
+        }
+    }
+
+    fn admits(&mut self, held: usize, capacity: usize) -> bool {
+        let room = held < BUFFERS_MAX && capacity <= BUFFER_MAX && self.retained + capacity <= RETAINED_MAX;
+        if room {
+            self.retained += capacity;
+        }
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_empty_with_its_capacity() {
+        let mut pool = Pool::default();
+        let mut output = pool.take_output(100);
+        output.put(b"secret");
+        let capacity = output.capacity();
+        pool.give_output(output);
+        let output = pool.take_output(100);
+        assert!(output.is_empty() && output.capacity() == capacity);
+        assert_eq!(pool.retained, 0);
+    }
+
+    #[test]
+    fn a_buffer_that_has_grown_large_is_freed() {
+        let mut pool = Pool::default();
+        let mut output = pool.take_output(usize::MAX);
+        output.put(&vec![0; BUFFER_MAX + 1]);
+        pool.give_output(output);
+        assert_eq!(pool.take_output(1).capacity(), 0);
+    }
+}
