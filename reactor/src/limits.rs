@@ -1,0 +1,98 @@
+//! How much and how long: every bound a service puts on its connections, with its unit and its motive, and the one place
+//! where each default is written.
+
+use std::time::Duration;
+
+/// How much one service takes from and keeps for its connections.
+///
+/// ```
+/// use reactor::Limits;
+/// let limits = Limits { connections: Some(500), ..Limits::default() };
+/// assert!(limits.output_low < limits.output_high && limits.output_high < limits.output_max);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. One more is accepted, told [`Service::refusal`](crate::Service::refusal) and closed, so that it
+    /// learns why. `None` (the default): as many as the descriptor limit leaves room for; at *that* cap a newcomer waits
+    /// in the listener's backlog until there is room.
+    pub connections: Option<usize>,
+    /// Bytes of input kept because the handler has not consumed them, 128 KiB by default: an item longer than
+    /// this never completes, so the connection ends with [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow).
+    pub input: usize,
+    /// Bytes owed to a peer above which the loop stops reading from it, 256 KiB by default: whoever doesn't read
+    /// gets no further answers to pile up.
+    pub output_high: usize,
+    /// Bytes owed below which reading goes on and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64 KiB by
+    /// default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
+    pub output_low: usize,
+    /// Bytes owed that no connection may pass, 8 MiB by default: the last line against a handler that
+    /// doesn't look at [`Written`](crate::Written), or a topic whose member doesn't read. One write is always taken
+    /// when nothing is owed, whatever its size.
+    pub output_max: usize,
+    /// Bytes read and thrown away while a connection closes, 64 MiB by default: closing with unread bytes would make the
+    /// kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
+    pub linger_bytes: u64,
+    /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few to
+    /// be a way around `connections`. Beyond it, they are closed as they stand.
+    pub refused_lingering: usize,
+    /// The length of the listener's queue of connections not yet accepted, 4096 by default; the kernel caps it
+    /// (`net.core.somaxconn` on Linux).
+    pub backlog: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: None,
+            input: 128 * 1024,
+            output_high: 256 * 1024,
+            output_low: 64 * 1024,
+            output_max: 8 * 1024 * 1024,
+            linger_bytes: 64 * 1024 * 1024,
+            refused_lingering: 16,
+            backlog: 4096,
+        }
+    }
+}
+
+/// How long one service waits for its connections. `None` is for ever.
+///
+/// A handler has one more deadline for each connection, its own: [`Context::set_deadline`](crate::Context::set_deadline).
+///
+/// ```
+/// use reactor::Deadlines;
+/// use std::time::Duration;
+/// let deadlines = Deadlines { idle: Some(Duration::from_secs(60)), ..Deadlines::default() };
+/// assert_eq!(deadlines.first_request, Some(Duration::from_secs(30)));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the opening of an accepted connection until it is of use: the handler has consumed a byte of it, written to
+    /// it or subscribed it. 30 s by default: nobody who means to speak needs longer, and the rest hold a descriptor.
+    pub first_request: Option<Duration>,
+    /// Without a byte moving either way. `None` by default: only the service knows whether silence is normal.
+    pub idle: Option<Duration>,
+    /// Within which a peer that is owed more than the kernel takes has to acknowledge
+    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it.
+    pub write_progress: Option<Duration>,
+    /// While closing: within which the peer has to take 4096 bytes more of what it is owed, and, once it is owed nothing, end
+    /// its half. 5 s by default. Alone of all deadlines it runs while a connection closes.
+    pub linger: Duration,
+    /// For an outbound connection to come about. 30 s by default; the kernel's own limit is over two minutes.
+    pub connect: Option<Duration>,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            first_request: Some(Duration::from_secs(30)),
+            idle: None,
+            write_progress: Some(Duration::from_secs(30)),
+            linger: Duration::from_secs(5),
+            connect: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// Bytes that count as progress for [`Deadlines::write_progress`] and [`Deadlines::linger`].
+pub(crate) const PROGRESS_MIN: u64 = 4096;

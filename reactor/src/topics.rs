@@ -1,0 +1,296 @@
+//! Who is subscribed to what, for one loop. Below: nothing. Above: the loop, which copies what is published to the
+//! members and takes a connection out of everything when it ends.
+//!
+//! A topic is a dense list of its members, and a membership knows its place in that list. Leaving swaps the last member
+//! into the gap and tells that one its new place, so that each membership costs O(1) to begin and to end, and publishing
+//! walks a slice.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::token::ConnectionId;
+
+/// A name that connections subscribe to and anyone publishes to.
+///
+/// Two topics with the same name are the same topic, wherever they were made. A clone shares the name, so keep one
+/// beside the state that uses it instead of making it anew for every message. A topic needs no setting up and exists as
+/// long as it has members; what is published to one without any reaches nobody.
+///
+/// ```
+/// use reactor::Topic;
+///
+/// let lobby = Topic::new("lobby");
+/// assert_eq!(lobby, Topic::from("lobby"));
+/// assert_ne!(lobby, Topic::new("Lobby"));
+/// assert_eq!(lobby.name(), "lobby");
+/// assert_eq!(format!("* you are in {lobby}"), "* you are in lobby");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// The topic of this name. Any text will do, the empty one included.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Topic(name.into())
+    }
+
+    /// What the topic was made of.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Topic {
+    fn from(name: &str) -> Self {
+        Topic::new(name)
+    }
+}
+
+impl From<String> for Topic {
+    fn from(name: String) -> Self {
+        Topic::new(name)
+    }
+}
+
+impl fmt::Display for Topic {
+    /// The name; width and alignment are those of a string.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The memberships of one loop's connections. A topic without members is not kept, nor is a connection without topics.
+///
+/// Names come from peers, so both maps keep the seeded hasher of `std`: chosen names can't make it slow.
+#[derive(Default)]
+pub(crate) struct Topics {
+    members: HashMap<Topic, Vec<ConnectionId>>,
+    /// For each connection its topics, and for each of them the place of the connection among the members.
+    places: HashMap<ConnectionId, HashMap<Topic, usize>>,
+}
+
+impl Topics {
+    /// `false`: it was a member already, and still is one once.
+    pub(crate) fn subscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
+        let Entry::Vacant(place) = self.places.entry(id).or_default().entry(topic.clone()) else {
+            return false;
+        };
+        let members = self.members.entry(topic.clone()).or_default();
+        place.insert(members.len());
+        members.push(id);
+        true
+    }
+
+    /// `false`: it was no member.
+    pub(crate) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
+        let Some(places) = self.places.get_mut(&id) else {
+            return false;
+        };
+        let Some(place) = places.remove(topic) else {
+            return false;
+        };
+        if places.is_empty() {
+            self.places.remove(&id);
+        }
+        self.vacate(topic, place);
+        true
+    }
+
+    /// Ends all memberships of a connection. For the end of the connection itself: nothing else takes it out.
+    pub(crate) fn leave_all(&mut self, id: ConnectionId) {
+        for (topic, place) in self.places.remove(&id).unwrap_or_default() {
+            self.vacate(&topic, place);
+        }
+    }
+
+    /// The members in no particular order, none of them twice. Empty for a topic that nobody is in.
+    pub(crate) fn members(&self, topic: &Topic) -> &[ConnectionId] {
+        self.members.get(topic).map_or(&[], Vec::as_slice)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_subscribed_anywhere(&self, id: ConnectionId) -> bool {
+        self.places.contains_key(&id)
+    }
+
+    /// How many members a topic has.
+    pub(crate) fn count(&self, topic: &Topic) -> usize {
+        self.members(topic).len()
+    }
+
+    /// How many topics have members.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Takes the member at `place` out of a topic. Its own note of the place is gone already.
+    fn vacate(&mut self, topic: &Topic, place: usize) {
+        let members = self.members.get_mut(topic).expect("who has a place in a topic is a member of it");
+        members.swap_remove(place);
+        if let Some(moved) = members.get(place) {
+            let places = self.places.get_mut(moved).expect("a member knows its places");
+            *places.get_mut(topic).expect("a member knows its place") = place;
+        } else if members.is_empty() {
+            self.members.remove(topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn id(slot: usize) -> ConnectionId {
+        ConnectionId::new(0, slot, 1)
+    }
+
+    fn sorted(members: &[ConnectionId]) -> Vec<ConnectionId> {
+        let mut members = members.to_vec();
+        members.sort_unstable();
+        members
+    }
+
+    impl Topics {
+        /// Every membership is noted on both sides, in the same place, and nothing is kept for nobody.
+        fn check(&self) {
+            let noted: usize = self.places.values().map(HashMap::len).sum();
+            assert_eq!(noted, self.members.values().map(Vec::len).sum::<usize>());
+            for (topic, members) in &self.members {
+                assert!(!members.is_empty());
+                for (place, member) in members.iter().enumerate() {
+                    assert_eq!(self.places[member][topic], place);
+                }
+            }
+            assert!(self.places.values().all(|topics| !topics.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_topic_goes_to_other_threads_and_is_the_same_there() {
+        let here = Topic::from(String::from("news"));
+        let there = here.clone();
+        let there = std::thread::spawn(move || (there == Topic::new("news")).then_some(there)).join().unwrap();
+        assert_eq!(there, Some(here));
+    }
+
+    #[test]
+    fn a_topic_prints_like_its_name() {
+        assert_eq!(format!("[{:>6}] [{}]", Topic::new("news"), Topic::new("")), "[  news] []");
+    }
+
+    #[test]
+    fn who_subscribes_twice_is_a_member_once() {
+        let (mut topics, news) = (Topics::default(), Topic::new("news"));
+        assert!(topics.subscribe(&news, id(1)));
+        assert!(!topics.subscribe(&Topic::new("news"), id(1)));
+        assert_eq!(topics.members(&news), [id(1)]);
+        assert!(topics.unsubscribe(&news, id(1)));
+        assert!(!topics.unsubscribe(&news, id(1)));
+        assert!(topics.is_empty());
+    }
+
+    #[test]
+    fn who_is_in_no_topic_and_a_topic_without_members_cost_nothing() {
+        let (mut topics, news) = (Topics::default(), Topic::new("news"));
+        assert!(!topics.unsubscribe(&news, id(1)));
+        topics.leave_all(id(1));
+        assert_eq!((topics.members(&news), topics.count(&news)), (&[][..], 0));
+        assert_eq!((topics.members.capacity(), topics.places.capacity()), (0, 0));
+        topics.subscribe(&news, id(1));
+        topics.leave_all(id(1));
+        assert_eq!((topics.len(), topics.places.len(), topics.is_subscribed_anywhere(id(1))), (0, 0, false));
+        assert_eq!(Arc::strong_count(&news.0), 1, "nothing holds the name any more");
+    }
+
+    #[test]
+    fn the_end_of_a_connection_takes_it_out_of_its_topics_and_out_of_no_other() {
+        let mut topics = Topics::default();
+        let [news, sports, chess] = ["news", "sports", "chess"].map(Topic::from);
+        for (topic, slots) in [(&news, 0..4), (&sports, 2..6), (&chess, 5..6)] {
+            slots.for_each(|slot| assert!(topics.subscribe(topic, id(slot))));
+        }
+        topics.leave_all(id(2));
+        topics.leave_all(id(5));
+        topics.check();
+        assert_eq!(sorted(topics.members(&news)), [id(0), id(1), id(3)]);
+        assert_eq!(sorted(topics.members(&sports)), [id(3), id(4)]);
+        assert_eq!(topics.len(), 2, "nobody plays chess");
+        assert!(!topics.is_subscribed_anywhere(id(5)) && topics.is_subscribed_anywhere(id(4)));
+    }
+
+    #[test]
+    fn the_next_tenant_of_a_slot_is_not_the_member_that_left() {
+        let (mut topics, news) = (Topics::default(), Topic::new("news"));
+        let (old, new) = (ConnectionId::new(0, 9, 1), ConnectionId::new(0, 9, 2));
+        topics.subscribe(&news, old);
+        topics.subscribe(&news, new);
+        topics.leave_all(old);
+        assert_eq!(topics.members(&news), [new]);
+    }
+
+    #[test]
+    fn five_thousand_members_join_and_leave_in_any_order() {
+        let (mut topics, news, sports) = (Topics::default(), Topic::new("news"), Topic::new("sports"));
+        for slot in 0..5_000 {
+            assert!(topics.subscribe(&news, id(slot)) && topics.subscribe(&sports, id(slot)));
+        }
+        topics.check();
+        // 1,237 has no factor in common with 5,000: every slot once, far from in order.
+        for n in 0..5_000 {
+            let slot = n * 1_237 % 5_000;
+            assert_eq!(topics.count(&news), 5_000 - n);
+            match n % 2 {
+                0 => topics.leave_all(id(slot)),
+                _ => assert!(topics.unsubscribe(&sports, id(slot)) && topics.unsubscribe(&news, id(slot))),
+            }
+            if n % 500 == 0 {
+                topics.check();
+            }
+        }
+        assert!(topics.is_empty() && topics.places.is_empty());
+    }
+
+    #[test]
+    fn any_sequence_does_what_a_set_of_pairs_does() {
+        for seed in 1..=100u64 {
+            let mut state = seed;
+            let mut below = |limit: usize| {
+                // xorshift64.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state % limit as u64) as usize
+            };
+            let names: Vec<Topic> = (0..8).map(|n| Topic::new(n.to_string())).collect();
+            let mut topics = Topics::default();
+            let mut model = BTreeSet::new();
+            for _ in 0..500 {
+                let (topic, member) = (below(names.len()), id(below(20)));
+                match below(10) {
+                    0..5 => assert_eq!(topics.subscribe(&names[topic], member), model.insert((topic, member))),
+                    5..9 => assert_eq!(topics.unsubscribe(&names[topic], member), model.remove(&(topic, member))),
+                    _ => {
+                        topics.leave_all(member);
+                        model.retain(|&(_, other)| other != member);
+                    }
+                }
+                topics.check();
+                for (number, topic) in names.iter().enumerate() {
+                    let range = (number, id(0))..=(number, id(19));
+                    let expected: Vec<_> = model.range(range).map(|&(_, member)| member).collect();
+                    assert_eq!(sorted(topics.members(topic)), expected, "seed {seed}");
+                }
+                assert_eq!(topics.is_subscribed_anywhere(member), model.iter().any(|&(_, other)| other == member));
+            }
+        }
+    }
+}
