@@ -1,0 +1,119 @@
+//! Which poller, and who said so.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// The variable that chooses a backend for any program that leaves the choice open.
+const VARIABLE: &str = "REACTOR_BACKEND";
+
+/// How the loop learns what is ready. The same program runs on each; only the cost differs.
+///
+/// Left at `Auto`, the environment variable `REACTOR_BACKEND` chooses, and without it the system: epoll on Linux,
+/// `select` elsewhere. Names are read without regard to case.
+///
+/// ```
+/// use reactor::Backend;
+/// assert_eq!("Select".parse::<Backend>()?, Backend::Select);
+/// assert_eq!(Backend::Epoll.to_string(), "epoll");
+/// assert_eq!(Backend::default(), Backend::Auto);
+/// let error = "kqueue".parse::<Backend>().unwrap_err();
+/// assert_eq!(error.to_string(), r#"unknown backend "kqueue": it is one of auto, epoll, select"#);
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// What `REACTOR_BACKEND` says, or else the best that the system has.
+    #[default]
+    Auto,
+    /// epoll(7), on Linux: a wait costs what is ready.
+    Epoll,
+    /// select(2), anywhere: a wait costs what is watched.
+    Select,
+}
+
+impl Backend {
+    /// The backend to use, never `Auto`, and why, in words for the log. What is said in code wins over the environment.
+    pub(crate) fn choose(self) -> Result<(Backend, String), Error> {
+        self.choose_given(env::var_os(VARIABLE))
+    }
+
+    /// `variable` unset and empty are the same.
+    fn choose_given(self, variable: Option<OsString>) -> Result<(Backend, String), Error> {
+        if self != Backend::Auto {
+            return Ok((self, "chosen in code".to_owned()));
+        }
+        let name = variable.unwrap_or_default().to_string_lossy().into_owned();
+        let asked = if name.is_empty() { Backend::Auto } else { name.parse()? };
+        Ok(match asked {
+            Backend::Auto if cfg!(any(target_os = "linux", target_os = "android")) => {
+                (Backend::Epoll, "the default on Linux".to_owned())
+            }
+            Backend::Auto => (Backend::Select, "the default on this system".to_owned()),
+            chosen => (chosen, format!("{VARIABLE}={name}")),
+        })
+    }
+}
+
+impl FromStr for Backend {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Backend::Auto),
+            "epoll" => Ok(Backend::Epoll),
+            "select" => Ok(Backend::Select),
+            _ => Err(Error::UnknownBackend { name: name.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Backend::Auto => "auto",
+            Backend::Epoll => "epoll",
+            Backend::Select => "select",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(backend: Backend, variable: Option<&str>) -> (Backend, String) {
+        backend.choose_given(variable.map(OsString::from)).unwrap()
+    }
+
+    #[test]
+    fn code_wins_over_the_environment_and_that_over_the_default() {
+        assert_eq!(chosen(Backend::Epoll, Some("select")), (Backend::Epoll, "chosen in code".into()));
+        assert_eq!(chosen(Backend::Auto, Some("Select")), (Backend::Select, "REACTOR_BACKEND=Select".into()));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset_and_so_does_auto() {
+        let default = chosen(Backend::Auto, None);
+        assert_ne!(default.0, Backend::Auto);
+        assert_eq!(chosen(Backend::Auto, Some("")), default);
+        assert_eq!(chosen(Backend::Auto, Some("AUTO")), default);
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_quoted_in_the_error() {
+        let error = Backend::Auto.choose_given(Some("poll".into())).unwrap_err().to_string();
+        assert!(error.contains("\"poll\""), "{error}");
+        assert!(Backend::Select.choose_given(Some("poll".into())).is_ok(), "not even read");
+    }
+
+    #[test]
+    fn a_backend_reads_back_what_it_shows() {
+        for backend in [Backend::Auto, Backend::Epoll, Backend::Select] {
+            assert_eq!(backend.to_string().parse::<Backend>().unwrap(), backend);
+        }
+    }
+}

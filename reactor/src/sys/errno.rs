@@ -1,0 +1,43 @@
+//! What the numbers mean that a driver decides by.
+
+use crate::error::Errno;
+
+/// Accepting failed for this newcomer, not for the listener: accept(2) passes on errors that are pending on the new socket,
+/// and advises to treat them like EAGAIN; a packet filter says EPERM.
+pub(crate) fn concerns_one_newcomer(errno: Errno) -> bool {
+    #[cfg(target_os = "linux")]
+    if errno.0 == libc::ENONET {
+        return true;
+    }
+    matches!(
+        errno.0,
+        libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT
+    )
+}
+
+/// The poller does not take this kind of file, because it is always ready: epoll_ctl(2) says EPERM of regular files.
+pub(crate) fn cannot_be_polled(errno: Errno) -> bool {
+    errno.0 == libc::EPERM
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_concerns_the_listener_and_an_abort_one_newcomer() {
+        assert!(concerns_one_newcomer(Errno(libc::ECONNABORTED)));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(!concerns_one_newcomer(Errno(errno)));
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The real system. Each method is one call and the meaning of its errno.
+
+use std::io::IoSlice;
+use std::os::fd::IntoRawFd;
+use std::time::Duration;
+
+use libc::c_int;
+
+use super::backend::Backend;
+use super::call::retry;
+use super::poller::Poller;
+use super::wake::Waker;
+use super::{Event, Fd, Interest, Moved, Sys, clock, socket};
+use crate::address::{Address, Peer};
+use crate::error::{Errno, Error};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// The token of the wake-up, which no connection can have.
+pub(crate) const WAKE: ConnectionId = ConnectionId::NONE;
+
+/// The most pieces that one sendmsg(2) takes (IOV_MAX); the rest goes with the next.
+pub(crate) const PIECES_MAX: usize = 1024;
+
+/// A write to a broken connection is EPIPE and never the signal. Apple says it per socket, when one is opened.
+#[cfg(not(target_vendor = "apple"))]
+const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND_FLAGS: c_int = 0;
+
+/// One loop's system: its poller, and the descriptor by which others wake it.
+pub(crate) struct Kernel {
+    poller: Poller,
+    waker: Waker,
+}
+
+impl Kernel {
+    pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
+        let mut poller = Poller::new(backend)?;
+        let failed = |what| move |errno: Errno| Error::System { what, source: errno.to_io() };
+        let waker = Waker::new().map_err(failed("opening the wake-up descriptor"))?;
+        let interest = Interest { read: true, write: false };
+        poller.register(waker.read_end(), WAKE, interest).map_err(failed("watching the wake-up descriptor"))?;
+        Ok(Kernel { poller, waker })
+    }
+
+    /// What ends this loop's wait, from any thread.
+    pub(crate) fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+impl Sys for Kernel {
+    fn now(&mut self) -> Time {
+        clock::now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        clock::coarse_now()
+    }
+
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.poller.register(fd, token, interest)
+    }
+
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.poller.modify(fd, token, interest)
+    }
+
+    fn forget(&mut self, fd: Fd) {
+        self.poller.forget(fd);
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
+        self.poller.wait(events, timeout)
+    }
+
+    fn reports_errors_unasked(&self) -> bool {
+        self.poller.reports_errors_unasked()
+    }
+
+    fn drain_wake(&mut self) {
+        self.waker.clear();
+    }
+
+    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+        match socket::accept(listener) {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(errno) if would_block(errno) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+        let raw = socket::RawAddress::of(to)?;
+        let opened = socket::open(to)?;
+        if let Address::Tcp(_) = to {
+            socket::set_tcp_options(socket::fd(&opened))?;
+        }
+        socket::connect(socket::fd(&opened), &raw)?;
+        Ok(Fd(opened.into_raw_fd()))
+    }
+
+    fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        // SAFETY: the kernel writes at most `len` bytes at the pointer, and both are those of `into`.
+        received(retry(|| unsafe { libc::recv(fd.0, into.as_mut_ptr().cast(), into.len(), 0) }), into.len())
+    }
+
+    fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        // SAFETY: the kernel writes at most `len` bytes at the pointer, and both are those of `into`.
+        received(retry(|| unsafe { libc::read(fd.0, into.as_mut_ptr().cast(), into.len()) }), into.len())
+    }
+
+    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
+        // SAFETY: the kernel reads at most `len` bytes at the pointer, and both are those of `bytes`.
+        sent(retry(|| unsafe { libc::send(fd.0, bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) }))
+    }
+
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+        // SAFETY: all zeros is a msghdr without address, pieces and ancillary data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = pieces.as_ptr().cast_mut().cast();
+        message.msg_iovlen = pieces.len().min(PIECES_MAX) as _;
+        // SAFETY: an IoSlice has the layout of an iovec (its documentation says so), the kernel reads `msg_iovlen` of
+        // them, no more than there are, and the bytes that they lend; it writes to none.
+        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, SEND_FLAGS) }))
+    }
+
+    fn take_error(&mut self, fd: Fd) -> Option<Errno> {
+        match socket::get(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
+            Ok(0) | Err(Errno(libc::ENOTSOCK)) => None,
+            // A descriptor that can't even be asked is broken by that.
+            Ok(errno) | Err(Errno(errno)) => Some(Errno(errno)),
+        }
+    }
+
+    fn unacknowledged(&mut self, fd: Fd) -> usize {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let mut count: c_int = 0;
+            // SAFETY: for a socket this is SIOCOUTQ, for which the kernel writes one int, and `count` is one. (As
+            // TIOCOUTQ, for a terminal, it writes the same.)
+            let answer = retry(|| unsafe { libc::ioctl(fd.0, libc::TIOCOUTQ as _, &raw mut count) });
+            answer.map_or(0, |_| usize::try_from(count).unwrap_or(0))
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = fd;
+            0
+        }
+    }
+
+    fn finish(&mut self, fd: Fd) {
+        // Fails only where the peer has ended everything already (ENOTCONN).
+        // SAFETY: takes no pointer.
+        unsafe { libc::shutdown(fd.0, libc::SHUT_WR) };
+    }
+
+    fn reset_on_close(&mut self, fd: Fd) {
+        // Fails only for what is no socket, and that has no connection to reset.
+        let _ = socket::set_to(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
+    }
+
+    fn close(&mut self, fd: Fd) {
+        socket::close(fd);
+    }
+}
+
+fn would_block(errno: Errno) -> bool {
+    // Two names, one number on most systems, so no `match`.
+    errno.0 == libc::EAGAIN || errno.0 == libc::EWOULDBLOCK
+}
+
+fn received(answer: Result<isize, Errno>, room: usize) -> Moved {
+    debug_assert!(room > 0, "receiving into nothing looks like the end of input");
+    match answer {
+        Ok(0) if room > 0 => Moved::Ended,
+        answer => sent(answer),
+    }
+}
+
+/// ENOBUFS and ENOMEM fail the connection: the system has no memory for it, and no event would say when to try again.
+fn sent(answer: Result<isize, Errno>) -> Moved {
+    match answer {
+        // Nothing was asked for, so nothing moved.
+        Ok(0) => Moved::Blocked,
+        Ok(count) => Moved::Bytes(count as usize),
+        Err(errno) if would_block(errno) => Moved::Blocked,
+        Err(errno) => Moved::Failed(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::super::FORKS;
+    use super::*;
+
+    const READ: Interest = Interest { read: true, write: false };
+    const WRITE: Interest = Interest { read: false, write: true };
+
+    fn each(test: impl Fn(Kernel)) {
+        let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        on_each(test);
+    }
+
+    fn on_each(test: impl Fn(Kernel)) {
+        for backend in [Backend::Epoll, Backend::Select] {
+            test(Kernel::new(backend).unwrap());
+        }
+    }
+
+    fn id(slot: usize) -> ConnectionId {
+        ConnectionId::new(0, slot, 1)
+    }
+
+    /// Waits until `fd` is ready for `interest`, as a driver would.
+    fn until(kernel: &mut Kernel, fd: Fd, interest: Interest) -> Event {
+        kernel.register(fd, id(1), interest).unwrap();
+        let mut events = Vec::new();
+        kernel.wait(&mut events, None).unwrap();
+        kernel.forget(fd);
+        assert_eq!((events.len(), events[0].token), (1, id(1)));
+        events[0]
+    }
+
+    /// A listener that was made elsewhere, non-blocking.
+    fn listener() -> (TcpListener, SocketAddr) {
+        listener_at("127.0.0.1:0")
+    }
+
+    fn listener_at(address: &str) -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// One connection, our end of it accepted.
+    fn accepted(kernel: &mut Kernel) -> (Fd, TcpStream) {
+        let (listener, address) = listener();
+        let client = TcpStream::connect(address).unwrap();
+        until(kernel, Fd(listener.as_raw_fd()), READ);
+        let (fd, peer) = kernel.accept(Fd(listener.as_raw_fd())).unwrap().unwrap();
+        assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+        (fd, client)
+    }
+
+    #[test]
+    fn accept_tells_the_peer_and_when_there_is_none() {
+        each(|mut kernel| {
+            let (listener, _) = listener();
+            assert_eq!(kernel.accept(Fd(listener.as_raw_fd())), Ok(None));
+            let (fd, _client) = accepted(&mut kernel);
+            kernel.close(fd);
+            assert_eq!(kernel.accept(Fd(-1)), Err(Errno(libc::EBADF)));
+        });
+    }
+
+    #[test]
+    fn received_bytes_blocked_and_ended_are_told_apart() {
+        each(|mut kernel| {
+            let (fd, mut client) = accepted(&mut kernel);
+            let mut space = [0; 16];
+            assert_eq!(kernel.recv(fd, &mut space), Moved::Blocked);
+            client.write_all(b"hello").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            assert!(until(&mut kernel, fd, READ).readable);
+            assert_eq!(kernel.recv(fd, &mut space[..2]), Moved::Bytes(2));
+            assert_eq!(kernel.read(fd, &mut space[2..]), Moved::Bytes(3));
+            assert_eq!(&space[..5], b"hello");
+            until(&mut kernel, fd, READ);
+            assert_eq!(kernel.recv(fd, &mut space), Moved::Ended);
+            assert_eq!(kernel.send(fd, b"still open"), Moved::Bytes(10));
+            kernel.close(fd);
+        });
+    }
+
+    #[test]
+    fn pieces_leave_in_order_and_more_than_the_system_takes_are_cut() {
+        each(|mut kernel| {
+            let (fd, mut client) = accepted(&mut kernel);
+            let pieces = [IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"two")];
+            assert_eq!(kernel.send_vectored(fd, &pieces), Moved::Bytes(7));
+            assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(b"x"); PIECES_MAX + 1]), Moved::Bytes(PIECES_MAX));
+            kernel.finish(fd);
+            let mut got = String::new();
+            client.read_to_string(&mut got).unwrap();
+            assert_eq!(got, format!("one two{}", "x".repeat(PIECES_MAX)));
+            kernel.close(fd);
+        });
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_blocks_the_sender_and_owes_acknowledgements() {
+        each(|mut kernel| {
+            let (fd, client) = accepted(&mut kernel);
+            assert_eq!(kernel.unacknowledged(fd), 0);
+            let bytes = vec![0; 1 << 16];
+            while let Moved::Bytes(_) = kernel.send(fd, &bytes) {}
+            assert_eq!(kernel.send(fd, &bytes), Moved::Blocked);
+            assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(&bytes)]), Moved::Blocked);
+            assert!(kernel.unacknowledged(fd) > 0);
+            drop(client);
+            kernel.close(fd);
+        });
+    }
+
+    #[test]
+    fn a_reset_is_told_by_recv_and_the_writer_survives() {
+        each(|mut kernel| {
+            let (fd, client) = accepted(&mut kernel);
+            kernel.reset_on_close(Fd(client.as_raw_fd()));
+            drop(client);
+            until(&mut kernel, fd, READ);
+            assert_eq!(kernel.recv(fd, &mut [0; 16]), Moved::Failed(Errno(libc::ECONNRESET)));
+            assert_eq!(kernel.send(fd, b"x"), Moved::Failed(Errno(libc::EPIPE)));
+            kernel.close(fd);
+        });
+    }
+
+    #[test]
+    fn a_pending_error_is_taken_once() {
+        each(|mut kernel| {
+            let (fd, client) = accepted(&mut kernel);
+            assert_eq!(kernel.take_error(fd), None);
+            kernel.reset_on_close(Fd(client.as_raw_fd()));
+            drop(client);
+            until(&mut kernel, fd, READ);
+            assert_eq!(kernel.take_error(fd), Some(Errno(libc::ECONNRESET)));
+            assert_eq!(kernel.take_error(fd), None);
+            kernel.close(fd);
+            let (read, _write) = std::io::pipe().unwrap();
+            assert_eq!(kernel.take_error(Fd(read.as_raw_fd())), None, "no socket, no error");
+            assert_eq!(kernel.take_error(Fd(-1)), Some(Errno(libc::EBADF)));
+        });
+    }
+
+    #[test]
+    fn a_broken_pipe_raises_no_sigpipe() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        on_each(|mut kernel| {
+            let (near, far) = UnixStream::pair().unwrap();
+            drop(far);
+            let fd = Fd(near.as_raw_fd());
+            // In a child, where SIGPIPE is as a program without a Rust runtime has it: deadly.
+            // SAFETY: the child makes system calls only and leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: SIG_DFL is a valid disposition; `_exit` touches nothing of the parent's.
+                unsafe {
+                    libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+                    let one = kernel.send(fd, b"x") == Moved::Failed(Errno(libc::EPIPE));
+                    let all = kernel.send_vectored(fd, &[IoSlice::new(b"x")]) == Moved::Failed(Errno(libc::EPIPE));
+                    libc::_exit(if one && all { 0 } else { 1 });
+                }
+            }
+            let mut status = 0;
+            // SAFETY: the kernel writes one int, and `status` is one.
+            assert_eq!(retry(|| unsafe { libc::waitpid(pid, &mut status, 0) }), Ok(pid));
+            assert_eq!(status, 0);
+        });
+    }
+
+    #[test]
+    fn a_connect_has_its_outcome_when_the_descriptor_is_writable() {
+        each(|mut kernel| {
+            // An address of its own, so that no other test is given the port once it is free.
+            let (listener, address) = listener_at("127.0.0.78:0");
+            let fd = kernel.connect(&Address::Tcp(address)).unwrap();
+            assert!(until(&mut kernel, fd, WRITE).writable);
+            assert_eq!(kernel.take_error(fd), None);
+            assert_eq!(socket::get(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
+            kernel.close(fd);
+
+            drop(listener);
+            let fd = kernel.connect(&Address::Tcp(address)).unwrap();
+            assert!(until(&mut kernel, fd, WRITE).writable);
+            assert_eq!(kernel.take_error(fd), Some(Errno(libc::ECONNREFUSED)));
+            kernel.close(fd);
+        });
+    }
+
+    #[test]
+    fn a_unix_connect_succeeds_or_fails_at_once() {
+        each(|mut kernel| {
+            let path = std::env::temp_dir().join(format!("reactor-kernel-{}.sock", std::process::id()));
+            let _ = std::fs::remove_file(&path);
+            let address = Address::Unix(path.clone());
+            assert_eq!(kernel.connect(&address), Err(Errno(libc::ENOENT)));
+            let listener = UnixListener::bind(&path).unwrap();
+            let fd = kernel.connect(&address).unwrap();
+            assert!(until(&mut kernel, fd, WRITE).writable);
+            let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd())).unwrap().unwrap();
+            assert_eq!(peer, Peer::Unix);
+            socket::listen(Fd(listener.as_raw_fd()), 0).unwrap();
+            let mut queued = Vec::new();
+            let full = loop {
+                match kernel.connect(&address) {
+                    Ok(fd) => queued.push(fd),
+                    Err(errno) => break errno,
+                }
+            };
+            assert_eq!(full, Errno(libc::EAGAIN));
+            queued.into_iter().chain([fd, accepted]).for_each(|fd| kernel.close(fd));
+            std::fs::remove_file(&path).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_shows_under_its_own_token_until_it_is_drained() {
+        each(|mut kernel| {
+            let waker = kernel.waker();
+            std::thread::scope(|scope| {
+                scope.spawn(move || waker.wake());
+                let mut events = Vec::new();
+                kernel.wait(&mut events, None).unwrap();
+                assert_eq!((events.len(), events[0].token), (1, WAKE));
+                kernel.drain_wake();
+                kernel.wait(&mut events, Some(Duration::ZERO)).unwrap();
+                assert_eq!(events.len(), 1);
+            });
+        });
+    }
+}

@@ -1,0 +1,534 @@
+//! Listening sockets: bound to an address, or handed in by whoever started the process. All of it happens before a loop
+//! runs, so it may block.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::socket::{self, RawAddress, UNIX_PATH_MAX};
+use super::{Fd, process};
+use crate::address::Address;
+use crate::error::{Errno, Error};
+
+/// A socket that listens, non-blocking and close-on-exec. Dropped, it is closed, and the file of a Unix socket that was
+/// made here goes with it.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// The file to remove; none for TCP, nor for a socket that came from outside. Dropped before the socket is closed,
+    /// so that at no time there is a file that refuses connections.
+    #[allow(dead_code, reason = "held for its drop")]
+    file: Option<SocketFile>,
+    address: Address,
+    socket: OwnedFd,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenOptions {
+    /// Connections that wait to be accepted. The system cuts it to its own maximum.
+    pub(crate) backlog: i32,
+    /// Where the client speaks first: its connection shows only with its first bytes, or after this time. Linux only.
+    pub(crate) defer_accept: Option<Duration>,
+}
+
+/// The kernel's own maximum (net.core.somaxconn) since Linux 5.4: a burst waits there instead of being turned away.
+pub(crate) const BACKLOG: i32 = 4096;
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        ListenOptions { backlog: BACKLOG, defer_accept: None }
+    }
+}
+
+/// A listener that the starting process left open for this one.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// What the starting process calls it.
+    pub(crate) name: Option<String>,
+    pub(crate) listening: Listening,
+}
+
+/// The listeners passed in by sd_listen_fds(3), with their names, in order. Taken once: a second call finds none, nor
+/// does a child, since LISTEN_PID is not its own.
+pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let variable = |name| std::env::var(name).ok();
+    let passed = passed(
+        variable("LISTEN_PID").as_deref(),
+        variable("LISTEN_FDS").as_deref(),
+        variable("LISTEN_FDNAMES").as_deref(),
+        process::pid(),
+    )?;
+    if passed.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // All are checked before any is owned: an error leaves the descriptors of a process that got it wrong as they were.
+    for (descriptor, _) in &passed {
+        check_listens(Fd(*descriptor))?;
+    }
+    let own = |(descriptor, name)| {
+        // SAFETY: it is open, as the check has just found, and ours to own: LISTEN_PID says that it was passed to this
+        // process, and TAKEN that nobody has taken it before.
+        let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(Inherited { name, listening: Listening::from_fd(socket)? })
+    };
+    passed.into_iter().map(own).collect()
+}
+
+impl Listening {
+    /// Listens at `address`; port 0 becomes one that is free.
+    pub(crate) fn bind(address: &Address, options: &ListenOptions) -> Result<Listening, Error> {
+        match address {
+            Address::Tcp(tcp) => bind_tcp(tcp, options).map_err(io::Error::from),
+            Address::Unix(path) => bind_unix(path, options),
+        }
+        .map_err(|source| Error::Bind { address: address.clone(), source })
+    }
+
+    /// Takes over a socket that listens already. Being non-blocking is a property that it shares with its duplicates in
+    /// other processes. A Unix socket's file is left to whoever made it.
+    pub(crate) fn from_fd(socket: OwnedFd) -> Result<Self, Error> {
+        let fd = socket::fd(&socket);
+        check_listens(fd)?;
+        let failed = |errno: Errno| Error::Inherited { descriptor: fd.0, why: errno.to_string() };
+        socket::make_non_blocking(fd).map_err(failed)?;
+        let raw = socket::bound(fd).map_err(failed)?;
+        let address = raw.address().ok_or_else(|| Error::Inherited {
+            descriptor: fd.0,
+            why: "it is neither a TCP nor a Unix socket".to_owned(),
+        })?;
+        if let Address::Tcp(_) = address {
+            socket::set_tcp_options(fd).map_err(failed)?;
+        }
+        Ok(Listening { file: None, address, socket })
+    }
+
+    /// For the poller and for accept. Never to be closed by number: that is up to the drop.
+    pub(crate) fn fd(&self) -> Fd {
+        socket::fd(&self.socket)
+    }
+
+    /// Where it really listens.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// [`ListenOptions::defer_accept`] for one that listens already; nothing on systems without it, nor for Unix
+    /// sockets.
+    pub(crate) fn defer_accept(&self, span: Duration) -> Result<(), Errno> {
+        match self.address {
+            Address::Tcp(_) => defer_accept(self.fd(), span),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+}
+
+fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, Errno> {
+    let wanted = Address::Tcp(*address);
+    let socket = socket::open(&wanted)?;
+    let fd = socket::fd(&socket);
+    // A restart must not wait for the old connections to leave TIME_WAIT. Never SO_REUSEPORT: a port that is taken
+    // would go unnoticed.
+    socket::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if let SocketAddr::V6(v6) = address {
+        // `::` takes IPv4 too, whatever the system's default is; where it can't be (OpenBSD), it stays IPv6.
+        let only = !v6.ip().is_unspecified();
+        let set = socket::set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(only));
+        if only {
+            set?;
+        }
+    }
+    socket::set_tcp_options(fd)?;
+    if let Some(span) = options.defer_accept {
+        defer_accept(fd, span)?;
+    }
+    socket::bind(fd, &RawAddress::of(&wanted)?)?;
+    socket::listen(fd, options.backlog)?;
+    let address = socket::bound(fd)?.address().unwrap_or(wanted);
+    Ok(Listening { file: None, address, socket })
+}
+
+/// In whole seconds, rounded up, because zero would turn it off.
+fn defer_accept(fd: Fd, span: Duration) -> Result<(), Errno> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let seconds = i32::try_from(span.as_nanos().div_ceil(1_000_000_000)).unwrap_or(i32::MAX).max(1);
+        socket::set(fd, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (fd, span);
+        Ok(())
+    }
+}
+
+fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Listening> {
+    let address = Address::Unix(path.to_owned());
+    let raw = RawAddress::of(&address).map_err(|errno| match errno.0 {
+        libc::ENAMETOOLONG => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes here"),
+        ),
+        _ => io::Error::new(io::ErrorKind::InvalidInput, "not a path for a Unix socket"),
+    })?;
+    make_room(path, &address, &raw)?;
+    let socket = socket::open(&address)?;
+    let fd = socket::fd(&socket);
+    socket::bind(fd, &raw)?;
+    // Before `listen`, so that if that fails the file is removed by the drop.
+    let listening = Listening { file: Some(SocketFile::of(path)?), address, socket };
+    socket::listen(fd, options.backlog)?;
+    Ok(listening)
+}
+
+/// Removes what a server that was killed has left at `path`; an error if what is there is alive, or no socket.
+///
+/// Between finding a socket dead and binding anew another server may do the same; the later one has the path then. A
+/// lock would cure that and leave a file of its own behind.
+fn make_room(path: &Path, address: &Address, raw: &RawAddress) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "exists and is not a socket"));
+        }
+        Ok(_) => {}
+    }
+    let probe = socket::open(address)?;
+    match socket::connect(socket::fd(&probe), raw) {
+        Err(Errno(libc::ECONNREFUSED)) => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(Errno(libc::ENOENT)) => Ok(()),
+        // EAGAIN: its queue is full, so it is alive; EPROTOTYPE: it is alive, and speaks in datagrams.
+        Ok(()) | Err(Errno(libc::EAGAIN | libc::EPROTOTYPE)) => Err(Errno(libc::EADDRINUSE).to_io()),
+        Err(errno) => Err(errno.to_io()),
+    }
+}
+
+/// The file of a bound Unix socket, and how to know it again.
+#[derive(Debug)]
+struct SocketFile {
+    /// Absolute, since the working directory may have changed by the time it is removed.
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// Who made it, and may remove it: a forked child drops this value as well.
+    process: u32,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (path, found) = (std::path::absolute(path)?, fs::symlink_metadata(path)?);
+        Ok(SocketFile { path, device: found.dev(), inode: found.ino(), process: process::pid() })
+    }
+}
+
+impl Drop for SocketFile {
+    /// Only what is still ours: a successor may have put its own socket there.
+    fn drop(&mut self) {
+        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
+        if self.process == process::pid() && fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The descriptors that these three variables promise to process `here`, with their names.
+fn passed(
+    pid: Option<&str>,
+    count: Option<&str>,
+    names: Option<&str>,
+    here: u32,
+) -> Result<Vec<(RawFd, Option<String>)>, Error> {
+    /// The first one; the protocol knows no other place.
+    const FIRST: RawFd = 3;
+    if pid.and_then(|pid| pid.parse().ok()) != Some(here) {
+        return Ok(Vec::new());
+    }
+    let count = count.unwrap_or("0");
+    let last = count.parse().ok().filter(|&count: &RawFd| count >= 0).and_then(|count| FIRST.checked_add(count));
+    let Some(end) = last else {
+        return Err(Error::Inherited { descriptor: FIRST, why: format!("LISTEN_FDS is {count:?}, not a count") });
+    };
+    let mut names = names.unwrap_or_default().split(':');
+    let mut name = || names.next().filter(|name| !name.is_empty()).map(str::to_owned);
+    Ok((FIRST..end).map(|descriptor| (descriptor, name())).collect())
+}
+
+/// Whether it is a stream socket that listens, in words that say what it is not.
+fn check_listens(fd: Fd) -> Result<(), Error> {
+    let ask = |option| socket::get(fd, libc::SOL_SOCKET, option);
+    let why = match (ask(libc::SO_TYPE), ask(libc::SO_ACCEPTCONN)) {
+        (Err(Errno(libc::EBADF)), _) => "it is not open".to_owned(),
+        (Err(Errno(libc::ENOTSOCK)), _) => "it is not a socket".to_owned(),
+        (Err(errno), _) | (Ok(libc::SOCK_STREAM), Err(errno)) => errno.to_string(),
+        (Ok(libc::SOCK_STREAM), Ok(0)) => "it does not listen".to_owned(),
+        (Ok(libc::SOCK_STREAM), Ok(_)) => return Ok(()),
+        (Ok(_), _) => "it is not a stream socket".to_owned(),
+    };
+    Err(Error::Inherited { descriptor: fd.0, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::{Command, Stdio};
+
+    use super::super::FORKS;
+    use super::*;
+
+    fn tcp(text: &str) -> Result<Listening, Error> {
+        Listening::bind(&text.parse().unwrap(), &ListenOptions::default())
+    }
+
+    /// A directory of its own, gone at the end of the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("reactor-listen-{}-{test}", process::pid()));
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn address(&self, name: &str) -> Address {
+            Address::Unix(self.0.join(name))
+        }
+
+        fn bind(&self, name: &str) -> Result<Listening, Error> {
+            Listening::bind(&self.address(name), &ListenOptions::default())
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn kind(outcome: Result<Listening, Error>) -> io::ErrorKind {
+        match outcome.unwrap_err() {
+            Error::Bind { source, .. } => source.kind(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn port_zero_becomes_the_one_that_was_found() {
+        let listening = tcp("127.0.0.1:0").unwrap();
+        let Address::Tcp(address) = *listening.address() else { panic!("not TCP") };
+        assert_ne!(address.port(), 0);
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_and_a_freed_one_is_free_at_once() {
+        let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // An address of its own, so that no other test is given the port in between.
+        let first = tcp("127.0.0.77:0").unwrap();
+        let Address::Tcp(address) = *first.address() else { panic!("not TCP") };
+        assert_eq!(kind(tcp(&address.to_string())), io::ErrorKind::AddrInUse);
+        // A connection that this side closes first stays in TIME_WAIT, and must not be in the way.
+        let client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = loop {
+            match socket::accept(first.fd()) {
+                Err(Errno(libc::EAGAIN)) => {}
+                outcome => break outcome.unwrap(),
+            }
+        };
+        socket::close(accepted);
+        drop((client, first));
+        tcp(&address.to_string()).unwrap();
+    }
+
+    #[test]
+    fn the_unspecified_ipv6_address_takes_ipv4_too_and_no_other_does() {
+        let Ok(any) = tcp("[::]:0") else { return };
+        TcpStream::connect(("127.0.0.1", any.address().port().unwrap())).unwrap();
+        let Ok(one) = tcp("[::1]:0") else { return };
+        let only = |listening: &Listening| socket::get(listening.fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+        assert_eq!((only(&any), only(&one)), (Ok(0), Ok(1)));
+    }
+
+    #[test]
+    fn accepted_connections_have_the_listeners_options_and_are_non_blocking_and_close_on_exec() {
+        let listening = tcp("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(("127.0.0.1", listening.address().port().unwrap())).unwrap();
+        let accepted = loop {
+            match socket::accept(listening.fd()) {
+                Err(Errno(libc::EAGAIN)) => {}
+                outcome => break outcome.unwrap().0,
+            }
+        };
+        for (level, option, value) in [
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10),
+            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 6),
+        ] {
+            assert_eq!(socket::get(accepted, level, option), Ok(value), "option {option}");
+        }
+        for fd in [listening.fd(), accepted] {
+            // SAFETY: both commands take no pointer and change nothing.
+            let (status, flags) = unsafe { (libc::fcntl(fd.0, libc::F_GETFL), libc::fcntl(fd.0, libc::F_GETFD)) };
+            assert!(status & libc::O_NONBLOCK != 0 && flags & libc::FD_CLOEXEC != 0);
+        }
+        socket::close(accepted);
+    }
+
+    #[test]
+    fn deferred_accept_is_set_only_when_asked_for() {
+        let asked = |listening: &Listening| socket::get(listening.fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+        let plain = tcp("127.0.0.1:0").unwrap();
+        assert_eq!(asked(&plain), Ok(0));
+        plain.defer_accept(Duration::from_millis(1)).unwrap();
+        assert!(asked(&plain).unwrap() > 0);
+        let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..Default::default() };
+        assert!(asked(&Listening::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_path_that_is_no_socket_is_an_error_and_stays() {
+        let scratch = Scratch::new("file");
+        fs::write(scratch.0.join("x"), "precious").unwrap();
+        let error = scratch.bind("x").unwrap_err();
+        assert!(error.to_string().ends_with("/x: exists and is not a socket"), "{error}");
+        assert_eq!(kind(Err(error)), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(scratch.0.join("x")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_live_socket_is_an_error_and_a_stale_one_is_replaced() {
+        let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let scratch = Scratch::new("stale");
+        let live = UnixListener::bind(scratch.0.join("x")).unwrap();
+        assert_eq!(kind(scratch.bind("x")), io::ErrorKind::AddrInUse);
+        drop(live);
+        let listening = scratch.bind("x").unwrap();
+        assert_eq!(*listening.address(), scratch.address("x"));
+        UnixStream::connect(scratch.0.join("x")).unwrap();
+    }
+
+    #[test]
+    fn a_live_socket_with_a_full_queue_is_alive() {
+        let scratch = Scratch::new("full");
+        let _live = Listening::bind(&scratch.address("x"), &ListenOptions { backlog: 0, defer_accept: None }).unwrap();
+        let raw = RawAddress::of(&scratch.address("x")).unwrap();
+        let mut clients = Vec::new();
+        loop {
+            let client = socket::open(&scratch.address("x")).unwrap();
+            match socket::connect(socket::fd(&client), &raw) {
+                Ok(()) => clients.push(client),
+                full => break assert_eq!(full, Err(Errno(libc::EAGAIN))),
+            }
+        }
+        assert_eq!(kind(scratch.bind("x")), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn the_file_goes_with_the_listener_unless_it_is_another_by_now() {
+        let scratch = Scratch::new("drop");
+        let path = scratch.0.join("x");
+        drop(scratch.bind("x").unwrap());
+        assert!(!path.exists());
+        let ours = scratch.bind("x").unwrap();
+        fs::rename(&path, scratch.0.join("y")).unwrap();
+        let _successor = UnixListener::bind(&path).unwrap();
+        drop(ours);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_file_alone() {
+        let scratch = Scratch::new("fork");
+        let mut listening = scratch.bind("x").unwrap();
+        listening.file.as_mut().unwrap().process += 1;
+        drop(listening);
+        assert!(scratch.0.join("x").exists());
+    }
+
+    #[test]
+    fn too_long_a_path_is_told_with_the_limit() {
+        let error = Listening::bind(&Address::Unix("x".repeat(200).into()), &ListenOptions::default()).unwrap_err();
+        assert!(error.to_string().ends_with(&format!("has at most {UNIX_PATH_MAX} bytes here")), "{error}");
+    }
+
+    #[test]
+    fn a_listener_that_is_handed_in_works_and_its_file_is_left() {
+        let scratch = Scratch::new("handed");
+        let path = scratch.0.join("x");
+        let listening = Listening::from_fd(UnixListener::bind(&path).unwrap().into()).unwrap();
+        assert_eq!(*listening.address(), scratch.address("x"));
+        drop(listening);
+        assert!(path.exists());
+
+        let std = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(std.local_addr().unwrap());
+        let listening = Listening::from_fd(std.into()).unwrap();
+        assert_eq!(*listening.address(), address);
+        assert_eq!(socket::get(listening.fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
+    }
+
+    #[test]
+    fn what_is_no_listener_is_refused_with_what_it_is_not() {
+        let why = |socket: OwnedFd| Listening::from_fd(socket).unwrap_err().to_string();
+        assert!(why(fs::File::open("/dev/null").unwrap().into()).ends_with("it is not a socket"));
+        assert!(why(UdpSocket::bind("127.0.0.1:0").unwrap().into()).ends_with("it is not a stream socket"));
+        assert!(why(UnixStream::pair().unwrap().0.into()).ends_with("it does not listen"));
+        assert!(check_listens(Fd(RawFd::MAX)).unwrap_err().to_string().ends_with("it is not open"));
+    }
+
+    #[test]
+    fn the_variables_are_for_one_process_and_give_names_in_order() {
+        let name = |text: &str| Some(text.to_owned());
+        let all = passed(Some("7"), Some("3"), Some("echo::chat"), 7).unwrap();
+        assert_eq!(all, [(3, name("echo")), (4, None), (5, name("chat"))]);
+        assert_eq!(passed(Some("7"), Some("2"), None, 7).unwrap(), [(3, None), (4, None)]);
+        assert_eq!(passed(Some("7"), Some("2"), None, 8).unwrap(), []);
+        assert_eq!(passed(None, Some("2"), None, 8).unwrap(), []);
+        for bad in ["-1", "many", "2147483647"] {
+            let error = passed(Some("7"), Some(bad), None, 7).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+    }
+
+    const CHILD: &str = "REACTOR_TEST_INHERITS";
+
+    #[test]
+    fn listeners_are_inherited_by_the_protocol_of_sd_listen_fds() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let output = Command::new("/bin/sh")
+            .args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@" 3<&0"#])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "sys::listen::tests::what_the_child_inherits"])
+            .envs([(CHILD, address.to_string().as_str()), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "echo")])
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    }
+
+    /// Runs in the child of the test above; by itself it has nothing to look at.
+    #[test]
+    fn what_the_child_inherits() {
+        let Ok(address) = std::env::var(CHILD) else { return };
+        let all = inherited().unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].name.as_deref(), Some("echo"));
+        assert_eq!(all[0].listening.address().to_string(), format!("tcp://{address}"));
+        assert_eq!(all[0].listening.socket.as_raw_fd(), 3);
+        assert!(inherited().unwrap().is_empty(), "taken once");
+    }
+}

@@ -1,0 +1,161 @@
+//! The system, as thin as it goes: the only `unsafe`, the only `libc`. EINTR is met here, once, and never seen above.
+//!
+//! [`Sys`] is the contract that the driver is written against. [`Kernel`](kernel::Kernel) is the real one; a faulty or
+//! a simulated one can take its place, and then the driver's own retry and flag code runs over it.
+//!
+//! ```text
+//! kernel ─┬─ poller ─┬─ epoll ──┬─ clock     what a loop calls while it runs
+//!         │          └─ select ─┘
+//!         ├─ socket ─── call                 addresses, options, EINTR
+//!         ├─ errno                           what the numbers mean to a driver
+//!         └─ wake                            from other threads
+//! listen     signal     process     backend  what an application calls before and around its loops
+//! ```
+
+pub(crate) mod backend;
+mod call;
+mod clock;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+pub(crate) mod errno;
+pub(crate) mod kernel;
+pub(crate) mod listen;
+mod poller;
+pub(crate) mod process;
+mod select;
+pub(crate) mod signal;
+mod socket;
+pub(crate) mod wake;
+
+use std::fmt;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use crate::address::{Address, Peer};
+use crate::error::Errno;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// A descriptor's number. Whoever holds the slot that carries it closes it, with [`Sys::close`]; copying the number
+/// copies no ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fd(pub(crate) i32);
+
+/// What one attempt to move bytes came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// This many, at least one.
+    Bytes(usize),
+    /// None now; the poller will say when.
+    Blocked,
+    /// The peer has ended its half (receiving only).
+    Ended,
+    /// The connection is broken.
+    Failed(Errno),
+}
+
+/// What a descriptor is registered for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Interest {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+/// What the poller says of one descriptor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// The token given at registration; nothing says that it is still alive.
+    pub(crate) token: ConnectionId,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// Both halves are over (EPOLLHUP). Reported even when nobody asked.
+    pub(crate) hangup: bool,
+    /// An error waits in SO_ERROR (EPOLLERR), or the descriptor itself is bad. Reported even when nobody asked.
+    pub(crate) error: bool,
+}
+
+/// The calls that a driver makes. Each restarts after EINTR by itself, none blocks but `wait`, and every descriptor
+/// that comes out of it is non-blocking and close-on-exec.
+pub(crate) trait Sys {
+    /// The monotonic clock.
+    fn now(&mut self) -> Time;
+    /// The same clock to a few milliseconds, for a tenth of the price.
+    fn coarse_now(&mut self) -> Time;
+
+    /// Starts watching `fd`, level-triggered. EPERM: this kind of file is always ready and cannot be watched.
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
+    /// Changes what a registered `fd` is watched for.
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
+    /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
+    fn forget(&mut self, fd: Fd);
+    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first.
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno>;
+    /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
+    fn reports_errors_unasked(&self) -> bool;
+    /// Takes back what wake-ups have written, so that the descriptor is quiet again.
+    fn drain_wake(&mut self);
+
+    /// The next connection in the queue of `listener`; `None` when there is none now.
+    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno>;
+    /// Starts a connection. The outcome comes when the descriptor is writable: `take_error` tells it.
+    fn connect(&mut self, to: &Address) -> Result<Fd, Errno>;
+    /// One recv(2).
+    fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
+    /// One read(2), for what is no socket. May block where the descriptor is a blocking one that another process reads
+    /// too.
+    fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
+    /// One send(2), without SIGPIPE.
+    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved;
+    /// One sendmsg(2), without SIGPIPE.
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved;
+    /// SO_ERROR: the pending error of a socket, which asking clears.
+    fn take_error(&mut self, fd: Fd) -> Option<Errno>;
+    /// Bytes that were sent and that the peer's system has not acknowledged (SIOCOUTQ); 0 where the system can't tell.
+    fn unacknowledged(&mut self, fd: Fd) -> usize;
+    /// Ends our half: FIN after what was sent.
+    fn finish(&mut self, fd: Fd);
+    /// Makes the next `close` a reset (RST), discarding what was sent and not delivered.
+    fn reset_on_close(&mut self, fd: Fd);
+    /// close(2), once, whatever it says (Linux frees the number even on EINTR).
+    fn close(&mut self, fd: Fd);
+}
+
+impl fmt::Debug for Interest {
+    /// `read|write`, or `-` for nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        names(f, &[(self.read, "read"), (self.write, "write")])
+    }
+}
+
+impl fmt::Debug for Event {
+    /// The token and what is so: `0.3.1 readable|hangup`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { token, readable, writable, hangup, error } = *self;
+        write!(f, "{token} ")?;
+        names(f, &[(readable, "readable"), (writable, "writable"), (hangup, "hangup"), (error, "error")])
+    }
+}
+
+fn names(f: &mut fmt::Formatter<'_>, flags: &[(bool, &str)]) -> fmt::Result {
+    let set: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+    f.write_str(if set.is_empty() { "-".to_owned() } else { set.join("|") }.as_str())
+}
+
+/// Read by tests in which a close has to be the last, written by those that fork: the child holds a copy of every
+/// descriptor of this process until it execs or exits, so nothing that a neighbour closes meanwhile is closed.
+#[cfg(test)]
+pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_and_an_interest_print_by_name() {
+        let token = ConnectionId::new(0, 3, 1);
+        let event = Event { token, readable: true, writable: false, hangup: true, error: false };
+        assert_eq!(format!("{event:?}"), "0.3.1 readable|hangup");
+        assert_eq!(format!("{:?}", Interest { read: true, write: true }), "read|write");
+        assert_eq!(format!("{:?}", Interest::default()), "-");
+    }
+}

@@ -1,0 +1,307 @@
+//! The readiness primitive under the driver, one of two with the same verbs. An enum, so the choice is made at run time
+//! and costs one predictable branch.
+
+use std::io;
+use std::time::Duration;
+
+use super::backend::Backend;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::epoll::Epoll;
+use super::select::Select;
+use super::{Event, Fd, Interest};
+use crate::error::{Errno, Error};
+use crate::token::ConnectionId;
+
+pub(crate) enum Poller {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    Epoll(Epoll),
+    Select(Select),
+}
+
+/// The same words to whichever it is.
+macro_rules! either {
+    ($poller:expr, $it:ident => $words:expr) => {
+        match $poller {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Poller::Epoll($it) => $words,
+            Poller::Select($it) => $words,
+        }
+    };
+}
+
+impl Poller {
+    pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
+        match backend.choose()?.0 {
+            Backend::Select => Ok(Poller::Select(Select::new())),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            _ => Epoll::new().map(Poller::Epoll).map_err(|errno| unavailable(errno.to_io())),
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            _ => Err(unavailable(io::Error::new(io::ErrorKind::Unsupported, "it exists on Linux only"))),
+        }
+    }
+
+    pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        either!(self, poller => poller.register(fd, token, interest))
+    }
+
+    pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        either!(self, poller => poller.modify(fd, token, interest))
+    }
+
+    pub(crate) fn forget(&mut self, fd: Fd) {
+        either!(self, poller => poller.forget(fd))
+    }
+
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
+        either!(self, poller => poller.wait(events, timeout))
+    }
+
+    /// epoll reports EPOLLERR and EPOLLHUP whatever it was asked; `select` looks only at what is in its sets.
+    pub(crate) fn reports_errors_unasked(&self) -> bool {
+        !matches!(self, Poller::Select(_))
+    }
+}
+
+fn unavailable(source: io::Error) -> Error {
+    Error::BackendUnavailable { backend: "epoll", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Write, pipe};
+    use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::thread;
+    use std::time::Instant;
+
+    use super::super::{FORKS, process, socket};
+    use super::*;
+
+    const READ: Interest = Interest { read: true, write: false };
+    const WRITE: Interest = Interest { read: false, write: true };
+    const NOTHING: Interest = Interest { read: false, write: false };
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    fn each(test: impl Fn(Poller)) {
+        let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for backend in [Backend::Epoll, Backend::Select] {
+            test(Poller::new(backend).unwrap());
+        }
+    }
+
+    fn token(slot: usize) -> ConnectionId {
+        ConnectionId::new(0, slot, 1)
+    }
+
+    fn fd(descriptor: &impl AsRawFd) -> Fd {
+        Fd(descriptor.as_raw_fd())
+    }
+
+    fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
+        let mut events = Vec::new();
+        poller.wait(&mut events, timeout).unwrap();
+        events
+    }
+
+    /// The tokens of what is ready now, in order.
+    fn ready(poller: &mut Poller) -> Vec<ConnectionId> {
+        waited(poller, NOW).iter().map(|event| event.token).collect()
+    }
+
+    #[test]
+    fn what_is_left_unread_is_told_again() {
+        each(|mut poller| {
+            let (read, mut write) = pipe().unwrap();
+            poller.register(fd(&read), token(1), READ).unwrap();
+            assert_eq!(ready(&mut poller), []);
+            write.write_all(b"x").unwrap();
+            for _ in 0..3 {
+                let told = waited(&mut poller, None);
+                assert_eq!(
+                    told,
+                    [Event { token: token(1), readable: true, writable: false, hangup: false, error: false }]
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_told_and_the_asking_may_change() {
+        each(|mut poller| {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(b"x").unwrap();
+            poller.register(fd(&near), token(1), NOTHING).unwrap();
+            assert_eq!(ready(&mut poller), []);
+            poller.modify(fd(&near), token(2), WRITE).unwrap();
+            let told = waited(&mut poller, None);
+            assert_eq!((told[0].token, told[0].readable, told[0].writable), (token(2), false, true));
+            poller.modify(fd(&near), token(3), Interest { read: true, write: true }).unwrap();
+            let told = waited(&mut poller, None);
+            assert_eq!((told.len(), told[0].token, told[0].readable, told[0].writable), (1, token(3), true, true));
+        });
+    }
+
+    #[test]
+    fn a_forgotten_descriptor_is_quiet_though_a_duplicate_lives_on() {
+        each(|mut poller| {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            poller.register(fd(&near), token(1), READ).unwrap();
+            let _duplicate = near.try_clone().unwrap();
+            poller.forget(fd(&near));
+            drop(near);
+            far.write_all(b"x").unwrap();
+            assert_eq!(ready(&mut poller), []);
+        });
+    }
+
+    #[test]
+    fn the_last_registration_wins_and_what_is_unknown_may_be_forgotten() {
+        each(|mut poller| {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(b"x").unwrap();
+            poller.forget(fd(&near));
+            poller.forget(Fd(-1));
+            poller.forget(Fd(100_000));
+            assert_eq!(poller.modify(fd(&near), token(1), READ), Err(Errno(libc::ENOENT)));
+            poller.register(fd(&near), token(1), WRITE).unwrap();
+            poller.register(fd(&near), token(2), READ).unwrap();
+            assert_eq!(ready(&mut poller), [token(2)]);
+            assert_eq!(poller.register(Fd(-1), token(3), READ), Err(Errno(libc::EBADF)));
+        });
+    }
+
+    #[test]
+    fn an_end_shows_to_whoever_reads() {
+        each(|mut poller| {
+            let (near, far) = UnixStream::pair().unwrap();
+            poller.register(fd(&near), token(1), READ).unwrap();
+            drop(far);
+            let told = waited(&mut poller, None);
+            assert!(told[0].readable && !told[0].error);
+            assert_eq!(told[0].hangup, poller.reports_errors_unasked());
+        });
+    }
+
+    #[test]
+    fn an_end_shows_unasked_exactly_where_the_poller_says_so() {
+        each(|mut poller| {
+            let (near, far) = UnixStream::pair().unwrap();
+            poller.register(fd(&near), token(1), NOTHING).unwrap();
+            drop(far);
+            assert_eq!(!ready(&mut poller).is_empty(), poller.reports_errors_unasked());
+        });
+    }
+
+    #[test]
+    fn more_ready_descriptors_than_one_wait_brings_are_all_told_by_the_next() {
+        each(|mut poller| {
+            let pairs: Vec<_> = (0..400).map(|_| UnixStream::pair().unwrap()).collect();
+            for (slot, (near, _)) in pairs.iter().enumerate() {
+                poller.register(fd(near), token(slot), WRITE).unwrap();
+            }
+            let mut told: Vec<_> = ready(&mut poller);
+            told.extend(ready(&mut poller));
+            told.sort();
+            told.dedup();
+            assert_eq!(told.len(), pairs.len());
+        });
+    }
+
+    static STRUCK: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn strike(_: libc::c_int) {
+        STRUCK.fetch_add(1, SeqCst);
+    }
+
+    #[test]
+    fn a_storm_of_signals_does_not_shorten_a_wait() {
+        // SAFETY: all zeros is a sigaction without flags, and the handler only adds to an atomic.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = strike as *const () as libc::sighandler_t;
+            libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut());
+        }
+        each(|mut poller| {
+            let done = AtomicBool::new(false);
+            // SAFETY: takes nothing.
+            let this = unsafe { libc::pthread_self() };
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(SeqCst) {
+                        // SAFETY: the thread lives: it waits for this one at the end of the scope.
+                        unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                });
+                let struck = STRUCK.load(SeqCst);
+                // Again in the unlikely case that the other thread has not come to run.
+                while STRUCK.load(SeqCst) == struck {
+                    let (span, begin) = (Duration::from_millis(30), Instant::now());
+                    assert_eq!(waited(&mut poller, Some(span)), []);
+                    assert!(begin.elapsed() >= span);
+                }
+                done.store(true, SeqCst);
+            });
+        });
+    }
+
+    /// A duplicate of `descriptor` with a number of at least `lowest`: beyond those that other tests are given.
+    fn duplicate(descriptor: &impl AsRawFd, lowest: i32) -> OwnedFd {
+        assert!(process::raise_descriptor_limit() > lowest as usize, "these tests need a higher limit on descriptors");
+        // SAFETY: takes no pointer.
+        let number = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+        assert!(number >= lowest);
+        // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    }
+
+    #[test]
+    fn descriptors_past_1024_are_watched_like_any_other() {
+        each(|mut poller| {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            let high = duplicate(&near, 1500);
+            poller.register(fd(&high), token(1), READ).unwrap();
+            assert_eq!(ready(&mut poller), []);
+            far.write_all(b"x").unwrap();
+            assert_eq!(ready(&mut poller), [token(1)]);
+        });
+    }
+
+    #[test]
+    fn a_regular_file_is_always_ready_for_select() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let mut poller = Poller::new(Backend::Select).unwrap();
+        poller.register(fd(&file), token(1), READ).unwrap();
+        assert_eq!(ready(&mut poller), [token(1)]);
+    }
+
+    #[test]
+    fn select_starts_with_another_each_time() {
+        let mut poller = Poller::new(Backend::Select).unwrap();
+        let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
+        let mut near: Vec<_> = pairs.iter().map(|(near, _)| near).collect();
+        near.sort_by_key(|near| near.as_raw_fd());
+        for (slot, near) in near.iter().enumerate() {
+            poller.register(fd(*near), token(slot), WRITE).unwrap();
+        }
+        let turns: Vec<_> = (0..4).map(|_| ready(&mut poller)).collect();
+        let [a, b, c] = [token(0), token(1), token(2)];
+        assert_eq!(turns, [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]);
+    }
+
+    #[test]
+    fn select_names_a_descriptor_that_was_closed_under_it_and_goes_on() {
+        let mut poller = Poller::new(Backend::Select).unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let doomed = duplicate(&near, 3000).into_raw_fd();
+        poller.register(Fd(doomed), token(1), READ).unwrap();
+        poller.register(fd(&near), token(2), READ).unwrap();
+        socket::close(Fd(doomed));
+        far.write_all(b"x").unwrap();
+        let told = waited(&mut poller, None);
+        assert_eq!(told, [Event { token: token(1), readable: false, writable: false, hangup: false, error: true }]);
+        assert_eq!(ready(&mut poller), [token(2)]);
+        assert_eq!(poller.modify(Fd(doomed), token(1), READ), Err(Errno(libc::ENOENT)));
+    }
+}

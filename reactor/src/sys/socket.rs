@@ -1,0 +1,326 @@
+//! Stream sockets for `kernel` and `listen`: addresses as the kernel writes them, and options.
+
+use std::ffi::OsStr;
+use std::mem::{offset_of, size_of};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use libc::{c_int, sockaddr, socklen_t};
+
+use super::Fd;
+use super::call::{check, retry};
+use crate::address::{Address, Peer};
+use crate::error::Errno;
+
+/// Silence before the first probe. A pulled cable leaves a connection that looks alive for ever; with these three it is
+/// found after two minutes. A quiet peer costs a packet a minute.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Between probes: longer than any round trip, so that each has its chance.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Unanswered probes until the connection counts as broken: a minute, which an interface that restarts survives.
+pub(crate) const KEEPALIVE_PROBES: c_int = 6;
+
+/// The longest path of a Unix socket, in bytes: 107 on Linux, 103 on the BSDs. One more is for the NUL.
+pub(super) const UNIX_PATH_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// A socket address in the kernel's words: one of several structs, by its family.
+pub(super) struct RawAddress {
+    name: Name,
+    length: socklen_t,
+}
+
+#[repr(C)]
+union Name {
+    any: libc::sockaddr_storage,
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+    unix: libc::sockaddr_un,
+}
+
+impl RawAddress {
+    /// ENAMETOOLONG for a path over `UNIX_PATH_MAX`, EINVAL for one that is empty or has a NUL in it.
+    pub(super) fn of(address: &Address) -> Result<Self, Errno> {
+        let mut raw = RawAddress::empty();
+        match address {
+            Address::Tcp(SocketAddr::V4(address)) => {
+                // SAFETY: all zeros is a sockaddr_in: it is integers throughout.
+                let mut v4: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+                v4.sin_family = libc::AF_INET as _;
+                v4.sin_port = address.port().to_be();
+                v4.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
+                raw = RawAddress { name: Name { v4 }, length: size_of::<libc::sockaddr_in>() as socklen_t };
+            }
+            Address::Tcp(SocketAddr::V6(address)) => {
+                // SAFETY: all zeros is a sockaddr_in6: it is integers throughout.
+                let mut v6: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+                v6.sin6_family = libc::AF_INET6 as _;
+                v6.sin6_port = address.port().to_be();
+                v6.sin6_addr.s6_addr = address.ip().octets();
+                v6.sin6_flowinfo = address.flowinfo();
+                v6.sin6_scope_id = address.scope_id();
+                raw = RawAddress { name: Name { v6 }, length: size_of::<libc::sockaddr_in6>() as socklen_t };
+            }
+            Address::Unix(path) => {
+                let path = path.as_os_str().as_bytes();
+                if path.len() > UNIX_PATH_MAX {
+                    return Err(Errno(libc::ENAMETOOLONG));
+                }
+                if path.is_empty() || path.contains(&0) {
+                    return Err(Errno(libc::EINVAL));
+                }
+                // SAFETY: all zeros is a sockaddr_un: it is integers throughout.
+                let mut unix: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+                unix.sun_family = libc::AF_UNIX as _;
+                for (to, from) in unix.sun_path.iter_mut().zip(path) {
+                    *to = *from as libc::c_char;
+                }
+                raw.name.unix = unix;
+                raw.length = (offset_of!(libc::sockaddr_un, sun_path) + path.len() + 1) as socklen_t;
+            }
+        }
+        Ok(raw)
+    }
+
+    /// All zeros, with room for any family.
+    fn empty() -> Self {
+        // SAFETY: all zeros is a sockaddr_storage: it is integers throughout.
+        let any = unsafe { std::mem::zeroed() };
+        RawAddress { name: Name { any }, length: size_of::<libc::sockaddr_storage>() as socklen_t }
+    }
+
+    fn family(&self) -> c_int {
+        if (self.length as usize) < size_of::<libc::sa_family_t>() {
+            return libc::AF_UNSPEC;
+        }
+        // SAFETY: every struct of the union has its family at the same place, and all of its bytes were set at the
+        // start.
+        c_int::from(unsafe { self.name.any.ss_family })
+    }
+
+    fn tcp(&self) -> Option<SocketAddr> {
+        match self.family() {
+            libc::AF_INET => {
+                // SAFETY: the family says that this is a sockaddr_in, and any bytes make one.
+                let v4 = unsafe { self.name.v4 };
+                let host = v4.sin_addr.s_addr.to_ne_bytes().into();
+                Some(SocketAddrV4::new(host, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: the family says that this is a sockaddr_in6, and any bytes make one.
+                let v6 = unsafe { self.name.v6 };
+                let (host, port) = (Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port));
+                Some(SocketAddrV6::new(host, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Anything that is not IP is `Peer::Unix`: macOS hands out an empty address for a peer that is gone already.
+    pub(super) fn peer(&self) -> Peer {
+        self.tcp().map_or(Peer::Unix, Peer::tcp)
+    }
+
+    /// `None` for a family that is neither. An abstract Unix name is shown as ss(8) does, with an `@`.
+    pub(super) fn address(&self) -> Option<Address> {
+        if self.family() != libc::AF_UNIX {
+            return self.tcp().map(Address::Tcp);
+        }
+        // SAFETY: the family says that this is a sockaddr_un, and any bytes make one.
+        let unix = unsafe { self.name.unix };
+        let length = (self.length as usize).saturating_sub(offset_of!(libc::sockaddr_un, sun_path));
+        let mut path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
+        match path.first() {
+            Some(0) if length > 1 => path[0] = b'@',
+            _ => path.truncate(path.iter().position(|&c| c == 0).unwrap_or(path.len())),
+        }
+        Some(Address::Unix(OsStr::from_bytes(&path).into()))
+    }
+
+    fn family_of(address: &Address) -> c_int {
+        match address {
+            Address::Tcp(SocketAddr::V4(_)) => libc::AF_INET,
+            Address::Tcp(SocketAddr::V6(_)) => libc::AF_INET6,
+            Address::Unix(_) => libc::AF_UNIX,
+        }
+    }
+}
+
+/// A new stream socket, non-blocking, for an address of this kind.
+pub(super) fn open(kind: &Address) -> Result<OwnedFd, Errno> {
+    let family = RawAddress::family_of(kind);
+    // Apple has no flags for it; there a fork in another thread may catch the descriptor before it is close-on-exec.
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    #[cfg(target_vendor = "apple")]
+    let flags = 0;
+    // SAFETY: takes no pointer.
+    let number = check(unsafe { libc::socket(family, libc::SOCK_STREAM | flags, 0) })?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    #[cfg(target_vendor = "apple")]
+    prepare(Fd(number))?;
+    Ok(socket)
+}
+
+/// The next connection of `listener`, non-blocking, with its peer. On Linux one call does it all, and the options come
+/// from the listener; nothing is set per connection.
+pub(super) fn accept(listener: Fd) -> Result<(Fd, Peer), Errno> {
+    let mut from = RawAddress::empty();
+    let room = from.length;
+    let number = retry(|| {
+        let (name, length) = ((&raw mut from.name).cast::<sockaddr>(), &raw mut from.length);
+        #[cfg(not(target_vendor = "apple"))]
+        // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+        let answer = unsafe { libc::accept4(listener.0, name, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
+        #[cfg(target_vendor = "apple")]
+        // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+        let answer = unsafe { libc::accept(listener.0, name, length) };
+        answer
+    })?;
+    from.length = from.length.min(room);
+    #[cfg(target_vendor = "apple")]
+    if let Err(errno) = prepare(Fd(number)) {
+        close(Fd(number));
+        return Err(errno);
+    }
+    Ok((Fd(number), from.peer()))
+}
+
+/// Starts to connect. A signal doesn't stop it: after EINTR it goes on as if EINPROGRESS had been said.
+///
+/// EAGAIN is a Unix listener whose queue is full. It is an error: nothing was started, and no event would tell when
+/// there is room.
+pub(super) fn connect(socket: Fd, to: &RawAddress) -> Result<(), Errno> {
+    let name = (&raw const to.name).cast::<sockaddr>();
+    // SAFETY: the kernel reads `length` bytes at `name`, and the struct that was put there is that long.
+    match check(unsafe { libc::connect(socket.0, name, to.length) }) {
+        Ok(_) | Err(Errno(libc::EINPROGRESS | libc::EINTR)) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub(super) fn bind(socket: Fd, to: &RawAddress) -> Result<(), Errno> {
+    let name = (&raw const to.name).cast::<sockaddr>();
+    // SAFETY: the kernel reads `length` bytes at `name`, and the struct that was put there is that long.
+    check(unsafe { libc::bind(socket.0, name, to.length) }).map(drop)
+}
+
+pub(super) fn listen(socket: Fd, backlog: i32) -> Result<(), Errno> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::listen(socket.0, backlog) }).map(drop)
+}
+
+/// The address that the socket is bound to.
+pub(super) fn bound(socket: Fd) -> Result<RawAddress, Errno> {
+    let mut raw = RawAddress::empty();
+    let room = raw.length;
+    let (name, length) = ((&raw mut raw.name).cast::<sockaddr>(), &raw mut raw.length);
+    // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+    check(unsafe { libc::getsockname(socket.0, name, length) })?;
+    raw.length = raw.length.min(room);
+    Ok(raw)
+}
+
+pub(super) fn close(fd: Fd) {
+    // SAFETY: takes no pointer. Not again after EINTR: Linux has freed the number by then, and it may be another's.
+    unsafe { libc::close(fd.0) };
+}
+
+/// Sets an option that is an integer.
+pub(super) fn set(socket: Fd, level: c_int, option: c_int, value: c_int) -> Result<(), Errno> {
+    set_to(socket, level, option, &value)
+}
+
+/// Sets an option that is a `T`.
+pub(super) fn set_to<T: Copy>(socket: Fd, level: c_int, option: c_int, value: &T) -> Result<(), Errno> {
+    let (pointer, length) = ((&raw const *value).cast(), size_of::<T>() as socklen_t);
+    // SAFETY: the kernel reads at most `length` bytes at the pointer, which is the whole of `value`.
+    check(unsafe { libc::setsockopt(socket.0, level, option, pointer, length) }).map(drop)
+}
+
+/// Asks for an option that is an integer.
+pub(super) fn get(socket: Fd, level: c_int, option: c_int) -> Result<c_int, Errno> {
+    let mut value: c_int = 0;
+    let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes at `value`, which has that many.
+    check(unsafe { libc::getsockopt(socket.0, level, option, (&raw mut value).cast(), &mut length) })?;
+    Ok(value)
+}
+
+/// No delay for small answers (they leave as one piece anyway), and probes for a peer that has vanished. Set on a
+/// listener, both come to each socket that it accepts, at no cost per connection.
+pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
+    #[cfg(target_vendor = "apple")]
+    const TCP_KEEPIDLE: c_int = libc::TCP_KEEPALIVE;
+    #[cfg(not(any(target_vendor = "apple", target_os = "openbsd")))]
+    const TCP_KEEPIDLE: c_int = libc::TCP_KEEPIDLE;
+
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    // OpenBSD has these for the whole system only.
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        set(socket, libc::IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE.as_secs() as c_int)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL.as_secs() as c_int)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
+    }
+    Ok(())
+}
+
+/// Non-blocking and close-on-exec, for a descriptor that was not born so.
+pub(super) fn make_non_blocking(fd: Fd) -> Result<(), Errno> {
+    // SAFETY: takes no pointer, as with the next two.
+    let flags = retry(|| unsafe { libc::fcntl(fd.0, libc::F_GETFL) })?;
+    // SAFETY: as above.
+    retry(|| unsafe { libc::fcntl(fd.0, libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    // SAFETY: as above.
+    retry(|| unsafe { libc::fcntl(fd.0, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
+/// What other systems do by flags: per socket, and no SIGPIPE for a write to a broken connection.
+#[cfg(target_vendor = "apple")]
+fn prepare(socket: Fd) -> Result<(), Errno> {
+    make_non_blocking(socket)?;
+    // Refused with EINVAL where the peer has gone already; then there is nothing to write to, and recv will say so.
+    let _ = set(socket, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, 1);
+    Ok(())
+}
+
+/// The number of one that is owned.
+pub(super) fn fd(socket: &OwnedFd) -> Fd {
+    Fd(socket.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_the_way_through_the_kernels_words() {
+        for text in ["1.2.3.4:5", "[::1]:65535", "[fe80::1:2]:80", "unix:/run/a.sock"] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!(RawAddress::of(&address).unwrap().address(), Some(address));
+        }
+    }
+
+    #[test]
+    fn a_path_of_the_greatest_length_fits_and_one_more_does_not() {
+        let path = |length| Address::Unix("x".repeat(length).into());
+        let longest = path(UNIX_PATH_MAX);
+        assert_eq!(RawAddress::of(&longest).unwrap().address(), Some(longest));
+        assert_eq!(RawAddress::of(&path(UNIX_PATH_MAX + 1)).err(), Some(Errno(libc::ENAMETOOLONG)));
+        for bad in ["", "a\0b"] {
+            assert_eq!(RawAddress::of(&Address::Unix(bad.into())).err(), Some(Errno(libc::EINVAL)));
+        }
+    }
+
+    #[test]
+    fn no_address_at_all_is_a_peer_without_one() {
+        let mut nothing = RawAddress::empty();
+        assert_eq!(nothing.peer(), Peer::Unix);
+        nothing.length = 0;
+        assert_eq!((nothing.peer(), nothing.address()), (Peer::Unix, None));
+    }
+}

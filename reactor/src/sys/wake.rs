@@ -1,0 +1,201 @@
+//! How other threads, and signals, end a loop's wait: a descriptor that the loop watches like any other.
+//!
+//! ```text
+//! another thread              the loop
+//! ──────────────              ────────
+//! put message in mailbox      read the descriptor     (quiet again)
+//! set the flag                clear the flag
+//! write, if it was clear      take what the mailbox holds
+//! ```
+//! Any number of wake-ups before the loop gets round to it cost one write. The order is what makes none of them lost:
+//! - The message goes in before the flag is looked at, and the flag is cleared before the mailbox is. So whoever finds
+//!   the flag set, and leaves out the write, has a message in there that the loop is still going to see.
+//! - The descriptor is read before the flag is cleared. The other way round, a wake-up between the two would have its
+//!   write eaten and its flag left standing, and nobody would ever write again.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::Fd;
+use super::call::retry;
+use crate::error::Errno;
+
+/// Ends the wait of one loop, from any thread. Clones wake the same loop; the descriptor lives as long as the last.
+#[derive(Clone)]
+pub(crate) struct Waker(Arc<Shared>);
+
+struct Shared {
+    /// Set by the first wake-up, cleared by the loop when it answers.
+    awake: AtomicBool,
+    /// How many system calls the wake-ups came to.
+    writes: AtomicU64,
+    read: OwnedFd,
+    /// The other end, where it is a pipe. An eventfd is both ends in one.
+    write: Option<OwnedFd>,
+}
+
+impl Waker {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let (read, write) = open()?;
+        Ok(Waker(Arc::new(Shared { awake: AtomicBool::new(false), writes: AtomicU64::new(0), read, write })))
+    }
+
+    /// Ends the wait, the one that is going on or the next. What the loop is to find must be in its place before.
+    pub(crate) fn wake(&self) {
+        // AcqRel, so that whatever was stored before this is seen by the loop after its own swap, whether it is this
+        // call or an earlier one that wrote.
+        if !self.0.awake.swap(true, Ordering::AcqRel) {
+            self.0.writes.fetch_add(1, Ordering::Relaxed);
+            ring(self.write_end());
+        }
+    }
+
+    /// For the loop, when the descriptor is readable, before it looks at what it was woken for.
+    pub(crate) fn clear(&self) {
+        drain(self.read_end());
+        // A swap and not a store: only what reads the flag is ordered after those who set it.
+        self.0.awake.swap(false, Ordering::AcqRel);
+    }
+
+    /// What the loop watches.
+    pub(crate) fn read_end(&self) -> Fd {
+        Fd(self.0.read.as_raw_fd())
+    }
+
+    /// What a signal handler rings, without the flag: it knows a number and nothing else.
+    pub(super) fn write_end(&self) -> Fd {
+        Fd(self.0.write.as_ref().unwrap_or(&self.0.read).as_raw_fd())
+    }
+
+    /// How many of the wake-ups so far cost a system call.
+    pub(crate) fn writes(&self) -> u64 {
+        self.0.writes.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes the loop's descriptor readable. Safe in a signal handler: one write(2), no memory, no lock; the caller there
+/// keeps errno.
+///
+/// No failure matters. EAGAIN: it is full, so it is readable. Eight bytes, because an eventfd takes no less.
+pub(super) fn ring(write_end: Fd) {
+    let one = 1u64.to_ne_bytes();
+    // SAFETY: the kernel reads 8 bytes at the pointer, and `one` has 8. A number that is open no more is answered by
+    // EBADF.
+    let _ = retry(|| unsafe { libc::write(write_end.0, one.as_ptr().cast(), one.len()) });
+}
+
+/// One read(2) empties an eventfd; a pipe may need more, after a storm of signals.
+fn drain(read_end: Fd) {
+    let mut space = [0u8; 512];
+    let whole = if cfg!(any(target_os = "linux", target_os = "android")) { 8 } else { space.len() };
+    loop {
+        // SAFETY: the kernel writes at most `whole` bytes at the pointer, and `space` has more.
+        match retry(|| unsafe { libc::read(read_end.0, space.as_mut_ptr().cast(), whole) }) {
+            Ok(count) if count as usize == space.len() => {}
+            _ => return,
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open() -> Result<(OwnedFd, Option<OwnedFd>), Errno> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes no pointer.
+    let number = super::call::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+    Ok((unsafe { OwnedFd::from_raw_fd(number) }, None))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn open() -> Result<(OwnedFd, Option<OwnedFd>), Errno> {
+    let (read, write) = std::io::pipe().map_err(|error| Errno(error.raw_os_error().unwrap_or(0)))?;
+    let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
+    super::socket::make_non_blocking(Fd(read.as_raw_fd()))?;
+    super::socket::make_non_blocking(Fd(write.as_raw_fd()))?;
+    Ok((read, Some(write)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::backend::Backend;
+    use super::super::poller::Poller;
+    use super::super::{Event, Interest};
+    use super::*;
+    use crate::token::ConnectionId;
+
+    fn watched() -> (Poller, Waker) {
+        let (mut poller, waker) = (Poller::new(Backend::Select).unwrap(), Waker::new().unwrap());
+        poller.register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false }).unwrap();
+        (poller, waker)
+    }
+
+    fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
+        let mut events = Vec::new();
+        poller.wait(&mut events, timeout).unwrap();
+        events
+    }
+
+    #[test]
+    fn wakes_before_the_answer_cost_one_write_and_the_next_one_another() {
+        let (mut poller, waker) = watched();
+        for _ in 0..10 {
+            waker.wake();
+        }
+        assert_eq!((waited(&mut poller, None).len(), waker.writes()), (1, 1));
+        waker.clear();
+        assert_eq!(waited(&mut poller, Some(Duration::ZERO)), []);
+        waker.clone().wake();
+        assert_eq!((waited(&mut poller, None).len(), waker.writes()), (1, 2));
+    }
+
+    #[test]
+    fn clearing_what_nobody_rang_is_harmless() {
+        let (mut poller, waker) = watched();
+        waker.clear();
+        waker.wake();
+        assert_eq!(waited(&mut poller, None).len(), 1);
+    }
+
+    #[test]
+    fn a_signal_handler_rings_past_the_flag_and_one_clear_quiets_it() {
+        let (mut poller, waker) = watched();
+        for _ in 0..1000 {
+            ring(waker.write_end());
+        }
+        assert_eq!((waited(&mut poller, None).len(), waker.writes()), (1, 0));
+        waker.clear();
+        assert_eq!(waited(&mut poller, Some(Duration::ZERO)), []);
+    }
+
+    /// Each thread counts up and wakes; the loop waits without a timeout until it has seen all. One lost wake-up and it
+    /// never ends.
+    #[test]
+    fn wakes_from_eight_threads_all_arrive_and_cost_fewer_writes() {
+        const THREADS: usize = 8;
+        const WAKES: usize = 125_000;
+        let (mut poller, waker) = watched();
+        let mailbox = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..WAKES {
+                        mailbox.fetch_add(1, Ordering::Relaxed);
+                        waker.wake();
+                    }
+                });
+            }
+            let mut seen = 0;
+            while seen < THREADS * WAKES {
+                assert_eq!(waited(&mut poller, None).len(), 1);
+                waker.clear();
+                seen += mailbox.swap(0, Ordering::Relaxed);
+            }
+        });
+        assert!(waker.writes() < (THREADS * WAKES) as u64, "{} writes", waker.writes());
+    }
+}
