@@ -1,0 +1,111 @@
+//! The seam. Above it bytes have arrived and bytes have left; nobody there sees readiness, a descriptor's flags or EAGAIN.
+//! Below it is a backend that reports readiness (`readiness`), or one day one that reports completions by itself.
+//!
+//! The contract, which every driver keeps:
+//! - Bytes of [`Completion::Received`] are lent until the next call.
+//! - One completion of each kind for each connection and turn at most, of at most one scratch buffer of bytes: what is
+//!   left comes in the next turn, so nobody starves.
+//! - Bytes that arrived before an end or a failure are reported before it, unless the link does not read.
+//! - After [`Driver::release`] nothing is reported for that id, and its descriptor's number is not used again before the turn
+//!   is over.
+
+mod readiness;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::address::{Address, Peer};
+use crate::error::Errno;
+use crate::link::{Link, Links, Sent};
+use crate::sys::Fd;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+pub(crate) use readiness::Readiness;
+
+/// What has happened.
+#[derive(Debug)]
+pub(crate) enum Completion<'a> {
+    /// A newcomer. [`Driver::adopt`] or [`Driver::discard`] it.
+    Accepted { listener: usize, socket: Socket, peer: Peer },
+    /// An outbound connection has come about.
+    Connected { id: ConnectionId },
+    /// These bytes arrived.
+    Received { id: ConnectionId, bytes: &'a [u8] },
+    /// The answer to [`Driver::probe`]: nothing had arrived.
+    Nothing { id: ConnectionId },
+    /// The peer has ended its half.
+    Ended { id: ConnectionId },
+    /// Output of a blocked link has left.
+    Sent { id: ConnectionId, outcome: Sent },
+    /// Connecting or receiving has failed; the connection is over.
+    Failed { id: ConnectionId, errno: Errno },
+    /// Somebody called: look into the mailboxes and at the signals.
+    Woken,
+}
+
+/// An accepted connection that nobody has adopted yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Socket(Fd);
+
+/// What the driver has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    /// Times it waited for events.
+    pub(crate) waits: u64,
+    /// Events for connections that were gone, and were dropped.
+    pub(crate) stale_events: u64,
+    /// Sends of which the kernel took only a part.
+    pub(crate) partial_sends: u64,
+    /// Times accepting was given up for a while for want of a descriptor or of memory.
+    pub(crate) accept_starved: u64,
+    /// Changes of what a descriptor is registered for (EPOLL_CTL_MOD).
+    pub(crate) interest_changes: u64,
+}
+
+/// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
+pub(crate) trait Driver {
+    fn now(&mut self) -> Time;
+    fn coarse_now(&mut self) -> Time;
+
+    /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits at
+    /// most `timeout` for something to report.
+    fn wait(&mut self, links: &Links, timeout: Option<Duration>) -> Result<(), Errno>;
+    /// The next thing of this batch.
+    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
+
+    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in [`Completion::Accepted`].
+    fn listen(&mut self, listener: Fd, name: &str) -> usize;
+    /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
+    fn set_accepting(&mut self, listener: usize, accepting: bool);
+    /// Stops watching the listener for good.
+    fn forget_listener(&mut self, listener: usize);
+    /// Accepts from this listener in this turn, whether or not it was reported.
+    fn probe_listener(&mut self, listener: usize);
+
+    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look before the poller is told of it.
+    fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
+    /// Closes a newcomer as it stands.
+    fn discard(&mut self, socket: Socket);
+    /// Starts an outbound connection: `Connected` or `Failed` follows, later, always.
+    fn connect(&mut self, id: ConnectionId, to: &Address);
+    /// Takes on a descriptor that is no socket, for reading.
+    fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);
+
+    /// Sends as much of the link's output as goes.
+    fn send(&mut self, link: &Link) -> Sent;
+    /// What the link wants may have changed.
+    fn changed(&mut self, id: ConnectionId);
+    /// Look whether something has arrived: `Received`, `Ended` or `Failed` follows, or `Nothing`.
+    fn probe(&mut self, id: ConnectionId);
+    /// Ends our half: FIN after what was sent.
+    fn finish(&mut self, id: ConnectionId);
+    /// Lets the connection go, with a reset if asked to.
+    fn release(&mut self, id: ConnectionId, reset: bool);
+    /// Bytes sent that the peer's system has not acknowledged yet.
+    fn unacknowledged(&mut self, id: ConnectionId) -> usize;
+
+    /// Descriptors of connections, those not counted that are closed once the batch is over.
+    fn descriptors(&self) -> usize;
+    fn counters(&self) -> Counters;
+}

@@ -1,0 +1,605 @@
+//! Completions out of readiness: when a descriptor is ready, make the call, and report what became of it. All that
+//! EAGAIN, ECONNRESET and EMFILE mean is decided here, once.
+//!
+//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that is
+//! answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
+//! went within one turn was never known to it.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::{Completion, Counters, Driver, Socket};
+use crate::address::Address;
+use crate::buffer::Output;
+use crate::error::Errno;
+use crate::link::{Link, Links, Sent};
+use crate::sys::errno::{self, concerns_one_newcomer};
+use crate::sys::{Event, Fd, Interest, Moved, Sys};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// Newcomers taken from one listener in one turn: a connect storm must not keep those who are connected waiting.
+const ACCEPTS_PER_TURN: u32 = 64;
+/// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
+const STARVED_REST: Duration = Duration::from_secs(1);
+/// How often connections that are watched for nothing are asked for errors, where the poller does not report them unasked.
+const BLIND_PROBE: Duration = Duration::from_millis(900);
+/// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
+const PIECES_PER_SEND: usize = 64;
+
+pub(crate) struct Readiness<S> {
+    sys: S,
+    event_loop: u8,
+    slots: Vec<Option<Slot>>,
+    listeners: Vec<Listener>,
+    /// This batch, and how far it is done.
+    events: Vec<Event>,
+    cursor: usize,
+    stage: Stage,
+    /// Whose interest may have changed.
+    changed: Vec<ConnectionId>,
+    /// Whom to look at without an event. Only those that were there when the batch began are looked at in it.
+    probes: VecDeque<ConnectionId>,
+    probes_left: usize,
+    listener_probes: Vec<usize>,
+    /// What went wrong outside `next`, to be reported by it.
+    failures: Vec<(ConnectionId, Errno)>,
+    /// Closed when the batch is over, so that no number is used twice in it.
+    graveyard: Vec<Fd>,
+    /// Descriptors that no poller takes (regular files): always ready.
+    always_ready: Vec<ConnectionId>,
+    /// Connections registered for nothing, and when they were last asked for errors.
+    blind: usize,
+    blind_probed: Time,
+    starved_logged: Option<Time>,
+    open: usize,
+    counters: Counters,
+}
+
+/// The driver's third of a connection: its descriptor and what the poller knows of it.
+struct Slot {
+    id: ConnectionId,
+    fd: Fd,
+    registered: Option<Interest>,
+    socket: bool,
+    always_ready: bool,
+    /// Both halves are over, and the link does not read. Not registered, or the poller would report it for ever.
+    hung_up: bool,
+    /// In the list of changed ones.
+    listed: bool,
+    connecting: bool,
+}
+
+struct Listener {
+    fd: Fd,
+    name: String,
+    accepting: bool,
+    gone: bool,
+    registered: bool,
+    starved_until: Option<Time>,
+}
+
+/// How far the event at the cursor is done.
+#[derive(Clone, Copy)]
+enum Stage {
+    Fresh,
+    /// Reading is done; writing is left.
+    Reading,
+    /// So many more newcomers in this turn.
+    Accepting(u32),
+    Done,
+}
+
+/// A completion before its loan: the scratch buffer is lent only once it is known that there is one.
+enum Report {
+    Received(ConnectionId, usize),
+    Said(Completion<'static>),
+}
+
+impl<S: Sys> Readiness<S> {
+    pub(crate) fn new(sys: S, event_loop: u8) -> Self {
+        Readiness {
+            sys,
+            event_loop,
+            slots: Vec::new(),
+            listeners: Vec::new(),
+            events: Vec::new(),
+            cursor: 0,
+            stage: Stage::Fresh,
+            changed: Vec::new(),
+            probes: VecDeque::new(),
+            probes_left: 0,
+            listener_probes: Vec::new(),
+            failures: Vec::new(),
+            graveyard: Vec::new(),
+            always_ready: Vec::new(),
+            blind: 0,
+            blind_probed: Time::default(),
+            starved_logged: None,
+            open: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    // ---- interest ---------------------------------------------------------------------------------------------------
+
+    /// Brings the poller up to date with what a link wants. Nobody else registers, changes or takes back an interest.
+    fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
+        let Some(slot) = self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id) else {
+            return;
+        };
+        let Some(link) = links.get(id) else { return };
+        slot.listed = false;
+        let wanted = Interest { read: link.reads(), write: link.writes() };
+        if slot.always_ready || slot.registered == Some(wanted) {
+            return;
+        }
+        if slot.hung_up {
+            if wanted == Interest::default() {
+                return;
+            }
+            slot.hung_up = false;
+        }
+        let outcome = if slot.registered.is_some() {
+            self.counters.interest_changes += 1;
+            self.sys.modify(slot.fd, id, wanted)
+        } else {
+            self.sys.register(slot.fd, id, wanted)
+        };
+        match outcome {
+            Ok(()) => {
+                self.blind -= usize::from(slot.registered == Some(Interest::default()));
+                slot.registered = Some(wanted);
+                self.blind += usize::from(wanted == Interest::default());
+            }
+            Err(errno) if errno::cannot_be_polled(errno) && !slot.socket => {
+                slot.always_ready = true;
+                self.always_ready.push(id);
+            }
+            Err(errno) => self.failures.push((id, errno)),
+        }
+    }
+
+    fn unregister(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slots[id.slot()].as_mut()
+            && let Some(interest) = slot.registered.take()
+        {
+            self.blind -= usize::from(interest == Interest::default());
+            self.sys.forget(slot.fd);
+        }
+    }
+
+    /// The same for a listener.
+    fn settle_listener(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        let wanted = listener.accepting && !listener.gone && listener.starved_until.is_none();
+        if wanted == listener.registered {
+            return;
+        }
+        listener.registered = wanted;
+        if !wanted {
+            return self.sys.forget(listener.fd);
+        }
+        let token = listener_token(self.event_loop, index);
+        if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
+            listener.registered = false;
+            self.starve(index, errno);
+        }
+    }
+
+    // ---- accepting ----------------------------------------------------------------------------------------------------
+
+    fn accept(&mut self, index: usize) -> Option<Report> {
+        while let Stage::Accepting(left) = self.stage {
+            let listener = &self.listeners[index];
+            if left == 0 || listener.gone || !listener.accepting || listener.starved_until.is_some() {
+                return None;
+            }
+            self.stage = Stage::Accepting(left - 1);
+            match self.sys.accept(listener.fd) {
+                Ok(Some((fd, peer))) => {
+                    self.open += 1;
+                    return Some(Report::Said(Completion::Accepted { listener: index, socket: Socket(fd), peer }));
+                }
+                Ok(None) => return None,
+                Err(errno) if concerns_one_newcomer(errno) => {
+                    log::debug!("{}: a newcomer was lost before it was accepted: {errno}", listener.name);
+                }
+                Err(errno) => {
+                    self.starve(index, errno);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Leaves off accepting for a while, and says so, once a second at most.
+    fn starve(&mut self, index: usize, errno: Errno) {
+        let now = self.sys.now();
+        self.listeners[index].starved_until = Some(now + STARVED_REST);
+        self.settle_listener(index);
+        self.counters.accept_starved += 1;
+        if self.starved_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
+            self.starved_logged = Some(now);
+            log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
+        }
+    }
+
+    /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over.
+    fn feed(&mut self, freed: bool, now: impl FnOnce(&mut S) -> Time) {
+        if self.listeners.iter().all(|listener| listener.starved_until.is_none()) {
+            return;
+        }
+        let now = now(&mut self.sys);
+        for index in 0..self.listeners.len() {
+            let listener = &mut self.listeners[index];
+            if listener.starved_until.is_some_and(|until| freed || until <= now) {
+                listener.starved_until = None;
+                self.settle_listener(index);
+            }
+        }
+    }
+
+    // ---- moving bytes -----------------------------------------------------------------------------------------------
+
+    /// One receive, reported; nothing when nothing has arrived.
+    fn receive(&mut self, id: ConnectionId, scratch: &mut [u8]) -> Option<Report> {
+        let slot = self.slot(id)?;
+        let (fd, socket) = (slot.fd, slot.socket);
+        match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
+            Moved::Bytes(count) => Some(Report::Received(id, count)),
+            Moved::Blocked => None,
+            Moved::Ended => Some(Report::Said(Completion::Ended { id })),
+            Moved::Failed(errno) => Some(Report::Said(Completion::Failed { id, errno })),
+        }
+    }
+
+    /// One send. A short one is taken for a full kernel: asking again would only say EAGAIN.
+    fn transmit(&mut self, fd: Fd, output: &Output) -> Sent {
+        if output.is_empty() {
+            return Sent::Bytes(0);
+        }
+        let (moved, offered) = match output.single() {
+            Some(bytes) => (self.sys.send(fd, bytes), bytes.len()),
+            None => {
+                let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
+                let filled = output.gather(&mut pieces);
+                let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
+                (self.sys.send_vectored(fd, &pieces[..filled]), offered)
+            }
+        };
+        match moved {
+            Moved::Bytes(count) if count == offered => Sent::Bytes(count),
+            Moved::Bytes(count) => {
+                self.counters.partial_sends += 1;
+                Sent::Blocked(count)
+            }
+            Moved::Blocked | Moved::Ended => Sent::Blocked(0),
+            Moved::Failed(errno) => Sent::Failed(errno),
+        }
+    }
+
+    // ---- one batch ------------------------------------------------------------------------------------------------------
+
+    /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
+    fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+        while let Some(&event) = self.events.get(self.cursor) {
+            let report = match event.token {
+                ConnectionId::NONE => self.woken(),
+                token if token.generation() == 0 => self.listener_event(token.slot() - 1),
+                _ => self.connection_event(event, links, scratch),
+            };
+            if report.is_some() {
+                return report;
+            }
+            // One event may come to several things: only now is it done.
+            self.cursor += 1;
+            self.stage = Stage::Fresh;
+        }
+        if let Some((id, errno)) = self.failures.pop() {
+            return Some(Report::Said(Completion::Failed { id, errno }));
+        }
+        while self.probes_left > 0 {
+            self.probes_left -= 1;
+            let id = self.probes.pop_front()?;
+            if let Some(link) = links.get(id) {
+                // What is no socket may block: it is read when it is ready, and only then.
+                let look = link.reads() && self.slot(id).is_some_and(|slot| slot.socket);
+                let report = if look { self.receive(id, scratch) } else { None };
+                return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
+            }
+        }
+        None
+    }
+
+    fn woken(&mut self) -> Option<Report> {
+        if matches!(self.stage, Stage::Done) {
+            return None;
+        }
+        self.stage = Stage::Done;
+        self.sys.drain_wake();
+        Some(Report::Said(Completion::Woken))
+    }
+
+    fn listener_event(&mut self, index: usize) -> Option<Report> {
+        if matches!(self.stage, Stage::Fresh) {
+            self.stage = Stage::Accepting(ACCEPTS_PER_TURN);
+        }
+        self.accept(index)
+    }
+
+    /// Reading first, then writing, so that what arrived before an error is delivered before it.
+    fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+        let id = event.token;
+        let stage = std::mem::replace(&mut self.stage, Stage::Reading);
+        if matches!(stage, Stage::Done) {
+            return None;
+        }
+        let fresh = matches!(stage, Stage::Fresh);
+        let (Some(link), Some(slot)) = (links.get(id), self.slot_mut(id)) else {
+            self.counters.stale_events += u64::from(fresh);
+            return None;
+        };
+        let (fd, trouble) = (slot.fd, event.error || event.hangup);
+        if slot.connecting {
+            if !(event.writable || trouble) {
+                return None;
+            }
+            slot.connecting = false;
+            self.stage = Stage::Done;
+            return Some(Report::Said(match self.sys.take_error(fd) {
+                None => Completion::Connected { id },
+                Some(errno) => Completion::Failed { id, errno },
+            }));
+        }
+        if fresh {
+            if (event.readable || trouble) && link.reads() {
+                if let Some(report) = self.receive(id, scratch) {
+                    return Some(report);
+                }
+            } else if event.error
+                // Where output waits, sending it tells the error, and what has arrived is still delivered.
+                && !link.writes()
+                && let Some(errno) = self.sys.take_error(fd)
+            {
+                return Some(Report::Said(Completion::Failed { id, errno }));
+            }
+        }
+        self.stage = Stage::Done;
+        if (event.writable || trouble) && link.writes() {
+            let output = link.output()?;
+            return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
+        }
+        if event.hangup && !link.reads() {
+            self.hang_up(id);
+        }
+        None
+    }
+
+    /// Both halves are over and the link does not read: no longer registered, or the poller would report it for ever.
+    fn hang_up(&mut self, id: ConnectionId) {
+        self.unregister(id);
+        if let Some(slot) = self.slot_mut(id) {
+            slot.hung_up = true;
+        }
+    }
+
+    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a pause
+    /// within a second. Linear in the connections, once a second, and only while one is paused.
+    fn probe_blind(&mut self) {
+        let now = self.sys.now();
+        if now.since(self.blind_probed) < BLIND_PROBE {
+            return;
+        }
+        self.blind_probed = now;
+        for slot in self.slots.iter().flatten() {
+            if slot.registered == Some(Interest::default())
+                && let Some(errno) = self.sys.take_error(slot.fd)
+            {
+                self.failures.push((slot.id, errno));
+            }
+        }
+    }
+
+    fn place(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
+        let slot =
+            Slot { id, fd, registered: None, socket, always_ready: false, hung_up: false, listed: false, connecting };
+        if self.slots.len() <= id.slot() {
+            self.slots.resize_with(id.slot() + 1, || None);
+        }
+        self.slots[id.slot()] = Some(slot);
+        self.changed(id);
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id)
+    }
+
+    #[inline]
+    fn slot(&self, id: ConnectionId) -> Option<&Slot> {
+        self.slots.get(id.slot()).and_then(Option::as_ref).filter(|slot| slot.id == id)
+    }
+
+    fn close_the_dead(&mut self) {
+        let freed = !self.graveyard.is_empty();
+        for fd in self.graveyard.drain(..) {
+            self.sys.close(fd);
+            self.open -= 1;
+        }
+        self.feed(freed, S::now);
+    }
+}
+
+impl<S: Sys> Driver for Readiness<S> {
+    fn now(&mut self) -> Time {
+        self.sys.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.sys.coarse_now()
+    }
+
+    fn wait(&mut self, links: &Links, mut timeout: Option<Duration>) -> Result<(), Errno> {
+        self.close_the_dead();
+        while let Some(id) = self.changed.pop() {
+            self.settle_interest(links, id);
+        }
+        let at_most = |timeout: Option<Duration>, most| Some(timeout.map_or(most, |timeout| timeout.min(most)));
+        let busy_files = self.always_ready.iter().any(|&id| links.get(id).is_some_and(Link::reads));
+        if busy_files || !self.probes.is_empty() || !self.listener_probes.is_empty() || !self.failures.is_empty() {
+            timeout = Some(Duration::ZERO);
+        }
+        if self.listeners.iter().any(|listener| listener.starved_until.is_some()) {
+            timeout = at_most(timeout, STARVED_REST);
+        }
+        let blind = self.blind > 0 && !self.sys.reports_errors_unasked();
+        if blind {
+            timeout = at_most(timeout, BLIND_PROBE);
+        }
+        self.events.clear();
+        (self.cursor, self.stage) = (0, Stage::Fresh);
+        self.counters.waits += 1;
+        let outcome = self.sys.wait(&mut self.events, timeout);
+        if blind {
+            self.probe_blind();
+        }
+        self.feed(false, S::now);
+        for index in std::mem::take(&mut self.listener_probes) {
+            self.events.push(readable(listener_token(self.event_loop, index)));
+        }
+        self.always_ready.retain(|&id| links.get(id).is_some());
+        for &id in &self.always_ready {
+            self.events.push(readable(id));
+        }
+        self.probes_left = self.probes.len();
+        outcome
+    }
+
+    #[inline]
+    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+        Some(match self.report(links, scratch)? {
+            Report::Received(id, count) => Completion::Received { id, bytes: &scratch[..count] },
+            Report::Said(completion) => completion,
+        })
+    }
+
+    fn listen(&mut self, fd: Fd, name: &str) -> usize {
+        self.listeners.push(Listener {
+            fd,
+            name: name.to_owned(),
+            accepting: true,
+            gone: false,
+            registered: false,
+            starved_until: None,
+        });
+        self.settle_listener(self.listeners.len() - 1);
+        self.listeners.len() - 1
+    }
+
+    fn set_accepting(&mut self, index: usize, accepting: bool) {
+        self.listeners[index].accepting = accepting;
+        self.settle_listener(index);
+    }
+
+    fn forget_listener(&mut self, index: usize) {
+        self.listeners[index].gone = true;
+        self.settle_listener(index);
+    }
+
+    fn probe_listener(&mut self, index: usize) {
+        self.listener_probes.push(index);
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
+        self.place(id, socket.0, true, false);
+        if reads_first {
+            self.probe(id);
+        }
+    }
+
+    fn discard(&mut self, socket: Socket) {
+        self.graveyard.push(socket.0);
+    }
+
+    fn connect(&mut self, id: ConnectionId, to: &Address) {
+        match self.sys.connect(to) {
+            Ok(fd) => {
+                self.open += 1;
+                self.place(id, fd, true, true);
+            }
+            Err(errno) => self.failures.push((id, errno)),
+        }
+    }
+
+    fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
+        self.open += 1;
+        self.place(id, Fd(descriptor.into_raw_fd()), false, false);
+    }
+
+    fn send(&mut self, link: &Link) -> Sent {
+        match (self.slot(link.id), link.output()) {
+            (Some(slot), Some(output)) => self.transmit(slot.fd, output),
+            _ => Sent::Bytes(0),
+        }
+    }
+
+    #[inline]
+    fn changed(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot_mut(id)
+            && !slot.listed
+        {
+            slot.listed = true;
+            self.changed.push(id);
+        }
+    }
+
+    fn probe(&mut self, id: ConnectionId) {
+        self.probes.push_back(id);
+    }
+
+    fn finish(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot(id).filter(|slot| slot.socket) {
+            let fd = slot.fd;
+            self.sys.finish(fd);
+        }
+    }
+
+    fn release(&mut self, id: ConnectionId, reset: bool) {
+        if self.slot(id).is_none() {
+            return;
+        }
+        // The poller forgets it before it is closed: a duplicate in another process would keep the registration alive.
+        self.unregister(id);
+        if let Some(slot) = self.slots[id.slot()].take() {
+            if reset && slot.socket {
+                self.sys.reset_on_close(slot.fd);
+            }
+            self.graveyard.push(slot.fd);
+        }
+    }
+
+    fn unacknowledged(&mut self, id: ConnectionId) -> usize {
+        let fd = self.slot(id).filter(|slot| slot.socket).map(|slot| slot.fd);
+        fd.map_or(0, |fd| self.sys.unacknowledged(fd))
+    }
+
+    fn descriptors(&self) -> usize {
+        self.open - self.graveyard.len()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+fn listener_token(event_loop: u8, index: usize) -> ConnectionId {
+    ConnectionId::new(event_loop, index + 1, 0)
+}
+
+fn readable(token: ConnectionId) -> Event {
+    Event { token, readable: true, writable: false, hangup: false, error: false }
+}

@@ -1,0 +1,444 @@
+//! Every state of a link, reached without a socket or a clock.
+
+use std::time::Duration;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A link on a desk: what the loop would do for it, done by hand.
+struct Desk {
+    link: Link,
+    pool: Pool,
+    limits: Limits,
+    deadlines: Deadlines,
+    now: Time,
+    turn: u32,
+}
+
+impl Desk {
+    fn with(origin: Origin) -> Self {
+        Desk {
+            link: Link::new(origin, Peer::Unix, 0, 0, Time(SECOND)),
+            pool: Pool::default(),
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+            now: Time(SECOND),
+            turn: 1,
+        }
+    }
+
+    fn open() -> Self {
+        Self::with(Origin::Accepted)
+    }
+
+    fn write(&mut self, count: usize) -> bool {
+        let output = self.link.writable_output(&mut self.pool, &self.limits);
+        output.map(|output| output.put(&vec![b'x'; count])).is_some()
+    }
+
+    fn step(&mut self) -> Step {
+        self.link.step(self.turn, &self.limits)
+    }
+
+    fn outcome(&mut self, outcome: Sent, unacknowledged: usize) -> usize {
+        self.link.sent(outcome, self.now, &self.limits, &mut self.pool, || unacknowledged)
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.outcome(Sent::Bytes(count), 0);
+    }
+
+    fn blocked(&mut self, count: usize) {
+        self.outcome(Sent::Blocked(count), 0);
+    }
+
+    fn failed(&mut self) -> usize {
+        self.outcome(Sent::Failed(Errno(32)), 0)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let mut kept = self.pool.take_kept();
+        kept.append(bytes);
+        self.link.kept = Some(kept);
+    }
+
+    fn received(&mut self, count: usize) -> bool {
+        self.link.received(count, self.now, &self.limits)
+    }
+
+    fn close(&mut self) {
+        self.link.close(self.now);
+        self.anchored(0);
+    }
+
+    /// As the loop does after each callback.
+    fn anchored(&mut self, unacknowledged: usize) {
+        self.link.take_deadline_change(self.now, || unacknowledged);
+    }
+
+    fn finished(&mut self) {
+        assert_eq!(self.step(), Step::Finish);
+        self.link.finished(self.now);
+    }
+
+    fn next_due(&self) -> Option<(u64, Due)> {
+        self.link.next_due(&self.deadlines).map(|(at, due)| (at.0 / SECOND, due))
+    }
+}
+
+#[test]
+fn a_link_that_nothing_happens_to_rests_and_reads() {
+    let mut desk = Desk::open();
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.reads() && !desk.link.writes());
+}
+
+#[test]
+fn what_is_written_is_sent_and_then_the_buffer_is_given_back() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(10);
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.output().is_none(), "an idle link owns no buffer");
+}
+
+#[test]
+fn a_short_send_waits_for_the_driver_and_reading_goes_on() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(4);
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.writes() && desk.link.reads());
+    desk.sent(6);
+    assert!(!desk.link.writes());
+}
+
+#[test]
+fn above_the_high_water_mark_reading_stops_until_the_low_one_and_then_the_handler_is_told_once() {
+    let mut desk = Desk::open();
+    let owed = desk.limits.output_high + 1;
+    desk.write(owed);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    assert!(!desk.link.reads());
+    desk.blocked(owed - desk.limits.output_low - 1);
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(!desk.link.reads(), "between the marks it stays as it was");
+    desk.blocked(1);
+    assert_eq!(desk.step(), Step::Drained);
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.reads());
+}
+
+#[test]
+fn on_drained_that_fills_up_again_comes_once_a_turn() {
+    let mut desk = Desk::open();
+    for turn in 1..5 {
+        desk.turn = turn;
+        for _ in 0..2 {
+            desk.write(desk.limits.output_high + 1);
+            assert_eq!(desk.step(), Step::Send);
+            let owed = desk.link.queued();
+            desk.sent(owed);
+            if desk.step() == Step::NextTurn {
+                break;
+            }
+        }
+        assert_eq!(desk.step(), Step::NextTurn);
+    }
+}
+
+#[test]
+fn kept_input_is_offered_again_after_the_output_drained_and_before_the_end() {
+    let mut desk = Desk::open();
+    let owed = desk.limits.output_high + 1;
+    desk.write(owed);
+    desk.keep(b"next request");
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(owed);
+    assert_eq!(desk.step(), Step::Drained);
+    assert_eq!(desk.step(), Step::Deliver);
+    desk.link.kept = None;
+    assert_eq!(desk.step(), Step::EndOfInput);
+    assert_eq!(desk.step(), Step::Rest, "the end is told once");
+}
+
+#[test]
+fn a_pause_holds_back_the_end_too_and_resuming_offers_what_was_kept_first() {
+    let mut desk = Desk::open();
+    desk.keep(b"bytes");
+    desk.link.pause();
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(!desk.link.reads());
+    desk.link.resume();
+    assert_eq!(desk.step(), Step::Deliver);
+    desk.link.kept = None;
+    assert_eq!(desk.step(), Step::EndOfInput);
+}
+
+#[test]
+fn resuming_what_was_not_paused_offers_nothing() {
+    let mut desk = Desk::open();
+    desk.keep(b"half a line");
+    desk.link.resume();
+    assert_eq!(desk.step(), Step::Rest);
+}
+
+#[test]
+fn closing_sends_what_is_owed_then_ends_its_half_and_waits_for_the_peers() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    desk.close();
+    assert!(!desk.write(1), "a write after close is refused");
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(10);
+    desk.finished();
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.reads(), "what the peer still sends is thrown away");
+    assert!(!desk.received(100));
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+}
+
+#[test]
+fn a_peer_that_has_ended_is_not_lingered_for() {
+    let mut desk = Desk::open();
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::EndOfInput);
+    desk.close();
+    desk.finished();
+    assert_eq!(desk.step(), Step::Close(CloseReason::PeerEnded));
+}
+
+#[test]
+fn lingering_has_a_limit_in_bytes() {
+    let mut desk = Desk::open();
+    desk.limits.linger_bytes = 1000;
+    desk.close();
+    desk.finished();
+    desk.received(1000);
+    assert_eq!(desk.step(), Step::Rest);
+    desk.received(1);
+    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+}
+
+#[test]
+fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
+    let mut desk = Desk::open();
+    desk.write(5);
+    desk.link.finish();
+    assert!(!desk.write(1));
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(5);
+    desk.finished();
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.received(3), "the handler gets it");
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::EndOfInput);
+    assert_eq!(desk.step(), Step::Close(CloseReason::PeerEnded));
+}
+
+#[test]
+fn a_failed_send_loses_what_is_owed_and_not_what_has_arrived() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    assert_eq!(desk.step(), Step::Send);
+    assert_eq!(desk.failed(), 10);
+    assert!(desk.link.reads() && !desk.write(1));
+    assert!(desk.received(7), "delivered");
+    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
+    desk.link.end_of_input();
+    assert_eq!(desk.step(), Step::Close(CloseReason::Reset));
+}
+
+#[test]
+fn a_failed_send_ends_a_paused_link_at_once() {
+    let mut desk = Desk::open();
+    desk.link.pause();
+    desk.write(10);
+    desk.failed();
+    assert_eq!(desk.step(), Step::Close(CloseReason::Reset));
+}
+
+#[test]
+fn more_owed_than_the_limit_aborts() {
+    let mut desk = Desk::open();
+    desk.limits.output_max = 100;
+    desk.write(200);
+    assert_eq!(desk.step(), Step::Send, "one item is always taken");
+    desk.blocked(0);
+    desk.write(1);
+    assert_eq!(desk.step(), Step::Close(CloseReason::OutputOverflow { queued: 200 }));
+    assert!(desk.link.resets());
+}
+
+#[test]
+fn an_outbound_link_sends_nothing_before_it_is_connected() {
+    let mut desk = Desk::with(Origin::Outbound);
+    assert!(desk.write(4));
+    assert_eq!(desk.step(), Step::Rest);
+    assert!(desk.link.writes() && !desk.link.reads());
+    desk.link.connected(desk.now);
+    assert_eq!(desk.step(), Step::Send);
+}
+
+#[test]
+fn a_refused_connect_tells_why() {
+    let mut desk = Desk::with(Origin::Outbound);
+    desk.link.failed(Errno(111));
+    assert_eq!(desk.step(), Step::Close(CloseReason::ConnectFailed(Errno(111))));
+}
+
+#[test]
+fn stopping_reads_what_has_arrived_before_the_handler_is_told() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Probe);
+    assert_eq!(desk.step(), Step::Rest, "until the driver has looked");
+    assert!(desk.received(10));
+    assert_eq!(desk.step(), Step::Probe, "there may be more");
+    desk.link.nothing_arrived();
+    assert_eq!(desk.step(), Step::Stopping);
+    desk.close();
+    desk.finished();
+    assert_eq!(desk.step(), Step::Rest, "it was answered, so it is lingered for");
+}
+
+#[test]
+fn stopping_closes_at_once_who_is_owed_nothing() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Probe);
+    desk.link.nothing_arrived();
+    assert_eq!(desk.step(), Step::Stopping);
+    desk.close();
+    desk.finished();
+    assert_eq!(desk.step(), Step::Close(CloseReason::Stopped));
+}
+
+#[test]
+fn the_first_request_deadline_ends_with_the_first_use() {
+    let mut desk = Desk::open();
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::FirstRequest))));
+    desk.write(1);
+    assert_eq!(desk.next_due(), None);
+}
+
+#[test]
+fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
+    let mut desk = Desk::open();
+    desk.write(1 << 20);
+    assert_eq!(desk.step(), Step::Send);
+    desk.outcome(Sent::Blocked(100_000), 100_000);
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::WriteProgress))));
+    // Half a minute later the peer's system has acknowledged ten thousand bytes: that is progress.
+    desk.now = desk.now + Duration::from_secs(30);
+    let due = Due::Loop(Deadline::WriteProgress);
+    assert_eq!(desk.link.due(due, desk.now, 90_000), None);
+    assert_eq!(desk.next_due(), Some((31 + 30, due)));
+    // Another half, and it is one byte more.
+    desk.now = desk.now + Duration::from_secs(30);
+    assert_eq!(desk.link.due(due, desk.now, 89_999), Some(due));
+    assert_eq!(desk.step(), Step::Close(CloseReason::TimedOut(Deadline::WriteProgress)));
+    assert!(desk.link.resets());
+}
+
+#[test]
+fn a_peer_that_is_still_taking_what_the_kernel_has_is_not_idle() {
+    let mut desk = Desk::open();
+    desk.deadlines = Deadlines { idle: Some(Duration::from_secs(60)), first_request: None, ..Deadlines::default() };
+    desk.write(200_000);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(200_000);
+    let due = Due::Loop(Deadline::Idle);
+    assert_eq!(desk.next_due(), Some((61, due)));
+    desk.now = Time(61 * SECOND);
+    assert_eq!(desk.link.due(due, desk.now, 100_000), None);
+    assert_eq!(desk.next_due(), Some((121, due)));
+    assert_eq!(desk.link.due(due, Time(121 * SECOND), 99_999), Some(due), "one byte in a minute is none");
+}
+
+#[test]
+fn while_closing_the_linger_deadline_alone_runs() {
+    let mut desk = Desk::open();
+    desk.deadlines.idle = Some(Duration::from_secs(1));
+    desk.link.set_deadline(Some(Duration::from_secs(1)));
+    desk.anchored(0);
+    assert_eq!(desk.next_due(), Some((2, Due::Loop(Deadline::Idle))));
+    desk.close();
+    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
+    desk.finished();
+    // Nothing is owed: the end is what was asked for.
+    assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
+    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+}
+
+#[test]
+fn lingering_goes_on_while_the_peer_takes_what_the_kernel_still_has_for_it() {
+    let mut desk = Desk::open();
+    desk.write(100_000);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(100_000);
+    desk.link.close(desk.now);
+    desk.anchored(90_000);
+    desk.finished();
+    let due = Due::Loop(Deadline::Linger);
+    assert_eq!(desk.link.due(due, Time(6 * SECOND), 85_904), None, "4096 bytes more");
+    assert_eq!(desk.next_due(), Some((6 + 5, due)));
+    assert_eq!(desk.link.due(due, Time(11 * SECOND), 85_904), Some(due));
+}
+
+#[test]
+fn a_deadline_counts_from_the_end_of_the_callback_that_set_it() {
+    let mut desk = Desk::open();
+    desk.write(1);
+    desk.link.set_deadline(Some(Duration::from_secs(2)));
+    desk.now = Time(4 * SECOND);
+    desk.anchored(0);
+    assert_eq!(desk.next_due(), Some((6, Due::Handler)));
+}
+
+#[test]
+fn output_that_went_above_the_mark_and_left_within_one_batch_is_told_drained() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    desk.write(desk.limits.output_high);
+    let owed = desk.link.queued();
+    desk.sent(owed);
+    assert_eq!(desk.step(), Step::Drained);
+}
+
+#[test]
+fn a_linger_deadline_that_costs_bytes_says_so() {
+    let mut desk = Desk::open();
+    desk.write(1000);
+    desk.close();
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
+    assert_eq!(desk.step(), Step::Close(CloseReason::TimedOut(Deadline::Linger)));
+    assert_eq!(desk.link.release(&mut desk.pool), (0, 1000));
+}
+
+#[test]
+fn a_slot_with_a_new_tenant_answers_to_the_new_name_alone() {
+    let mut links = Links::new(0);
+    let first = links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0)));
+    links.remove(first);
+    let second = links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0)));
+    assert_eq!(first.slot(), second.slot());
+    assert!(links.get(first).is_none() && links.remove(first).is_none());
+    assert!(links.get(second).is_some());
+}
+
+#[test]
+fn an_idle_link_stays_small() {
+    assert!(std::mem::size_of::<Link>() <= 192, "{} bytes", std::mem::size_of::<Link>());
+}
