@@ -1,0 +1,477 @@
+//! What a callback may ask for. It records, and never calls user code: the loop acts on it once the callback has
+//! returned, so no handler can be surprised by another in the middle of its own work.
+
+use std::any::{Any, TypeId};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::address::{Address, Peer};
+use crate::buffer::{Output, Pool, SHARE_MIN};
+use crate::limits::{Deadlines, Limits};
+use crate::link::{Link, Links, NO_STATE, Origin};
+use crate::reason::CloseReason;
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::timer::Wheel;
+use crate::token::ConnectionId;
+use crate::topics::{Topic, Topics};
+
+/// What became of a write.
+///
+/// ```
+/// use reactor::{Context, Written};
+/// # fn more() -> Option<Vec<u8>> { None }
+/// fn stream(cx: &mut Context<'_>) {
+///     while let Some(piece) = more() {
+///         match cx.write(&piece) {
+///             Written::Queued => {}
+///             Written::AboveHighWater => break, // go on in on_drained
+///             Written::Refused => break,        // nobody is there to read it
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It will be sent.
+    Queued,
+    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed more than
+    /// [`Limits::output_high`].
+    AboveHighWater,
+    /// It was dropped: the connection is gone, closing, read-only, or over [`Limits::output_max`].
+    Refused,
+}
+
+/// What a callback may ask of the loop.
+///
+/// Everything here returns at once. What needs the handler again (a close, a connection, a message) happens after the
+/// callback has returned. Methods without an id are about the connection that the callback is for; outside any connection
+/// ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message), periodic work) they
+/// find nothing, like a stale id.
+///
+/// ```
+/// use reactor::{ConnectionId, Context, Handler, Input, Written};
+///
+/// /// Passes what each peer says to the one that came before it.
+/// #[derive(Default)]
+/// struct Chain {
+///     latest: ConnectionId,
+/// }
+///
+/// impl Handler for Chain {
+///     type Connection = ConnectionId;
+///
+///     fn on_open(&mut self, cx: &mut Context<'_>) -> ConnectionId {
+///         std::mem::replace(&mut self.latest, cx.id())
+///     }
+///
+///     fn on_data(&mut self, before: &mut ConnectionId, input: &mut Input<'_>, cx: &mut Context<'_>) {
+///         if cx.write_to(*before, input.take_all()) == Written::Refused {
+///             cx.write(b"nobody is listening\n");
+///         }
+///     }
+/// }
+/// ```
+pub struct Context<'a> {
+    core: &'a mut Core,
+    id: ConnectionId,
+    service: u16,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(core: &'a mut Core, id: ConnectionId, service: u16) -> Self {
+        Context { core, id, service }
+    }
+
+    /// This connection's id, for others to reach it by; [`ConnectionId::NONE`] outside a connection.
+    #[inline]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Who is at the other end; `None` outside a connection.
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer_of(self.id)
+    }
+
+    /// Who is at the other end of that connection; `None` when it is gone.
+    pub fn peer_of(&self, id: ConnectionId) -> Option<Peer> {
+        self.core.links.get(id).map(|link| link.peer)
+    }
+
+    /// The name of the service that this callback belongs to.
+    pub fn service(&self) -> &str {
+        self.core.terms.get(self.service as usize).map_or("application", |terms| &terms.name)
+    }
+
+    /// Since some moment before the loop began: a clock that only goes forward, read once a turn.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.core.now.0)
+    }
+
+    /// The loop's counters as they stand.
+    pub fn stats(&self) -> &Stats {
+        &self.core.stats
+    }
+
+    // ---- writing ------------------------------------------------------------------------------------------------------
+
+    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one send.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> Written {
+        self.core.put(self.id, |output| output.put(bytes))
+    }
+
+    /// Queues `bytes` without copying them, if they are 4 KiB or more.
+    pub fn write_shared(&mut self, bytes: Bytes) -> Written {
+        self.core.put(self.id, |output| output.put_shared(bytes))
+    }
+
+    /// The output itself, for encoders; `None` where a write would be refused.
+    #[inline]
+    pub fn output(&mut self) -> Option<&mut Output> {
+        self.core.output(self.id)
+    }
+
+    /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.
+    pub fn write_to(&mut self, id: ConnectionId, bytes: &[u8]) -> Written {
+        self.core.touch(id);
+        self.core.put(id, |output| output.put(bytes))
+    }
+
+    /// The same without copying, if they are 4 KiB or more.
+    pub fn write_shared_to(&mut self, id: ConnectionId, bytes: Bytes) -> Written {
+        self.core.touch(id);
+        self.core.put(id, |output| output.put_shared(bytes))
+    }
+
+    /// Bytes that this connection's peer is still owed.
+    pub fn queued(&self) -> usize {
+        self.queued_of(self.id)
+    }
+
+    /// Bytes that the peer of that connection is still owed.
+    pub fn queued_of(&self, id: ConnectionId) -> usize {
+        self.core.links.get(id).map_or(0, Link::queued)
+    }
+
+    // ---- ending ---------------------------------------------------------------------------------------------------------
+
+    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends its
+    /// own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and writes are
+    /// refused.
+    pub fn close(&mut self) {
+        self.close_id(self.id);
+    }
+
+    /// Closes another connection of this loop.
+    pub fn close_id(&mut self, id: ConnectionId) {
+        let core = &mut *self.core;
+        if let Some(link) = core.links.get_mut(id) {
+            link.close(core.now);
+            core.touch(id);
+        }
+    }
+
+    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more comes, and
+    /// may still speak. Writes are refused from now on. When the peer has ended its half too, the connection is over.
+    pub fn finish(&mut self) {
+        self.finish_id(self.id);
+    }
+
+    /// The same for another connection of this loop.
+    pub fn finish_id(&mut self, id: ConnectionId) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.finish();
+            self.core.touch(id);
+        }
+    }
+
+    /// Ends this connection at once with a reset: what is owed is lost.
+    pub fn abort(&mut self) {
+        self.abort_id(self.id);
+    }
+
+    /// Ends another connection of this loop at once.
+    pub fn abort_id(&mut self, id: ConnectionId) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.abort(CloseReason::Aborted);
+            self.core.touch(id);
+        }
+    }
+
+    /// Stops the application as a signal would: it stops listening, lets every connection finish, and returns from
+    /// [`Application::run`](crate::Application::run).
+    pub fn halt(&mut self) {
+        self.core.halting = true;
+    }
+
+    // ---- reading --------------------------------------------------------------------------------------------------------
+
+    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer that goes on
+    /// sending fills the kernel's buffers, and then waits.
+    pub fn pause_reading(&mut self) {
+        self.pause_reading_of(self.id);
+    }
+
+    /// The same for another connection of this loop.
+    pub fn pause_reading_of(&mut self, id: ConnectionId) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.pause();
+            self.core.touch(id);
+        }
+    }
+
+    /// Goes on after a pause. What was kept comes first, without waiting for the peer.
+    pub fn resume_reading(&mut self) {
+        self.resume_reading_of(self.id);
+    }
+
+    /// The same for another connection of this loop.
+    pub fn resume_reading_of(&mut self, id: ConnectionId) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.resume();
+            self.core.touch(id);
+        }
+    }
+
+    // ---- time -----------------------------------------------------------------------------------------------------------
+
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
+    /// never before. Each connection has one such deadline; setting it again moves it.
+    pub fn set_deadline(&mut self, after: Duration) {
+        self.put_deadline(Some(after));
+    }
+
+    /// Calls it off.
+    pub fn clear_deadline(&mut self) {
+        self.put_deadline(None);
+    }
+
+    fn put_deadline(&mut self, after: Option<Duration>) {
+        if let Some(link) = self.core.links.get_mut(self.id) {
+            link.set_deadline(after);
+            self.core.touch(self.id);
+        }
+    }
+
+    /// In periodic work: this was the last time.
+    pub fn end_loop(&mut self) {
+        self.core.loop_ended = true;
+    }
+
+    // ---- topics -----------------------------------------------------------------------------------------------------------
+
+    /// Makes this connection a member of the topic. Whether it was none before.
+    pub fn subscribe(&mut self, topic: &Topic) -> bool {
+        let Some(link) = self.core.links.get_mut(self.id).filter(|link| link.takes_writes()) else { return false };
+        link.set_useful();
+        self.core.topics.subscribe(topic, self.id)
+    }
+
+    /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
+    pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
+        self.core.topics.unsubscribe(topic, self.id)
+    }
+
+    /// How many members the topic has on this loop.
+    pub fn members(&self, topic: &Topic) -> usize {
+        self.core.topics.count(topic)
+    }
+
+    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output, so that
+    /// however many a turn brings leave in one send a member; longer ones are shared. How many members took it; one that does
+    /// not read and is owed more than [`Limits::output_max`] ends.
+    pub fn publish(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
+        self.core.publish(topic, bytes, None, ConnectionId::NONE)
+    }
+
+    /// The same for every member but this connection.
+    pub fn publish_to_others(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
+        self.core.publish(topic, bytes, None, self.id)
+    }
+
+    /// Like [`Context::publish`], for bytes that are shared already.
+    pub fn publish_shared(&mut self, topic: &Topic, bytes: &Bytes) -> usize {
+        self.core.publish(topic, bytes, Some(bytes), ConnectionId::NONE)
+    }
+
+    // ---- new connections --------------------------------------------------------------------------------------------------
+
+    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id is good
+    /// at once (what is written to it is sent once it stands), and then comes
+    /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
+    /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
+    ///
+    /// # Panics
+    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or outside a
+    /// handler.
+    pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
+        let to = to.into();
+        let peer = match &to {
+            Address::Tcp(address) => Peer::tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        };
+        self.wish(Origin::Outbound, peer, connection, Errand::Connect(to))
+    }
+
+    /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
+    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to [`Handler::on_data`](crate::Handler::on_data) like a
+    /// peer's bytes, with [`Peer::Descriptor`]; writes are refused, and no deadline but the handler's own applies.
+    ///
+    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it is
+    /// ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
+    ///
+    /// # Panics
+    /// As [`Context::connect`].
+    pub fn watch<C: 'static>(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
+        self.wish(Origin::Watched, Peer::Descriptor, connection, Errand::Watch(descriptor))
+    }
+
+    fn wish<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, errand: Errand) -> ConnectionId {
+        let core = &mut *self.core;
+        let terms = core.terms.get(self.service as usize).expect("connect and watch belong to a handler");
+        assert!(
+            terms.connection_type == TypeId::of::<C>(),
+            "the state of a connection of service {} is its Handler::Connection, not {}",
+            terms.name,
+            std::any::type_name::<C>()
+        );
+        let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
+        core.wishes.push(Wish { id, state: Box::new(connection), errand });
+        id
+    }
+}
+
+/// Everything of a loop that a callback can reach: its links, and no descriptor and no handler.
+pub(crate) struct Core {
+    pub(crate) links: Links,
+    pub(crate) topics: Topics,
+    pub(crate) wheel: Wheel<Timer>,
+    pub(crate) pool: Pool,
+    pub(crate) stats: Stats,
+    /// What each service has agreed to, by its number.
+    pub(crate) terms: Vec<Terms>,
+    /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
+    pub(crate) now: Time,
+    /// Links that something was done to since the loop last looked at them.
+    pub(crate) touched: Vec<ConnectionId>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) halting: bool,
+    pub(crate) loop_ended: bool,
+}
+
+/// What a timer stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    Link(ConnectionId),
+    Periodic(u32),
+}
+
+/// What a service has agreed to.
+pub(crate) struct Terms {
+    pub(crate) name: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) connection_type: TypeId,
+}
+
+/// A connection that a callback asked for; its link is there already.
+pub(crate) struct Wish {
+    pub(crate) id: ConnectionId,
+    pub(crate) state: Box<dyn Any>,
+    pub(crate) errand: Errand,
+}
+
+pub(crate) enum Errand {
+    Connect(Address),
+    Watch(OwnedFd),
+}
+
+impl Core {
+    pub(crate) fn new(event_loop: u8, now: Time) -> Self {
+        Core {
+            links: Links::new(event_loop),
+            topics: Topics::default(),
+            wheel: Wheel::new(now),
+            pool: Pool::default(),
+            stats: Stats::default(),
+            terms: Vec::new(),
+            now,
+            touched: Vec::new(),
+            wishes: Vec::new(),
+            halting: false,
+            loop_ended: false,
+        }
+    }
+
+    /// Puts a link on the list of those to look at.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: ConnectionId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.touched
+        {
+            link.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    #[inline]
+    fn output(&mut self, id: ConnectionId) -> Option<&mut Output> {
+        let link = self.links.get_mut(id)?;
+        let limits = &self.terms[link.service as usize].limits;
+        link.writable_output(&mut self.pool, limits)
+    }
+
+    #[inline]
+    fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
+        let Some(link) = self.links.get_mut(id) else { return Written::Refused };
+        let limits = &self.terms[link.service as usize].limits;
+        let Some(output) = link.writable_output(&mut self.pool, limits) else { return Written::Refused };
+        put(output);
+        match output {
+            output if output.overflowed() => Written::Refused,
+            output if output.queued() > limits.output_high => Written::AboveHighWater,
+            _ => Written::Queued,
+        }
+    }
+
+    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        except: ConnectionId,
+    ) -> usize {
+        let mut copy = None;
+        let shared = match shared {
+            _ if bytes.len() < SHARE_MIN => None,
+            Some(shared) => Some(shared),
+            None => Some(&*copy.insert(Bytes::copy_from_slice(bytes))),
+        };
+        let mut reached = 0;
+        for &id in self.topics.members(topic) {
+            if id == except {
+                continue;
+            }
+            let Some(link) = self.links.get_mut(id) else { continue };
+            let limits = &self.terms[link.service as usize].limits;
+            let Some(output) = link.writable_output(&mut self.pool, limits) else { continue };
+            match shared {
+                Some(shared) => output.put_shared(shared.clone()),
+                None => output.put(bytes),
+            }
+            reached += 1;
+            if !link.touched {
+                link.touched = true;
+                self.touched.push(id);
+            }
+        }
+        self.stats.deliveries += reached as u64;
+        reached
+    }
+}

@@ -1,0 +1,427 @@
+//! What listens where, with which limits, and who serves it; and that handler beside its connections, its types
+//! forgotten, as the loop drives it.
+
+use std::any::{Any, TypeId};
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slab::Slab;
+
+use crate::address::Address;
+use crate::buffer::Input;
+use crate::context::{Context, Core, Terms};
+use crate::error::{Errno, Error};
+use crate::handler::Handler;
+use crate::limits::{Deadlines, Limits};
+use crate::link::NO_STATE;
+use crate::mailbox::{Addressed, Mailbox};
+use crate::reason::CloseReason;
+use crate::sys::listen::{self, ListenOptions, Listening};
+use crate::token::ConnectionId;
+
+/// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// A handler bound to an address, with its limits and deadlines.
+///
+/// ```
+/// use reactor::{Application, Context, Deadlines, Handler, Input, Limits, Service};
+/// use std::time::Duration;
+///
+/// struct Shout;
+///
+/// impl Handler for Shout {
+///     type Connection = ();
+///     fn on_open(&mut self, _: &mut Context<'_>) {}
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+///         cx.write(&input.take_all().to_ascii_uppercase());
+///     }
+/// }
+///
+/// let mut app = Application::new()?;
+/// let shout = Service::tcp("127.0.0.1:0", || Shout)
+///     .named("shout")
+///     .limits(Limits { connections: Some(100), ..Limits::default() })
+///     .deadlines(Deadlines { idle: Some(Duration::from_secs(60)), ..Deadlines::default() })
+///     .refusal("too many are shouting\r\n");
+/// let handle = app.add_service(shout)?;
+/// println!("shout at {}", handle.address().unwrap());
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Service<H, M = ()> {
+    source: Source,
+    name: String,
+    limits: Limits,
+    deadlines: Deadlines,
+    refusal: Bytes,
+    speaks_first: Option<Duration>,
+    factory: Box<dyn Fn() -> H + Send + Sync>,
+    messages: PhantomData<fn(M)>,
+}
+
+/// Where a service's listeners come from.
+enum Source {
+    Text(String),
+    Addresses(Vec<Address>),
+    Listener(Listener),
+    Nothing,
+}
+
+impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
+    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets; `[::]` takes
+    /// IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's thread.
+    pub fn tcp(address: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Text(address.to_owned()), factory)
+    }
+
+    /// Listens on a Unix stream socket. A stale socket file is replaced; a live one, and anything that is no socket, is
+    /// an error. The file is removed when the service stops listening.
+    pub fn unix(path: impl Into<PathBuf>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Addresses(vec![Address::Unix(path.into())]), factory)
+    }
+
+    /// Listens on every one of these addresses.
+    pub fn at(addresses: Vec<Address>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Addresses(addresses), factory)
+    }
+
+    /// Takes over a listener that is open already, from the standard library or from [`inherited_listeners`].
+    pub fn on(listener: impl Into<Listener>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Listener(listener.into()), factory)
+    }
+
+    /// Listens nowhere: for a handler that only connects to others or watches descriptors, beginning in
+    /// [`Handler::on_start`].
+    pub fn outbound(factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Nothing, factory)
+    }
+
+    fn new(source: Source, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Service {
+            source,
+            name: short_name::<H>().to_owned(),
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+            refusal: Bytes::new(),
+            speaks_first: None,
+            factory: Box::new(factory),
+            messages: PhantomData,
+        }
+    }
+
+    /// What logs and reports call it; by default the handler's type.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How much it takes and keeps.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long it waits.
+    pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = deadlines;
+        self
+    }
+
+    /// What a newcomer over [`Limits::connections`] is told before it is closed. Nothing by default.
+    pub fn refusal(mut self, told: impl Into<Bytes>) -> Self {
+        self.refusal = told.into();
+        self
+    }
+
+    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until it has
+    /// said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter of the cost of a
+    /// short connection. The price: a silent client stays invisible for that time, and is reset if the service stops meanwhile.
+    pub fn client_speaks_first(mut self, patience: Duration) -> Self {
+        self.speaks_first = Some(patience);
+        self
+    }
+
+    /// Binds. What comes out of it can be built on a loop.
+    pub(crate) fn bind(self) -> Result<(Bound, ServiceParts<H, M>), Error> {
+        let options =
+            ListenOptions { backlog: self.limits.backlog.min(i32::MAX as u32) as i32, defer_accept: self.speaks_first };
+        let listeners = match self.source {
+            Source::Nothing => Vec::new(),
+            Source::Listener(Listener(listening)) => {
+                if let Some(patience) = options.defer_accept {
+                    let failed =
+                        |errno: Errno| Error::Bind { address: listening.address().clone(), source: errno.into() };
+                    listening.defer_accept(patience).map_err(failed)?;
+                }
+                vec![listening]
+            }
+            Source::Text(text) => bind_all(&Address::resolve(&text)?, &options)?,
+            Source::Addresses(addresses) => bind_all(&addresses, &options)?,
+        };
+        let name: Arc<str> = self.name.into();
+        let terms = Terms {
+            name,
+            limits: self.limits,
+            deadlines: self.deadlines,
+            connection_type: TypeId::of::<H::Connection>(),
+        };
+        let bound = Bound { terms, listeners, refusal: self.refusal, reads_first: self.speaks_first.is_some() };
+        Ok((bound, ServiceParts { factory: self.factory, messages: PhantomData }))
+    }
+}
+
+/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is left
+/// out as long as there is another.
+fn bind_all(addresses: &[Address], options: &ListenOptions) -> Result<Vec<Listening>, Error> {
+    let mut listeners = Vec::new();
+    let mut absent = None;
+    for address in addresses {
+        match Listening::bind(address, options) {
+            Ok(listener) => listeners.push(listener),
+            Err(Error::Bind { address, source }) if source.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                absent = Some(Error::Bind { address, source });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match absent {
+        Some(error) if listeners.is_empty() => Err(error),
+        Some(error) => {
+            log::warn!("not listening there: {error}");
+            Ok(listeners)
+        }
+        None => Ok(listeners),
+    }
+}
+
+/// The last word of the type's path, its parameters left out: `Echo` of `my_crate::Echo<T>`.
+fn short_name<H>() -> &'static str {
+    let path = std::any::type_name::<H>();
+    let path = path.split('<').next().unwrap_or(path);
+    path.rsplit("::").next().unwrap_or(path)
+}
+
+/// A listener that is open already.
+///
+/// ```
+/// use reactor::Listener;
+/// let listener = Listener::try_from(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+/// assert!(listener.address().port().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener(Listening);
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+}
+
+impl TryFrom<OwnedFd> for Listener {
+    type Error = Error;
+
+    /// Takes a listening stream socket, TCP or Unix, and makes it non-blocking and close-on-exec.
+    fn try_from(descriptor: OwnedFd) -> Result<Self, Error> {
+        Listening::from_fd(descriptor).map(Listener)
+    }
+}
+
+impl TryFrom<std::net::TcpListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: std::net::TcpListener) -> Result<Self, Error> {
+        OwnedFd::from(listener).try_into()
+    }
+}
+
+impl TryFrom<std::os::unix::net::UnixListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: std::os::unix::net::UnixListener) -> Result<Self, Error> {
+        OwnedFd::from(listener).try_into()
+    }
+}
+
+/// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
+/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second call on.
+///
+/// # Errors
+/// [`Error::Inherited`] when one of them is not a listening stream socket.
+pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
+    let inherited = listen::inherited()?;
+    Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())
+}
+
+/// A service whose addresses are bound, without its types.
+pub(crate) struct Bound {
+    pub(crate) terms: Terms,
+    pub(crate) listeners: Vec<Listening>,
+    pub(crate) refusal: Bytes,
+    pub(crate) reads_first: bool,
+}
+
+/// The rest of it, from which each loop builds its own handler.
+pub(crate) struct ServiceParts<H, M> {
+    factory: Box<dyn Fn() -> H + Send + Sync>,
+    messages: PhantomData<fn(M)>,
+}
+
+impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
+    pub(crate) fn host(&self, service: u16, mailbox: Arc<Mailbox<Addressed<M>>>) -> Box<dyn Host> {
+        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: Vec::new() })
+    }
+}
+
+/// A handler and the states of its connections as the loop drives them. Each verb is one callback; none lets a panic
+/// out: it is logged and counted, and the connection it happened in is over.
+pub(crate) trait Host {
+    fn start(&mut self, core: &mut Core);
+    /// The key of the new connection's state, or `NO_STATE` after a panic.
+    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32;
+    /// Takes over the state of a connection that the handler asked for.
+    fn adopt(&mut self, state: Box<dyn Any>) -> u32;
+    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
+    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
+    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
+    /// Hands over what was posted, up to a bound. Whether there is more.
+    fn messages(&mut self, core: &mut Core) -> bool;
+    /// Takes no more messages.
+    fn shut(&mut self);
+}
+
+struct Hosted<H: Handler<M>, M: Send + 'static> {
+    handler: H,
+    states: Slab<H::Connection>,
+    service: u16,
+    mailbox: Arc<Mailbox<Addressed<M>>>,
+    /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
+    batch: Vec<Addressed<M>>,
+}
+
+impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
+    #[inline]
+    fn with(
+        &mut self,
+        core: &mut Core,
+        id: ConnectionId,
+        key: u32,
+        callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_>),
+    ) {
+        let Some(state) = self.states.get_mut(key as usize) else { return };
+        let handler = &mut self.handler;
+        guarded(core, id, self.service, |cx| callback(handler, state, cx));
+    }
+}
+
+impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
+    fn start(&mut self, core: &mut Core) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_start(cx));
+    }
+
+    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
+        let handler = &mut self.handler;
+        match guarded(core, id, self.service, |cx| handler.on_open(cx)) {
+            Some(state) => self.states.insert(state) as u32,
+            None => NO_STATE,
+        }
+    }
+
+    fn adopt(&mut self, state: Box<dyn Any>) -> u32 {
+        // `Context` has checked the type when it took the state.
+        state.downcast().map_or(NO_STATE, |state| self.states.insert(*state) as u32)
+    }
+
+    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_connected(state, cx));
+    }
+
+    #[inline]
+    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        self.with(core, id, key, |handler, state, cx| handler.on_data(state, input, cx));
+    }
+
+    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        self.with(core, id, key, |handler, state, cx| handler.on_end_of_input(state, input, cx));
+    }
+
+    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_drained(state, cx));
+    }
+
+    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_deadline(state, cx));
+    }
+
+    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_stopping(state, cx));
+    }
+
+    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
+        if let Some(state) = self.states.try_remove(key as usize) {
+            let handler = &mut self.handler;
+            guarded(core, id, self.service, |cx| handler.on_close(state, reason, cx));
+        }
+    }
+
+    fn messages(&mut self, core: &mut Core) -> bool {
+        let more = self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN);
+        core.stats.messages += self.batch.len() as u64;
+        let handler = &mut self.handler;
+        for (to, message) in self.batch.drain(..) {
+            guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
+        }
+        more
+    }
+
+    fn shut(&mut self) {
+        self.mailbox.close();
+    }
+}
+
+/// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
+///
+/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on `Context`.
+#[inline]
+pub(crate) fn guarded<R>(
+    core: &mut Core,
+    id: ConnectionId,
+    service: u16,
+    callback: impl FnOnce(&mut Context<'_>) -> R,
+) -> Option<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| callback(&mut Context::new(core, id, service))));
+    match outcome {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            panicked(core, id, service, &*panic);
+            None
+        }
+    }
+}
+
+#[cold]
+fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: &(dyn Any + Send)) {
+    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    let said = said.unwrap_or("(no message)");
+    core.stats.panics += 1;
+    let name = core.terms.get(service as usize).map_or("application", |terms| &terms.name);
+    match core.links.get_mut(id) {
+        Some(link) => {
+            log::error!("{name}: a callback of connection {id} from {} panicked: {said}", link.peer);
+            link.over(CloseReason::Panicked);
+            core.touch(id);
+        }
+        None => log::error!("{name}: a callback panicked: {said}"),
+    }
+}
