@@ -1,0 +1,221 @@
+//! Services on a loop, from the first bind to the last byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::driver::Readiness;
+use crate::error::Error;
+use crate::event_loop::{Config, EventLoop, Periodic};
+use crate::handler::Handler;
+use crate::mailbox::{Handle, Mailbox, ServiceHandle};
+use crate::service::{Bound, Host, Service};
+use crate::sys::backend::Backend;
+use crate::sys::kernel::Kernel;
+use crate::sys::process;
+use crate::sys::signal::{self, Signals};
+use crate::time::Time;
+
+/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse it.
+const DESCRIPTOR_RESERVE: usize = 32;
+/// The shortest period: a shorter one would be a busy loop.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+/// How long stopping may take unless said otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A callback that takes longer is worth a line in the log: everybody else has waited as long.
+const SLOW_CALLBACK: Duration = Duration::from_millis(100);
+
+/// Any number of services on one event loop.
+///
+/// Nothing of it is global but signals, so several can live in one process, each on its own thread.
+///
+/// ```
+/// use reactor::{Application, Context, Handler, Input, Service};
+/// use std::time::Duration;
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type Connection = ();
+///     fn on_open(&mut self, _: &mut Context<'_>) {}
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+///         cx.write(input.take_all());
+///     }
+/// }
+///
+/// let mut app = Application::new()?;
+/// let echo = app.add_service(Service::tcp("127.0.0.1:0", || Echo))?;
+/// println!("listening at {}", echo.address().unwrap());
+/// app.add_loop(Duration::from_millis(1), |cx| cx.halt());
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Application {
+    kernel: Kernel,
+    backend: Backend,
+    handle: Handle,
+    services: Vec<(Bound, Build)>,
+    loops: Vec<Periodic>,
+    signals: Option<Signals>,
+    drain_timeout: Option<Duration>,
+    max_connections: Option<usize>,
+    slow_callback: Duration,
+    on_report: Box<dyn FnMut(&str)>,
+    on_reopen: Box<dyn FnMut()>,
+    descriptor_limit: usize,
+    built_in: u32,
+}
+
+/// Makes a service's handler, on the thread of the loop that it is for.
+type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
+
+impl Application {
+    /// On the backend that `REACTOR_BACKEND` names, or the system's best.
+    ///
+    /// Raises the soft limit of open descriptors of this process to the hard one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`] when the
+    /// process has no descriptors left.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_backend(Backend::Auto)
+    }
+
+    /// On this backend, whatever the environment says.
+    ///
+    /// # Errors
+    /// As [`Application::new`].
+    pub fn with_backend(backend: Backend) -> Result<Self, Error> {
+        let descriptor_limit = process::raise_descriptor_limit();
+        let (backend, reason) = backend.choose()?;
+        let kernel = Kernel::new(backend)?;
+        log::info!("backend {backend}: {reason}");
+        Ok(Application {
+            handle: Handle::new([kernel.waker()]),
+            kernel,
+            backend,
+            services: Vec::new(),
+            loops: Vec::new(),
+            signals: None,
+            drain_timeout: Some(DRAIN_TIMEOUT),
+            max_connections: None,
+            slow_callback: SLOW_CALLBACK,
+            on_report: Box::new(|report| eprint!("{report}")),
+            on_reopen: Box::new(|| {}),
+            descriptor_limit,
+            built_in: process::pid(),
+        })
+    }
+
+    /// The backend in use: never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Binds the service's addresses. From then on peers can connect; they are served once [`Application::run`] runs.
+    ///
+    /// **Blocks** while a host name is looked up.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] or [`Error::Resolve`], with the address and the cause.
+    pub fn add_service<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Error>
+    where
+        H: Handler<M>,
+        M: Send + 'static,
+    {
+        let (bound, parts) = service.bind()?;
+        let addresses: Vec<_> = bound.listeners.iter().map(|listening| listening.address().clone()).collect();
+        for address in &addresses {
+            log::info!("{} at {address}", bound.terms.name);
+        }
+        let mailbox = Arc::new(Mailbox::new());
+        let theirs = mailbox.clone();
+        self.services.push((bound, Box::new(move |number| parts.host(number, theirs))));
+        Ok(ServiceHandle::new(self.handle.clone(), vec![mailbox], addresses))
+    }
+
+    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that schedule: when the loop was held up, the ticks
+    /// that were missed are left out. [`Context::end_loop`] in it ends it.
+    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + 'static) {
+        let period = period.max(PERIOD_MIN);
+        self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
+    }
+
+    /// Reaches the application from other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when they come a second
+    /// time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
+    /// [`Application::on_reopen`]; SIGPIPE does nothing.
+    ///
+    /// # Errors
+    /// [`Error::SignalsTaken`]: signals belong to the process, so one application in it can have them.
+    pub fn handle_signals(&mut self) -> Result<(), Error> {
+        self.signals = Some(signal::install(self.kernel.waker())?);
+        Ok(())
+    }
+
+    /// How long stopping may take: connections that have not ended then are aborted. 10 s by default; `None`: for ever.
+    pub fn drain_timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the default:
+    /// what the descriptor limit leaves room for, and newcomers wait in the backlog.
+    pub fn max_connections(&mut self, connections: Option<usize>) -> &mut Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few milliseconds are
+    /// the clock's own.
+    pub fn slow_callback(&mut self, limit: Duration) -> &mut Self {
+        self.slow_callback = limit;
+        self
+    }
+
+    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the loop if
+    /// whoever reads that doesn't.
+    pub fn on_report(&mut self, report: impl FnMut(&str) + 'static) -> &mut Self {
+        self.on_report = Box::new(report);
+        self
+    }
+
+    /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block.
+    pub fn on_reopen(&mut self, reopen: impl FnMut() + 'static) -> &mut Self {
+        self.on_reopen = Box::new(reopen);
+        self
+    }
+
+    /// Serves until it is stopped, by a signal, by [`Handle::halt`] or by [`Context::halt`], and all connections have
+    /// ended. **Blocks** until then.
+    ///
+    /// # Errors
+    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events fails.
+    pub fn run(self) -> Result<(), Error> {
+        if self.built_in != process::pid() {
+            return Err(Error::Forked { built: self.built_in, here: process::pid() });
+        }
+        let others = process::open_descriptors() + DESCRIPTOR_RESERVE;
+        let config = Config {
+            drain_timeout: self.drain_timeout,
+            connections: self.max_connections,
+            descriptors: self.descriptor_limit.saturating_sub(others).max(1),
+            slow_callback: self.slow_callback,
+            on_report: self.on_report,
+            on_reopen: self.on_reopen,
+            signals: self.signals,
+        };
+        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, config);
+        for (number, (bound, build)) in self.services.into_iter().enumerate() {
+            event_loop.add_service(bound, build(number as u16));
+        }
+        for periodic in self.loops {
+            event_loop.add_periodic(periodic);
+        }
+        event_loop.run()
+    }
+}

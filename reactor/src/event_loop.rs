@@ -1,0 +1,771 @@
+//! One turn: wait, move bytes, callbacks, settle, flush, deadlines. The order is what the promises rest on:
+//!
+//! 1. wait for the driver; read the clock, once;
+//! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
+//! 3. what was put off in the last turn; messages and signals;
+//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote to
+//!    them leaves in one send each;
+//! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
+
+use std::time::Duration;
+
+use crate::address::Peer;
+use crate::buffer::{Input, Kept};
+use crate::context::{Core, Errand, Terms, Timer};
+use crate::driver::{Completion, Driver, Socket};
+use crate::error::{Errno, Error};
+use crate::limits::Deadlines;
+use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
+use crate::mailbox::{Handle, LoopsThread};
+use crate::reason::{CloseReason, Deadline};
+use crate::service::{Bound, Host, guarded};
+use crate::stats::Stats;
+use crate::sys::listen::Listening;
+use crate::sys::signal::Signals;
+use crate::time::Time;
+use crate::timer::Wheel;
+use crate::token::ConnectionId;
+
+/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once and
+/// never cleared: clearing 64 KiB for every read costs half as much again as the read.
+const SCRATCH: usize = 64 * 1024;
+/// Messages published from other threads that are passed on in one turn.
+const PUBLISHED_PER_TURN: usize = 1024;
+/// Connections that a report shows; the rest are counted.
+const REPORT_ROWS: usize = 200;
+
+/// What a loop is told when it is made, and never asks about again.
+pub(crate) struct Config {
+    /// `None`: wait for ever.
+    pub(crate) drain_timeout: Option<Duration>,
+    /// Connections of all services at once; one more is refused.
+    pub(crate) connections: Option<usize>,
+    /// Descriptors that connections may take; one more has to wait in the backlog.
+    pub(crate) descriptors: usize,
+    /// A callback that holds the loop for longer is named in the log.
+    pub(crate) slow_callback: Duration,
+    pub(crate) on_report: Box<dyn FnMut(&str)>,
+    pub(crate) on_reopen: Box<dyn FnMut()>,
+    pub(crate) signals: Option<Signals>,
+}
+
+/// Work that is done again and again.
+pub(crate) struct Periodic {
+    pub(crate) period: Duration,
+    pub(crate) work: Box<dyn FnMut(&mut crate::context::Context<'_>)>,
+    /// When it is due. Kept to the schedule it began with, however late the loop was.
+    pub(crate) at: Time,
+}
+
+/// One loop: a driver, the links, the handlers, and the order in which they get their turn.
+pub(crate) struct EventLoop<D> {
+    driver: D,
+    core: Core,
+    hosts: Vec<Served>,
+    doors: Vec<Door>,
+    periodic: Vec<Option<Periodic>>,
+    handle: Handle,
+    event_loop: usize,
+    config: Config,
+    /// Counts turns, never 0: what a link does once a turn is marked with it.
+    turn: u32,
+    /// Links with something left to do in the next turn.
+    again: Vec<ConnectionId>,
+    /// There may be something in a mailbox.
+    mail: bool,
+    /// At the cap that comes from the descriptor limit: nobody is accepted.
+    full: bool,
+    stopping: Option<Stopping>,
+}
+
+/// A handler with its number of connections.
+struct Served {
+    host: Box<dyn Host>,
+    open: usize,
+    refused: usize,
+}
+
+/// A listener, and what it leads to.
+struct Door {
+    service: u16,
+    /// Closed, and a Unix socket's file removed, when it is taken out.
+    listening: Option<Listening>,
+    refusal: bytes::Bytes,
+    reads_first: bool,
+    /// While stopping: rounds of accepting left, and whether the last one brought anybody.
+    rounds: u32,
+    busy: bool,
+}
+
+struct Stopping {
+    since: Time,
+    until: Option<Time>,
+    closed_before: u64,
+}
+
+impl<D: Driver> EventLoop<D> {
+    pub(crate) fn new(mut driver: D, event_loop: usize, handle: Handle, config: Config) -> Self {
+        let core = Core::new(event_loop as u8, driver.now());
+        EventLoop {
+            driver,
+            core,
+            hosts: Vec::new(),
+            doors: Vec::new(),
+            periodic: Vec::new(),
+            handle,
+            event_loop,
+            config,
+            turn: 0,
+            again: Vec::new(),
+            mail: true,
+            full: false,
+            stopping: None,
+        }
+    }
+
+    pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
+        let service = self.hosts.len() as u16;
+        for listening in bound.listeners {
+            self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
+            self.doors.push(Door {
+                service,
+                listening: Some(listening),
+                refusal: bound.refusal.clone(),
+                reads_first: bound.reads_first,
+                // What was in the queue when the stop began, and no connect storm after it.
+                rounds: bound.terms.limits.backlog / 64 + 2,
+                busy: true,
+            });
+        }
+        self.core.terms.push(bound.terms);
+        self.hosts.push(Served { host, open: 0, refused: 0 });
+    }
+
+    pub(crate) fn add_periodic(&mut self, mut periodic: Periodic) {
+        periodic.at = self.core.now + periodic.period;
+        self.core.wheel.insert(periodic.at, Timer::Periodic(self.periodic.len() as u32));
+        self.periodic.push(Some(periodic));
+    }
+
+    /// Turns until it is told to stop and every connection has ended, or the drain time is over.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let _here = LoopsThread::enter();
+        let mut scratch = vec![0; SCRATCH].into_boxed_slice();
+        for index in 0..self.hosts.len() {
+            self.hosts[index].host.start(&mut self.core);
+            self.called(ConnectionId::NONE);
+        }
+        self.settle();
+        while !self.is_done() {
+            self.turn(&mut scratch)
+                .map_err(|errno| Error::System { what: "waiting for events", source: errno.into() })?;
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
+        self.turn = self.turn.wrapping_add(1).max(1);
+        self.core.stats.turns += 1;
+        self.driver.wait(&self.core.links, self.timeout())?;
+        self.core.now = self.driver.now();
+        self.note_counters();
+        while let Some(completion) = self.driver.next(&self.core.links, scratch) {
+            self.dispatch(completion);
+        }
+        for id in std::mem::take(&mut self.again) {
+            self.told(id, |link| link.put_off = false);
+        }
+        if std::mem::take(&mut self.mail) {
+            self.read_mail();
+        }
+        self.settle();
+        while let Some(timer) = self.core.wheel.expire(self.core.now) {
+            match timer {
+                Timer::Link(id) => self.deadline(id),
+                Timer::Periodic(index) => self.work(index as usize),
+            }
+        }
+        self.settle();
+        self.keep_stopping();
+        Ok(())
+    }
+
+    /// How long nothing has to be done unless something happens.
+    fn timeout(&self) -> Option<Duration> {
+        if self.mail || self.core.halting != self.stopping.is_some() || !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
+        let next = [self.core.wheel.next_deadline(), drain].into_iter().flatten().min()?;
+        (next != Time::NEVER).then(|| next.since(self.core.now))
+    }
+
+    // ---- what the driver reports --------------------------------------------------------------------------------------
+
+    #[inline]
+    fn dispatch(&mut self, completion: Completion<'_>) {
+        match completion {
+            Completion::Received { id, bytes } => self.received(id, bytes),
+            Completion::Sent { id, outcome } => self.sent(id, outcome),
+            Completion::Accepted { listener, socket, peer } => self.accepted(listener, socket, peer),
+            Completion::Connected { id } => self.connected(id),
+            Completion::Ended { id } => self.told(id, Link::end_of_input),
+            Completion::Nothing { id } => self.told(id, Link::nothing_arrived),
+            Completion::Failed { id, errno } => self.told(id, |link| link.failed(errno)),
+            Completion::Woken => self.mail = true,
+        }
+    }
+
+    fn told(&mut self, id: ConnectionId, tell: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            tell(link);
+            self.attend(id);
+        }
+    }
+
+    fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
+        let Door { service, reads_first, .. } = self.doors[door];
+        self.doors[door].busy = true;
+        let limits = &self.core.terms[service as usize].limits;
+        let served = &self.hosts[service as usize];
+        let over = |limit: Option<usize>, open| limit.is_some_and(|limit| open >= limit);
+        let open_in_all = || self.hosts.iter().map(|served| served.open).sum();
+        if over(limits.connections, served.open)
+            || (self.config.connections.is_some() && over(self.config.connections, open_in_all()))
+            || self.core.links.is_full()
+        {
+            return self.refuse(door, socket, peer);
+        }
+        let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
+        let served = &mut self.hosts[service as usize];
+        served.open += 1;
+        self.core.stats.accepted += 1;
+        self.driver.adopt(id, socket, reads_first);
+        let state = served.host.open(&mut self.core, id);
+        log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.state = state;
+            if self.stopping.is_some() {
+                link.stop();
+            }
+        }
+        self.called(id);
+        self.attend(id);
+        self.mind_the_cap();
+    }
+
+    /// One too many: told so if there is something to tell, and let go. Only a few are lingered for.
+    fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
+        let Door { service, ref refusal, .. } = self.doors[door];
+        let terms = &self.core.terms[service as usize];
+        log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
+        self.core.stats.refused += 1;
+        let served = &mut self.hosts[service as usize];
+        if refusal.is_empty() || served.refused >= terms.limits.refused_lingering || self.core.links.is_full() {
+            return self.driver.discard(socket);
+        }
+        served.refused += 1;
+        let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, self.core.now);
+        link.owe(refusal, &mut self.core.pool);
+        link.close(self.core.now);
+        let id = self.core.links.insert(link);
+        self.driver.adopt(id, socket, false);
+        self.attend(id);
+        self.mind_the_cap();
+    }
+
+    /// At the cap that comes from the descriptor limit nobody is accepted: newcomers wait in the backlog.
+    fn mind_the_cap(&mut self) {
+        let full = self.driver.descriptors() >= self.config.descriptors;
+        if full != self.full {
+            self.full = full;
+            if full {
+                log::warn!("at the limit of {} descriptors: newcomers have to wait", self.config.descriptors);
+            }
+            for door in 0..self.doors.len() {
+                self.driver.set_accepting(door, !full);
+            }
+        }
+    }
+
+    fn connected(&mut self, id: ConnectionId) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        link.connected(self.core.now);
+        let (service, key) = (link.service as usize, link.state);
+        self.core.stats.connected += 1;
+        self.hosts[service].host.connected(&mut self.core, id, key);
+        self.called(id);
+        self.attend(id);
+    }
+
+    #[inline]
+    fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        self.core.stats.received += bytes.len() as u64;
+        let limits = &self.core.terms[link.service as usize].limits;
+        if !link.received(bytes.len(), self.core.now, limits) {
+            self.core.stats.unread += bytes.len() as u64;
+            return self.attend(id);
+        }
+        match link.kept.take() {
+            None => {
+                let (service, key) = (link.service as usize, link.state);
+                self.lend_new(id, service, key, bytes);
+            }
+            Some(mut kept) => {
+                kept.append(bytes);
+                self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
+            }
+        }
+        self.attend(id);
+    }
+
+    /// Lends the scratch buffer itself; what is left unread is copied out of it.
+    #[inline]
+    fn lend_new(&mut self, id: ConnectionId, service: usize, key: u32, bytes: &[u8]) {
+        let mut input = Input::of(bytes);
+        self.hosts[service].host.data(&mut self.core, id, key, &mut input);
+        self.called(id);
+        let kept = if input.is_empty() {
+            None
+        } else {
+            let mut kept = self.core.pool.take_kept();
+            kept.keep(&input);
+            Some(kept)
+        };
+        self.keep(id, kept, input.len() < bytes.len());
+    }
+
+    /// Lends what was kept, with what has been appended to it.
+    fn lend_kept(
+        &mut self,
+        id: ConnectionId,
+        mut kept: Box<Kept>,
+        callback: impl FnOnce(&mut dyn Host, &mut Core, u32, &mut Input<'_>),
+    ) {
+        let Some(link) = self.core.links.get(id) else { return };
+        let (service, key) = (link.service as usize, link.state);
+        let mut input = kept.lend();
+        let before = input.left();
+        callback(&mut *self.hosts[service].host, &mut self.core, key, &mut input);
+        let (left, consumed) = (input.left(), input.consumed_since(before));
+        kept.settle(left);
+        self.called(id);
+        let kept = if kept.len() > 0 {
+            Some(kept)
+        } else {
+            self.core.pool.give_kept(kept);
+            None
+        };
+        self.keep(id, kept, consumed);
+    }
+
+    /// After input was lent: what is left unread belongs to the link again.
+    #[inline]
+    fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        if consumed {
+            link.set_useful();
+        }
+        let Some(kept) = kept else { return };
+        if !link.is_open() {
+            self.core.stats.unread += kept.len() as u64;
+            return self.core.pool.give_kept(kept);
+        }
+        let limits = &self.core.terms[link.service as usize].limits;
+        if kept.len() > limits.input && !link.is_paused() && !link.is_choked(limits) {
+            link.over(CloseReason::InputOverflow { limit: limits.input });
+        }
+        link.kept = Some(kept);
+    }
+
+    /// Output of a blocked link has left, or cannot.
+    fn sent(&mut self, id: ConnectionId, outcome: Sent) {
+        if let Some(link) = self.core.links.get_mut(id) {
+            let limits = &self.core.terms[link.service as usize].limits;
+            count_sent(&mut self.core.stats, outcome);
+            let driver = &mut self.driver;
+            let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
+            self.core.stats.unsent += lost as u64;
+            self.attend(id);
+        }
+    }
+
+    // ---- what there is to do ------------------------------------------------------------------------------------------
+
+    /// Does for one link all there is to do, until it rests.
+    #[inline]
+    fn attend(&mut self, id: ConnectionId) {
+        while let Some(step) = self.advance(id) {
+            self.call(id, step);
+        }
+    }
+
+    /// Does all that takes no handler. The step that does, or none when the link rests.
+    #[inline]
+    fn advance(&mut self, id: ConnectionId) -> Option<Step> {
+        let Core { links, terms, pool, stats, wheel, now, .. } = &mut self.core;
+        let link = links.get_mut(id)?;
+        let Terms { limits, deadlines, .. } = &terms[link.service as usize];
+        loop {
+            match link.step(self.turn, limits) {
+                Step::Rest => break,
+                Step::Send => {
+                    let outcome = self.driver.send(link);
+                    count_sent(stats, outcome);
+                    let driver = &mut self.driver;
+                    stats.unsent += link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id)) as u64;
+                }
+                Step::Finish => {
+                    self.driver.finish(id);
+                    link.finished(*now);
+                }
+                Step::Probe => self.driver.probe(id),
+                Step::NextTurn => {
+                    if !std::mem::replace(&mut link.put_off, true) {
+                        self.again.push(id);
+                    }
+                    break;
+                }
+                step => return Some(step),
+            }
+        }
+        if link.take_interest_change() {
+            self.driver.changed(id);
+        }
+        let driver = &mut self.driver;
+        if link.take_deadline_change(*now, || driver.unacknowledged(id)) {
+            arm(link, deadlines, wheel);
+        }
+        None
+    }
+
+    /// Does what takes a handler.
+    fn call(&mut self, id: ConnectionId, step: Step) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        let (service, key) = (link.service as usize, link.state);
+        let host = &mut self.hosts[service].host;
+        match step {
+            Step::Close(reason) => return self.close(id, reason),
+            Step::Deliver => {
+                if let Some(kept) = link.kept.take() {
+                    self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
+                }
+                return;
+            }
+            Step::EndOfInput => {
+                let kept = link.kept.take().unwrap_or_else(|| self.core.pool.take_kept());
+                return self.lend_kept(id, kept, |host, core, key, input| host.end_of_input(core, id, key, input));
+            }
+            Step::Drained => host.drained(&mut self.core, id, key),
+            Step::Stopping => host.stopping(&mut self.core, id, key),
+            Step::Rest | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
+        }
+        self.called(id);
+    }
+
+    /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
+    fn deadline(&mut self, id: ConnectionId) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        link.set_timer(None);
+        let service = link.service as usize;
+        match link.next_due(&self.core.terms[service].deadlines) {
+            Some((at, due)) if at <= self.core.now => {
+                let on_progress = matches!(due, Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
+                let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
+                let key = link.state;
+                link.set_deadline_changed();
+                if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
+                    self.hosts[service].host.deadline(&mut self.core, id, key);
+                    self.called(id);
+                }
+                self.attend(id);
+            }
+            _ => arm(link, &self.core.terms[service].deadlines, &mut self.core.wheel),
+        }
+    }
+
+    /// The end of a link, the only place where `on_close` is called.
+    fn close(&mut self, id: ConnectionId, reason: CloseReason) {
+        let Some(link) = self.core.links.get(id) else { return };
+        let (service, key, origin) = (link.service as usize, link.state, link.origin);
+        let name = &self.core.terms[service].name;
+        log::debug!(
+            "{name}: connection {id} from {} ended: {reason} (received {}, sent {}, unsent {} bytes)",
+            link.peer,
+            link.received,
+            link.sent,
+            link.queued()
+        );
+        if let Some((timer, _)) = link.timer() {
+            self.core.wheel.cancel(timer);
+        }
+        self.driver.release(id, link.resets());
+        self.core.topics.leave_all(id);
+        if key != NO_STATE {
+            self.hosts[service].host.close(&mut self.core, id, key, reason);
+            self.called(id);
+        }
+        if let Some(mut link) = self.core.links.remove(id) {
+            let (unread, unsent) = link.release(&mut self.core.pool);
+            self.core.stats.unread += unread as u64;
+            self.core.stats.unsent += unsent as u64;
+        }
+        match origin {
+            // It was counted as refused, and never was open.
+            Origin::Refused => return self.hosts[service].refused -= 1,
+            Origin::Accepted => self.hosts[service].open -= 1,
+            Origin::Outbound | Origin::Watched => {}
+        }
+        self.core.stats.closed[reason.kind()] += 1;
+    }
+
+    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so the
+    /// stack stays flat.
+    fn settle(&mut self) {
+        let mut next = 0;
+        loop {
+            for wish in std::mem::take(&mut self.core.wishes) {
+                let Some(link) = self.core.links.get_mut(wish.id) else { continue };
+                link.state = self.hosts[link.service as usize].host.adopt(wish.state);
+                match wish.errand {
+                    Errand::Connect(to) => self.driver.connect(wish.id, &to),
+                    Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
+                }
+                if self.stopping.is_some() {
+                    link.stop();
+                }
+                self.core.touch(wish.id);
+            }
+            let Some(&id) = self.core.touched.get(next) else { break };
+            next += 1;
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.touched = false;
+                self.attend(id);
+            }
+        }
+        self.core.touched.clear();
+        if self.full {
+            self.mind_the_cap();
+        }
+    }
+
+    /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.
+    #[inline]
+    fn called(&mut self, id: ConnectionId) {
+        let now = self.driver.coarse_now();
+        if now > self.core.now {
+            let held = now.since(self.core.now);
+            self.core.now = now;
+            if held >= self.config.slow_callback {
+                self.slow(id, held);
+            }
+        }
+    }
+
+    #[cold]
+    fn slow(&mut self, id: ConnectionId, held: Duration) {
+        self.core.stats.slow_callbacks += 1;
+        let held = held.as_millis();
+        match self.core.links.get(id) {
+            Some(link) => {
+                let name = &self.core.terms[link.service as usize].name;
+                log::warn!("{name}: a callback of connection {id} from {} held the loop for {held} ms", link.peer);
+            }
+            None => log::warn!("a callback outside any connection held the loop for {held} ms"),
+        }
+    }
+
+    // ---- from elsewhere -----------------------------------------------------------------------------------------------------
+
+    fn read_mail(&mut self) {
+        let desk = self.handle.desk(self.event_loop);
+        self.core.halting |= desk.is_halting();
+        let mut published = Vec::new();
+        self.mail |= desk.published.take(&mut published, PUBLISHED_PER_TURN);
+        for (topic, bytes) in published {
+            self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
+        }
+        for index in 0..self.hosts.len() {
+            self.mail |= self.hosts[index].host.messages(&mut self.core);
+            self.called(ConnectionId::NONE);
+        }
+        let signalled = self.config.signals.as_ref().map(Signals::take).unwrap_or_default();
+        if let Some(signal) = signalled.stop {
+            log::info!("signal {signal}: stopping");
+            self.core.halting = true;
+        }
+        if signalled.report {
+            let report = self.report();
+            (self.config.on_report)(&report);
+        }
+        if signalled.reopen {
+            (self.config.on_reopen)();
+        }
+    }
+
+    /// Periodic work: next due by the schedule that it began with, ticks that were missed left out.
+    fn work(&mut self, index: usize) {
+        let Some(mut periodic) = self.periodic[index].take() else { return };
+        self.core.loop_ended = false;
+        guarded(&mut self.core, ConnectionId::NONE, u16::MAX, |cx| (periodic.work)(cx));
+        self.called(ConnectionId::NONE);
+        if self.core.loop_ended {
+            return;
+        }
+        let missed = self.core.now.since(periodic.at).as_nanos() / periodic.period.as_nanos().max(1);
+        let ticks = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        periodic.at = periodic.at + periodic.period.saturating_mul(ticks);
+        self.core.wheel.insert(periodic.at, Timer::Periodic(index as u32));
+        self.periodic[index] = Some(periodic);
+    }
+
+    // ---- stopping ---------------------------------------------------------------------------------------------------------------
+
+    fn is_done(&self) -> bool {
+        self.stopping.is_some() && self.core.links.len() == 0 && self.doors.iter().all(|door| door.listening.is_none())
+    }
+
+    /// At the end of each turn: begins to stop when asked to, and goes on with it.
+    fn keep_stopping(&mut self) {
+        if self.core.halting && self.stopping.is_none() {
+            self.stop();
+        } else if let Some(stopping) = &self.stopping {
+            let expired = stopping.until.is_some_and(|until| until <= self.core.now);
+            self.close_doors(expired);
+            if expired {
+                self.give_up();
+            }
+        }
+    }
+
+    /// Asks every connection to finish, and takes in those that wait in the accept queues.
+    fn stop(&mut self) {
+        let now = self.core.now;
+        log::info!("stopping: {} connections to finish", self.core.links.len());
+        self.stopping = Some(Stopping {
+            since: now,
+            until: self.config.drain_timeout.map(|time| now + time),
+            closed_before: self.core.stats.closed_total(),
+        });
+        for door in 0..self.doors.len() {
+            self.driver.probe_listener(door);
+        }
+        for id in self.core.links.ids() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.stop();
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+    }
+
+    /// A listener is closed once a round of accepting has brought nobody.
+    fn close_doors(&mut self, at_once: bool) {
+        for index in 0..self.doors.len() {
+            let door = &mut self.doors[index];
+            if door.listening.is_none() {
+                continue;
+            }
+            if at_once || self.full || !std::mem::take(&mut door.busy) || door.rounds == 0 {
+                self.driver.forget_listener(index);
+                door.listening = None;
+            } else {
+                door.rounds -= 1;
+                self.driver.probe_listener(index);
+            }
+        }
+    }
+
+    /// The drain time is over.
+    fn give_up(&mut self) {
+        for id in self.core.links.ids() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.abort(CloseReason::DrainExpired);
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+    }
+
+    fn end(mut self) {
+        for served in &mut self.hosts {
+            served.host.shut();
+        }
+        let desk = self.handle.desk(self.event_loop);
+        desk.published.close();
+        if let Some(stopping) = self.stopping.take() {
+            let stats = &self.core.stats;
+            log::info!(
+                "stopped after {} ms: {} connections finished, {} aborted",
+                self.driver.now().since(stopping.since).as_millis(),
+                stats.closed_total() - stopping.closed_before - stats.closed[CloseReason::DrainExpired.kind()],
+                stats.closed[CloseReason::DrainExpired.kind()],
+            );
+        }
+        self.note_counters();
+        log::info!("counters: {}", self.core.stats);
+        debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
+        debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
+    }
+
+    // ---- for the operator -----------------------------------------------------------------------------------------------------
+
+    fn note_counters(&mut self) {
+        let counters = self.driver.counters();
+        self.core.stats.wakes = self.handle.desk(self.event_loop).waker.writes();
+        let stats = &mut self.core.stats;
+        stats.waits = counters.waits;
+        stats.stale_events = counters.stale_events;
+        stats.partial_sends = counters.partial_sends;
+        stats.interest_changes = counters.interest_changes;
+        stats.accept_starved = counters.accept_starved;
+    }
+
+    /// Counters, and a table of connections.
+    fn report(&mut self) -> String {
+        use std::fmt::Write;
+        let mut text = format!("counters: {}\n", self.core.stats);
+        let links = &self.core.links;
+        let _ = writeln!(text, "connections: {}", links.len());
+        let _ = writeln!(text, "id service peer state owed received sent idle_seconds");
+        for link in links.iter().take(REPORT_ROWS) {
+            let _ = writeln!(
+                text,
+                "{} {} {} {} {} {} {} {}",
+                link.id,
+                self.core.terms[link.service as usize].name,
+                link.peer,
+                link.describe(),
+                link.queued(),
+                link.received,
+                link.sent,
+                self.core.now.since(link.idle_since()).as_secs()
+            );
+        }
+        if links.len() > REPORT_ROWS {
+            let _ = writeln!(text, "and {} more", links.len() - REPORT_ROWS);
+        }
+        text
+    }
+}
+
+/// Sees to it that a timer stands for the link's next deadline. Moved only to be earlier: see `Link::timer`.
+fn arm(link: &mut Link, deadlines: &Deadlines, wheel: &mut Wheel<Timer>) {
+    let Some((at, _)) = link.next_due(deadlines) else { return };
+    let timer = link.timer();
+    if timer.is_none_or(|(_, armed)| at < armed) {
+        if let Some((key, _)) = timer {
+            wheel.cancel(key);
+        }
+        link.set_timer(Some((wheel.insert(at, Timer::Link(link.id)), at)));
+    }
+}
+
+#[inline]
+fn count_sent(stats: &mut Stats, outcome: Sent) {
+    if let Sent::Bytes(count) | Sent::Blocked(count) = outcome {
+        stats.sent += count as u64;
+    }
+}
