@@ -1,0 +1,58 @@
+//! Passes bytes between each client and a connection of its own to another server: `proxy LISTEN UPSTREAM`, both
+//! `host:port`. Backpressure goes both ways: whoever is sent to faster than it reads makes the other side wait.
+
+use reactor::{Address, Application, CloseReason, ConnectionId, Context, Handler, Input, Service, Written};
+
+struct Proxy {
+    upstream: Address,
+}
+
+/// Either side remembers the other.
+struct Side {
+    other: ConnectionId,
+}
+
+impl Handler for Proxy {
+    type Connection = Side;
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Side {
+        Side { other: cx.connect(self.upstream.clone(), Side { other: cx.id() }) }
+    }
+
+    fn on_data(&mut self, side: &mut Side, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        match cx.write_to(side.other, input.take_all()) {
+            Written::Queued => {}
+            Written::AboveHighWater => cx.pause_reading(),
+            Written::Refused => cx.close(),
+        }
+    }
+
+    fn on_drained(&mut self, side: &mut Side, cx: &mut Context<'_>) {
+        cx.resume_reading_of(side.other);
+    }
+
+    /// One side has said all it had to; the other side is told so, and may go on speaking.
+    fn on_end_of_input(&mut self, side: &mut Side, _: &mut Input<'_>, cx: &mut Context<'_>) {
+        cx.finish_id(side.other);
+    }
+
+    fn on_close(&mut self, side: Side, reason: CloseReason, cx: &mut Context<'_>) {
+        match reason {
+            CloseReason::Reset | CloseReason::Aborted => cx.abort_id(side.other),
+            _ => cx.close_id(side.other),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(listen), Some(upstream)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: proxy LISTEN UPSTREAM".into());
+    };
+    let upstream = Address::resolve(&upstream)?.remove(0);
+    let mut app = Application::new()?;
+    let proxy = app.add_service(Service::tcp(&listen, move || Proxy { upstream: upstream.clone() }))?;
+    app.handle_signals()?;
+    println!("listening {}", proxy.address().expect("it listens"));
+    Ok(app.run()?)
+}
