@@ -1,0 +1,61 @@
+//! The peers of the side-by-side benchmark: one binary, so that one build serves. `peers mio|tokio http|echo` serves until
+//! it is killed; `peers load http|echo ADDR` asks. What is answered is in `protocol`, shared, so that the loops alone
+//! differ.
+
+mod load;
+mod on_mio;
+mod on_tokio;
+mod protocol;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use protocol::{Echo, Http};
+
+const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
+       peers load http|echo ADDR [--connections N] [--depth N] [--size BYTES] [--seconds S | --requests N | --slices]
+
+load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
+--slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match *words.as_slice() {
+        ["load", work, address, ref rest @ ..] => load::run(work, address, rest),
+        ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
+        ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
+        ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
+        ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where to listen: always loopback, on any free port unless told otherwise.
+fn port(rest: &[&str]) -> Result<SocketAddr, String> {
+    let port = match rest {
+        [] => 0,
+        ["--port", port] => port.parse().map_err(|_| format!("not a port: {port}"))?,
+        _ => return Err(USAGE.to_owned()),
+    };
+    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn told(served: std::io::Result<()>) -> Result<(), String> {
+    served.map_err(|why| why.to_string())
+}
+
+/// The one line of standard output that a server owes, in glowplug's words.
+fn listening(service: &str, address: SocketAddr) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "listening {service} tcp://{address}")?;
+    out.flush()
+}
