@@ -155,6 +155,16 @@ impl Output {
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.queued);
         self.queued -= count;
+        if self.queued == 0 && self.pieces.is_empty() {
+            // All of one copied run, which is nearly always.
+            self.copied.clear();
+            (self.sent, self.run) = (0, 0);
+            return;
+        }
+        self.advance_pieces(count);
+    }
+
+    fn advance_pieces(&mut self, count: usize) {
         let mut left = count;
         while left > 0 {
             match self.pieces.front_mut() {

@@ -20,6 +20,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    #[inline]
     pub(crate) fn take_output(&mut self, max: usize) -> Box<Output> {
         let mut output = self.outputs.pop().unwrap_or_default();
         self.retained -= output.capacity();
@@ -27,8 +28,11 @@ impl Pool {
         output
     }
 
+    #[inline]
     pub(crate) fn give_output(&mut self, mut output: Box<Output>) {
-        output.clear();
+        if !output.is_empty() || output.overflowed() {
+            output.clear();
+        }
         if self.admits(self.outputs.len(), output.capacity()) {
             self.outputs.push(output);
         }
@@ -47,6 +51,7 @@ impl Pool {
         }
     }
 
+    #[inline]
     fn admits(&mut self, held: usize, capacity: usize) -> bool {
         let room = held < BUFFERS_MAX && capacity <= BUFFER_MAX && self.retained + capacity <= RETAINED_MAX;
         if room {

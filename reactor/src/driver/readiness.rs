@@ -246,9 +246,8 @@ impl<S: Sys> Readiness<S> {
     // ---- moving bytes -----------------------------------------------------------------------------------------------
 
     /// One receive, reported; nothing when nothing has arrived.
-    fn receive(&mut self, id: ConnectionId, scratch: &mut [u8]) -> Option<Report> {
-        let slot = self.slot(id)?;
-        let (fd, socket) = (slot.fd, slot.socket);
+    #[inline]
+    fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
         match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
             Moved::Bytes(count) => Some(Report::Received(id, count)),
             Moved::Blocked => None,
@@ -258,6 +257,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// One send. A short one is taken for a full kernel: asking again would only say EAGAIN.
+    #[inline]
     fn transmit(&mut self, fd: Fd, output: &Output) -> Sent {
         if output.is_empty() {
             return Sent::Bytes(0);
@@ -285,6 +285,7 @@ impl<S: Sys> Readiness<S> {
     // ---- one batch ------------------------------------------------------------------------------------------------------
 
     /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
+    #[inline]
     fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
@@ -307,8 +308,8 @@ impl<S: Sys> Readiness<S> {
             let id = self.probes.pop_front()?;
             if let Some(link) = links.get(id) {
                 // What is no socket may block: it is read when it is ready, and only then.
-                let look = link.reads() && self.slot(id).is_some_and(|slot| slot.socket);
-                let report = if look { self.receive(id, scratch) } else { None };
+                let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
+                let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
                 return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
             }
         }
@@ -332,6 +333,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
+    #[inline]
     fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         let id = event.token;
         let stage = std::mem::replace(&mut self.stage, Stage::Reading);
@@ -343,7 +345,7 @@ impl<S: Sys> Readiness<S> {
             self.counters.stale_events += u64::from(fresh);
             return None;
         };
-        let (fd, trouble) = (slot.fd, event.error || event.hangup);
+        let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
         if slot.connecting {
             if !(event.writable || trouble) {
                 return None;
@@ -357,7 +359,7 @@ impl<S: Sys> Readiness<S> {
         }
         if fresh {
             if (event.readable || trouble) && link.reads() {
-                if let Some(report) = self.receive(id, scratch) {
+                if let Some(report) = self.receive(id, fd, socket, scratch) {
                     return Some(report);
                 }
             } else if event.error
