@@ -167,7 +167,7 @@ impl<D: Driver> EventLoop<D> {
     fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
         self.turn = self.turn.wrapping_add(1).max(1);
         self.core.stats.turns += 1;
-        self.driver.wait(&self.core.links, self.timeout())?;
+        self.driver.wait(&self.core.links, self.timeout(), self.core.now)?;
         self.core.now = self.driver.now();
         self.note_counters();
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
@@ -524,6 +524,9 @@ impl<D: Driver> EventLoop<D> {
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so the
     /// stack stays flat.
     fn settle(&mut self) {
+        if self.core.touched.is_empty() && self.core.wishes.is_empty() && !self.full {
+            return;
+        }
         let mut next = 0;
         loop {
             for wish in std::mem::take(&mut self.core.wishes) {

@@ -69,8 +69,8 @@ pub(crate) trait Driver {
     fn coarse_now(&mut self) -> Time;
 
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits at
-    /// most `timeout` for something to report.
-    fn wait(&mut self, links: &Links, timeout: Option<Duration>) -> Result<(), Errno>;
+    /// most `timeout`, counted from `now`, for something to report.
+    fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 

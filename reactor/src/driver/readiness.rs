@@ -53,6 +53,8 @@ pub(crate) struct Readiness<S> {
     /// Connections registered for nothing, and when they were last asked for errors.
     blind: usize,
     blind_probed: Time,
+    /// Listeners that rest, and when that was last said.
+    starving: usize,
     starved_logged: Option<Time>,
     open: usize,
     counters: Counters,
@@ -117,6 +119,7 @@ impl<S: Sys> Readiness<S> {
             always_ready: Vec::new(),
             blind: 0,
             blind_probed: Time::default(),
+            starving: 0,
             starved_logged: None,
             open: 0,
             counters: Counters::default(),
@@ -219,6 +222,7 @@ impl<S: Sys> Readiness<S> {
     /// Leaves off accepting for a while, and says so, once a second at most.
     fn starve(&mut self, index: usize, errno: Errno) {
         let now = self.sys.now();
+        self.starving += usize::from(self.listeners[index].starved_until.is_none());
         self.listeners[index].starved_until = Some(now + STARVED_REST);
         self.settle_listener(index);
         self.counters.accept_starved += 1;
@@ -229,15 +233,16 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over.
-    fn feed(&mut self, freed: bool, now: impl FnOnce(&mut S) -> Time) {
-        if self.listeners.iter().all(|listener| listener.starved_until.is_none()) {
+    fn feed(&mut self, freed: bool) {
+        if self.starving == 0 {
             return;
         }
-        let now = now(&mut self.sys);
+        let now = self.sys.now();
         for index in 0..self.listeners.len() {
             let listener = &mut self.listeners[index];
             if listener.starved_until.is_some_and(|until| freed || until <= now) {
                 listener.starved_until = None;
+                self.starving -= 1;
                 self.settle_listener(index);
             }
         }
@@ -432,7 +437,7 @@ impl<S: Sys> Readiness<S> {
             self.sys.close(fd);
             self.open -= 1;
         }
-        self.feed(freed, S::now);
+        self.feed(freed);
     }
 }
 
@@ -445,7 +450,7 @@ impl<S: Sys> Driver for Readiness<S> {
         self.sys.coarse_now()
     }
 
-    fn wait(&mut self, links: &Links, mut timeout: Option<Duration>) -> Result<(), Errno> {
+    fn wait(&mut self, links: &Links, mut timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.close_the_dead();
         while let Some(id) = self.changed.pop() {
             self.settle_interest(links, id);
@@ -455,7 +460,7 @@ impl<S: Sys> Driver for Readiness<S> {
         if busy_files || !self.probes.is_empty() || !self.listener_probes.is_empty() || !self.failures.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        if self.listeners.iter().any(|listener| listener.starved_until.is_some()) {
+        if self.starving > 0 {
             timeout = at_most(timeout, STARVED_REST);
         }
         let blind = self.blind > 0 && !self.sys.reports_errors_unasked();
@@ -465,12 +470,12 @@ impl<S: Sys> Driver for Readiness<S> {
         self.events.clear();
         (self.cursor, self.stage) = (0, Stage::Fresh);
         self.counters.waits += 1;
-        let outcome = self.sys.wait(&mut self.events, timeout);
+        let outcome = self.sys.wait(&mut self.events, timeout, now);
         if blind {
             self.probe_blind();
         }
-        self.feed(false, S::now);
-        for index in std::mem::take(&mut self.listener_probes) {
+        self.feed(false);
+        for index in self.listener_probes.drain(..) {
             self.events.push(readable(listener_token(self.event_loop, index)));
         }
         self.always_ready.retain(|&id| links.get(id).is_some());

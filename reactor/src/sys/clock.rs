@@ -19,15 +19,14 @@ pub(super) fn coarse_now() -> Time {
 
 /// When a wait is over, so that a signal in the middle neither shortens nor lengthens it.
 ///
-/// It has to know when it began, before it can know whether a signal comes; so a wait that ends by itself pays for one
-/// reading of the clock, one that may not or must not block pays for none.
+/// It counts from when the caller last read the clock, so only a wait that a signal cuts short pays for a reading.
 pub(super) struct Patience {
     end: Option<Time>,
 }
 
 impl Patience {
-    pub(super) fn new(timeout: Option<Duration>) -> Self {
-        Patience { end: timeout.map(|span| if span.is_zero() { Time::default() } else { now() + span }) }
+    pub(super) fn new(began: Time, timeout: Option<Duration>) -> Self {
+        Patience { end: timeout.map(|span| began + span) }
     }
 
     /// How long to wait after an interruption. `None`: for ever.
@@ -61,11 +60,12 @@ mod tests {
 
     #[test]
     fn the_time_left_shrinks_to_nothing_and_for_ever_stays_for_ever() {
-        assert_eq!(Patience::new(None).left(), None);
-        assert_eq!(Patience::new(Some(Duration::ZERO)).left(), Some(Duration::ZERO));
+        let began = now();
+        let left = |timeout| Patience::new(began, timeout).left();
+        assert_eq!(left(None), None);
+        assert_eq!(left(Some(Duration::ZERO)), Some(Duration::ZERO));
         let hour = Duration::from_secs(3600);
-        let left = Patience::new(Some(hour)).left().unwrap();
-        assert!(left <= hour && left > hour / 2);
-        assert!(Patience::new(Some(Duration::MAX)).left().unwrap() > hour);
+        assert!(left(Some(hour)).unwrap() <= hour && left(Some(hour)).unwrap() > hour / 2);
+        assert!(left(Some(Duration::MAX)).unwrap() > hour);
     }
 }

@@ -10,6 +10,7 @@ use super::call::{EINTR, check};
 use super::clock::Patience;
 use super::{Event, Fd, Interest};
 use crate::error::Errno;
+use crate::time::Time;
 use crate::token::ConnectionId;
 
 /// The most events one wait brings. Anything from 16 to 512 measures the same, 1 costs 11 to 21 %; what doesn't fit
@@ -50,8 +51,8 @@ impl Epoll {
 
     /// Ends after 24 days at the latest (2^31 ms), with or without an event: the caller asks its timers and waits
     /// again.
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let patience = Patience::new(timeout);
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        let patience = Patience::new(now, timeout);
         let mut left = timeout;
         loop {
             let (room, space) = (self.ready.len() as i32, self.ready.as_mut_ptr());
@@ -90,7 +91,10 @@ fn told(raw: &libc::epoll_event) -> Event {
 
 /// Rounded up, so that a timer is not found undue, which would cost a second wait; -1 is for ever.
 fn milliseconds(span: Option<Duration>) -> i32 {
-    span.map_or(-1, |span| i32::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX))
+    span.map_or(-1, |span| {
+        let whole = span.as_secs().saturating_mul(1000);
+        i32::try_from(whole.saturating_add(span.subsec_nanos().div_ceil(1_000_000).into())).unwrap_or(i32::MAX)
+    })
 }
 
 #[cfg(test)]

@@ -71,8 +71,8 @@ impl Sys for Kernel {
         self.poller.forget(fd);
     }
 
-    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
-        self.poller.wait(events, timeout)
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.poller.wait(events, timeout, now)
     }
 
     fn reports_errors_unasked(&self) -> bool {
@@ -222,7 +222,7 @@ mod tests {
     fn until(kernel: &mut Kernel, fd: Fd, interest: Interest) -> Event {
         kernel.register(fd, id(1), interest).unwrap();
         let mut events = Vec::new();
-        kernel.wait(&mut events, None).unwrap();
+        kernel.wait(&mut events, None, clock::now()).unwrap();
         kernel.forget(fd);
         assert_eq!((events.len(), events[0].token), (1, id(1)));
         events[0]
@@ -418,10 +418,10 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(move || waker.wake());
                 let mut events = Vec::new();
-                kernel.wait(&mut events, None).unwrap();
+                kernel.wait(&mut events, None, clock::now()).unwrap();
                 assert_eq!((events.len(), events[0].token), (1, WAKE));
                 kernel.drain_wake();
-                kernel.wait(&mut events, Some(Duration::ZERO)).unwrap();
+                kernel.wait(&mut events, Some(Duration::ZERO), clock::now()).unwrap();
                 assert_eq!(events.len(), 1);
             });
         });

@@ -88,8 +88,9 @@ pub(crate) trait Sys {
     fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
     /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
     fn forget(&mut self, fd: Fd);
-    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first.
-    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno>;
+    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now` is when
+    /// the caller last read the clock: a wait that a signal cuts short goes on with what is left since then.
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
     fn reports_errors_unasked(&self) -> bool;
     /// Takes back what wake-ups have written, so that the descriptor is quiet again.

@@ -10,6 +10,7 @@ use super::epoll::Epoll;
 use super::select::Select;
 use super::{Event, Fd, Interest};
 use crate::error::{Errno, Error};
+use crate::time::Time;
 use crate::token::ConnectionId;
 
 pub(crate) enum Poller {
@@ -52,8 +53,8 @@ impl Poller {
         either!(self, poller => poller.forget(fd))
     }
 
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
-        either!(self, poller => poller.wait(events, timeout))
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        either!(self, poller => poller.wait(events, timeout, now))
     }
 
     /// epoll reports EPOLLERR and EPOLLHUP whatever it was asked; `select` looks only at what is in its sets.
@@ -100,7 +101,7 @@ mod tests {
 
     fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
         let mut events = Vec::new();
-        poller.wait(&mut events, timeout).unwrap();
+        poller.wait(&mut events, timeout, crate::sys::clock::now()).unwrap();
         events
     }
 

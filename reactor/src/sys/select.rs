@@ -13,6 +13,7 @@ use super::call::{EINTR, check, retry};
 use super::clock::Patience;
 use super::{Event, Fd, Interest};
 use crate::error::Errno;
+use crate::time::Time;
 use crate::token::ConnectionId;
 
 /// The word that the kernel reads the sets by (an `unsigned long`).
@@ -102,8 +103,8 @@ impl Select {
 
     /// `hangup` is always false, and `error` means a bad descriptor: anything else that is over or wrong with one is
     /// told as readable or writable, and the next call on it says what.
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<(), Errno> {
-        let patience = Patience::new(timeout);
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        let patience = Patience::new(now, timeout);
         let mut left = timeout;
         loop {
             let length = self.ready.copy(&self.wanted);

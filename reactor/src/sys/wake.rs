@@ -136,7 +136,7 @@ mod tests {
 
     fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
         let mut events = Vec::new();
-        poller.wait(&mut events, timeout).unwrap();
+        poller.wait(&mut events, timeout, crate::sys::clock::now()).unwrap();
         events
     }
 
