@@ -447,7 +447,7 @@ impl<D: Driver> EventLoop<D> {
         let (service, key) = (link.service as usize, link.state);
         let host = &mut self.hosts[service].host;
         match step {
-            Step::Close(reason) => return self.close(id, reason),
+            Step::Close => return self.close(id),
             Step::Deliver => {
                 if let Some(kept) = link.kept.take() {
                     self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
@@ -487,9 +487,9 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// The end of a link, the only place where `on_close` is called.
-    fn close(&mut self, id: ConnectionId, reason: CloseReason) {
+    fn close(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get(id) else { return };
-        let (service, key, origin) = (link.service as usize, link.state, link.origin);
+        let (service, key, origin, reason) = (link.service as usize, link.state, link.origin, link.reason());
         let name = &self.core.terms[service].name;
         log::debug!(
             "{name}: connection {id} from {} ended: {reason} (received {}, sent {}, unsent {} bytes)",

@@ -8,6 +8,8 @@ use bytes::Bytes;
 /// From this many bytes on, sharing beats copying: gathering two pieces in one call costs 2 to 8 % of a send, which is
 /// what copying 4 KiB costs.
 pub(crate) const SHARE_MIN: usize = 4096;
+/// Sent bytes that are not worth moving the others for.
+const RECLAIM_MIN: usize = 64 * 1024;
 
 /// The queue of bytes that a connection owes its peer. Small pieces are copied together, large ones shared.
 ///
@@ -29,11 +31,12 @@ pub struct Output {
     /// All copied bytes, in order; those before `sent` have left.
     copied: Vec<u8>,
     sent: usize,
-    /// What comes before the last run of copied bytes. Empty while nothing is shared, which is nearly always.
+    /// What comes before the last run of copied bytes, and how many bytes that is. Nothing while nothing is shared, which is
+    /// nearly always.
     pieces: VecDeque<Piece>,
-    /// Length of the run of copied bytes after all `pieces`.
+    ahead: usize,
+    /// Where the last run begins in `copied`.
     run: usize,
-    queued: usize,
     max: usize,
     overflowed: bool,
 }
@@ -51,8 +54,8 @@ impl Default for Output {
             copied: Vec::new(),
             sent: 0,
             pieces: VecDeque::new(),
+            ahead: 0,
             run: 0,
-            queued: 0,
             max: usize::MAX,
             overflowed: false,
         }
@@ -65,8 +68,6 @@ impl Output {
     pub fn put(&mut self, bytes: &[u8]) {
         if self.admits(bytes.len()) {
             self.copied.extend_from_slice(bytes);
-            self.run += bytes.len();
-            self.queued += bytes.len();
         }
     }
 
@@ -76,11 +77,12 @@ impl Output {
             return self.put(&bytes);
         }
         if self.admits(bytes.len()) {
-            if self.run > 0 {
-                self.pieces.push_back(Piece::Copied(self.run));
-                self.run = 0;
+            let run = self.copied.len() - self.run;
+            if run > 0 {
+                self.pieces.push_back(Piece::Copied(run));
+                self.run = self.copied.len();
             }
-            self.queued += bytes.len();
+            self.ahead += run + bytes.len();
             self.pieces.push_back(Piece::Shared(bytes));
         }
     }
@@ -88,19 +90,20 @@ impl Output {
     /// Bytes that have not left yet.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.queued
+        self.ahead + self.copied.len() - self.run
     }
 
     /// Whether nothing is owed.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.queued == 0
+        self.queued() == 0
     }
 
     /// One item is always taken when nothing is owed; past the limit nothing is, and the connection is going to end.
     #[inline]
     fn admits(&mut self, more: usize) -> bool {
-        if self.overflowed || (self.queued > 0 && self.queued.saturating_add(more) > self.max) {
+        let queued = self.queued();
+        if self.overflowed || (queued > 0 && queued.saturating_add(more) > self.max) {
             self.overflowed = true;
             return false;
         }
@@ -124,7 +127,7 @@ impl Output {
     pub(crate) fn single(&self) -> Option<&[u8]> {
         match self.pieces.front() {
             None => Some(&self.copied[self.sent..]),
-            Some(Piece::Shared(bytes)) if self.pieces.len() == 1 && self.run == 0 => Some(bytes),
+            Some(Piece::Shared(bytes)) if self.ahead == bytes.len() && self.run == self.copied.len() => Some(bytes),
             Some(_) => None,
         }
     }
@@ -141,7 +144,7 @@ impl Output {
                     at += length;
                     &self.copied[at - length..at]
                 }
-                None => &self.copied[at..at + self.run],
+                None => &self.copied[self.run..],
             };
             *slot = IoSlice::new(bytes);
             filled += usize::from(!bytes.is_empty());
@@ -153,51 +156,57 @@ impl Output {
     /// Notes that the first `count` bytes have left.
     #[inline]
     pub(crate) fn advance(&mut self, count: usize) {
-        debug_assert!(count <= self.queued);
-        self.queued -= count;
-        if self.queued == 0 && self.pieces.is_empty() {
-            // All of one copied run, which is nearly always.
-            self.copied.clear();
-            (self.sent, self.run) = (0, 0);
-            return;
+        debug_assert!(count <= self.queued());
+        if self.ahead > 0 {
+            return self.advance_pieces(count);
         }
-        self.advance_pieces(count);
+        self.run += count;
+        self.sent = self.run;
+        self.reclaim();
     }
 
-    fn advance_pieces(&mut self, count: usize) {
-        let mut left = count;
+    fn advance_pieces(&mut self, mut left: usize) {
         while left > 0 {
-            match self.pieces.front_mut() {
+            let step = match self.pieces.front_mut() {
                 None => {
-                    self.run -= left;
-                    self.sent += left;
-                    left = 0;
+                    self.run += left;
+                    self.sent = self.run;
+                    break;
                 }
                 Some(Piece::Copied(length)) => {
                     let step = left.min(*length);
                     *length -= step;
                     self.sent += step;
-                    left -= step;
                     if *length == 0 {
                         self.pieces.pop_front();
                     }
+                    step
                 }
                 Some(Piece::Shared(bytes)) => {
                     let step = left.min(bytes.len());
                     bytes::Buf::advance(bytes, step);
-                    left -= step;
                     if bytes.is_empty() {
                         self.pieces.pop_front();
                     }
+                    step
                 }
-            }
+            };
+            left -= step;
+            self.ahead -= step;
         }
+        self.reclaim();
+    }
+
+    /// Uses the room of what has left again.
+    #[inline]
+    fn reclaim(&mut self) {
         if self.sent == self.copied.len() {
             self.copied.clear();
-            self.sent = 0;
-        } else if self.sent > 64 * 1024 && self.sent > self.copied.len() / 2 {
+            (self.sent, self.run) = (0, 0);
+        } else if self.sent > RECLAIM_MIN && self.sent > self.copied.len() / 2 {
             // A peer that never quite catches up would otherwise make the sent part grow for ever. Amortised O(1).
             self.copied.drain(..self.sent);
+            self.run -= self.sent;
             self.sent = 0;
         }
     }
@@ -206,7 +215,7 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();
-        (self.sent, self.run, self.queued, self.overflowed) = (0, 0, 0, false);
+        (self.sent, self.run, self.ahead, self.overflowed) = (0, 0, 0, false);
     }
 }
 
@@ -267,7 +276,7 @@ mod tests {
             expected.extend_from_slice(b"end");
             assert_eq!(output.queued(), expected.len());
             assert_eq!(drain(&mut output, step), expected, "step {step}");
-            assert_eq!((output.queued(), output.run, output.sent), (0, 0, 0));
+            assert_eq!((output.queued(), output.ahead, output.run, output.sent), (0, 0, 0, 0));
         }
     }
 

@@ -294,16 +294,18 @@ impl<S: Sys> Readiness<S> {
     fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
+                token if token.generation() != 0 => self.connection_event(event, links, scratch),
                 ConnectionId::NONE => self.woken(),
-                token if token.generation() == 0 => self.listener_event(token.slot() - 1),
-                _ => self.connection_event(event, links, scratch),
+                token => self.listener_event(token.slot() - 1),
             };
+            // One event may come to several things.
+            if report.is_none() || matches!(self.stage, Stage::Done) {
+                self.cursor += 1;
+                self.stage = Stage::Fresh;
+            }
             if report.is_some() {
                 return report;
             }
-            // One event may come to several things: only now is it done.
-            self.cursor += 1;
-            self.stage = Stage::Fresh;
         }
         if let Some((id, errno)) = self.failures.pop() {
             return Some(Report::Said(Completion::Failed { id, errno }));
@@ -322,9 +324,6 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn woken(&mut self) -> Option<Report> {
-        if matches!(self.stage, Stage::Done) {
-            return None;
-        }
         self.stage = Stage::Done;
         self.sys.drain_wake();
         Some(Report::Said(Completion::Woken))
@@ -341,11 +340,10 @@ impl<S: Sys> Readiness<S> {
     #[inline]
     fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         let id = event.token;
-        let stage = std::mem::replace(&mut self.stage, Stage::Reading);
-        if matches!(stage, Stage::Done) {
-            return None;
-        }
-        let fresh = matches!(stage, Stage::Fresh);
+        // Nearly always there is something to read and nothing else, and one look is enough.
+        let fresh = matches!(self.stage, Stage::Fresh);
+        let only_reading = !(event.writable || event.hangup || event.error);
+        self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
         let (Some(link), Some(slot)) = (links.get(id), self.slot_mut(id)) else {
             self.counters.stale_events += u64::from(fresh);
             return None;
@@ -356,7 +354,6 @@ impl<S: Sys> Readiness<S> {
                 return None;
             }
             slot.connecting = false;
-            self.stage = Stage::Done;
             return Some(Report::Said(match self.sys.take_error(fd) {
                 None => Completion::Connected { id },
                 Some(errno) => Completion::Failed { id, errno },
@@ -375,8 +372,8 @@ impl<S: Sys> Readiness<S> {
                 return Some(Report::Said(Completion::Failed { id, errno }));
             }
         }
-        self.stage = Stage::Done;
         if (event.writable || trouble) && link.writes() {
+            self.stage = Stage::Done;
             let output = link.output()?;
             return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
         }

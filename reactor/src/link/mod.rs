@@ -87,11 +87,89 @@ pub(crate) enum Step {
     /// End our half.
     Finish,
     /// Give everything back and call `on_close`.
-    Close(CloseReason),
+    Close,
     /// Something is left to do that was done once in this turn already: in the next turn.
     NextTurn,
     /// Nothing until something happens.
     Rest,
+}
+
+/// What is true of a link, a bit each, so that the usual case (nothing special is) takes one comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Facts(u16);
+
+/// The peer has ended its half; and the handler has been told.
+const ENDED: Facts = Facts(1);
+const END_TOLD: Facts = Facts(1 << 1);
+/// The handler wants no input.
+const PAUSED: Facts = Facts(1 << 2);
+/// More is owed than the high-water mark; until it is less than the low one, nothing is read.
+const CHOKED: Facts = Facts(1 << 3);
+/// The kernel did not take all; the driver says when it takes more.
+const BLOCKED: Facts = Facts(1 << 4);
+/// `on_drained` is to be called.
+const DRAINED_DUE: Facts = Facts(1 << 5);
+/// Kept bytes are to be offered again although nothing new arrived.
+const OFFER_DUE: Facts = Facts(1 << 6);
+/// The connection has been of use: the first-request deadline is off.
+const USEFUL: Facts = Facts(1 << 7);
+/// Something was received or owed since the application began to stop: worth lingering for.
+const ANSWERED: Facts = Facts(1 << 8);
+/// Our half ends once what is owed has left, and reading goes on; and it has.
+const FINISHING: Facts = Facts(1 << 9);
+const HALF_FINISHED: Facts = Facts(1 << 10);
+/// Sending has failed. What has arrived before is still delivered.
+const BROKEN: Facts = Facts(1 << 11);
+/// Close with a reset.
+const RESET: Facts = Facts(1 << 12);
+/// The next deadline may be earlier than the timer.
+const DEADLINE_CHANGED: Facts = Facts(1 << 13);
+/// The handler's deadline is relative still: it counts from the end of the callback that set it.
+const DEADLINE_FRESH: Facts = Facts(1 << 14);
+
+/// What `reads` and `writes` depend on.
+const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED);
+/// What gives an open link something to do besides sending.
+const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING);
+
+impl Facts {
+    const fn and(self, other: Facts) -> Facts {
+        Facts(self.0 | other.0)
+    }
+
+    /// Whether any of these is true.
+    #[inline]
+    fn has(self, any: Facts) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    #[inline]
+    fn only(self, these: Facts) -> Facts {
+        Facts(self.0 & these.0)
+    }
+
+    #[inline]
+    fn set(&mut self, fact: Facts) {
+        self.0 |= fact.0;
+    }
+
+    #[inline]
+    fn clear(&mut self, fact: Facts) {
+        self.0 &= !fact.0;
+    }
+
+    #[inline]
+    fn put(&mut self, fact: Facts, is: bool) {
+        if is { self.set(fact) } else { self.clear(fact) }
+    }
+
+    /// Whether it was true. It no longer is.
+    #[inline]
+    fn take(&mut self, fact: Facts) -> bool {
+        let was = self.has(fact);
+        self.clear(fact);
+        was
+    }
 }
 
 /// What became of a link's output when the driver was asked to send it.
@@ -125,29 +203,9 @@ pub(crate) struct Link {
     pub(crate) origin: Origin,
     phase: Phase,
     stopping: Stopping,
-    /// The peer has ended its half.
-    ended: bool,
-    end_told: bool,
-    /// The handler wants no input.
-    paused: bool,
-    /// More is owed than the high-water mark; until it is less than the low one, nothing is read.
-    choked: bool,
-    /// The kernel did not take all; the driver says when it takes more.
-    blocked: bool,
-    drained_due: bool,
-    /// Kept bytes are to be offered again although nothing new arrived.
-    offer_due: bool,
-    /// The connection has been of use: the first-request deadline is off.
-    useful: bool,
-    /// Something was received or sent since the application began to stop: worth lingering for.
-    answered: bool,
-    /// Our half ends once what is owed has left, and reading goes on: asked for, and done.
-    finishing: bool,
-    half_finished: bool,
-    /// Close with a reset.
-    reset: bool,
-    /// What the driver was last told: reads, writes.
-    told: (bool, bool),
+    facts: Facts,
+    /// What of it decided what the driver was last told.
+    told: (Phase, Facts),
     /// In the loop's list of links to attend to.
     pub(crate) touched: bool,
     /// In its list for the next turn.
@@ -162,11 +220,8 @@ pub(crate) struct Link {
     since: Time,
     /// Bytes that the peer had acknowledged at `since`; `UNMARKED` until the driver has been asked.
     mark: u64,
-    /// The handler's own deadline. Fresh: it counts from the end of the callback that set it, and is still relative.
+    /// The handler's own deadline.
     deadline: Time,
-    deadline_fresh: bool,
-    /// The next deadline may be earlier than the timer.
-    deadline_changed: bool,
     /// The one timer of this link; it may be earlier than the deadline it stands for, never later.
     timer: Option<TimerKey>,
     timer_at: Time,
@@ -175,8 +230,6 @@ pub(crate) struct Link {
     discarded: u64,
     /// Why it is closing.
     reason: Option<CloseReason>,
-    /// Sending has failed. What has arrived before is still delivered.
-    broken: bool,
 }
 
 impl Link {
@@ -189,19 +242,8 @@ impl Link {
             origin,
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
-            ended: false,
-            end_told: false,
-            paused: false,
-            choked: false,
-            blocked: false,
-            drained_due: false,
-            offer_due: false,
-            useful: origin != Origin::Accepted,
-            answered: false,
-            finishing: false,
-            half_finished: false,
-            reset: false,
-            told: (false, false),
+            facts: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
+            told: (Phase::Over, Facts::default()),
             touched: false,
             put_off: false,
             drained_turn: 0,
@@ -212,15 +254,12 @@ impl Link {
             since: now,
             mark: 0,
             deadline: Time::NEVER,
-            deadline_fresh: false,
-            deadline_changed: true,
             timer: None,
             timer_at: Time::NEVER,
             received: 0,
             sent: 0,
             discarded: 0,
             reason: None,
-            broken: false,
         }
     }
 
@@ -230,8 +269,8 @@ impl Link {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.ended && !self.paused && !self.choked && !self.offer_due,
-            Phase::Flushing | Phase::Lingering => !self.ended && self.origin != Origin::Watched,
+            Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE)),
+            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED) && self.origin != Origin::Watched,
             Phase::Connecting | Phase::Over => false,
         }
     }
@@ -239,14 +278,14 @@ impl Link {
     /// Whether the driver is to say when the kernel takes bytes, or when the connection has come about.
     #[inline]
     pub(crate) fn writes(&self) -> bool {
-        self.blocked || self.phase == Phase::Connecting
+        self.facts.has(BLOCKED) || self.phase == Phase::Connecting
     }
 
-    /// Whether what the driver was last told that this link wants has changed.
+    /// Whether anything has changed that `reads` and `writes` depend on.
     #[inline]
     pub(crate) fn take_interest_change(&mut self) -> bool {
-        let wants = (self.reads(), self.writes());
-        std::mem::replace(&mut self.told, wants) != wants
+        let decisive = (self.phase, self.facts.only(INTEREST));
+        std::mem::replace(&mut self.told, decisive) != decisive
     }
 
     /// What is to be sent.
@@ -263,7 +302,7 @@ impl Link {
         self.received += count as u64;
         self.active = now;
         if self.stopping != Stopping::No {
-            self.answered = true;
+            self.facts.set(ANSWERED);
             if self.stopping == Stopping::Probing {
                 self.stopping = Stopping::Asked;
             }
@@ -273,15 +312,15 @@ impl Link {
         }
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
-            self.over(self.reason.unwrap_or(CloseReason::Closed));
+            self.over(self.reason());
         }
         false
     }
 
     /// The peer has ended its half.
     pub(crate) fn end_of_input(&mut self) {
-        self.ended = true;
-        if self.broken {
+        self.facts.set(ENDED);
+        if self.facts.has(BROKEN) {
             self.over(CloseReason::Reset);
         }
     }
@@ -305,15 +344,15 @@ impl Link {
     ) -> usize {
         match outcome {
             Sent::Bytes(count) => {
-                self.blocked = false;
+                self.facts.clear(BLOCKED);
                 self.left(count, now, limits, pool);
                 0
             }
             Sent::Blocked(count) => {
                 self.left(count, now, limits, pool);
-                if !self.blocked {
-                    self.blocked = true;
-                    self.deadline_changed = true;
+                if !self.facts.has(BLOCKED) {
+                    self.facts.set(BLOCKED);
+                    self.facts.set(DEADLINE_CHANGED);
                     if self.phase == Phase::Open {
                         self.since = now;
                         self.mark = self.sent.saturating_sub(unacknowledged() as u64);
@@ -329,7 +368,9 @@ impl Link {
     fn left(&mut self, count: usize, now: Time, limits: &Limits, pool: &mut Pool) {
         let Some(output) = &mut self.output else { return };
         // Whoever was told that this is above the mark waits to hear when it is not.
-        self.choked |= output.queued() > limits.output_high && self.phase == Phase::Open;
+        if output.queued() > limits.output_high && self.phase == Phase::Open {
+            self.facts.set(CHOKED);
+        }
         output.advance(count);
         self.sent += count as u64;
         self.active = now;
@@ -339,10 +380,10 @@ impl Link {
         {
             pool.give_output(output);
         }
-        if self.choked && queued <= limits.output_low {
-            self.choked = false;
-            self.drained_due = true;
-            self.offer_due = self.kept.is_some();
+        if self.facts.has(CHOKED) && queued <= limits.output_low {
+            self.facts.clear(CHOKED);
+            self.facts.set(DRAINED_DUE);
+            self.facts.put(OFFER_DUE, self.kept.is_some());
         }
     }
 
@@ -354,17 +395,18 @@ impl Link {
         if let Some(output) = self.output.take() {
             pool.give_output(output);
         }
-        self.blocked = false;
-        self.broken = true;
-        if self.phase != Phase::Open || self.ended || self.paused {
+        self.facts.clear(BLOCKED);
+        self.facts.set(BROKEN);
+        if self.phase != Phase::Open || self.facts.has(ENDED) || self.facts.has(PAUSED) {
             self.over(reason_of(errno));
             return lost;
         }
-        if self.choked {
-            self.choked = false;
-            self.offer_due = self.kept.is_some();
+        if self.facts.has(CHOKED) {
+            self.facts.clear(CHOKED);
+            self.facts.put(OFFER_DUE, self.kept.is_some());
         }
-        (self.since, self.deadline_changed) = (now, true);
+        self.since = now;
+        self.facts.set(DEADLINE_CHANGED);
         lost
     }
 
@@ -382,20 +424,22 @@ impl Link {
     pub(crate) fn connected(&mut self, now: Time) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Open;
-            (self.active, self.since, self.deadline_changed) = (now, now, true);
+            (self.active, self.since) = (now, now);
+            self.facts.set(DEADLINE_CHANGED);
         }
     }
 
     /// Our FIN has left.
     pub(crate) fn finished(&mut self, now: Time) {
         if self.phase == Phase::Open {
-            self.half_finished = true;
+            self.facts.set(HALF_FINISHED);
             return;
         }
         self.phase = Phase::Lingering;
-        (self.since, self.deadline_changed) = (now, true);
-        let nothing_at_stake = self.stopping != Stopping::No && !self.answered;
-        if self.ended || self.origin == Origin::Watched || nothing_at_stake {
+        self.since = now;
+        self.facts.set(DEADLINE_CHANGED);
+        let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED);
+        if self.facts.has(ENDED) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
     }
@@ -404,7 +448,7 @@ impl Link {
     pub(crate) fn stop(&mut self) {
         if self.stopping == Stopping::No {
             self.stopping = Stopping::Asked;
-            self.answered = self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing;
+            self.facts.put(ANSWERED, self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing);
         }
     }
 
@@ -417,7 +461,7 @@ impl Link {
             }
             Due::Loop(Deadline::WriteProgress | Deadline::Linger) => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                if acknowledged >= self.mark + PROGRESS_MIN && !self.broken {
+                if acknowledged >= self.mark + PROGRESS_MIN && !self.facts.has(BROKEN) {
                     (self.since, self.mark) = (now, acknowledged);
                     return None;
                 }
@@ -435,11 +479,12 @@ impl Link {
         }
         let Due::Loop(deadline) = due else { return None };
         let reason = match (deadline, self.reason) {
-            (Deadline::Linger, _) if self.broken => CloseReason::Reset,
+            (Deadline::Linger, _) if self.facts.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
             _ => CloseReason::TimedOut(deadline),
         };
-        self.reset = deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0);
+        self.facts
+            .put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0));
         self.over(reason);
         Some(due)
     }
@@ -452,15 +497,15 @@ impl Link {
         if !self.takes_writes() {
             return None;
         }
-        self.useful = true;
+        self.facts.set(USEFUL);
         Some(self.output.get_or_insert_with(|| pool.take_output(limits.output_max)))
     }
 
     /// Whether a write would be taken.
     pub(crate) fn takes_writes(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting)
-            && !self.broken
-            && !self.finishing
+            && !self.facts.has(BROKEN)
+            && !self.facts.has(FINISHING)
             && self.origin != Origin::Watched
     }
 
@@ -478,56 +523,59 @@ impl Link {
     }
 
     pub(crate) fn is_choked(&self, limits: &Limits) -> bool {
-        self.choked || self.queued() > limits.output_high
+        self.facts.has(CHOKED) || self.queued() > limits.output_high
     }
 
     pub(crate) fn set_useful(&mut self) {
-        self.useful = true;
+        self.facts.set(USEFUL);
     }
 
     pub(crate) fn pause(&mut self) {
-        self.paused = true;
+        self.facts.set(PAUSED);
     }
 
     /// What was kept comes first, before the socket is read again.
     pub(crate) fn resume(&mut self) {
-        if std::mem::take(&mut self.paused) {
-            self.offer_due = self.kept.is_some();
+        if self.facts.take(PAUSED) {
+            self.facts.put(OFFER_DUE, self.kept.is_some());
         }
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.paused
+        self.facts.has(PAUSED)
     }
 
     pub(crate) fn set_deadline(&mut self, after: Option<Duration>) {
         if self.is_open() {
             self.deadline = after.map_or(Time::NEVER, |after| Time::default() + after);
-            (self.deadline_fresh, self.deadline_changed) = (after.is_some(), true);
+            self.facts.put(DEADLINE_FRESH, after.is_some());
+            self.facts.set(DEADLINE_CHANGED);
         }
     }
 
     /// Flush, FIN, and go on reading.
     pub(crate) fn finish(&mut self) {
-        self.finishing = true;
+        self.facts.set(FINISHING);
     }
 
     /// Flush, FIN, drain what the peer still sends, close.
     pub(crate) fn close(&mut self, now: Time) {
-        let reason = match self {
-            Link { ended: true, .. } => CloseReason::PeerEnded,
-            Link { stopping: Stopping::No, .. } => CloseReason::Closed,
+        let reason = match self.stopping {
+            _ if self.facts.has(ENDED) => CloseReason::PeerEnded,
+            Stopping::No => CloseReason::Closed,
             _ => CloseReason::Stopped,
         };
         match self.phase {
             Phase::Connecting => self.over(CloseReason::Closed),
-            Phase::Open if self.broken => self.over(CloseReason::Reset),
+            Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
             Phase::Open => {
                 self.phase = Phase::Flushing;
                 self.reason = Some(reason);
-                (self.deadline, self.deadline_fresh, self.deadline_changed) = (Time::NEVER, false, true);
+                self.deadline = Time::NEVER;
+                self.facts.clear(DEADLINE_FRESH);
+                self.facts.set(DEADLINE_CHANGED);
                 (self.since, self.mark) = (now, UNMARKED);
-                self.offer_due = false;
+                self.facts.clear(OFFER_DUE);
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}
         }
@@ -535,7 +583,7 @@ impl Link {
 
     /// Ends now, with a reset.
     pub(crate) fn abort(&mut self, reason: CloseReason) {
-        self.reset = true;
+        self.facts.set(RESET);
         self.over(reason);
     }
 
@@ -547,13 +595,18 @@ impl Link {
         }
     }
 
+    /// Why it is closing or over.
+    pub(crate) fn reason(&self) -> CloseReason {
+        self.reason.unwrap_or(CloseReason::Closed)
+    }
+
     /// Whether the handler is (still) called for what happens here.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting)
     }
 
     pub(crate) fn resets(&self) -> bool {
-        self.reset
+        self.facts.has(RESET)
     }
 
     /// Gives its buffers back. Bytes of input never delivered, and of output never sent.
@@ -580,67 +633,74 @@ impl Link {
                 Some(output) if output.overflowed() => {
                     let reason = CloseReason::OutputOverflow { queued: output.queued() };
                     self.abort(reason);
-                    Step::Close(reason)
+                    Step::Close
                 }
                 Some(output) => {
-                    self.choked |= output.queued() > limits.output_high;
-                    if self.blocked { self.open_step(turn) } else { Step::Send }
+                    if output.queued() > limits.output_high {
+                        self.facts.set(CHOKED);
+                    }
+                    if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
             Phase::Connecting if self.stopping == Stopping::Asked => self.tell_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing if self.output.is_none() => Step::Finish,
             Phase::Flushing => {
-                if self.blocked {
+                if self.facts.has(BLOCKED) {
                     Step::Rest
                 } else {
                     Step::Send
                 }
             }
-            Phase::Lingering if self.ended => {
+            Phase::Lingering if self.facts.has(ENDED) => {
                 self.phase = Phase::Over;
                 self.step(turn, limits)
             }
             Phase::Lingering => Step::Rest,
-            Phase::Over => Step::Close(self.reason.unwrap_or(CloseReason::Closed)),
+            Phase::Over => Step::Close,
         }
     }
 
     #[inline]
     fn open_step(&mut self, turn: u32) -> Step {
-        if self.finishing && !self.half_finished && self.output.is_none() {
+        if !self.facts.has(ATTENTION) && self.stopping == Stopping::No {
+            return Step::Rest;
+        }
+        if self.facts.has(FINISHING) && !self.facts.has(HALF_FINISHED) && self.output.is_none() {
             return Step::Finish;
         }
-        if self.drained_due {
+        if self.facts.has(DRAINED_DUE) {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
-            (self.drained_due, self.drained_turn) = (false, turn);
+            self.facts.clear(DRAINED_DUE);
+            self.drained_turn = turn;
             return Step::Drained;
         }
-        if self.paused || self.choked {
+        if self.facts.has(PAUSED) || self.facts.has(CHOKED) {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
-            let ask = self.paused && matches!(self.stopping, Stopping::Asked | Stopping::Quiet);
+            let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Quiet);
             return if ask { self.tell_stopping() } else { Step::Rest };
         }
-        if self.offer_due {
+        if self.facts.has(OFFER_DUE) {
             if self.offered_turn == turn {
                 return Step::NextTurn;
             }
-            (self.offer_due, self.offered_turn) = (false, turn);
+            self.facts.clear(OFFER_DUE);
+            self.offered_turn = turn;
             return Step::Deliver;
         }
-        if self.ended && !self.end_told {
-            self.end_told = true;
+        if self.facts.has(ENDED) && !self.facts.has(END_TOLD) {
+            self.facts.set(END_TOLD);
             return Step::EndOfInput;
         }
-        if self.ended && self.half_finished {
+        if self.facts.has(ENDED) && self.facts.has(HALF_FINISHED) {
             // Both halves have ended, and nobody needs to say so.
             self.over(CloseReason::PeerEnded);
-            return Step::Close(CloseReason::PeerEnded);
+            return Step::Close;
         }
         match self.stopping {
-            Stopping::Asked if self.ended => self.tell_stopping(),
+            Stopping::Asked if self.facts.has(ENDED) => self.tell_stopping(),
             Stopping::Asked => {
                 self.stopping = Stopping::Probing;
                 Step::Probe
@@ -661,18 +721,27 @@ impl Link {
     pub(crate) fn next_due(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let at = |from: Time, span: Option<Duration>, deadline| span.map(|span| (from + span, Due::Loop(deadline)));
         match self.phase {
-            Phase::Connecting => earliest([at(self.since, deadlines.connect, Deadline::Connect), self.handlers_due()]),
-            Phase::Open if self.broken => at(self.since, Some(deadlines.linger), Deadline::Linger),
+            Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
+            Phase::Open if self.facts.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
+            // Of two at the same time the handler's comes first: it can say something.
             Phase::Open => earliest([
-                if self.useful { None } else { at(self.since, deadlines.first_request, Deadline::FirstRequest) },
-                if self.blocked { at(self.since, deadlines.write_progress, Deadline::WriteProgress) } else { None },
+                self.handlers_due(),
+                if self.facts.has(USEFUL) {
+                    None
+                } else {
+                    at(self.since, deadlines.first_request, Deadline::FirstRequest)
+                },
+                if self.facts.has(BLOCKED) {
+                    at(self.since, deadlines.write_progress, Deadline::WriteProgress)
+                } else {
+                    None
+                },
                 // While output waits, the progress deadline says it better: a large answer may take its time.
-                if self.blocked || self.origin == Origin::Watched {
+                if self.facts.has(BLOCKED) || self.origin == Origin::Watched {
                     None
                 } else {
                     at(self.active, deadlines.idle, Deadline::Idle)
                 },
-                self.handlers_due(),
             ]),
             Phase::Flushing | Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
@@ -686,9 +755,9 @@ impl Link {
     /// Whether the next deadline may have become earlier. Bytes that move only ever make it later.
     #[inline]
     pub(crate) fn take_deadline_change(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) -> bool {
-        let changed = std::mem::take(&mut self.deadline_changed);
+        let changed = self.facts.take(DEADLINE_CHANGED);
         if changed {
-            if std::mem::take(&mut self.deadline_fresh) {
+            if self.facts.take(DEADLINE_FRESH) {
                 self.deadline = now + self.deadline.since(Time::default());
             }
             if self.mark == UNMARKED {
@@ -699,7 +768,7 @@ impl Link {
     }
 
     pub(crate) fn set_deadline_changed(&mut self) {
-        self.deadline_changed = true;
+        self.facts.set(DEADLINE_CHANGED);
     }
 
     /// The timer that stands for the next deadline, and when it goes off. It is moved only to be earlier: a deadline that
@@ -719,9 +788,9 @@ impl Link {
     pub(crate) fn describe(&self) -> &'static str {
         match self.phase {
             Phase::Connecting => "connecting",
-            Phase::Open if self.paused => "paused",
-            Phase::Open if self.choked => "choked",
-            Phase::Open if self.ended => "half-closed",
+            Phase::Open if self.facts.has(PAUSED) => "paused",
+            Phase::Open if self.facts.has(CHOKED) => "choked",
+            Phase::Open if self.facts.has(ENDED) => "half-closed",
             Phase::Open => "open",
             Phase::Flushing => "flushing",
             Phase::Lingering => "lingering",

@@ -41,6 +41,11 @@ impl Desk {
         self.link.step(self.turn, &self.limits)
     }
 
+    fn closes(&mut self) -> CloseReason {
+        assert_eq!(self.step(), Step::Close);
+        self.link.reason()
+    }
+
     fn outcome(&mut self, outcome: Sent, unacknowledged: usize) -> usize {
         self.link.sent(outcome, self.now, &self.limits, &mut self.pool, || unacknowledged)
     }
@@ -202,7 +207,7 @@ fn closing_sends_what_is_owed_then_ends_its_half_and_waits_for_the_peers() {
     assert!(desk.link.reads(), "what the peer still sends is thrown away");
     assert!(!desk.received(100));
     desk.link.end_of_input();
-    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+    assert_eq!(desk.closes(), CloseReason::Closed);
 }
 
 #[test]
@@ -212,7 +217,7 @@ fn a_peer_that_has_ended_is_not_lingered_for() {
     assert_eq!(desk.step(), Step::EndOfInput);
     desk.close();
     desk.finished();
-    assert_eq!(desk.step(), Step::Close(CloseReason::PeerEnded));
+    assert_eq!(desk.closes(), CloseReason::PeerEnded);
 }
 
 #[test]
@@ -224,7 +229,7 @@ fn lingering_has_a_limit_in_bytes() {
     desk.received(1000);
     assert_eq!(desk.step(), Step::Rest);
     desk.received(1);
-    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+    assert_eq!(desk.closes(), CloseReason::Closed);
 }
 
 #[test]
@@ -240,7 +245,7 @@ fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
     assert!(desk.received(3), "the handler gets it");
     desk.link.end_of_input();
     assert_eq!(desk.step(), Step::EndOfInput);
-    assert_eq!(desk.step(), Step::Close(CloseReason::PeerEnded));
+    assert_eq!(desk.closes(), CloseReason::PeerEnded);
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn a_failed_send_loses_what_is_owed_and_not_what_has_arrived() {
     assert!(desk.received(7), "delivered");
     assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
     desk.link.end_of_input();
-    assert_eq!(desk.step(), Step::Close(CloseReason::Reset));
+    assert_eq!(desk.closes(), CloseReason::Reset);
 }
 
 #[test]
@@ -262,7 +267,7 @@ fn a_failed_send_ends_a_paused_link_at_once() {
     desk.link.pause();
     desk.write(10);
     desk.failed();
-    assert_eq!(desk.step(), Step::Close(CloseReason::Reset));
+    assert_eq!(desk.closes(), CloseReason::Reset);
 }
 
 #[test]
@@ -273,7 +278,7 @@ fn more_owed_than_the_limit_aborts() {
     assert_eq!(desk.step(), Step::Send, "one item is always taken");
     desk.blocked(0);
     desk.write(1);
-    assert_eq!(desk.step(), Step::Close(CloseReason::OutputOverflow { queued: 200 }));
+    assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 200 });
     assert!(desk.link.resets());
 }
 
@@ -291,7 +296,7 @@ fn an_outbound_link_sends_nothing_before_it_is_connected() {
 fn a_refused_connect_tells_why() {
     let mut desk = Desk::with(Origin::Outbound);
     desk.link.failed(Errno(111));
-    assert_eq!(desk.step(), Step::Close(CloseReason::ConnectFailed(Errno(111))));
+    assert_eq!(desk.closes(), CloseReason::ConnectFailed(Errno(111)));
 }
 
 #[test]
@@ -318,7 +323,7 @@ fn stopping_closes_at_once_who_is_owed_nothing() {
     assert_eq!(desk.step(), Step::Stopping);
     desk.close();
     desk.finished();
-    assert_eq!(desk.step(), Step::Close(CloseReason::Stopped));
+    assert_eq!(desk.closes(), CloseReason::Stopped);
 }
 
 #[test]
@@ -344,7 +349,7 @@ fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
     // Another half, and it is one byte more.
     desk.now = desk.now + Duration::from_secs(30);
     assert_eq!(desk.link.due(due, desk.now, 89_999), Some(due));
-    assert_eq!(desk.step(), Step::Close(CloseReason::TimedOut(Deadline::WriteProgress)));
+    assert_eq!(desk.closes(), CloseReason::TimedOut(Deadline::WriteProgress));
     assert!(desk.link.resets());
 }
 
@@ -369,13 +374,13 @@ fn while_closing_the_linger_deadline_alone_runs() {
     desk.deadlines.idle = Some(Duration::from_secs(1));
     desk.link.set_deadline(Some(Duration::from_secs(1)));
     desk.anchored(0);
-    assert_eq!(desk.next_due(), Some((2, Due::Loop(Deadline::Idle))));
+    assert_eq!(desk.next_due(), Some((2, Due::Handler)), "of two at once the handler's comes first");
     desk.close();
     assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
     desk.finished();
     // Nothing is owed: the end is what was asked for.
     assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
-    assert_eq!(desk.step(), Step::Close(CloseReason::Closed));
+    assert_eq!(desk.closes(), CloseReason::Closed);
 }
 
 #[test]
@@ -423,7 +428,7 @@ fn a_linger_deadline_that_costs_bytes_says_so() {
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(0);
     assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
-    assert_eq!(desk.step(), Step::Close(CloseReason::TimedOut(Deadline::Linger)));
+    assert_eq!(desk.closes(), CloseReason::TimedOut(Deadline::Linger));
     assert_eq!(desk.link.release(&mut desk.pool), (0, 1000));
 }
 
