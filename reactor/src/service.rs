@@ -68,7 +68,7 @@ pub struct Service<H, M = ()> {
 enum Source {
     Text(String),
     Addresses(Vec<Address>),
-    Listener(Listener),
+    Listeners(Vec<Listener>),
     Nothing,
 }
 
@@ -91,8 +91,13 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 
     /// Takes over a listener that is open already, from the standard library or from [`inherited_listeners`].
-    pub fn on(listener: impl Into<Listener>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Listener(listener.into()), factory)
+    pub fn on(listener: Listener, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::on_all(vec![listener], factory)
+    }
+
+    /// Takes over several: one service, however it is reached.
+    pub fn on_all(listeners: Vec<Listener>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        Self::new(Source::Listeners(listeners), factory)
     }
 
     /// Listens nowhere: for a handler that only connects to others or watches descriptors, beginning in
@@ -152,13 +157,16 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             ListenOptions { backlog: self.limits.backlog.min(i32::MAX as u32) as i32, defer_accept: self.speaks_first };
         let listeners = match self.source {
             Source::Nothing => Vec::new(),
-            Source::Listener(Listener(listening)) => {
+            Source::Listeners(listeners) => {
+                let listeners: Vec<Listening> = listeners.into_iter().map(|listener| listener.0).collect();
                 if let Some(patience) = options.defer_accept {
-                    let failed =
-                        |errno: Errno| Error::Bind { address: listening.address().clone(), source: errno.into() };
-                    listening.defer_accept(patience).map_err(failed)?;
+                    for listening in &listeners {
+                        let failed =
+                            |errno: Errno| Error::Bind { address: listening.address().clone(), source: errno.into() };
+                        listening.defer_accept(patience).map_err(failed)?;
+                    }
                 }
-                vec![listening]
+                listeners
             }
             Source::Text(text) => bind_all(&Address::resolve(&text)?, &options)?,
             Source::Addresses(addresses) => bind_all(&addresses, &options)?,

@@ -461,7 +461,9 @@ impl Link {
             }
             Due::Loop(Deadline::WriteProgress | Deadline::Linger) => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                if acknowledged >= self.mark + PROGRESS_MIN && !self.facts.has(BROKEN) {
+                // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
+                let under_way = self.queued() > 0 || unacknowledged > 1;
+                if under_way && acknowledged >= self.mark + PROGRESS_MIN && !self.facts.has(BROKEN) {
                     (self.since, self.mark) = (now, acknowledged);
                     return None;
                 }

@@ -399,6 +399,19 @@ fn lingering_goes_on_while_the_peer_takes_what_the_kernel_still_has_for_it() {
 }
 
 #[test]
+fn lingering_is_not_prolonged_by_what_left_before_all_of_it_was_taken() {
+    let mut desk = Desk::open();
+    desk.write(100_000);
+    desk.link.close(desk.now);
+    desk.anchored(0);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(100_000);
+    desk.finished();
+    assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 1).is_some());
+    assert_eq!(desk.closes(), CloseReason::Closed);
+}
+
+#[test]
 fn a_deadline_counts_from_the_end_of_the_callback_that_set_it() {
     let mut desk = Desk::open();
     desk.write(1);

@@ -44,7 +44,7 @@ impl Backend {
     /// `variable` unset and empty are the same.
     fn choose_given(self, variable: Option<OsString>) -> Result<(Backend, String), Error> {
         if self != Backend::Auto {
-            return Ok((self, "chosen in code".to_owned()));
+            return Ok((self, "asked for".to_owned()));
         }
         let name = variable.unwrap_or_default().to_string_lossy().into_owned();
         let asked = if name.is_empty() { Backend::Auto } else { name.parse()? };
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn code_wins_over_the_environment_and_that_over_the_default() {
-        assert_eq!(chosen(Backend::Epoll, Some("select")), (Backend::Epoll, "chosen in code".into()));
+        assert_eq!(chosen(Backend::Epoll, Some("select")), (Backend::Epoll, "asked for".into()));
         assert_eq!(chosen(Backend::Auto, Some("Select")), (Backend::Select, "REACTOR_BACKEND=Select".into()));
     }
 
