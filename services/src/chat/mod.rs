@@ -1,0 +1,222 @@
+//! The chat service: one room, spoken to in lines or in frames.
+//!
+//! ```text
+//!   bytes ──codec::{lines, frames}──▶ text ──said──▶ a message ──▶ two topics, one for each way to speak
+//!                                             └────▶ a command ──▶ room, an answer to the asker alone
+//! ```
+//!
+//! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
+//! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
+
+mod guest;
+mod room;
+mod said;
+
+use std::time::Duration;
+
+use reactor::{CloseReason, Context, Deadlines, Handler, Input, Limits, Written};
+
+use crate::codec::frames::Encoded;
+use crate::codec::text::append_clean;
+
+pub use guest::Guest;
+pub use room::Room;
+
+use guest::Way;
+use room::Seat;
+use said::{End, Said};
+
+/// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
+const NAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that a member may be owed before it is cut off: minutes of talk, and a thousand members who don't read cost no
+/// more than a gigabyte.
+const MEMBER_QUEUE: usize = 1024 * 1024;
+
+/// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
+const INPUT_MAX: usize = 192 * 1024;
+
+const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
+
+/// The handler of the chat room.
+///
+/// With several loops each has its own, and they share the [`Room`], so that names are unique over all of them.
+///
+/// ```no_run
+/// use reactor::{Application, Service};
+/// use services::chat;
+///
+/// let mut app = Application::new()?;
+/// let room = chat::Room::default();
+/// let service = Service::tcp("127.0.0.1:8801", move || chat::Chat::new(room.clone()));
+/// app.add_service(service.limits(chat::limits()).deadlines(chat::deadlines(None)))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Chat {
+    room: Room,
+    /// The text on its way out; empty in meaning between callbacks, kept for its capacity.
+    encoded: Encoded,
+}
+
+impl Chat {
+    /// A handler for this room.
+    pub fn new(room: Room) -> Self {
+        Chat { room, encoded: Encoded::default() }
+    }
+}
+
+/// How much chat takes and keeps. A member that doesn't read is owed at most 1 MiB.
+pub fn limits() -> Limits {
+    Limits { input: INPUT_MAX, output_max: MEMBER_QUEUE, ..Limits::default() }
+}
+
+/// How long chat waits. The handler itself waits 30 seconds for a name, and says so when none has come; members may
+/// be silent for ever, unless `idle` says for how long.
+pub fn deadlines(idle: Option<Duration>) -> Deadlines {
+    Deadlines { first_request: None, idle, ..Deadlines::default() }
+}
+
+impl Handler for Chat {
+    type Connection = Guest;
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Guest {
+        cx.set_deadline(NAME_TIMEOUT);
+        Guest::default()
+    }
+
+    fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let Guest { speech, seat } = guest;
+        loop {
+            let heard = match speech.next(input) {
+                Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
+                Ok(None) => return,
+                Err(error) => Err(End::TooLong(error)),
+            };
+            match heard {
+                // Then the rest is offered again once the peer has read.
+                Ok(Written::AboveHighWater) => return,
+                // Refused: it is gone, but what it said before it went is heard.
+                Ok(Written::Queued | Written::Refused) => {}
+                Err(end) => return self.end(guest, end, cx),
+            }
+        }
+    }
+
+    fn on_end_of_input(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let Guest { speech, seat } = guest;
+        let heard = match speech.rest(input) {
+            Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
+            Ok(None) => Ok(Written::Queued),
+            Err(end) => Err(end),
+        };
+        match heard {
+            Ok(_) => {
+                self.leave(seat, cx);
+                cx.close();
+            }
+            Err(end) => self.end(guest, end, cx),
+        }
+    }
+
+    fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        self.end(guest, End::NoName(NAME_TIMEOUT), cx);
+    }
+
+    /// All members leave now, so none is told about another.
+    fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        if let Some(seat) = guest.seat.take() {
+            self.vacate(&seat, cx);
+        }
+        cx.close();
+    }
+
+    /// Whatever ended the connection, if nothing has said so yet.
+    fn on_close(&mut self, mut guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
+        self.leave(&mut guest.seat, cx);
+    }
+}
+
+impl Chat {
+    /// One line or frame: a name from a guest without a seat, or what a member says. What became of the answer.
+    fn hear(&mut self, way: Way, seat: &mut Option<Seat>, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
+        let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
+        let Some(member) = seat.as_ref() else {
+            return match said::name(text, way)? {
+                Some(name) => self.join(way, seat, name, cx),
+                None => Ok(Written::Queued),
+            };
+        };
+        match said::said(text) {
+            Said::Nothing => Ok(Written::Queued),
+            Said::Message(text) => {
+                self.encoded.encode(|bytes| {
+                    bytes.extend_from_slice(member.prefix().as_bytes());
+                    append_clean(text, bytes);
+                });
+                self.publish_to_others(cx);
+                Ok(Written::Queued)
+            }
+            Said::Who => Ok(self.tell(way, &self.room.who(), cx)),
+            Said::Help => Ok(self.tell(way, HELP, cx)),
+            Said::Unknown => Ok(self.tell(way, "ERROR: unknown command, /help tells which there are", cx)),
+            Said::Quit => Err(End::Goodbye),
+        }
+    }
+
+    fn join(&mut self, way: Way, seat: &mut Option<Seat>, name: &str, cx: &mut Context<'_>) -> Result<Written, End> {
+        let address = cx.peer().map_or_else(String::new, |peer| peer.host());
+        let (taken, count) = self.room.join(name, &address).ok_or(End::Taken)?;
+        cx.clear_deadline();
+        let written = self.tell(way, &format!("CLIENT: {address}"), cx);
+        cx.subscribe(match way {
+            Way::Lines => self.room.lines(),
+            Way::Frames => self.room.frames(),
+        });
+        self.announce(&format!("(Connected: New client ({count}) from {})", taken.who()), cx);
+        *seat = Some(taken);
+        Ok(written)
+    }
+
+    /// Tells the guest why this is the end, and the others that it is, now: the connection may linger for a while.
+    fn end(&mut self, guest: &mut Guest, end: End, cx: &mut Context<'_>) {
+        self.tell(guest.speech.way(), &end.to_string(), cx);
+        self.leave(&mut guest.seat, cx);
+        cx.close();
+    }
+
+    fn leave(&mut self, seat: &mut Option<Seat>, cx: &mut Context<'_>) {
+        if let Some(seat) = seat.take() {
+            self.vacate(&seat, cx);
+            self.announce(&format!("(Now hung up: Client from {})", seat.who()), cx);
+        }
+    }
+
+    /// Frees the name. A member that has left hears nothing more.
+    fn vacate(&mut self, seat: &Seat, cx: &mut Context<'_>) {
+        self.room.leave(seat);
+        cx.unsubscribe(self.room.lines());
+        cx.unsubscribe(self.room.frames());
+    }
+
+    /// To the peer alone.
+    fn tell(&mut self, way: Way, text: &str, cx: &mut Context<'_>) -> Written {
+        self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
+        cx.write(match way {
+            Way::Lines => self.encoded.line(),
+            Way::Frames => self.encoded.frame(),
+        })
+    }
+
+    /// To all others.
+    fn announce(&mut self, text: &str, cx: &mut Context<'_>) {
+        self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
+        self.publish_to_others(cx);
+    }
+
+    fn publish_to_others(&self, cx: &mut Context<'_>) {
+        cx.publish_to_others(self.room.lines(), self.encoded.line());
+        cx.publish_to_others(self.room.frames(), self.encoded.frame());
+    }
+}

@@ -1,0 +1,158 @@
+//! Who is in the room, whichever loop serves them. Knows no connection: it is asked on joining, on leaving and by
+//! `/who`, and never for a message.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reactor::Topic;
+
+/// The list of members, shared by all handlers of one chat. A clone is the same room.
+///
+/// A name is taken as long as another that differs in nothing but upper and lower case is in the room, so that `Ann`
+/// cannot pass for `ann`.
+///
+/// ```
+/// use services::chat::{Chat, Room};
+/// let room = Room::default();
+/// let on_each_loop = move || Chat::new(room.clone());
+/// # let _: Chat = on_each_loop();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Room {
+    members: Arc<Mutex<Members>>,
+    /// Members who read lines, and those who read frames.
+    lines: Topic,
+    frames: Topic,
+}
+
+/// How many rooms there are: topics of the same name are the same, and rooms hear nothing of one another.
+static ROOMS: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug, Default)]
+struct Members {
+    /// `<name>@<address>` of each, in the order in which they came.
+    here: BTreeMap<u64, String>,
+    /// Their names, in lower case.
+    names: HashSet<String>,
+    /// How many ever came.
+    numbered: u64,
+}
+
+/// A place in the room, with a name. Given up with [`Room::leave`].
+#[derive(Debug)]
+pub(super) struct Seat {
+    number: u64,
+    /// `#<name>@<address>>>`, which stands before each of its messages.
+    prefix: String,
+}
+
+impl Seat {
+    /// What stands before each of its messages.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `<name>@<address>`.
+    pub(super) fn who(&self) -> &str {
+        &self.prefix[1..self.prefix.len() - 2]
+    }
+}
+
+impl Default for Room {
+    /// A new room, with nobody in it.
+    fn default() -> Self {
+        let number = ROOMS.fetch_add(1, Ordering::Relaxed);
+        let topic = |way| Topic::new(format!("chat room {number}, {way}"));
+        Room { members: Arc::default(), lines: topic("lines"), frames: topic("frames") }
+    }
+}
+
+impl Room {
+    /// Where members hear each other who read lines.
+    pub(super) fn lines(&self) -> &Topic {
+        &self.lines
+    }
+
+    /// Where members hear each other who read frames.
+    pub(super) fn frames(&self) -> &Topic {
+        &self.frames
+    }
+
+    /// Takes a seat, and tells how many there are with it. `None`: the name is taken.
+    pub(super) fn join(&self, name: &str, address: &str) -> Option<(Seat, usize)> {
+        let mut members = self.lock();
+        if !members.names.insert(lower_case(name)) {
+            return None;
+        }
+        members.numbered += 1;
+        let seat = Seat { number: members.numbered, prefix: format!("#{name}@{address}>>") };
+        members.here.insert(seat.number, seat.who().to_owned());
+        Some((seat, members.here.len()))
+    }
+
+    /// Frees the name. Leaving twice frees nobody else's.
+    pub(super) fn leave(&self, seat: &Seat) {
+        let mut members = self.lock();
+        if members.here.remove(&seat.number).is_some() {
+            // No `@` is in a name.
+            let name = seat.who().split('@').next().unwrap_or_default();
+            members.names.remove(&lower_case(name));
+        }
+    }
+
+    /// Who is here, as `/who` is answered.
+    pub(super) fn who(&self) -> String {
+        let members = self.lock();
+        let mut answer = String::from("(");
+        // Writing to a String does not fail.
+        let _ = write!(answer, "{} here: ", members.here.len());
+        for (place, who) in members.here.values().enumerate() {
+            answer.push_str(if place == 0 { "" } else { ", " });
+            answer.push_str(who);
+        }
+        answer.push(')');
+        answer
+    }
+
+    /// Whoever panicked with the lock held has at worst left a name taken.
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lower_case(name: &str) -> String {
+    name.chars().flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_share_neither_names_nor_topics() {
+        let (one, other) = (Room::default(), Room::default());
+        assert!(one.join("ann", "unix").is_some() && other.join("ann", "unix").is_some());
+        assert_eq!(one.clone().lines(), one.lines());
+        assert!(one.lines() != other.lines() && one.frames() != other.frames() && one.lines() != one.frames());
+    }
+
+    #[test]
+    fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
+        let room = Room::default();
+        let (ann, count) = room.join("Ann", "10.0.0.1").unwrap();
+        assert_eq!((ann.prefix(), ann.who(), count), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
+        assert!(room.join("aNN", "10.0.0.2").is_none());
+        assert!(room.clone().join("Ann", "10.0.0.2").is_none(), "a clone is the same room");
+        let (_ben, count) = room.join("ÄBen", "unix").unwrap();
+        assert_eq!(count, 2);
+        assert!(room.join("äben", "unix").is_none());
+        assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
+        room.leave(&ann);
+        let (_new, count) = room.join("ann", "10.0.0.3").unwrap();
+        assert_eq!(count, 2);
+        room.leave(&ann);
+        assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");
+    }
+}

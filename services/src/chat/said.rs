@@ -1,0 +1,159 @@
+//! What a guest's text means, and the words in which a connection ends.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::guest::Way;
+use crate::codec::TooLong;
+use crate::codec::text::is_control;
+
+/// Characters of a name: room for any real one, and none to fill a screen.
+const NAME_MAX: usize = 32;
+
+/// What stands before a name; on lines it may be left out.
+const NAME_PREFIX: &str = "NAME:";
+
+/// What a member says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said<'a> {
+    /// An empty message, which is ignored.
+    Nothing,
+    Message(&'a str),
+    Who,
+    Quit,
+    Help,
+    /// Begins like a command and is none.
+    Unknown,
+}
+
+/// What `text` means. Of a command only the first word counts.
+pub(super) fn said(text: &str) -> Said<'_> {
+    let Some(command) = text.strip_prefix('/') else {
+        return if text.is_empty() { Said::Nothing } else { Said::Message(text) };
+    };
+    if command.starts_with('/') {
+        return Said::Message(command);
+    }
+    match command.split([' ', '\t']).next() {
+        Some("who") => Said::Who,
+        Some("quit") => Said::Quit,
+        Some("help") => Said::Help,
+        _ => Said::Unknown,
+    }
+}
+
+/// The name that a guest gives itself; `None` for an empty text, which is ignored.
+///
+/// What a name may not have is what would let it pass for something else: a blank or an `@` would end it, and `/`,
+/// `(` and `#` begin what members and the server say.
+pub(super) fn name(text: &str, way: Way) -> Result<Option<&str>, End> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let name = match text.strip_prefix(NAME_PREFIX) {
+        Some(name) => name.strip_prefix(' ').unwrap_or(name),
+        None if way == Way::Lines => text,
+        None => return Err(End::BadName("the first frame is NAME: and a name")),
+    };
+    if !(1..=NAME_MAX).contains(&name.chars().count()) {
+        return Err(End::BadName("a name has 1 to 32 characters"));
+    }
+    if name.chars().any(|character| character == '@' || character.is_whitespace() || is_control(character)) {
+        return Err(End::BadName("a name has no space, no @ and no control character"));
+    }
+    if name.starts_with(['/', '(', '#']) {
+        return Err(End::BadName("a name does not begin with /, ( or #"));
+    }
+    Ok(Some(name))
+}
+
+/// Why a connection ends, in the words that its guest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Goodbye,
+    NoName(Duration),
+    BadName(&'static str),
+    Taken,
+    TooLong(TooLong),
+    HalfFrame,
+    NotUtf8,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::Goodbye => f.write_str("(Goodbye)"),
+            End::NoName(waited) => write!(f, "ERROR: no name within {} seconds", waited.as_secs()),
+            End::BadName(why) => write!(f, "ERROR: bad name: {why}"),
+            End::Taken => f.write_str("ERROR: the name is taken"),
+            End::TooLong(error) => write!(f, "ERROR: {error}"),
+            End::HalfFrame => f.write_str("ERROR: the last frame is not whole"),
+            End::NotUtf8 => f.write_str("ERROR: not UTF-8"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_a_message_unless_it_begins_with_one_slash() {
+        let table = [
+            ("", Said::Nothing),
+            (" ", Said::Message(" ")),
+            ("hi /who", Said::Message("hi /who")),
+            ("//", Said::Message("/")),
+            ("//who", Said::Message("/who")),
+            ("///", Said::Message("//")),
+            ("/who", Said::Who),
+            ("/who ", Said::Who),
+            ("/quit bye", Said::Quit),
+            ("/help", Said::Help),
+            ("/", Said::Unknown),
+            ("/ who", Said::Unknown),
+            ("/WHO", Said::Unknown),
+            ("/whoever", Said::Unknown),
+        ];
+        for (text, expected) in table {
+            assert_eq!(said(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_as_it_is_or_refused() {
+        let long = ["ü".repeat(32), "ü".repeat(33)];
+        for (text, expected) in
+            [("NAME: ann", "ann"), ("NAME:ann", "ann"), ("ann", "ann"), (&long[0], &long[0]), ("a#(/", "a#(/")]
+        {
+            assert_eq!(name(text, Way::Lines), Ok(Some(expected)));
+        }
+        let bad = [
+            "NAME: ",
+            "NAME:",
+            "NAME:  ann",
+            "a b",
+            "a@b",
+            "/a",
+            "(a",
+            "#a",
+            "a\tb",
+            "a\0",
+            "a\u{202e}b",
+            "a\u{2028}",
+            " ",
+            &long[1],
+        ];
+        for text in bad {
+            assert!(matches!(name(text, Way::Lines), Err(End::BadName(_))), "{text:?}");
+        }
+        assert_eq!(name("", Way::Lines), Ok(None));
+    }
+
+    #[test]
+    fn in_frames_a_name_has_its_prefix() {
+        assert_eq!(name("NAME: ann", Way::Frames), Ok(Some("ann")));
+        assert!(matches!(name("ann", Way::Frames), Err(End::BadName(_))));
+        assert_eq!(name("", Way::Frames), Ok(None));
+    }
+}

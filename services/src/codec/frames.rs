@@ -1,0 +1,112 @@
+//! Frames, chat's way to speak for programs: a 4-byte big-endian length, and that many bytes of UTF-8.
+//!
+//! A client's first frame begins with the byte 0x00, since its length is far below 2²⁴. That is how the server tells
+//! frames from lines.
+
+use reactor::Input;
+
+use super::TooLong;
+
+/// Bytes of text in one frame of a client.
+pub const FRAME_MAX: usize = 64 * 1024;
+
+/// Bytes of the length before the text.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Takes the next whole frame and gives its text. `None` while it is incomplete, and then nothing was consumed.
+///
+/// # Errors
+/// As soon as the length is known to be over [`FRAME_MAX`]. Nothing after it can be made sense of.
+///
+/// ```
+/// use reactor::Input;
+/// use services::codec::frames;
+/// let mut input = Input::of(b"\0\0\0\x02hi\0\0");
+/// assert_eq!(frames::next(&mut input), Ok(Some(&b"hi"[..])));
+/// assert_eq!(frames::next(&mut input), Ok(None));
+/// assert!(frames::next(&mut Input::of(b"\xff\xff\xff\xff")).is_err());
+/// ```
+pub fn next<'i>(input: &mut Input<'i>) -> Result<Option<&'i [u8]>, TooLong> {
+    let Some(&head) = input.as_slice().first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = u32::from_be_bytes(head) as usize;
+    if length > FRAME_MAX {
+        return Err(TooLong { what: "frame", limit: FRAME_MAX });
+    }
+    Ok(input.take(LENGTH_BYTES + length).map(|frame| &frame[LENGTH_BYTES..]))
+}
+
+/// One text, encoded once for those who read frames and for those who read lines: a line's bytes are a frame's
+/// without the length, and a newline. Its buffer is used again for the next text.
+///
+/// ```
+/// use services::codec::frames::Encoded;
+/// let mut encoded = Encoded::default();
+/// encoded.encode(|text| text.extend_from_slice(b"hi"));
+/// assert_eq!(encoded.frame(), b"\0\0\0\x02hi");
+/// assert_eq!(encoded.line(), b"hi\n");
+/// ```
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// The length, the text, a newline.
+    bytes: Vec<u8>,
+}
+
+impl Encoded {
+    /// Encodes the text that `append` appends, in place of what was encoded before.
+    pub fn encode(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        append(&mut self.bytes);
+        let length = (self.bytes.len() - LENGTH_BYTES) as u32;
+        self.bytes[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+        self.bytes.push(b'\n');
+    }
+
+    /// The text as a frame.
+    pub fn frame(&self) -> &[u8] {
+        self.bytes.get(..self.bytes.len().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The text as a line, ended by `\n`.
+    pub fn line(&self) -> &[u8] {
+        self.bytes.get(LENGTH_BYTES..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_frame_is_taken_and_a_longer_one_refused_by_its_length_alone() {
+        let mut longest = 65_536u32.to_be_bytes().to_vec();
+        longest.resize(LENGTH_BYTES + FRAME_MAX, b'x');
+        assert_eq!(next(&mut Input::of(&longest)).unwrap().unwrap().len(), FRAME_MAX);
+        assert_eq!(next(&mut Input::of(&65_537u32.to_be_bytes())).unwrap_err().limit, FRAME_MAX);
+    }
+
+    #[test]
+    fn a_frame_is_incomplete_until_its_last_byte_and_then_consumed_alone() {
+        let stream = b"\0\0\0\x05hello\0\0\0\0\0\0\0\x01x";
+        for cut in 0..9 {
+            let mut input = Input::of(&stream[..cut]);
+            assert_eq!((next(&mut input), input.len()), (Ok(None), cut));
+        }
+        let mut input = Input::of(stream);
+        assert_eq!(next(&mut input), Ok(Some(&b"hello"[..])));
+        assert_eq!(next(&mut input), Ok(Some(&b""[..])));
+        assert_eq!(next(&mut input), Ok(Some(&b"x"[..])));
+        assert_eq!(next(&mut input), Ok(None));
+    }
+
+    #[test]
+    fn what_was_encoded_reads_back() {
+        let mut encoded = Encoded::default();
+        assert_eq!((encoded.frame(), encoded.line()), (&b""[..], &b""[..]));
+        for text in ["a longer one first", "short", ""] {
+            encoded.encode(|output| output.extend_from_slice(text.as_bytes()));
+            assert_eq!(next(&mut Input::of(encoded.frame())), Ok(Some(text.as_bytes())));
+            assert_eq!(encoded.line(), format!("{text}\n").as_bytes());
+        }
+    }
+}

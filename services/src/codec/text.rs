@@ -1,0 +1,57 @@
+//! One line of text that someone else is going to see: what could forge a line or drive a terminal is made visible.
+
+/// Stands in for each character that is not let through: U+FFFD.
+const REPLACEMENT: &str = "\u{fffd}";
+
+/// Whether `character` does something instead of showing something: control characters (Cc), the separators of lines
+/// and paragraphs, and what overrides, embeds or isolates a direction of writing.
+///
+/// ```
+/// use services::codec::text::is_control;
+/// assert!(is_control('\x1b') && is_control('\u{2028}') && is_control('\u{202e}') && is_control('\t'));
+/// assert!(!is_control('ä') && !is_control('🙂'));
+/// ```
+pub fn is_control(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Appends `text` to `output`, each control character but the tab replaced by U+FFFD.
+///
+/// ```
+/// let mut output = b"> ".to_vec();
+/// services::codec::text::append_clean("a\tb\x1b[2Jc\n", &mut output);
+/// assert_eq!(output, "> a\tb\u{fffd}[2Jc\u{fffd}".as_bytes());
+/// ```
+pub fn append_clean(text: &str, output: &mut Vec<u8>) {
+    // Nearly all text is plain, and then it is one copy.
+    if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return output.extend_from_slice(text.as_bytes());
+    }
+    let mut rest = text;
+    while let Some(at) = rest.find(|character| character != '\t' && is_control(character)) {
+        output.extend_from_slice(&rest.as_bytes()[..at]);
+        output.extend_from_slice(REPLACEMENT.as_bytes());
+        let width = rest[at..].chars().next().map_or(0, char::len_utf8);
+        rest = &rest[at + width..];
+    }
+    output.extend_from_slice(rest.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_control_character_but_the_tab_is_replaced_and_all_else_is_kept() {
+        let bidirectional = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}');
+        let bad: Vec<char> =
+            ('\0'..='\x1f').chain('\x7f'..='\u{9f}').chain(['\u{2028}', '\u{2029}']).chain(bidirectional).collect();
+        for character in char::MIN..=char::MAX {
+            let mut output = Vec::new();
+            append_clean(&format!("a{character}b"), &mut output);
+            let expected = if character != '\t' && bad.contains(&character) { '\u{fffd}' } else { character };
+            assert_eq!(output, format!("a{expected}b").as_bytes(), "{:x}", character as u32);
+            assert!(!bad.contains(&character) || is_control(character));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The echo service: each line back with `You said: ` before it, or every byte back as it came (RFC 862).
+//!
+//! Nothing is kept of a peer and nothing is allocated for a request: a line is copied once, from where the loop lends
+//! it to where the loop sends it from.
+
+use std::time::Duration;
+
+use reactor::{Context, Deadlines, Framed, Handler, Input, Limits, Written};
+
+/// Bytes of one line, its ending not counted: more than anybody types, little enough to keep for each of many peers.
+pub const LINE_MAX: usize = 64 * 1024;
+
+const SAID: &[u8] = b"You said: ";
+const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
+
+/// Answers each line, when its ending has come, with `You said: ` and the line as it is, ending included.
+///
+/// A last line that has no ending is answered as it stands once the peer has ended its half. A line of more than
+/// [`LINE_MAX`] bytes is an error, and the end of the connection.
+///
+/// ```no_run
+/// use reactor::{Application, Service};
+/// use services::echo;
+///
+/// let mut app = Application::new()?;
+/// let service = Service::tcp("127.0.0.1:8800", || echo::Echo);
+/// app.add_service(service.limits(echo::limits()).deadlines(echo::deadlines(None)))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Echo;
+
+/// Sends back every byte as it came, in order.
+///
+/// ```no_run
+/// use reactor::{Application, Service};
+/// use services::echo;
+///
+/// let mut app = Application::new()?;
+/// let service = Service::tcp("127.0.0.1:8800", || echo::RawEcho);
+/// app.add_service(service.limits(echo::limits()).deadlines(echo::deadlines(None)))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RawEcho;
+
+/// How much echo takes and keeps: the reactor's defaults, whose input has room for a line of [`LINE_MAX`] bytes.
+pub fn limits() -> Limits {
+    Limits::default()
+}
+
+/// How long echo waits. Nobody has to say anything soon, or ever: whoever tries it with `nc` thinks before typing.
+/// `idle` ends connections on which no byte has moved for that long.
+pub fn deadlines(idle: Option<Duration>) -> Deadlines {
+    Deadlines { first_request: None, idle, ..Deadlines::default() }
+}
+
+impl Handler for Echo {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        loop {
+            match input.until_eol_within(LINE_MAX) {
+                // Then the rest waits: the loop offers it again once the peer has read.
+                Framed::Item(line) if say(line, cx) == Written::AboveHighWater => return,
+                Framed::Item(_) => {}
+                Framed::Incomplete => return,
+                Framed::TooLong => return refuse(cx),
+            }
+        }
+    }
+
+    fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        // All whole lines are answered: the end comes after the last of them.
+        let rest = input.take_all();
+        if rest.len() > LINE_MAX {
+            return refuse(cx);
+        }
+        if !rest.is_empty() {
+            say(rest, cx);
+        }
+        cx.close();
+    }
+}
+
+fn say(line: &[u8], cx: &mut Context<'_>) -> Written {
+    cx.write(SAID);
+    cx.write(line)
+}
+
+fn refuse(cx: &mut Context<'_>) {
+    cx.write(TOO_LONG);
+    cx.close();
+}
+
+impl Handler for RawEcho {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        // Above the high-water mark the loop stops reading by itself, so at most one read more is owed.
+        cx.write(input.take_all());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_names_the_limit_and_the_input_has_room_for_the_longest_line() {
+        assert_eq!(TOO_LONG, format!("ERROR: line longer than {LINE_MAX} bytes\n").as_bytes());
+        assert!(limits().input >= LINE_MAX + b"\r\n".len());
+    }
+}

@@ -1,0 +1,235 @@
+//! Where one connection stands between its requests and their answers. Writes nothing and sets no deadline: it finds
+//! the requests and knows what they are owed.
+
+use std::time::Duration;
+
+use reactor::{Framed, Input};
+
+use crate::codec::chunked::Chunked;
+use crate::codec::request::{self, Body, HEAD_MAX, Head, Method, Status};
+
+/// Empty lines before a request that are overlooked (RFC 9112 section 2.2): some clients send one after a body.
+const EMPTY_LINES_MAX: u8 = 8;
+
+/// The service's half of one connection. Nothing of it is for anyone but [`Http`](super::Http).
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) stage: Stage,
+    /// When something last came.
+    pub(super) active: Duration,
+    /// The deadline that is set is for the request that is coming in; from the beginning it is for the first.
+    pub(super) timed: bool,
+    /// The application is stopping: the answer to the request that is coming in is the last.
+    pub(super) stopping: bool,
+    /// Bytes of the head that had come when it was last looked at as a whole; 0 before any have.
+    tried: usize,
+    empty_lines: u8,
+    /// Bytes of the body that have come, and how many had when its deadline was last met.
+    skipped: u64,
+    mark: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Between requests, or in the middle of a head.
+    Head,
+    /// In the middle of a body, after which comes this reply.
+    Body(Rest, Reply),
+}
+
+/// What is still to come of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    Length(u64),
+    Chunked(Chunked),
+}
+
+/// What a request is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) kind: Kind,
+    /// To `HEAD`: the head of the answer alone.
+    pub(super) bodiless: bool,
+    pub(super) persistence: Persistence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The fixed answer.
+    Page,
+    /// Which methods there are.
+    Options,
+    Refusal(Status),
+}
+
+/// What becomes of the connection, and what an answer says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// It goes on, which in HTTP/1.1 goes without saying.
+    Implied,
+    /// It goes on, which HTTP/1.0 has to be told.
+    Stated,
+    /// It ends.
+    Ended,
+}
+
+impl Reply {
+    /// To something of which no more is known than what is wrong with it.
+    pub(super) fn refusal(status: Status) -> Self {
+        Reply { kind: Kind::Refusal(status), bodiless: false, persistence: Persistence::Ended }
+    }
+
+    /// The same request, refused, and the end of the connection.
+    pub(super) fn refused(self, status: Status) -> Self {
+        Reply { bodiless: self.bodiless, ..Reply::refusal(status) }
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(now: Duration) -> Self {
+        Exchange {
+            stage: Stage::Head,
+            active: now,
+            timed: true,
+            stopping: false,
+            tried: 0,
+            empty_lines: 0,
+            skipped: 0,
+            mark: 0,
+        }
+    }
+
+    /// Whether part of a request has come.
+    #[inline]
+    pub(super) fn has_begun(&self) -> bool {
+        self.tried > 0 || self.stage != Stage::Head
+    }
+
+    /// Whether part of a request has come and no deadline is set for the rest.
+    #[inline]
+    pub(super) fn is_untimed(&self) -> bool {
+        !self.timed && self.has_begun()
+    }
+
+    /// Whether at least `bytes` of a body have come since this was last asked. A head has to be there as a whole.
+    pub(super) fn has_progressed(&mut self, bytes: u64) -> bool {
+        let since = self.skipped - self.mark;
+        self.mark = self.skipped;
+        self.stage != Stage::Head && since >= bytes
+    }
+
+    /// Takes the head of the next request, if it is there as a whole.
+    ///
+    /// At first it is parsed at once: nearly all come in one piece. After that only its end is looked for, where the
+    /// search was left; it is parsed when that has come, and each time its length has doubled, so that what is wrong
+    /// is told early. So each byte is looked at a bounded number of times, however few come at once.
+    #[inline]
+    pub(super) fn next_head<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
+        let unread = input.as_slice();
+        if self.tried > 0 {
+            return self.more_of_head(input);
+        }
+        if let [b'\r' | b'\n', ..] = unread {
+            return self.empty_line(input);
+        }
+        match Head::parse(unread)? {
+            Some((head, length)) => {
+                input.consume(length);
+                Ok(Some(head))
+            }
+            None => self.more_of_head(input),
+        }
+    }
+
+    #[cold]
+    fn more_of_head<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
+        let unread = input.as_slice();
+        match input.scan(HEAD_MAX, request::end_of_head) {
+            Framed::Item(head) => return Head::parse(head).map(|parsed| parsed.map(|(head, _)| head)),
+            Framed::TooLong => request::within_limits(unread)?,
+            Framed::Incomplete if self.tried > 0 && unread.len() < 2 * self.tried => return Ok(None),
+            Framed::Incomplete if self.tried > 0 => {
+                Head::parse(unread)?;
+            }
+            Framed::Incomplete => {}
+        }
+        self.tried = unread.len();
+        Ok(None)
+    }
+
+    /// Overlooks an empty line where a request should begin, and goes on to the next line.
+    #[cold]
+    fn empty_line<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
+        let length = match input.as_slice() {
+            b"\r" | b"" => return Ok(None),
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return Err(Status::BadRequest),
+        };
+        self.empty_lines += 1;
+        if self.empty_lines > EMPTY_LINES_MAX {
+            return Err(Status::BadRequest);
+        }
+        input.consume(length);
+        if input.is_empty() { Ok(None) } else { self.next_head(input) }
+    }
+
+    /// What a request is owed, but for its body.
+    #[inline]
+    pub(super) fn reply(&self, head: &Head<'_>) -> Reply {
+        let kind = match head.method {
+            Method::Get | Method::Head => Kind::Page,
+            Method::Options => Kind::Options,
+            Method::Connect | Method::Other => Kind::Refusal(Status::MethodNotAllowed),
+            Method::Unknown => Kind::Refusal(Status::NotImplemented),
+        };
+        let persistence = match (head.persistent && !self.stopping, head.is_1_0) {
+            (false, _) => Persistence::Ended,
+            (true, false) => Persistence::Implied,
+            (true, true) => Persistence::Stated,
+        };
+        Reply { kind, bodiless: head.method == Method::Head, persistence }
+    }
+
+    /// A body of at most `max` bytes comes before the reply.
+    pub(super) fn expect(&mut self, body: Body, max: u64, reply: Reply) {
+        let rest = match body {
+            Body::None => Rest::Length(0),
+            Body::Length(length) => Rest::Length(length),
+            Body::Chunked => Rest::Chunked(Chunked::new(max)),
+        };
+        self.stage = Stage::Body(rest, reply);
+        // A body has its own time.
+        (self.timed, self.skipped, self.mark) = (false, 0, 0);
+    }
+
+    /// Throws away what has come of the body. The reply when that was the rest of it.
+    pub(super) fn skip_body(&mut self, input: &mut Input<'_>) -> Result<Option<Reply>, Status> {
+        let Stage::Body(rest, reply) = &mut self.stage else { return Ok(None) };
+        let bytes = input.as_slice();
+        let (skipped, is_done) = match rest {
+            Rest::Length(left) => {
+                let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= step as u64;
+                (step, *left == 0)
+            }
+            Rest::Chunked(chunked) => (chunked.skip(bytes)?, chunked.is_done()),
+        };
+        input.consume(skipped);
+        self.skipped += skipped as u64;
+        if self.stopping {
+            reply.persistence = Persistence::Ended;
+        }
+        Ok(is_done.then_some(*reply))
+    }
+
+    /// The request is answered: what comes next is another.
+    #[inline]
+    pub(super) fn finish(&mut self) {
+        self.stage = Stage::Head;
+        (self.timed, self.tried, self.empty_lines) = (false, 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

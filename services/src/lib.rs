@@ -1,0 +1,41 @@
+//! Three services on the reactor: [`echo`], [`chat`] and [`http`]. Below: the reactor's public face and nothing else
+//! of it. Above: the command, which chooses addresses and limits.
+//!
+//! Each service has the same parts: a handler with `new`, and `limits()` and `deadlines()` that suit it. What its bytes
+//! mean is in [`codec`], which knows no connection, no clock and no handler.
+//!
+//! ```no_run
+//! use reactor::{Application, Service};
+//! use services::{chat, echo, http};
+//! use std::time::Duration;
+//!
+//! let mut app = Application::new()?;
+//! app.add_service(
+//!     Service::tcp("127.0.0.1:8800", || echo::Echo).limits(echo::limits()).deadlines(echo::deadlines(None)),
+//! )?;
+//! let room = chat::Room::default();
+//! app.add_service(
+//!     Service::tcp("127.0.0.1:8801", move || chat::Chat::new(room.clone()))
+//!         .limits(chat::limits())
+//!         .deadlines(chat::deadlines(None)),
+//! )?;
+//! app.add_service(
+//!     Service::tcp("127.0.0.1:8802", || http::Http::new(http::BODY, Some(http::IDLE_TIMEOUT)))
+//!         .limits(http::limits())
+//!         .deadlines(http::deadlines())
+//!         .refusal(http::REFUSAL),
+//! )?;
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+
+pub mod chat;
+pub mod echo;
+pub mod http;
+
+#[cfg(test)]
+mod chance;
