@@ -1,0 +1,51 @@
+//! `glowplug echo`: what a peer says, back to it.
+
+use clap::Args;
+use reactor::Handler;
+use services::echo::{Echo, RawEcho, deadlines, limits};
+
+use crate::Failure;
+use crate::logging::Logging;
+use crate::options::{Common, ListenAt, Place};
+use crate::server::Server;
+
+pub const NAME: &str = "echo";
+pub const PORT: &str = "8800";
+
+const EXAMPLE: &str = "\
+Example:
+  glowplug echo --port 7007 --idle-timeout 60
+
+Then, from another terminal: nc 127.0.0.1 7007";
+
+/// Answer each line with `You said: <line>`
+#[derive(Args)]
+#[command(after_help = EXAMPLE, mut_arg("port", |port| port.required(false).default_value(PORT)))]
+pub struct Options {
+    #[command(flatten)]
+    at: ListenAt,
+
+    /// Send every byte back unchanged instead (RFC 862)
+    #[arg(long)]
+    raw: bool,
+}
+
+pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
+    let mut server = Server::new(common, &[NAME])?;
+    let place = options.at.place();
+    if options.raw {
+        add_as(&mut server, &place, || RawEcho)?;
+    } else {
+        add(&mut server, &place)?;
+    }
+    server.run(logging)
+}
+
+pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
+    add_as(server, place, || Echo)
+}
+
+fn add_as<H: Handler>(server: &mut Server, place: &Place, factory: fn() -> H) -> Result<(), Failure> {
+    let idle = server.common().idle_timeout_or(None);
+    server.add(NAME, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))
+}

@@ -1,0 +1,124 @@
+//! The `glowplug` command: what a person typed, turned into services on a reactor. One file per subcommand; below them
+//! [`server`], which binds and runs, with [`options`] that all share and [`logging`] that never blocks the loop.
+
+#![forbid(unsafe_code)]
+
+mod chat;
+mod completions;
+mod echo;
+mod http;
+mod inherited;
+mod logging;
+mod options;
+mod serve;
+mod server;
+mod sink;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use logging::Logging;
+use options::Common;
+
+/// Why it cannot run, in one line that names the thing and the cause.
+type Failure = Box<dyn std::error::Error>;
+
+/// Echo, chat and HTTP on one small event loop
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLE, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    serve: serve::Options,
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLE: &str = "\
+Without a command: the same as `glowplug serve`.
+
+Example:
+  glowplug --http 127.0.0.1:8080 --log-level debug";
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Options),
+    Echo(echo::Options),
+    #[command(subcommand)]
+    Chat(chat::Command),
+    Http(http::Options),
+    Completions(completions::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = match cli.command {
+        None => Command::Serve(cli.serve),
+        Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),
+        Some(_) if cli.serve.are_given() => usage("--echo, --chat and --http belong to `glowplug serve`"),
+        Some(Command::Completions(options)) => return completions::run(options),
+        Some(command) => command,
+    };
+    let mut logging = match Logging::new(cli.common.log_level, cli.common.log_file.as_deref()) {
+        Ok(logging) => logging,
+        Err(failure) => return logging::fail_without(&*failure),
+    };
+    let common = &cli.common;
+    let outcome = match command {
+        Command::Serve(options) => serve::run(options, common, &mut logging),
+        Command::Echo(options) => echo::run(options, common, &mut logging),
+        Command::Chat(chat::Command::Serve(options)) => chat::run(options, common, &mut logging),
+        Command::Http(options) => http::run(options, common, &mut logging),
+        Command::Completions(_) => unreachable!("printed above"),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => logging.fail(&*failure),
+    }
+}
+
+/// Ends with what is wrong about the way it was called, as the parser itself does.
+fn usage(message: &str) -> ! {
+    Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_make_sense_to_the_parser() {
+        Cli::command().debug_assert();
+    }
+
+    fn help_of(command: &mut clap::Command) -> Vec<String> {
+        let mut all = vec![command.render_long_help().to_string()];
+        all.extend(command.get_subcommands_mut().flat_map(help_of));
+        all
+    }
+
+    #[test]
+    fn every_help_shows_an_example_that_the_parser_takes() {
+        let mut command = Cli::command().disable_help_subcommand(true);
+        for help in help_of(&mut command) {
+            let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("no example: {help}"));
+            let line = example.lines().next().unwrap().trim();
+            assert!(!line.contains(['\'', '"']), "words are split at blanks here: {line}");
+            let words = line.split_whitespace().take_while(|word| !">|".contains(word));
+            Cli::try_parse_from(words).map(drop).unwrap();
+        }
+    }
+
+    #[test]
+    fn common_options_precede_or_follow_the_subcommand() {
+        for words in
+            ["glowplug --idle-timeout 3 echo", "glowplug echo --idle-timeout 3", "glowplug chat --idle-timeout 3 serve"]
+        {
+            let cli = Cli::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"));
+            assert_eq!(cli.common.idle_timeout.unwrap().0, Some(std::time::Duration::from_secs(3)));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Options that subcommands share, and how their values are read. What is wrong with a value is told as wrong usage,
+//! before anything is opened.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use log::LevelFilter;
+use reactor::Backend;
+
+/// Where services listen unless told otherwise: nobody else on the network is let in without being asked to.
+pub const HOST: &str = "127.0.0.1";
+
+/// Options of every subcommand that serves. They may precede its name.
+#[derive(Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Which poller; REACTOR_BACKEND in the environment says the same
+    #[arg(long, global = true, ignore_case = true, default_value = "auto", value_parser = backend())]
+    pub backend: Backend,
+
+    /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+
+    /// Close a connection on which nothing has moved for so long, 0 = never [default: 60 for http, 0 for echo and chat]
+    #[arg(long, global = true, value_name = "SECS")]
+    pub idle_timeout: Option<Timeout>,
+
+    /// How long a stop waits for connections to finish, 0 = for ever
+    #[arg(long, global = true, value_name = "SECS", default_value = "10")]
+    pub drain_timeout: Timeout,
+
+    /// How much to log to standard error and to the log file
+    #[arg(long, global = true, value_name = "LEVEL", ignore_case = true, default_value = "info")]
+    #[arg(value_parser = level())]
+    pub log_level: LevelFilter,
+
+    /// Append the log to this file, too; SIGHUP opens it anew
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+}
+
+impl Common {
+    /// The idle timeout as it was given, or a service's own.
+    pub fn idle_timeout_or(&self, default: Option<Duration>) -> Option<Duration> {
+        self.idle_timeout.map_or(default, |timeout| timeout.0)
+    }
+}
+
+fn backend() -> impl TypedValueParser<Value = Backend> {
+    PossibleValuesParser::new(["auto", "epoll", "select"]).try_map(|name| name.parse::<Backend>())
+}
+
+fn level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|name| name.parse::<LevelFilter>())
+}
+
+/// Seconds as they are typed, `0` being none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(pub Option<Duration>);
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+        if seconds == 0.0 {
+            return Ok(Timeout(None));
+        }
+        let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+        // What is too short for the clock is still some time, and not none at all.
+        Ok(Timeout(Some(duration.max(Duration::from_nanos(1)))))
+    }
+}
+
+/// Where a service that is alone in its process listens. Each subcommand sets the default of `--port`.
+#[derive(Args)]
+pub struct ListenAt {
+    /// Name, IPv4 or IPv6 address to listen on; a name stands for each of its addresses
+    #[arg(long, default_value = HOST, value_parser = NonEmptyStringValueParser::new())]
+    host: String,
+
+    /// Port to listen on, 0 = any free one
+    #[arg(long)]
+    port: u16,
+
+    /// Listen on a Unix socket instead
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
+    unix: Option<PathBuf>,
+}
+
+/// Somewhere to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `host:port`, a name not yet looked up.
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl ListenAt {
+    pub fn place(self) -> Place {
+        match self.unix {
+            Some(path) => Place::Unix(path),
+            None => Place::tcp(&self.host, self.port),
+        }
+    }
+}
+
+impl Place {
+    /// An IPv6 address gets the brackets that it needs beside a port, unless it has them.
+    pub fn tcp(host: &str, port: u16) -> Place {
+        Place::Tcp(if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        })
+    }
+}
+
+/// An ADDR of `glowplug serve`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addr {
+    Off,
+    At(Place),
+}
+
+impl FromStr for Addr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORMS: &str = "it is host:port, [v6]:port, unix:PATH or off";
+        if text == "off" {
+            return Ok(Addr::Off);
+        }
+        // `unix:///PATH` and `tcp://host:port` are how addresses are shown, so they can be pasted.
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { Err(FORMS.to_owned()) } else { Ok(Addr::At(Place::Unix(path.into()))) };
+        }
+        let text = text.strip_prefix("tcp://").unwrap_or(text);
+        let (host, port) = text.rsplit_once(':').ok_or(FORMS)?;
+        if text.parse::<Ipv6Addr>().is_ok() || (host.contains(':') && !(host.starts_with('[') && host.ends_with(']'))) {
+            return Err(format!("an IPv6 address is written in brackets; {FORMS}"));
+        }
+        if host.is_empty() {
+            return Err(FORMS.to_owned());
+        }
+        let port = port.parse().map_err(|_| format!("{port:?} is not a port; {FORMS}"))?;
+        Ok(Addr::At(Place::tcp(host, port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(text: &str) -> Result<Addr, ()> {
+        Ok(Addr::At(Place::Tcp(text.to_owned())))
+    }
+
+    #[test]
+    fn an_addr_is_read_or_refused() {
+        let unix = |path: &str| Ok(Addr::At(Place::Unix(path.into())));
+        let table = [
+            ("off", Ok(Addr::Off)),
+            ("127.0.0.1:80", tcp("127.0.0.1:80")),
+            ("tcp://127.0.0.1:80", tcp("127.0.0.1:80")),
+            ("localhost:0", tcp("localhost:0")),
+            ("[::1]:80", tcp("[::1]:80")),
+            ("unix:x.sock", unix("x.sock")),
+            ("unix:/run/x", unix("/run/x")),
+            ("unix:///run/x", unix("/run/x")),
+            ("unix:", Err(())),
+            ("unix://", Err(())),
+            ("", Err(())),
+            ("80", Err(())),
+            (":80", Err(())),
+            ("localhost", Err(())),
+            ("localhost:", Err(())),
+            ("localhost:65536", Err(())),
+            ("localhost:-1", Err(())),
+            ("::1:80", Err(())),
+            ("::1", Err(())),
+            ("OFF", Err(())),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse::<Addr>().map_err(drop), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_taken_with_brackets_and_without() {
+        for (host, expected) in
+            [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("name", "name:80"), ("1.2.3.4", "1.2.3.4:80")]
+        {
+            assert_eq!(Place::tcp(host, 80), Place::Tcp(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_number_of_seconds_and_zero_is_none() {
+        let some = |millis| Ok(Timeout(Some(Duration::from_millis(millis))));
+        for (text, expected) in
+            [("0", Ok(Timeout(None))), ("0.0", Ok(Timeout(None))), ("60", some(60_000)), ("0.25", some(250))]
+        {
+            assert_eq!(text.parse::<Timeout>(), expected, "{text}");
+        }
+        assert_eq!("1e-12".parse(), Ok(Timeout(Some(Duration::from_nanos(1)))));
+        for text in ["", "-1", "nan", "inf", "1e30", "10s"] {
+            assert!(text.parse::<Timeout>().is_err(), "{text}");
+        }
+    }
+}

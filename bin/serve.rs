@@ -1,0 +1,74 @@
+//! `glowplug serve`, and `glowplug` alone: echo, chat and http in one application, on one loop.
+
+use clap::Args;
+use services::http::BODY;
+
+use crate::logging::Logging;
+use crate::options::{Addr, Common, HOST, Place};
+use crate::server::Server;
+use crate::{Failure, chat, echo, http, usage};
+
+const EXAMPLE: &str = "\
+ADDR is host:port, [v6]:port, unix:PATH or off.
+
+Example:
+  glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080";
+
+/// Run echo, chat and http in one application, on one loop
+#[derive(Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Options {
+    #[arg(long, value_name = "ADDR", help = help_of(echo::NAME, echo::PORT))]
+    echo: Option<Addr>,
+
+    #[arg(long, value_name = "ADDR", help = help_of(chat::NAME, chat::PORT))]
+    chat: Option<Addr>,
+
+    #[arg(long, value_name = "ADDR", help = help_of(http::NAME, http::PORT))]
+    http: Option<Addr>,
+}
+
+fn help_of(name: &str, port: &str) -> String {
+    format!("Where {name} listens, or off [default: {HOST}:{port}]")
+}
+
+impl Options {
+    pub fn are_given(&self) -> bool {
+        self.echo.is_some() || self.chat.is_some() || self.http.is_some()
+    }
+
+    /// What was given after the subcommand, and before it.
+    pub fn or(self, before: Options) -> Options {
+        Options { echo: self.echo.or(before.echo), chat: self.chat.or(before.chat), http: self.http.or(before.http) }
+    }
+}
+
+pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
+    let echo = place(options.echo, echo::PORT);
+    let chat = place(options.chat, chat::PORT);
+    let http = place(options.http, http::PORT);
+    let all = [(echo::NAME, &echo), (chat::NAME, &chat), (http::NAME, &http)];
+    let names: Vec<_> = all.iter().filter(|(_, place)| place.is_some()).map(|(name, _)| *name).collect();
+    if names.is_empty() {
+        usage("every service is off: nothing to serve");
+    }
+    let mut server = Server::new(common, &names)?;
+    if let Some(place) = &echo {
+        echo::add(&mut server, place)?;
+    }
+    if let Some(place) = &chat {
+        chat::add(&mut server, place)?;
+    }
+    if let Some(place) = &http {
+        http::add(&mut server, place, BODY.to_owned())?;
+    }
+    server.run(logging)
+}
+
+fn place(given: Option<Addr>, port: &str) -> Option<Place> {
+    match given {
+        None => Some(Place::Tcp(format!("{HOST}:{port}"))),
+        Some(Addr::At(place)) => Some(place),
+        Some(Addr::Off) => None,
+    }
+}
