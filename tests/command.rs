@@ -1,0 +1,634 @@
+//! The command from outside: where it listens, how it ends, what it says and to whom.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use reactor::{Address, Backend};
+use rustix::process::Signal;
+use support::client::Client;
+use support::command::{Glowplug, Scratch, command, eventually, run, shell, tcp_of};
+use support::on_every_backend;
+
+/// A body of 100 kB that is easy to count, and the requests for forty of them: more than any socket buffer holds.
+const BODY: usize = 100_000;
+const REQUESTS: usize = 40;
+
+/// `serve` with every service at a free port.
+const ALL: &str = "serve --echo 127.0.0.1:0 --chat 127.0.0.1:0 --http 127.0.0.1:0";
+
+/// A client that has asked for 4 MB over HTTP, in one segment, and has read nothing of it but the beginning, so that
+/// all it has asked has arrived.
+fn owed(glowplug: &Glowplug) -> Client {
+    let mut client = glowplug.connect();
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(REQUESTS));
+    assert_eq!(client.bytes(15), b"HTTP/1.1 200 OK");
+    client
+}
+
+fn http_with_a_large_body(backend: Backend, words: &str) -> Glowplug {
+    Glowplug::start(backend, &format!("http --port 0 --body {} {words}", "~".repeat(BODY)))
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
+
+/// The one line that says why it cannot run, and nothing else on either side.
+fn fails_with(backend: Backend, words: &str, parts: &[&str]) {
+    let ended = run(backend, words);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{words}: {}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("error: ") && ended.stderr.matches('\n').count() == 1,
+        "{words}: {}",
+        ended.stderr
+    );
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{words}: {part:?} is not in {}", ended.stderr);
+    }
+}
+
+on_every_backend! {
+    // ---- where it listens -------------------------------------------------------------------------------------------
+
+    fn each_service_prints_one_line_where_it_listens_and_accepts_there(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(command(backend, ALL));
+        for expected in ["echo", "chat", "http"] {
+            let (service, address) = glowplug.listens();
+            assert_eq!(service, expected);
+            assert_ne!(address.port(), Some(0));
+            TcpStream::connect(tcp_of(&address)).unwrap();
+        }
+        let ended = glowplug.stop();
+        assert_eq!(ended.stdout.lines().count(), 3, "{}", ended.stdout);
+    }
+
+    fn without_a_subcommand_it_serves_all_three(backend: Backend) {
+        let others = "--chat 127.0.0.1:0 --http 127.0.0.1:0";
+        for words in [format!("--echo 127.0.0.1:0 {others}"), format!("--echo 127.0.0.1:0 serve {others}")] {
+            let mut glowplug = Glowplug::spawn(command(backend, &words));
+            assert_eq!(["echo", "chat", "http"].map(|_| glowplug.listens().0), ["echo", "chat", "http"]);
+        }
+    }
+
+    fn a_service_that_is_off_is_not_served(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(command(backend, "serve --echo off --chat off --http 127.0.0.1:0"));
+        assert_eq!(glowplug.listens().0, "http");
+        assert_eq!(glowplug.stop().stdout.lines().count(), 1);
+    }
+
+    fn a_host_name_binds_each_of_its_addresses_with_one_line_each(backend: Backend) {
+        let mut expected: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().map(|address| address.ip()).collect();
+        expected.sort();
+        expected.dedup();
+        let mut glowplug = Glowplug::spawn(command(backend, "echo --host localhost --port 0"));
+        let mut found: Vec<_> = expected
+            .iter()
+            .map(|_| {
+                let (_, address) = glowplug.listens();
+                assert_eq!(Client::connect(&address).ask("hello"), "You said: hello");
+                tcp_of(&address).ip()
+            })
+            .collect();
+        found.sort();
+        assert_eq!(found, expected);
+        assert_eq!(glowplug.stop().stdout.lines().count(), expected.len());
+    }
+
+    fn an_ipv6_address_is_taken_with_brackets_and_without(backend: Backend) {
+        if !has_ipv6() {
+            return;
+        }
+        for words in
+            ["echo --port 0 --host ::1", "echo --port 0 --host [::1]", "serve --echo [::1]:0 --chat off --http off"]
+        {
+            let glowplug = Glowplug::start(backend, words);
+            assert!(glowplug.address().to_string().starts_with("tcp://[::1]:"), "{}", glowplug.address());
+            assert_eq!(glowplug.connect().ask("six"), "You said: six");
+        }
+    }
+
+    fn the_unspecified_ipv6_address_takes_ipv4_too(backend: Backend) {
+        if !has_ipv6() {
+            return;
+        }
+        let glowplug = Glowplug::start(backend, "echo --port 0 --host ::");
+        let port = glowplug.tcp().port();
+        for host in ["127.0.0.1", "[::1]"] {
+            let address = format!("{host}:{port}").parse().unwrap();
+            assert_eq!(Client::connect(&address).ask("hello"), "You said: hello");
+        }
+    }
+
+    fn a_unix_socket_is_named_by_its_whole_path_and_gone_at_exit(backend: Backend) {
+        let scratch = Scratch::new();
+        let mut relative = command(backend, "echo --unix here.sock");
+        relative.current_dir(scratch.path());
+        let mut glowplug = Glowplug::spawn(relative);
+        let path = fs::canonicalize(scratch.path()).unwrap().join("here.sock");
+        assert_eq!(glowplug.listens(), ("echo".to_owned(), Address::Unix(path.clone())));
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        glowplug.stop();
+        assert!(!path.exists());
+    }
+
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_an_error(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("echo.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let words = format!("echo --unix {}", path.display());
+        let glowplug = Glowplug::start(backend, &words);
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        fails_with(backend, &words, &[&format!("unix://{}", path.display()), "in use"]);
+        assert_eq!(glowplug.connect().ask("still there"), "You said: still there");
+        // A crash leaves its socket behind.
+        glowplug.signal(Signal::KILL);
+        glowplug.end();
+        assert!(path.exists());
+        Glowplug::start(backend, &words).stop();
+        assert!(!path.exists());
+    }
+
+    fn a_unix_path_that_is_no_socket_is_an_error_and_stays_as_it_is(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("precious");
+        fs::write(&path, "data").unwrap();
+        fails_with(
+            backend,
+            &format!("chat serve --unix {}", path.display()),
+            &[&path.display().to_string(), "not a socket"],
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    // ---- what was inherited -----------------------------------------------------------------------------------------
+
+    fn an_inherited_listener_is_used_in_place_of_an_address(backend: Backend) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        for (words, service) in [("echo --port 1", "echo"), ("http --host no.such.host.invalid", "http")] {
+            let mut inherits = shell(backend, r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null"#, words);
+            inherits.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+            let mut glowplug = Glowplug::spawn(inherits);
+            assert_eq!(glowplug.listens(), (service.to_owned(), address.clone()));
+            TcpStream::connect(tcp_of(&address)).unwrap();
+            glowplug.stop();
+        }
+    }
+
+    fn inherited_listeners_are_told_apart_by_name_or_taken_in_order(backend: Backend) {
+        for (names, order) in [("", ["echo", "chat", "http"]), ("http:echo:chat", ["http", "echo", "chat"])] {
+            let listeners = order.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+            let addresses = listeners.each_ref().map(|listener| Address::Tcp(listener.local_addr().unwrap()));
+            // Plain `glowplug`. Three descriptors are all that a child can be given, so what it says goes to a file.
+            let scratch = Scratch::new();
+            let script = format!(
+                "cd {}; LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES={names} \
+                 exec \"$0\" 3<&0 4<&1 5<&2 </dev/null >out 2>err",
+                scratch.path().display()
+            );
+            let mut inherits = shell(backend, &script, "");
+            let [first, second, third] = listeners.map(OwnedFd::from).map(Stdio::from);
+            inherits.stdin(first).stdout(second).stderr(third);
+            let glowplug = Glowplug::spawn(inherits);
+            let lines = eventually("three lines", || {
+                fs::read_to_string(scratch.join("out")).ok().filter(|text| text.lines().count() == 3)
+            });
+            for (service, address) in order.iter().zip(&addresses) {
+                assert!(lines.contains(&format!("listening {service} {address}\n")), "{service} at {address}: {lines}");
+            }
+            glowplug.stop();
+        }
+    }
+
+    fn an_inherited_listener_that_nothing_is_left_for_is_an_error_that_names_it(backend: Backend) {
+        let cases = [("LISTEN_FDS=1 LISTEN_FDNAMES=chat", "\"chat\""), ("LISTEN_FDS=2 LISTEN_FDNAMES=echo:http", "\"http\"")];
+        for (variables, named) in cases {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let script = format!("LISTEN_PID=$$ {variables} exec \"$0\" \"$@\" 3<&0 4<&0 </dev/null");
+            let mut inherits = shell(backend, &script, "echo");
+            inherits.stdin(Stdio::from(OwnedFd::from(listener)));
+            let ended = Glowplug::spawn(inherits).end();
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            assert!(
+                ended.stderr.starts_with("error: inherited listener") && ended.stderr.contains(named),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+
+    fn what_is_inherited_and_does_not_listen_is_an_error_and_what_is_for_another_process_is_ignored(backend: Backend) {
+        let ended =
+            Glowplug::spawn(shell(backend, r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3</dev/null"#, "echo")).end();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.starts_with("error: inherited listener 3: "), "{}", ended.stderr);
+        let mut other =
+            Glowplug::spawn(shell(backend, r#"LISTEN_PID=1 LISTEN_FDS=1 exec "$0" "$@" 3</dev/null"#, "echo --port 0"));
+        other.listens();
+    }
+
+    // ---- when it cannot run -----------------------------------------------------------------------------------------
+
+    fn a_port_that_is_taken_is_one_line_of_error(backend: Backend) {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let address = format!("tcp://127.0.0.1:{port}");
+        for service in ["echo", "chat serve", "http"] {
+            fails_with(backend, &format!("{service} --port {port}"), &[&address, "in use"]);
+        }
+    }
+
+    fn a_service_that_cannot_listen_takes_the_others_with_it(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("echo.sock");
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let words = format!("serve --echo unix:{} --chat {address} --http off", path.display());
+        fails_with(backend, &words, &[&address.to_string()]);
+        assert!(!path.exists());
+    }
+
+    fn whatever_is_in_the_way_is_named(backend: Backend) {
+        let missing = "/no/such/directory/file";
+        fails_with(backend, "echo --host no.such.host.invalid --port 0", &["no.such.host.invalid"]);
+        fails_with(backend, "echo --host 192.0.2.1 --port 0", &["tcp://192.0.2.1:0"]);
+        fails_with(backend, &format!("echo --unix {missing}"), &[missing, "No such file"]);
+        fails_with(backend, &format!("echo --port 0 --log-file {missing}"), &[missing, "No such file"]);
+        fails_with(backend, "echo --port 0 --log-file /", &["/: Is a directory"]);
+        fails_with(backend, &format!("echo --unix /{}", "x".repeat(200)), &["107", "xxx"]);
+    }
+
+    fn wrong_usage_is_told_with_status_2(backend: Backend) {
+        let taken = ["echo --unix /x --port 1", "echo --unix /x --host ::1", "serve --echo off --chat off --http off"];
+        let absent =
+            ["echo --model threads", "http --root /", "chat join --name x", "chat serve --history 5", "serve --port 0"];
+        let values = [
+            "echo --backend kqueue",
+            "echo --port 65536",
+            "echo --port http",
+            "echo --host= --port 0",
+            "echo --max-connections 0",
+            "echo --max-connections -1",
+            "echo --idle-timeout -1",
+            "echo --drain-timeout soon",
+            "echo --log-level loud",
+            "serve --echo 8800",
+            "serve --echo ::1:8800",
+            "serve --http unix:",
+            "completions tcsh",
+        ];
+        let others =
+            ["nonsense", "chat", "completions", "echo extra", "--nonsense", "--echo off http", "echo --raw --raw"];
+        for words in taken.iter().chain(&absent).chain(&values).chain(&others) {
+            let ended = run(backend, words);
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{words}");
+            assert!(!ended.stderr.is_empty() && !ended.stderr.contains("panicked"), "{words}: {}", ended.stderr);
+        }
+    }
+
+    // ---- the backend ------------------------------------------------------------------------------------------------
+
+    fn the_first_line_of_the_log_names_the_backend_and_why(backend: Backend) {
+        let by_environment = Glowplug::start(backend, "echo --port 0").stop();
+        let first = by_environment.stderr.lines().next().unwrap();
+        assert!(first.contains(&format!("backend {backend}: REACTOR_BACKEND={backend}")), "{first}");
+
+        // A flag wins over the environment, and is read in its place.
+        let mut flagged = command(backend, &format!("echo --port 0 --backend {backend}"));
+        flagged.env("REACTOR_BACKEND", "nonsense");
+        let mut glowplug = Glowplug::spawn(flagged);
+        glowplug.listens();
+        let by_flag = glowplug.stop();
+        assert!(by_flag.stderr.lines().next().unwrap().contains(&format!("backend {backend}: ")), "{}", by_flag.stderr);
+
+        let mut chosen = command(backend, "echo --port 0 --backend auto");
+        chosen.env_remove("REACTOR_BACKEND");
+        let mut glowplug = Glowplug::spawn(chosen);
+        glowplug.listens();
+        glowplug.stop();
+    }
+
+    fn an_unknown_backend_in_the_environment_is_an_error(backend: Backend) {
+        let mut nonsense = command(backend, "echo --port 0");
+        nonsense.env("REACTOR_BACKEND", "nonsense");
+        let ended = Glowplug::spawn(nonsense).end();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.starts_with("error: REACTOR_BACKEND: unknown backend \"nonsense\""), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1);
+    }
+
+    fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(shell(backend, r#"ulimit -S -n 64; exec "$0" "$@""#, "echo --port 0"));
+        glowplug.listens();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", glowplug.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words[3], words[4], "{line}");
+    }
+
+    // ---- how it ends ------------------------------------------------------------------------------------------------
+
+    fn asked_to_stop_it_closes_idle_connections_at_once_and_exits_0(backend: Backend) {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --drain-timeout 0")));
+            let mut idle: Vec<_> = (0..3).map(|_| Client::connect(&glowplug.listens().1)).collect();
+            idle[0].ask("I am served");
+            idle[1].ask("NAME: ann");
+            glowplug.signal(signal);
+            assert_eq!(idle.iter_mut().map(|client| client.rest().len()).sum::<usize>(), 0);
+            let ended = glowplug.end();
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        }
+    }
+
+    fn asked_to_stop_it_answers_what_has_arrived(backend: Backend) {
+        let mut glowplug = http_with_a_large_body(backend, "--drain-timeout 0");
+        let mut client = owed(&glowplug);
+        glowplug.signal(Signal::TERM);
+        glowplug.told("stopping: ");
+        let rest = client.rest();
+        assert_eq!(rest.iter().filter(|&&byte| byte == b'~').count(), REQUESTS * BODY);
+        // An answered client that stays is waited for.
+        drop(client);
+        assert_eq!(glowplug.end().code, Some(0));
+    }
+
+    fn a_second_signal_ends_it_at_once_with_128_and_its_number(backend: Backend) {
+        let pairs =
+            [(Signal::TERM, Signal::TERM, 143), (Signal::INT, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)];
+        for (first, second, code) in pairs {
+            let mut glowplug = http_with_a_large_body(backend, "--drain-timeout 0");
+            let _waits = owed(&glowplug);
+            glowplug.signal(first);
+            glowplug.told("stopping: ");
+            glowplug.signal(second);
+            assert_eq!(glowplug.end().code, Some(code));
+        }
+    }
+
+    fn whoever_does_not_read_is_given_up_when_the_drain_time_is_over(backend: Backend) {
+        let glowplug = http_with_a_large_body(backend, "--drain-timeout 0.2");
+        let _never_reads = owed(&glowplug);
+        let ended = glowplug.stop();
+        assert!(ended.stderr.contains("1 aborted"), "{}", ended.stderr);
+    }
+
+    // ---- limits -----------------------------------------------------------------------------------------------------
+
+    fn over_max_connections_a_newcomer_is_accepted_and_closed_at_once(backend: Backend) {
+        let glowplug = Glowplug::start(backend, "echo --port 0 --max-connections 2");
+        let mut first = glowplug.connect();
+        let mut second = glowplug.connect();
+        assert_eq!((first.ask("1"), second.ask("2")), ("You said: 1".to_owned(), "You said: 2".to_owned()));
+        assert!(glowplug.connect().is_ended());
+        assert_eq!(first.ask("3"), "You said: 3");
+        drop(second);
+        eventually("room for another", || (glowplug.connect().try_ask("4")? == "You said: 4").then_some(()));
+    }
+
+    fn over_max_connections_http_says_503_first(backend: Backend) {
+        let glowplug = Glowplug::start(backend, "http --port 0 --max-connections 1");
+        let mut first = glowplug.connect();
+        first.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(first.response().status, 200);
+        let mut second = glowplug.connect();
+        let response = second.response();
+        assert_eq!((response.status, response.header("connection")), (503, Some("close")));
+        assert_eq!(second.rest(), b"");
+    }
+
+    fn the_limit_of_connections_is_for_all_services_together(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --max-connections 1")));
+        let [echo, chat, http] = [(); 3].map(|()| glowplug.listens().1);
+        let mut first = Client::connect(&echo);
+        assert_eq!(first.ask("1"), "You said: 1");
+        assert!(Client::connect(&chat).is_ended());
+        assert_eq!(Client::connect(&http).response().status, 503);
+        assert_eq!(first.ask("2"), "You said: 2");
+    }
+
+    fn an_idle_connection_is_closed_when_its_time_is_over(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --idle-timeout 0.2")));
+        let [echo, chat, http] = [(); 3].map(|()| glowplug.listens().1);
+        let (mut echo, mut chat, mut http) = (Client::connect(&echo), Client::connect(&chat), Client::connect(&http));
+        echo.ask("hello");
+        chat.ask("NAME: ann");
+        http.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(http.response().status, 200);
+        assert!(echo.is_ended() && chat.is_ended());
+        assert_eq!(http.rest(), b"", "simply closed");
+    }
+
+    // ---- signals and logs -------------------------------------------------------------------------------------------
+
+    fn sigusr1_reports_counters_and_connections_on_standard_error_whatever_the_log_level(backend: Backend) {
+        let mut glowplug = Glowplug::start(backend, "echo --port 0 --log-level off");
+        let mut client = glowplug.connect();
+        client.ask("hello");
+        glowplug.signal(Signal::USR1);
+        glowplug.told("counters: accepted 1");
+        glowplug.told("connections: 1\n");
+        let peer = client.writer().local_addr().unwrap().as_socket().unwrap();
+        glowplug.told(&peer.to_string());
+        assert_eq!(client.ask("still there"), "You said: still there");
+        assert_eq!(glowplug.stop().stdout.lines().count(), 1);
+    }
+
+    fn sighup_opens_the_log_file_anew_and_loses_no_line(backend: Backend) {
+        const EACH: usize = 50;
+        let scratch = Scratch::new();
+        let (log, old) = (scratch.join("log"), scratch.join("log.1"));
+        fs::write(&log, "what was there before\n").unwrap();
+        let words = format!("echo --port 0 --log-level debug --log-file {}", log.display());
+        let glowplug = Glowplug::start(backend, &words);
+        let visit = || (0..EACH).for_each(|number| drop(glowplug.connect().ask(&number.to_string())));
+        visit();
+        fs::rename(&log, &old).unwrap();
+        visit();
+        glowplug.signal(Signal::HUP);
+        eventually("the new log file", || log.exists().then_some(()));
+        visit();
+        glowplug.stop();
+        let (old, new) = (fs::read_to_string(old).unwrap(), fs::read_to_string(log).unwrap());
+        assert!(old.starts_with("what was there before\n"), "appended to");
+        let is_opening = |line: &&str| line.contains("echo: connection ") && !line.contains(" ended: ");
+        let opened = |text: &str| text.lines().filter(is_opening).count();
+        assert!(opened(&old) <= 2 * EACH && opened(&new) >= EACH, "{} and {}", opened(&old), opened(&new));
+        assert_eq!(opened(&old) + opened(&new), 3 * EACH);
+    }
+
+    fn a_log_file_that_cannot_be_opened_anew_stays_in_use(backend: Backend) {
+        let scratch = Scratch::new();
+        let directory = scratch.join("logs");
+        fs::create_dir(&directory).unwrap();
+        let words = format!("echo --port 0 --log-file {}", directory.join("log").display());
+        let mut glowplug = Glowplug::start(backend, &words);
+        fs::rename(&directory, scratch.join("elsewhere")).unwrap();
+        glowplug.signal(Signal::HUP);
+        glowplug.told("the old one stays in use");
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        glowplug.stop();
+        assert!(fs::read_to_string(scratch.join("elsewhere/log")).unwrap().contains("counters: "));
+    }
+
+    fn sighup_without_a_log_file_does_nothing(backend: Backend) {
+        let glowplug = Glowplug::start(backend, "echo --port 0");
+        glowplug.signal(Signal::HUP);
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        glowplug.stop();
+    }
+
+    fn log_lines_have_a_date_a_time_and_a_level(backend: Backend) {
+        let ended = Glowplug::start(backend, "echo --port 0").stop();
+        for line in ended.stderr.lines() {
+            let (date, rest) = line.split_once('T').unwrap();
+            assert!(date.len() == 10 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'), "{line}");
+            assert!(rest.contains("Z [INFO] "), "{line}");
+        }
+        assert_eq!(Glowplug::start(backend, "echo --port 0 --log-level warn").stop().stderr, "");
+        assert_eq!(Glowplug::start(backend, "--log-level off echo --port 0").stop().stderr, "");
+    }
+
+    fn why_it_cannot_run_is_in_the_log_file_too(backend: Backend) {
+        let scratch = Scratch::new();
+        let log = scratch.join("log");
+        fails_with(backend, &format!("echo --host 192.0.2.1 --port 0 --log-file {}", log.display()), &["192.0.2.1"]);
+        assert!(fs::read_to_string(log).unwrap().contains("[ERROR] tcp://192.0.2.1:0: "));
+    }
+
+    fn a_closed_standard_output_is_no_reason_to_stop(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("echo.sock");
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let mut unheard = command(backend, &format!("echo --unix {}", path.display()));
+        unheard.stdout(Stdio::from(writer));
+        let glowplug = Glowplug::spawn(unheard);
+        let mut client = eventually("it to listen", || Client::try_connect(&Address::Unix(path.clone())).ok());
+        assert_eq!(client.ask("hello"), "You said: hello");
+        glowplug.stop();
+    }
+
+    fn a_closed_standard_error_is_no_reason_to_stop(backend: Backend) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let mut unheard = command(backend, "echo --port 0 --log-level debug");
+        unheard.stderr(Stdio::from(writer));
+        let mut glowplug = Glowplug::spawn(unheard);
+        glowplug.listens();
+        glowplug.signal(Signal::USR1);
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        glowplug.stop();
+    }
+
+    fn a_standard_error_that_nobody_reads_stops_neither_the_service_nor_its_end(backend: Backend) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+        let mut unheard = command(backend, "echo --port 0 --log-level debug");
+        unheard.stderr(Stdio::from(writer));
+        let mut glowplug = Glowplug::spawn(unheard);
+        glowplug.listens();
+        for number in 0..200 {
+            assert_eq!(glowplug.connect().ask(&number.to_string()), format!("You said: {number}"));
+        }
+        glowplug.signal(Signal::USR1);
+        assert_eq!(glowplug.connect().ask("still there"), "You said: still there");
+        glowplug.stop();
+        drop(reader);
+    }
+
+    fn lines_that_standard_error_has_no_room_for_are_counted(backend: Backend) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+        let mut unheard = command(backend, "echo --port 0 --log-level debug");
+        unheard.stderr(Stdio::from(writer));
+        let mut glowplug = Glowplug::spawn(unheard);
+        glowplug.listens();
+        // Two lines each.
+        for _ in 0..5000 {
+            glowplug.connect();
+        }
+        glowplug.connect().ask("all accepted");
+        let text = std::thread::spawn(move || {
+            let mut text = String::new();
+            File::from(reader).read_to_string(&mut text).map(|_| text).unwrap()
+        });
+        glowplug.stop();
+        let text = text.join().unwrap();
+        assert!(text.lines().any(|line| line.ends_with(" log lines lost")), "{} lines", text.lines().count());
+    }
+
+    // ---- the rest ---------------------------------------------------------------------------------------------------
+
+    fn random_bytes_harm_one_connection_at_most(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --log-level warn")));
+        let addresses = [(); 3].map(|()| glowplug.listens().1);
+        let [echo, chat, http] = &addresses;
+        let (mut echo, mut chat, mut http) = (Client::connect(echo), Client::connect(chat), Client::connect(http));
+        chat.ask("NAME: witness");
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        for round in 0..40 {
+            for address in &addresses {
+                let mut bytes: Vec<u8> = (0..200 + usize::from(random()) * 8).map(|_| random()).collect();
+                if round % 2 == 0 {
+                    bytes[0] = 0;
+                }
+                let mut client = Client::connect(address);
+                client.send(&bytes);
+                client.half_close();
+                assert!(client.is_ended());
+            }
+        }
+        assert_eq!(echo.ask("still there"), "You said: still there");
+        assert!(chat.ask("/who").ends_with("witness@127.0.0.1)"));
+        http.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(http.response().status, 200);
+        assert_eq!(glowplug.stop().stderr, "", "nothing to warn of");
+    }
+}
+
+#[test]
+fn help_and_version_are_printed_with_status_0() {
+    for words in [
+        "--help",
+        "-h",
+        "serve --help",
+        "echo --help",
+        "chat --help",
+        "chat serve --help",
+        "http --help",
+        "completions --help",
+        "help echo",
+    ] {
+        let ended = run(Backend::Auto, words);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{words}");
+        assert!(ended.stdout.contains("Example:\n  glowplug "), "{words}: {}", ended.stdout);
+    }
+    let version = run(Backend::Auto, "--version");
+    assert_eq!((version.code, version.stdout), (Some(0), format!("glowplug {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn completions_are_printed_for_each_shell_and_to_nobody_without_complaint() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ended = run(Backend::Auto, &format!("completions {shell}"));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(ended.stdout.contains("--drain-timeout") || ended.stdout.contains("drain-timeout"), "{shell}");
+    }
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    drop(reader);
+    let mut unheard = command(Backend::Auto, "completions bash");
+    unheard.stdout(Stdio::from(writer));
+    let ended = Glowplug::spawn(unheard).end();
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}

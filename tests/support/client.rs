@@ -1,0 +1,170 @@
+//! A client of the tests: blocking, over TCP or a Unix socket, with a guard on every wait.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+
+use reactor::Address;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::GUARD;
+
+pub struct Client {
+    stream: BufReader<Socket>,
+}
+
+impl Client {
+    /// Panics if nobody is there.
+    pub fn connect(address: &Address) -> Self {
+        Client::try_connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    pub fn try_connect(address: &Address) -> io::Result<Self> {
+        let (domain, address) = match address {
+            Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+            Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        };
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.connect_timeout(&address, GUARD)?;
+        socket.set_read_timeout(Some(GUARD))?;
+        socket.set_write_timeout(Some(GUARD))?;
+        if domain != Domain::UNIX {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Client { stream: BufReader::new(socket) })
+    }
+
+    /// The same connection, for another thread to write to.
+    pub fn writer(&self) -> Socket {
+        self.stream.get_ref().try_clone().expect("a descriptor")
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).expect("it can be sent");
+    }
+
+    /// Sends all in as many segments as there are bytes.
+    pub fn send_by_bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        bytes.as_ref().chunks(1).for_each(|byte| self.send(byte));
+    }
+
+    /// Ends this side: nothing more is going to be sent.
+    pub fn half_close(&mut self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).expect("it is connected");
+    }
+
+    /// The next line, its ending taken off. Panics where there is none.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).expect("a line comes");
+        assert_eq!(line.pop(), Some(b'\n'), "{:?}", String::from_utf8_lossy(&line));
+        String::from_utf8(line).expect("UTF-8")
+    }
+
+    /// Exactly so many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("that many come");
+        bytes
+    }
+
+    /// Everything up to the orderly end.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("an orderly end");
+        bytes
+    }
+
+    /// The same as text.
+    pub fn rest_as_text(&mut self) -> String {
+        String::from_utf8_lossy(&self.rest()).into_owned()
+    }
+
+    /// Waits for the end, however it comes.
+    pub fn is_ended(&mut self) -> bool {
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => true,
+            Err(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+        }
+    }
+
+    /// Sends a line, and gives the line that comes back.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(format!("{line}\n"));
+        self.line()
+    }
+
+    /// The same with a server that may end the connection instead.
+    pub fn try_ask(&mut self, line: &str) -> Option<String> {
+        let mut answer = String::new();
+        self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).ok()?;
+        self.stream.read_line(&mut answer).ok()?;
+        answer.strip_suffix('\n').map(str::to_owned)
+    }
+
+    // ---- frames -----------------------------------------------------------------------------------------------------
+
+    pub fn send_frame(&mut self, text: impl AsRef<[u8]>) {
+        self.send(frame(text));
+    }
+
+    /// The text of the next frame.
+    pub fn frame(&mut self) -> String {
+        let length = self.bytes(4).try_into().map(u32::from_be_bytes).expect("four bytes");
+        String::from_utf8(self.bytes(length as usize)).expect("UTF-8")
+    }
+
+    // ---- HTTP -------------------------------------------------------------------------------------------------------
+
+    /// The next response, whose body is as long as its Content-Length says.
+    pub fn response(&mut self) -> Response {
+        let mut response = self.response_head();
+        let length = response.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+        response.body = String::from_utf8(self.bytes(length)).expect("UTF-8");
+        response
+    }
+
+    /// The same where no body follows: to HEAD, and with 304.
+    pub fn response_head(&mut self) -> Response {
+        let line = |client: &mut Client| {
+            let line = client.line();
+            line.strip_suffix('\r').unwrap_or_else(|| panic!("no return at the end of {line:?}")).to_owned()
+        };
+        let status_line = line(self);
+        let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        let mut headers = Vec::new();
+        loop {
+            let line = line(self);
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("not a header line: {line:?}"));
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let status = status.unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
+        Response { status_line, status, headers, body: String::new() }
+    }
+}
+
+pub fn frame(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = text.as_ref();
+    let mut frame = (text.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(text);
+    frame
+}
+
+/// An HTTP response, header names in lower case.
+pub struct Response {
+    pub status_line: String,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(header, _)| header == name).map(|(_, value)| value.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} comes once");
+        value
+    }
+}

@@ -1,0 +1,258 @@
+//! The `glowplug` command as a child process: what it prints is read as it comes, so it never waits for the test, and
+//! it is killed when the test is done with it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use std::{io::Read, thread};
+
+use reactor::{Address, Backend};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::GUARD;
+use super::client::Client;
+
+/// A running command.
+pub struct Glowplug {
+    child: Child,
+    stdout: Told,
+    stderr: Told,
+    listening: Vec<(String, Address)>,
+}
+
+/// What became of a command that has ended.
+pub struct Ended {
+    /// `None` after a death by signal.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The command with these words, split at blanks, on this backend.
+pub fn command(backend: Backend, words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_glowplug"));
+    command.args(words.split_whitespace());
+    dress(&mut command, backend);
+    command
+}
+
+/// The same started by a shell: `script` ends with `exec "$0" "$@"` and something to redirect.
+pub fn shell(backend: Backend, script: &str, words: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_glowplug")]).args(words.split_whitespace());
+    dress(&mut command, backend);
+    command
+}
+
+fn dress(command: &mut Command, backend: Backend) {
+    command.env("REACTOR_BACKEND", backend.to_string());
+    for inherited in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NO_COLOR"] {
+        command.env_remove(inherited);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+}
+
+/// Runs it to its end.
+pub fn run(backend: Backend, words: &str) -> Ended {
+    Glowplug::spawn(command(backend, words)).end()
+}
+
+impl Glowplug {
+    /// Starts it and waits for its first `listening` line.
+    pub fn start(backend: Backend, words: &str) -> Self {
+        let mut glowplug = Glowplug::spawn(command(backend, words));
+        glowplug.listens();
+        glowplug
+    }
+
+    /// Starts anything. What is not piped is not read.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the command is built");
+        let stdout = child.stdout.take().map_or_else(Told::nothing, Told::of);
+        let stderr = child.stderr.take().map_or_else(Told::nothing, Told::of);
+        Glowplug { child, stdout, stderr, listening: Vec::new() }
+    }
+
+    /// Its next `listening` line: the service and where.
+    pub fn listens(&mut self) -> (String, Address) {
+        let Some(line) = self.stdout.line() else {
+            panic!("it listens nowhere: {}", self.stderr.rest());
+        };
+        let words: Vec<_> = line.split(' ').collect();
+        let ["listening", service, address] = words[..] else { panic!("not a listening line: {line:?}") };
+        let address: Address = address.parse().unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        self.listening.push((service.to_owned(), address.clone()));
+        (service.to_owned(), address)
+    }
+
+    /// Where it listens first.
+    pub fn address(&self) -> &Address {
+        &self.listening[0].1
+    }
+
+    /// The TCP address where it listens first.
+    pub fn tcp(&self) -> SocketAddr {
+        tcp_of(self.address())
+    }
+
+    /// A client of the first service.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // Not waited for yet, so the number is still its own.
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits until standard error has had this text.
+    pub fn told(&mut self, text: &str) {
+        self.stderr.until(text);
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Ended {
+        let status = self.wait();
+        Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
+    }
+
+    /// Has it end in good order.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        let ended = self.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        eventually("the end of the command", || self.child.try_wait().expect("it is ours"))
+    }
+}
+
+impl Drop for Glowplug {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn tcp_of(address: &Address) -> SocketAddr {
+    match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(path) => panic!("not TCP: {}", path.display()),
+    }
+}
+
+/// Tries until there is something.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(begin.elapsed() < GUARD, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A pipe's text, read by a thread as it comes.
+struct Told {
+    pieces: Receiver<Vec<u8>>,
+    /// All so far.
+    text: String,
+    /// Of it, what was asked for by line.
+    taken: usize,
+}
+
+impl Told {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let (sender, pieces) = channel();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Told { pieces, text: String::new(), taken: 0 }
+    }
+
+    fn nothing() -> Self {
+        Told { pieces: channel().1, text: String::new(), taken: 0 }
+    }
+
+    /// Whether there is more.
+    fn hear(&mut self) -> bool {
+        match self.pieces.recv_timeout(GUARD) {
+            Ok(piece) => {
+                self.text.push_str(&String::from_utf8_lossy(&piece));
+                true
+            }
+            Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => panic!("waited in vain after {:?}", self.text),
+        }
+    }
+
+    /// The next line without its ending; none at the end.
+    fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(length) = self.text[self.taken..].find('\n') {
+                let line = self.text[self.taken..][..length].to_owned();
+                self.taken += length + 1;
+                return Some(line);
+            }
+            if !self.hear() {
+                return None;
+            }
+        }
+    }
+
+    fn until(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            assert!(self.hear(), "{wanted:?} is not in {:?}", self.text);
+        }
+    }
+
+    /// Everything, once the pipe has ended.
+    fn rest(&mut self) -> String {
+        while self.hear() {}
+        std::mem::take(&mut self.text)
+    }
+}
+
+/// A directory for one test, gone at its end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("glowplug-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory for the test");
+        Scratch(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
