@@ -117,7 +117,7 @@ impl<'a> Context<'a> {
         &self.core.stats
     }
 
-    // ---- writing ------------------------------------------------------------------------------------------------------
+    // ---- writing ---------------------------------------------------------------------------------------------------
 
     /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one send.
     #[inline]
@@ -158,7 +158,7 @@ impl<'a> Context<'a> {
         self.core.links.get(id).map_or(0, Link::queued)
     }
 
-    // ---- ending ---------------------------------------------------------------------------------------------------------
+    // ---- ending ----------------------------------------------------------------------------------------------------
 
     /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends its
     /// own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and writes are
@@ -209,7 +209,7 @@ impl<'a> Context<'a> {
         self.core.halting = true;
     }
 
-    // ---- reading --------------------------------------------------------------------------------------------------------
+    // ---- reading ---------------------------------------------------------------------------------------------------
 
     /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer that goes on
     /// sending fills the kernel's buffers, and then waits.
@@ -238,7 +238,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    // ---- time -----------------------------------------------------------------------------------------------------------
+    // ---- time ------------------------------------------------------------------------------------------------------
 
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
     /// never before. Each connection has one such deadline; setting it again moves it.
@@ -263,7 +263,7 @@ impl<'a> Context<'a> {
         self.core.loop_ended = true;
     }
 
-    // ---- topics -----------------------------------------------------------------------------------------------------------
+    // ---- topics ----------------------------------------------------------------------------------------------------
 
     /// Makes this connection a member of the topic. Whether it was none before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
@@ -299,7 +299,7 @@ impl<'a> Context<'a> {
         self.core.publish(topic, bytes, Some(bytes), ConnectionId::NONE)
     }
 
-    // ---- new connections --------------------------------------------------------------------------------------------------
+    // ---- new connections -------------------------------------------------------------------------------------------
 
     /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id is good
     /// at once (what is written to it is sent once it stands), and then comes

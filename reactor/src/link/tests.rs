@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::limits::Deadlines;
+use crate::reason::Deadline;
 
 const SECOND: u64 = 1_000_000_000;
 

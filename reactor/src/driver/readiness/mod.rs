@@ -5,6 +5,8 @@
 //! answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
 //! went within one turn was never known to it.
 
+mod listeners;
+
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -15,15 +17,12 @@ use crate::address::Address;
 use crate::buffer::Output;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
-use crate::sys::errno::{self, concerns_one_newcomer};
+use crate::sys::errno;
 use crate::sys::{Event, Fd, Interest, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
+use listeners::{Listener, STARVED_REST, listener_token};
 
-/// Newcomers taken from one listener in one turn: a connect storm must not keep those who are connected waiting.
-const ACCEPTS_PER_TURN: u32 = 64;
-/// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
-const STARVED_REST: Duration = Duration::from_secs(1);
 /// How often connections that are watched for nothing are asked for errors, where the poller does not report them unasked.
 const BLIND_PROBE: Duration = Duration::from_millis(900);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
@@ -74,15 +73,6 @@ struct Slot {
     connecting: bool,
 }
 
-struct Listener {
-    fd: Fd,
-    name: String,
-    accepting: bool,
-    gone: bool,
-    registered: bool,
-    starved_until: Option<Time>,
-}
-
 /// How far the event at the cursor is done.
 #[derive(Clone, Copy)]
 enum Stage {
@@ -126,7 +116,7 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    // ---- interest ---------------------------------------------------------------------------------------------------
+    // ---- interest --------------------------------------------------------------------------------------------------
 
     /// Brings the poller up to date with what a link wants. Nobody else registers, changes or takes back an interest.
     fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
@@ -174,81 +164,7 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// The same for a listener.
-    fn settle_listener(&mut self, index: usize) {
-        let listener = &mut self.listeners[index];
-        let wanted = listener.accepting && !listener.gone && listener.starved_until.is_none();
-        if wanted == listener.registered {
-            return;
-        }
-        listener.registered = wanted;
-        if !wanted {
-            return self.sys.forget(listener.fd);
-        }
-        let token = listener_token(self.event_loop, index);
-        if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
-            listener.registered = false;
-            self.starve(index, errno);
-        }
-    }
-
-    // ---- accepting ----------------------------------------------------------------------------------------------------
-
-    fn accept(&mut self, index: usize) -> Option<Report> {
-        while let Stage::Accepting(left) = self.stage {
-            let listener = &self.listeners[index];
-            if left == 0 || listener.gone || !listener.accepting || listener.starved_until.is_some() {
-                return None;
-            }
-            self.stage = Stage::Accepting(left - 1);
-            match self.sys.accept(listener.fd) {
-                Ok(Some((fd, peer))) => {
-                    self.open += 1;
-                    return Some(Report::Said(Completion::Accepted { listener: index, socket: Socket(fd), peer }));
-                }
-                Ok(None) => return None,
-                Err(errno) if concerns_one_newcomer(errno) => {
-                    log::debug!("{}: a newcomer was lost before it was accepted: {errno}", listener.name);
-                }
-                Err(errno) => {
-                    self.starve(index, errno);
-                    return None;
-                }
-            }
-        }
-        None
-    }
-
-    /// Leaves off accepting for a while, and says so, once a second at most.
-    fn starve(&mut self, index: usize, errno: Errno) {
-        let now = self.sys.now();
-        self.starving += usize::from(self.listeners[index].starved_until.is_none());
-        self.listeners[index].starved_until = Some(now + STARVED_REST);
-        self.settle_listener(index);
-        self.counters.accept_starved += 1;
-        if self.starved_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
-            self.starved_logged = Some(now);
-            log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
-        }
-    }
-
-    /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over.
-    fn feed(&mut self, freed: bool) {
-        if self.starving == 0 {
-            return;
-        }
-        let now = self.sys.now();
-        for index in 0..self.listeners.len() {
-            let listener = &mut self.listeners[index];
-            if listener.starved_until.is_some_and(|until| freed || until <= now) {
-                listener.starved_until = None;
-                self.starving -= 1;
-                self.settle_listener(index);
-            }
-        }
-    }
-
-    // ---- moving bytes -----------------------------------------------------------------------------------------------
+    // ---- moving bytes ----------------------------------------------------------------------------------------------
 
     /// One receive, reported; nothing when nothing has arrived.
     #[inline]
@@ -287,7 +203,7 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    // ---- one batch ------------------------------------------------------------------------------------------------------
+    // ---- one batch -------------------------------------------------------------------------------------------------
 
     /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
     #[inline]
@@ -327,13 +243,6 @@ impl<S: Sys> Readiness<S> {
         self.stage = Stage::Done;
         self.sys.drain_wake();
         Some(Report::Said(Completion::Woken))
-    }
-
-    fn listener_event(&mut self, index: usize) -> Option<Report> {
-        if matches!(self.stage, Stage::Fresh) {
-            self.stage = Stage::Accepting(ACCEPTS_PER_TURN);
-        }
-        self.accept(index)
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
@@ -598,10 +507,6 @@ impl<S: Sys> Driver for Readiness<S> {
     fn counters(&self) -> Counters {
         self.counters
     }
-}
-
-fn listener_token(event_loop: u8, index: usize) -> ConnectionId {
-    ConnectionId::new(event_loop, index + 1, 0)
 }
 
 fn readable(token: ConnectionId) -> Event {

@@ -7,12 +7,15 @@
 //!    them leaves in one send each;
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
+mod doors;
+mod report;
+mod stopping;
+
 use std::time::Duration;
 
-use crate::address::Peer;
 use crate::buffer::{Input, Kept};
 use crate::context::{Core, Errand, Terms, Timer};
-use crate::driver::{Completion, Driver, Socket};
+use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
@@ -20,20 +23,18 @@ use crate::mailbox::{Handle, LoopsThread};
 use crate::reason::{CloseReason, Deadline};
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Stats;
-use crate::sys::listen::Listening;
 use crate::sys::signal::Signals;
 use crate::time::Time;
 use crate::timer::Wheel;
 use crate::token::ConnectionId;
+use doors::Door;
+use stopping::Stopping;
 
 /// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once and
 /// never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
 /// Messages published from other threads that are passed on in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
-/// Connections that a report shows; the rest are counted.
-const REPORT_ROWS: usize = 200;
-
 /// What a loop is told when it is made, and never asks about again.
 pub(crate) struct Config {
     /// `None`: wait for ever.
@@ -83,24 +84,6 @@ struct Served {
     host: Box<dyn Host>,
     open: usize,
     refused: usize,
-}
-
-/// A listener, and what it leads to.
-struct Door {
-    service: u16,
-    /// Closed, and a Unix socket's file removed, when it is taken out.
-    listening: Option<Listening>,
-    refusal: bytes::Bytes,
-    reads_first: bool,
-    /// While stopping: rounds of accepting left, and whether the last one brought anybody.
-    rounds: u32,
-    busy: bool,
-}
-
-struct Stopping {
-    since: Time,
-    until: Option<Time>,
-    closed_before: u64,
 }
 
 impl<D: Driver> EventLoop<D> {
@@ -201,7 +184,7 @@ impl<D: Driver> EventLoop<D> {
         (next != Time::NEVER).then(|| next.since(self.core.now))
     }
 
-    // ---- what the driver reports --------------------------------------------------------------------------------------
+    // ---- what the driver reports -----------------------------------------------------------------------------------
 
     #[inline]
     fn dispatch(&mut self, completion: Completion<'_>) {
@@ -221,71 +204,6 @@ impl<D: Driver> EventLoop<D> {
         if let Some(link) = self.core.links.get_mut(id) {
             tell(link);
             self.attend(id);
-        }
-    }
-
-    fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, reads_first, .. } = self.doors[door];
-        self.doors[door].busy = true;
-        let limits = &self.core.terms[service as usize].limits;
-        let served = &self.hosts[service as usize];
-        let over = |limit: Option<usize>, open| limit.is_some_and(|limit| open >= limit);
-        let open_in_all = || self.hosts.iter().map(|served| served.open).sum();
-        if over(limits.connections, served.open)
-            || (self.config.connections.is_some() && over(self.config.connections, open_in_all()))
-            || self.core.links.is_full()
-        {
-            return self.refuse(door, socket, peer);
-        }
-        let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
-        let served = &mut self.hosts[service as usize];
-        served.open += 1;
-        self.core.stats.accepted += 1;
-        self.driver.adopt(id, socket, reads_first);
-        let state = served.host.open(&mut self.core, id);
-        log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.state = state;
-            if self.stopping.is_some() {
-                link.stop();
-            }
-        }
-        self.called(id);
-        self.attend(id);
-        self.mind_the_cap();
-    }
-
-    /// One too many: told so if there is something to tell, and let go. Only a few are lingered for.
-    fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, ref refusal, .. } = self.doors[door];
-        let terms = &self.core.terms[service as usize];
-        log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
-        self.core.stats.refused += 1;
-        let served = &mut self.hosts[service as usize];
-        if refusal.is_empty() || served.refused >= terms.limits.refused_lingering || self.core.links.is_full() {
-            return self.driver.discard(socket);
-        }
-        served.refused += 1;
-        let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, self.core.now);
-        link.owe(refusal, &mut self.core.pool);
-        link.close(self.core.now);
-        let id = self.core.links.insert(link);
-        self.driver.adopt(id, socket, false);
-        self.attend(id);
-        self.mind_the_cap();
-    }
-
-    /// At the cap that comes from the descriptor limit nobody is accepted: newcomers wait in the backlog.
-    fn mind_the_cap(&mut self) {
-        let full = self.driver.descriptors() >= self.config.descriptors;
-        if full != self.full {
-            self.full = full;
-            if full {
-                log::warn!("at the limit of {} descriptors: newcomers have to wait", self.config.descriptors);
-            }
-            for door in 0..self.doors.len() {
-                self.driver.set_accepting(door, !full);
-            }
         }
     }
 
@@ -392,7 +310,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    // ---- what there is to do ------------------------------------------------------------------------------------------
+    // ---- what there is to do ---------------------------------------------------------------------------------------
 
     /// Does for one link all there is to do, until it rests.
     #[inline]
@@ -580,7 +498,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    // ---- from elsewhere -----------------------------------------------------------------------------------------------------
+    // ---- from elsewhere --------------------------------------------------------------------------------------------
 
     fn read_mail(&mut self) {
         let desk = self.handle.desk(self.event_loop);
@@ -622,135 +540,6 @@ impl<D: Driver> EventLoop<D> {
         periodic.at = periodic.at + periodic.period.saturating_mul(ticks);
         self.core.wheel.insert(periodic.at, Timer::Periodic(index as u32));
         self.periodic[index] = Some(periodic);
-    }
-
-    // ---- stopping ---------------------------------------------------------------------------------------------------------------
-
-    fn is_done(&self) -> bool {
-        self.stopping.is_some() && self.core.links.len() == 0 && self.doors.iter().all(|door| door.listening.is_none())
-    }
-
-    /// At the end of each turn: begins to stop when asked to, and goes on with it.
-    fn keep_stopping(&mut self) {
-        if self.core.halting && self.stopping.is_none() {
-            self.stop();
-        } else if let Some(stopping) = &self.stopping {
-            let expired = stopping.until.is_some_and(|until| until <= self.core.now);
-            self.close_doors(expired);
-            if expired {
-                self.give_up();
-            }
-        }
-    }
-
-    /// Asks every connection to finish, and takes in those that wait in the accept queues.
-    fn stop(&mut self) {
-        let now = self.core.now;
-        log::info!("stopping: {} connections to finish", self.core.links.len());
-        self.stopping = Some(Stopping {
-            since: now,
-            until: self.config.drain_timeout.map(|time| now + time),
-            closed_before: self.core.stats.closed_total(),
-        });
-        for door in 0..self.doors.len() {
-            self.driver.probe_listener(door);
-        }
-        for id in self.core.links.ids() {
-            if let Some(link) = self.core.links.get_mut(id) {
-                link.stop();
-                self.core.touch(id);
-            }
-        }
-        self.settle();
-    }
-
-    /// A listener is closed once a round of accepting has brought nobody.
-    fn close_doors(&mut self, at_once: bool) {
-        for index in 0..self.doors.len() {
-            let door = &mut self.doors[index];
-            if door.listening.is_none() {
-                continue;
-            }
-            if at_once || self.full || !std::mem::take(&mut door.busy) || door.rounds == 0 {
-                self.driver.forget_listener(index);
-                door.listening = None;
-            } else {
-                door.rounds -= 1;
-                self.driver.probe_listener(index);
-            }
-        }
-    }
-
-    /// The drain time is over.
-    fn give_up(&mut self) {
-        for id in self.core.links.ids() {
-            if let Some(link) = self.core.links.get_mut(id) {
-                link.abort(CloseReason::DrainExpired);
-                self.core.touch(id);
-            }
-        }
-        self.settle();
-    }
-
-    fn end(mut self) {
-        for served in &mut self.hosts {
-            served.host.shut();
-        }
-        let desk = self.handle.desk(self.event_loop);
-        desk.published.close();
-        if let Some(stopping) = self.stopping.take() {
-            let stats = &self.core.stats;
-            log::info!(
-                "stopped after {} ms: {} connections finished, {} aborted",
-                self.driver.now().since(stopping.since).as_millis(),
-                stats.closed_total() - stopping.closed_before - stats.closed[CloseReason::DrainExpired.kind()],
-                stats.closed[CloseReason::DrainExpired.kind()],
-            );
-        }
-        self.note_counters();
-        log::info!("counters: {}", self.core.stats);
-        debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
-        debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
-    }
-
-    // ---- for the operator -----------------------------------------------------------------------------------------------------
-
-    fn note_counters(&mut self) {
-        let counters = self.driver.counters();
-        self.core.stats.wakes = self.handle.desk(self.event_loop).waker.writes();
-        let stats = &mut self.core.stats;
-        stats.waits = counters.waits;
-        stats.stale_events = counters.stale_events;
-        stats.partial_sends = counters.partial_sends;
-        stats.interest_changes = counters.interest_changes;
-        stats.accept_starved = counters.accept_starved;
-    }
-
-    /// Counters, and a table of connections.
-    fn report(&mut self) -> String {
-        use std::fmt::Write;
-        let mut text = format!("counters: {}\n", self.core.stats);
-        let links = &self.core.links;
-        let _ = writeln!(text, "connections: {}", links.len());
-        let _ = writeln!(text, "id service peer state owed received sent idle_seconds");
-        for link in links.iter().take(REPORT_ROWS) {
-            let _ = writeln!(
-                text,
-                "{} {} {} {} {} {} {} {}",
-                link.id,
-                self.core.terms[link.service as usize].name,
-                link.peer,
-                link.describe(),
-                link.queued(),
-                link.received,
-                link.sent,
-                self.core.now.since(link.idle_since()).as_secs()
-            );
-        }
-        if links.len() > REPORT_ROWS {
-            let _ = writeln!(text, "and {} more", links.len() - REPORT_ROWS);
-        }
-        text
     }
 }
 

@@ -1,0 +1,87 @@
+//! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
+//! descriptor limit.
+
+use super::EventLoop;
+use crate::address::Peer;
+use crate::driver::{Driver, Socket};
+use crate::link::{Link, NO_STATE, Origin};
+use crate::sys::listen::Listening;
+
+/// A listener, and what it leads to.
+pub(super) struct Door {
+    pub(super) service: u16,
+    /// Closed, and a Unix socket's file removed, when it is taken out.
+    pub(super) listening: Option<Listening>,
+    pub(super) refusal: bytes::Bytes,
+    pub(super) reads_first: bool,
+    /// While stopping: rounds of accepting left, and whether the last one brought anybody.
+    pub(super) rounds: u32,
+    pub(super) busy: bool,
+}
+
+impl<D: Driver> EventLoop<D> {
+    pub(super) fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
+        let Door { service, reads_first, .. } = self.doors[door];
+        self.doors[door].busy = true;
+        let limits = &self.core.terms[service as usize].limits;
+        let served = &self.hosts[service as usize];
+        let over = |limit: Option<usize>, open| limit.is_some_and(|limit| open >= limit);
+        let open_in_all = || self.hosts.iter().map(|served| served.open).sum();
+        if over(limits.connections, served.open)
+            || (self.config.connections.is_some() && over(self.config.connections, open_in_all()))
+            || self.core.links.is_full()
+        {
+            return self.refuse(door, socket, peer);
+        }
+        let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
+        let served = &mut self.hosts[service as usize];
+        served.open += 1;
+        self.core.stats.accepted += 1;
+        self.driver.adopt(id, socket, reads_first);
+        let state = served.host.open(&mut self.core, id);
+        log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
+        if let Some(link) = self.core.links.get_mut(id) {
+            link.state = state;
+            if self.stopping.is_some() {
+                link.stop();
+            }
+        }
+        self.called(id);
+        self.attend(id);
+        self.mind_the_cap();
+    }
+
+    /// One too many: told so if there is something to tell, and let go. Only a few are lingered for.
+    fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
+        let Door { service, ref refusal, .. } = self.doors[door];
+        let terms = &self.core.terms[service as usize];
+        log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
+        self.core.stats.refused += 1;
+        let served = &mut self.hosts[service as usize];
+        if refusal.is_empty() || served.refused >= terms.limits.refused_lingering || self.core.links.is_full() {
+            return self.driver.discard(socket);
+        }
+        served.refused += 1;
+        let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, self.core.now);
+        link.owe(refusal, &mut self.core.pool);
+        link.close(self.core.now);
+        let id = self.core.links.insert(link);
+        self.driver.adopt(id, socket, false);
+        self.attend(id);
+        self.mind_the_cap();
+    }
+
+    /// At the cap that comes from the descriptor limit nobody is accepted: newcomers wait in the backlog.
+    pub(super) fn mind_the_cap(&mut self) {
+        let full = self.driver.descriptors() >= self.config.descriptors;
+        if full != self.full {
+            self.full = full;
+            if full {
+                log::warn!("at the limit of {} descriptors: newcomers have to wait", self.config.descriptors);
+            }
+            for door in 0..self.doors.len() {
+                self.driver.set_accepting(door, !full);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The end of a loop: what waits in the accept queues is taken in, each connection gets to finish, and what has not
+//! when the drain time is over is aborted.
+
+use super::EventLoop;
+use crate::driver::Driver;
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+/// A stop under way.
+pub(super) struct Stopping {
+    pub(super) since: Time,
+    pub(super) until: Option<Time>,
+    pub(super) closed_before: u64,
+}
+
+impl<D: Driver> EventLoop<D> {
+    pub(super) fn is_done(&self) -> bool {
+        self.stopping.is_some() && self.core.links.len() == 0 && self.doors.iter().all(|door| door.listening.is_none())
+    }
+
+    /// At the end of each turn: begins to stop when asked to, and goes on with it.
+    pub(super) fn keep_stopping(&mut self) {
+        if self.core.halting && self.stopping.is_none() {
+            self.stop();
+        } else if let Some(stopping) = &self.stopping {
+            let expired = stopping.until.is_some_and(|until| until <= self.core.now);
+            self.close_doors(expired);
+            if expired {
+                self.give_up();
+            }
+        }
+    }
+
+    /// Asks every connection to finish, and takes in those that wait in the accept queues.
+    fn stop(&mut self) {
+        let now = self.core.now;
+        log::info!("stopping: {} connections to finish", self.core.links.len());
+        self.stopping = Some(Stopping {
+            since: now,
+            until: self.config.drain_timeout.map(|time| now + time),
+            closed_before: self.core.stats.closed_total(),
+        });
+        for door in 0..self.doors.len() {
+            self.driver.probe_listener(door);
+        }
+        for id in self.core.links.ids() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.stop();
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+    }
+
+    /// A listener is closed once a round of accepting has brought nobody.
+    fn close_doors(&mut self, at_once: bool) {
+        for index in 0..self.doors.len() {
+            let door = &mut self.doors[index];
+            if door.listening.is_none() {
+                continue;
+            }
+            if at_once || self.full || !std::mem::take(&mut door.busy) || door.rounds == 0 {
+                self.driver.forget_listener(index);
+                door.listening = None;
+            } else {
+                door.rounds -= 1;
+                self.driver.probe_listener(index);
+            }
+        }
+    }
+
+    /// The drain time is over.
+    fn give_up(&mut self) {
+        for id in self.core.links.ids() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.abort(CloseReason::DrainExpired);
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+    }
+
+    pub(super) fn end(mut self) {
+        for served in &mut self.hosts {
+            served.host.shut();
+        }
+        let desk = self.handle.desk(self.event_loop);
+        desk.published.close();
+        if let Some(stopping) = self.stopping.take() {
+            let stats = &self.core.stats;
+            log::info!(
+                "stopped after {} ms: {} connections finished, {} aborted",
+                self.driver.now().since(stopping.since).as_millis(),
+                stats.closed_total() - stopping.closed_before - stats.closed[CloseReason::DrainExpired.kind()],
+                stats.closed[CloseReason::DrainExpired.kind()],
+            );
+        }
+        self.note_counters();
+        log::info!("counters: {}", self.core.stats);
+        debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
+        debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
+    }
+}

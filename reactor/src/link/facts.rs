@@ -1,0 +1,79 @@
+//! What is true of a link, a bit each.
+
+/// What is true of a link, a bit each, so that the usual case (nothing special is) takes one comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts(u16);
+
+/// The peer has ended its half; and the handler has been told.
+pub(super) const ENDED: Facts = Facts(1);
+pub(super) const END_TOLD: Facts = Facts(1 << 1);
+/// The handler wants no input.
+pub(super) const PAUSED: Facts = Facts(1 << 2);
+/// More is owed than the high-water mark; until it is less than the low one, nothing is read.
+pub(super) const CHOKED: Facts = Facts(1 << 3);
+/// The kernel did not take all; the driver says when it takes more.
+pub(super) const BLOCKED: Facts = Facts(1 << 4);
+/// `on_drained` is to be called.
+pub(super) const DRAINED_DUE: Facts = Facts(1 << 5);
+/// Kept bytes are to be offered again although nothing new arrived.
+pub(super) const OFFER_DUE: Facts = Facts(1 << 6);
+/// The connection has been of use: the first-request deadline is off.
+pub(super) const USEFUL: Facts = Facts(1 << 7);
+/// Something was received or owed since the application began to stop: worth lingering for.
+pub(super) const ANSWERED: Facts = Facts(1 << 8);
+/// Our half ends once what is owed has left, and reading goes on; and it has.
+pub(super) const FINISHING: Facts = Facts(1 << 9);
+pub(super) const HALF_FINISHED: Facts = Facts(1 << 10);
+/// Sending has failed. What has arrived before is still delivered.
+pub(super) const BROKEN: Facts = Facts(1 << 11);
+/// Close with a reset.
+pub(super) const RESET: Facts = Facts(1 << 12);
+/// The next deadline may be earlier than the timer.
+pub(super) const DEADLINE_CHANGED: Facts = Facts(1 << 13);
+/// The handler's deadline is relative still: it counts from the end of the callback that set it.
+pub(super) const DEADLINE_FRESH: Facts = Facts(1 << 14);
+
+/// What `reads` and `writes` depend on.
+pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED);
+/// What gives an open link something to do besides sending.
+pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING);
+
+impl Facts {
+    pub(super) const fn and(self, other: Facts) -> Facts {
+        Facts(self.0 | other.0)
+    }
+
+    /// Whether any of these is true.
+    #[inline]
+    pub(super) fn has(self, any: Facts) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    #[inline]
+    pub(super) fn only(self, these: Facts) -> Facts {
+        Facts(self.0 & these.0)
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, fact: Facts) {
+        self.0 |= fact.0;
+    }
+
+    #[inline]
+    pub(super) fn clear(&mut self, fact: Facts) {
+        self.0 &= !fact.0;
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, fact: Facts, is: bool) {
+        if is { self.set(fact) } else { self.clear(fact) }
+    }
+
+    /// Whether it was true. It no longer is.
+    #[inline]
+    pub(super) fn take(&mut self, fact: Facts) -> bool {
+        let was = self.has(fact);
+        self.clear(fact);
+        was
+    }
+}

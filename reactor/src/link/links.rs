@@ -1,0 +1,60 @@
+//! The links of one loop, by slot and generation.
+
+use slab::Slab;
+
+use super::Link;
+use crate::token::{ConnectionId, SLOTS_MAX};
+
+/// All links of one loop. A slot is used again with another generation, so an id of the former tenant finds nothing.
+pub(crate) struct Links {
+    slots: Slab<Link>,
+    event_loop: u8,
+    next_generation: u32,
+}
+
+impl Links {
+    pub(crate) fn new(event_loop: u8) -> Self {
+        Links { slots: Slab::new(), event_loop, next_generation: 1 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= SLOTS_MAX
+    }
+
+    pub(crate) fn insert(&mut self, mut link: Link) -> ConnectionId {
+        let slot = self.slots.vacant_entry();
+        let id = ConnectionId::new(self.event_loop, slot.key(), self.next_generation);
+        // 0 names what is no connection. After four thousand million connections a slot's old name could come back.
+        self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
+        link.id = id;
+        slot.insert(link);
+        id
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Link> {
+        self.slots.get(id.slot()).filter(|link| link.id == id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Link> {
+        self.slots.get_mut(id.slot()).filter(|link| link.id == id)
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Link> {
+        self.get(id)?;
+        Some(self.slots.remove(id.slot()))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.slots.iter().map(|(_, link)| link)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        self.iter().map(|link| link.id).collect()
+    }
+}

@@ -1,0 +1,125 @@
+//! What there is to do for a link, one step at a time, until it rests.
+
+use super::facts::*;
+use super::{Link, Phase, Stopping};
+use crate::limits::Limits;
+use crate::reason::CloseReason;
+
+/// What the loop does next for a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Hand the output to the driver.
+    Send,
+    /// Call `on_drained`.
+    Drained,
+    /// Call `on_data` with the bytes that were kept.
+    Deliver,
+    /// Call `on_end_of_input`.
+    EndOfInput,
+    /// Ask the driver whether more has arrived, readiness or not.
+    Probe,
+    /// Call `on_stopping`.
+    Stopping,
+    /// End our half.
+    Finish,
+    /// Give everything back and call `on_close`.
+    Close,
+    /// Something is left to do that was done once in this turn already: in the next turn.
+    NextTurn,
+    /// Nothing until something happens.
+    Rest,
+}
+
+impl Link {
+    /// The next thing to do. Sending comes first, so that a close finds nothing owed; kept input before the end of input,
+    /// so that the end is the last thing a handler hears; each callback that can call for itself, once a turn.
+    #[inline]
+    pub(crate) fn step(&mut self, turn: u32, limits: &Limits) -> Step {
+        match self.phase {
+            Phase::Open => match &self.output {
+                None => self.open_step(turn),
+                Some(output) if output.overflowed() => {
+                    let reason = CloseReason::OutputOverflow { queued: output.queued() };
+                    self.abort(reason);
+                    Step::Close
+                }
+                Some(output) => {
+                    if output.queued() > limits.output_high {
+                        self.facts.set(CHOKED);
+                    }
+                    if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
+                }
+            },
+            Phase::Connecting if self.stopping == Stopping::Asked => self.tell_stopping(),
+            Phase::Connecting => Step::Rest,
+            Phase::Flushing if self.output.is_none() => Step::Finish,
+            Phase::Flushing => {
+                if self.facts.has(BLOCKED) {
+                    Step::Rest
+                } else {
+                    Step::Send
+                }
+            }
+            Phase::Lingering if self.facts.has(ENDED) => {
+                self.phase = Phase::Over;
+                self.step(turn, limits)
+            }
+            Phase::Lingering => Step::Rest,
+            Phase::Over => Step::Close,
+        }
+    }
+
+    #[inline]
+    fn open_step(&mut self, turn: u32) -> Step {
+        if !self.facts.has(ATTENTION) && self.stopping == Stopping::No {
+            return Step::Rest;
+        }
+        if self.facts.has(FINISHING) && !self.facts.has(HALF_FINISHED) && self.output.is_none() {
+            return Step::Finish;
+        }
+        if self.facts.has(DRAINED_DUE) {
+            if self.drained_turn == turn {
+                return Step::NextTurn;
+            }
+            self.facts.clear(DRAINED_DUE);
+            self.drained_turn = turn;
+            return Step::Drained;
+        }
+        if self.facts.has(PAUSED) || self.facts.has(CHOKED) {
+            // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
+            let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Quiet);
+            return if ask { self.tell_stopping() } else { Step::Rest };
+        }
+        if self.facts.has(OFFER_DUE) {
+            if self.offered_turn == turn {
+                return Step::NextTurn;
+            }
+            self.facts.clear(OFFER_DUE);
+            self.offered_turn = turn;
+            return Step::Deliver;
+        }
+        if self.facts.has(ENDED) && !self.facts.has(END_TOLD) {
+            self.facts.set(END_TOLD);
+            return Step::EndOfInput;
+        }
+        if self.facts.has(ENDED) && self.facts.has(HALF_FINISHED) {
+            // Both halves have ended, and nobody needs to say so.
+            self.over(CloseReason::PeerEnded);
+            return Step::Close;
+        }
+        match self.stopping {
+            Stopping::Asked if self.facts.has(ENDED) => self.tell_stopping(),
+            Stopping::Asked => {
+                self.stopping = Stopping::Probing;
+                Step::Probe
+            }
+            Stopping::Quiet => self.tell_stopping(),
+            Stopping::No | Stopping::Probing | Stopping::Told => Step::Rest,
+        }
+    }
+
+    fn tell_stopping(&mut self) -> Step {
+        self.stopping = Stopping::Told;
+        Step::Stopping
+    }
+}
