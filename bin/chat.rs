@@ -5,10 +5,10 @@ use services::chat::{Chat, Room, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
+use crate::names::CHAT;
 use crate::options::{Common, ListenAt, Place};
 use crate::server::Server;
 
-pub const NAME: &str = "chat";
 pub const PORT: &str = "8801";
 
 const EXAMPLE: &str = "\
@@ -33,7 +33,7 @@ pub struct Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[NAME])?;
+    let mut server = Server::new(common, &[CHAT])?;
     add(&mut server, &options.at.place())?;
     server.run(logging)
 }
@@ -42,7 +42,7 @@ pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let room = Room::default();
     server.add(
-        NAME,
+        CHAT,
         place,
         move || Chat::new(room.clone()),
         |service| service.limits(limits()).deadlines(deadlines(idle)),

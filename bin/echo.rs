@@ -6,10 +6,10 @@ use services::echo::{Echo, RawEcho, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
+use crate::names::ECHO;
 use crate::options::{Common, ListenAt, Place};
 use crate::server::Server;
 
-pub const NAME: &str = "echo";
 pub const PORT: &str = "8800";
 
 const EXAMPLE: &str = "\
@@ -31,7 +31,7 @@ pub struct Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[NAME])?;
+    let mut server = Server::new(common, &[ECHO])?;
     let place = options.at.place();
     if options.raw {
         add_as(&mut server, &place, || RawEcho)?;
@@ -47,5 +47,5 @@ pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
 
 fn add_as<H: Handler>(server: &mut Server, place: &Place, factory: fn() -> H) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
-    server.add(NAME, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))
+    server.add(ECHO, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))
 }

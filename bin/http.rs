@@ -5,10 +5,10 @@ use services::http::{BODY, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
+use crate::names::HTTP;
 use crate::options::{Common, ListenAt, Place};
 use crate::server::Server;
 
-pub const NAME: &str = "http";
 pub const PORT: &str = "8802";
 
 const EXAMPLE: &str = "\
@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[NAME])?;
+    let mut server = Server::new(common, &[HTTP])?;
     add(&mut server, &options.at.place(), options.body)?;
     server.run(logging)
 }
@@ -38,7 +38,7 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
 pub fn add(server: &mut Server, place: &Place, body: String) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(Some(IDLE_TIMEOUT));
     server.add(
-        NAME,
+        HTTP,
         place,
         move || Http::new(body.clone(), idle),
         |service| service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL),

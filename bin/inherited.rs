@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use reactor::Listener;
 
 use crate::Failure;
+use crate::names;
 
 /// Listeners by the name of their service.
 pub struct Inherited(BTreeMap<&'static str, Vec<Listener>>);
@@ -27,15 +28,13 @@ impl Inherited {
     }
 }
 
-/// Names that are never taken for another service's: `echo` passed to `glowplug http` is a mistake.
-const NAMES: [&str; 3] = [crate::echo::NAME, crate::chat::NAME, crate::http::NAME];
-
 /// One listener as it was passed.
 type Passed<L> = (Option<String>, L);
 
 fn assign<L>(passed: Vec<Passed<L>>, services: &[&'static str]) -> Result<BTreeMap<&'static str, Vec<L>>, Passed<L>> {
     let mut assigned = BTreeMap::<_, Vec<L>>::new();
-    let is_named = |(name, _): &Passed<L>| name.as_ref().is_some_and(|name| NAMES.contains(&name.as_str()));
+    // A service's name is never taken for another's: `echo` passed to `glowplug http` is a mistake.
+    let is_named = |(name, _): &Passed<L>| name.as_ref().is_some_and(|name| names::ALL.contains(&name.as_str()));
     let (named, others): (Vec<_>, Vec<_>) = passed.into_iter().partition(is_named);
     for (name, listener) in named {
         match services.iter().find(|service| name.as_deref() == Some(**service)) {

@@ -9,6 +9,7 @@ mod echo;
 mod http;
 mod inherited;
 mod logging;
+mod names;
 mod options;
 mod serve;
 mod server;

@@ -4,6 +4,7 @@ use clap::Args;
 use services::http::BODY;
 
 use crate::logging::Logging;
+use crate::names;
 use crate::options::{Addr, Common, HOST, Place};
 use crate::server::Server;
 use crate::{Failure, chat, echo, http, usage};
@@ -18,13 +19,13 @@ Example:
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Options {
-    #[arg(long, value_name = "ADDR", help = help_of(echo::NAME, echo::PORT))]
+    #[arg(long, value_name = "ADDR", help = help_of(names::ECHO, echo::PORT))]
     echo: Option<Addr>,
 
-    #[arg(long, value_name = "ADDR", help = help_of(chat::NAME, chat::PORT))]
+    #[arg(long, value_name = "ADDR", help = help_of(names::CHAT, chat::PORT))]
     chat: Option<Addr>,
 
-    #[arg(long, value_name = "ADDR", help = help_of(http::NAME, http::PORT))]
+    #[arg(long, value_name = "ADDR", help = help_of(names::HTTP, http::PORT))]
     http: Option<Addr>,
 }
 
@@ -47,7 +48,7 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     let echo = place(options.echo, echo::PORT);
     let chat = place(options.chat, chat::PORT);
     let http = place(options.http, http::PORT);
-    let all = [(echo::NAME, &echo), (chat::NAME, &chat), (http::NAME, &http)];
+    let all = [(names::ECHO, &echo), (names::CHAT, &chat), (names::HTTP, &http)];
     let names: Vec<_> = all.iter().filter(|(_, place)| place.is_some()).map(|(name, _)| *name).collect();
     if names.is_empty() {
         usage("every service is off: nothing to serve");

@@ -1,11 +1,12 @@
 //! Where a service listens and who its peers are.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::error::Error;
+use thiserror::Error;
 
 /// An address to listen on or to connect to: TCP over IPv4 or IPv6, or a Unix stream socket.
 ///
@@ -16,7 +17,7 @@ use crate::error::Error;
 /// let address: Address = "127.0.0.1:8800".parse()?;
 /// assert_eq!(address.to_string(), "tcp://127.0.0.1:8800");
 /// assert_eq!("unix:/run/chat.sock".parse::<Address>()?, Address::Unix("/run/chat.sock".into()));
-/// # Ok::<(), reactor::Error>(())
+/// # Ok::<(), reactor::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -32,12 +33,12 @@ impl Address {
     /// **Blocks** while a name is looked up, so call it before the loop runs or on another thread.
     ///
     /// # Errors
-    /// [`Error::Resolve`] names the text and the cause.
-    pub fn resolve(text: &str) -> Result<Vec<Address>, Error> {
+    /// [`AddressError`] names the text and the cause.
+    pub fn resolve(text: &str) -> Result<Vec<Address>, AddressError> {
         if let Some(path) = unix_path(text) {
             return Ok(vec![Address::Unix(path)]);
         }
-        let failed = |source| Error::Resolve { address: text.to_owned(), source };
+        let failed = |source| AddressError { address: text.to_owned(), source };
         let mut found: Vec<Address> = Vec::new();
         for address in text.to_socket_addrs().map_err(failed)?.map(Address::Tcp) {
             if !found.contains(&address) {
@@ -45,7 +46,7 @@ impl Address {
             }
         }
         if found.is_empty() {
-            return Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")));
+            return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
         }
         Ok(found)
     }
@@ -66,19 +67,16 @@ fn unix_path(text: &str) -> Option<PathBuf> {
 }
 
 impl FromStr for Address {
-    type Err = Error;
+    type Err = AddressError;
 
     /// Numeric addresses and `unix:PATH` only, so it never blocks; see [`Address::resolve`] for names.
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = unix_path(text) {
             return Ok(Address::Unix(path));
         }
-        text.strip_prefix("tcp://").unwrap_or(text).parse().map(Address::Tcp).map_err(|_| Error::Resolve {
+        text.strip_prefix("tcp://").unwrap_or(text).parse().map(Address::Tcp).map_err(|_| AddressError {
             address: text.to_owned(),
-            source: std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                "not of the form ip:port, [v6]:port or unix:PATH",
-            ),
+            source: io::Error::new(io::ErrorKind::InvalidInput, "not of the form ip:port, [v6]:port or unix:PATH"),
         })
     }
 }
@@ -96,6 +94,21 @@ impl fmt::Display for Address {
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
+}
+
+/// A text that is no address, or a name that could not be looked up.
+///
+/// ```
+/// let error = reactor::Address::resolve("127.0.0.1:http").unwrap_err();
+/// assert!(error.to_string().starts_with("127.0.0.1:http: "));
+/// ```
+#[derive(Debug, Error)]
+#[error("{address}: {source}")]
+pub struct AddressError {
+    /// The text as it was given.
+    pub address: String,
+    /// What is wrong with it, or what the resolver said.
+    pub source: io::Error,
 }
 
 /// Who is at the other end of a connection. An IPv4 peer of an IPv6 listener is shown as IPv4.

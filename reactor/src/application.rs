@@ -117,7 +117,7 @@ impl Application {
     /// **Blocks** while a host name is looked up.
     ///
     /// # Errors
-    /// [`Error::Bind`] or [`Error::Resolve`], with the address and the cause.
+    /// [`Error::Bind`] or [`Error::Address`], with the address and the cause.
     pub fn add_service<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Error>
     where
         H: Handler<M>,

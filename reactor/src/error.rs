@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::address::Address;
+use crate::address::{Address, AddressError};
 
 /// Why an application cannot be set up or cannot run. Each is one line that names the thing and the cause.
 ///
@@ -25,14 +25,9 @@ use crate::address::Address;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A name could not be looked up, or an address could not be read.
-    #[error("{address}: {source}")]
-    Resolve {
-        /// The text as it was given.
-        address: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
+    /// An address could not be read, or its name not be looked up.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// A listener could not be bound: taken, no permission, not an address of this host, no socket at that path.
     #[error("{address}: {source}")]
     Bind {

@@ -67,7 +67,7 @@ mod event_loop;
 
 mod application;
 
-pub use address::{Address, Peer};
+pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{Framed, Input, Output};
 pub use context::{Context, Written};

@@ -69,6 +69,8 @@ enum Stopping {
     No,
     /// What has arrived has to be read and answered first.
     Asked,
+    /// The same, but the output has drained and nothing was read since: the handler fills it up by itself.
+    Streaming,
     /// The driver is asked whether anything has.
     Probing,
     /// Nothing has. The handler has to be told.
@@ -199,7 +201,7 @@ impl Link {
         self.active = now;
         if self.stopping != Stopping::No {
             self.facts.set(ANSWERED);
-            if self.stopping == Stopping::Probing {
+            if matches!(self.stopping, Stopping::Probing | Stopping::Streaming) {
                 self.stopping = Stopping::Asked;
             }
         }
@@ -224,7 +226,8 @@ impl Link {
     /// The driver looked and nothing has arrived.
     pub(crate) fn nothing_arrived(&mut self) {
         if self.stopping == Stopping::Probing {
-            self.stopping = Stopping::Quiet;
+            // One that has come to be choked meanwhile was not looked at.
+            self.stopping = if self.reads() || self.facts.has(ENDED) { Stopping::Quiet } else { Stopping::Asked };
         }
     }
 

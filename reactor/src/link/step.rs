@@ -77,17 +77,26 @@ impl Link {
         if self.facts.has(FINISHING) && !self.facts.has(HALF_FINISHED) && self.output.is_none() {
             return Step::Finish;
         }
+        if self.stopping == Stopping::Quiet {
+            return self.tell_stopping();
+        }
         if self.facts.has(DRAINED_DUE) {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
             self.facts.clear(DRAINED_DUE);
             self.drained_turn = turn;
+            match self.stopping {
+                Stopping::Asked => self.stopping = Stopping::Streaming,
+                // A stream has no end by itself, so nothing is gained by reading first.
+                Stopping::Streaming => return self.tell_stopping(),
+                _ => {}
+            }
             return Step::Drained;
         }
         if self.facts.has(PAUSED) || self.facts.has(CHOKED) {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
-            let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Quiet);
+            let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.tell_stopping() } else { Step::Rest };
         }
         if self.facts.has(OFFER_DUE) {
@@ -96,6 +105,9 @@ impl Link {
             }
             self.facts.clear(OFFER_DUE);
             self.offered_turn = turn;
+            if self.stopping == Stopping::Streaming {
+                self.stopping = Stopping::Asked;
+            }
             return Step::Deliver;
         }
         if self.facts.has(ENDED) && !self.facts.has(END_TOLD) {
@@ -108,13 +120,12 @@ impl Link {
             return Step::Close;
         }
         match self.stopping {
-            Stopping::Asked if self.facts.has(ENDED) => self.tell_stopping(),
-            Stopping::Asked => {
+            Stopping::Asked | Stopping::Streaming if self.facts.has(ENDED) => self.tell_stopping(),
+            Stopping::Asked | Stopping::Streaming => {
                 self.stopping = Stopping::Probing;
                 Step::Probe
             }
-            Stopping::Quiet => self.tell_stopping(),
-            Stopping::No | Stopping::Probing | Stopping::Told => Step::Rest,
+            Stopping::No | Stopping::Probing | Stopping::Quiet | Stopping::Told => Step::Rest,
         }
     }
 

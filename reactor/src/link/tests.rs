@@ -317,6 +317,37 @@ fn stopping_reads_what_has_arrived_before_the_handler_is_told() {
 }
 
 #[test]
+fn stopping_tells_a_stream_that_fills_up_by_itself_instead_of_waiting_for_its_end() {
+    let mut desk = Desk::open();
+    let mut told = false;
+    desk.link.stop();
+    for turn in 1..4 {
+        desk.turn = turn;
+        desk.write(desk.limits.output_high + 1);
+        assert_eq!(desk.step(), Step::Send);
+        let owed = desk.link.queued();
+        desk.sent(owed);
+        told |= desk.step() == Step::Stopping;
+    }
+    assert!(told);
+}
+
+#[test]
+fn stopping_answers_kept_requests_however_often_the_output_fills_up() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    for turn in 1..10 {
+        desk.turn = turn;
+        desk.keep(b"another request");
+        desk.write(desk.limits.output_high + 1);
+        assert_eq!(desk.step(), Step::Send);
+        let owed = desk.link.queued();
+        desk.sent(owed);
+        assert_eq!((desk.step(), desk.step()), (Step::Drained, Step::Deliver));
+    }
+}
+
+#[test]
 fn stopping_closes_at_once_who_is_owed_nothing() {
     let mut desk = Desk::open();
     desk.link.stop();

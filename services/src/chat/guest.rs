@@ -4,7 +4,7 @@
 use reactor::Input;
 
 use super::room::Seat;
-use super::said::End;
+use super::said::{End, Way};
 use crate::codec::TooLong;
 use crate::codec::frames;
 use crate::codec::lines::Lines;
@@ -15,13 +15,6 @@ pub struct Guest {
     pub(super) speech: Speech,
     /// From the name until the end of the connection is decided.
     pub(super) seat: Option<Seat>,
-}
-
-/// Of the two ways to speak, one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    Lines,
-    Frames,
 }
 
 /// One line or frame, without what marks its ends.

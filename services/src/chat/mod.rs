@@ -22,9 +22,8 @@ use crate::codec::text::append_clean;
 pub use guest::Guest;
 pub use room::Room;
 
-use guest::Way;
 use room::Seat;
-use said::{End, Said};
+use said::{End, Said, Way};
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);

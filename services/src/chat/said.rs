@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::guest::Way;
 use crate::codec::TooLong;
 use crate::codec::text::is_control;
 
@@ -12,6 +11,13 @@ const NAME_MAX: usize = 32;
 
 /// What stands before a name; on lines it may be left out.
 const NAME_PREFIX: &str = "NAME:";
+
+/// Of the two ways to speak, one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Lines,
+    Frames,
+}
 
 /// What a member says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ const BLIND_PROBE: Duration = Duration::from_millis(900);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
 
-pub(crate) struct Readiness<S> {
+pub(crate) struct Readiness<S: Sys> {
     sys: S,
     event_loop: u8,
     slots: Vec<Option<Slot>>,
@@ -506,6 +506,16 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+/// What is left when the loop ends, or could not go on.
+impl<S: Sys> Drop for Readiness<S> {
+    fn drop(&mut self) {
+        let left = self.slots.drain(..).flatten().map(|slot| slot.fd);
+        for fd in self.graveyard.drain(..).chain(left) {
+            self.sys.close(fd);
+        }
     }
 }
 
