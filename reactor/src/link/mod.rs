@@ -462,6 +462,11 @@ impl Link {
         self.reason.unwrap_or(CloseReason::Closed)
     }
 
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     /// Whether the handler is (still) called for what happens here.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting)

@@ -253,7 +253,9 @@ impl<S: Sys> Readiness<S> {
         let fresh = matches!(self.stage, Stage::Fresh);
         let only_reading = !(event.writable || event.hangup || event.error);
         self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
-        let (Some(link), Some(slot)) = (links.get(id), self.slot_mut(id)) else {
+        // One that another's callback has ended in this batch is as good as gone.
+        let link = links.get(id).filter(|link| !link.is_over());
+        let (Some(link), Some(slot)) = (link, self.slot_mut(id)) else {
             self.counters.stale_events += u64::from(fresh);
             return None;
         };
