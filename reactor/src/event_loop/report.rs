@@ -25,24 +25,26 @@ impl<D: Driver> EventLoop<D> {
         let mut text = format!("counters: {}\n", self.core.stats);
         let links = &self.core.links;
         let _ = writeln!(text, "connections: {}", links.len());
-        let _ = writeln!(text, "id service peer state owed received sent idle_seconds");
+        if links.len() > 0 {
+            row(&mut text, ["id", "service", "peer", "state", "owed", "received", "sent", "idle s"]);
+        }
         for link in links.iter().take(REPORT_ROWS) {
-            let _ = writeln!(
-                text,
-                "{} {} {} {} {} {} {} {}",
-                link.id,
-                self.core.terms[link.service as usize].name,
-                link.peer,
-                link.describe(),
-                link.queued(),
-                link.received,
-                link.sent,
-                self.core.now.since(link.idle_since()).as_secs()
-            );
+            let (id, peer, service) = (link.id.to_string(), link.peer.to_string(), link.service as usize);
+            let [owed, received, sent] =
+                [link.queued() as u64, link.received, link.sent].map(|count| count.to_string());
+            let idle = self.core.now.since(link.idle_since()).as_secs().to_string();
+            let name = &self.core.terms[service].name;
+            row(&mut text, [&id, name, &peer, link.describe(), &owed, &received, &sent, &idle]);
         }
         if links.len() > REPORT_ROWS {
             let _ = writeln!(text, "and {} more", links.len() - REPORT_ROWS);
         }
         text
     }
+}
+
+fn row(text: &mut String, [id, service, peer, state, owed, received, sent, idle]: [&str; 8]) {
+    // Writing to a string does not fail.
+    let _ = write!(text, "{id:<12} {service:<10} {peer:<22} {state:<11} ");
+    let _ = writeln!(text, "{owed:>10} {received:>12} {sent:>12} {idle:>7}");
 }
