@@ -123,15 +123,14 @@ impl Application {
         H: Handler<M>,
         M: Send + 'static,
     {
-        let (bound, parts) = service.bind()?;
-        let addresses: Vec<_> = bound.listeners.iter().map(|listening| listening.address().clone()).collect();
-        for address in &addresses {
+        let mailbox = Arc::new(Mailbox::new());
+        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()])?;
+        let handle = parts.handle.clone();
+        for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }
-        let mailbox = Arc::new(Mailbox::new());
-        let theirs = mailbox.clone();
-        self.services.push((bound, Box::new(move |number| parts.host(number, theirs))));
-        Ok(ServiceHandle::new(self.handle.clone(), vec![mailbox], addresses))
+        self.services.push((bound, Box::new(move |number| parts.host(number, mailbox))));
+        Ok(handle)
     }
 
     /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that schedule: when the loop was held up, the ticks

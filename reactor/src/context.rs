@@ -1,7 +1,7 @@
 //! What a callback may ask for. It records, and never calls user code: the loop acts on it once the callback has
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
-use std::any::{Any, TypeId};
+use std::any::{Any, TypeId, type_name};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::address::{Address, Peer};
 use crate::buffer::{Output, Pool, SHARE_MIN};
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin};
+use crate::mailbox::ServiceHandle;
 use crate::reason::CloseReason;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -110,6 +111,41 @@ impl<'a> Context<'a> {
     /// Since some moment before the loop began: a clock that only goes forward, read once a turn.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.core.now.0)
+    }
+
+    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it what they
+    /// have found out.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context, Handler, Input};
+    ///
+    /// /// Answers each line with its length, which takes so long to find out that a thread has to do it.
+    /// struct Measure;
+    ///
+    /// impl Handler<String> for Measure {
+    ///     type Connection = ();
+    ///
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         while let Some(line) = input.until_eol() {
+    ///             let (line, id, service) = (line.to_vec(), cx.id(), cx.service_handle::<String>());
+    ///             std::thread::spawn(move || service.post_wait(id, format!("{}\n", line.len())));
+    ///         }
+    ///     }
+    ///
+    ///     fn on_message(&mut self, to: ConnectionId, answer: String, cx: &mut Context<'_>) {
+    ///         cx.write_to(to, answer.as_bytes());
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// When `M` is not the handler's message type, or outside a handler.
+    pub fn service_handle<M: Send + 'static>(&self) -> ServiceHandle<M> {
+        let terms = self.core.terms.get(self.service as usize).expect("a service handle belongs to a handler");
+        let handle = terms.handle.downcast_ref::<ServiceHandle<M>>();
+        handle.unwrap_or_else(|| panic!("{} is no message of service {}", type_name::<M>(), terms.name)).clone()
     }
 
     /// The loop's counters as they stand.
@@ -338,7 +374,7 @@ impl<'a> Context<'a> {
             terms.connection_type == TypeId::of::<C>(),
             "the state of a connection of service {} is its Handler::Connection, not {}",
             terms.name,
-            std::any::type_name::<C>()
+            type_name::<C>()
         );
         let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
         core.wishes.push(Wish { id, state: Box::new(connection), errand });
@@ -377,6 +413,8 @@ pub(crate) struct Terms {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
+    /// Its `ServiceHandle<M>`.
+    pub(crate) handle: Box<dyn Any>,
 }
 
 /// A connection that a callback asked for; its link is there already.

@@ -81,3 +81,8 @@ pub use stats::Stats;
 pub use sys::backend::Backend;
 pub use token::ConnectionId;
 pub use topics::Topic;
+
+/// The README's code, so that it never drifts.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -19,7 +19,7 @@ use crate::error::{Errno, Error};
 use crate::handler::Handler;
 use crate::limits::{Deadlines, Limits};
 use crate::link::NO_STATE;
-use crate::mailbox::{Addressed, Mailbox};
+use crate::mailbox::{Addressed, Handle, Mailbox, ServiceHandle};
 use crate::reason::CloseReason;
 use crate::sys::listen::{self, ListenOptions, Listening};
 use crate::token::ConnectionId;
@@ -152,7 +152,11 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 
     /// Binds. What comes out of it can be built on a loop.
-    pub(crate) fn bind(self) -> Result<(Bound, ServiceParts<H, M>), Error> {
+    pub(crate) fn bind(
+        self,
+        application: Handle,
+        mailboxes: Vec<Arc<Mailbox<Addressed<M>>>>,
+    ) -> Result<(Bound, ServiceParts<H, M>), Error> {
         let options =
             ListenOptions { backlog: self.limits.backlog.min(i32::MAX as u32) as i32, defer_accept: self.speaks_first };
         let listeners = match self.source {
@@ -171,15 +175,17 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             Source::Text(text) => bind_all(&Address::resolve(&text)?, &options)?,
             Source::Addresses(addresses) => bind_all(&addresses, &options)?,
         };
-        let name: Arc<str> = self.name.into();
+        let addresses = listeners.iter().map(|listening| listening.address().clone()).collect();
+        let handle = ServiceHandle::new(application, mailboxes, addresses);
         let terms = Terms {
-            name,
+            name: self.name.into(),
             limits: self.limits,
             deadlines: self.deadlines,
             connection_type: TypeId::of::<H::Connection>(),
+            handle: Box::new(handle.clone()),
         };
         let bound = Bound { terms, listeners, refusal: self.refusal, reads_first: self.speaks_first.is_some() };
-        Ok((bound, ServiceParts { factory: self.factory, messages: PhantomData }))
+        Ok((bound, ServiceParts { factory: self.factory, handle }))
     }
 }
 
@@ -278,7 +284,7 @@ pub(crate) struct Bound {
 /// The rest of it, from which each loop builds its own handler.
 pub(crate) struct ServiceParts<H, M> {
     factory: Box<dyn Fn() -> H + Send + Sync>,
-    messages: PhantomData<fn(M)>,
+    pub(crate) handle: ServiceHandle<M>,
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
