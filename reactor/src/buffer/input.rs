@@ -244,9 +244,9 @@ impl Input<'_> {
         Left { at: self.at, searched: self.searched, searcher: self.searcher }
     }
 
-    /// Whether the handler has consumed anything since `before`.
-    pub(crate) fn consumed_since(&self, before: Left) -> bool {
-        self.at > before.at
+    /// Whether anything of it has been consumed.
+    pub(crate) fn has_consumed(&self) -> bool {
+        self.at > 0
     }
 }
 

@@ -35,6 +35,7 @@ use stopping::Stopping;
 const SCRATCH: usize = 64 * 1024;
 /// Messages published from other threads that are passed on in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
+
 /// What a loop is told when it is made, and never asks about again.
 pub(crate) struct Config {
     /// `None`: wait for ever.
@@ -228,8 +229,13 @@ impl<D: Driver> EventLoop<D> {
         }
         match link.kept.take() {
             None => {
-                let (service, key) = (link.service as usize, link.state);
-                self.lend_new(id, service, key, bytes);
+                let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
+                let mut input = Input::of(bytes);
+                self.hosts[service].host.data(&mut self.core, id, key, &mut input);
+                self.called(id);
+                if !(input.is_empty() && useful) {
+                    self.keep_rest(id, &input);
+                }
             }
             Some(mut kept) => {
                 kept.append(bytes);
@@ -239,20 +245,14 @@ impl<D: Driver> EventLoop<D> {
         self.attend(id);
     }
 
-    /// Lends the scratch buffer itself; what is left unread is copied out of it.
-    #[inline]
-    fn lend_new(&mut self, id: ConnectionId, service: usize, key: u32, bytes: &[u8]) {
-        let mut input = Input::of(bytes);
-        self.hosts[service].host.data(&mut self.core, id, key, &mut input);
-        self.called(id);
-        let kept = if input.is_empty() {
-            None
-        } else {
+    /// The scratch buffer was lent; what is left unread is copied out of it.
+    fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
+        let kept = (!input.is_empty()).then(|| {
             let mut kept = self.core.pool.take_kept();
-            kept.keep(&input);
-            Some(kept)
-        };
-        self.keep(id, kept, input.len() < bytes.len());
+            kept.keep(input);
+            kept
+        });
+        self.keep(id, kept, input.has_consumed());
     }
 
     /// Lends what was kept, with what has been appended to it.
@@ -265,9 +265,9 @@ impl<D: Driver> EventLoop<D> {
         let Some(link) = self.core.links.get(id) else { return };
         let (service, key) = (link.service as usize, link.state);
         let mut input = kept.lend();
-        let before = input.left();
+        let before = input.len();
         callback(&mut *self.hosts[service].host, &mut self.core, key, &mut input);
-        let (left, consumed) = (input.left(), input.consumed_since(before));
+        let (left, consumed) = (input.left(), input.len() < before);
         kept.settle(left);
         self.called(id);
         let kept = if kept.len() > 0 {
@@ -280,7 +280,6 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// After input was lent: what is left unread belongs to the link again.
-    #[inline]
     fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         if consumed {
@@ -336,8 +335,9 @@ impl<D: Driver> EventLoop<D> {
                     stats.unsent += link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id)) as u64;
                 }
                 Step::Finish => {
+                    let driver = &mut self.driver;
+                    link.finished(*now, || driver.unacknowledged(id));
                     self.driver.finish(id);
-                    link.finished(*now);
                 }
                 Step::Probe => self.driver.probe(id),
                 Step::NextTurn => {

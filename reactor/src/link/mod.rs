@@ -328,8 +328,8 @@ impl Link {
         }
     }
 
-    /// Our FIN has left.
-    pub(crate) fn finished(&mut self, now: Time) {
+    /// Our FIN leaves next. Lingering costs time, so a stop does without it where nobody can lose anything by that.
+    pub(crate) fn finished(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) {
         if self.phase == Phase::Open {
             self.facts.set(HALF_FINISHED);
             return;
@@ -337,7 +337,7 @@ impl Link {
         self.phase = Phase::Lingering;
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
-        let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED);
+        let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
         if self.facts.has(ENDED) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
@@ -386,6 +386,12 @@ impl Link {
 
     pub(crate) fn is_choked(&self, limits: &Limits) -> bool {
         self.facts.has(CHOKED) || self.queued() > limits.output_high
+    }
+
+    /// Whether it has been of use, so that the first-request deadline is off.
+    #[inline]
+    pub(crate) fn is_useful(&self) -> bool {
+        self.facts.has(USEFUL)
     }
 
     pub(crate) fn set_useful(&mut self) {

@@ -86,7 +86,7 @@ impl Desk {
 
     fn finished(&mut self) {
         assert_eq!(self.step(), Step::Finish);
-        self.link.finished(self.now);
+        self.link.finished(self.now, || 0);
     }
 
     fn next_due(&self) -> Option<(u64, Due)> {
@@ -357,6 +357,19 @@ fn stopping_closes_at_once_who_is_owed_nothing() {
     desk.close();
     desk.finished();
     assert_eq!(desk.closes(), CloseReason::Stopped);
+}
+
+#[test]
+fn stopping_lingers_for_who_has_not_taken_what_the_kernel_has() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Probe);
+    desk.link.nothing_arrived();
+    assert_eq!(desk.step(), Step::Stopping);
+    desk.close();
+    assert_eq!(desk.step(), Step::Finish);
+    desk.link.finished(desk.now, || 1000);
+    assert_eq!(desk.step(), Step::Rest);
 }
 
 #[test]
