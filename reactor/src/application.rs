@@ -17,6 +17,7 @@ use crate::sys::signal::{self, Signals};
 use crate::time::Time;
 
 /// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse it.
+/// A quarter, where the limit is so low that this would leave hardly any.
 const DESCRIPTOR_RESERVE: usize = 32;
 /// The shortest period: a shorter one would be a busy loop.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
@@ -198,7 +199,7 @@ impl Application {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
         }
-        let others = process::open_descriptors() + DESCRIPTOR_RESERVE;
+        let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
         let config = Config {
             drain_timeout: self.drain_timeout,
             connections: self.max_connections,

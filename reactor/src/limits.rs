@@ -33,7 +33,7 @@ pub struct Limits {
     /// kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
     pub linger_bytes: u64,
     /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few to
-    /// be a way around `connections`. Beyond it, they are closed as they stand.
+    /// be a way around `connections`. The others are told, and closed at once.
     pub refused_lingering: usize,
     /// The length of the listener's queue of connections not yet accepted, 4096 by default; the kernel caps it
     /// (`net.core.somaxconn` on Linux).

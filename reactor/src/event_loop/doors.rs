@@ -1,11 +1,16 @@
 //! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
 //! descriptor limit.
 
+use std::time::Duration;
+
 use super::EventLoop;
 use crate::address::Peer;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
 use crate::sys::listen::Listening;
+
+/// How often newcomers that have to wait are worth a line in the log.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A listener, and what it leads to.
 pub(super) struct Door {
@@ -51,20 +56,20 @@ impl<D: Driver> EventLoop<D> {
         self.mind_the_cap();
     }
 
-    /// One too many: told so if there is something to tell, and let go. Only a few are lingered for.
+    /// One too many: told so if there is something to tell, and let go.
     fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
         let Door { service, ref refusal, .. } = self.doors[door];
         let terms = &self.core.terms[service as usize];
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
         self.core.stats.refused += 1;
         let served = &mut self.hosts[service as usize];
-        if refusal.is_empty() || served.refused >= terms.limits.refused_lingering || self.core.links.is_full() {
+        if refusal.is_empty() || self.core.links.is_full() {
             return self.driver.discard(socket);
         }
+        let lingers = served.refused < terms.limits.refused_lingering;
         served.refused += 1;
         let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, self.core.now);
-        link.owe(refusal, &mut self.core.pool);
-        link.close(self.core.now);
+        link.refuse(refusal, lingers, self.core.now, &mut self.core.pool);
         let id = self.core.links.insert(link);
         self.driver.adopt(id, socket, false);
         self.attend(id);
@@ -76,7 +81,9 @@ impl<D: Driver> EventLoop<D> {
         let full = self.driver.descriptors() >= self.config.descriptors;
         if full != self.full {
             self.full = full;
-            if full {
+            let said_lately = self.full_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
+            if full && !said_lately {
+                self.full_said = Some(self.core.now);
                 log::warn!("at the limit of {} descriptors: newcomers have to wait", self.config.descriptors);
             }
             for door in 0..self.doors.len() {

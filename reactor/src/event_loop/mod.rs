@@ -77,6 +77,7 @@ pub(crate) struct EventLoop<D> {
     mail: bool,
     /// At the cap that comes from the descriptor limit: nobody is accepted.
     full: bool,
+    full_said: Option<Time>,
     stopping: Option<Stopping>,
 }
 
@@ -103,6 +104,7 @@ impl<D: Driver> EventLoop<D> {
             again: Vec::new(),
             mail: true,
             full: false,
+            full_said: None,
             stopping: None,
         }
     }

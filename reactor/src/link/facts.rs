@@ -33,6 +33,9 @@ pub(super) const DEADLINE_CHANGED: Facts = Facts(1 << 13);
 /// The handler's deadline is relative still: it counts from the end of the callback that set it.
 pub(super) const DEADLINE_FRESH: Facts = Facts(1 << 14);
 
+/// Not to be lingered for.
+pub(super) const BRIEF: Facts = Facts(1 << 15);
+
 /// What `reads` and `writes` depend on.
 pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED);
 /// What gives an open link something to do besides sending.

@@ -338,7 +338,7 @@ impl Link {
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
         let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
-        if self.facts.has(ENDED) || self.origin == Origin::Watched || nothing_at_stake {
+        if self.facts.has(ENDED.and(BRIEF)) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
     }
@@ -371,11 +371,14 @@ impl Link {
             && self.origin != Origin::Watched
     }
 
-    /// Owes `bytes` from the start: what a refused newcomer is told.
-    pub(crate) fn owe(&mut self, bytes: &Bytes, pool: &mut Pool) {
+    /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they still
+    /// read that.
+    pub(crate) fn refuse(&mut self, told: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
         let mut output = pool.take_output(usize::MAX);
-        output.put_shared(bytes.clone());
+        output.put_shared(told.clone());
         self.output = Some(output);
+        self.facts.put(BRIEF, !lingers);
+        self.close(now);
     }
 
     /// Bytes owed to the peer.

@@ -285,6 +285,18 @@ fn more_owed_than_the_limit_aborts() {
 }
 
 #[test]
+fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
+    for lingers in [true, false] {
+        let mut desk = Desk::with(Origin::Refused);
+        desk.link.refuse(&Bytes::from_static(b"full"), lingers, desk.now, &mut desk.pool);
+        assert_eq!(desk.step(), Step::Send);
+        desk.sent(4);
+        desk.finished();
+        assert_eq!(desk.step(), if lingers { Step::Rest } else { Step::Close });
+    }
+}
+
+#[test]
 fn an_outbound_link_sends_nothing_before_it_is_connected() {
     let mut desk = Desk::with(Origin::Outbound);
     assert!(desk.write(4));
