@@ -75,6 +75,14 @@ on_every_backend! {
         assert_eq!(head.header("content-length"), Some("24"));
     }
 
+    fn an_error_in_answer_to_head_has_no_body_either(backend: Backend) {
+        let http = Glowplug::start(backend, HTTP);
+        let mut client = http.connect();
+        client.send("HEAD / HTTP/1.1\r\n\r\n");
+        let answer = String::from_utf8(client.rest()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+
     fn a_method_that_does_not_apply_is_told_which_do(backend: Backend) {
         let http = Glowplug::start(backend, HTTP);
         let mut client = http.connect();

@@ -66,7 +66,7 @@ impl Answers {
 
     /// The fixed answer.
     #[inline]
-    pub(super) fn page(&self, reply: &Reply) -> &[u8] {
+    pub(super) fn page(&self, reply: Reply) -> &[u8] {
         let ready = match reply.persistence {
             Persistence::Implied => &self.implied,
             Persistence::Stated => &self.stated,
@@ -76,7 +76,7 @@ impl Answers {
     }
 
     /// Any other answer. Made anew each time: they are few.
-    pub(super) fn other(&self, reply: &Reply) -> Vec<u8> {
+    pub(super) fn other(&self, reply: Reply) -> Vec<u8> {
         let (code, reason, body) = match reply.kind {
             Kind::Page => return self.page(reply).to_vec(),
             Kind::Options => (200, "OK", String::new()),
@@ -127,7 +127,7 @@ mod tests {
     fn the_fixed_answer_is_exactly_this() {
         let mut answers = Answers::new(b"Hello");
         answers.set_date(Duration::ZERO, UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let page = |bodiless, persistence| text(answers.page(&Reply { kind: Kind::Page, bodiless, persistence }));
+        let page = |bodiless, persistence| text(answers.page(Reply { kind: Kind::Page, bodiless, persistence }));
         let expected = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: glowplug\r\n\
             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(page(true, Persistence::Implied), expected);
@@ -140,7 +140,7 @@ mod tests {
     fn a_refusal_has_a_body_of_the_length_that_it_says_and_tells_what_becomes_of_the_connection() {
         let mut answers = Answers::new(b"");
         answers.refresh(Duration::ZERO);
-        let whole = text(&answers.other(&Reply::refusal(Status::RequestTimeout)));
+        let whole = text(&answers.other(Reply::refusal(Status::RequestTimeout)));
         let (head, body) = whole.split_once("\r\n\r\n").unwrap();
         assert_eq!(body, "408 Request Timeout\n");
         assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\nDate: "));
@@ -148,7 +148,7 @@ mod tests {
 
         let reply =
             Reply { kind: Kind::Refusal(Status::MethodNotAllowed), bodiless: true, persistence: Persistence::Implied };
-        let whole = text(&answers.other(&reply));
+        let whole = text(&answers.other(reply));
         assert!(
             whole.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n") && whole.ends_with("\r\nContent-Length: 23\r\n\r\n")
         );

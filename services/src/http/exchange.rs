@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reactor::{Framed, Input};
+use reactor::Input;
 
 use crate::codec::chunked::Chunked;
 use crate::codec::request::{self, Body, HEAD_MAX, Head, Method, Status};
@@ -21,8 +21,9 @@ pub struct Exchange {
     pub(super) timed: bool,
     /// The application is stopping: the answer to the request that is coming in is the last.
     pub(super) stopping: bool,
-    /// Bytes of the head that had come when it was last looked at as a whole; 0 before any have.
+    /// Bytes of the head that had come when it was last parsed, 0 before any have; and when its end was last looked for.
     tried: usize,
+    searched: usize,
     empty_lines: u8,
     /// Bytes of the body that have come, and how many had when its deadline was last met.
     skipped: u64,
@@ -93,6 +94,7 @@ impl Exchange {
             timed: true,
             stopping: false,
             tried: 0,
+            searched: 0,
             empty_lines: 0,
             skipped: 0,
             mark: 0,
@@ -125,53 +127,46 @@ impl Exchange {
     /// is told early. So each byte is looked at a bounded number of times, however few come at once.
     #[inline]
     pub(super) fn next_head<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
+        if (self.tried > 0 || matches!(input.as_slice(), [b'\r' | b'\n', ..])) && !self.is_due(input)? {
+            return Ok(None);
+        }
         let unread = input.as_slice();
-        if self.tried > 0 {
-            return self.more_of_head(input);
-        }
-        if let [b'\r' | b'\n', ..] = unread {
-            return self.empty_line(input);
-        }
-        match Head::parse(unread)? {
-            Some((head, length)) => {
-                input.consume(length);
-                Ok(Some(head))
-            }
-            None => self.more_of_head(input),
-        }
-    }
-
-    #[cold]
-    fn more_of_head<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
-        let unread = input.as_slice();
-        match input.scan(HEAD_MAX, request::end_of_head) {
-            Framed::Item(head) => return Head::parse(head).map(|parsed| parsed.map(|(head, _)| head)),
-            Framed::TooLong => request::within_limits(unread)?,
-            Framed::Incomplete if self.tried > 0 && unread.len() < 2 * self.tried => return Ok(None),
-            Framed::Incomplete if self.tried > 0 => {
-                Head::parse(unread)?;
-            }
-            Framed::Incomplete => {}
-        }
-        self.tried = unread.len();
-        Ok(None)
-    }
-
-    /// Overlooks an empty line where a request should begin, and goes on to the next line.
-    #[cold]
-    fn empty_line<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
-        let length = match input.as_slice() {
-            b"\r" | b"" => return Ok(None),
-            [b'\n', ..] => 1,
-            [b'\r', b'\n', ..] => 2,
-            _ => return Err(Status::BadRequest),
+        let Some((head, length)) = Head::parse(unread)? else {
+            (self.tried, self.searched) = (unread.len(), unread.len());
+            return Ok(None);
         };
-        self.empty_lines += 1;
-        if self.empty_lines > EMPTY_LINES_MAX {
-            return Err(Status::BadRequest);
-        }
         input.consume(length);
-        if input.is_empty() { Ok(None) } else { self.next_head(input) }
+        Ok(Some(head))
+    }
+
+    /// Whether a head that did not come in one piece, or not after another, is to be parsed now.
+    #[cold]
+    fn is_due(&mut self, input: &mut Input<'_>) -> Result<bool, Status> {
+        if self.tried == 0 {
+            return self.overlook_empty_lines(input);
+        }
+        let unread = input.as_slice();
+        let has_ended = request::end_of_head(unread, self.searched).is_some();
+        self.searched = unread.len();
+        Ok(has_ended || unread.len() >= 2 * self.tried || unread.len() > HEAD_MAX)
+    }
+
+    /// Overlooks some empty lines where a request should begin. Whether anything comes after them.
+    fn overlook_empty_lines(&mut self, input: &mut Input<'_>) -> Result<bool, Status> {
+        loop {
+            let length = match input.as_slice() {
+                b"\r" | b"" => return Ok(false),
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                [b'\r', ..] => return Err(Status::BadRequest),
+                _ => return Ok(true),
+            };
+            self.empty_lines += 1;
+            if self.empty_lines > EMPTY_LINES_MAX {
+                return Err(Status::BadRequest);
+            }
+            input.consume(length);
+        }
     }
 
     /// What a request is owed, but for its body.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use reactor::{Context, Deadlines, Handler, Input, Limits, Written};
 
-use crate::codec::request::{Body, Head, Status};
+use crate::codec::request::{Body, Status};
 
 pub use exchange::Exchange;
 
@@ -121,7 +121,7 @@ impl Handler for Http {
     /// Whoever leaves in the middle of a request may still read what was wrong with it.
     fn on_end_of_input(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if !input.is_empty() || exchange.has_begun() {
-            return self.refuse(Status::BadRequest, cx);
+            return self.refuse(Reply::refusal(Status::BadRequest), cx);
         }
         cx.close();
     }
@@ -132,7 +132,7 @@ impl Handler for Http {
         self.answers.refresh(cx.now());
         if exchange.timed {
             if !exchange.has_progressed(BODY_PROGRESS) {
-                return self.refuse(Status::RequestTimeout, cx);
+                return self.refuse(Reply::refusal(Status::RequestTimeout), cx);
             }
             return cx.set_deadline(self.request);
         }
@@ -163,11 +163,14 @@ impl Http {
                 if head.body == Body::None {
                     return self.answer(exchange, reply, cx);
                 }
-                self.expect_body(exchange, &head, reply, input.is_empty(), cx)
+                let is_waiting = head.expects_continue && input.is_empty();
+                self.expect_body(exchange, head.body, is_waiting, reply, cx)
             }
             Ok(None) => Flow::Break(()),
             Err(status) => {
-                self.refuse(status, cx);
+                // The answer to `HEAD` has no body, whatever else is wrong with it.
+                let bodiless = input.as_slice().starts_with(b"HEAD ");
+                self.refuse(Reply { bodiless, ..Reply::refusal(status) }, cx);
                 Flow::Break(())
             }
         }
@@ -179,21 +182,21 @@ impl Http {
     fn expect_body(
         &mut self,
         exchange: &mut Exchange,
-        head: &Head<'_>,
+        body: Body,
+        is_waiting: bool,
         reply: Reply,
-        none_is_here: bool,
         cx: &mut Context<'_>,
     ) -> Flow {
-        if matches!(head.body, Body::Length(length) if length > BODY_MAX) {
+        if matches!(body, Body::Length(length) if length > BODY_MAX) {
             return self.answer(exchange, reply.refused(Status::ContentTooLarge), cx);
         }
-        if head.expects_continue && none_is_here {
+        if is_waiting {
             if let Kind::Refusal(status) = reply.kind {
                 return self.answer(exchange, reply.refused(status), cx);
             }
             cx.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        exchange.expect(head.body, BODY_MAX, reply);
+        exchange.expect(body, BODY_MAX, reply);
         Flow::Continue(())
     }
 
@@ -203,7 +206,7 @@ impl Http {
             Ok(Some(reply)) => self.answer(exchange, reply, cx),
             Ok(None) => Flow::Break(()),
             Err(status) => {
-                self.refuse(status, cx);
+                self.refuse(Reply::refusal(status), cx);
                 Flow::Break(())
             }
         }
@@ -213,8 +216,8 @@ impl Http {
     fn answer(&mut self, exchange: &mut Exchange, reply: Reply, cx: &mut Context<'_>) -> Flow {
         exchange.finish();
         let written = match reply.kind {
-            Kind::Page => cx.write(self.answers.page(&reply)),
-            _ => cx.write(&self.answers.other(&reply)),
+            Kind::Page => cx.write(self.answers.page(reply)),
+            _ => cx.write(&self.answers.other(reply)),
         };
         if reply.persistence == Persistence::Ended {
             cx.close();
@@ -226,8 +229,8 @@ impl Http {
 
     /// Says what is wrong where a next request cannot be found, and closes.
     #[cold]
-    fn refuse(&mut self, status: Status, cx: &mut Context<'_>) {
-        cx.write(&self.answers.other(&Reply::refusal(status)));
+    fn refuse(&mut self, reply: Reply, cx: &mut Context<'_>) {
+        cx.write(&self.answers.other(reply));
         cx.close();
     }
 }

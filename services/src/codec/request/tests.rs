@@ -151,6 +151,15 @@ fn table() -> Vec<(String, u16)> {
     fields.chain(lines).chain(hosts).collect()
 }
 
+/// What comes with it, a body or more requests, is no part of it and of no weight.
+#[test]
+fn what_follows_a_faulty_head_does_not_change_what_is_wrong_with_it() {
+    let upload = vec![b'x'; 2 * HEAD_MAX];
+    for (head, code) in table().into_iter().filter(|(_, code)| *code != 200) {
+        assert_eq!(status(&[head.as_bytes(), &upload].concat()), code, "{}", head.escape_debug());
+    }
+}
+
 #[test]
 fn each_head_comes_to_its_status() {
     for (head, code) in table() {
