@@ -75,8 +75,10 @@ pub struct Deadlines {
     /// Within which a peer that is owed more than the kernel takes has to acknowledge
     /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it.
     pub write_progress: Option<Duration>,
-    /// While closing: within which the peer has to take 4096 bytes more of what it is owed, and, once it is owed nothing, end
-    /// its half. 5 s by default. Alone of all deadlines it runs while a connection closes.
+    /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that takes 4096 bytes
+    /// more of what the kernel still has for it gets that long again; so does, five times at most, one that sends as much.
+    /// While the loop itself still owes the peer something, `write_progress` goes for it if that is longer. No other deadline runs
+    /// while a connection closes.
     pub linger: Duration,
     /// For an outbound connection to come about. 30 s by default; the kernel's own limit is over two minutes.
     pub connect: Option<Duration>,

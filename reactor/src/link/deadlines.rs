@@ -12,6 +12,10 @@ use crate::timer::TimerKey;
 /// Where `Link::mark` has not been looked up.
 pub(super) const UNMARKED: u64 = u64::MAX;
 
+/// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default, which
+/// is what nginx takes too.
+const PROLONGED_MAX: u8 = 5;
+
 /// The deadline that a link lives under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -47,7 +51,12 @@ impl Link {
                     at(self.active, deadlines.idle, Deadline::Idle)
                 },
             ]),
-            Phase::Flushing | Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
+            // Who still has to be sent something may take as long over it as if the connection were not closing.
+            Phase::Flushing => {
+                let patience = deadlines.write_progress.map_or(deadlines.linger, |span| span.max(deadlines.linger));
+                at(self.since, Some(patience), Deadline::Linger)
+            }
+            Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
         }
     }
@@ -89,6 +98,10 @@ impl Link {
     /// A deadline passed at `now`. What to do about it, or `None` when the link has been busy since.
     pub(crate) fn due(&mut self, due: Due, now: Time, unacknowledged: usize) -> Option<Due> {
         match due {
+            Due::Loop(Deadline::Linger) if self.is_still_speaking() => {
+                self.since = now;
+                return None;
+            }
             Due::Handler => {
                 self.deadline = Time::NEVER;
                 return Some(due);
@@ -123,6 +136,16 @@ impl Link {
             .put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0));
         self.over(reason);
         Some(due)
+    }
+
+    /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it out: one
+    /// that is still uploading gives up when it is cut off, and never reads why.
+    fn is_still_speaking(&mut self) -> bool {
+        let heard = self.discarded - self.heard;
+        self.heard = self.discarded;
+        let speaks = self.phase == Phase::Lingering && heard >= PROGRESS_MIN && self.prolonged < PROLONGED_MAX;
+        self.prolonged += u8::from(speaks);
+        speaks
     }
 }
 

@@ -126,6 +126,9 @@ pub(crate) struct Link {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     discarded: u64,
+    /// Of these, those that had come when the linger deadline was last due; and how often it was moved because of them.
+    heard: u64,
+    prolonged: u8,
     /// Why it is closing.
     reason: Option<CloseReason>,
 }
@@ -157,6 +160,8 @@ impl Link {
             received: 0,
             sent: 0,
             discarded: 0,
+            heard: 0,
+            prolonged: 0,
             reason: None,
         }
     }

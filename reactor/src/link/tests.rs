@@ -434,8 +434,9 @@ fn while_closing_the_linger_deadline_alone_runs() {
     desk.anchored(0);
     assert_eq!(desk.next_due(), Some((2, Due::Handler)), "of two at once the handler's comes first");
     desk.close();
-    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::Linger))));
     desk.finished();
+    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
     // Nothing is owed: the end is what was asked for.
     assert!(desk.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
     assert_eq!(desk.closes(), CloseReason::Closed);
@@ -489,6 +490,34 @@ fn output_that_went_above_the_mark_and_left_within_one_batch_is_told_drained() {
     let owed = desk.link.queued();
     desk.sent(owed);
     assert_eq!(desk.step(), Step::Drained);
+}
+
+#[test]
+fn who_is_still_uploading_is_heard_out_for_a_while_and_no_longer() {
+    let mut desk = Desk::open();
+    desk.close();
+    desk.finished();
+    let due = Due::Loop(Deadline::Linger);
+    for round in 1..=5 {
+        desk.received(5000);
+        assert_eq!(desk.link.due(due, Time(round * SECOND), 0), None);
+    }
+    desk.received(5000);
+    assert_eq!(desk.link.due(due, Time(6 * SECOND), 0), Some(due));
+    assert_eq!(desk.closes(), CloseReason::Closed);
+}
+
+#[test]
+fn closing_leaves_a_peer_as_long_to_take_what_is_owed_as_it_had_before() {
+    let mut desk = Desk::open();
+    desk.write(1000);
+    desk.close();
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::Linger))));
+    desk.sent(1000);
+    desk.finished();
+    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
 }
 
 #[test]
