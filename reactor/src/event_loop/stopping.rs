@@ -59,7 +59,12 @@ impl<D: Driver> EventLoop<D> {
             if door.listening.is_none() {
                 continue;
             }
-            if at_once || self.full || !std::mem::take(&mut door.busy) || door.rounds == 0 {
+            if self.full && !at_once {
+                // Who waits for room gets a round of its own once there is some.
+                door.busy = true;
+                continue;
+            }
+            if at_once || !std::mem::take(&mut door.busy) || door.rounds == 0 {
                 self.driver.forget_listener(index);
                 door.listening = None;
             } else {
