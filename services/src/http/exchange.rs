@@ -14,7 +14,8 @@ const EMPTY_LINES_MAX: u8 = 8;
 /// The service's half of one connection. Nothing of it is for anyone but [`Http`](super::Http).
 #[derive(Debug)]
 pub struct Exchange {
-    pub(super) stage: Stage,
+    /// In the middle of a body. Boxed: few requests have one, and every connection has this.
+    unread: Option<Box<Unread>>,
     /// When something last came.
     pub(super) active: Duration,
     /// The deadline that is set is for the request that is coming in; from the beginning it is for the first.
@@ -25,22 +26,22 @@ pub struct Exchange {
     tried: usize,
     searched: usize,
     empty_lines: u8,
-    /// Bytes of the body that have come, and how many had when its deadline was last met.
+}
+
+/// A body that has not come as a whole.
+#[derive(Debug)]
+struct Unread {
+    rest: Rest,
+    /// What comes after it.
+    reply: Reply,
+    /// Bytes of it that have come, and how many had when its deadline was last met.
     skipped: u64,
     mark: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Between requests, or in the middle of a head.
-    Head,
-    /// In the middle of a body, after which comes this reply.
-    Body(Rest, Reply),
-}
-
 /// What is still to come of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+enum Rest {
     Length(u64),
     Chunked(Chunked),
 }
@@ -88,23 +89,19 @@ impl Reply {
 
 impl Exchange {
     pub(super) fn new(now: Duration) -> Self {
-        Exchange {
-            stage: Stage::Head,
-            active: now,
-            timed: true,
-            stopping: false,
-            tried: 0,
-            searched: 0,
-            empty_lines: 0,
-            skipped: 0,
-            mark: 0,
-        }
+        Exchange { unread: None, active: now, timed: true, stopping: false, tried: 0, searched: 0, empty_lines: 0 }
     }
 
     /// Whether part of a request has come.
     #[inline]
     pub(super) fn has_begun(&self) -> bool {
-        self.tried > 0 || self.stage != Stage::Head
+        self.tried > 0 || self.is_in_body()
+    }
+
+    /// Whether what comes next belongs to a body.
+    #[inline]
+    pub(super) fn is_in_body(&self) -> bool {
+        self.unread.is_some()
     }
 
     /// Whether part of a request has come and no deadline is set for the rest.
@@ -115,9 +112,10 @@ impl Exchange {
 
     /// Whether at least `bytes` of a body have come since this was last asked. A head has to be there as a whole.
     pub(super) fn has_progressed(&mut self, bytes: u64) -> bool {
-        let since = self.skipped - self.mark;
-        self.mark = self.skipped;
-        self.stage != Stage::Head && since >= bytes
+        let Some(unread) = &mut self.unread else { return false };
+        let since = unread.skipped - unread.mark;
+        unread.mark = unread.skipped;
+        since >= bytes
     }
 
     /// Takes the head of the next request, if it is there as a whole.
@@ -193,16 +191,16 @@ impl Exchange {
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunked::new(max)),
         };
-        self.stage = Stage::Body(rest, reply);
+        self.unread = Some(Box::new(Unread { rest, reply, skipped: 0, mark: 0 }));
         // A body has its own time.
-        (self.timed, self.skipped, self.mark) = (false, 0, 0);
+        self.timed = false;
     }
 
     /// Throws away what has come of the body. The reply when that was the rest of it.
     pub(super) fn skip_body(&mut self, input: &mut Input<'_>) -> Result<Option<Reply>, Status> {
-        let Stage::Body(rest, reply) = &mut self.stage else { return Ok(None) };
+        let Some(unread) = &mut self.unread else { return Ok(None) };
         let bytes = input.as_slice();
-        let (skipped, is_done) = match rest {
+        let (skipped, is_done) = match &mut unread.rest {
             Rest::Length(left) => {
                 let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= step as u64;
@@ -211,17 +209,17 @@ impl Exchange {
             Rest::Chunked(chunked) => (chunked.skip(bytes)?, chunked.is_done()),
         };
         input.consume(skipped);
-        self.skipped += skipped as u64;
+        unread.skipped += skipped as u64;
         if self.stopping {
-            reply.persistence = Persistence::Ended;
+            unread.reply.persistence = Persistence::Ended;
         }
-        Ok(is_done.then_some(*reply))
+        Ok(is_done.then_some(unread.reply))
     }
 
     /// The request is answered: what comes next is another.
     #[inline]
     pub(super) fn finish(&mut self) {
-        self.stage = Stage::Head;
+        self.unread = None;
         (self.timed, self.tried, self.empty_lines) = (false, 0, 0);
     }
 }

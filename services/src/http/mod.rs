@@ -21,7 +21,7 @@ use crate::codec::request::{Body, Status};
 pub use exchange::Exchange;
 
 use answers::Answers;
-use exchange::{Kind, Persistence, Reply, Stage};
+use exchange::{Kind, Persistence, Reply};
 
 /// The body of the fixed answer, unless another is asked for.
 pub const BODY: &str = "Hello from Epoll Server!";
@@ -104,10 +104,8 @@ impl Handler for Http {
         self.answers.refresh(now);
         exchange.active = now;
         while !input.is_empty() {
-            let flow = match exchange.stage {
-                Stage::Head => self.head(exchange, input, cx),
-                Stage::Body(..) => self.body(exchange, input, cx),
-            };
+            let flow =
+                if exchange.is_in_body() { self.body(exchange, input, cx) } else { self.head(exchange, input, cx) };
             if flow.is_break() {
                 break;
             }

@@ -22,7 +22,7 @@ fn replies<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Reply>, Optio
 }
 
 fn next(exchange: &mut Exchange, input: &mut Input<'_>) -> Result<Option<Reply>, Status> {
-    if exchange.stage == Stage::Head {
+    if !exchange.is_in_body() {
         let Some(head) = exchange.next_head(input)? else { return Ok(None) };
         let reply = exchange.reply(&head);
         exchange.expect(head.body, 64, reply);
