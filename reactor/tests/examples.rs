@@ -1,0 +1,237 @@
+//! The examples as programs: started on any free port, talked to, ended by SIGTERM.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::{BACKENDS, Example, GUARD};
+
+const EIGHT_MB: usize = 8 << 20;
+
+fn connect(address: SocketAddr) -> TcpStream {
+    guarded(TcpStream::connect(address).expect("it listens"))
+}
+
+fn guarded(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(GUARD)).expect("not zero");
+    stream.set_write_timeout(Some(GUARD)).expect("not zero");
+    stream
+}
+
+/// Bytes that show where one is missing, doubled or in the wrong place.
+fn pattern(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8).collect()
+}
+
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("it ends in order");
+    bytes
+}
+
+/// `assert_eq!` of megabytes would print them.
+fn same(one: &[u8], other: &[u8]) {
+    assert_eq!(one.len(), other.len());
+    assert!(one == other, "they differ at {:?}", one.iter().zip(other).position(|(one, other)| one != other));
+}
+
+/// A proxy, and what listens behind it.
+fn proxy(backend: &str) -> (Example, TcpListener) {
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = upstream.local_addr().expect("it is bound").to_string();
+    (Example::start("proxy", backend, &["127.0.0.1:0", &address]), upstream)
+}
+
+fn through(proxy: &Example, upstream: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = connect(proxy.address);
+    let (server, _) = upstream.accept().expect("the proxy connects");
+    (client, guarded(server))
+}
+
+#[test]
+fn echo_answers_each_line_and_ends_well() {
+    for backend in BACKENDS {
+        let echo = Example::start("echo", backend, &["127.0.0.1:0"]);
+        let mut client = connect(echo.address);
+        client.write_all(b"one\ntwo\r\nno end").expect("it is open");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(read_all(&mut client), b"You said: one\nYou said: two\r\n");
+        assert_eq!(echo.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn ticker_tells_everybody_the_same_numbers_in_order() {
+    for backend in BACKENDS {
+        let ticker = Example::start("ticker", backend, &["127.0.0.1:0", "5"]);
+        let mut clients = [connect(ticker.address), connect(ticker.address)];
+        for client in &mut clients {
+            let mut bytes = Vec::new();
+            while bytes.iter().filter(|byte| **byte == b'\n').count() < 5 {
+                let mut some = [0; 64];
+                let count = client.read(&mut some).expect("a tick comes");
+                bytes.extend_from_slice(&some[..count]);
+            }
+            let text = String::from_utf8(bytes).expect("digits");
+            let whole = &text[..=text.rfind('\n').expect("five of them")];
+            let numbers: Vec<u64> = whole.lines().map(|line| line.parse().expect("a number")).collect();
+            assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        }
+        assert_eq!(ticker.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn proxy_passes_eight_megabytes_both_ways_at_once() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (client, server) = through(&proxy, &upstream);
+        let (up, down) = (pattern(EIGHT_MB, 1), pattern(EIGHT_MB, 2));
+        let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor is free");
+        thread::scope(|scope| {
+            for (stream, bytes) in [(clone(&client), &up), (clone(&server), &down)] {
+                scope.spawn(move || {
+                    (&stream).write_all(bytes).expect("it is taken");
+                    stream.shutdown(Shutdown::Write).expect("it is open");
+                });
+            }
+            let other = clone(&server);
+            let received = scope.spawn(move || read_all(&mut { other }));
+            same(&read_all(&mut clone(&client)), &down);
+            same(&received.join().expect("it reads"), &up);
+        });
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+/// How much the kernel keeps of what nobody reads, on two connections in a row, is a few megabytes; the proxy adds one high-water mark
+/// and one receive buffer. So a sender gets stuck far below 64 MB, and goes on once the reader does.
+#[test]
+fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (client, mut server) = through(&proxy, &upstream);
+        let bytes = pattern(64 << 20, 3);
+        client.set_write_timeout(Some(Duration::from_millis(500))).expect("not zero");
+        let stuck_at = {
+            let mut sent = 0;
+            loop {
+                match (&client).write(&bytes[sent..]) {
+                    Ok(count) => sent += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break sent,
+                    Err(error) => panic!("{backend}: {error}"),
+                }
+                assert!(sent < bytes.len(), "{backend}: the proxy took it all, and nobody read");
+            }
+        };
+        client.set_write_timeout(Some(GUARD)).expect("not zero");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (&client).write_all(&bytes[stuck_at..]).expect("it is taken");
+                client.shutdown(Shutdown::Write).expect("it is open");
+            });
+            same(&read_all(&mut server), &bytes);
+        });
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+/// The reader takes little at a time, so that "above" and "drained" alternate hundreds of times: were one of them lost, it would hang.
+#[test]
+fn proxy_goes_on_however_often_the_reader_falls_behind() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (client, mut server) = through(&proxy, &upstream);
+        let bytes = pattern(24 << 20, 4);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (&client).write_all(&bytes).expect("it is taken");
+                client.shutdown(Shutdown::Write).expect("it is open");
+            });
+            let (mut received, mut some) = (Vec::with_capacity(bytes.len()), vec![0; 512 * 1024]);
+            loop {
+                match server.read(&mut some).expect("more comes") {
+                    0 => break,
+                    count => received.extend_from_slice(&some[..count]),
+                }
+                thread::yield_now();
+            }
+            same(&received, &bytes);
+        });
+        drop(client);
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn a_half_close_goes_through_the_proxy_and_the_answer_comes_back() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (mut client, mut server) = through(&proxy, &upstream);
+        client.write_all(b"question").expect("it is open");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(read_all(&mut server), b"question", "{backend}: the end comes through");
+        let answer = pattern(4 << 20, 5);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                server.write_all(&answer).expect("the other half is open");
+                server.shutdown(Shutdown::Write).expect("it is open");
+            });
+            same(&read_all(&mut client), &answer);
+        });
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn a_proxy_without_an_upstream_ends_the_client_and_goes_on() {
+    for backend in BACKENDS {
+        // Bound, so that nobody else gets the port, and not listening.
+        let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        nobody.bind(&any.into()).expect("a port is free");
+        let upstream = nobody.local_addr().expect("it is bound").as_socket().expect("it is IP").to_string();
+        let proxy = Example::start("proxy", backend, &["127.0.0.1:0", &upstream]);
+        for _ in 0..3 {
+            assert_eq!(read_all(&mut connect(proxy.address)), b"");
+        }
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn a_reset_goes_through_the_proxy() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (client, mut server) = through(&proxy, &upstream);
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it is a socket");
+        drop(client);
+        let error = server.read(&mut [0; 16]).expect_err("it is no orderly end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{backend}");
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_with_its_number() {
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (client, server) = through(&proxy, &upstream);
+        // The server keeps the proxy waiting: it is owed more than it takes.
+        client.set_write_timeout(Some(Duration::from_millis(300))).expect("not zero");
+        while (&client).write(&[0; 1 << 16]).is_ok() {}
+        proxy.signal(Signal::TERM);
+        // Told apart from the first only once that one has been taken: then nobody listens any more.
+        while TcpStream::connect(proxy.address).is_ok() {
+            thread::yield_now();
+        }
+        proxy.signal(Signal::INT);
+        let mut proxy = proxy;
+        assert_eq!(proxy.child.wait().expect("it is our child").code(), Some(128 + Signal::INT.as_raw()), "{backend}");
+        drop(server);
+    }
+}

@@ -1,0 +1,327 @@
+//! Holds the architecture: the floors of the crate, the one address of `unsafe`, and its notes. Reads the sources as text, so
+//! that a wrong import fails here with its line, and not in a review.
+//!
+//! Imports point downwards, or to the left on their own floor.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules of `reactor/src`, from the ground up; each may import those before it.
+const FLOORS: [&[&str]; 8] = [
+    &["token", "address", "error", "reason", "time"],
+    &["buffer", "limits", "stats", "timer", "topics"],
+    &["sys"],
+    &["link", "driver"],
+    &["mailbox", "context", "handler", "service"],
+    &["event_loop"],
+    &["runner"],
+    &["application"],
+];
+
+/// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own allocator.
+const UNSAFE_TESTS: [&str; 0] = [];
+
+fn place(module: &str) -> Option<(usize, usize)> {
+    FLOORS
+        .iter()
+        .enumerate()
+        .find_map(|(floor, modules)| modules.iter().position(|name| *name == module).map(|position| (floor, position)))
+}
+
+/// A source file, and what of it is code: comments and literals are blanked, line by line.
+struct Source {
+    name: String,
+    lines: Vec<String>,
+    code: Vec<String>,
+}
+
+impl Source {
+    fn of(name: &str, text: &str) -> Self {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        Source { name: name.to_owned(), code: blanked(text).lines().map(str::to_owned).collect(), lines }
+    }
+
+    /// The module at the top of the crate that this file belongs to.
+    fn module(&self) -> &str {
+        let first = self.name.split('/').next().unwrap_or(&self.name);
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// The code up to the unit tests, which stand at the end of a file and may look anywhere.
+    fn before_tests(&self) -> &[String] {
+        let tests = self.code.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests"));
+        &self.code[..tests.unwrap_or(self.code.len())]
+    }
+
+    fn at(&self, line: usize) -> String {
+        format!("{}:{}: {}", self.name, line + 1, self.lines[line].trim())
+    }
+}
+
+/// The text with every comment, string and character literal replaced by blanks, line breaks kept.
+fn blanked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let blank = |out: &mut String, part: &str| out.extend(part.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+    while let Some(first) = rest.chars().next() {
+        let word_before = out.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let raw = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r').filter(|_| !word_before);
+        let raw = raw.and_then(|raw| {
+            let hashes = raw.len() - raw.trim_start_matches('#').len();
+            raw[hashes..].starts_with('"').then_some(hashes)
+        });
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(hashes) = raw {
+            let ending = format!("\"{}", "#".repeat(hashes));
+            let start = rest.find('"').expect("it is raw") + 1;
+            rest[start..].find(&ending).map_or(rest.len(), |end| start + end + ending.len())
+        } else if first == '"' {
+            string_length(rest)
+        } else if first == '\'' {
+            character_length(rest)
+        } else {
+            0
+        };
+        if length == 0 {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+        } else {
+            blank(&mut out, &rest[..length]);
+            rest = &rest[length..];
+        }
+    }
+    out
+}
+
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// 0 for a lifetime.
+fn character_length(text: &str) -> usize {
+    let mut chars = text.char_indices().skip(1);
+    match chars.next() {
+        Some((_, '\\')) => text[3..].find('\'').map_or(0, |end| end + 4),
+        Some(_) => chars.next().filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1),
+        None => 0,
+    }
+}
+
+/// Where `word` stands by itself.
+fn has_word(line: &str, word: &str) -> bool {
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(part_of_word) && !line[at + word.len()..].starts_with(part_of_word))
+}
+
+/// The first words of all paths that begin at the crate's root: `a` and `b` of `crate::a::X` and `use crate::{a::X, b}`.
+fn imports(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        let word = |text: &str| -> String {
+            text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(word(rest));
+            continue;
+        };
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    found.push(word(&group[start..at]));
+                    start = at + 1;
+                    if c == '}' {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+/// Imports that point up or to the right, or that nobody can place.
+fn wrong_imports(source: &Source) -> Vec<String> {
+    let here = source.module();
+    let mut wrong = Vec::new();
+    let Some(mine) = place(here) else {
+        return vec![format!("{}: the module `{here}` is on no floor", source.name)];
+    };
+    // Macro paths and visibility (`pub(crate)`) are no imports: `crate::` is always followed by a path.
+    let code = source.before_tests();
+    for (number, line) in code.iter().enumerate().filter(|(_, line)| line.contains("crate::")) {
+        // A group may go on over several lines.
+        let open = line.matches('{').count() > line.matches('}').count() && line.contains("crate::{");
+        let text = if open { code[number..].join(" ") } else { line.clone() };
+        let names = if open { imports(&text[..text.find("};").unwrap_or(text.len())]) } else { imports(&text) };
+        for name in names {
+            match place(&name) {
+                _ if name == here => {}
+                Some(theirs) if theirs < mine => {}
+                Some(_) => wrong.push(format!("{}: `{name}` is above `{here}`", source.at(number))),
+                None => wrong.push(format!("{}: `{name}` is on no floor", source.at(number))),
+            }
+        }
+    }
+    wrong
+}
+
+/// `unsafe` and `libc` where they have no business.
+fn unsafe_uses(source: &Source) -> Vec<String> {
+    let lines = source.code.iter().enumerate();
+    let used = lines.filter(|(_, line)| has_word(line, "unsafe") || has_word(line, "libc"));
+    used.map(|(number, _)| format!("{}: only `sys` may", source.at(number))).collect()
+}
+
+/// `unsafe` blocks, functions, implementations and foreign declarations without a note right above their statement.
+fn unnoted(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    for (number, line) in source.code.iter().enumerate().filter(|(_, line)| has_word(line, "unsafe")) {
+        // In the type of a function pointer nothing is done that needs a note.
+        if line.contains("unsafe extern \"C\" fn(") {
+            continue;
+        }
+        let above = source.lines[..number].iter().zip(&source.code[..number]).rev();
+        let noted = above
+            .map_while(|(line, code)| {
+                let (line, code) = (line.trim(), code.trim());
+                let comment = line.starts_with("//");
+                let same_statement =
+                    comment || line.starts_with("#[") || !(code.is_empty() || code.ends_with([';', '{', '}']));
+                same_statement.then_some(comment && line.contains("SAFETY:"))
+            })
+            .any(|noted| noted);
+        if !noted {
+            found.push(format!("{}: no SAFETY note", source.at(number)));
+        }
+    }
+    found
+}
+
+/// Every Rust file under `root`, named from there.
+fn sources(root: &Path) -> Vec<Source> {
+    let mut directories = vec![root.to_owned()];
+    let mut sources = Vec::new();
+    while let Some(directory) = directories.pop() {
+        let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        for entry in entries {
+            let path = entry.expect("the listing goes on").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("it is below").display().to_string();
+                sources.push(Source::of(&name, &fs::read_to_string(&path).expect("a source file is text")));
+            }
+        }
+    }
+    sources.sort_by(|one, other| one.name.cmp(&other.name));
+    assert!(!sources.is_empty(), "nothing to read in {}", root.display());
+    sources
+}
+
+fn reactor() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn none(found: Vec<String>) {
+    let mut text = String::new();
+    found.iter().for_each(|line| writeln!(text, "  {line}").expect("a string takes all"));
+    assert!(found.is_empty(), "\n{text}");
+}
+
+#[test]
+fn imports_point_downwards_or_to_the_left() {
+    let sources = sources(&reactor().join("src"));
+    none(sources.iter().filter(|source| source.name != "lib.rs").flat_map(wrong_imports).collect());
+}
+
+#[test]
+fn unsafe_and_libc_have_one_address() {
+    let (src, examples) = (sources(&reactor().join("src")), sources(&reactor().join("examples")));
+    let outside = src.iter().filter(|source| source.module() != "sys").chain(&examples);
+    none(outside.flat_map(unsafe_uses).collect());
+    let tests = sources(&reactor().join("tests"));
+    let tests = tests.iter().filter(|source| !UNSAFE_TESTS.contains(&&*source.name));
+    none(tests.flat_map(unsafe_uses).collect());
+}
+
+#[test]
+fn every_unsafe_in_sys_has_its_note() {
+    let sources = sources(&reactor().join("src"));
+    let sys: Vec<_> = sources.iter().filter(|source| source.module() == "sys").collect();
+    assert!(sys.iter().any(|source| source.code.iter().any(|line| has_word(line, "unsafe"))), "nothing was checked");
+    none(sys.into_iter().flat_map(unnoted).collect());
+}
+
+#[test]
+fn services_and_command_forbid_unsafe_code() {
+    for crate_root in ["../services/src/lib.rs", "../bin/main.rs"] {
+        let text =
+            fs::read_to_string(reactor().join(crate_root)).unwrap_or_else(|error| panic!("{crate_root}: {error}"));
+        assert!(blanked(&text).contains("#![forbid(unsafe_code)]"), "{crate_root} does not");
+    }
+}
+
+// ---- the checker itself, on samples that are wrong -----------------------------------------------------------------
+
+#[test]
+fn an_import_that_points_up_or_right_or_nowhere_is_found() {
+    let wrong = |name: &str, text: &str| wrong_imports(&Source::of(name, text)).len();
+    assert_eq!(wrong("timer.rs", "use crate::time::Time;\nuse crate::token::X;\n"), 0);
+    assert_eq!(wrong("timer.rs", "use crate::link::Link;\n"), 1, "up");
+    assert_eq!(wrong("link.rs", "use crate::driver::Driver;\n"), 1, "to the right");
+    assert_eq!(wrong("driver/mod.rs", "use crate::link::Link;\n"), 0, "to the left");
+    assert_eq!(wrong("sys/epoll.rs", "fn f(_: crate::event_loop::EventLoop) {}\n"), 1, "a path in the middle");
+    assert_eq!(wrong("link.rs", "use crate::{token::X, service::{A, B}, application};\n"), 2, "in a group");
+    assert_eq!(wrong("link.rs", "use crate::{\n    token::X,\n    service::A,\n};\n"), 1, "over several lines");
+    assert_eq!(wrong("link.rs", "use crate::Context;\n"), 1, "through the front door");
+    assert_eq!(wrong("novelty.rs", "\n"), 1, "a module without a floor");
+    assert_eq!(
+        wrong("link.rs", "/// [`X`](crate::service::X)\nconst A: &str = \"crate::service\"; // crate::service\n"),
+        0
+    );
+    assert_eq!(wrong("link.rs", "#[cfg(test)]\nmod tests {\n    use crate::service::A;\n}\n"), 0);
+}
+
+#[test]
+fn unsafe_and_libc_outside_sys_are_found() {
+    let found = |text: &str| unsafe_uses(&Source::of("link.rs", text)).len();
+    assert_eq!(found("fn f() { unsafe { g() } }\nuse libc::c_int;\n"), 2);
+    assert_eq!(
+        found(
+            "// unsafe, libc\n#![deny(unsafe_op_in_unsafe_fn)]\nlet a = \"unsafe \\\" libc\"; let b = r#\"unsafe\"#;\n"
+        ),
+        0
+    );
+    assert_eq!(found("let quote = '\"'; unsafe { f::<'static>('\\'') } let c = \"\";\n"), 1);
+}
+
+#[test]
+fn unsafe_without_a_note_is_found() {
+    let found = |text: &str| unnoted(&Source::of("sys/x.rs", text)).len();
+    assert_eq!(found("// SAFETY: it is.\nlet a = unsafe { f() };\n"), 0);
+    assert_eq!(found("// SAFETY: it is,\n// as long as it is.\nlet a =\n    retry(|| unsafe { f() });\n"), 0);
+    assert_eq!(found("let a = unsafe { f() };\n"), 1);
+    assert_eq!(found("// SAFETY: of the first.\nlet a = unsafe { f() };\nlet b = unsafe { g() };\n"), 1);
+    assert_eq!(found("// It is safe.\nunsafe impl Send for X {}\n"), 1);
+    assert_eq!(found("// SAFETY: it is.\n\nunsafe extern \"C\" {}\n"), 1);
+}

@@ -1,0 +1,67 @@
+//! Starting the examples of this crate, as somebody at a shell would.
+#![allow(dead_code, reason = "each test binary uses its part of this")]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for what has to come. A guard against hanging, and never what makes a test pass.
+pub const GUARD: Duration = Duration::from_secs(20);
+
+/// The backends, by the names that `REACTOR_BACKEND` knows.
+pub const BACKENDS: [&str; 2] = ["epoll", "select"];
+
+/// Where `cargo test` has put the example: beside the directory of this test.
+pub fn path_of(example: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("a test knows where it is");
+    let directory = this.parent().and_then(|deps| deps.parent()).expect("it is in target/PROFILE/deps");
+    let path = directory.join("examples").join(example);
+    assert!(path.exists(), "{} is not built: `cargo build --examples`", path.display());
+    path
+}
+
+/// An example as a child process. Killed when dropped.
+pub struct Example {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Example {
+    pub fn start(name: &str, backend: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(path_of(name));
+        command.args(arguments);
+        Self::spawn(command, backend)
+    }
+
+    /// Starts `command`, whose first line says `listening tcp://ADDRESS`.
+    pub fn spawn(mut command: Command, backend: &str) -> Self {
+        command.env("REACTOR_BACKEND", backend).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it is text");
+        let address = said.trim().strip_prefix("listening tcp://").and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("it said {said:?}"));
+        Example { child, address }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is there");
+    }
+
+    /// Asks it to end, and tells how it did.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().expect("it is our child")
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,176 @@
+//! A process of its own, where a test needs one: for signals, for limits, for counting descriptors. It is this test binary again, in
+//! a role that its environment names.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use reactor::{Application, Backend, Context, Handler, Input, Service};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+use crate::stage::client_of;
+
+/// The variable that says which role; without it a child is a test that does nothing.
+const ROLE: &str = "PROMISES_ROLE";
+
+/// Lines of a kilobyte, for filling up what a child sends to and nobody reads.
+pub static LINES: [u8; 64 << 10] = {
+    let mut lines = [b'x'; 64 << 10];
+    let mut at = 1023;
+    while at < lines.len() {
+        lines[at] = b'\n';
+        at += 1024;
+    }
+    lines
+};
+
+/// This binary in a role. Killed when dropped.
+pub struct Child {
+    pub process: std::process::Child,
+    pub address: SocketAddr,
+}
+
+impl Child {
+    pub fn start(role: &str, backend: Backend) -> Self {
+        Self::start_by(role, backend, "exec \"$0\" \"$@\"")
+    }
+
+    /// Started by a shell, which sets limits before it becomes the child.
+    pub fn start_by(role: &str, backend: Backend, script: &str) -> Self {
+        let this = std::env::current_exe().expect("a test knows where it is");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).arg(this);
+        command.args(["--exact", "child::a_role", "--ignored", "--nocapture", "--test-threads=2"]);
+        command.env(ROLE, role).env("REACTOR_BACKEND", backend.to_string());
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("there is a shell");
+        let mut said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let address =
+            said.find_map(|line| line.expect("it is text").split_once("listening tcp://")?.1.trim().parse().ok());
+        Child { process, address: address.expect("it says where it listens") }
+    }
+
+    pub fn client(&self) -> TcpStream {
+        client_of(self.address)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it is there");
+    }
+
+    /// The code that it ends with, by itself.
+    pub fn wait(mut self) -> Option<i32> {
+        self.process.wait().expect("it is our child").code()
+    }
+
+    /// The code that it ends with, asked to.
+    pub fn terminate(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Answers each line with itself, and the line `counters` with the turns of the loop and how often accepting rested.
+struct Lines;
+
+impl Handler for Lines {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        while let Some(line) = input.until_eol() {
+            if line == b"counters\n" {
+                let answer = format!("{} {}\n", cx.stats().turns, cx.stats().accept_starved);
+                cx.write(answer.as_bytes());
+            } else {
+                cx.write(line);
+            }
+        }
+    }
+}
+
+/// Asks a child that echoes for its turns, and for how often accepting rested.
+pub fn counters(client: &mut TcpStream) -> (u64, u64) {
+    client.write_all(b"counters\n").expect("it is open");
+    let mut line = String::new();
+    BufReader::with_capacity(1, client).read_line(&mut line).expect("it answers");
+    let (turns, starved) = line.trim().split_once(' ').expect("two numbers");
+    (turns.parse().expect("a number"), starved.parse().expect("a number"))
+}
+
+pub fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("procfs").count() - 1
+}
+
+/// A loop that echoes lines, until a signal ends it.
+fn echo(change: impl FnOnce(&mut Application)) {
+    let mut application = Application::new().expect("the backend is there");
+    let echo = application.add_service(Service::tcp("127.0.0.1:0", || Lines)).expect("a port is free");
+    application.handle_signals().expect("nobody else has them");
+    application.on_report(|_| {});
+    change(&mut application);
+    println!("\nlistening {}", echo.address().expect("it listens"));
+    application.run().expect("it ends well");
+}
+
+/// Leaves room for three or four descriptors more, without the application knowing.
+fn starve(_: &mut Application) {
+    let listing = std::fs::read_dir("/proc/self/fd").expect("procfs");
+    let taken: Vec<u64> = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let fourth = (0..).filter(|number| !taken.contains(number)).nth(3);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: fourth, maximum }).expect("it is less");
+}
+
+/// Serves and ends again and again in one process, and has as many descriptors afterwards as before.
+fn come_and_go() {
+    let once = || {
+        let mut application = Application::new().expect("the backend is there");
+        let echo = application.add_service(Service::tcp("127.0.0.1:0", || Lines)).expect("a port is free");
+        let Some(&reactor::Address::Tcp(address)) = echo.address() else { panic!("it listens on TCP") };
+        let handle = application.handle();
+        application.drain_timeout(Some(Duration::from_millis(10)));
+        let talk = std::thread::spawn(move || {
+            let mut clients: Vec<TcpStream> = (0..10).map(|_| client_of(address)).collect();
+            clients.iter_mut().for_each(|client| crate::stage::round_trip(client, b"hello\n"));
+            clients.truncate(5);
+            // One is owed something at the end, and doesn't take it.
+            crate::stage::send_until_stuck(&clients[0], &LINES, 64 << 20);
+            handle.halt();
+            clients
+        });
+        application.run().expect("it ends well");
+        drop(talk.join().expect("all were answered"));
+    };
+    once();
+    let before = open_descriptors();
+    (0..3).for_each(|_| once());
+    assert_eq!(open_descriptors(), before);
+}
+
+#[test]
+#[ignore = "the other half of tests that need a process of their own"]
+fn a_role() {
+    let role = std::env::var(ROLE).unwrap_or_default();
+    let told = std::panic::catch_unwind(|| match &*role {
+        "" => {}
+        "echo" => echo(|_| {}),
+        "starving" => echo(starve),
+        "come and go" => {
+            println!("\nlistening tcp://127.0.0.1:1");
+            come_and_go();
+        }
+        other => panic!("no role is called {other:?}"),
+    });
+    if !role.is_empty() {
+        std::process::exit(i32::from(told.is_err()));
+    }
+}

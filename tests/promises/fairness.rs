@@ -1,0 +1,254 @@
+//! Rules 16 to 18: who shouts gets no more than a turn, and who finds no room finds out, or waits in peace.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use reactor::{CloseReason, Limits};
+
+use crate::child::{Child, counters};
+use crate::stage::{Plan, QUIET, Seen, Stage, client_of, read_all, round_trip, send_until_stuck};
+use crate::support::{GUARD, on_every_backend};
+
+/// What one connection may say in one turn.
+const BYTES_PER_TURN: usize = 64 * 1024;
+const ACCEPTS_PER_TURN: usize = 64;
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// Whether an answer comes to this line within a moment.
+fn is_answered(client: &mut TcpStream) -> bool {
+    client.write_all(b"hello\n").expect("the kernel takes it");
+    has_answer(client)
+}
+
+fn has_answer(client: &mut TcpStream) -> bool {
+    client.set_read_timeout(Some(QUIET)).expect("not zero");
+    let outcome = client.read(&mut [0; 6]);
+    client.set_read_timeout(Some(GUARD)).expect("not zero");
+    match outcome {
+        Ok(6) => true,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+on_every_backend! {
+    // Rule 16.
+    fn between_a_ping_and_its_answer_four_flooders_get_one_turn_each(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let flooders: Vec<_> = (0..4).map(|_| stage.open()).collect();
+        let (mut client, id) = stage.open();
+        // What is found in the first batch is more than a turn's worth of each.
+        let frozen = stage.freeze();
+        for (flooder, _) in &flooders {
+            assert!(send_until_stuck(flooder, &[b'x'; 1 << 20], 1 << 20) > 2 * BYTES_PER_TURN);
+        }
+        client.write_all(b"ping").unwrap();
+        drop(frozen);
+        let mut from = vec![0; flooders.len()];
+        loop {
+            match stage.next() {
+                Seen::Data(who, bytes) if who == id => break assert_eq!(bytes, b"ping"),
+                Seen::Data(who, bytes) => {
+                    let which = flooders.iter().position(|(_, id)| *id == who).unwrap();
+                    from[which] += bytes.len();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(from.iter().all(|bytes| *bytes <= BYTES_PER_TURN), "{from:?}");
+    }
+
+    // Rule 16: the leftovers come, one turn after the other, without waiting for anybody.
+    fn what_is_left_for_the_next_turn_comes_without_an_event(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (client, id) = stage.open();
+        let frozen = stage.freeze();
+        let sent = send_until_stuck(&client, &[b'x'; 1 << 20], 1 << 20);
+        drop(frozen);
+        assert_eq!(stage.data(id, sent).len(), sent);
+    }
+
+    // Rule 16.
+    fn a_storm_of_connects_keeps_nobody_waiting(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (mut client, id) = stage.open();
+        let frozen = stage.freeze();
+        let newcomers: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();
+        client.write_all(b"ping").unwrap();
+        drop(frozen);
+        let mut opened = 0;
+        loop {
+            match stage.next() {
+                Seen::Data(who, _) if who == id => break,
+                Seen::Opened(_) => opened += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(opened <= 2 * ACCEPTS_PER_TURN, "{opened} were let in first");
+        while opened < newcomers.len() {
+            assert!(matches!(stage.next(), Seen::Opened(_)));
+            opened += 1;
+        }
+    }
+
+    // Rule 16.
+    fn a_flood_of_messages_keeps_nobody_waiting(backend: Backend) {
+        let handled = Arc::new(AtomicUsize::new(0));
+        let first = Arc::new(AtomicUsize::new(usize::MAX));
+        let (counted, noted) = (handled.clone(), first.clone());
+        let plan = Plan::new().data(move |input, _| {
+            input.take_all();
+            noted.store(counted.load(SeqCst), SeqCst);
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        let frozen = stage.freeze();
+        // The first of them has the ping arrive, while all others are waiting.
+        stage.order(move |_| {
+            client.write_all(b"ping").expect("it is open");
+            drop(client);
+        });
+        for _ in 0..20_000 {
+            let handled = handled.clone();
+            stage.order(move |_| {
+                handled.fetch_add(1, SeqCst);
+            });
+        }
+        drop(frozen);
+        stage.data(id, 4);
+        let first = first.load(SeqCst);
+        assert!(first <= 2 * MESSAGES_PER_TURN, "{first} messages first");
+        stage.ask(|_| {});
+        assert_eq!(handled.load(SeqCst), 20_000);
+    }
+
+    // Rule 17.
+    fn without_descriptors_the_loop_is_quiet_and_takes_those_who_wait_when_there_is_room(backend: Backend) {
+        let child = Child::start("starving", backend);
+        let mut clients: Vec<TcpStream> = (0..8).map(|_| child.client()).collect();
+        let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();
+        let served = answered.iter().take_while(|answered| **answered).count();
+        assert!((1..8).contains(&served), "{answered:?}");
+        assert!(answered[served..].iter().all(|answered| !answered), "{answered:?}");
+
+        let (turns, starved) = counters(&mut clients[0]);
+        std::thread::sleep(4 * QUIET);
+        let (later, _) = counters(&mut clients[0]);
+        assert!(starved > 0, "it never happened");
+        assert!(later - turns <= 5, "{} turns in {:?}", later - turns, 4 * QUIET);
+
+        // Who leaves makes room for who has waited longest.
+        let mut waiting = clients.split_off(served);
+        for _ in 0..waiting.len().min(clients.len()) {
+            drop(clients.pop());
+            let mut next = waiting.remove(0);
+            let mut answer = [0; 6];
+            next.read_exact(&mut answer).expect("it is its turn");
+            round_trip(&mut next, b"again\n");
+        }
+        drop(waiting);
+        assert_eq!(child.terminate(), Some(0));
+    }
+
+    // Rule 18.
+    fn one_over_an_explicit_cap_is_told_so_and_let_go(backend: Backend) {
+        let capped = Limits { connections: Some(2), ..Limits::default() };
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});
+        let (mut one, one_id) = stage.open();
+        let (mut two, _) = stage.open();
+        assert_eq!(read_all(&mut stage.client()), b"full\r\n");
+        // Although it has spoken first.
+        let mut eager = stage.client();
+        eager.write_all(&[b'x'; 10_000]).unwrap();
+        assert_eq!(read_all(&mut eager), b"full\r\n");
+        drop(eager);
+        round_trip(&mut one, b"one");
+        round_trip(&mut two, b"two");
+        let stats = stage.stats();
+        assert_eq!((stats.accepted, stats.refused), (2, 2));
+        drop(one);
+        stage.closed(one_id);
+        round_trip(&mut stage.client(), b"three");
+    }
+
+    // Rule 18.
+    fn few_of_those_refused_are_lingered_for(backend: Backend) {
+        let capped = Limits { connections: Some(1), refused_lingering: 2, ..Limits::default() };
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});
+        let (_one, _) = stage.open();
+        let mut refused: Vec<TcpStream> = (0..5).map(|_| stage.client()).collect();
+        let answers: Vec<Vec<u8>> = refused.iter_mut().map(read_all).collect();
+        assert!(answers.iter().all(|answer| answer == b"full\r\n"), "{answers:?}");
+        // They hold their ends. What two of them still say is heard, and thrown away; to the others nobody listens.
+        stage.ask(|_| {});
+        stage.ask(|_| {});
+        let heard = |client: &mut TcpStream| {
+            client.write_all(b"but").expect("nobody has said no yet");
+            // The reset, if there is one, is here by now.
+            client.write_all(b"why?").is_ok()
+        };
+        assert_eq!(refused.iter_mut().map(heard).collect::<Vec<_>>(), [true, true, false, false, false]);
+    }
+
+    // Rule 18.
+    fn one_over_the_cap_of_the_application_is_refused_in_any_service(backend: Backend) {
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.refusal("full\r\n"), |application| {
+            application.max_connections(Some(1));
+        });
+        let (mut one, id) = stage.open();
+        assert_eq!(read_all(&mut stage.client()), b"full\r\n");
+        round_trip(&mut one, b"one");
+        drop(one);
+        stage.closed(id);
+        round_trip(&mut stage.client(), b"two");
+    }
+
+    // Rule 18.
+    fn at_the_cap_of_the_descriptor_limit_newcomers_wait_in_the_backlog_until_there_is_room(backend: Backend) {
+        let child = Child::start_by("echo", backend, "ulimit -n 24 && exec \"$0\" \"$@\"");
+        let mut clients: Vec<TcpStream> = (0..16).map(|_| client_of(child.address)).collect();
+        let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();
+        let served = answered.iter().take_while(|answered| **answered).count();
+        assert!((1..16).contains(&served), "{answered:?}");
+        assert!(answered[served..].iter().all(|answered| !answered), "{answered:?}");
+        let (turns, starved) = counters(&mut clients[0]);
+        assert_eq!(starved, 0, "there are descriptors in reserve");
+        // Nobody but the one that leaves does anything; the one that waits has waited enough.
+        let mut next = clients.remove(served);
+        drop(clients.remove(0));
+        let mut answer = [0; 6];
+        next.read_exact(&mut answer).expect("it is its turn");
+        let (later, _) = if served > 1 { counters(&mut clients[0]) } else { counters(&mut next) };
+        assert!(later - turns < 20, "{} turns", later - turns);
+        drop((clients, next));
+        assert_eq!(child.terminate(), Some(0));
+    }
+
+    // Rule 18.
+    fn the_soft_descriptor_limit_is_raised_to_the_hard_one(backend: Backend) {
+        let child = Child::start_by("echo", backend, "ulimit -S -n 64 && exec \"$0\" \"$@\"");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.process.id())).expect("procfs");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("it is a limit");
+        let numbers: Vec<&str> = line.split_whitespace().rev().skip(1).take(2).collect();
+        assert_eq!(numbers[0], numbers[1], "{line}");
+        assert_ne!(numbers[0], "64");
+        assert_eq!(child.terminate(), Some(0));
+    }
+
+    // Rule 18: at the cap, who is refused leaves nothing behind.
+    fn refused_newcomers_do_not_count_as_connections_that_ended(backend: Backend) {
+        let capped = Limits { connections: Some(1), ..Limits::default() };
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});
+        let (one, id) = stage.open();
+        for _ in 0..5 {
+            assert_eq!(read_all(&mut stage.client()), b"full\r\n");
+        }
+        drop(one);
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+        stage.wait_until("the last one has gone", |cx| cx.stats().refused == 5);
+        let stats = stage.stats();
+        assert_eq!((stats.accepted, stats.closed_total()), (1, 1), "{stats}");
+    }
+}

@@ -1,0 +1,49 @@
+//! The promises of the loop, each over real sockets and on every backend. A promise is a bug that event loops keep shipping, told as
+//! what is right; a test's name is that sentence.
+//!
+//! | | promise | tests |
+//! | --- | --- | --- |
+//! | 1 | an event reaches the connection it is for | `identity`: who_is_closed_by_another…, a_process_that_was_stopped…, a_stale_id… |
+//! | 2 | a duplicate wakes nobody | `identity`: a_duplicate_that_outlives…, a_watched_pipe… |
+//! | 3 | one close for each connection, never nested | `identity`: whatever_callbacks_do…, closing_all_from_within… |
+//! | 4 | a panic ends one connection | `identity`: a_panic_ends…, a_panic_in_any_callback…, a_panic_in_on_open… |
+//! | 5 | input before a hang-up or an error | `reading`: what_came_before_… |
+//! | 6 | half-close | `reading`: who_half_closes…, the_end_of_input…, who_finishes… |
+//! | 7 | lines and a close in one segment | `reading`: two_lines_and_a_close…, what_has_no_ending… |
+//! | 8 | a pause is a pause | `reading`: a_pause…, a_paused_peer…, a_reset_ends_a_pause…, …never_spins…, bytes_that_were_kept… |
+//! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells… |
+//! | 10 | interest changes only when it must | `writing`: a_thousand_small_echoes…, a_big_answer…; `syscalls` of the reactor |
+//! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, drained_is_called… |
+//! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, what_another_thread_publishes… |
+//! | 13 | close flushes, lingers, and is bounded; abort resets | `writing`: an_early_answer…, …while_closing…, a_closing_peer…, who_does_not_take…, an_abort…, closing_after…, what_was_owed… |
+//! | 14 | a broken pipe ends one connection; no write after close | `writing`: a_peer_that_goes_away…, a_write_after_close…, past_the_maximum… |
+//! | 15 | `on_drained` once a turn | `writing`: drained_that_writes… |
+//! | 16 | budgets per turn | `fairness`: between_a_ping…, what_is_left_for_the_next_turn…, a_storm_of_connects…, a_flood_of_messages… |
+//! | 17 | no descriptors: quiet, and back again | `fairness`: without_descriptors… |
+//! | 18 | caps refuse or make wait | `fairness`: one_over_…, few_of_those_refused…, refused_newcomers…, at_the_cap…, the_soft_descriptor_limit… |
+//! | 19 | never early, few waits | `time`: a_deadline_is_never_early…, a_deadline_set_late…, a_slow_callback…, a_timer_of_thirty_days… |
+//! | 20 | periodic work, cancelling | `time`: periodic_work…, a_deadline_that_is_called_off…, a_timer_that_is_due_in_the_same_turn… |
+//! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable… |
+//! | 22 | EINTR | `process`: a_storm_of_signals… |
+//! | 23 | wake-ups and mailboxes | `process`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
+//! | 24 | stopping | `process`: those_in_the_accept_queue…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
+//! | 25 | `select` past 1024 | `process`: descriptors_beyond_1024… |
+//! | 26 | nothing is inherited | `process`: no_descriptor_goes_to_a_program… |
+//! | 27 | one outcome for a connect | `process`: a_connection_… |
+//! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
+//! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
+//!
+//! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`; running in a
+//! fork (26) would take an `unsafe` fork.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod child;
+mod fairness;
+mod identity;
+mod process;
+mod reading;
+mod stage;
+mod time;
+mod writing;

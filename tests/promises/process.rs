@@ -1,0 +1,571 @@
+//! Rules 22 to 29: the loop among threads, signals, other processes and other sockets; how it begins and how it ends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reactor::{
+    Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, PostError, Service,
+};
+use rustix::process::Signal;
+
+use crate::child::{Child, LINES};
+use crate::stage::{
+    Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
+    socket_path,
+};
+use crate::support::application::serve;
+use crate::support::{GUARD, on_every_backend};
+
+/// Counts what eight threads post, and that each one's numbers come in order.
+struct Counter {
+    next: [u64; 8],
+    seen: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
+}
+
+impl Handler<(usize, u64)> for Counter {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+        input.take_all();
+    }
+
+    fn on_message(&mut self, _: ConnectionId, (thread, number): (usize, u64), cx: &mut Context<'_>) {
+        assert_eq!(self.next[thread], number);
+        self.next[thread] += 1;
+        self.turns.store(cx.stats().turns, SeqCst);
+        self.seen.fetch_add(1, SeqCst);
+    }
+}
+
+/// A drain time that a test need not wait for.
+fn drain(timeout: Duration) -> impl FnOnce(&mut Application) + Send + 'static {
+    move |application| {
+        application.drain_timeout(Some(timeout));
+    }
+}
+
+fn same_service(
+    service: Service<crate::stage::Witness, crate::stage::Order>,
+) -> Service<crate::stage::Witness, crate::stage::Order> {
+    service
+}
+
+/// A port of this host at which nobody listens, for as long as the socket lives.
+fn closed_port() -> (socket2::Socket, SocketAddr) {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port is free");
+    let address = socket.local_addr().expect("it is bound").as_socket().expect("it is IP");
+    (socket, address)
+}
+
+on_every_backend! {
+    // Rule 22.
+    fn a_storm_of_signals_loses_nothing(backend: Backend) {
+        let child = Child::start("echo", backend);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(SeqCst) {
+                    child.signal(Signal::USR1);
+                    thread::sleep(Duration::from_micros(500));
+                }
+            });
+            let talking: Vec<_> = (0..3).map(|_| scope.spawn(|| {
+                let mut client = child.client();
+                for number in 0..500 {
+                    round_trip(&mut client, format!("line {number}\n").as_bytes());
+                }
+                // Through blocked sends and partial reads as well.
+                let lines = LINES.repeat(32);
+                thread::scope(|scope| {
+                    let writer = client.try_clone().unwrap();
+                    let lines = &lines;
+                    scope.spawn(move || {
+                        (&writer).write_all(lines).unwrap();
+                        writer.shutdown(Shutdown::Write).unwrap();
+                    });
+                    same(&read_all(&mut client), lines);
+                });
+            })).collect();
+            let outcomes: Vec<_> = talking.into_iter().map(|client| client.join()).collect();
+            over.store(true, SeqCst);
+            assert!(outcomes.iter().all(Result::is_ok));
+        });
+        assert_eq!(child.terminate(), Some(0));
+    }
+
+    // Rule 23.
+    fn a_million_messages_of_eight_threads_all_arrive_in_order_with_few_wake_ups(backend: Backend) {
+        const EACH: u64 = 125_000;
+        let (seen, turns) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (count, turn) = (seen.clone(), turns.clone());
+        let running = serve(backend, move || Counter { next: [0; 8], seen: count.clone(), turns: turn.clone() });
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let service = running.service.clone();
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        service.post_wait(ConnectionId::NONE, (thread, number)).expect("the loop runs");
+                    }
+                });
+            }
+        });
+        let start = Instant::now();
+        while seen.load(SeqCst) < 8 * EACH {
+            assert!(start.elapsed() < GUARD, "{} arrived", seen.load(SeqCst));
+            thread::yield_now();
+        }
+        // One write for a turn at most: the flag is cleared once in each.
+        let turns = turns.load(SeqCst);
+        assert!(turns < 8 * EACH / 10, "{turns} turns");
+    }
+
+    // Rule 23.
+    fn a_full_mailbox_gives_the_message_back_and_takes_more_later(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let frozen = stage.freeze();
+        let taken = Arc::new(AtomicU64::new(0));
+        let mut posted = 0;
+        let refused = loop {
+            let taken = taken.clone();
+            match stage.running.service.post(ConnectionId::NONE, Box::new(move |_| {
+                taken.fetch_add(1, SeqCst);
+            })) {
+                Ok(()) => posted += 1,
+                Err(error) => break error,
+            }
+            assert!(posted <= 1 << 20, "it is not bounded");
+        };
+        assert!(matches!(refused, PostError::Full(_)));
+        drop(frozen);
+        let order = refused.into_message();
+        assert!(stage.running.service.post_wait(ConnectionId::NONE, order).is_ok(), "it runs");
+        stage.wait_until("all were taken", move |_| taken.load(SeqCst) == posted + 1);
+    }
+
+    // Rule 23.
+    fn who_posts_after_the_end_is_told(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let service = stage.running.service.clone();
+        stage.end();
+        assert!(matches!(service.post(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
+        assert!(matches!(service.post_wait(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
+        assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
+    }
+
+    // Rule 24.
+    fn those_in_the_accept_queue_are_served_before_the_end(backend: Backend) {
+        let stage = Stage::new(backend, Plan::lines());
+        let frozen = stage.freeze();
+        let mut clients: Vec<TcpStream> = (0..200).map(|_| stage.client()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.write_all(format!("client {number}\n").as_bytes()).unwrap();
+        }
+        stage.running.handle.halt();
+        drop(frozen);
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(read_all(client), format!("client {number}\n").as_bytes());
+        }
+        drop(clients);
+        let seen = stage.end();
+        let stopped = seen.iter().filter(|seen| matches!(seen, Seen::Closed(_, CloseReason::Stopped, 0))).count();
+        assert_eq!(stopped, 200, "{seen:?}");
+    }
+
+    // Rule 24.
+    fn everything_asked_before_the_stop_is_answered_however_much_it_is(backend: Backend) {
+        const ANSWER: usize = 1 << 20;
+        let plan = Plan::new().data(|input, cx| {
+            // One at a time, as long as there is room for the answer.
+            while cx.queued() <= 256 << 10
+                && let Some(line) = input.until_eol()
+            {
+                cx.write(&vec![line[0]; ANSWER]);
+            }
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, _) = stage.open();
+        let frozen = stage.freeze();
+        client.write_all(b"a\nb\nc\nd\ne\nf\ng\nh\n").unwrap();
+        stage.running.handle.halt();
+        drop(frozen);
+        let answers = read_all(&mut client);
+        let expected: Vec<u8> = (b'a'..=b'h').flat_map(|letter| vec![letter; ANSWER]).collect();
+        same(&answers, &expected);
+        drop(client);
+        assert!(matches!(stage.end().last(), Some(Seen::Closed(_, CloseReason::Stopped, 0))));
+    }
+
+    // Rule 24.
+    fn who_owes_nothing_closes_at_once(backend: Backend) {
+        let stage = Stage::tuned(backend, Plan::echo(), |service| {
+            service.deadlines(Deadlines { linger: GUARD, ..Deadlines::default() })
+        }, drain(GUARD));
+        let mut idle: Vec<TcpStream> = (0..10).map(|_| stage.open().0).collect();
+        round_trip(&mut idle[0], b"answered long ago");
+        let start = Instant::now();
+        // The clients hold their ends open.
+        let seen = stage.end();
+        assert!(start.elapsed() < GUARD / 4, "it took {:?}", start.elapsed());
+        assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Stopping(_))).count(), 10);
+        assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Closed(_, CloseReason::Stopped, 0))).count(), 10);
+        idle.iter_mut().for_each(|client| assert_eq!(read_all(client), b""));
+    }
+
+    // Rule 24.
+    fn a_service_may_say_goodbye_and_go_on_until_it_is_done(backend: Backend) {
+        let plan = Plan::lines().stopping(|cx| {
+            cx.write(b"soon\n");
+        }).data(|input, cx| {
+            cx.write(input.take_all());
+            cx.close();
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, _) = stage.open();
+        stage.running.handle.halt();
+        assert_eq!(&read_exactly::<5>(&mut client), b"soon\n");
+        client.write_all(b"one more").unwrap();
+        assert_eq!(read_all(&mut client), b"one more");
+        drop(client);
+        assert!(matches!(stage.end().last(), Some(Seen::Closed(_, CloseReason::Stopped, 0))));
+    }
+
+    // Rule 24.
+    fn what_is_left_at_the_drain_deadline_is_reset(backend: Backend) {
+        let plan = Plan::new().stopping(|_| {});
+        let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_millis(100)));
+        let (mut stubborn, id) = stage.open();
+        let (mut owed, owed_id) = stage.open();
+        stage.order(move |cx| {
+            cx.write_shared_to(owed_id, vec![b'x'; 32 << 20].into());
+        });
+        let seen = stage.end();
+        let reasons: Vec<_> = seen.iter().filter_map(|seen| match seen {
+            Seen::Closed(id, reason, owed) => Some((*id, *reason, *owed > 0)),
+            _ => None,
+        }).collect();
+        assert!(reasons.contains(&(id, CloseReason::DrainExpired, false)), "{reasons:?}");
+        assert!(reasons.contains(&(owed_id, CloseReason::DrainExpired, true)), "{reasons:?}");
+        assert_eq!(stubborn.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(owed.read_to_end(&mut Vec::new()).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    // Rule 24.
+    fn a_streamer_is_told_that_it_is_time_to_stop(backend: Backend) {
+        let plan = Plan::new()
+            .open(|cx| {
+                cx.write(&vec![b'x'; 300_000]);
+            })
+            .drained(|cx| {
+                cx.write(&vec![b'x'; 300_000]);
+            });
+        let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_secs(2)));
+        let (mut client, id) = stage.open();
+        let reading = thread::spawn(move || client.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
+        stage.until(|seen| matches!(seen, Seen::Drained(_)));
+        let seen = stage.end();
+        assert!(seen.contains(&Seen::Stopping(id)));
+        assert_eq!(seen.last(), Some(&Seen::Closed(id, CloseReason::Stopped, 0)));
+        assert!(matches!(reading.join().unwrap(), Ok(300_000..)));
+    }
+
+    // Rule 24.
+    fn a_stopping_service_listens_no_more(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new().stopping(|_| {}));
+        let (client, id) = stage.open();
+        let address = stage.address();
+        stage.running.handle.halt();
+        stage.until(|seen| *seen == Seen::Stopping(id));
+        let start = Instant::now();
+        while TcpStream::connect(address).is_ok() {
+            assert!(start.elapsed() < GUARD, "it still listens");
+            thread::yield_now();
+        }
+        drop(client);
+        stage.closed(id);
+    }
+
+    // Rule 24.
+    fn a_signal_ends_it_in_order_and_nothing_answered_is_lost(backend: Backend) {
+        let child = Child::start("echo", backend);
+        let mut clients: Vec<TcpStream> = (0..50).map(|_| child.client()).collect();
+        clients.iter_mut().for_each(|client| round_trip(client, b"before\n"));
+        clients.iter_mut().for_each(|client| client.write_all(b"at the end\n").unwrap());
+        child.signal(Signal::TERM);
+        for client in &mut clients {
+            assert_eq!(read_all(client), b"at the end\n");
+        }
+        drop(clients);
+        assert_eq!(child.wait(), Some(0));
+    }
+
+    // Rule 24.
+    fn a_second_signal_ends_it_at_once(backend: Backend) {
+        for second in [Signal::INT, Signal::TERM] {
+            let child = Child::start("echo", backend);
+            let client = child.client();
+            send_until_stuck(&client, &LINES, 64 << 20);
+            child.signal(Signal::TERM);
+            while TcpStream::connect(child.address).is_ok() {
+                thread::yield_now();
+            }
+            child.signal(second);
+            assert_eq!(child.wait(), Some(128 + second.as_raw()));
+        }
+    }
+
+    // Rule 25, and nothing else for epoll.
+    fn descriptors_beyond_1024_are_served(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        // Low numbers are taken, so the loop's are high.
+        let _held: Vec<_> = (0..1100).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let mut clients: Vec<TcpStream> = (0..100).map(|_| stage.open().0).collect();
+        use std::os::fd::AsRawFd;
+        assert!(clients.iter().any(|client| client.as_raw_fd() > 1200));
+        for _ in 0..3 {
+            clients.iter_mut().for_each(|client| round_trip(client, b"high"));
+        }
+        let bytes = pattern(4 << 20);
+        let mut last = clients.pop().unwrap();
+        thread::scope(|scope| {
+            let writer = last.try_clone().unwrap();
+            let bytes = &bytes;
+            scope.spawn(move || {
+                (&writer).write_all(bytes).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            same(&read_all(&mut last), bytes);
+        });
+    }
+
+    // Rule 26.
+    fn no_descriptor_goes_to_a_program_that_is_started(backend: Backend) {
+        let (upstream, address) = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            (listener, address)
+        };
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, _) = stage.open();
+        let id = stage.ask(move |cx| cx.connect(Address::Tcp(address), ()));
+        stage.until(|seen| *seen == Seen::Connected(id));
+        round_trip(&mut client, b"both ends are here");
+        let listing = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
+        let listing = String::from_utf8(listing.stdout).unwrap();
+        assert!(listing.contains("->"), "{listing}");
+        assert!(!listing.contains("socket:") && !listing.contains("anon_inode:"), "{listing}");
+        drop(upstream);
+    }
+
+    // Rule 27.
+    fn a_connection_comes_about_and_what_was_written_before_is_sent(backend: Backend) {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = upstream.local_addr().unwrap();
+        let stage = Stage::new(backend, Plan::new());
+        let id = stage.ask(move |cx| {
+            let id = cx.connect(Address::Tcp(address), ());
+            cx.write_to(id, b"early");
+            id
+        });
+        let (mut server, _) = upstream.accept().unwrap();
+        assert_eq!(&read_exactly::<5>(&mut server), b"early");
+        assert_eq!(stage.next(), Seen::Connected(id));
+        server.write_all(b"answer").unwrap();
+        assert_eq!(stage.data(id, 6), b"answer");
+        drop(server);
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+        assert_eq!(stage.stats().connected, 1);
+    }
+
+    // Rule 27.
+    fn a_connection_that_fails_says_why_once_and_later(backend: Backend) {
+        let (_held, refusing) = closed_port();
+        let nowhere = socket_path("nowhere", backend);
+        let not_listening = socket_path("deaf", backend);
+        drop(UnixListener::bind(&not_listening).unwrap());
+        let stage = Stage::new(backend, Plan::new());
+        let outcomes = [
+            (Address::Tcp(refusing), ErrorKind::ConnectionRefused),
+            (Address::Unix(nowhere), ErrorKind::NotFound),
+            (Address::Unix(not_listening.clone()), ErrorKind::ConnectionRefused),
+            (Address::Tcp(SocketAddr::from(([255, 255, 255, 255], 9))), ErrorKind::NetworkUnreachable),
+        ];
+        for (address, kind) in outcomes {
+            let to = address.clone();
+            let id = stage.ask(move |cx| cx.connect(to, ()));
+            match stage.next() {
+                Seen::Closed(closed, CloseReason::ConnectFailed(errno), 0) => {
+                    assert_eq!((closed, errno.to_io().kind()), (id, kind), "{address}");
+                }
+                other => panic!("{address}: {other:?}"),
+            }
+        }
+        stage.sees_nothing();
+        assert_eq!(stage.stats().connected, 0);
+        std::fs::remove_file(not_listening).unwrap();
+    }
+
+    // Rule 27.
+    fn a_connection_that_is_closed_before_it_stands_has_that_one_outcome(backend: Backend) {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_held, refusing) = closed_port();
+        let stage = Stage::new(backend, Plan::new());
+        for address in [upstream.local_addr().unwrap(), refusing] {
+            let id = stage.ask(move |cx| {
+                let id = cx.connect(Address::Tcp(address), ());
+                cx.close_id(id);
+                id
+            });
+            assert_eq!(stage.next(), Seen::Closed(id, CloseReason::Closed, 0));
+        }
+        stage.sees_nothing();
+    }
+
+    // Rule 27.
+    fn a_connection_that_is_reset_at_once_came_about_first(backend: Backend) {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = upstream.local_addr().unwrap();
+        let stage = Stage::new(backend, Plan::new());
+        let frozen = stage.freeze();
+        stage.order(move |cx| {
+            cx.connect(Address::Tcp(address), ());
+        });
+        drop(frozen);
+        let (server, _) = upstream.accept().unwrap();
+        reset(server);
+        // Depending on who is faster; but the end comes, with its reason, and once.
+        let mut seen = vec![stage.next()];
+        if matches!(seen[0], Seen::Connected(_)) {
+            seen.push(stage.next());
+        }
+        match seen.last() {
+            Some(Seen::Closed(_, CloseReason::Reset, 0)) => {}
+            Some(Seen::Closed(_, CloseReason::ConnectFailed(errno), 0)) => {
+                assert_eq!(errno.to_io().kind(), ErrorKind::ConnectionReset);
+            }
+            other => panic!("{other:?}"),
+        }
+        stage.sees_nothing();
+    }
+
+    // Rule 28.
+    fn a_port_is_bound_again_at_once_and_a_taken_one_is_noticed(backend: Backend) {
+        // A host of its own, so that nobody else is given the port once it is free.
+        let host = if backend == reactor::Backend::Epoll { "127.0.0.77:0" } else { "127.0.0.79:0" };
+        let plan = Plan::new().open(|cx| cx.close());
+        let stage = Stage::at(backend, plan, move |factory| Service::tcp(host, factory), same_service, |_| {});
+        let address = stage.address();
+        // The side that closes first is the one whose port rests in TIME_WAIT.
+        let mut client = stage.client();
+        assert_eq!(read_all(&mut client), b"");
+        drop(client);
+        let mut second = Application::with_backend(backend).unwrap();
+        let taken = second.add_service(Service::tcp(&address.to_string(), || Nobody)).unwrap_err();
+        match taken {
+            Error::Bind { address: at, source } => {
+                assert_eq!((at, source.kind()), (Address::Tcp(address), ErrorKind::AddrInUse));
+            }
+            other => panic!("{other:?}"),
+        }
+        stage.end();
+        let again = Stage::at(backend, Plan::echo(), move |factory| {
+            Service::tcp(&address.to_string(), factory)
+        }, same_service, |_| {});
+        assert_eq!(again.address(), address);
+        round_trip(&mut again.client(), b"again");
+    }
+
+    // Rule 28.
+    fn a_silent_client_is_noticed_unless_the_service_says_that_clients_speak_first(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let _silent = stage.client();
+        assert!(matches!(stage.next(), Seen::Opened(_)));
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.client_speaks_first(GUARD), |_| {});
+        let mut client = stage.client();
+        stage.sees_nothing();
+        round_trip(&mut client, b"now");
+    }
+
+    // Rule 29.
+    fn nothing_is_left_of_applications_that_came_and_went(backend: Backend) {
+        assert_eq!(Child::start("come and go", backend).wait(), Some(0));
+    }
+
+    // Rule 29.
+    fn every_connection_and_every_byte_is_accounted_for(backend: Backend) {
+        let totals = Arc::new(Mutex::new((0, 0)));
+        let count = totals.clone();
+        let plan = Plan::new().data(move |input, cx| {
+            let bytes = input.take(input.len() / 2).unwrap_or_default();
+            let mut totals = count.lock().expect("nobody panics");
+            totals.0 += bytes.len();
+            cx.write(bytes);
+            totals.1 += bytes.len();
+            match bytes.len() % 7 {
+                0 => cx.pause_reading(),
+                1 => cx.close(),
+                2 => cx.abort(),
+                _ => {}
+            }
+        });
+        let stage = Stage::new(backend, plan);
+        for size in (1..200).map(|number| number * 37) {
+            let mut client = stage.client();
+            client.write_all(&pattern(size)).unwrap();
+            match size % 3 {
+                0 => drop(client),
+                1 => reset(client),
+                _ => {
+                    let id = stage.until(|seen| matches!(seen, Seen::Data(..))).id();
+                    stage.order(move |cx| cx.close_id(id));
+                }
+            }
+        }
+        stage.wait_until("all were accepted", |cx| cx.stats().accepted == 199);
+        // Paused ones stay until they are told.
+        let ids: Vec<ConnectionId> = stage.left_over().iter().map(Seen::id).collect();
+        stage.order(move |cx| ids.into_iter().for_each(|id| cx.close_id(id)));
+        let start = Instant::now();
+        let stats = loop {
+            let stats = stage.stats();
+            if stats.closed_total() == 199 {
+                break stats;
+            }
+            assert!(start.elapsed() < GUARD, "{stats}");
+            thread::sleep(Duration::from_millis(5));
+        };
+        let (consumed, written) = *totals.lock().unwrap();
+        assert_eq!(stats.received, consumed as u64 + stats.unread, "{stats}");
+        assert_eq!(written as u64, stats.sent + stats.unsent, "{stats}");
+        assert_eq!((stats.accepted, stats.stale_events), (199, stats.stale_events));
+    }
+
+    // Rule 29.
+    fn several_applications_live_in_one_process(backend: Backend) {
+        let stages: Vec<Stage> = (0..4).map(|_| Stage::new(backend, Plan::echo())).collect();
+        for stage in &stages {
+            round_trip(&mut client_of(stage.address()), b"each");
+        }
+        stages.into_iter().for_each(|stage| drop(stage.end()));
+    }
+}
+
+struct Nobody;
+
+impl Handler for Nobody {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+}

@@ -1,0 +1,374 @@
+//! Rules 5 to 9: every byte that arrived is delivered, once, in order, and only when the handler wants it.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reactor::{CloseReason, Deadlines, Framed, Limits, Service};
+
+use crate::stage::{Plan, QUIET, Seen, Stage, client_with, pattern, read_all, reset, round_trip, same, socket_path};
+use crate::support::{GUARD, on_every_backend};
+
+/// Takes three bytes and wants no more for now.
+fn three_and_pause() -> Plan {
+    Plan::new().data(|input, cx| {
+        if input.take(3).is_some() {
+            cx.pause_reading();
+        }
+    })
+}
+
+/// Wants nothing from the beginning.
+fn paused() -> Plan {
+    Plan::new().open(|cx| cx.pause_reading())
+}
+
+on_every_backend! {
+    // Rule 5.
+    fn what_came_before_a_reset_is_delivered_before_it_on_tcp(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (mut client, id) = stage.open();
+        // More than the loop takes at once.
+        let bytes = pattern(100_000);
+        let frozen = stage.freeze();
+        client.write_all(&bytes).unwrap();
+        reset(client);
+        drop(frozen);
+        same(&stage.data(id, bytes.len()), &bytes);
+        assert_eq!(stage.closed(id).0, CloseReason::Reset);
+    }
+
+    // Rule 5, and the answer to the first bytes finds nobody: that is no reason to lose the rest.
+    fn what_came_before_a_reset_is_delivered_although_answers_fail(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        let bytes = pattern(100_000);
+        let frozen = stage.freeze();
+        client.write_all(&bytes).unwrap();
+        reset(client);
+        drop(frozen);
+        same(&stage.data(id, bytes.len()), &bytes);
+        assert_eq!(stage.closed(id).0, CloseReason::Reset);
+    }
+
+    // Rule 5. A Unix socket is reset by closing it with something unread.
+    fn what_came_before_a_reset_is_delivered_before_it_on_a_unix_socket(backend: Backend) {
+        let path = socket_path("reset", backend);
+        let at = path.clone();
+        let stage = Stage::at(
+            backend,
+            Plan::new().open(|cx| { cx.write(b"never read"); }),
+            move |factory| Service::unix(at, factory),
+            |service| service,
+            |_| {},
+        );
+        let mut client = UnixStream::connect(&path).unwrap();
+        let id = stage.next().id();
+        // The answer to an order: what on_open wrote has left.
+        stage.ask(|_| {});
+        let bytes = pattern(100_000);
+        let frozen = stage.freeze();
+        client.write_all(&bytes).unwrap();
+        drop(client);
+        drop(frozen);
+        same(&stage.data(id, bytes.len()), &bytes);
+        assert_eq!(stage.closed(id).0, CloseReason::Reset);
+        drop(stage);
+        assert!(!path.exists(), "the file goes with the service");
+    }
+
+    // Rule 5.
+    fn what_came_before_the_end_is_delivered_before_it(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (mut client, id) = stage.open();
+        let bytes = pattern(100_000);
+        let frozen = stage.freeze();
+        client.write_all(&bytes).unwrap();
+        drop(client);
+        drop(frozen);
+        same(&stage.data(id, bytes.len()), &bytes);
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+    }
+
+    // Rule 6.
+    fn who_half_closes_gets_four_megabytes_however_slowly_it_reads(backend: Backend) {
+        // The answer takes several times as long as the longest silence that is allowed.
+        let deadlines = Deadlines {
+            linger: Duration::from_millis(600),
+            write_progress: Some(Duration::from_millis(600)),
+            ..Deadlines::default()
+        };
+        let plan = Plan::new().data(|input, cx| {
+            if input.until_eol().is_some() {
+                cx.write_shared(pattern(4 << 20).into());
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
+        let mut client = client_with(stage.address(), 64 << 10);
+        client.write_all(b"all of it\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let (mut received, mut some, start) = (Vec::new(), vec![0; 32 * 1024], Instant::now());
+        loop {
+            match std::io::Read::read(&mut client, &mut some).unwrap() {
+                0 => break,
+                count => received.extend_from_slice(&some[..count]),
+            }
+            // 4 MB/s.
+            let due = start + Duration::from_nanos(received.len() as u64 * 250);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        same(&received, &pattern(4 << 20));
+        let id = stage.next().id();
+        assert_eq!(stage.closed(id), (CloseReason::PeerEnded, 0));
+    }
+
+    // Rule 6.
+    fn the_end_of_input_is_no_close(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo().end(|_, _| {}));
+        let (mut client, id) = stage.open();
+        client.write_all(b"asked").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        stage.until(|seen| *seen == Seen::End(id, 0));
+        stage.is_quiet();
+        stage.order(move |cx| {
+            cx.write_to(id, b" answered later");
+            cx.close_id(id);
+        });
+        assert_eq!(read_all(&mut client), b"asked answered later");
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+    }
+
+    // Rule 6, the other way round: our half first.
+    fn who_finishes_its_own_half_goes_on_reading(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new().open(|cx| {
+            cx.write(b"that is all");
+            cx.finish();
+            assert_eq!(cx.write(b"!"), reactor::Written::Refused);
+        }));
+        let (mut client, id) = stage.open();
+        assert_eq!(read_all(&mut client), b"that is all");
+        client.write_all(b"but I have more").unwrap();
+        assert_eq!(stage.data(id, 15), b"but I have more");
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        assert_eq!(stage.closed(id), (CloseReason::PeerEnded, 0));
+    }
+
+    // Rule 7.
+    fn two_lines_and_a_close_in_one_segment_are_both_delivered(backend: Backend) {
+        let stage = Stage::new(backend, Plan::lines());
+        let (mut client, id) = stage.open();
+        let frozen = stage.freeze();
+        client.write_all(b"one\ntwo\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        drop(frozen);
+        assert_eq!(read_all(&mut client), b"one\ntwo\n");
+        assert_eq!(stage.data(id, 8), b"one\ntwo\n");
+        assert_eq!(stage.next(), Seen::End(id, 0));
+    }
+
+    // Rule 7.
+    fn what_has_no_ending_is_offered_with_the_end_of_input(backend: Backend) {
+        let stage = Stage::new(backend, Plan::lines().end(|input, cx| {
+            cx.write(input.take_all());
+            cx.close();
+        }));
+        let (mut client, id) = stage.open();
+        client.write_all(b"one\ntw").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), b"one\ntw");
+        stage.until(|seen| *seen == Seen::End(id, 2));
+    }
+
+    // Rule 8.
+    fn a_pause_is_a_pause_and_what_was_kept_comes_first_without_waiting_for_the_socket(backend: Backend) {
+        let stage = Stage::new(backend, three_and_pause());
+        let (mut client, id) = stage.open();
+        client.write_all(b"onetwo").unwrap();
+        assert_eq!(stage.next(), Seen::Data(id, b"one".to_vec()));
+        stage.sees_nothing();
+        // Nothing new arrives: the kept bytes come by themselves, and then it is paused again.
+        stage.order(move |cx| cx.resume_reading_of(id));
+        assert_eq!(stage.next(), Seen::Data(id, b"two".to_vec()));
+        client.write_all(b"threes").unwrap();
+        stage.sees_nothing();
+        for word in [b"thr", b"ees"] {
+            stage.order(move |cx| cx.resume_reading_of(id));
+            assert_eq!(stage.next(), Seen::Data(id, word.to_vec()));
+        }
+        stage.sees_nothing();
+    }
+
+    // Rule 8.
+    fn a_pause_by_another_holds_as_well(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (mut client, id) = stage.open();
+        stage.ask(move |cx| cx.pause_reading_of(id));
+        client.write_all(b"not now").unwrap();
+        stage.sees_nothing();
+        stage.order(move |cx| cx.resume_reading_of(id));
+        assert_eq!(stage.data(id, 7), b"not now");
+    }
+
+    // Rule 8: nothing is lost while the kernel's buffers fill and empty.
+    fn a_paused_peer_waits_and_loses_nothing(backend: Backend) {
+        let stage = Stage::new(backend, paused());
+        let (client, id) = stage.open();
+        let bytes = pattern(24 << 20);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (&client).write_all(&bytes).unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+            });
+            stage.sees_nothing();
+            assert_eq!(stage.stats().received, 0);
+            stage.order(move |cx| cx.resume_reading_of(id));
+            same(&stage.data(id, bytes.len()), &bytes);
+        });
+        assert_eq!(stage.next(), Seen::End(id, 0));
+    }
+
+    // Rule 8.
+    fn a_reset_ends_a_pause_within_a_second(backend: Backend) {
+        let stage = Stage::new(backend, three_and_pause());
+        let (mut client, id) = stage.open();
+        let (mut other, _) = stage.open();
+        client.write_all(b"onetwo").unwrap();
+        assert_eq!(stage.data(id, 3), b"one");
+        stage.sees_nothing();
+        let start = Instant::now();
+        reset(client);
+        assert_eq!(stage.closed(id).0, CloseReason::Reset);
+        assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
+        assert_eq!(stage.stats().unread, 3, "what the handler never got is counted");
+        round_trip_unanswered(&mut other);
+        stage.is_quiet();
+    }
+
+    // Rule 8.
+    fn the_end_of_a_paused_peer_waits_for_its_bytes_and_does_not_spin(backend: Backend) {
+        let stage = Stage::new(backend, paused());
+        let (mut client, id) = stage.open();
+        client.write_all(b"last words").unwrap();
+        drop(client);
+        stage.sees_nothing();
+        stage.is_quiet();
+        stage.order(move |cx| cx.resume_reading_of(id));
+        assert_eq!(stage.data(id, 10), b"last words");
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        stage.closed(id);
+    }
+
+    // Rule 8. Both halves over and nothing read: epoll reports that unasked, again and again.
+    fn a_hang_up_of_a_paused_peer_never_spins(backend: Backend) {
+        let stage = Stage::new(backend, paused());
+        let (mut client, id) = stage.open();
+        stage.order(move |cx| cx.finish_id(id));
+        assert_eq!(read_all(&mut client), b"");
+        client.write_all(b"last words").unwrap();
+        drop(client);
+        stage.is_quiet();
+        stage.order(move |cx| cx.resume_reading_of(id));
+        assert_eq!(stage.data(id, 10), b"last words");
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+    }
+
+    // Rule 8.
+    fn a_hang_up_of_a_paused_peer_never_spins_on_a_unix_socket(backend: Backend) {
+        let path = socket_path("hangup", backend);
+        let at = path.clone();
+        let stage =
+            Stage::at(backend, paused(), move |factory| Service::unix(at, factory), |service| service, |_| {});
+        let mut client = UnixStream::connect(&path).unwrap();
+        let id = stage.next().id();
+        client.write_all(b"last words").unwrap();
+        drop(client);
+        stage.is_quiet();
+        stage.order(move |cx| cx.resume_reading_of(id));
+        assert_eq!(stage.data(id, 10), b"last words");
+        assert_eq!(stage.next(), Seen::End(id, 0));
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+    }
+
+    // Rule 8.
+    fn bytes_that_were_kept_when_a_connection_is_closed_are_counted_as_unread(backend: Backend) {
+        let stage = Stage::new(backend, three_and_pause());
+        let (mut client, id) = stage.open();
+        client.write_all(b"onetwo").unwrap();
+        assert_eq!(stage.data(id, 3), b"one");
+        stage.wait_until("all has arrived", |cx| cx.stats().received == 6 || cx.stats().received == 3);
+        stage.order(move |cx| cx.close_id(id));
+        drop(client);
+        stage.closed(id);
+        let stats = stage.stats();
+        assert_eq!(stats.received, 3 + stats.unread);
+    }
+
+    // Rule 9.
+    fn a_byte_at_a_time_costs_a_search_of_each_byte_and_not_of_all_for_each(backend: Backend) {
+        const LENGTH: usize = 2_000;
+        let searched = Arc::new(AtomicUsize::new(0));
+        let count = searched.clone();
+        let plan = Plan::new().data(move |input, _| {
+            input.scan(1 << 20, |bytes, from| {
+                count.fetch_add(bytes.len() - from, SeqCst);
+                bytes[from..].iter().position(|byte| *byte == b';').map(|at| from + at + 1)
+            });
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        for _ in 0..LENGTH {
+            client.write_all(b"x").unwrap();
+        }
+        client.write_all(b";").unwrap();
+        assert_eq!(stage.data(id, LENGTH + 1).len(), LENGTH + 1);
+        assert_eq!(searched.load(SeqCst), LENGTH + 1);
+    }
+
+    // Rule 9.
+    fn an_item_that_never_ends_closes_the_connection_with_a_reason(backend: Backend) {
+        let limits = Limits { input: 10_000, ..Limits::default() };
+        let stage = Stage::tuned(backend, Plan::lines(), |service| service.limits(limits), |_| {});
+        let (mut other, _) = stage.open();
+        let (mut client, id) = stage.open();
+        // It may be cut off in the middle.
+        let _ = client.write_all(&[b'x'; 200_000]);
+        assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 10_000 });
+        round_trip(&mut other, b"a line\n");
+    }
+
+    // Rule 9.
+    fn a_framer_tells_when_an_item_is_too_long_and_then_it_is_up_to_the_handler(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new().data(|input, cx| loop {
+            match input.until_eol_within(8) {
+                Framed::Item(line) => drop(line.to_vec()),
+                Framed::Incomplete => return,
+                Framed::TooLong => {
+                    cx.write(b"too long\n");
+                    return cx.close();
+                }
+            }
+        }));
+        let (mut client, id) = stage.open();
+        client.write_all(b"in bound\r\nout of bounds").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), b"too long\n");
+        assert_eq!(stage.data(id, 10), b"in bound\r\n");
+        assert_eq!(stage.closed(id).0, CloseReason::Closed);
+    }
+}
+
+/// A service that says nothing is alive if it takes what it is sent and does not end.
+fn round_trip_unanswered(client: &mut std::net::TcpStream) {
+    client.write_all(b"abc").unwrap();
+    client.set_read_timeout(Some(QUIET)).unwrap();
+    let error = std::io::Read::read(client, &mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    client.set_read_timeout(Some(GUARD)).unwrap();
+}

@@ -1,0 +1,463 @@
+//! Where the promises are put to the test: a service that does what a [`Plan`] says and tells what it sees, on a loop that runs
+//! orders from outside and can be frozen between two turns. So what happens in one batch is chosen, and not left to luck.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+use reactor::{Application, Backend, CloseReason, ConnectionId, Context, Handler, Input, Service, Stats};
+
+use crate::support::GUARD;
+use crate::support::application::{Running, serve_with};
+
+/// How long nothing must happen where nothing is to happen. Too short proves less and never fails.
+pub const QUIET: Duration = Duration::from_millis(150);
+
+/// What a callback was called for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Opened(ConnectionId),
+    Connected(ConnectionId),
+    /// With what it consumed.
+    Data(ConnectionId, Vec<u8>),
+    /// With how much was left unread.
+    End(ConnectionId, usize),
+    Drained(ConnectionId),
+    Deadline(ConnectionId),
+    Stopping(ConnectionId),
+    /// With how much it was still owed.
+    Closed(ConnectionId, CloseReason, usize),
+}
+
+impl Seen {
+    pub fn id(&self) -> ConnectionId {
+        match *self {
+            Seen::Opened(id) | Seen::Connected(id) | Seen::Data(id, _) | Seen::End(id, _) => id,
+            Seen::Drained(id) | Seen::Deadline(id) | Seen::Stopping(id) | Seen::Closed(id, ..) => id,
+        }
+    }
+}
+
+type Act = Arc<dyn Fn(&mut Context<'_>) + Send + Sync>;
+type Digest = Arc<dyn Fn(&mut Input<'_>, &mut Context<'_>) + Send + Sync>;
+
+/// What the callbacks do. By default: all input is taken, and everything else is as [`Handler`] has it.
+#[derive(Clone)]
+pub struct Plan {
+    open: Act,
+    data: Digest,
+    end: Digest,
+    drained: Act,
+    deadline: Act,
+    stopping: Act,
+    closed: Act,
+}
+
+impl Plan {
+    pub fn new() -> Self {
+        let (nothing, close): (Act, Act) = (Arc::new(|_| {}), Arc::new(|cx| cx.close()));
+        Plan {
+            open: nothing.clone(),
+            data: Arc::new(|input, _| {
+                input.take_all();
+            }),
+            end: Arc::new(|_, cx| cx.close()),
+            drained: nothing.clone(),
+            deadline: close.clone(),
+            stopping: close,
+            closed: nothing,
+        }
+    }
+
+    /// Everything comes back.
+    pub fn echo() -> Self {
+        Plan::new().data(|input, cx| {
+            cx.write(input.take_all());
+        })
+    }
+
+    /// Each line comes back.
+    pub fn lines() -> Self {
+        Plan::new().data(|input, cx| {
+            while let Some(line) = input.until_eol() {
+                cx.write(line);
+            }
+        })
+    }
+
+    pub fn open(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.open = Arc::new(act);
+        self
+    }
+
+    pub fn data(mut self, act: impl Fn(&mut Input<'_>, &mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.data = Arc::new(act);
+        self
+    }
+
+    pub fn end(mut self, act: impl Fn(&mut Input<'_>, &mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.end = Arc::new(act);
+        self
+    }
+
+    pub fn drained(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.drained = Arc::new(act);
+        self
+    }
+
+    pub fn deadline(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.deadline = Arc::new(act);
+        self
+    }
+
+    pub fn stopping(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.stopping = Arc::new(act);
+        self
+    }
+
+    pub fn closed(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.closed = Arc::new(act);
+        self
+    }
+}
+
+/// Something to do on the loop, outside any connection.
+pub type Order = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+
+/// Does what the plan says, after telling what it saw.
+pub struct Witness {
+    plan: Plan,
+    tell: Sender<Seen>,
+}
+
+impl Witness {
+    fn tell(&self, seen: Seen) {
+        // The test may have seen enough.
+        let _ = self.tell.send(seen);
+    }
+}
+
+impl Handler<Order> for Witness {
+    type Connection = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_>) {
+        self.tell(Seen::Opened(cx.id()));
+        (self.plan.open)(cx);
+    }
+
+    fn on_connected(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.tell(Seen::Connected(cx.id()));
+    }
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let before = input.as_slice();
+        (self.plan.data)(input, cx);
+        self.tell(Seen::Data(cx.id(), before[..before.len() - input.len()].to_vec()));
+    }
+
+    fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        self.tell(Seen::End(cx.id(), input.len()));
+        (self.plan.end)(input, cx);
+    }
+
+    fn on_drained(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.tell(Seen::Drained(cx.id()));
+        (self.plan.drained)(cx);
+    }
+
+    fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.tell(Seen::Deadline(cx.id()));
+        (self.plan.deadline)(cx);
+    }
+
+    fn on_stopping(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.tell(Seen::Stopping(cx.id()));
+        (self.plan.stopping)(cx);
+    }
+
+    fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
+        order(cx);
+    }
+
+    fn on_close(&mut self, _: (), reason: CloseReason, cx: &mut Context<'_>) {
+        self.tell(Seen::Closed(cx.id(), reason, cx.queued()));
+        (self.plan.closed)(cx);
+    }
+}
+
+/// A witness at work.
+pub struct Stage {
+    pub running: Running<Order>,
+    pub seen: Receiver<Seen>,
+}
+
+impl Stage {
+    /// Listens on TCP, with the defaults of everything.
+    pub fn new(backend: Backend, plan: Plan) -> Self {
+        Self::tuned(backend, plan, |service| service, |_| {})
+    }
+
+    /// Listens on TCP, after the service and the application have been set up to need.
+    pub fn tuned(
+        backend: Backend,
+        plan: Plan,
+        tune: impl FnOnce(Service<Witness, Order>) -> Service<Witness, Order> + Send + 'static,
+        configure: impl FnOnce(&mut Application) + Send + 'static,
+    ) -> Self {
+        Self::at(backend, plan, |factory| Service::tcp("127.0.0.1:0", factory), tune, configure)
+    }
+
+    /// Listens where `make` says.
+    pub fn at(
+        backend: Backend,
+        plan: Plan,
+        make: impl FnOnce(Factory) -> Service<Witness, Order> + Send + 'static,
+        tune: impl FnOnce(Service<Witness, Order>) -> Service<Witness, Order> + Send + 'static,
+        configure: impl FnOnce(&mut Application) + Send + 'static,
+    ) -> Self {
+        let (tell, seen) = channel();
+        let factory: Factory = Box::new(move || Witness { plan: plan.clone(), tell: tell.clone() });
+        Stage { running: serve_with(backend, move || tune(make(factory)), configure), seen }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.running.address()
+    }
+
+    /// A client, of which the loop may not know yet.
+    pub fn client(&self) -> TcpStream {
+        client_of(self.address())
+    }
+
+    /// A client, and the name by which the loop knows it. What is seen of others meanwhile is lost.
+    pub fn open(&self) -> (TcpStream, ConnectionId) {
+        let client = self.client();
+        let id = self.until(|seen| matches!(seen, Seen::Opened(_))).id();
+        (client, id)
+    }
+
+    /// What happens next.
+    pub fn next(&self) -> Seen {
+        self.seen.recv_timeout(GUARD).expect("something happens")
+    }
+
+    /// What happens until then is passed over.
+    pub fn until(&self, wanted: impl Fn(&Seen) -> bool) -> Seen {
+        loop {
+            let seen = self.next();
+            if wanted(&seen) {
+                return seen;
+            }
+        }
+    }
+
+    /// Waits for the end of a connection: its reason, and what it was still owed.
+    pub fn closed(&self, id: ConnectionId) -> (CloseReason, usize) {
+        match self.until(|seen| matches!(seen, Seen::Closed(closed, ..) if *closed == id)) {
+            Seen::Closed(_, reason, owed) => (reason, owed),
+            _ => unreachable!("`until` returns what was wanted"),
+        }
+    }
+
+    /// Waits until that many bytes of a connection were consumed, and returns them.
+    pub fn data(&self, id: ConnectionId, count: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            match self.next() {
+                Seen::Data(from, bytes) if from == id => all.extend(bytes),
+                Seen::Closed(closed, reason, _) if closed == id => {
+                    panic!("{reason} after {} of {count} bytes", all.len())
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// Nothing is seen for a while.
+    pub fn sees_nothing(&self) {
+        match self.seen.recv_timeout(QUIET) {
+            Err(RecvTimeoutError::Timeout) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What has been seen and not looked at.
+    pub fn left_over(&self) -> Vec<Seen> {
+        let mut all = Vec::new();
+        loop {
+            match self.seen.try_recv() {
+                Ok(seen) => all.push(seen),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return all,
+            }
+        }
+    }
+
+    /// Has the loop do something, some time soon.
+    pub fn order(&self, order: impl FnOnce(&mut Context<'_>) + Send + 'static) {
+        self.running.service.post(ConnectionId::NONE, Box::new(order)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Has the loop do something, and waits for the answer.
+    pub fn ask<R: Send + 'static>(&self, order: impl FnOnce(&mut Context<'_>) -> R + Send + 'static) -> R {
+        let (answer, answered) = channel();
+        self.order(move |cx| drop(answer.send(order(cx))));
+        answered.recv_timeout(GUARD).expect("the loop answers")
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.ask(|cx| cx.stats().clone())
+    }
+
+    /// Waits until it is so on the loop. Each look is a turn.
+    pub fn wait_until(&self, what: &str, so: impl Fn(&mut Context<'_>) -> bool + Send + Sync + 'static) {
+        let (so, start) = (Arc::new(so), std::time::Instant::now());
+        loop {
+            let so = so.clone();
+            if self.ask(move |cx| so(cx)) {
+                return;
+            }
+            assert!(start.elapsed() < GUARD, "waited in vain until {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops the loop between two turns, until what is returned is dropped. All that happens meanwhile is one batch.
+    pub fn freeze(&self) -> Frozen {
+        let (frozen, is_frozen) = channel();
+        let (thaw, thawed) = channel::<()>();
+        self.order(move |_| {
+            let _ = frozen.send(());
+            let _ = thawed.recv();
+        });
+        is_frozen.recv_timeout(GUARD).expect("the loop takes the order");
+        Frozen { _thaw: thaw }
+    }
+
+    /// The loop sleeps: hardly a turn in a while.
+    pub fn is_quiet(&self) {
+        let before = self.stats().turns;
+        std::thread::sleep(2 * QUIET);
+        let turns = self.stats().turns - before;
+        assert!(turns <= 4, "{turns} turns in {:?} in which nothing was to do", 2 * QUIET);
+    }
+
+    /// Stops it and waits for its end; what was seen to the last.
+    pub fn end(self) -> Vec<Seen> {
+        self.running.handle.halt();
+        self.running.join().expect("it ends well");
+        self.seen.iter().collect()
+    }
+}
+
+pub type Factory = Box<dyn Fn() -> Witness + Send + Sync>;
+
+/// The loop stands still for as long as this lives.
+pub struct Frozen {
+    _thaw: Sender<()>,
+}
+
+pub fn client_of(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).expect("it listens");
+    guarded(&client);
+    client
+}
+
+pub fn guarded(client: &TcpStream) {
+    client.set_read_timeout(Some(GUARD)).expect("not zero");
+    client.set_write_timeout(Some(GUARD)).expect("not zero");
+    client.set_nodelay(true).expect("it is TCP");
+}
+
+/// A client for which the kernel keeps little: what it does not read soon stays with the sender.
+pub fn narrow_client(address: SocketAddr) -> TcpStream {
+    client_with(address, 4096)
+}
+
+/// A client for which the kernel keeps twice that many bytes, and never more because of how fast it reads.
+pub fn client_with(address: SocketAddr, receive_buffer: usize) -> TcpStream {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
+    socket.set_recv_buffer_size(receive_buffer).expect("it is a socket");
+    socket.connect(&address.into()).expect("it listens");
+    let client = TcpStream::from(socket);
+    guarded(&client);
+    client
+}
+
+/// Ends it with a reset.
+pub fn reset(client: TcpStream) {
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it is a socket");
+}
+
+/// Everything until the end.
+pub fn read_all(client: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).expect("it ends in order");
+    bytes
+}
+
+pub fn read_exactly<const N: usize>(client: &mut impl Read) -> [u8; N] {
+    let mut bytes = [0; N];
+    client.read_exact(&mut bytes).expect("that much comes");
+    bytes
+}
+
+/// Sends one line and waits for it to come back.
+pub fn round_trip(client: &mut TcpStream, line: &[u8]) {
+    client.write_all(line).expect("it is open");
+    let mut answer = vec![0; line.len()];
+    client.read_exact(&mut answer).expect("it comes back");
+    assert_eq!(answer, line);
+}
+
+/// Sends until nothing has been taken for a while, or `most` has; how much was.
+pub fn send_until_stuck(client: &TcpStream, bytes: &[u8], most: usize) -> usize {
+    client.set_write_timeout(Some(QUIET)).expect("not zero");
+    let mut sent = 0;
+    while sent < most {
+        let at = sent % bytes.len();
+        match { client }.write(&bytes[at..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("after {sent} bytes: {error}"),
+        }
+    }
+    client.set_write_timeout(Some(GUARD)).expect("not zero");
+    sent
+}
+
+/// Bytes that show where one is missing, doubled or in the wrong place.
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// `assert_eq!` of megabytes would print them.
+pub fn same(one: &[u8], other: &[u8]) {
+    assert_eq!(one.len(), other.len());
+    assert!(one == other, "they differ at {:?}", one.iter().zip(other).position(|(one, other)| one != other));
+}
+
+/// Another descriptor of the loop's end of this client's connection, or `None` where the system does not hand one out.
+pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
+    let peer = client.local_addr().expect("it is connected");
+    let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).ok()?;
+    for entry in std::fs::read_dir("/proc/self/fd").ok()? {
+        let Some(number) = entry.ok().and_then(|entry| entry.file_name().to_str()?.parse().ok()) else { continue };
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        let Ok(copy) = rustix::process::pidfd_getfd(&this, number, flags) else { continue };
+        let socket = socket2::SockRef::from(&copy);
+        if socket.peer_addr().ok().and_then(|address| address.as_socket()) == Some(peer) {
+            return Some(copy);
+        }
+    }
+    None
+}
+
+/// A path for a Unix socket of one test.
+pub fn socket_path(name: &str, backend: Backend) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("promises-{name}-{backend}-{}.sock", std::process::id()))
+}

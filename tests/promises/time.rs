@@ -1,0 +1,372 @@
+//! Rules 19 to 21: nothing comes too early, little is woken up for, and nobody can hold a connection for nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use reactor::{Address, CloseReason, Deadline, Deadlines};
+
+use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, round_trip, server_end};
+use crate::support::on_every_backend;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Only what a test sets.
+fn none() -> Deadlines {
+    Deadlines { first_request: None, write_progress: None, connect: None, idle: None, ..Deadlines::default() }
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+on_every_backend! {
+    // Rule 19.
+    fn a_deadline_is_never_early_and_costs_at_most_two_waits(backend: Backend) {
+        const TIMES: usize = 60;
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (begin, go_on) = (times.clone(), times.clone());
+        // Not multiples of anything a timer counts in.
+        let span = |number: usize| Duration::from_micros(1_000 + 137 * number as u64);
+        let plan = Plan::new()
+            .open(move |cx| {
+                begin.lock().expect("nobody panics").push(cx.now());
+                cx.set_deadline(span(0));
+            })
+            .deadline(move |cx| {
+                let mut times = go_on.lock().expect("nobody panics");
+                times.push(cx.now());
+                if times.len() <= TIMES {
+                    cx.set_deadline(span(times.len() - 1));
+                }
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let before = stage.stats().turns;
+        let (_client, id) = stage.open();
+        for _ in 0..TIMES {
+            assert_eq!(stage.next(), Seen::Deadline(id));
+        }
+        let turns = stage.stats().turns - before;
+        let times = times.lock().unwrap();
+        for (number, pair) in times.windows(2).enumerate() {
+            assert!(pair[1] - pair[0] >= span(number), "{:?} instead of {:?}", pair[1] - pair[0], span(number));
+        }
+        assert!(turns as usize <= 2 * TIMES + 5, "{turns} turns for {TIMES} timers");
+    }
+
+    // Rule 19. Each turn is a chance to be early.
+    fn a_deadline_is_never_early_however_often_the_loop_turns(backend: Backend) {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (begin, go_on) = (times.clone(), times.clone());
+        let span = Duration::from_micros(2_700);
+        let plan = Plan::echo()
+            .open(move |cx| {
+                begin.lock().expect("nobody panics").push(cx.now());
+                cx.set_deadline(span);
+            })
+            .deadline(move |cx| {
+                go_on.lock().expect("nobody panics").push(cx.now());
+                cx.set_deadline(span);
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let (mut client, _) = stage.open();
+        while times.lock().unwrap().len() < 30 {
+            round_trip(&mut client, b"tick");
+        }
+        let times = times.lock().unwrap();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= span), "{times:?}");
+    }
+
+    // Rule 19.
+    fn a_deadline_set_late_in_a_slow_callback_counts_from_then(backend: Backend) {
+        let plan = Plan::new().open(|cx| {
+            thread::sleep(ms(200));
+            cx.set_deadline(ms(100));
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let _client = stage.client();
+        let opened = stage.next();
+        let start = std::time::Instant::now();
+        assert_eq!(stage.next(), Seen::Deadline(opened.id()));
+        // `Opened` was told before the nap. The clock that is read after a callback may lag by its tick.
+        assert!(start.elapsed() >= ms(200 + 100 - 20), "after {:?}", start.elapsed());
+    }
+
+    // Rule 19.
+    fn a_slow_callback_is_counted(backend: Backend) {
+        let plan = Plan::new().data(|input, _| {
+            if input.take_all() == b"slow" {
+                thread::sleep(ms(60));
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service, |application| {
+            application.slow_callback(ms(40));
+        });
+        let (mut client, id) = stage.open();
+        client.write_all(b"slow").unwrap();
+        stage.data(id, 4);
+        // Counted after the callback has told.
+        stage.wait_until("it is counted", |cx| cx.stats().slow_callbacks >= 1);
+    }
+
+    // Rule 19.
+    fn a_timer_of_thirty_days_and_one_of_for_ever_neither_fire_nor_spin(backend: Backend) {
+        for span in [30 * DAY, 400 * 365 * DAY, Duration::MAX] {
+            let plan = Plan::new().open(move |cx| cx.set_deadline(span));
+            let endless = Deadlines { idle: Some(span), linger: span, ..none() };
+            let stage = Stage::tuned(backend, plan, move |service| service.deadlines(endless), |_| {});
+            let (_client, _) = stage.open();
+            stage.is_quiet();
+            assert_eq!(stage.left_over(), []);
+        }
+    }
+
+    // Rule 20. What is late is left out: a catching-up loop would come to one call for every period.
+    fn periodic_work_that_was_held_up_leaves_the_missed_ticks_out(backend: Backend) {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let noted = times.clone();
+        let stage = Stage::tuned(backend, Plan::new(), |service| service, move |application| {
+            application.add_loop(ms(20), move |cx| {
+                let mut times = noted.lock().expect("nobody panics");
+                times.push(cx.now());
+                match times.len() {
+                    3 => thread::sleep(ms(110)),
+                    10 => cx.end_loop(),
+                    _ => {}
+                }
+            });
+        });
+        let looked = times.clone();
+        stage.wait_until("ten times", move |_| looked.lock().expect("nobody panics").len() == 10);
+        let times = times.lock().unwrap();
+        let periods = (times[9] - times[0]).as_nanos() / ms(20).as_nanos();
+        assert!(periods >= 9 + 4, "{times:?}");
+    }
+
+    // Rule 20. The work takes most of its period, and the schedule does not move by that.
+    fn periodic_work_keeps_to_its_schedule_however_long_it_takes(backend: Backend) {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let noted = times.clone();
+        let stage = Stage::tuned(backend, Plan::new(), |service| service, move |application| {
+            application.add_loop(ms(16), move |cx| {
+                noted.lock().expect("nobody panics").push(cx.now());
+                thread::sleep(ms(5));
+            });
+        });
+        let looked = times.clone();
+        stage.wait_until("it was done often", move |_| looked.lock().expect("nobody panics").len() >= 30);
+        let times: Vec<Duration> = times.lock().unwrap().clone();
+        // Never early, so the earliest phase is the schedule's; one that drifts by the length of the work has any phase.
+        let nanos: Vec<u128> = times.iter().map(|time| time.as_nanos() % ms(16).as_nanos()).collect();
+        let near = |phase: u128| {
+            let after = |other: &&u128| (**other + ms(16).as_nanos() - phase) % ms(16).as_nanos() <= ms(4).as_nanos();
+            nanos.iter().filter(after).count()
+        };
+        let best = nanos.iter().map(|&phase| near(phase)).max().expect("there are some");
+        assert!(best * 3 >= nanos.len() * 2, "only {best} of {} are on schedule: {nanos:?}", nanos.len());
+    }
+
+    // Rule 20.
+    fn periodic_work_ends_itself_from_inside(backend: Backend) {
+        let times = Arc::new(AtomicUsize::new(0));
+        let count = times.clone();
+        let stage = Stage::tuned(backend, Plan::new(), |service| service, move |application| {
+            application.add_loop(ms(1), move |cx| {
+                if count.fetch_add(1, SeqCst) == 2 {
+                    cx.end_loop();
+                }
+            });
+        });
+        let looked = times.clone();
+        stage.wait_until("three times", move |_| looked.load(SeqCst) >= 3);
+        stage.is_quiet();
+        assert_eq!(times.load(SeqCst), 3);
+    }
+
+    // Rule 20.
+    fn a_deadline_that_is_called_off_never_comes(backend: Backend) {
+        let plan = Plan::new()
+            .open(|cx| {
+                cx.set_deadline(ms(1));
+                cx.clear_deadline();
+            })
+            .deadline(|cx| {
+                // From inside its own callback.
+                cx.set_deadline(Duration::ZERO);
+                cx.clear_deadline();
+            })
+            .data(|input, cx| {
+                input.take_all();
+                cx.set_deadline(Duration::ZERO);
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let (mut client, id) = stage.open();
+        stage.sees_nothing();
+        client.write_all(b"now").unwrap();
+        assert_eq!(stage.data(id, 3), b"now");
+        assert_eq!(stage.next(), Seen::Deadline(id));
+        stage.sees_nothing();
+        stage.is_quiet();
+    }
+
+    // Rule 20. Both are due in the same turn, and the first ends the second.
+    fn a_timer_that_is_due_in_the_same_turn_can_be_cancelled(backend: Backend) {
+        let ids: Arc<Mutex<Vec<_>>> = Arc::default();
+        let (all, others) = (ids.clone(), ids.clone());
+        let plan = Plan::new()
+            .open(move |cx| {
+                all.lock().expect("nobody panics").push(cx.id());
+                cx.set_deadline(ms(5));
+            })
+            .deadline(move |cx| {
+                let me = cx.id();
+                others.lock().expect("nobody panics").iter().filter(|id| **id != me).for_each(|id| cx.abort_id(*id));
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let frozen = stage.freeze();
+        let clients: Vec<_> = (0..10).map(|_| stage.client()).collect();
+        drop(frozen);
+        (0..10).for_each(|_| assert!(matches!(stage.next(), Seen::Opened(_))));
+        let frozen = stage.freeze();
+        thread::sleep(ms(20));
+        drop(frozen);
+        let first = stage.next();
+        assert!(matches!(first, Seen::Deadline(_)), "{first:?}");
+        for _ in 0..9 {
+            let seen = stage.next();
+            assert!(matches!(seen, Seen::Closed(_, CloseReason::Aborted, 0)), "{seen:?}");
+        }
+        drop(clients);
+        assert!(matches!(stage.next(), Seen::End(id, 0) if id == first.id()));
+    }
+
+    // Rule 21.
+    fn who_never_completes_a_first_request_is_closed_although_it_drips(backend: Backend) {
+        let short = Deadlines { first_request: Some(ms(300)), ..none() };
+        let stage = Stage::tuned(backend, Plan::lines(), |service| service.deadlines(short), |_| {});
+        let (client, id) = stage.open();
+        let dripping = thread::spawn(move || {
+            while (&client).write(b"x").is_ok() {
+                thread::sleep(ms(10));
+            }
+        });
+        assert_eq!(stage.closed(id).0, CloseReason::TimedOut(Deadline::FirstRequest));
+        dripping.join().unwrap();
+        // Who has made one may take its time.
+        let (mut client, id) = stage.open();
+        client.write_all(b"a request\n").unwrap();
+        assert_eq!(stage.data(id, 10), b"a request\n");
+        thread::sleep(ms(350));
+        assert_eq!(stage.left_over(), []);
+        client.write_all(b"another\n").unwrap();
+        assert_eq!(stage.data(id, 8), b"another\n");
+    }
+
+    // Rule 21.
+    fn who_is_silent_for_too_long_is_closed_and_who_speaks_is_not(backend: Backend) {
+        let short = Deadlines { idle: Some(ms(300)), ..none() };
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(short), |_| {});
+        let (mut silent, silent_id) = stage.open();
+        let (mut busy, busy_id) = stage.open();
+        let speaking = thread::spawn(move || {
+            for _ in 0..20 {
+                busy.write_all(b"x").unwrap();
+                thread::sleep(ms(40));
+            }
+            busy
+        });
+        assert_eq!(stage.closed(silent_id).0, CloseReason::TimedOut(Deadline::Idle));
+        assert_eq!(read_all(&mut silent), b"");
+        let _busy = speaking.join().unwrap();
+        assert!(stage.left_over().iter().all(|seen| matches!(seen, Seen::Data(id, _) if *id == busy_id)));
+        assert_eq!(stage.closed(busy_id).0, CloseReason::TimedOut(Deadline::Idle));
+    }
+
+    // Rule 21.
+    fn who_takes_a_byte_now_and_then_makes_no_progress(backend: Backend) {
+        let short = Deadlines { write_progress: Some(ms(300)), ..none() };
+        let plan = Plan::new().open(|cx| {
+            cx.write_shared(vec![b'x'; 32 << 20].into());
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(short), |_| {});
+        let mut client = narrow_client(stage.address());
+        let id = stage.next().id();
+        let over = Arc::new(AtomicUsize::new(0));
+        let is_over = over.clone();
+        let sipping = thread::spawn(move || {
+            let outcome = loop {
+                match client.read(&mut [0; 1]) {
+                    Ok(1) if is_over.load(SeqCst) == 0 => thread::sleep(ms(10)),
+                    Ok(1) => {}
+                    other => break other,
+                }
+            };
+            outcome.map_err(|error| error.kind())
+        });
+        let (reason, owed) = stage.closed(id);
+        over.store(1, SeqCst);
+        assert_eq!(reason, CloseReason::TimedOut(Deadline::WriteProgress));
+        assert_eq!(stage.stats().unsent as usize, owed);
+        assert_eq!(sipping.join().unwrap(), Err(ErrorKind::ConnectionReset));
+    }
+
+    // Rule 21.
+    fn who_reads_steadily_makes_progress_however_slowly(backend: Backend) {
+        let short = Deadlines { write_progress: Some(ms(500)), ..none() };
+        let plan = Plan::new().open(|cx| {
+            cx.write_shared(vec![b'x'; 5 << 20].into());
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(short), |_| {});
+        let mut client = stage.client();
+        let id = stage.next().id();
+        let mut some = vec![0; 16 * 1024];
+        let mut received = 0;
+        while received < 5 << 20 {
+            received += client.read(&mut some).expect("it goes on");
+            thread::sleep(ms(6));
+        }
+        assert!(!stage.left_over().iter().any(|seen| matches!(seen, Seen::Closed(..))));
+        drop(client);
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+    }
+
+    // Rule 21.
+    fn a_connection_that_does_not_come_about_in_time_is_given_up(backend: Backend) {
+        // One in the queue is all that this listener takes; whoever comes then gets no answer at all.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let deaf = TcpListener::from(socket);
+        let address = deaf.local_addr().unwrap();
+        let _queued: Vec<_> = (0..4).map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address.into());
+            socket
+        }).collect();
+        let short = Deadlines { connect: Some(ms(200)), ..none() };
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(short), |_| {});
+        let id = stage.ask(move |cx| {
+            let id = cx.connect(Address::Tcp(address), ());
+            cx.write_to(id, b"hello");
+            id
+        });
+        assert_eq!(stage.next(), Seen::Closed(id, CloseReason::TimedOut(Deadline::Connect), 5));
+    }
+
+    // Rule 21.
+    fn a_pulled_cable_is_found_by_probes(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new());
+        let (client, _) = stage.open();
+        let Some(server) = server_end(&client) else { return };
+        let server = socket2::SockRef::from(&server);
+        assert!(server.keepalive().unwrap());
+        let found_after = server.tcp_keepalive_time().unwrap()
+            + server.tcp_keepalive_interval().unwrap() * server.tcp_keepalive_retries().unwrap();
+        assert!(found_after <= Duration::from_secs(180), "{found_after:?}");
+        assert!(server.tcp_nodelay().unwrap());
+    }
+}

@@ -1,0 +1,523 @@
+//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it need not.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use reactor::{CloseReason, Deadline, Deadlines, Limits, Topic, Written};
+
+use crate::stage::{
+    Plan, QUIET, Seen, Stage, client_with, narrow_client, pattern, read_all, read_exactly, reset, round_trip, same,
+    send_until_stuck,
+};
+use crate::support::{GUARD, on_every_backend};
+
+/// What the loop itself may be owed for one connection beyond a mark: what one receive brings.
+const SCRATCH: usize = 64 * 1024;
+
+fn limits() -> Limits {
+    Limits::default()
+}
+
+/// Deadlines that don't end a slow client while a test looks at it.
+fn patient() -> Deadlines {
+    Deadlines { write_progress: None, linger: GUARD, ..Deadlines::default() }
+}
+
+/// Tells the close of the connection by the message `close`; else echoes.
+fn echo_until_close() -> Plan {
+    Plan::new().data(|input, cx| {
+        let bytes = input.take_all();
+        cx.write(bytes);
+        if bytes.starts_with(b"close") {
+            cx.close();
+        }
+    })
+}
+
+on_every_backend! {
+    // Rule 10.
+    fn a_thousand_small_echoes_change_no_interest_and_take_a_turn_each(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, _) = stage.open();
+        round_trip(&mut client, b"warm");
+        let before = stage.stats();
+        for _ in 0..1000 {
+            round_trip(&mut client, b"small");
+        }
+        let after = stage.stats();
+        assert_eq!(after.interest_changes, before.interest_changes);
+        assert_eq!(after.partial_sends, before.partial_sends);
+        let turns = after.turns - before.turns;
+        assert!((1000..=1010).contains(&turns), "{turns} turns");
+    }
+
+    // Rule 10.
+    fn a_big_answer_changes_interest_once_to_arm_and_once_to_disarm(backend: Backend) {
+        // Never above the mark, so that reading goes on all the time.
+        let wide = Limits { output_high: 64 << 20, output_max: 128 << 20, ..limits() };
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(wide), |_| {});
+        let (mut client, id) = stage.open();
+        let before = stage.stats();
+        stage.order(move |cx| {
+            cx.write_shared_to(id, pattern(32 << 20).into());
+        });
+        let mut received = vec![0; 32 << 20];
+        client.read_exact(&mut received).unwrap();
+        same(&received, &pattern(32 << 20));
+        stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+        stage.ask(|_| {});
+        let after = stage.stats();
+        assert!(after.partial_sends > before.partial_sends, "the kernel took it all at once");
+        assert_eq!(after.interest_changes - before.interest_changes, 2);
+    }
+
+    // Rule 11.
+    fn a_peer_that_never_reads_its_echo_costs_a_bounded_amount_and_gets_it_all_once_it_reads(backend: Backend) {
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.deadlines(patient()), |_| {});
+        let (mut client, id) = stage.open();
+        let bytes = pattern(1 << 20);
+        let sent = send_until_stuck(&client, &bytes, 128 << 20);
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+        let owed = stage.ask(move |cx| cx.queued_of(id));
+        assert!(owed > limits().output_high, "{owed} bytes");
+        assert!(owed <= limits().output_high + SCRATCH, "{owed} bytes");
+        stage.is_quiet();
+        // None of it was lost.
+        client.shutdown(Shutdown::Write).unwrap();
+        let received = read_all(&mut client);
+        assert_eq!(received.len(), sent);
+        assert!(received.iter().enumerate().all(|(at, byte)| *byte == bytes[at % bytes.len()]));
+        let seen = stage.end();
+        assert!(seen.contains(&Seen::Drained(id)));
+        assert!(matches!(seen.last(), Some(Seen::Closed(_, CloseReason::PeerEnded, 0))));
+    }
+
+    // Rule 11.
+    fn above_the_mark_is_told_reading_rests_and_below_the_low_mark_it_goes_on_and_drained_is_called(backend: Backend) {
+        let marks = Limits { output_high: 100_000, output_low: 10_000, ..limits() };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let plan = Plan::new().data(move |input, cx| {
+            input.take_all();
+            let mut told = tell.lock().expect("nobody panics");
+            while cx.queued() <= 100_000 {
+                told.push(cx.write(&[b'x'; 40_000]));
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
+        let mut client = narrow_client(stage.address());
+        let id = stage.next().id();
+        // Each byte is answered by 120 kB, until the kernel takes no more of them.
+        let mut asked = 0;
+        while stage.ask(move |cx| cx.queued_of(id)) <= 100_000 {
+            client.write_all(b"?").unwrap();
+            asked += 1;
+            assert_eq!(stage.data(id, 1), b"?");
+            assert!(asked < 1000, "the kernel takes it all");
+        }
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        let each = [Written::Queued, Written::Queued, Written::AboveHighWater];
+        assert!(told.chunks(3).all(|three| three == each), "{told:?}");
+        let drained = |seen: Vec<Seen>| seen.iter().filter(|seen| matches!(seen, Seen::Drained(_))).count();
+        let before = drained(stage.left_over());
+        client.write_all(b"!").unwrap();
+        stage.sees_nothing();
+        assert_eq!(before, 0, "each answer that the kernel took at once was drained before the next");
+        let mut received = vec![0; asked * 120_000];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(stage.next(), Seen::Drained(id));
+        assert_eq!(stage.data(id, 1), b"!", "reading goes on");
+    }
+
+    // Rule 11. What a connection is owed may rise and fall within one batch, by the hands of two.
+    fn drained_is_called_even_if_the_mark_was_passed_and_left_in_one_batch(backend: Backend) {
+        let target = Arc::new(Mutex::new(None));
+        let to = target.clone();
+        let outcome = Arc::new(Mutex::new(Vec::new()));
+        let told = outcome.clone();
+        let plan = Plan::new().data(move |input, cx| {
+            let bytes = input.take_all();
+            if let Some(id) = *to.lock().expect("nobody panics")
+                && id != cx.id()
+            {
+                told.lock().expect("nobody panics").push(cx.write_to(id, bytes));
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        let (mut source, _) = stage.open();
+        let (mut reader, id) = stage.open();
+        // The reader is owed just under the mark, and blocked.
+        let below_the_mark = limits().output_high - 1;
+        let mut owed = 0;
+        loop {
+            owed += below_the_mark;
+            let queued = stage.ask(move |cx| {
+                cx.write_to(id, &vec![b'x'; below_the_mark - cx.queued_of(id)]);
+                cx.queued_of(id)
+            });
+            let left = stage.ask(move |cx| cx.queued_of(id));
+            owed -= below_the_mark - queued;
+            if left == queued && left == below_the_mark {
+                break;
+            }
+            assert!(owed < 256 << 20, "the kernel takes it all");
+        }
+        *target.lock().unwrap() = Some(id);
+        stage.left_over();
+        let owed_all = stage.stats().sent as usize + below_the_mark;
+        let frozen = stage.freeze();
+        // In one batch: the source's bytes lift it above the mark, and the reader has made room for everything.
+        source.write_all(b"more").unwrap();
+        let mut received = vec![0; owed_all - below_the_mark];
+        reader.read_exact(&mut received).unwrap();
+        drop(frozen);
+        let mut rest = vec![0; below_the_mark + 4];
+        reader.read_exact(&mut rest).unwrap();
+        assert!(rest.ends_with(b"more"));
+        stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+        let above = outcome.lock().unwrap().iter().filter(|told| **told == Written::AboveHighWater).count();
+        let drained = stage.left_over().iter().filter(|seen| matches!(seen, Seen::Drained(_))).count();
+        assert_eq!(drained, above, "whoever was told to wait is told to go on");
+    }
+
+    // Rule 12.
+    fn a_member_that_does_not_read_ends_at_its_limit_and_the_others_miss_nothing(backend: Backend) {
+        let topic = Topic::new("news");
+        let news = topic.clone();
+        let bounded = Limits { output_high: 128 << 10, output_low: 32 << 10, output_max: 512 << 10, ..limits() };
+        let plan = Plan::new().open(move |cx| {
+            cx.subscribe(&news);
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.limits(bounded).deadlines(patient()), |_| {});
+        let slow = narrow_client(stage.address());
+        let slow_id = stage.next().id();
+        let (mut good, good_id) = stage.open();
+        let mut number = 0u32;
+        let reason = 'all: loop {
+            let (first, topic) = (number, topic.clone());
+            let most = stage.ask(move |cx| {
+                for number in first..first + 16 {
+                    let mut message = vec![b'.'; 5000];
+                    message[..4].copy_from_slice(&number.to_be_bytes());
+                    cx.publish(&topic, &message);
+                }
+                cx.queued_of(slow_id)
+            });
+            assert!(most <= 512 << 10, "{most} bytes are owed to it");
+            for _ in 0..16 {
+                let message = read_exactly::<5000>(&mut good);
+                assert_eq!(message[..4], number.to_be_bytes());
+                number += 1;
+            }
+            for seen in stage.left_over() {
+                match seen {
+                    Seen::Closed(id, reason, _) => break 'all (id, reason),
+                    other => assert_ne!(other.id(), good_id, "{other:?}: the others don't notice"),
+                }
+            }
+            assert!(number < 10_000, "it is not bounded");
+        };
+        let (id, CloseReason::OutputOverflow { queued }) = reason else { panic!("{reason:?}") };
+        assert_eq!(id, slow_id);
+        assert!(queued > (512 << 10) - 5000 && queued <= 512 << 10, "{queued}");
+        drop(slow);
+        let topic_ = topic.clone();
+        assert_eq!(stage.ask(move |cx| cx.publish(&topic_, b"still here")), 1);
+        assert_eq!(&read_exactly::<10>(&mut good), b"still here");
+    }
+
+    // Rule 12, from other threads.
+    fn what_another_thread_publishes_reaches_every_member_in_order(backend: Backend) {
+        let topic = Topic::new("news");
+        let news = topic.clone();
+        let stage = Stage::new(backend, Plan::new().open(move |cx| {
+            cx.subscribe(&news);
+        }));
+        let mut members: Vec<TcpStream> = (0..5).map(|_| stage.open().0).collect();
+        let handle = stage.running.handle.clone();
+        for number in 0..3000u32 {
+            handle.publish(&topic, number.to_be_bytes().to_vec()).unwrap();
+        }
+        for member in &mut members {
+            for number in 0..3000u32 {
+                assert_eq!(read_exactly::<4>(member), number.to_be_bytes());
+            }
+        }
+    }
+
+    // Rule 13.
+    fn an_early_answer_reaches_a_client_that_is_still_uploading(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new().data(|input, cx| {
+            input.take_all();
+            cx.write(b"413 too large");
+            cx.close();
+        }));
+        let (mut client, id) = stage.open();
+        client.write_all(&vec![b'x'; 32 << 20]).unwrap();
+        assert_eq!(read_all(&mut client), b"413 too large");
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+        let stats = stage.stats();
+        assert_eq!(stats.received, 32 << 20);
+        assert!(stats.unread > 31 << 20, "{}", stats.unread);
+    }
+
+    // Rule 13.
+    fn what_is_drained_while_closing_is_bounded_in_bytes(backend: Backend) {
+        let bounded = Limits { linger_bytes: 1 << 20, ..limits() };
+        let stage = Stage::tuned(
+            backend,
+            Plan::new().open(|cx| cx.close()),
+            |service| service.limits(bounded).deadlines(patient()),
+            |_| {},
+        );
+        let (client, id) = stage.open();
+        let uploading = thread::spawn(move || while { &client }.write(&[b'x'; 1 << 16]).is_ok() {});
+        assert_eq!(stage.closed(id).0, CloseReason::Closed);
+        uploading.join().unwrap();
+        let unread = stage.stats().unread;
+        assert!(unread <= (1 << 20) + SCRATCH as u64, "{unread}");
+    }
+
+    // Rule 13.
+    fn while_closing_the_linger_deadline_alone_runs(backend: Backend) {
+        let linger = Duration::from_millis(400);
+        let short = Some(Duration::from_millis(40));
+        let deadlines =
+            Deadlines { first_request: short, idle: short, write_progress: short, linger, ..Deadlines::default() };
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (began, ended) = (times.clone(), times.clone());
+        let plan = Plan::new()
+            .open(move |cx| {
+                began.lock().expect("nobody panics").push(cx.now());
+                cx.set_deadline(Duration::from_millis(20));
+                cx.close();
+            })
+            .closed(move |cx| ended.lock().expect("nobody panics").push(cx.now()));
+        let stage = Stage::tuned(backend, plan, move |service| service.deadlines(deadlines), |_| {});
+        let (mut client, id) = stage.open();
+        assert_eq!(read_all(&mut client), b"", "the FIN comes at once");
+        assert_eq!(stage.next(), Seen::Closed(id, CloseReason::Closed, 0), "and no other callback");
+        stage.ask(|_| {});
+        let times = times.lock().unwrap();
+        assert!(times[1] - times[0] >= linger, "{times:?}");
+    }
+
+    // Rule 13.
+    fn a_closing_peer_that_reads_slowly_but_steadily_gets_everything(backend: Backend) {
+        let short = Duration::from_millis(600);
+        let deadlines = Deadlines { linger: short, write_progress: Some(short), ..Deadlines::default() };
+        let plan = Plan::new().open(|cx| {
+            cx.write_shared(pattern(8 << 20).into());
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
+        let mut client = client_with(stage.address(), 64 << 10);
+        let id = stage.next().id();
+        // Not before the kernel has taken all it takes, so that what it holds does not count as taken by the peer.
+        stage.wait_until("it is blocked", |cx| cx.stats().partial_sends > 0);
+        stage.order(move |cx| cx.close_id(id));
+        let mut received = Vec::new();
+        let start = std::time::Instant::now();
+        let mut some = vec![0; 64 * 1024];
+        loop {
+            match client.read(&mut some).unwrap() {
+                0 => break,
+                count => received.extend_from_slice(&some[..count]),
+            }
+            // 4 MB/s: in one linger time it takes less than the kernel's buffers hold, and more is owed after that.
+            let due = start + Duration::from_nanos(received.len() as u64 * 250);
+            thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+        }
+        same(&received, &pattern(8 << 20));
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+    }
+
+    // Rule 13.
+    fn who_does_not_take_what_it_is_owed_is_reset_at_the_linger_deadline_and_the_rest_is_reported(backend: Backend) {
+        let short = Duration::from_millis(150);
+        let deadlines = Deadlines { linger: short, write_progress: Some(short), ..Deadlines::default() };
+        let plan = Plan::new().open(|cx| {
+            cx.write_shared(vec![b'x'; 32 << 20].into());
+            cx.close();
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
+        let (mut client, id) = stage.open();
+        let (reason, owed) = stage.closed(id);
+        assert_eq!(reason, CloseReason::TimedOut(Deadline::Linger));
+        let stats = stage.stats();
+        assert_eq!((stats.sent as usize + owed, stats.unsent as usize), (32 << 20, owed));
+        assert!(owed > 0);
+        let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    // Rule 13.
+    fn an_abort_is_a_reset_at_once(backend: Backend) {
+        let stage = Stage::new(backend, Plan::new().data(|_, cx| {
+            cx.write(b"never sent");
+            cx.abort();
+        }));
+        let (mut client, id) = stage.open();
+        client.write_all(b"x").unwrap();
+        assert_eq!(stage.closed(id), (CloseReason::Aborted, 10));
+        assert_eq!(client.read(&mut [0; 16]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(stage.stats().unsent, 10);
+    }
+
+    // Rule 13.
+    fn closing_after_the_peer_has_ended_waits_for_nothing(backend: Backend) {
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.deadlines(patient()), |_| {});
+        let (mut client, id) = stage.open();
+        client.write_all(b"bye").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), b"bye");
+        // The client still holds its descriptor.
+        assert_eq!(stage.closed(id), (CloseReason::PeerEnded, 0));
+    }
+
+    // Rule 14.
+    fn a_peer_that_goes_away_while_it_is_sent_to_ends_alone(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut other, _) = stage.open();
+        for _ in 0..20 {
+            let (client, id) = stage.open();
+            stage.order(move |cx| {
+                cx.write_shared_to(id, vec![b'x'; 16 << 20].into());
+            });
+            reset(client);
+            assert_eq!(stage.closed(id).0, CloseReason::Reset);
+        }
+        // Written to before anybody noticed that it is gone: EPIPE, and no signal.
+        for _ in 0..20 {
+            let (client, id) = stage.open();
+            let frozen = stage.freeze();
+            reset(client);
+            stage.order(move |cx| {
+                cx.write_to(id, b"into the void");
+            });
+            drop(frozen);
+            assert_eq!(stage.closed(id).0, CloseReason::Reset);
+        }
+        round_trip(&mut other, b"alive");
+    }
+
+    // Rule 14.
+    fn a_write_after_close_is_refused_and_never_sent(backend: Backend) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = told.clone();
+        let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
+            input.take_all();
+            let mut told = tell.lock().expect("nobody panics");
+            told.push(cx.write(b"before"));
+            cx.close();
+            told.push(cx.write(b"after"));
+            told.push(cx.write_shared(vec![b'!'; 10_000].into()));
+            assert!(cx.output().is_none());
+            assert!(!cx.subscribe(&Topic::new("late")));
+        }));
+        let (mut client, id) = stage.open();
+        client.write_all(b"x").unwrap();
+        assert_eq!(read_all(&mut client), b"before");
+        assert_eq!(*told.lock().unwrap(), [Written::Queued, Written::Refused, Written::Refused]);
+        assert_eq!(stage.ask(move |cx| cx.write_to(id, b"much later")), Written::Refused);
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+        assert_eq!(stage.ask(move |cx| cx.write_to(id, b"to nobody")), Written::Refused);
+    }
+
+    // Rule 14.
+    fn past_the_maximum_a_write_is_refused_and_the_connection_ends(backend: Backend) {
+        let bounded = Limits { output_high: 1000, output_low: 100, output_max: 40 << 20, ..limits() };
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
+        let (client, id) = stage.open();
+        let told = stage.ask(move |cx| {
+            let mut write = |count| cx.write_to(id, &vec![b'x'; count]);
+            [write(39 << 20), write(1 << 20), write(1)]
+        });
+        assert_eq!(told, [Written::AboveHighWater, Written::AboveHighWater, Written::Refused]);
+        assert_eq!(stage.closed(id).0, CloseReason::OutputOverflow { queued: 40 << 20 });
+        drop(client);
+    }
+
+    // Rule 15.
+    fn drained_that_writes_again_runs_once_a_turn_with_a_flat_stack(backend: Backend) {
+        const TIMES: usize = 500;
+        let times = Arc::new(AtomicUsize::new(0));
+        let (turns, depths) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (count, turn, depth) = (times.clone(), turns.clone(), depths.clone());
+        let small = Limits { output_high: 1000, output_low: 100, ..limits() };
+        let plan = Plan::new()
+            .data(|input, cx| {
+                input.take_all();
+                cx.write(&[b'x'; 2000]);
+            })
+            .drained(move |cx| {
+                let here = 0u8;
+                depth.lock().expect("nobody panics").push(&raw const here as usize);
+                turn.lock().expect("nobody panics").push(cx.stats().turns);
+                if count.fetch_add(1, SeqCst) + 1 < TIMES {
+                    assert_eq!(cx.write(&[b'x'; 2000]), Written::AboveHighWater);
+                }
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
+        let (mut client, _) = stage.open();
+        client.write_all(b"go").unwrap();
+        let mut all = vec![0; TIMES * 2000];
+        client.read_exact(&mut all).unwrap();
+        stage.wait_until("it was the last time", move |_| times.load(SeqCst) == TIMES);
+        let turns = turns.lock().unwrap();
+        assert!(turns.windows(2).all(|pair| pair[0] < pair[1]), "twice in one turn");
+        let depths = depths.lock().unwrap();
+        let spread = depths.iter().max().unwrap() - depths.iter().min().unwrap();
+        assert!(spread < 16 * 1024, "the stack is {spread} bytes deeper at times");
+    }
+
+    // Rule 15: others get their turn in between.
+    fn drained_that_writes_for_ever_keeps_nobody_waiting(backend: Backend) {
+        let small = Limits { output_high: 1000, output_low: 100, ..limits() };
+        let plan = Plan::new()
+            .data(|input, cx| {
+                match input.take_all() {
+                b"ping" => cx.write(b"pong"),
+                _ => cx.write(&[b'x'; 2000]),
+            };
+        })
+            .drained(|cx| {
+                cx.write(&[b'x'; 2000]);
+            });
+        let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
+        let (mut greedy, id) = stage.open();
+        let (mut other, _) = stage.open();
+        greedy.write_all(b"go").unwrap();
+        let reading = thread::spawn(move || {
+            let mut some = vec![0; 1 << 16];
+            while greedy.read(&mut some).is_ok_and(|count| count > 0) {}
+        });
+        for _ in 0..100 {
+            other.write_all(b"ping").unwrap();
+            assert_eq!(&read_exactly::<4>(&mut other), b"pong");
+        }
+        stage.order(move |cx| cx.abort_id(id));
+        reading.join().unwrap();
+    }
+
+    // Rule 13: what was asked before the close, and in the same segment after it.
+    fn what_was_owed_at_the_close_arrives_and_what_is_asked_after_it_does_not(backend: Backend) {
+        let stage = Stage::new(backend, echo_until_close());
+        let (mut client, id) = stage.open();
+        client.write_all(b"one").unwrap();
+        assert_eq!(&read_exactly::<3>(&mut client), b"one");
+        client.write_all(b"close").unwrap();
+        client.write_all(b"two").unwrap();
+        let rest = read_all(&mut client);
+        assert!(rest == b"close" || rest == b"closetwo", "{rest:?}");
+        client.set_read_timeout(Some(QUIET)).unwrap();
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+    }
+}
