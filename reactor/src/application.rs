@@ -12,6 +12,7 @@ use crate::mailbox::{Handle, Mailbox, ServiceHandle};
 use crate::service::{Bound, Host, Service};
 use crate::sys::backend::Backend;
 use crate::sys::kernel::Kernel;
+use crate::sys::listen::Listening;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::time::Time;
@@ -125,7 +126,7 @@ impl Application {
         M: Send + 'static,
     {
         let mailbox = Arc::new(Mailbox::new());
-        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()])?;
+        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], Listening::bind)?;
         let handle = parts.handle.clone();
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);

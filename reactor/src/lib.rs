@@ -67,6 +67,9 @@ mod event_loop;
 
 mod application;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{Framed, Input, Output};

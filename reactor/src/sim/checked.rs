@@ -1,0 +1,181 @@
+//! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its contract and
+//! with what the network knows.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::ledger::Books;
+use crate::address::Address;
+use crate::driver::{Completion, Counters, Driver, Socket};
+use crate::error::Errno;
+use crate::link::{Link, Links, Sent};
+use crate::sys::simulated::Shared;
+use crate::sys::{Fd, Interest};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+pub(super) struct Checked<D> {
+    driver: D,
+    network: Shared,
+    books: Books,
+    /// Who has received something in this turn.
+    received: HashSet<ConnectionId>,
+    released: HashSet<ConnectionId>,
+}
+
+impl<D: Driver> Checked<D> {
+    pub(super) fn new(driver: D, network: Shared, books: Books) -> Self {
+        Checked { driver, network, books, received: HashSet::new(), released: HashSet::new() }
+    }
+
+    fn violation(&self, what: &str) -> ! {
+        self.network.borrow().violation(what)
+    }
+
+    /// Whatever accept or connect has just brought goes by this id from now on.
+    fn name(&self, id: ConnectionId) {
+        let mut network = self.network.borrow_mut();
+        if let Some(line) = network.latest.take() {
+            network.lines[line].id = id;
+            network.ids.insert(id, line);
+        }
+    }
+
+    /// What has to be so of every link whenever the loop waits.
+    fn check_links(&self, links: &Links, at_once: bool) {
+        for link in links.iter() {
+            let state = link.describe();
+            if link.is_over() {
+                self.violation(&format!("connection {} is over, and was not closed", link.id));
+            }
+            if link.queued() > 0 && !link.writes() {
+                self.violation(&format!("connection {} is owed {} bytes that nobody sends", link.id, link.queued()));
+            }
+            if !at_once && state == "open" && !link.reads() {
+                self.violation(&format!("connection {} is open, and nobody reads it", link.id));
+            }
+            if !at_once && state == "choked" && link.queued() == 0 {
+                self.violation(&format!("connection {} is choked by nothing", link.id));
+            }
+            if !at_once && state == "half-closed" && !self.books.borrow().end_was_told(link.id) {
+                self.violation(&format!("nobody was told that the peer of connection {} has ended", link.id));
+            }
+        }
+    }
+}
+
+impl<D: Driver> Driver for Checked<D> {
+    fn now(&mut self) -> Time {
+        self.driver.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.driver.coarse_now()
+    }
+
+    fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.check_links(links, timeout == Some(Duration::ZERO));
+        let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
+        self.network.borrow_mut().wanted = links.iter().map(wants).collect();
+        self.received.clear();
+        self.driver.wait(links, timeout, now)
+    }
+
+    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+        let completion = self.driver.next(links, scratch)?;
+        let about = match &completion {
+            Completion::Connected { id }
+            | Completion::Received { id, .. }
+            | Completion::Nothing { id }
+            | Completion::Ended { id }
+            | Completion::Sent { id, .. }
+            | Completion::Failed { id, .. } => Some(*id),
+            Completion::Accepted { .. } | Completion::Woken => None,
+        };
+        if let Some(id) = about.filter(|id| self.released.contains(id)) {
+            self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
+        }
+        if let Completion::Received { id, bytes } = &completion {
+            if bytes.is_empty() {
+                self.network.borrow().violation("nothing was received, and that was reported");
+            }
+            if !links.get(*id).is_some_and(Link::reads) {
+                self.network.borrow().violation(&format!("connection {id} does not read, and got bytes"));
+            }
+            if !self.received.insert(*id) {
+                self.network.borrow().violation(&format!("connection {id} received twice in one turn"));
+            }
+        }
+        Some(completion)
+    }
+
+    fn listen(&mut self, listener: Fd, name: &str) -> usize {
+        self.driver.listen(listener, name)
+    }
+
+    fn set_accepting(&mut self, listener: usize, accepting: bool) {
+        self.driver.set_accepting(listener, accepting);
+    }
+
+    fn forget_listener(&mut self, listener: usize) {
+        self.driver.forget_listener(listener);
+    }
+
+    fn probe_listener(&mut self, listener: usize) {
+        self.driver.probe_listener(listener);
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
+        self.name(id);
+        self.driver.adopt(id, socket, reads_first);
+    }
+
+    fn discard(&mut self, socket: Socket) {
+        self.driver.discard(socket);
+    }
+
+    fn connect(&mut self, id: ConnectionId, to: &Address) {
+        self.driver.connect(id, to);
+        self.name(id);
+    }
+
+    fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
+        self.driver.watch(id, descriptor);
+    }
+
+    fn send(&mut self, link: &Link) -> Sent {
+        self.driver.send(link)
+    }
+
+    fn changed(&mut self, id: ConnectionId) {
+        self.driver.changed(id);
+    }
+
+    fn probe(&mut self, id: ConnectionId) {
+        self.driver.probe(id);
+    }
+
+    fn finish(&mut self, id: ConnectionId) {
+        self.driver.finish(id);
+    }
+
+    fn release(&mut self, id: ConnectionId, reset: bool) {
+        if !self.released.insert(id) {
+            self.violation(&format!("connection {id} is released twice"));
+        }
+        self.driver.release(id, reset);
+    }
+
+    fn unacknowledged(&mut self, id: ConnectionId) -> usize {
+        self.driver.unacknowledged(id)
+    }
+
+    fn descriptors(&self) -> usize {
+        self.driver.descriptors()
+    }
+
+    fn counters(&self) -> Counters {
+        self.driver.counters()
+    }
+}

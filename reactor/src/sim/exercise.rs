@@ -1,0 +1,392 @@
+//! The loop's own exercise: a handler that does anything at any time, and peers that do too.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Peer, Report, Script, Simulation};
+use crate::address::Address;
+use crate::buffer::Input;
+use crate::context::{Context, Written};
+use crate::handler::Handler;
+use crate::limits::{Deadlines, Limits};
+use crate::reason::CloseReason;
+use crate::service::Service;
+use crate::sys::simulated::{Random, Remote, mixed};
+use crate::token::ConnectionId;
+
+/// Runs one random service with random limits against random peers, under [`Faults::of`](super::Faults::of) this seed.
+///
+/// # Panics
+/// When anything is not as it has to be.
+pub fn exercise(seed: u64) -> Report {
+    let (sim, trial) = prepare(seed);
+    let network = sim.network.clone();
+    let report = sim.run();
+    let checks = Checks { network, trial };
+    checks.output();
+    report
+}
+
+/// Bytes that show where one is missing, doubled or in the wrong place.
+fn pattern(id: ConnectionId, at: usize) -> u8 {
+    mixed(id.to_bits() ^ (at as u64 / 8).wrapping_mul(0x9E37_79B9)).to_le_bytes()[at % 8]
+}
+
+#[derive(Default)]
+struct Told {
+    /// Bytes written to it that were not refused.
+    written: usize,
+    reason: Option<CloseReason>,
+    deadline: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Trial {
+    told: Mutex<HashMap<ConnectionId, Told>>,
+}
+
+impl Trial {
+    fn told(&self) -> MutexGuard<'_, HashMap<ConnectionId, Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How wild a service is, by what it may do.
+#[derive(Clone, Copy)]
+struct Temper {
+    /// Sizes that it writes.
+    most: usize,
+    /// Of a hundred callbacks, those that do something drastic.
+    drastic: u64,
+    pauses: bool,
+    connects: bool,
+    panics: bool,
+    lingers: bool,
+}
+
+/// A handler that does anything.
+struct Whim {
+    random: Random,
+    temper: Temper,
+    trial: Arc<Trial>,
+    others: Vec<ConnectionId>,
+    remotes: Vec<Address>,
+    connects_left: u32,
+}
+
+/// A panic that says nothing, since it is meant.
+struct Meant;
+
+impl Whim {
+    fn write(&mut self, to: ConnectionId, count: usize, shared: bool, cx: &mut Context<'_>) {
+        let mut told = self.trial.told();
+        let Some(told) = told.get_mut(&to).filter(|told| told.reason.is_none()) else { return };
+        let bytes: Vec<u8> = (told.written..told.written + count).map(|at| pattern(to, at)).collect();
+        let outcome = match (to == cx.id(), shared) {
+            (true, false) => cx.write(&bytes),
+            (true, true) => cx.write_shared(Bytes::from(bytes)),
+            (false, false) => cx.write_to(to, &bytes),
+            (false, true) => cx.write_shared_to(to, Bytes::from(bytes)),
+        };
+        if outcome != Written::Refused {
+            told.written += count;
+        }
+    }
+
+    fn other(&mut self) -> ConnectionId {
+        if self.others.is_empty() {
+            return ConnectionId::NONE;
+        }
+        self.others[self.random.index(self.others.len())]
+    }
+
+    fn set_deadline(&mut self, cx: &mut Context<'_>) {
+        let after = Duration::from_nanos(self.random.size(3_000_000_000) as u64);
+        let mut told = self.trial.told();
+        if let Some(told) = told.get_mut(&cx.id()) {
+            told.deadline = Some(cx.now() + after);
+            cx.set_deadline(after);
+        }
+    }
+
+    /// What any callback may do besides its own business.
+    fn whim(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..self.random.below(3) {
+            let (id, other) = (cx.id(), self.other());
+            match self.random.below(12) {
+                0..=3 => {
+                    let (count, shared) = (self.random.size(self.temper.most), self.random.chance(0.3));
+                    self.write(id, count, shared, cx);
+                }
+                4 => {
+                    let (count, shared) = (self.random.size(self.temper.most), self.random.chance(0.3));
+                    self.write(other, count, shared, cx);
+                }
+                5 if self.temper.pauses && id != ConnectionId::NONE => {
+                    cx.pause_reading();
+                    self.set_deadline(cx);
+                }
+                6 if self.temper.pauses => cx.resume_reading(),
+                7 if self.temper.pauses => cx.resume_reading_of(other),
+                8 if self.temper.connects && self.connects_left > 0 => {
+                    self.connects_left -= 1;
+                    let to = self.remotes[self.random.index(self.remotes.len())].clone();
+                    let id = cx.connect(to, ());
+                    self.trial.told().insert(id, Told::default());
+                    self.others.push(id);
+                    if self.random.chance(0.5) {
+                        let count = self.random.size(self.temper.most);
+                        self.write(id, count, false, cx);
+                    }
+                }
+                9 if id != ConnectionId::NONE => self.set_deadline(cx),
+                10 => {
+                    let handle = cx.service_handle::<()>();
+                    let _ = handle.post(other, ());
+                }
+                _ => {}
+            }
+        }
+        if self.random.below(100) < self.temper.drastic {
+            let other = self.other();
+            match self.random.below(9) {
+                0 | 1 => cx.close(),
+                2 => cx.close_id(other),
+                3 => cx.abort(),
+                4 => cx.abort_id(other),
+                5 => cx.finish(),
+                6 => cx.finish_id(other),
+                7 if self.temper.panics => std::panic::resume_unwind(Box::new(Meant)),
+                8 if self.random.chance(0.1) => cx.halt(),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Handler for Whim {
+    type Connection = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.whim(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) {
+        self.trial.told().insert(cx.id(), Told::default());
+        self.others.push(cx.id());
+        if self.others.len() > 8 {
+            self.others.remove(0);
+        }
+        self.whim(cx);
+    }
+
+    fn on_connected(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.whim(cx);
+    }
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        match self.random.below(8) {
+            0 => {}
+            1 | 2 => input.consume(self.random.index(input.len() + 1)),
+            _ => input.consume(input.len()),
+        }
+        self.whim(cx);
+    }
+
+    fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        input.consume(self.random.index(input.len() + 1));
+        self.whim(cx);
+        if self.temper.lingers && self.random.chance(0.3) {
+            self.set_deadline(cx);
+        } else {
+            cx.close();
+        }
+    }
+
+    fn on_drained(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.whim(cx);
+    }
+
+    fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        let mut told = self.trial.told();
+        if let Some(due) = told.get_mut(&cx.id()).and_then(|told| told.deadline.take()) {
+            assert!(cx.now() >= due, "a deadline comes {:?} early", due - cx.now());
+        }
+        drop(told);
+        self.whim(cx);
+        if self.random.chance(0.3) {
+            cx.close();
+        } else {
+            cx.resume_reading();
+            self.set_deadline(cx);
+        }
+    }
+
+    fn on_stopping(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.whim(cx);
+        if !self.temper.lingers || self.random.chance(0.7) {
+            cx.close();
+        }
+    }
+
+    fn on_message(&mut self, to: ConnectionId, _: (), cx: &mut Context<'_>) {
+        let count = self.random.size(self.temper.most);
+        self.write(to, count, false, cx);
+        self.whim(cx);
+    }
+
+    fn on_close(&mut self, _: (), reason: CloseReason, cx: &mut Context<'_>) {
+        let id = cx.id();
+        self.others.retain(|other| *other != id);
+        if let Some(told) = self.trial.told().get_mut(&id) {
+            told.reason = Some(reason);
+        }
+        if self.random.chance(0.3) {
+            self.whim(cx);
+        }
+    }
+}
+
+/// A script of anything that a peer may do.
+fn whims_of_a_peer(random: &mut Random) -> Script {
+    let mut script = Script::new();
+    let most = random.size(200_000);
+    let span = |random: &mut Random| Duration::from_nanos(random.size(2_000_000_000) as u64);
+    for _ in 0..random.size(12) {
+        script = match random.below(10) {
+            0..=4 => {
+                let bytes: Vec<u8> = (0..random.size(most)).map(|_| random.next() as u8).collect();
+                script.send(bytes)
+            }
+            5 | 6 => script.wait(span(random)),
+            7 => script.receive(random.size(most)),
+            8 => script.reads(random.size(100_000), Duration::from_nanos(random.size(50_000_000) as u64)),
+            _ if random.chance(0.3) => script.reads(0, Duration::ZERO),
+            _ => script.reads(usize::MAX, Duration::ZERO),
+        };
+    }
+    match random.below(8) {
+        0 => script,
+        1 => script.reset(),
+        2 => script.close(),
+        3 => script.shutdown(),
+        _ => script.reads(usize::MAX, Duration::ZERO).shutdown(),
+    }
+}
+
+fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
+    let mut sim = Simulation::new(seed);
+    let mut random = Random::new(seed ^ 0x000E_8E2C_15E5);
+    let trial = Arc::<Trial>::default();
+    let mut addresses = Vec::new();
+    let remotes: Vec<Address> = (1..4).map(|port| Address::Tcp(([10, 9, 9, 9], port).into())).collect();
+    let mut answers = random.clone();
+    let answering = move |_: &mut Random| match answers.below(6) {
+        0 => Remote::Silent,
+        1 => Remote::Refuses,
+        _ => Remote::Answers(whims_of_a_peer(&mut answers).acts),
+    };
+    sim.network.borrow_mut().remotes.insert(remotes[0].clone(), Box::new(answering));
+    let mut answers = Random::new(seed ^ 1);
+    let answering = move |_: &mut Random| Remote::Answers(whims_of_a_peer(&mut answers).acts);
+    sim.network.borrow_mut().remotes.insert(remotes[1].clone(), Box::new(answering));
+    for number in 0..random.within(1..3) {
+        let temper = Temper {
+            most: random.size(100_000),
+            drastic: random.below(2) * random.below(20),
+            pauses: random.chance(0.5),
+            connects: random.chance(0.4),
+            panics: random.chance(0.3),
+            lingers: random.chance(0.4),
+        };
+        let high = random.size(100_000);
+        let limits = Limits {
+            connections: random.chance(0.2).then(|| random.index(6)),
+            input: random.size(100_000),
+            output_high: high,
+            output_low: random.index(high),
+            output_max: high + random.size(1_000_000),
+            linger_bytes: random.size(1_000_000) as u64,
+            refused_lingering: random.index(3),
+            backlog: random.size(64) as u32,
+        };
+        let some = |random: &mut Random| {
+            random.chance(0.6).then(|| Duration::from_nanos(random.size(40_000_000_000) as u64))
+        };
+        let deadlines = Deadlines {
+            first_request: some(&mut random),
+            idle: some(&mut random),
+            write_progress: some(&mut random),
+            linger: Duration::from_nanos(random.size(8_000_000_000) as u64),
+            connect: Some(Duration::from_nanos(random.size(40_000_000_000) as u64)),
+        };
+        let (own, seen, remotes) = (random.next(), trial.clone(), remotes.clone());
+        let make = move || Whim {
+            random: Random::new(own),
+            temper,
+            trial: seen.clone(),
+            others: Vec::new(),
+            remotes: remotes.clone(),
+            connects_left: 20,
+        };
+        let service = Service::at(vec![Address::Tcp(([127, 0, 0, 1], 0).into())], make)
+            .named(format!("whim {number}"))
+            .limits(limits)
+            .deadlines(deadlines);
+        let service = if random.chance(0.3) { service.client_speaks_first(Duration::from_secs(1)) } else { service };
+        let service = if random.chance(0.5) { service.refusal("full\r\n") } else { service };
+        let handle = sim.add_service(service).unwrap_or_else(|error| panic!("{error}"));
+        addresses.extend(handle.addresses().iter().cloned());
+    }
+    if random.chance(0.2) {
+        sim.descriptors = 1 + random.index(6);
+    }
+    sim.drain_timeout(Duration::from_nanos(random.size(30_000_000_000) as u64));
+    if random.chance(0.3) {
+        sim.halt_after(Duration::from_nanos(random.size(5_000_000_000) as u64));
+    }
+    if random.chance(0.1) {
+        sim.add_loop(Duration::from_nanos(random.size(1_000_000_000) as u64), |_| {});
+    }
+    let hurry = random.size(5_000_000_000);
+    for _ in 0..random.size(24) {
+        let to = &addresses[random.index(addresses.len())];
+        let after = Duration::from_nanos(random.index(hurry) as u64);
+        let script = whims_of_a_peer(&mut random);
+        let _: Peer = sim.connect_after(after, to, script);
+    }
+    (sim, trial)
+}
+
+struct Checks {
+    network: crate::sys::simulated::Shared,
+    trial: Arc<Trial>,
+}
+
+impl Checks {
+    /// What left is what was written, in order, and all of it where the reason says so.
+    fn output(&self) {
+        let network = self.network.borrow();
+        let told = self.trial.told();
+        let mut ids: Vec<_> = network.ids.iter().collect();
+        ids.sort();
+        for (&id, &index) in ids {
+            let line = &network.lines[index];
+            let Some(told) = told.get(&id) else { continue };
+            if let Some(at) = (0..line.taken.len()).find(|&at| line.taken[at] != pattern(id, at)) {
+                network.violation(&format!("connection {id}: what left at {at} is not what was written"));
+            }
+            if line.taken.len() > told.written {
+                network.violation(&format!("connection {id}: more has left than was written"));
+            }
+            let all = matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
+            if all && line.stage == crate::sys::simulated::Stage::Open && line.taken.len() < told.written {
+                let (left, reason) = (told.written - line.taken.len(), told.reason);
+                network.violation(&format!("connection {id}: {left} bytes written never left, and it is {reason:?}"));
+            }
+        }
+    }
+}
