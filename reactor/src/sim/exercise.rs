@@ -349,7 +349,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
         sim.halt_after(Duration::from_nanos(random.size(5_000_000_000) as u64));
     }
     if random.chance(0.1) {
-        sim.add_loop(Duration::from_nanos(random.size(1_000_000_000) as u64), |_| {});
+        sim.add_loop(Duration::from_millis(1 + random.below(1000)), |_| {});
     }
     let hurry = random.size(5_000_000_000);
     for _ in 0..random.size(24) {

@@ -44,6 +44,8 @@ pub(crate) enum Stage {
 /// A connection, for as long as the simulation runs.
 pub(crate) struct Line {
     pub(crate) stage: Stage,
+    /// SYNs that were dropped.
+    pub(crate) knocks: u32,
     pub(crate) fd: Option<Fd>,
     pub(crate) id: ConnectionId,
     pub(crate) script: VecDeque<Act>,
@@ -91,6 +93,7 @@ impl Line {
     pub(crate) fn new(stage: Stage, window: usize, room: usize, peer_room: usize) -> Self {
         Line {
             stage,
+            knocks: 0,
             fd: None,
             id: ConnectionId::NONE,
             script: VecDeque::new(),
@@ -194,10 +197,5 @@ impl Line {
     /// Whether nothing of what the script waits for can come any more.
     pub(crate) fn is_mute(&self) -> bool {
         self.cut || self.heard_end || self.dead || self.stage == Stage::Refused
-    }
-
-    /// Whether the peer's program has no more to do.
-    pub(crate) fn has_acted(&self) -> bool {
-        self.script.is_empty()
     }
 }

@@ -18,12 +18,15 @@ use crate::token::ConnectionId;
 const FIRST_FD: i32 = 1 << 20;
 /// How long everything has to be quiet, timers apart, before the application is told to stop.
 const QUIET: u64 = 200_000_000_000;
+/// SYNs of one peer that are dropped before it gives up.
+const KNOCKS: u32 = 6;
 /// Waits in a row that come back at once and lead to nothing. A spurious event or two is no spinning.
 const SPINS_MAX: u32 = 60;
 /// Waits of one simulation: one that goes on for longer does not end by itself.
 const WAITS_MAX: u64 = 2_000_000;
-/// Calls that a report of a failure shows.
+/// Calls that a report of a failure shows, unless the variable says otherwise.
 const HISTORY: usize = 60;
+const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";
 
 /// What happens without the loop's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +83,7 @@ pub(crate) struct Network {
     pub(crate) calls: u64,
     pub(crate) fingerprint: u64,
     history: VecDeque<(u64, &'static str, i64, i64)>,
+    history_max: usize,
 }
 
 impl Network {
@@ -111,6 +115,7 @@ impl Network {
             calls: 0,
             fingerprint: seed,
             history: VecDeque::new(),
+            history_max: std::env::var(HISTORY_VARIABLE).ok().and_then(|most| most.parse().ok()).unwrap_or(HISTORY),
         }
     }
 
@@ -207,8 +212,15 @@ impl Network {
                 self.lines[index].stage = Stage::Refused;
                 self.act(index);
             }
-            // The SYN is dropped, and sent again.
-            Some((backlog, queue)) if queue.len() > backlog => self.after(1_000_000_000, Happening::Connect(index)),
+            // The SYN is dropped, and sent again, some times.
+            Some((backlog, queue)) if queue.len() > backlog && self.lines[index].knocks < KNOCKS => {
+                self.lines[index].knocks += 1;
+                self.after(1_000_000_000 << self.lines[index].knocks, Happening::Connect(index));
+            }
+            Some((backlog, queue)) if queue.len() > backlog => {
+                self.lines[index].stage = Stage::Refused;
+                self.act(index);
+            }
             Some((_, queue)) => {
                 queue.push_back(index);
                 self.lines[index].stage = Stage::Queued;
@@ -734,9 +746,13 @@ impl Network {
     // ---- what was seen ---------------------------------------------------------------------------------------------
 
     pub(crate) fn note(&mut self, call: &'static str, about: i64, came_to: i64) {
-        let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) + u64::from(byte));
+        let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
         self.fingerprint = mixed(self.fingerprint ^ word ^ (about as u64) << 32 ^ came_to as u64 ^ self.now << 8);
-        if self.history.len() == HISTORY {
+        // Of many waits in a row that came to nothing, the last is enough.
+        if call == "wait" && self.history.back().is_some_and(|(_, call, events, _)| (*call, *events) == ("wait", 0)) {
+            self.history.pop_back();
+        }
+        if self.history.len() >= self.history_max {
             self.history.pop_front();
         }
         self.history.push_back((self.now, call, about, came_to));
