@@ -215,7 +215,13 @@ impl Link {
         }
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
-            self.over(self.reason());
+            if self.queued() > 0 {
+                self.facts.set(RESET);
+                self.reason = None;
+                self.over(CloseReason::TimedOut(crate::reason::Deadline::Linger));
+            } else {
+                self.over(self.reason());
+            }
         }
         false
     }

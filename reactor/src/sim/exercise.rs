@@ -382,10 +382,16 @@ impl Checks {
             if line.taken.len() > told.written {
                 network.violation(&format!("connection {id}: more has left than was written"));
             }
-            let all = matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
+            let connecting_is_known = line.delivered == 0 && line.taken.is_empty();
+            let all = !connecting_is_known && matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
             if all && line.stage == crate::sys::simulated::Stage::Open && line.taken.len() < told.written {
                 let (left, reason) = (told.written - line.taken.len(), told.reason);
                 network.violation(&format!("connection {id}: {left} bytes written never left, and it is {reason:?}"));
+            }
+            // Both halves have ended, and the peer has read to the end.
+            let read_all = line.pace == (usize::MAX, 0) && !line.left && line.end_arrived;
+            if told.reason == Some(CloseReason::PeerEnded) && read_all && !(line.heard_end && !line.cut) {
+                network.violation(&format!("connection {id} ended in order, and its peer did not see that"));
             }
         }
     }

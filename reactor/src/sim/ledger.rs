@@ -13,6 +13,8 @@ pub(super) struct Entry {
     /// Bytes of the peer that the handler has consumed.
     pub(super) consumed: usize,
     pub(super) end_told: bool,
+    /// Was paused or choked at some time, so that not all that arrived need have been read.
+    pub(super) hindered: bool,
     pub(super) closed: Option<CloseReason>,
 }
 

@@ -201,6 +201,7 @@ impl Simulation {
             let mut network = self.network.borrow_mut();
             network.halt = Box::new(move || handle.halt());
             network.drain = Some(self.drain_timeout);
+            network.cap = self.descriptors;
         }
         let config = Config {
             drain_timeout: Some(self.drain_timeout),
@@ -211,7 +212,8 @@ impl Simulation {
             on_reopen: Box::new(|| {}),
             signals: None,
         };
-        let driver = Checked::new(dress(Readiness::new(system, 0)), self.network.clone(), self.books.clone());
+        let driver = Checked::new(dress(Readiness::new(system, 0)), self.network.clone(), self.books.clone())
+            .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
         let mut event_loop = EventLoop::new(driver, 0, self.handle, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
@@ -223,6 +225,8 @@ impl Simulation {
         if let Err(error) = event_loop.run() {
             self.network.borrow().violation(&error.to_string());
         }
+        let elapsed = Duration::from_nanos(self.network.borrow().now() - began);
+        self.network.borrow_mut().finish();
         let network = self.network.borrow();
         let books = self.books.borrow();
         if network.count_open() > 0 {
@@ -233,7 +237,7 @@ impl Simulation {
         }
         Report {
             seed: network.seed,
-            elapsed: Duration::from_nanos(network.now() - began),
+            elapsed,
             waits: network.waits,
             calls: network.calls,
             closed: books.entries.iter().filter_map(|(id, entry)| Some((*id, entry.closed?))).collect(),

@@ -60,8 +60,37 @@ impl Witness {
         consumed
     }
 
+    /// After a callback that was lent input.
     fn consumed(&self, id: ConnectionId, count: usize) {
         self.books.borrow_mut().entries.entry(id).or_default().consumed += count;
+    }
+
+    /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then the handler
+    /// may close it, and its patience is bounded.
+    fn check_reset(&self, id: ConnectionId, reason: CloseReason) {
+        let network = self.network.borrow();
+        let hindered = self.books.borrow().entries.get(&id).is_none_or(|entry| entry.hindered);
+        if let Some(&line) = network.ids.get(&id)
+            && reason == CloseReason::Reset
+            && !hindered
+            && !network.lines[line].send_failed
+        {
+            let lost = network.lines[line].arrived - network.lines[line].read;
+            if lost > 0 {
+                network.violation(&format!("connection {id} was reset, and {lost} bytes before that are lost"));
+            }
+        }
+    }
+
+    /// What is counted is what has moved.
+    fn check_stats(&self, core: &Core) {
+        let network = self.network.borrow();
+        if (core.stats.received, core.stats.sent) != (network.received, network.sent) {
+            network.violation(&format!(
+                "counted {} bytes received and {} sent, and it was {} and {}",
+                core.stats.received, core.stats.sent, network.received, network.sent
+            ));
+        }
     }
 }
 
@@ -143,6 +172,8 @@ impl Host for Witness {
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
         let code = reason.kind() as i64;
         self.network.borrow_mut().note("on_close", id.to_bits() as i64, code);
+        self.check_stats(core);
+        self.check_reset(id, reason);
         let mut books = self.books.borrow_mut();
         books.closed += 1;
         if books.entries.entry(id).or_default().closed.replace(reason).is_some() {

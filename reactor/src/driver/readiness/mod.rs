@@ -223,8 +223,10 @@ impl<S: Sys> Readiness<S> {
                 return report;
             }
         }
-        if let Some((id, errno)) = self.failures.pop() {
-            return Some(Report::Said(Completion::Failed { id, errno }));
+        while let Some((id, errno)) = self.failures.pop() {
+            if links.get(id).is_some() {
+                return Some(Report::Said(Completion::Failed { id, errno }));
+            }
         }
         while self.probes_left > 0 {
             self.probes_left -= 1;

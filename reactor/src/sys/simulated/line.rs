@@ -80,6 +80,7 @@ pub(crate) struct Line {
     pub(crate) error: Option<Errno>,
     /// Reset by the peer, or never came about: nothing moves any more.
     pub(crate) dead: bool,
+    pub(crate) send_failed: bool,
     /// The loop has closed its descriptor.
     pub(crate) closed: bool,
     pub(crate) resets_on_close: bool,
@@ -116,6 +117,7 @@ impl Line {
             delivering: false,
             error: None,
             dead: false,
+            send_failed: false,
             closed: false,
             resets_on_close: false,
             left: false,
@@ -159,10 +161,11 @@ impl Line {
 
     /// How many bytes one send takes now.
     pub(crate) fn can_take(&mut self) -> Result<usize, Moved> {
+        self.send_failed = self.error.is_some() || self.dead || self.finished;
         if let Some(errno) = self.error.take() {
             return Err(Moved::Failed(errno));
         }
-        if self.dead || self.finished {
+        if self.send_failed {
             return Err(Moved::Failed(Errno(libc::EPIPE)));
         }
         match self.room.saturating_sub(self.taken.len() - self.delivered) {

@@ -61,7 +61,8 @@ impl Simulated {
             let line = &mut network.lines[index];
             let moved = if blocked && line.error.is_none() { Moved::Blocked } else { line.recv(into, most) };
             match moved {
-                Moved::Bytes(_) => {
+                Moved::Bytes(count) => {
+                    network.received += count as u64;
                     network.progress();
                     network.start_arriving(index);
                 }
@@ -95,6 +96,7 @@ impl Simulated {
                         line.taken.extend_from_slice(&piece[..part]);
                         left -= part;
                     }
+                    network.sent += count as u64;
                     network.start_delivering(index);
                     Moved::Bytes(count)
                 }

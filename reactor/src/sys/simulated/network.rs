@@ -78,6 +78,11 @@ pub(crate) struct Network {
     pub(crate) halting: bool,
     pub(crate) must_end_by: Option<u64>,
     pub(crate) drain: Option<Duration>,
+    /// Connections that the loop lets itself have.
+    pub(crate) cap: usize,
+    /// Bytes that have moved, in all.
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     spins: u32,
     pub(crate) waits: u64,
     pub(crate) calls: u64,
@@ -110,6 +115,9 @@ impl Network {
             halting: false,
             must_end_by: None,
             drain: None,
+            cap: usize::MAX,
+            received: 0,
+            sent: 0,
             spins: 0,
             waits: 0,
             calls: 0,
@@ -689,7 +697,10 @@ impl Network {
             match (next, until) {
                 (Some(next), None) => self.now = next,
                 (Some(next), Some(until)) if next <= until => self.now = self.now.max(next),
-                (None, None) if !self.halting => self.order_halt(),
+                (None, None) if !self.halting => {
+                    self.check_queues();
+                    self.order_halt();
+                }
                 (None, None) => self.violation("the loop waits for ever, and was told to stop"),
                 (None, Some(until)) if until > quiet && !self.halting => {
                     self.now = self.now.max(quiet);
@@ -712,6 +723,33 @@ impl Network {
             self.spins += 1;
             if self.spins > SPINS_MAX {
                 self.violation(&format!("busy loop: {} waits in a row came to nothing, the last to {events:?}", self.spins));
+            }
+        }
+    }
+
+    /// When nothing happens any more, nobody stands before a door that could be opened.
+    fn check_queues(&self) {
+        let lines = self.files.iter().flatten().filter(|file| matches!(file, File::Line(_))).count();
+        let room = lines < self.cap && self.count_open() < self.faults.descriptors;
+        for file in self.files.iter().flatten() {
+            if let File::Listener { address, queue, .. } = file
+                && room
+                && !queue.is_empty()
+            {
+                self.violation(&format!("{} peers wait at {address}, and there is room", queue.len()));
+            }
+        }
+    }
+
+    /// After the program has ended: what is under way arrives, and the peers do what they have left to do.
+    pub(crate) fn finish(&mut self) {
+        while let Some(next) = self.next_time() {
+            self.now = self.now.max(next);
+            self.happen();
+        }
+        for (index, line) in self.lines.iter().enumerate() {
+            if let Some(waits @ (Act::Expect(_) | Act::ExpectEnd)) = line.script.front() {
+                self.violation(&format!("peer {index} still waits for {waits:?}"));
             }
         }
     }
