@@ -40,7 +40,7 @@ impl Address {
         }
         let failed = |source| AddressError { address: text.to_owned(), source };
         let mut found: Vec<Address> = Vec::new();
-        for address in text.to_socket_addrs().map_err(failed)?.map(Address::Tcp) {
+        for address in look_up(text).map_err(failed)?.map(Address::Tcp) {
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -57,6 +57,15 @@ impl Address {
             Address::Tcp(address) => Some(address.port()),
             Address::Unix(_) => None,
         }
+    }
+}
+
+/// A numeric address in brackets may have a zone (`[fe80::1%eth0]:80`), which the resolver knows, without the brackets.
+fn look_up(text: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    match bracketed.map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) if host.contains('%') => (host, port).to_socket_addrs(),
+        _ => text.to_socket_addrs(),
     }
 }
 

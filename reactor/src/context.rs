@@ -274,6 +274,16 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs, and
+    /// reads nothing more from the peer until then. For input that is small and costs much, such as a line that goes to thousands.
+    pub fn offer_again(&mut self) {
+        let turn = self.core.turn;
+        if let Some(link) = self.core.links.get_mut(self.id) {
+            link.offer_next_turn(turn);
+            self.core.touch(self.id);
+        }
+    }
+
     // ---- time ------------------------------------------------------------------------------------------------------
 
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
@@ -393,6 +403,11 @@ pub(crate) struct Core {
     pub(crate) terms: Vec<Terms>,
     /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
     pub(crate) now: Time,
+    /// Counts turns, never 0: what a link does once a turn is marked with it.
+    pub(crate) turn: u32,
+    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that who
+    /// reads is not taken for one that doesn't.
+    pub(crate) crowded: bool,
     /// Links that something was done to since the loop last looked at them.
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) wishes: Vec<Wish>,
@@ -439,6 +454,8 @@ impl Core {
             stats: Stats::default(),
             terms: Vec::new(),
             now,
+            turn: 0,
+            crowded: false,
             touched: Vec::new(),
             wishes: Vec::new(),
             halting: false,
@@ -472,7 +489,10 @@ impl Core {
         put(output);
         match output {
             output if output.overflowed() => Written::Refused,
-            output if output.queued() > limits.output_high => Written::AboveHighWater,
+            output if output.queued() > limits.output_high => {
+                self.crowded = true;
+                Written::AboveHighWater
+            }
             _ => Written::Queued,
         }
     }
@@ -503,6 +523,7 @@ impl Core {
                 Some(shared) => output.put_shared(shared.clone()),
                 None => output.put(bytes),
             }
+            self.crowded |= output.queued() > limits.output_high;
             reached += 1;
             if !link.touched {
                 link.touched = true;

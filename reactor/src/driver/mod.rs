@@ -71,6 +71,8 @@ pub(crate) trait Driver {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits at
     /// most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
+    /// Whether this batch has as much as one can have, so that others may have to wait for the next.
+    fn is_batch_full(&self) -> bool;
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 

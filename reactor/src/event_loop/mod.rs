@@ -4,7 +4,7 @@
 //! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
 //! 3. what was put off in the last turn; messages and signals;
 //! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote to
-//!    them leaves in one send each;
+//!    them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
 mod doors;
@@ -35,6 +35,9 @@ use stopping::Stopping;
 const SCRATCH: usize = 64 * 1024;
 /// Messages published from other threads that are passed on in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
+
+/// A wait that ends so much later than it should have was a stall, not a busy machine.
+const STALL: Duration = Duration::from_millis(50);
 
 /// What a loop is told when it is made, and never asks about again.
 pub(crate) struct Config {
@@ -69,8 +72,8 @@ pub(crate) struct EventLoop<D> {
     handle: Handle,
     event_loop: usize,
     config: Config,
-    /// Counts turns, never 0: what a link does once a turn is marked with it.
-    turn: u32,
+    /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
+    postponed: usize,
     /// Links with something left to do in the next turn.
     again: Vec<ConnectionId>,
     /// There may be something in a mailbox.
@@ -100,7 +103,7 @@ impl<D: Driver> EventLoop<D> {
             handle,
             event_loop,
             config,
-            turn: 0,
+            postponed: 0,
             again: Vec::new(),
             mail: true,
             full: false,
@@ -151,13 +154,19 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
-        self.turn = self.turn.wrapping_add(1).max(1);
+        self.core.turn = self.core.turn.wrapping_add(1).max(1);
         self.core.stats.turns += 1;
-        self.driver.wait(&self.core.links, self.timeout(), self.core.now)?;
-        self.core.now = self.driver.now();
+        let timeout = self.timeout();
+        let planned = timeout.map_or(Time::NEVER, |timeout| self.core.now + timeout);
+        self.driver.wait(&self.core.links, timeout, self.core.now)?;
+        let heard = self.driver.now();
+        self.core.now = heard;
         self.note_counters();
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
             self.dispatch(completion);
+            if std::mem::take(&mut self.core.crowded) {
+                self.settle();
+            }
         }
         for id in std::mem::take(&mut self.again) {
             self.told(id, |link| link.put_off = false);
@@ -166,15 +175,32 @@ impl<D: Driver> EventLoop<D> {
             self.read_mail();
         }
         self.settle();
-        while let Some(timer) = self.core.wheel.expire(self.core.now) {
+        if self.has_heard_all(heard, planned) {
+            self.expire(heard);
+            self.settle();
+        }
+        self.keep_stopping();
+        Ok(())
+    }
+
+    /// What is due at the time at which everybody was last heard; not what has become due since, in a slow callback.
+    fn expire(&mut self, heard: Time) {
+        while let Some(timer) = self.core.wheel.expire(heard) {
             match timer {
-                Timer::Link(id) => self.deadline(id),
+                Timer::Link(id) => self.deadline(id, heard),
                 Timer::Periodic(index) => self.work(index as usize),
             }
         }
-        self.settle();
-        self.keep_stopping();
-        Ok(())
+    }
+
+    /// Whether deadlines may be looked at. After a stall (the process was stopped, the machine slept) they all have passed,
+    /// and so may the bytes have come that they are about: those are read first. A turn more does for that, or as many as it
+    /// takes to hear all connections once.
+    fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
+        let stalled = heard.since(planned) > STALL && self.postponed == 0;
+        let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / 64;
+        self.postponed = if all { 0 } else { self.postponed + 1 };
+        all
     }
 
     /// How long nothing has to be done unless something happens.
@@ -324,11 +350,11 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, stats, wheel, now, .. } = &mut self.core;
+        let Core { links, terms, pool, stats, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
-            match link.step(self.turn, limits) {
+            match link.step(*turn, limits) {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
@@ -363,6 +389,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does what takes a handler.
     fn call(&mut self, id: ConnectionId, step: Step) {
+        self.calling();
         let Some(link) = self.core.links.get_mut(id) else { return };
         let (service, key) = (link.service as usize, link.state);
         let host = &mut self.hosts[service].host;
@@ -386,12 +413,12 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
-    fn deadline(&mut self, id: ConnectionId) {
+    fn deadline(&mut self, id: ConnectionId, heard: Time) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.set_timer(None);
         let service = link.service as usize;
         match link.next_due(&self.core.terms[service].deadlines) {
-            Some((at, due)) if at <= self.core.now => {
+            Some((at, due)) if at <= heard => {
                 let on_progress = matches!(due, Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
                 let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
@@ -424,6 +451,7 @@ impl<D: Driver> EventLoop<D> {
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
         if key != NO_STATE {
+            self.calling();
             self.hosts[service].host.close(&mut self.core, id, key, reason);
             self.called(id);
         }
@@ -472,6 +500,11 @@ impl<D: Driver> EventLoop<D> {
         if self.full {
             self.mind_the_cap();
         }
+    }
+
+    /// Before a callback that others' sends may have come before: the time that they took is not its own.
+    fn calling(&mut self) {
+        self.core.now = self.core.now.max(self.driver.coarse_now());
     }
 
     /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.

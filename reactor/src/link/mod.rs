@@ -410,10 +410,19 @@ impl Link {
         self.facts.set(PAUSED);
     }
 
-    /// What was kept comes first, before the socket is read again.
+    /// What was kept comes first, before the socket is read again. Whether anything was is seen then: during a callback the
+    /// loop has it.
     pub(crate) fn resume(&mut self) {
         if self.facts.take(PAUSED) {
-            self.facts.put(OFFER_DUE, self.kept.is_some());
+            self.facts.set(OFFER_DUE);
+        }
+    }
+
+    /// Enough for this turn: what the handler leaves is offered again in the next.
+    pub(crate) fn offer_next_turn(&mut self, turn: u32) {
+        if self.is_open() {
+            self.facts.set(OFFER_DUE);
+            self.offered_turn = turn;
         }
     }
 

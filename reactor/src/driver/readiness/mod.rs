@@ -18,7 +18,7 @@ use crate::buffer::Output;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno;
-use crate::sys::{Event, Fd, Interest, Moved, Sys};
+use crate::sys::{EVENTS_PER_WAIT, Event, Fd, Interest, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 use listeners::{Listener, STARVED_REST, listener_token};
@@ -392,6 +392,10 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         self.probes_left = self.probes.len();
         outcome
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.events.len() >= EVENTS_PER_WAIT
     }
 
     #[inline]
