@@ -8,7 +8,7 @@ use crate::driver::Readiness;
 use crate::error::Error;
 use crate::event_loop::{Config, EventLoop, Periodic};
 use crate::handler::Handler;
-use crate::mailbox::{Handle, Mailbox, ServiceHandle};
+use crate::mailbox::{Handle, Mailbox, Published, Receiver, ServiceHandle};
 use crate::service::{Bound, Host, Service};
 use crate::sys::backend::Backend;
 use crate::sys::kernel::Kernel;
@@ -55,6 +55,7 @@ pub struct Application {
     kernel: Kernel,
     backend: Backend,
     handle: Handle,
+    published: Receiver<Published>,
     services: Vec<(Bound, Build)>,
     loops: Vec<Periodic>,
     signals: Option<Signals>,
@@ -91,8 +92,10 @@ impl Application {
         let (backend, reason) = backend.choose()?;
         let kernel = Kernel::new(backend)?;
         log::info!("backend {backend}: {reason}");
+        let handle = Handle::new([kernel.waker()]);
         Ok(Application {
-            handle: Handle::new([kernel.waker()]),
+            published: handle.desk(0).receiver(),
+            handle,
             kernel,
             backend,
             services: Vec::new(),
@@ -126,11 +129,12 @@ impl Application {
     {
         let mailbox = Arc::new(Mailbox::new());
         let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()])?;
+        let receiver = Receiver::new(mailbox);
         let handle = parts.handle.clone();
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }
-        self.services.push((bound, Box::new(move |number| parts.host(number, mailbox))));
+        self.services.push((bound, Box::new(move |number| parts.host(number, receiver))));
         Ok(handle)
     }
 
@@ -209,7 +213,7 @@ impl Application {
             on_reopen: self.on_reopen,
             signals: self.signals,
         };
-        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, config);
+        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, self.published, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             event_loop.add_service(bound, build(number as u16));
         }

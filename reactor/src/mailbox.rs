@@ -33,16 +33,19 @@ pub struct Handle {
     desks: Arc<[Desk]>,
 }
 
+/// What another thread publishes.
+pub(crate) type Published = (Topic, Bytes);
+
 /// Where one loop can be reached.
 pub(crate) struct Desk {
     pub(crate) waker: Waker,
-    pub(crate) published: Mailbox<(Topic, Bytes)>,
+    published: Arc<Mailbox<Published>>,
     halting: AtomicBool,
 }
 
 impl Handle {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
-        let desk = |waker| Desk { waker, published: Mailbox::new(), halting: AtomicBool::new(false) };
+        let desk = |waker| Desk { waker, published: Arc::new(Mailbox::new()), halting: AtomicBool::new(false) };
         Handle { desks: wakers.into_iter().map(desk).collect() }
     }
 
@@ -74,6 +77,11 @@ impl Handle {
 }
 
 impl Desk {
+    /// The loop's end of what is published. There is one loop for each desk.
+    pub(crate) fn receiver(&self) -> Receiver<Published> {
+        Receiver::new(self.published.clone())
+    }
+
     pub(crate) fn is_halting(&self) -> bool {
         self.halting.load(Ordering::Acquire)
     }
@@ -233,6 +241,27 @@ pub(crate) struct Mailbox<M> {
     room: Condvar,
 }
 
+/// The loop's end of a mailbox. Once it is dropped, because the loop has ended or never will run, nothing more is taken, and
+/// whoever waits for room is told.
+pub(crate) struct Receiver<M>(Arc<Mailbox<M>>);
+
+impl<M> Receiver<M> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<M>>) -> Self {
+        Receiver(mailbox)
+    }
+
+    /// Moves up to `most` messages into `into`. Whether there are more.
+    pub(crate) fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
+        self.0.take(into, most)
+    }
+}
+
+impl<M> Drop for Receiver<M> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 struct Inside<M> {
     queue: VecDeque<M>,
     closed: bool,
@@ -266,7 +295,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Moves up to `most` messages into `into`. Whether there are more.
-    pub(crate) fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
+    fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
         let mut inside = self.lock();
         let was_full = inside.queue.len() >= MAILBOX_MESSAGES;
         let count = inside.queue.len().min(most);
@@ -278,7 +307,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Takes no more. Whoever waits for room is told.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.lock().closed = true;
         self.room.notify_all();
     }
@@ -344,7 +373,7 @@ mod tests {
         assert!(mailbox.take(&mut Vec::new(), 1));
         assert_eq!(first.join().unwrap(), Ok(()));
         let second = waiting(2);
-        mailbox.close();
+        drop(Receiver::new(mailbox));
         assert_eq!(second.join().unwrap(), Err(PostError::Closed(2)));
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Errno, Error};
 use crate::handler::Handler;
 use crate::limits::{Deadlines, Limits};
 use crate::link::NO_STATE;
-use crate::mailbox::{Addressed, Handle, Mailbox, ServiceHandle};
+use crate::mailbox::{Addressed, Handle, Mailbox, Receiver, ServiceHandle};
 use crate::reason::CloseReason;
 use crate::sys::listen::{self, ListenOptions, Listening};
 use crate::token::ConnectionId;
@@ -288,7 +288,7 @@ pub(crate) struct ServiceParts<H, M> {
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
-    pub(crate) fn host(&self, service: u16, mailbox: Arc<Mailbox<Addressed<M>>>) -> Box<dyn Host> {
+    pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
         Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: Vec::new() })
     }
 }
@@ -310,15 +310,13 @@ pub(crate) trait Host {
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
     /// Hands over what was posted, up to a bound. Whether there is more.
     fn messages(&mut self, core: &mut Core) -> bool;
-    /// Takes no more messages.
-    fn shut(&mut self);
 }
 
 struct Hosted<H: Handler<M>, M: Send + 'static> {
     handler: H,
     states: Slab<H::Connection>,
     service: u16,
-    mailbox: Arc<Mailbox<Addressed<M>>>,
+    mailbox: Receiver<Addressed<M>>,
     /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
     batch: Vec<Addressed<M>>,
 }
@@ -397,10 +395,6 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
             guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
         }
         more
-    }
-
-    fn shut(&mut self) {
-        self.mailbox.close();
     }
 }
 

@@ -67,6 +67,17 @@ fn closed_port() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
+/// A service that only takes messages, and says nothing to them.
+struct Mute;
+
+impl Handler<u8> for Mute {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+}
+
 on_every_backend! {
     // Rule 22.
     fn a_storm_of_signals_loses_nothing(backend: Backend) {
@@ -159,6 +170,15 @@ on_every_backend! {
         stage.end();
         assert!(matches!(service.post(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
         assert!(matches!(service.post_wait(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
+        assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
+    }
+
+    // Rule 23.
+    fn who_posts_to_an_application_that_never_runs_is_told(backend: Backend) {
+        let mut application = Application::with_backend(backend).unwrap();
+        let service = application.add_service(Service::outbound(|| Mute)).unwrap();
+        drop(application);
+        assert!(matches!(service.post_wait(ConnectionId::NONE, 7), Err(PostError::Closed(7))));
         assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
     }
 

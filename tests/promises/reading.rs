@@ -310,6 +310,33 @@ on_every_backend! {
         assert_eq!(stats.received, 3 + stats.unread);
     }
 
+    // Rule 8.
+    fn resuming_in_the_very_callback_that_paused_offers_the_rest_at_once(backend: Backend) {
+        let plan = Plan::new().data(|input, cx| {
+            input.take(1);
+            cx.pause_reading();
+            cx.resume_reading();
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        client.write_all(b"abcde").unwrap();
+        assert_eq!(stage.data(id, 5), b"abcde");
+    }
+
+    // Rule 16.
+    fn what_is_left_for_the_next_turn_comes_then_without_another_byte(backend: Backend) {
+        let plan = Plan::new().data(|input, cx| {
+            input.take(1);
+            cx.offer_again();
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        let before = stage.stats().turns;
+        client.write_all(b"abcde").unwrap();
+        assert_eq!(stage.data(id, 5), b"abcde");
+        assert!(stage.stats().turns >= before + 5, "a turn each");
+    }
+
     // Rule 9.
     fn a_byte_at_a_time_costs_a_search_of_each_byte_and_not_of_all_for_each(backend: Backend) {
         const LENGTH: usize = 2_000;

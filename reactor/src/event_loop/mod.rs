@@ -19,7 +19,7 @@ use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
-use crate::mailbox::{Handle, LoopsThread};
+use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
 use crate::reason::{CloseReason, Deadline};
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Stats;
@@ -70,6 +70,7 @@ pub(crate) struct EventLoop<D> {
     doors: Vec<Door>,
     periodic: Vec<Option<Periodic>>,
     handle: Handle,
+    published: Receiver<Published>,
     event_loop: usize,
     config: Config,
     /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
@@ -92,7 +93,13 @@ struct Served {
 }
 
 impl<D: Driver> EventLoop<D> {
-    pub(crate) fn new(mut driver: D, event_loop: usize, handle: Handle, config: Config) -> Self {
+    pub(crate) fn new(
+        mut driver: D,
+        event_loop: usize,
+        handle: Handle,
+        published: Receiver<Published>,
+        config: Config,
+    ) -> Self {
         let core = Core::new(event_loop as u8, driver.now());
         EventLoop {
             driver,
@@ -101,6 +108,7 @@ impl<D: Driver> EventLoop<D> {
             doors: Vec::new(),
             periodic: Vec::new(),
             handle,
+            published,
             event_loop,
             config,
             postponed: 0,
@@ -536,10 +544,9 @@ impl<D: Driver> EventLoop<D> {
     // ---- from elsewhere --------------------------------------------------------------------------------------------
 
     fn read_mail(&mut self) {
-        let desk = self.handle.desk(self.event_loop);
-        self.core.halting |= desk.is_halting();
+        self.core.halting |= self.handle.desk(self.event_loop).is_halting();
         let mut published = Vec::new();
-        self.mail |= desk.published.take(&mut published, PUBLISHED_PER_TURN);
+        self.mail |= self.published.take(&mut published, PUBLISHED_PER_TURN);
         for (topic, bytes) in published {
             self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
         }

@@ -86,11 +86,6 @@ impl<D: Driver> EventLoop<D> {
     }
 
     pub(super) fn end(mut self) {
-        for served in &mut self.hosts {
-            served.host.shut();
-        }
-        let desk = self.handle.desk(self.event_loop);
-        desk.published.close();
         if let Some(stopping) = self.stopping.take() {
             let stats = &self.core.stats;
             log::info!(
