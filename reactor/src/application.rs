@@ -1,5 +1,7 @@
 //! Services on a loop, from the first bind to the last byte.
 
+use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,8 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
 /// Any number of services on one event loop.
 ///
-/// Nothing of it is global but signals, so several can live in one process, each on its own thread.
+/// Nothing of it is global but signals, so several can live in one process, each on its own thread, which need not be the one that
+/// built it.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -62,14 +65,14 @@ pub struct Application {
     drain_timeout: Option<Duration>,
     max_connections: Option<usize>,
     slow_callback: Duration,
-    on_report: Box<dyn FnMut(&str)>,
-    on_reopen: Box<dyn FnMut()>,
+    on_report: Box<dyn FnMut(&str) + Send>,
+    on_reopen: Box<dyn FnMut() + Send>,
     descriptor_limit: usize,
     built_in: u32,
 }
 
 /// Makes a service's handler, on the thread of the loop that it is for.
-type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
+type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
 
 impl Application {
     /// On the backend that `REACTOR_BACKEND` names, or the system's best.
@@ -104,7 +107,10 @@ impl Application {
             drain_timeout: Some(DRAIN_TIMEOUT),
             max_connections: None,
             slow_callback: SLOW_CALLBACK,
-            on_report: Box::new(|report| eprint!("{report}")),
+            on_report: Box::new(|report| {
+                // Nobody may be there to read it.
+                let _ = std::io::stderr().write_all(report.as_bytes());
+            }),
             on_reopen: Box::new(|| {}),
             descriptor_limit,
             built_in: process::pid(),
@@ -140,7 +146,7 @@ impl Application {
 
     /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that schedule: when the loop was held up, the ticks
     /// that were missed are left out. [`Context::end_loop`] in it ends it.
-    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + 'static) {
+    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
         let period = period.max(PERIOD_MIN);
         self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
     }
@@ -183,13 +189,13 @@ impl Application {
 
     /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the loop if
     /// whoever reads that doesn't.
-    pub fn on_report(&mut self, report: impl FnMut(&str) + 'static) -> &mut Self {
+    pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Box::new(report);
         self
     }
 
     /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block.
-    pub fn on_reopen(&mut self, reopen: impl FnMut() + 'static) -> &mut Self {
+    pub fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) -> &mut Self {
         self.on_reopen = Box::new(reopen);
         self
     }
@@ -221,5 +227,26 @@ impl Application {
             event_loop.add_periodic(periodic);
         }
         event_loop.run()
+    }
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|(bound, _)| &bound.terms.name).collect();
+        f.debug_struct("Application")
+            .field("backend", &self.backend)
+            .field("services", &services)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_may_run_on_another_thread_than_it_was_built_on() {
+        fn is_send(_: impl Send) {}
+        is_send(Application::new().unwrap());
     }
 }

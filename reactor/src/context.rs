@@ -2,6 +2,7 @@
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
 use std::any::{Any, TypeId, type_name};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,8 +158,8 @@ impl<'a> Context<'a> {
 
     /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one send.
     #[inline]
-    pub fn write(&mut self, bytes: &[u8]) -> Written {
-        self.core.put(self.id, |output| output.put(bytes))
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
+        self.core.put(self.id, |output| output.put(bytes.as_ref()))
     }
 
     /// Queues `bytes` without copying them, if they are 4 KiB or more.
@@ -173,9 +174,9 @@ impl<'a> Context<'a> {
     }
 
     /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.
-    pub fn write_to(&mut self, id: ConnectionId, bytes: &[u8]) -> Written {
+    pub fn write_to(&mut self, id: ConnectionId, bytes: impl AsRef<[u8]>) -> Written {
         self.core.touch(id);
-        self.core.put(id, |output| output.put(bytes))
+        self.core.put(id, |output| output.put(bytes.as_ref()))
     }
 
     /// The same without copying, if they are 4 KiB or more.
@@ -239,6 +240,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether the application is stopping. What is opened now is not told of it again.
+    pub fn is_stopping(&self) -> bool {
+        self.core.stopping
+    }
+
     /// Stops the application as a signal would: it stops listening, lets every connection finish, and returns from
     /// [`Application::run`](crate::Application::run).
     pub fn halt(&mut self) {
@@ -250,11 +256,11 @@ impl<'a> Context<'a> {
     /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer that goes on
     /// sending fills the kernel's buffers, and then waits.
     pub fn pause_reading(&mut self) {
-        self.pause_reading_of(self.id);
+        self.pause_reading_id(self.id);
     }
 
     /// The same for another connection of this loop.
-    pub fn pause_reading_of(&mut self, id: ConnectionId) {
+    pub fn pause_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.pause();
             self.core.touch(id);
@@ -263,11 +269,11 @@ impl<'a> Context<'a> {
 
     /// Goes on after a pause. What was kept comes first, without waiting for the peer.
     pub fn resume_reading(&mut self) {
-        self.resume_reading_of(self.id);
+        self.resume_reading_id(self.id);
     }
 
     /// The same for another connection of this loop.
-    pub fn resume_reading_of(&mut self, id: ConnectionId) {
+    pub fn resume_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.resume();
             self.core.touch(id);
@@ -289,18 +295,23 @@ impl<'a> Context<'a> {
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
     /// never before. Each connection has one such deadline; setting it again moves it.
     pub fn set_deadline(&mut self, after: Duration) {
-        self.put_deadline(Some(after));
+        self.put_deadline(self.id, Some(after));
+    }
+
+    /// The same for another connection of this loop.
+    pub fn set_deadline_id(&mut self, id: ConnectionId, after: Duration) {
+        self.put_deadline(id, Some(after));
     }
 
     /// Calls it off.
     pub fn clear_deadline(&mut self) {
-        self.put_deadline(None);
+        self.put_deadline(self.id, None);
     }
 
-    fn put_deadline(&mut self, after: Option<Duration>) {
-        if let Some(link) = self.core.links.get_mut(self.id) {
+    fn put_deadline(&mut self, id: ConnectionId, after: Option<Duration>) {
+        if let Some(link) = self.core.links.get_mut(id) {
             link.set_deadline(after);
-            self.core.touch(self.id);
+            self.core.touch(id);
         }
     }
 
@@ -313,9 +324,14 @@ impl<'a> Context<'a> {
 
     /// Makes this connection a member of the topic. Whether it was none before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        let Some(link) = self.core.links.get_mut(self.id).filter(|link| link.takes_writes()) else { return false };
+        self.subscribe_id(self.id, topic)
+    }
+
+    /// The same for another connection of this loop.
+    pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
+        let Some(link) = self.core.links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
         link.set_useful();
-        self.core.topics.subscribe(topic, self.id)
+        self.core.topics.subscribe(topic, id)
     }
 
     /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
@@ -331,13 +347,13 @@ impl<'a> Context<'a> {
     /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output, so that
     /// however many a turn brings leave in one send a member; longer ones are shared. How many members took it; one that does
     /// not read and is owed more than [`Limits::output_max`] ends.
-    pub fn publish(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
-        self.core.publish(topic, bytes, None, ConnectionId::NONE)
+    pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
+        self.core.publish(topic, bytes.as_ref(), None, ConnectionId::NONE)
     }
 
     /// The same for every member but this connection.
-    pub fn publish_to_others(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
-        self.core.publish(topic, bytes, None, self.id)
+    pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
+        self.core.publish(topic, bytes.as_ref(), None, self.id)
     }
 
     /// Like [`Context::publish`], for bytes that are shared already.
@@ -351,6 +367,9 @@ impl<'a> Context<'a> {
     /// at once (what is written to it is sent once it stands), and then comes
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
     /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
+    ///
+    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the application is
+    /// stopping, so that one which always connects again can end; and when the loop has 2^24 connections.
     ///
     /// # Panics
     /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or outside a
@@ -386,9 +405,18 @@ impl<'a> Context<'a> {
             terms.name,
             type_name::<C>()
         );
+        if core.barred || core.links.is_full() {
+            return ConnectionId::NONE;
+        }
         let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
         core.wishes.push(Wish { id, state: Box::new(connection), errand });
         id
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).field("service", &self.service()).finish_non_exhaustive()
     }
 }
 
@@ -412,6 +440,9 @@ pub(crate) struct Core {
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) halting: bool,
+    /// The application is stopping; and no new connection is begun any more.
+    pub(crate) stopping: bool,
+    pub(crate) barred: bool,
     pub(crate) loop_ended: bool,
 }
 
@@ -429,7 +460,7 @@ pub(crate) struct Terms {
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
     /// Its `ServiceHandle<M>`.
-    pub(crate) handle: Box<dyn Any>,
+    pub(crate) handle: Box<dyn Any + Send>,
 }
 
 /// A connection that a callback asked for; its link is there already.
@@ -459,6 +490,8 @@ impl Core {
             touched: Vec::new(),
             wishes: Vec::new(),
             halting: false,
+            stopping: false,
+            barred: false,
             loop_ended: false,
         }
     }
@@ -490,7 +523,7 @@ impl Core {
         match output {
             output if output.overflowed() => Written::Refused,
             output if output.queued() > limits.output_high => {
-                self.crowded = true;
+                self.crowded |= !link.is_blocked();
                 Written::AboveHighWater
             }
             _ => Written::Queued,
@@ -523,8 +556,11 @@ impl Core {
                 Some(shared) => output.put_shared(shared.clone()),
                 None => output.put(bytes),
             }
-            self.crowded |= output.queued() > limits.output_high;
-            reached += 1;
+            if !output.overflowed() {
+                reached += 1;
+            }
+            let above = output.queued() > limits.output_high;
+            self.crowded |= above && !link.is_blocked();
             if !link.touched {
                 link.touched = true;
                 self.touched.push(id);

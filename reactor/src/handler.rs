@@ -20,6 +20,7 @@ use crate::token::ConnectionId;
 ///
 /// ```
 /// use reactor::{CloseReason, Context, Handler, Input};
+/// use std::io::Write;
 ///
 /// /// Numbers the lines of each connection, and counts who is here.
 /// #[derive(Default)]
@@ -38,8 +39,10 @@ use crate::token::ConnectionId;
 ///     fn on_data(&mut self, lines: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
 ///         while let Some(line) = input.until_eol() {
 ///             *lines += 1;
-///             cx.write(format!("{lines}: ").as_bytes());
-///             cx.write(line);
+///             if let Some(output) = cx.output() {
+///                 let _ = write!(output, "{lines}: "); // never fails, and allocates nothing
+///                 output.put(line);
+///             }
 ///         }
 ///     }
 ///
@@ -52,7 +55,7 @@ pub trait Handler<M = ()>: 'static {
     /// What the service remembers of one peer.
     type Connection: 'static;
 
-    /// The loop begins. The place to connect to others, to watch a descriptor, to subscribe nobody yet.
+    /// The loop begins. The place to connect to others and to watch descriptors; there is no connection yet.
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }
@@ -107,7 +110,8 @@ pub trait Handler<M = ()>: 'static {
 
     /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into being,
     /// also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes it was still
-    /// owed.
+    /// owed. A client that connects again does it here, or, after a pause, from periodic work that posts to it
+    /// ([`Application::add_loop`](crate::Application::add_loop), [`ServiceHandle::post`](crate::ServiceHandle::post)).
     fn on_close(&mut self, connection: Self::Connection, reason: CloseReason, cx: &mut Context<'_>) {
         let _ = (connection, reason, cx);
     }

@@ -67,6 +67,9 @@ mod event_loop;
 
 mod application;
 
+/// Shared bytes, as the `bytes` crate has them: what [`Context::write_shared`] takes.
+pub use bytes::Bytes;
+
 pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{Framed, Input, Output};

@@ -251,7 +251,7 @@ impl<M> Receiver<M> {
     }
 
     /// Moves up to `most` messages into `into`. Whether there are more.
-    pub(crate) fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
+    pub(crate) fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         self.0.take(into, most)
     }
 }
@@ -295,7 +295,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Moves up to `most` messages into `into`. Whether there are more.
-    fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
+    fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         let mut inside = self.lock();
         let was_full = inside.queue.len() >= MAILBOX_MESSAGES;
         let count = inside.queue.len().min(most);

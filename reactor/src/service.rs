@@ -2,6 +2,8 @@
 //! forgotten, as the loop drives it.
 
 use std::any::{Any, TypeId};
+use std::collections::VecDeque;
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,6 +55,7 @@ const MESSAGES_PER_TURN: usize = 1024;
 /// println!("shout at {}", handle.address().unwrap());
 /// # Ok::<(), reactor::Error>(())
 /// ```
+#[must_use = "a service does nothing until it is added to an application"]
 pub struct Service<H, M = ()> {
     source: Source,
     name: String,
@@ -64,7 +67,14 @@ pub struct Service<H, M = ()> {
     messages: PhantomData<fn(M)>,
 }
 
+impl<H, M> fmt::Debug for Service<H, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
 /// Where a service's listeners come from.
+#[derive(Debug)]
 enum Source {
     Text(String),
     Addresses(Vec<Address>),
@@ -166,7 +176,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
                 if let Some(patience) = options.defer_accept {
                     for listening in &listeners {
                         let failed =
-                            |errno: Errno| Error::Bind { address: listening.address().clone(), source: errno.into() };
+                            |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
                         listening.defer_accept(patience).map_err(failed)?;
                     }
                 }
@@ -197,8 +207,8 @@ fn bind_all(addresses: &[Address], options: &ListenOptions) -> Result<Vec<Listen
     for address in addresses {
         match Listening::bind(address, options) {
             Ok(listener) => listeners.push(listener),
-            Err(Error::Bind { address, source }) if source.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                absent = Some(Error::Bind { address, source });
+            Err(Error::Bind { address, cause }) if cause.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                absent = Some(Error::Bind { address, cause });
             }
             Err(error) => return Err(error),
         }
@@ -289,7 +299,7 @@ pub(crate) struct ServiceParts<H, M> {
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
     pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
-        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: Vec::new() })
+        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: VecDeque::new() })
     }
 }
 
@@ -308,8 +318,10 @@ pub(crate) trait Host {
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
-    /// Hands over what was posted, up to a bound. Whether there is more.
-    fn messages(&mut self, core: &mut Core) -> bool;
+    /// Takes what was posted, up to a bound. Whether there is more.
+    fn collect(&mut self) -> bool;
+    /// Hands over one message of those taken, if there is one.
+    fn message(&mut self, core: &mut Core) -> bool;
 }
 
 struct Hosted<H: Handler<M>, M: Send + 'static> {
@@ -318,7 +330,7 @@ struct Hosted<H: Handler<M>, M: Send + 'static> {
     service: u16,
     mailbox: Receiver<Addressed<M>>,
     /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
-    batch: Vec<Addressed<M>>,
+    batch: VecDeque<Addressed<M>>,
 }
 
 impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
@@ -387,14 +399,16 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
         }
     }
 
-    fn messages(&mut self, core: &mut Core) -> bool {
-        let more = self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN);
-        core.stats.messages += self.batch.len() as u64;
+    fn collect(&mut self) -> bool {
+        self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN)
+    }
+
+    fn message(&mut self, core: &mut Core) -> bool {
+        let Some((to, message)) = self.batch.pop_front() else { return false };
+        core.stats.messages += 1;
         let handler = &mut self.handler;
-        for (to, message) in self.batch.drain(..) {
-            guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
-        }
-        more
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
+        true
     }
 }
 

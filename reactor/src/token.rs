@@ -6,7 +6,7 @@ use std::fmt;
 /// The most connections one loop can name: 2^24 slots.
 pub(crate) const SLOTS_MAX: usize = 1 << 24;
 
-/// Names one connection of one loop for as long as the process runs.
+/// Names one connection of one application for as long as that runs.
 ///
 /// A slot is used again after its connection has ended, with the next generation. An id whose generation has passed is
 /// *stale*: everything that takes an id treats a stale one as "no such connection".

@@ -209,7 +209,7 @@ on_every_backend! {
             while cx.queued() <= 256 << 10
                 && let Some(line) = input.until_eol()
             {
-                cx.write(&vec![line[0]; ANSWER]);
+                cx.write(vec![line[0]; ANSWER]);
             }
         });
         let stage = Stage::new(backend, plan);
@@ -283,10 +283,10 @@ on_every_backend! {
     fn a_streamer_is_told_that_it_is_time_to_stop(backend: Backend) {
         let plan = Plan::new()
             .open(|cx| {
-                cx.write(&vec![b'x'; 300_000]);
+                cx.write(vec![b'x'; 300_000]);
             })
             .drained(|cx| {
-                cx.write(&vec![b'x'; 300_000]);
+                cx.write(vec![b'x'; 300_000]);
             });
         let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_secs(2)));
         let (mut client, id) = stage.open();
@@ -492,8 +492,8 @@ on_every_backend! {
         let mut second = Application::with_backend(backend).unwrap();
         let taken = second.add_service(Service::tcp(&address.to_string(), || Nobody)).unwrap_err();
         match taken {
-            Error::Bind { address: at, source } => {
-                assert_eq!((at, source.kind()), (Address::Tcp(address), ErrorKind::AddrInUse));
+            Error::Bind { address: at, cause } => {
+                assert_eq!((at, cause.kind()), (Address::Tcp(address), ErrorKind::AddrInUse));
             }
             other => panic!("{other:?}"),
         }

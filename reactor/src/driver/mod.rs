@@ -82,10 +82,13 @@ pub(crate) trait Driver {
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
+    /// Whether the listener rests for want of descriptors or memory.
+    fn is_starving(&self, listener: usize) -> bool;
     /// Accepts from this listener in this turn, whether or not it was reported.
     fn probe_listener(&mut self, listener: usize);
 
-    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look before the poller is told of it.
+    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the poller is told of
+    /// it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Closes a newcomer as it stands.
     fn discard(&mut self, socket: Socket);

@@ -14,7 +14,7 @@ mod stopping;
 use std::time::Duration;
 
 use crate::buffer::{Input, Kept};
-use crate::context::{Core, Errand, Terms, Timer};
+use crate::context::{Context, Core, Errand, Terms, Timer};
 use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::limits::Deadlines;
@@ -23,6 +23,7 @@ use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
 use crate::reason::{CloseReason, Deadline};
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Stats;
+use crate::sys::EVENTS_PER_WAIT;
 use crate::sys::signal::Signals;
 use crate::time::Time;
 use crate::timer::Wheel;
@@ -49,15 +50,18 @@ pub(crate) struct Config {
     pub(crate) descriptors: usize,
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
-    pub(crate) on_report: Box<dyn FnMut(&str)>,
-    pub(crate) on_reopen: Box<dyn FnMut()>,
+    pub(crate) on_report: Box<dyn FnMut(&str) + Send>,
+    pub(crate) on_reopen: Box<dyn FnMut() + Send>,
     pub(crate) signals: Option<Signals>,
 }
+
+/// Stands for no service: periodic work, and what the operator asks for.
+const NO_SERVICE: u16 = u16::MAX;
 
 /// Work that is done again and again.
 pub(crate) struct Periodic {
     pub(crate) period: Duration,
-    pub(crate) work: Box<dyn FnMut(&mut crate::context::Context<'_>)>,
+    pub(crate) work: Box<dyn FnMut(&mut Context<'_>) + Send>,
     /// When it is due. Kept to the schedule it began with, however late the loop was.
     pub(crate) at: Time,
 }
@@ -75,8 +79,9 @@ pub(crate) struct EventLoop<D> {
     config: Config,
     /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
     postponed: usize,
-    /// Links with something left to do in the next turn.
+    /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
     again: Vec<ConnectionId>,
+    put_off: Vec<ConnectionId>,
     /// There may be something in a mailbox.
     mail: bool,
     /// At the cap that comes from the descriptor limit: nobody is accepted.
@@ -113,6 +118,7 @@ impl<D: Driver> EventLoop<D> {
             config,
             postponed: 0,
             again: Vec::new(),
+            put_off: Vec::new(),
             mail: true,
             full: false,
             full_said: None,
@@ -123,7 +129,8 @@ impl<D: Driver> EventLoop<D> {
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
         let service = self.hosts.len() as u16;
         for listening in bound.listeners {
-            self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
+            let door = self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
+            debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
             self.doors.push(Door {
                 service,
                 listening: Some(listening),
@@ -155,7 +162,7 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
         while !self.is_done() {
             self.turn(&mut scratch)
-                .map_err(|errno| Error::System { what: "waiting for events", source: errno.into() })?;
+                .map_err(|errno| Error::System { what: "waiting for events", cause: errno.into() })?;
         }
         self.end();
         Ok(())
@@ -176,7 +183,8 @@ impl<D: Driver> EventLoop<D> {
                 self.settle();
             }
         }
-        for id in std::mem::take(&mut self.again) {
+        std::mem::swap(&mut self.again, &mut self.put_off);
+        while let Some(id) = self.put_off.pop() {
             self.told(id, |link| link.put_off = false);
         }
         if std::mem::take(&mut self.mail) {
@@ -206,7 +214,7 @@ impl<D: Driver> EventLoop<D> {
     /// takes to hear all connections once.
     fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
         let stalled = heard.since(planned) > STALL && self.postponed == 0;
-        let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / 64;
+        let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / EVENTS_PER_WAIT;
         self.postponed = if all { 0 } else { self.postponed + 1 };
         all
     }
@@ -460,8 +468,10 @@ impl<D: Driver> EventLoop<D> {
         self.core.topics.leave_all(id);
         if key != NO_STATE {
             self.calling();
+            self.core.barred |= self.core.stopping;
             self.hosts[service].host.close(&mut self.core, id, key, reason);
             self.called(id);
+            self.core.barred = self.has_given_up();
         }
         if let Some(mut link) = self.core.links.remove(id) {
             let (unread, unsent) = link.release(&mut self.core.pool);
@@ -492,9 +502,7 @@ impl<D: Driver> EventLoop<D> {
                     Errand::Connect(to) => self.driver.connect(wish.id, &to),
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
                 }
-                if self.stopping.is_some() {
-                    link.stop();
-                }
+                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask again.
                 self.core.touch(wish.id);
             }
             let Some(&id) = self.core.touched.get(next) else { break };
@@ -551,8 +559,10 @@ impl<D: Driver> EventLoop<D> {
             self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
         }
         for index in 0..self.hosts.len() {
-            self.mail |= self.hosts[index].host.messages(&mut self.core);
-            self.called(ConnectionId::NONE);
+            self.mail |= self.hosts[index].host.collect();
+            while self.hosts[index].host.message(&mut self.core) {
+                self.called(ConnectionId::NONE);
+            }
         }
         let signalled = self.config.signals.as_ref().map(Signals::take).unwrap_or_default();
         if let Some(signal) = signalled.stop {
@@ -561,10 +571,12 @@ impl<D: Driver> EventLoop<D> {
         }
         if signalled.report {
             let report = self.report();
-            (self.config.on_report)(&report);
+            let on_report = &mut self.config.on_report;
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_report(&report));
         }
         if signalled.reopen {
-            (self.config.on_reopen)();
+            let on_reopen = &mut self.config.on_reopen;
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_reopen());
         }
     }
 
@@ -572,7 +584,7 @@ impl<D: Driver> EventLoop<D> {
     fn work(&mut self, index: usize) {
         let Some(mut periodic) = self.periodic[index].take() else { return };
         self.core.loop_ended = false;
-        guarded(&mut self.core, ConnectionId::NONE, u16::MAX, |cx| (periodic.work)(cx));
+        guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |cx| (periodic.work)(cx));
         self.called(ConnectionId::NONE);
         if self.core.loop_ended {
             return;

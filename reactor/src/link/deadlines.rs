@@ -12,6 +12,9 @@ use crate::timer::TimerKey;
 /// Where `Link::mark` has not been looked up.
 pub(super) const UNMARKED: u64 = u64::MAX;
 
+/// How soon an idle connection is looked at again whose peer is still taking what the kernel has for it.
+const TAKING: Duration = Duration::from_secs(5);
+
 /// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default, which
 /// is what nginx takes too.
 const PROLONGED_MAX: u8 = 5;
@@ -110,7 +113,7 @@ impl Link {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
                 // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
                 let under_way = self.queued() > 0 || unacknowledged > 1;
-                if under_way && acknowledged >= self.mark + PROGRESS_MIN && !self.facts.has(BROKEN) {
+                if under_way && self.has_taken_more(acknowledged) && !self.facts.has(BROKEN) {
                     (self.since, self.mark) = (now, acknowledged);
                     return None;
                 }
@@ -119,8 +122,8 @@ impl Link {
             // the connection is not idle.
             Due::Loop(Deadline::Idle) if unacknowledged > 0 => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                if acknowledged >= self.mark + PROGRESS_MIN {
-                    (self.active, self.mark) = (now, acknowledged);
+                if self.has_taken_more(acknowledged) {
+                    (self.active, self.mark) = (self.active + TAKING, acknowledged);
                     return None;
                 }
             }
@@ -136,6 +139,10 @@ impl Link {
             .put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0));
         self.over(reason);
         Some(due)
+    }
+
+    fn has_taken_more(&self, acknowledged: u64) -> bool {
+        self.mark != UNMARKED && acknowledged >= self.mark + PROGRESS_MIN
     }
 
     /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it out: one

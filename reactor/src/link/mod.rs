@@ -451,7 +451,7 @@ impl Link {
             _ => CloseReason::Stopped,
         };
         match self.phase {
-            Phase::Connecting => self.over(CloseReason::Closed),
+            Phase::Connecting => self.over(reason),
             Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
             Phase::Open => {
                 self.phase = Phase::Flushing;
@@ -483,6 +483,12 @@ impl Link {
     /// Why it is closing or over.
     pub(crate) fn reason(&self) -> CloseReason {
         self.reason.unwrap_or(CloseReason::Closed)
+    }
+
+    /// Whether sending would do nothing now.
+    #[inline]
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.facts.has(BLOCKED)
     }
 
     #[inline]

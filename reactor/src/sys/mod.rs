@@ -78,7 +78,7 @@ pub(crate) struct Event {
     pub(crate) error: bool,
 }
 
-/// The calls that a driver makes. Each restarts after EINTR by itself, none blocks but `wait`, and every descriptor
+/// The calls that a driver makes. Each restarts after EINTR by itself, none blocks but `wait` (and `read`, see there), and every descriptor
 /// that comes out of it is non-blocking and close-on-exec.
 pub(crate) trait Sys {
     /// The monotonic clock.
@@ -95,6 +95,8 @@ pub(crate) trait Sys {
     /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now` is when
     /// the caller last read the clock: a wait that a signal cuts short goes on with what is left since then.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
+    /// The most events that one `wait` brings: as many may mean that others have to wait for the next.
+    fn events_per_wait(&self) -> usize;
     /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
     fn reports_errors_unasked(&self) -> bool;
     /// Takes back what wake-ups have written, so that the descriptor is quiet again.

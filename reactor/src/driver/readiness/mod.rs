@@ -18,7 +18,7 @@ use crate::buffer::Output;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno;
-use crate::sys::{EVENTS_PER_WAIT, Event, Fd, Interest, Moved, Sys};
+use crate::sys::{Event, Fd, Interest, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 use listeners::{Listener, STARVED_REST, listener_token};
@@ -35,6 +35,7 @@ pub(crate) struct Readiness<S: Sys> {
     listeners: Vec<Listener>,
     /// This batch, and how far it is done.
     events: Vec<Event>,
+    batch_full: bool,
     cursor: usize,
     stage: Stage,
     /// Whose interest may have changed.
@@ -98,6 +99,7 @@ impl<S: Sys> Readiness<S> {
             slots: Vec::new(),
             listeners: Vec::new(),
             events: Vec::new(),
+            batch_full: false,
             cursor: 0,
             stage: Stage::Fresh,
             changed: Vec::new(),
@@ -118,7 +120,7 @@ impl<S: Sys> Readiness<S> {
 
     // ---- interest --------------------------------------------------------------------------------------------------
 
-    /// Brings the poller up to date with what a link wants. Nobody else registers, changes or takes back an interest.
+    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister` ends it.
     fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
         let Some(slot) = self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id) else {
             return;
@@ -379,6 +381,7 @@ impl<S: Sys> Driver for Readiness<S> {
         (self.cursor, self.stage) = (0, Stage::Fresh);
         self.counters.waits += 1;
         let outcome = self.sys.wait(&mut self.events, timeout, now);
+        self.batch_full = self.events.len() == self.sys.events_per_wait();
         if blind {
             self.probe_blind();
         }
@@ -395,7 +398,7 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn is_batch_full(&self) -> bool {
-        self.events.len() >= EVENTS_PER_WAIT
+        self.batch_full
     }
 
     #[inline]
@@ -429,6 +432,10 @@ impl<S: Sys> Driver for Readiness<S> {
         self.settle_listener(index);
     }
 
+    fn is_starving(&self, index: usize) -> bool {
+        self.listeners[index].starved_until.is_some()
+    }
+
     fn probe_listener(&mut self, index: usize) {
         self.listener_probes.push(index);
     }
@@ -436,7 +443,8 @@ impl<S: Sys> Driver for Readiness<S> {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.place(id, socket.0, true, false);
         if reads_first {
-            self.probe(id);
+            self.probes.push_front(id);
+            self.probes_left += 1;
         }
     }
 
