@@ -18,8 +18,8 @@ use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::time::Time;
 
-/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse it.
-/// A quarter, where the limit is so low that this would leave hardly any.
+/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse
+/// it. A quarter, where the limit is so low that this would leave hardly any.
 const DESCRIPTOR_RESERVE: usize = 32;
 /// The shortest period: a shorter one would be a busy loop.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
@@ -30,8 +30,8 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
 /// Any number of services on one event loop.
 ///
-/// Nothing of it is global but signals, so several can live in one process, each on its own thread, which need not be the one that
-/// built it.
+/// Nothing of it is global but signals, so several can live in one process, each on its own thread, which need not be
+/// the one that built it.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -80,8 +80,8 @@ impl Application {
     /// Raises the soft limit of open descriptors of this process to the hard one.
     ///
     /// # Errors
-    /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`] when the
-    /// process has no descriptors left.
+    /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`]
+    /// when the process has no descriptors left.
     pub fn new() -> Result<Self, Error> {
         Self::with_backend(Backend::Auto)
     }
@@ -144,8 +144,9 @@ impl Application {
         Ok(handle)
     }
 
-    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that schedule: when the loop was held up, the ticks
-    /// that were missed are left out. [`Context::end_loop`] in it ends it.
+    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that
+    /// schedule: when the loop was held up, the ticks that were missed are left out. [`Context::end_loop`] in it ends
+    /// it.
     pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
         let period = period.max(PERIOD_MIN);
         self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
@@ -156,8 +157,8 @@ impl Application {
         self.handle.clone()
     }
 
-    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when they come a second
-    /// time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
+    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when
+    /// they come a second time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
     /// [`Application::on_reopen`]; SIGPIPE does nothing.
     ///
     /// # Errors
@@ -173,22 +174,22 @@ impl Application {
         self
     }
 
-    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the default:
-    /// what the descriptor limit leaves room for, and newcomers wait in the backlog.
+    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the
+    /// default: what the descriptor limit leaves room for, and newcomers wait in the backlog.
     pub fn max_connections(&mut self, connections: Option<usize>) -> &mut Self {
         self.max_connections = connections;
         self
     }
 
-    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few milliseconds are
-    /// the clock's own.
+    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few
+    /// milliseconds are the clock's own.
     pub fn slow_callback(&mut self, limit: Duration) -> &mut Self {
         self.slow_callback = limit;
         self
     }
 
-    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the loop if
-    /// whoever reads that doesn't.
+    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
+    /// loop if whoever reads that doesn't.
     pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Box::new(report);
         self
@@ -204,7 +205,8 @@ impl Application {
     /// ended. **Blocks** until then.
     ///
     /// # Errors
-    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events fails.
+    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events
+    /// fails.
     pub fn run(self) -> Result<(), Error> {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
@@ -243,6 +245,19 @@ impl fmt::Debug for Application {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::FORKS;
+
+    #[test]
+    fn an_application_does_not_run_in_a_fork_of_the_process_that_built_it() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let application = Application::new().unwrap();
+        let here = process::pid();
+        let status = process::status_of(move || match application.run() {
+            Err(Error::Forked { built, here: fork }) if built == here && fork != here => {}
+            _ => std::process::abort(),
+        });
+        assert_eq!(status, 0);
+    }
 
     #[test]
     fn an_application_may_run_on_another_thread_than_it_was_built_on() {

@@ -40,8 +40,8 @@ use crate::topics::{Topic, Topics};
 pub enum Written {
     /// It will be sent.
     Queued,
-    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed more than
-    /// [`Limits::output_high`].
+    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed
+    /// more than [`Limits::output_high`].
     AboveHighWater,
     /// It was dropped: the connection is gone, closing, read-only, or over [`Limits::output_max`].
     Refused,
@@ -50,9 +50,9 @@ pub enum Written {
 /// What a callback may ask of the loop.
 ///
 /// Everything here returns at once. What needs the handler again (a close, a connection, a message) happens after the
-/// callback has returned. Methods without an id are about the connection that the callback is for; outside any connection
-/// ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message), periodic work) they
-/// find nothing, like a stale id.
+/// callback has returned. Methods without an id are about the connection that the callback is for; outside any
+/// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message),
+/// periodic work) they find nothing, like a stale id.
 ///
 /// ```
 /// use reactor::{ConnectionId, Context, Handler, Input, Written};
@@ -114,8 +114,8 @@ impl<'a> Context<'a> {
         Duration::from_nanos(self.core.now.0)
     }
 
-    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it what they
-    /// have found out.
+    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it
+    /// what they have found out.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Handler, Input};
@@ -156,7 +156,8 @@ impl<'a> Context<'a> {
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one send.
+    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one
+    /// send.
     #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
         self.core.put(self.id, |output| output.put(bytes.as_ref()))
@@ -197,9 +198,9 @@ impl<'a> Context<'a> {
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends its
-    /// own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and writes are
-    /// refused.
+    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends
+    /// its own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and
+    /// writes are refused.
     pub fn close(&mut self) {
         self.close_id(self.id);
     }
@@ -213,8 +214,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more comes, and
-    /// may still speak. Writes are refused from now on. When the peer has ended its half too, the connection is over.
+    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more
+    /// comes, and may still speak. Writes are refused from now on. When the peer has ended its half too, the connection
+    /// is over.
     pub fn finish(&mut self) {
         self.finish_id(self.id);
     }
@@ -253,8 +255,8 @@ impl<'a> Context<'a> {
 
     // ---- reading ---------------------------------------------------------------------------------------------------
 
-    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer that goes on
-    /// sending fills the kernel's buffers, and then waits.
+    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer
+    /// that goes on sending fills the kernel's buffers, and then waits.
     pub fn pause_reading(&mut self) {
         self.pause_reading_id(self.id);
     }
@@ -280,8 +282,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs, and
-    /// reads nothing more from the peer until then. For input that is small and costs much, such as a line that goes to thousands.
+    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs,
+    /// and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
+    /// goes to thousands.
     pub fn offer_again(&mut self) {
         let turn = self.core.turn;
         if let Some(link) = self.core.links.get_mut(self.id) {
@@ -292,8 +295,8 @@ impl<'a> Context<'a> {
 
     // ---- time ------------------------------------------------------------------------------------------------------
 
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
-    /// never before. Each connection has one such deadline; setting it again moves it.
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
+    /// callback, and never before. Each connection has one such deadline; setting it again moves it.
     pub fn set_deadline(&mut self, after: Duration) {
         self.put_deadline(self.id, Some(after));
     }
@@ -344,9 +347,9 @@ impl<'a> Context<'a> {
         self.core.topics.count(topic)
     }
 
-    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output, so that
-    /// however many a turn brings leave in one send a member; longer ones are shared. How many members took it; one that does
-    /// not read and is owed more than [`Limits::output_max`] ends.
+    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output,
+    /// so that however many a turn brings leave in one send a member; longer ones are shared. How many members took it;
+    /// one that does not read and is owed more than [`Limits::output_max`] ends.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, ConnectionId::NONE)
     }
@@ -363,17 +366,18 @@ impl<'a> Context<'a> {
 
     // ---- new connections -------------------------------------------------------------------------------------------
 
-    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id is good
-    /// at once (what is written to it is sent once it stands), and then comes
+    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
+    /// is good at once (what is written to it is sent once it stands), and then comes
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
     /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
     ///
-    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the application is
-    /// stopping, so that one which always connects again can end; and when the loop has 2^24 connections.
+    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
+    /// application is stopping, so that one which always connects again can end; and when the loop has 2^24
+    /// connections.
     ///
     /// # Panics
-    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or outside a
-    /// handler.
+    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or
+    /// outside a handler.
     pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
         let to = to.into();
         let peer = match &to {
@@ -384,11 +388,12 @@ impl<'a> Context<'a> {
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
-    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to [`Handler::on_data`](crate::Handler::on_data) like a
-    /// peer's bytes, with [`Peer::Descriptor`]; writes are refused, and no deadline but the handler's own applies.
+    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to
+    /// [`Handler::on_data`](crate::Handler::on_data) like a peer's bytes, with [`Peer::Descriptor`]; writes are
+    /// refused, and no deadline but the handler's own applies.
     ///
-    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it is
-    /// ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
+    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
+    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
     ///
     /// # Panics
     /// As [`Context::connect`].
@@ -433,8 +438,8 @@ pub(crate) struct Core {
     pub(crate) now: Time,
     /// Counts turns, never 0: what a link does once a turn is marked with it.
     pub(crate) turn: u32,
-    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that who
-    /// reads is not taken for one that doesn't.
+    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
+    /// who reads is not taken for one that doesn't.
     pub(crate) crowded: bool,
     /// Links that something was done to since the loop last looked at them.
     pub(crate) touched: Vec<ConnectionId>,

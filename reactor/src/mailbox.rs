@@ -49,8 +49,8 @@ impl Handle {
         Handle { desks: wakers.into_iter().map(desk).collect() }
     }
 
-    /// Stops the application, as SIGTERM would: it stops listening, lets every connection finish within the drain time, and
-    /// returns from [`Application::run`](crate::Application::run). Never blocks.
+    /// Stops the application, as SIGTERM would: it stops listening, lets every connection finish within the drain time,
+    /// and returns from [`Application::run`](crate::Application::run). Never blocks.
     pub fn halt(&self) {
         for desk in self.desks.iter() {
             desk.halting.store(true, Ordering::Release);
@@ -130,8 +130,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
         ServiceHandle { handle, mailboxes: mailboxes.into(), addresses: addresses.into() }
     }
 
-    /// Where the service listens, port 0 replaced by the real one; the first of them if a name had several. `None` for a
-    /// service that doesn't listen.
+    /// Where the service listens, port 0 replaced by the real one; the first of them if a name had several. `None` for
+    /// a service that doesn't listen.
     pub fn address(&self) -> Option<&Address> {
         self.addresses.first()
     }
@@ -141,8 +141,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
         &self.addresses
     }
 
-    /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the handler on
-    /// the first loop. Never blocks. Messages of one sender arrive in order.
+    /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
+    /// handler on the first loop. Never blocks. Messages of one sender arrive in order.
     ///
     /// # Errors
     /// Gives the message back when the mailbox is full (65,536 messages), or when the loop has ended.
@@ -156,8 +156,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// Like [`ServiceHandle::post`], but **blocks** while the mailbox is full.
     ///
     /// # Errors
-    /// Gives the message back when the loop has ended, and when called on a loop's own thread with the mailbox full: it would
-    /// wait for itself.
+    /// Gives the message back when the loop has ended, and when called on a loop's own thread with the mailbox full: it
+    /// would wait for itself.
     pub fn post_wait(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         let event_loop = self.event_loop_of(to);
         let may_wait = !on_a_loops_thread();
@@ -235,14 +235,15 @@ impl<M> fmt::Display for PostError<M> {
 
 impl<M: fmt::Debug> std::error::Error for PostError<M> {}
 
-/// A bounded queue of any number of senders and one loop. Putting and taking are O(1) under a lock that nobody holds for longer.
+/// A bounded queue of any number of senders and one loop. Putting and taking are O(1) under a lock that nobody holds
+/// for longer.
 pub(crate) struct Mailbox<M> {
     inside: Mutex<Inside<M>>,
     room: Condvar,
 }
 
-/// The loop's end of a mailbox. Once it is dropped, because the loop has ended or never will run, nothing more is taken, and
-/// whoever waits for room is told.
+/// The loop's end of a mailbox. Once it is dropped, because the loop has ended or never will run, nothing more is
+/// taken, and whoever waits for room is told.
 pub(crate) struct Receiver<M>(Arc<Mailbox<M>>);
 
 impl<M> Receiver<M> {

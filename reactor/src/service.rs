@@ -83,8 +83,9 @@ enum Source {
 }
 
 impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
-    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets; `[::]` takes
-    /// IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's thread.
+    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets;
+    /// `[::]` takes IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's
+    /// thread.
     pub fn tcp(address: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Text(address.to_owned()), factory)
     }
@@ -153,9 +154,10 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until it has
-    /// said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter of the cost of a
-    /// short connection. The price: a silent client stays invisible for that time, and is reset if the service stops meanwhile.
+    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until
+    /// it has said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter
+    /// of the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the
+    /// service stops meanwhile.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
         self
@@ -199,8 +201,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 }
 
-/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is left
-/// out as long as there is another.
+/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is
+/// left out as long as there is another.
 fn bind_all(addresses: &[Address], options: &ListenOptions) -> Result<Vec<Listening>, Error> {
     let mut listeners = Vec::new();
     let mut absent = None;
@@ -274,7 +276,8 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 }
 
 /// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
-/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second call on.
+/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second
+/// call on.
 ///
 /// # Errors
 /// [`Error::Inherited`] when one of them is not a listening stream socket.
@@ -414,7 +417,8 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
 /// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
 ///
-/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on `Context`.
+/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
+/// `Context`.
 #[inline]
 pub(crate) fn guarded<R>(
     core: &mut Core,

@@ -21,7 +21,8 @@ pub(crate) const SLOTS_MAX: usize = 1 << 24;
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Names no connection, now or ever. What callbacks outside any connection see as [`Context::id`](crate::Context::id).
+    /// Names no connection, now or ever. What callbacks outside any connection see as
+    /// [`Context::id`](crate::Context::id).
     pub const NONE: ConnectionId = ConnectionId(0);
 
     /// `generation` 0 is kept for what is not a connection: listeners, the wake-up, periodic work.

@@ -67,6 +67,28 @@ fn closed_port() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
+/// A client that connects again whenever it is cut off.
+struct Again {
+    upstream: SocketAddr,
+}
+
+impl Handler for Again {
+    type Connection = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        cx.connect(self.upstream, ());
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+
+    fn on_close(&mut self, _: (), _: CloseReason, cx: &mut Context<'_>) {
+        let again = cx.connect(self.upstream, ());
+        assert_eq!(again == ConnectionId::NONE, cx.is_stopping());
+    }
+}
+
 /// A service that only takes messages, and says nothing to them.
 struct Mute;
 
@@ -180,6 +202,37 @@ on_every_backend! {
         drop(application);
         assert!(matches!(service.post_wait(ConnectionId::NONE, 7), Err(PostError::Closed(7))));
         assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
+    }
+
+    // Rule 23.
+    fn what_was_posted_before_the_stop_is_handed_over_before_the_end(backend: Backend) {
+        const MESSAGES: u64 = 20_000;
+        let stage = Stage::new(backend, Plan::new());
+        let handled = Arc::new(AtomicU64::new(0));
+        let frozen = stage.freeze();
+        for _ in 0..MESSAGES {
+            let handled = handled.clone();
+            stage.order(move |_| {
+                handled.fetch_add(1, SeqCst);
+            });
+        }
+        stage.running.handle.halt();
+        drop(frozen);
+        stage.end();
+        assert_eq!(handled.load(SeqCst), MESSAGES);
+    }
+
+    // Rule 24.
+    fn who_always_connects_again_can_be_stopped_all_the_same(backend: Backend) {
+        let upstream = Stage::new(backend, Plan::echo());
+        let address = upstream.address();
+        let mut application = Application::with_backend(backend).unwrap();
+        application.add_service(Service::outbound(move || Again { upstream: address })).unwrap();
+        let handle = application.handle();
+        let running = thread::spawn(move || application.run());
+        assert!(matches!(upstream.next(), Seen::Opened(_)));
+        handle.halt();
+        running.join().unwrap().unwrap();
     }
 
     // Rule 24.

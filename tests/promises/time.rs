@@ -159,7 +159,8 @@ on_every_backend! {
         let looked = times.clone();
         stage.wait_until("it was done often", move |_| looked.lock().expect("nobody panics").len() >= 30);
         let times: Vec<Duration> = times.lock().unwrap().clone();
-        // Never early, so the earliest phase is the schedule's; one that drifts by the length of the work has any phase.
+        // Never early, so the earliest phase is the schedule's; one that drifts by the length of the work has any
+        // phase.
         let nanos: Vec<u128> = times.iter().map(|time| time.as_nanos() % ms(16).as_nanos()).collect();
         let near = |phase: u128| {
             let after = |other: &&u128| (**other + ms(16).as_nanos() - phase) % ms(16).as_nanos() <= ms(4).as_nanos();

@@ -1,4 +1,5 @@
-//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it need not.
+//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it
+//! need not.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -3,8 +3,8 @@
 //! 1. wait for the driver; read the clock, once;
 //! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
 //! 3. what was put off in the last turn; messages and signals;
-//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote to
-//!    them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
+//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote
+//!    to them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
 mod doors;
@@ -31,8 +31,8 @@ use crate::token::ConnectionId;
 use doors::Door;
 use stopping::Stopping;
 
-/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once and
-/// never cleared: clearing 64 KiB for every read costs half as much again as the read.
+/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
+/// and never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
 /// Messages published from other threads that are passed on in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
@@ -209,9 +209,9 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Whether deadlines may be looked at. After a stall (the process was stopped, the machine slept) they all have passed,
-    /// and so may the bytes have come that they are about: those are read first. A turn more does for that, or as many as it
-    /// takes to hear all connections once.
+    /// Whether deadlines may be looked at. After a stall (the process was stopped, the machine slept) they all have
+    /// passed, and so may the bytes have come that they are about: those are read first. A turn more does for that, or
+    /// as many as it takes to hear all connections once.
     fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
         let stalled = heard.since(planned) > STALL && self.postponed == 0;
         let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / EVENTS_PER_WAIT;
@@ -487,8 +487,8 @@ impl<D: Driver> EventLoop<D> {
         self.core.stats.closed[reason.kind()] += 1;
     }
 
-    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so the
-    /// stack stays flat.
+    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
+    /// the stack stays flat.
     fn settle(&mut self) {
         if self.core.touched.is_empty() && self.core.wishes.is_empty() && !self.full {
             return;
@@ -502,7 +502,8 @@ impl<D: Driver> EventLoop<D> {
                     Errand::Connect(to) => self.driver.connect(wish.id, &to),
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
                 }
-                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask again.
+                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
+                // again.
                 self.core.touch(wish.id);
             }
             let Some(&id) = self.core.touched.get(next) else { break };

@@ -1,5 +1,5 @@
-//! One connection as a state machine. Below: whoever moves bytes. Above: one handler. Never touches a socket or a clock, so
-//! every state can be reached from a unit test.
+//! One connection as a state machine. Below: whoever moves bytes. Above: one handler. Never touches a socket or a
+//! clock, so every state can be reached from a unit test.
 //!
 //! ```text
 //!   accept ─▶ Open ──close()──▶ Flushing ──all left, FIN──▶ Lingering ──peer's FIN, or deadline──▶ Over
@@ -376,8 +376,8 @@ impl Link {
             && self.origin != Origin::Watched
     }
 
-    /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they still
-    /// read that.
+    /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they
+    /// still read that.
     pub(crate) fn refuse(&mut self, told: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
         let mut output = pool.take_output(usize::MAX);
         output.put_shared(told.clone());
@@ -410,8 +410,8 @@ impl Link {
         self.facts.set(PAUSED);
     }
 
-    /// What was kept comes first, before the socket is read again. Whether anything was is seen then: during a callback the
-    /// loop has it.
+    /// What was kept comes first, before the socket is read again. Whether anything was is seen then: during a callback
+    /// the loop has it.
     pub(crate) fn resume(&mut self) {
         if self.facts.take(PAUSED) {
             self.facts.set(OFFER_DUE);

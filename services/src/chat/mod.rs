@@ -35,8 +35,8 @@ const MEMBER_QUEUE: usize = 1024 * 1024;
 /// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
 const INPUT_MAX: usize = 192 * 1024;
 
-/// What one guest gets to say in one turn, in bytes to each member and in messages to all of them: two bytes in can be a
-/// hundred out for each of thousands. The rest is heard in the next turn.
+/// What one guest gets to say in one turn, in bytes to each member and in messages to all of them: two bytes in can be
+/// a hundred out for each of thousands. The rest is heard in the next turn.
 const PUBLISHED_AT_ONCE: usize = 32 * 1024;
 const DELIVERIES_AT_ONCE: usize = 50_000;
 

@@ -1,8 +1,8 @@
 //! Completions out of readiness: when a descriptor is ready, make the call, and report what became of it. All that
 //! EAGAIN, ECONNRESET and EMFILE mean is decided here, once.
 //!
-//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that is
-//! answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
+//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that
+//! is answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
 //! went within one turn was never known to it.
 
 mod listeners;
@@ -23,7 +23,8 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 use listeners::{Listener, STARVED_REST, listener_token};
 
-/// How often connections that are watched for nothing are asked for errors, where the poller does not report them unasked.
+/// How often connections that are watched for nothing are asked for errors, where the poller does not report them
+/// unasked.
 const BLIND_PROBE: Duration = Duration::from_millis(900);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
@@ -120,7 +121,8 @@ impl<S: Sys> Readiness<S> {
 
     // ---- interest --------------------------------------------------------------------------------------------------
 
-    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister` ends it.
+    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister`
+    /// ends it.
     fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
         let Some(slot) = self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id) else {
             return;
@@ -304,8 +306,8 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a pause
-    /// within a second. Linear in the connections, once a second, and only while one is paused.
+    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
+    /// pause within a second. Linear in the connections, once a second, and only while one is paused.
     fn probe_blind(&mut self) {
         let now = self.sys.now();
         if now.since(self.blind_probed) < BLIND_PROBE {
