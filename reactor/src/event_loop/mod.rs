@@ -255,10 +255,12 @@ impl<D: Driver> EventLoop<D> {
     fn connected(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
-        let (service, key) = (link.service as usize, link.state);
+        let (service, key, open) = (link.service as usize, link.state, link.is_open());
         self.core.stats.connected += 1;
-        self.hosts[service].host.connected(&mut self.core, id, key);
-        self.called(id);
+        if open {
+            self.hosts[service].host.connected(&mut self.core, id, key);
+            self.called(id);
+        }
         self.attend(id);
     }
 

@@ -173,7 +173,7 @@ impl Link {
     pub(crate) fn reads(&self) -> bool {
         match self.phase {
             Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE)),
-            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED) && self.origin != Origin::Watched,
+            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched,
             Phase::Connecting | Phase::Over => false,
         }
     }
@@ -215,7 +215,11 @@ impl Link {
         }
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
-            self.over(self.reason());
+            // What is owed still leaves, or the deadline says that it does not.
+            self.facts.set(DEAF);
+            if self.phase == Phase::Lingering {
+                self.over(self.reason());
+            }
         }
         false
     }
@@ -330,6 +334,9 @@ impl Link {
             self.phase = Phase::Open;
             (self.active, self.since) = (now, now);
             self.facts.set(DEADLINE_CHANGED);
+            if self.facts.has(CLOSE_DUE) {
+                self.close(now);
+            }
         }
     }
 
@@ -343,7 +350,7 @@ impl Link {
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
         let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
-        if self.facts.has(ENDED.and(BRIEF)) || self.origin == Origin::Watched || nothing_at_stake {
+        if self.facts.has(ENDED.and(BRIEF).and(DEAF)) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
     }
@@ -371,8 +378,7 @@ impl Link {
     /// Whether a write would be taken.
     pub(crate) fn takes_writes(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting)
-            && !self.facts.has(BROKEN)
-            && !self.facts.has(FINISHING)
+            && !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
             && self.origin != Origin::Watched
     }
 
@@ -451,6 +457,7 @@ impl Link {
             _ => CloseReason::Stopped,
         };
         match self.phase {
+            Phase::Connecting if self.queued() > 0 => self.facts.set(CLOSE_DUE),
             Phase::Connecting => self.over(reason),
             Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
             Phase::Open => {

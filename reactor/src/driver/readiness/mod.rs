@@ -37,6 +37,8 @@ pub(crate) struct Readiness<S: Sys> {
     /// This batch, and how far it is done.
     events: Vec<Event>,
     batch_full: bool,
+    /// Counts batches.
+    batch: u32,
     cursor: usize,
     stage: Stage,
     /// Whose interest may have changed.
@@ -66,6 +68,8 @@ struct Slot {
     id: ConnectionId,
     fd: Fd,
     registered: Option<Interest>,
+    /// The last batch in which an event had it read.
+    read_in: u32,
     socket: bool,
     always_ready: bool,
     /// Both halves are over, and the link does not read. Not registered, or the poller would report it for ever.
@@ -101,6 +105,7 @@ impl<S: Sys> Readiness<S> {
             listeners: Vec::new(),
             events: Vec::new(),
             batch_full: false,
+            batch: 0,
             cursor: 0,
             stage: Stage::Fresh,
             changed: Vec::new(),
@@ -227,13 +232,19 @@ impl<S: Sys> Readiness<S> {
                 return report;
             }
         }
-        if let Some((id, errno)) = self.failures.pop() {
-            return Some(Report::Said(Completion::Failed { id, errno }));
+        while let Some((id, errno)) = self.failures.pop() {
+            if links.get(id).is_some() {
+                return Some(Report::Said(Completion::Failed { id, errno }));
+            }
         }
         while self.probes_left > 0 {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
             if let Some(link) = links.get(id) {
+                // An event of this batch has told already.
+                if self.slot(id).is_some_and(|slot| slot.read_in == self.batch) {
+                    continue;
+                }
                 // What is no socket may block: it is read when it is ready, and only then.
                 let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
                 let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
@@ -252,7 +263,7 @@ impl<S: Sys> Readiness<S> {
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
     #[inline]
     fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
-        let id = event.token;
+        let (id, batch) = (event.token, self.batch);
         // Nearly always there is something to read and nothing else, and one look is enough.
         let fresh = matches!(self.stage, Stage::Fresh);
         let only_reading = !(event.writable || event.hangup || event.error);
@@ -264,6 +275,10 @@ impl<S: Sys> Readiness<S> {
             return None;
         };
         let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
+        let reading = fresh && (event.readable || trouble) && link.reads();
+        if reading {
+            slot.read_in = batch;
+        }
         if slot.connecting {
             if !(event.writable || trouble) {
                 return None;
@@ -274,18 +289,18 @@ impl<S: Sys> Readiness<S> {
                 Some(errno) => Completion::Failed { id, errno },
             }));
         }
-        if fresh {
-            if (event.readable || trouble) && link.reads() {
-                if let Some(report) = self.receive(id, fd, socket, scratch) {
-                    return Some(report);
-                }
-            } else if event.error
-                // Where output waits, sending it tells the error, and what has arrived is still delivered.
-                && !link.writes()
-                && let Some(errno) = self.sys.take_error(fd)
-            {
-                return Some(Report::Said(Completion::Failed { id, errno }));
+        if reading {
+            if let Some(report) = self.receive(id, fd, socket, scratch) {
+                return Some(report);
             }
+            self.not_read(id);
+        } else if fresh
+            && event.error
+            // Where output waits, sending it tells the error, and what has arrived is still delivered.
+            && !link.writes()
+            && let Some(errno) = self.sys.take_error(fd)
+        {
+            return Some(Report::Said(Completion::Failed { id, errno }));
         }
         if (event.writable || trouble) && link.writes() {
             self.stage = Stage::Done;
@@ -296,6 +311,14 @@ impl<S: Sys> Readiness<S> {
             self.hang_up(id);
         }
         None
+    }
+
+    /// It was not ready after all, or not to be read: whoever asked for a look still waits for the answer.
+    #[cold]
+    fn not_read(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.read_in = 0;
+        }
     }
 
     /// Both halves are over and the link does not read: no longer registered, or the poller would report it for ever.
@@ -324,8 +347,17 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn place(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
-        let slot =
-            Slot { id, fd, registered: None, socket, always_ready: false, hung_up: false, listed: false, connecting };
+        let slot = Slot {
+            id,
+            fd,
+            registered: None,
+            read_in: 0,
+            socket,
+            always_ready: false,
+            hung_up: false,
+            listed: false,
+            connecting,
+        };
         if self.slots.len() <= id.slot() {
             self.slots.resize_with(id.slot() + 1, || None);
         }
@@ -380,6 +412,7 @@ impl<S: Sys> Driver for Readiness<S> {
             timeout = at_most(timeout, BLIND_PROBE);
         }
         self.events.clear();
+        self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
         self.counters.waits += 1;
         let outcome = self.sys.wait(&mut self.events, timeout, now);
