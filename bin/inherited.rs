@@ -13,8 +13,8 @@ pub struct Inherited(BTreeMap<&'static str, Vec<Listener>>);
 
 impl Inherited {
     /// Those that this process has, for the services that it runs. By name where the name is a service's, several for
-    /// one service too; all others, in their order, for the services that are left, in theirs, or for the only one that there
-    /// is. One that is left over is an error: whoever passes it expects it to be served.
+    /// one service too; all others, in their order, for the services that are left, in theirs, or for the only one that
+    /// there is. One that is left over is an error: whoever passes it expects it to be served.
     pub fn take(services: &[&'static str]) -> Result<Self, Failure> {
         assign(reactor::inherited_listeners()?, services).map(Inherited).map_err(|(name, listener)| {
             let called = name.map(|name| format!(" {name:?}")).unwrap_or_default();

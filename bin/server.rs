@@ -22,6 +22,8 @@ impl<'a> Server<'a> {
     /// For the services of these names. From here on a signal ends it in good order, so that no socket file stays
     /// behind.
     pub fn new(common: &'a Common, services: &[&'static str]) -> Result<Self, Failure> {
+        // First, since a descriptor that was promised and is not there must not turn out to be one of ours.
+        let inherited = Inherited::take(services)?;
         let mut app = Application::with_backend(common.backend).map_err(|error| match error {
             // A flag is read as wrong usage before it gets here.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
@@ -30,7 +32,7 @@ impl<'a> Server<'a> {
         app.handle_signals()?;
         app.drain_timeout(common.drain_timeout.0);
         app.max_connections(common.max_connections.map(|connections| connections as usize));
-        Ok(Server { common, app, inherited: Inherited::take(services)?, listening: Vec::new() })
+        Ok(Server { common, app, inherited, listening: Vec::new() })
     }
 
     pub fn common(&self) -> &'a Common {

@@ -208,6 +208,22 @@ on_every_backend! {
         }
     }
 
+    fn a_burst_of_short_messages_under_a_long_name_costs_no_reader_its_seat(backend: Backend) {
+        const MESSAGES: usize = 40_000;
+        let chat = Glowplug::start(backend, CHAT);
+        let mut readers: Vec<Client> = (0..5).map(|number| join(&chat, &format!("reader{number}"))).collect();
+        let name = "n".repeat(32);
+        let mut loud = join(&chat, &name);
+        readers.iter_mut().for_each(|reader| while reader.line() != format!("(Connected: New client (6) from {name}@127.0.0.1)") {});
+        loud.send("x\n".repeat(MESSAGES));
+        let wanted = format!("#{name}@127.0.0.1>>x");
+        std::thread::scope(|scope| {
+            for reader in &mut readers {
+                scope.spawn(|| (0..MESSAGES).for_each(|_| assert_eq!(reader.line(), wanted)));
+            }
+        });
+    }
+
     fn a_member_that_does_not_read_is_let_go_and_the_rest_do_not_notice(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = join(&chat, "ann");

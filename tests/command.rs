@@ -227,7 +227,7 @@ on_every_backend! {
         let ended =
             Glowplug::spawn(shell(backend, r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3</dev/null"#, "echo")).end();
         assert_eq!(ended.code, Some(1));
-        assert!(ended.stderr.starts_with("error: inherited listener 3: "), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with("error: listener 3: "), "{}", ended.stderr);
         let mut other =
             Glowplug::spawn(shell(backend, r#"LISTEN_PID=1 LISTEN_FDS=1 exec "$0" "$@" 3</dev/null"#, "echo --port 0"));
         other.listens();

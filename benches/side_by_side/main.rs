@@ -1,6 +1,6 @@
-//! Glowplug beside a plain mio loop and a tokio server: the same answers under the same load, in turns. This file has the
-//! options and the order of work; `process` starts and ends children, `server` knows which, `measure` takes the figures,
-//! `report` prints them.
+//! Glowplug beside a plain mio loop and a tokio server: the same answers under the same load, in turns. This file has
+//! the options and the order of work; `process` starts and ends children, `server` knows which, `measure` takes the
+//! figures, `report` prints them.
 //!
 //! `cargo bench --bench side_by_side -- --help`; how to read what it prints is in benches/README.md.
 

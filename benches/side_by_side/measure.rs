@@ -94,8 +94,8 @@ impl Syscalls {
     }
 }
 
-/// What the longer run has more than the shorter one: batches of requests, over all connections, but no fewer for each than
-/// `BATCHES_EACH`, so that a call more or less per connection while they connect moves the sum by 0.01 at most.
+/// What the longer run has more than the shorter one: batches of requests, over all connections, but no fewer for each
+/// than `BATCHES_EACH`, so that a call more or less per connection while they connect moves the sum by 0.01 at most.
 const SYSCALL_BATCHES: usize = 10_000;
 const INSTRUCTION_BATCHES: usize = 2_000;
 const BATCHES_EACH: usize = 100;

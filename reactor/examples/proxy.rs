@@ -28,7 +28,7 @@ impl Handler for Proxy {
     }
 
     fn on_drained(&mut self, side: &mut Side, cx: &mut Context<'_>) {
-        cx.resume_reading_of(side.other);
+        cx.resume_reading_id(side.other);
     }
 
     /// One side has said all it had to; the other side is told so, and may go on speaking.

@@ -38,9 +38,9 @@ impl Address {
         if let Some(path) = unix_path(text) {
             return Ok(vec![Address::Unix(path)]);
         }
-        let failed = |source| AddressError { address: text.to_owned(), source };
+        let failed = |cause| AddressError { address: text.to_owned(), cause };
         let mut found: Vec<Address> = Vec::new();
-        for address in text.to_socket_addrs().map_err(failed)?.map(Address::Tcp) {
+        for address in look_up(text).map_err(failed)?.map(Address::Tcp) {
             if !found.contains(&address) {
                 found.push(address);
             }
@@ -60,6 +60,15 @@ impl Address {
     }
 }
 
+/// A numeric address in brackets may have a zone (`[fe80::1%eth0]:80`), which the resolver knows, without the brackets.
+fn look_up(text: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    match bracketed.map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) if host.contains('%') => (host, port).to_socket_addrs(),
+        _ => text.to_socket_addrs(),
+    }
+}
+
 /// `unix:PATH`, and `unix:///PATH` as an address is shown.
 fn unix_path(text: &str) -> Option<PathBuf> {
     let path = text.strip_prefix("unix:")?;
@@ -76,7 +85,7 @@ impl FromStr for Address {
         }
         text.strip_prefix("tcp://").unwrap_or(text).parse().map(Address::Tcp).map_err(|_| AddressError {
             address: text.to_owned(),
-            source: io::Error::new(io::ErrorKind::InvalidInput, "not of the form ip:port, [v6]:port or unix:PATH"),
+            cause: io::Error::new(io::ErrorKind::InvalidInput, "not of the form ip:port, [v6]:port or unix:PATH"),
         })
     }
 }
@@ -102,13 +111,20 @@ impl fmt::Display for Address {
 /// let error = reactor::Address::resolve("127.0.0.1:http").unwrap_err();
 /// assert!(error.to_string().starts_with("127.0.0.1:http: "));
 /// ```
-#[derive(Debug, Error)]
-#[error("{address}: {source}")]
+#[derive(Error)]
+#[error("{address}: {cause}")]
 pub struct AddressError {
     /// The text as it was given.
     pub address: String,
     /// What is wrong with it, or what the resolver said.
-    pub source: io::Error,
+    pub cause: io::Error,
+}
+
+/// As it is shown: this is what a `main` that returns it prints.
+impl fmt::Debug for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Who is at the other end of a connection. An IPv4 peer of an IPv6 listener is shown as IPv4.

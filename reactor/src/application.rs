@@ -1,5 +1,7 @@
 //! Services on a loop, from the first bind to the last byte.
 
+use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use crate::driver::Readiness;
 use crate::error::Error;
 use crate::event_loop::{Config, EventLoop, Periodic};
 use crate::handler::Handler;
-use crate::mailbox::{Handle, Mailbox, ServiceHandle};
+use crate::mailbox::{Handle, Mailbox, Published, Receiver, ServiceHandle};
 use crate::service::{Bound, Host, Service};
 use crate::sys::backend::Backend;
 use crate::sys::kernel::Kernel;
@@ -17,8 +19,8 @@ use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::time::Time;
 
-/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse it.
-/// A quarter, where the limit is so low that this would leave hardly any.
+/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse
+/// it. A quarter, where the limit is so low that this would leave hardly any.
 const DESCRIPTOR_RESERVE: usize = 32;
 /// The shortest period: a shorter one would be a busy loop.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
@@ -29,7 +31,8 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
 /// Any number of services on one event loop.
 ///
-/// Nothing of it is global but signals, so several can live in one process, each on its own thread.
+/// Nothing of it is global but signals, so several can live in one process, each on its own thread, which need not be
+/// the one that built it.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -56,20 +59,21 @@ pub struct Application {
     kernel: Kernel,
     backend: Backend,
     handle: Handle,
+    published: Receiver<Published>,
     services: Vec<(Bound, Build)>,
     loops: Vec<Periodic>,
     signals: Option<Signals>,
     drain_timeout: Option<Duration>,
     max_connections: Option<usize>,
     slow_callback: Duration,
-    on_report: Box<dyn FnMut(&str)>,
-    on_reopen: Box<dyn FnMut()>,
+    on_report: Box<dyn FnMut(&str) + Send>,
+    on_reopen: Box<dyn FnMut() + Send>,
     descriptor_limit: usize,
     built_in: u32,
 }
 
 /// Makes a service's handler, on the thread of the loop that it is for.
-type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
+type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
 
 impl Application {
     /// On the backend that `REACTOR_BACKEND` names, or the system's best.
@@ -77,8 +81,8 @@ impl Application {
     /// Raises the soft limit of open descriptors of this process to the hard one.
     ///
     /// # Errors
-    /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`] when the
-    /// process has no descriptors left.
+    /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`]
+    /// when the process has no descriptors left.
     pub fn new() -> Result<Self, Error> {
         Self::with_backend(Backend::Auto)
     }
@@ -92,8 +96,10 @@ impl Application {
         let (backend, reason) = backend.choose()?;
         let kernel = Kernel::new(backend)?;
         log::info!("backend {backend}: {reason}");
+        let handle = Handle::new([kernel.waker()]);
         Ok(Application {
-            handle: Handle::new([kernel.waker()]),
+            published: handle.desk(0).receiver(),
+            handle,
             kernel,
             backend,
             services: Vec::new(),
@@ -102,7 +108,10 @@ impl Application {
             drain_timeout: Some(DRAIN_TIMEOUT),
             max_connections: None,
             slow_callback: SLOW_CALLBACK,
-            on_report: Box::new(|report| eprint!("{report}")),
+            on_report: Box::new(|report| {
+                // Nobody may be there to read it.
+                let _ = std::io::stderr().write_all(report.as_bytes());
+            }),
             on_reopen: Box::new(|| {}),
             descriptor_limit,
             built_in: process::pid(),
@@ -127,17 +136,19 @@ impl Application {
     {
         let mailbox = Arc::new(Mailbox::new());
         let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], Listening::bind)?;
+        let receiver = Receiver::new(mailbox);
         let handle = parts.handle.clone();
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }
-        self.services.push((bound, Box::new(move |number| parts.host(number, mailbox))));
+        self.services.push((bound, Box::new(move |number| parts.host(number, receiver))));
         Ok(handle)
     }
 
-    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that schedule: when the loop was held up, the ticks
-    /// that were missed are left out. [`Context::end_loop`] in it ends it.
-    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + 'static) {
+    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that
+    /// schedule: when the loop was held up, the ticks that were missed are left out. [`Context::end_loop`] in it ends
+    /// it.
+    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
         let period = period.max(PERIOD_MIN);
         self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
     }
@@ -147,8 +158,8 @@ impl Application {
         self.handle.clone()
     }
 
-    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when they come a second
-    /// time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
+    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when
+    /// they come a second time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
     /// [`Application::on_reopen`]; SIGPIPE does nothing.
     ///
     /// # Errors
@@ -164,29 +175,29 @@ impl Application {
         self
     }
 
-    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the default:
-    /// what the descriptor limit leaves room for, and newcomers wait in the backlog.
+    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the
+    /// default: what the descriptor limit leaves room for, and newcomers wait in the backlog.
     pub fn max_connections(&mut self, connections: Option<usize>) -> &mut Self {
         self.max_connections = connections;
         self
     }
 
-    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few milliseconds are
-    /// the clock's own.
+    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few
+    /// milliseconds are the clock's own.
     pub fn slow_callback(&mut self, limit: Duration) -> &mut Self {
         self.slow_callback = limit;
         self
     }
 
-    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the loop if
-    /// whoever reads that doesn't.
-    pub fn on_report(&mut self, report: impl FnMut(&str) + 'static) -> &mut Self {
+    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
+    /// loop if whoever reads that doesn't.
+    pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Box::new(report);
         self
     }
 
     /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block.
-    pub fn on_reopen(&mut self, reopen: impl FnMut() + 'static) -> &mut Self {
+    pub fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) -> &mut Self {
         self.on_reopen = Box::new(reopen);
         self
     }
@@ -195,7 +206,8 @@ impl Application {
     /// ended. **Blocks** until then.
     ///
     /// # Errors
-    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events fails.
+    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events
+    /// fails.
     pub fn run(self) -> Result<(), Error> {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
@@ -210,7 +222,7 @@ impl Application {
             on_reopen: self.on_reopen,
             signals: self.signals,
         };
-        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, config);
+        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, self.published, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             event_loop.add_service(bound, build(number as u16));
         }
@@ -218,5 +230,39 @@ impl Application {
             event_loop.add_periodic(periodic);
         }
         event_loop.run()
+    }
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|(bound, _)| &bound.terms.name).collect();
+        f.debug_struct("Application")
+            .field("backend", &self.backend)
+            .field("services", &services)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::FORKS;
+
+    #[test]
+    fn an_application_does_not_run_in_a_fork_of_the_process_that_built_it() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let application = Application::new().unwrap();
+        let here = process::pid();
+        let status = process::status_of(move || match application.run() {
+            Err(Error::Forked { built, here: fork }) if built == here && fork != here => {}
+            _ => std::process::abort(),
+        });
+        assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn an_application_may_run_on_another_thread_than_it_was_built_on() {
+        fn is_send(_: impl Send) {}
+        is_send(Application::new().unwrap());
     }
 }

@@ -2,6 +2,7 @@
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
 use std::any::{Any, TypeId, type_name};
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +40,8 @@ use crate::topics::{Topic, Topics};
 pub enum Written {
     /// It will be sent.
     Queued,
-    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed more than
-    /// [`Limits::output_high`].
+    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed
+    /// more than [`Limits::output_high`].
     AboveHighWater,
     /// It was dropped: the connection is gone, closing, read-only, or over [`Limits::output_max`].
     Refused,
@@ -49,9 +50,9 @@ pub enum Written {
 /// What a callback may ask of the loop.
 ///
 /// Everything here returns at once. What needs the handler again (a close, a connection, a message) happens after the
-/// callback has returned. Methods without an id are about the connection that the callback is for; outside any connection
-/// ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message), periodic work) they
-/// find nothing, like a stale id.
+/// callback has returned. Methods without an id are about the connection that the callback is for; outside any
+/// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message),
+/// periodic work) they find nothing, like a stale id.
 ///
 /// ```
 /// use reactor::{ConnectionId, Context, Handler, Input, Written};
@@ -113,8 +114,8 @@ impl<'a> Context<'a> {
         Duration::from_nanos(self.core.now.0)
     }
 
-    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it what they
-    /// have found out.
+    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it
+    /// what they have found out.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Handler, Input};
@@ -155,10 +156,11 @@ impl<'a> Context<'a> {
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one send.
+    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one
+    /// send.
     #[inline]
-    pub fn write(&mut self, bytes: &[u8]) -> Written {
-        self.core.put(self.id, |output| output.put(bytes))
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
+        self.core.put(self.id, |output| output.put(bytes.as_ref()))
     }
 
     /// Queues `bytes` without copying them, if they are 4 KiB or more.
@@ -173,9 +175,9 @@ impl<'a> Context<'a> {
     }
 
     /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.
-    pub fn write_to(&mut self, id: ConnectionId, bytes: &[u8]) -> Written {
+    pub fn write_to(&mut self, id: ConnectionId, bytes: impl AsRef<[u8]>) -> Written {
         self.core.touch(id);
-        self.core.put(id, |output| output.put(bytes))
+        self.core.put(id, |output| output.put(bytes.as_ref()))
     }
 
     /// The same without copying, if they are 4 KiB or more.
@@ -196,9 +198,9 @@ impl<'a> Context<'a> {
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends its
-    /// own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and writes are
-    /// refused.
+    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends
+    /// its own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and
+    /// writes are refused.
     pub fn close(&mut self) {
         self.close_id(self.id);
     }
@@ -212,8 +214,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more comes, and
-    /// may still speak. Writes are refused from now on. When the peer has ended its half too, the connection is over.
+    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more
+    /// comes, and may still speak. Writes are refused from now on. When the peer has ended its half too, the connection
+    /// is over.
     pub fn finish(&mut self) {
         self.finish_id(self.id);
     }
@@ -239,6 +242,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether the application is stopping. What is opened now is not told of it again.
+    pub fn is_stopping(&self) -> bool {
+        self.core.stopping
+    }
+
     /// Stops the application as a signal would: it stops listening, lets every connection finish, and returns from
     /// [`Application::run`](crate::Application::run).
     pub fn halt(&mut self) {
@@ -247,14 +255,14 @@ impl<'a> Context<'a> {
 
     // ---- reading ---------------------------------------------------------------------------------------------------
 
-    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer that goes on
-    /// sending fills the kernel's buffers, and then waits.
+    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer
+    /// that goes on sending fills the kernel's buffers, and then waits.
     pub fn pause_reading(&mut self) {
-        self.pause_reading_of(self.id);
+        self.pause_reading_id(self.id);
     }
 
     /// The same for another connection of this loop.
-    pub fn pause_reading_of(&mut self, id: ConnectionId) {
+    pub fn pause_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.pause();
             self.core.touch(id);
@@ -263,34 +271,50 @@ impl<'a> Context<'a> {
 
     /// Goes on after a pause. What was kept comes first, without waiting for the peer.
     pub fn resume_reading(&mut self) {
-        self.resume_reading_of(self.id);
+        self.resume_reading_id(self.id);
     }
 
     /// The same for another connection of this loop.
-    pub fn resume_reading_of(&mut self, id: ConnectionId) {
+    pub fn resume_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.resume();
             self.core.touch(id);
         }
     }
 
+    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs,
+    /// and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
+    /// goes to thousands.
+    pub fn offer_again(&mut self) {
+        let turn = self.core.turn;
+        if let Some(link) = self.core.links.get_mut(self.id) {
+            link.offer_next_turn(turn);
+            self.core.touch(self.id);
+        }
+    }
+
     // ---- time ------------------------------------------------------------------------------------------------------
 
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this callback, and
-    /// never before. Each connection has one such deadline; setting it again moves it.
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
+    /// callback, and never before. Each connection has one such deadline; setting it again moves it.
     pub fn set_deadline(&mut self, after: Duration) {
-        self.put_deadline(Some(after));
+        self.put_deadline(self.id, Some(after));
+    }
+
+    /// The same for another connection of this loop.
+    pub fn set_deadline_id(&mut self, id: ConnectionId, after: Duration) {
+        self.put_deadline(id, Some(after));
     }
 
     /// Calls it off.
     pub fn clear_deadline(&mut self) {
-        self.put_deadline(None);
+        self.put_deadline(self.id, None);
     }
 
-    fn put_deadline(&mut self, after: Option<Duration>) {
-        if let Some(link) = self.core.links.get_mut(self.id) {
+    fn put_deadline(&mut self, id: ConnectionId, after: Option<Duration>) {
+        if let Some(link) = self.core.links.get_mut(id) {
             link.set_deadline(after);
-            self.core.touch(self.id);
+            self.core.touch(id);
         }
     }
 
@@ -303,9 +327,14 @@ impl<'a> Context<'a> {
 
     /// Makes this connection a member of the topic. Whether it was none before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        let Some(link) = self.core.links.get_mut(self.id).filter(|link| link.takes_writes()) else { return false };
+        self.subscribe_id(self.id, topic)
+    }
+
+    /// The same for another connection of this loop.
+    pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
+        let Some(link) = self.core.links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
         link.set_useful();
-        self.core.topics.subscribe(topic, self.id)
+        self.core.topics.subscribe(topic, id)
     }
 
     /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
@@ -318,16 +347,16 @@ impl<'a> Context<'a> {
         self.core.topics.count(topic)
     }
 
-    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output, so that
-    /// however many a turn brings leave in one send a member; longer ones are shared. How many members took it; one that does
-    /// not read and is owed more than [`Limits::output_max`] ends.
-    pub fn publish(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
-        self.core.publish(topic, bytes, None, ConnectionId::NONE)
+    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output,
+    /// so that however many a turn brings leave in one send a member; longer ones are shared. How many members took it;
+    /// one that does not read and is owed more than [`Limits::output_max`] ends.
+    pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
+        self.core.publish(topic, bytes.as_ref(), None, ConnectionId::NONE)
     }
 
     /// The same for every member but this connection.
-    pub fn publish_to_others(&mut self, topic: &Topic, bytes: &[u8]) -> usize {
-        self.core.publish(topic, bytes, None, self.id)
+    pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
+        self.core.publish(topic, bytes.as_ref(), None, self.id)
     }
 
     /// Like [`Context::publish`], for bytes that are shared already.
@@ -337,14 +366,18 @@ impl<'a> Context<'a> {
 
     // ---- new connections -------------------------------------------------------------------------------------------
 
-    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id is good
-    /// at once (what is written to it is sent once it stands), and then comes
+    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
+    /// is good at once (what is written to it is sent once it stands), and then comes
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
     /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
     ///
+    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
+    /// application is stopping, so that one which always connects again can end; and when the loop has 2^24
+    /// connections.
+    ///
     /// # Panics
-    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or outside a
-    /// handler.
+    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or
+    /// outside a handler.
     pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
         let to = to.into();
         let peer = match &to {
@@ -355,11 +388,12 @@ impl<'a> Context<'a> {
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
-    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to [`Handler::on_data`](crate::Handler::on_data) like a
-    /// peer's bytes, with [`Peer::Descriptor`]; writes are refused, and no deadline but the handler's own applies.
+    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to
+    /// [`Handler::on_data`](crate::Handler::on_data) like a peer's bytes, with [`Peer::Descriptor`]; writes are
+    /// refused, and no deadline but the handler's own applies.
     ///
-    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it is
-    /// ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
+    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
+    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
     ///
     /// # Panics
     /// As [`Context::connect`].
@@ -376,9 +410,18 @@ impl<'a> Context<'a> {
             terms.name,
             type_name::<C>()
         );
+        if core.barred || core.links.is_full() {
+            return ConnectionId::NONE;
+        }
         let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
         core.wishes.push(Wish { id, state: Box::new(connection), errand });
         id
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).field("service", &self.service()).finish_non_exhaustive()
     }
 }
 
@@ -393,10 +436,18 @@ pub(crate) struct Core {
     pub(crate) terms: Vec<Terms>,
     /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
     pub(crate) now: Time,
+    /// Counts turns, never 0: what a link does once a turn is marked with it.
+    pub(crate) turn: u32,
+    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
+    /// who reads is not taken for one that doesn't.
+    pub(crate) crowded: bool,
     /// Links that something was done to since the loop last looked at them.
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) halting: bool,
+    /// The application is stopping; and no new connection is begun any more.
+    pub(crate) stopping: bool,
+    pub(crate) barred: bool,
     pub(crate) loop_ended: bool,
 }
 
@@ -414,7 +465,7 @@ pub(crate) struct Terms {
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
     /// Its `ServiceHandle<M>`.
-    pub(crate) handle: Box<dyn Any>,
+    pub(crate) handle: Box<dyn Any + Send>,
 }
 
 /// A connection that a callback asked for; its link is there already.
@@ -439,9 +490,13 @@ impl Core {
             stats: Stats::default(),
             terms: Vec::new(),
             now,
+            turn: 0,
+            crowded: false,
             touched: Vec::new(),
             wishes: Vec::new(),
             halting: false,
+            stopping: false,
+            barred: false,
             loop_ended: false,
         }
     }
@@ -472,7 +527,10 @@ impl Core {
         put(output);
         match output {
             output if output.overflowed() => Written::Refused,
-            output if output.queued() > limits.output_high => Written::AboveHighWater,
+            output if output.queued() > limits.output_high => {
+                self.crowded |= !link.is_blocked();
+                Written::AboveHighWater
+            }
             _ => Written::Queued,
         }
     }
@@ -503,7 +561,11 @@ impl Core {
                 Some(shared) => output.put_shared(shared.clone()),
                 None => output.put(bytes),
             }
-            reached += 1;
+            if !output.overflowed() {
+                reached += 1;
+            }
+            let above = output.queued() > limits.output_high;
+            self.crowded |= above && !link.is_blocked();
             if !link.touched {
                 link.touched = true;
                 self.touched.push(id);

@@ -1,5 +1,6 @@
 //! What can go wrong: `Error` before or while an application runs, `Errno` from one system call.
 
+use std::fmt;
 use std::io;
 
 use thiserror::Error;
@@ -22,22 +23,22 @@ use crate::address::{Address, AddressError};
 /// assert!(error.to_string().starts_with(&format!("tcp://{address}: Address already in use")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An address could not be read, or its name not be looked up.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// A listener could not be bound: taken, no permission, not an address of this host, no socket at that path.
-    #[error("{address}: {source}")]
+    #[error("{address}: {cause}")]
     Bind {
         /// Where it should have listened.
         address: Address,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// An open listener that was handed in cannot be used.
-    #[error("inherited listener {descriptor}: {why}")]
+    #[error("listener {descriptor}: {why}")]
     Inherited {
         /// Its descriptor number.
         descriptor: i32,
@@ -51,12 +52,12 @@ pub enum Error {
         name: String,
     },
     /// The backend exists but cannot be used on this system.
-    #[error("backend {backend} cannot be used here: {source}")]
+    #[error("backend {backend} cannot be used here: {cause}")]
     BackendUnavailable {
         /// Which one.
         backend: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
     #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
@@ -67,16 +68,23 @@ pub enum Error {
         here: u32,
     },
     /// Signals are process-wide: one application in a process may handle them.
-    #[error("another application of this process handles the signals already")]
+    #[error("the signals of this process are handled already")]
     SignalsTaken,
     /// A system call failed that has no business failing.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         /// What was being done.
         what: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
+}
+
+/// As it is shown: this is what a `main` that returns it prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The number a failed system call left, as errno(3) lists them.
@@ -104,14 +112,14 @@ impl From<Errno> for io::Error {
     }
 }
 
-impl std::fmt::Display for Errno {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.to_io())
     }
 }
 
-impl std::fmt::Debug for Errno {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }

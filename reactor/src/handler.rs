@@ -9,17 +9,18 @@ use crate::token::ConnectionId;
 ///
 /// There is one value for each service and loop, called from that loop's thread alone, so what its connections share is
 /// plain `&mut self`, and neither the handler nor its connections need to be [`Send`]. What a service remembers of one
-/// peer is [`Handler::Connection`]; the loop keeps it and lends it to each callback. Another connection is reached by its
-/// [`ConnectionId`], through the [`Context`].
+/// peer is [`Handler::Connection`]; the loop keeps it and lends it to each callback. Another connection is reached by
+/// its [`ConnectionId`], through the [`Context`].
 ///
-/// A callback asks, the loop does: nothing that a callback calls on its context calls back into a handler. Callbacks must not
-/// block, for everybody waits. One that panics loses its connection and nothing else.
+/// A callback asks, the loop does: nothing that a callback calls on its context calls back into a handler. Callbacks
+/// must not block, for everybody waits. One that panics loses its connection and nothing else.
 ///
-/// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service that
-/// takes none never mentions it.
+/// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service
+/// that takes none never mentions it.
 ///
 /// ```
 /// use reactor::{CloseReason, Context, Handler, Input};
+/// use std::io::Write;
 ///
 /// /// Numbers the lines of each connection, and counts who is here.
 /// #[derive(Default)]
@@ -38,8 +39,10 @@ use crate::token::ConnectionId;
 ///     fn on_data(&mut self, lines: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
 ///         while let Some(line) = input.until_eol() {
 ///             *lines += 1;
-///             cx.write(format!("{lines}: ").as_bytes());
-///             cx.write(line);
+///             if let Some(output) = cx.output() {
+///                 let _ = write!(output, "{lines}: "); // never fails, and allocates nothing
+///                 output.put(line);
+///             }
 ///         }
 ///     }
 ///
@@ -52,7 +55,7 @@ pub trait Handler<M = ()>: 'static {
     /// What the service remembers of one peer.
     type Connection: 'static;
 
-    /// The loop begins. The place to connect to others, to watch a descriptor, to subscribe nobody yet.
+    /// The loop begins. The place to connect to others and to watch descriptors; there is no connection yet.
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }
@@ -69,19 +72,20 @@ pub trait Handler<M = ()>: 'static {
 
     /// Bytes have arrived, or bytes left unread are offered again: after a pause, and after the output has drained.
     ///
-    /// `input` has everything unread. Take as many whole items as there are; what is left is kept and comes first the next time.
-    /// Stop early when a write tells [`Written::AboveHighWater`](crate::Written::AboveHighWater).
+    /// `input` has everything unread. Take as many whole items as there are; what is left is kept and comes first the
+    /// next time. Stop early when a write tells [`Written::AboveHighWater`](crate::Written::AboveHighWater).
     fn on_data(&mut self, connection: &mut Self::Connection, input: &mut Input<'_>, cx: &mut Context<'_>);
 
-    /// The peer has ended its half (FIN), after `input`, which is what was left unread. It may well be waiting for answers.
-    /// By default everything owed is sent, and then the connection is closed; whoever overrides this to go on closes it
-    /// later.
+    /// The peer has ended its half (FIN), after `input`, which is what was left unread. It may well be waiting for
+    /// answers. By default everything owed is sent, and then the connection is closed; whoever overrides this to go on
+    /// closes it later.
     fn on_end_of_input(&mut self, connection: &mut Self::Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
         let _ = (connection, input);
         cx.close();
     }
 
-    /// The output was above the high-water mark and is below the low-water mark now: time to write more. Once a turn at most.
+    /// The output was above the high-water mark and is below the low-water mark now: time to write more. Once a turn at
+    /// most.
     fn on_drained(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
         let _ = (connection, cx);
     }
@@ -92,22 +96,24 @@ pub trait Handler<M = ()>: 'static {
         cx.close();
     }
 
-    /// The application is stopping, and all that this peer sent until then has been delivered. By default the connection is
-    /// closed once everything owed is sent. What is not closed when the drain time is over is aborted.
+    /// The application is stopping, and all that this peer sent until then has been delivered. By default the
+    /// connection is closed once everything owed is sent. What is not closed when the drain time is over is aborted.
     fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
         let _ = connection;
         cx.close();
     }
 
-    /// A message was posted. `to` is the connection that it was addressed to, which may have ended since: what is then done
-    /// for it finds nothing.
+    /// A message was posted. `to` is the connection that it was addressed to, which may have ended since: what is then
+    /// done for it finds nothing.
     fn on_message(&mut self, to: ConnectionId, message: M, cx: &mut Context<'_>) {
         let _ = (to, message, cx);
     }
 
-    /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into being,
-    /// also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes it was still
-    /// owed.
+    /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into
+    /// being, also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes
+    /// it was still owed. A client that connects again does it here, or, after a pause, from periodic work that posts
+    /// to it ([`Application::add_loop`](crate::Application::add_loop),
+    /// [`ServiceHandle::post`](crate::ServiceHandle::post)).
     fn on_close(&mut self, connection: Self::Connection, reason: CloseReason, cx: &mut Context<'_>) {
         let _ = (connection, reason, cx);
     }

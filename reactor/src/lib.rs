@@ -70,6 +70,9 @@ mod application;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+/// Shared bytes, as the `bytes` crate has them: what [`Context::write_shared`] takes.
+pub use bytes::Bytes;
+
 pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{Framed, Input, Output};

@@ -1,5 +1,5 @@
-//! How much and how long: every bound a service puts on its connections, with its unit and its motive, and the one place
-//! where each default is written.
+//! How much and how long: every bound a service puts on its connections, with its unit and its motive, and the one
+//! place where each default is written.
 
 use std::time::Duration;
 
@@ -12,28 +12,29 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. One more is accepted, told [`Service::refusal`](crate::Service::refusal) and closed, so that it
-    /// learns why. `None` (the default): as many as the descriptor limit leaves room for; at *that* cap a newcomer waits
-    /// in the listener's backlog until there is room.
+    /// Connections at once. One more is accepted, told [`Service::refusal`](crate::Service::refusal) and closed, so
+    /// that it learns why. `None` (the default): as many as the descriptor limit leaves room for; at *that* cap a
+    /// newcomer waits in the listener's backlog until there is room.
     pub connections: Option<usize>,
     /// Bytes of input kept because the handler has not consumed them, 128 KiB by default: an item longer than
-    /// this never completes, so the connection ends with [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow).
+    /// this never completes, so the connection ends with
+    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow).
     pub input: usize,
     /// Bytes owed to a peer above which the loop stops reading from it, 256 KiB by default: whoever doesn't read
     /// gets no further answers to pile up.
     pub output_high: usize,
-    /// Bytes owed below which reading goes on and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64 KiB by
-    /// default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
+    /// Bytes owed below which reading goes on and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64 KiB
+    /// by default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
     pub output_low: usize,
     /// Bytes owed that no connection may pass, 8 MiB by default: the last line against a handler that
     /// doesn't look at [`Written`](crate::Written), or a topic whose member doesn't read. One write is always taken
     /// when nothing is owed, whatever its size.
     pub output_max: usize,
-    /// Bytes read and thrown away while a connection closes, 64 MiB by default: closing with unread bytes would make the
-    /// kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
+    /// Bytes read and thrown away while a connection closes, 64 MiB by default: closing with unread bytes would make
+    /// the kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
     pub linger_bytes: u64,
-    /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few to
-    /// be a way around `connections`. The others are told, and closed at once.
+    /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few
+    /// to be a way around `connections`. The others are told, and closed at once.
     pub refused_lingering: usize,
     /// The length of the listener's queue of connections not yet accepted, 4096 by default; the kernel caps it
     /// (`net.core.somaxconn` on Linux).
@@ -57,7 +58,8 @@ impl Default for Limits {
 
 /// How long one service waits for its connections. `None` is for ever.
 ///
-/// A handler has one more deadline for each connection, its own: [`Context::set_deadline`](crate::Context::set_deadline).
+/// A handler has one more deadline for each connection, its own:
+/// [`Context::set_deadline`](crate::Context::set_deadline).
 ///
 /// ```
 /// use reactor::Deadlines;
@@ -75,10 +77,10 @@ pub struct Deadlines {
     /// Within which a peer that is owed more than the kernel takes has to acknowledge
     /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it.
     pub write_progress: Option<Duration>,
-    /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that takes 4096 bytes
-    /// more of what the kernel still has for it gets that long again; so does, five times at most, one that sends as much.
-    /// While the loop itself still owes the peer something, `write_progress` goes for it if that is longer. No other deadline runs
-    /// while a connection closes.
+    /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that
+    /// takes 4096 bytes more of what the kernel still has for it gets that long again; so does, five times at most, one
+    /// that sends as much. While the loop itself still owes the peer something, `write_progress` goes for it if that is
+    /// longer. No other deadline runs while a connection closes.
     pub linger: Duration,
     /// For an outbound connection to come about. 30 s by default; the kernel's own limit is over two minutes.
     pub connect: Option<Duration>,

@@ -33,21 +33,24 @@ pub struct Handle {
     desks: Arc<[Desk]>,
 }
 
+/// What another thread publishes.
+pub(crate) type Published = (Topic, Bytes);
+
 /// Where one loop can be reached.
 pub(crate) struct Desk {
     pub(crate) waker: Waker,
-    pub(crate) published: Mailbox<(Topic, Bytes)>,
+    published: Arc<Mailbox<Published>>,
     halting: AtomicBool,
 }
 
 impl Handle {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
-        let desk = |waker| Desk { waker, published: Mailbox::new(), halting: AtomicBool::new(false) };
+        let desk = |waker| Desk { waker, published: Arc::new(Mailbox::new()), halting: AtomicBool::new(false) };
         Handle { desks: wakers.into_iter().map(desk).collect() }
     }
 
-    /// Stops the application, as SIGTERM would: it stops listening, lets every connection finish within the drain time, and
-    /// returns from [`Application::run`](crate::Application::run). Never blocks.
+    /// Stops the application, as SIGTERM would: it stops listening, lets every connection finish within the drain time,
+    /// and returns from [`Application::run`](crate::Application::run). Never blocks.
     pub fn halt(&self) {
         for desk in self.desks.iter() {
             desk.halting.store(true, Ordering::Release);
@@ -74,6 +77,11 @@ impl Handle {
 }
 
 impl Desk {
+    /// The loop's end of what is published. There is one loop for each desk.
+    pub(crate) fn receiver(&self) -> Receiver<Published> {
+        Receiver::new(self.published.clone())
+    }
+
     pub(crate) fn is_halting(&self) -> bool {
         self.halting.load(Ordering::Acquire)
     }
@@ -122,8 +130,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
         ServiceHandle { handle, mailboxes: mailboxes.into(), addresses: addresses.into() }
     }
 
-    /// Where the service listens, port 0 replaced by the real one; the first of them if a name had several. `None` for a
-    /// service that doesn't listen.
+    /// Where the service listens, port 0 replaced by the real one; the first of them if a name had several. `None` for
+    /// a service that doesn't listen.
     pub fn address(&self) -> Option<&Address> {
         self.addresses.first()
     }
@@ -133,8 +141,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
         &self.addresses
     }
 
-    /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the handler on
-    /// the first loop. Never blocks. Messages of one sender arrive in order.
+    /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
+    /// handler on the first loop. Never blocks. Messages of one sender arrive in order.
     ///
     /// # Errors
     /// Gives the message back when the mailbox is full (65,536 messages), or when the loop has ended.
@@ -148,8 +156,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// Like [`ServiceHandle::post`], but **blocks** while the mailbox is full.
     ///
     /// # Errors
-    /// Gives the message back when the loop has ended, and when called on a loop's own thread with the mailbox full: it would
-    /// wait for itself.
+    /// Gives the message back when the loop has ended, and when called on a loop's own thread with the mailbox full: it
+    /// would wait for itself.
     pub fn post_wait(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         let event_loop = self.event_loop_of(to);
         let may_wait = !on_a_loops_thread();
@@ -227,10 +235,32 @@ impl<M> fmt::Display for PostError<M> {
 
 impl<M: fmt::Debug> std::error::Error for PostError<M> {}
 
-/// A bounded queue of any number of senders and one loop. Putting and taking are O(1) under a lock that nobody holds for longer.
+/// A bounded queue of any number of senders and one loop. Putting and taking are O(1) under a lock that nobody holds
+/// for longer.
 pub(crate) struct Mailbox<M> {
     inside: Mutex<Inside<M>>,
     room: Condvar,
+}
+
+/// The loop's end of a mailbox. Once it is dropped, because the loop has ended or never will run, nothing more is
+/// taken, and whoever waits for room is told.
+pub(crate) struct Receiver<M>(Arc<Mailbox<M>>);
+
+impl<M> Receiver<M> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<M>>) -> Self {
+        Receiver(mailbox)
+    }
+
+    /// Moves up to `most` messages into `into`. Whether there are more.
+    pub(crate) fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
+        self.0.take(into, most)
+    }
+}
+
+impl<M> Drop for Receiver<M> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Inside<M> {
@@ -266,7 +296,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Moves up to `most` messages into `into`. Whether there are more.
-    pub(crate) fn take(&self, into: &mut Vec<M>, most: usize) -> bool {
+    fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         let mut inside = self.lock();
         let was_full = inside.queue.len() >= MAILBOX_MESSAGES;
         let count = inside.queue.len().min(most);
@@ -278,7 +308,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Takes no more. Whoever waits for room is told.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.lock().closed = true;
         self.room.notify_all();
     }
@@ -344,7 +374,7 @@ mod tests {
         assert!(mailbox.take(&mut Vec::new(), 1));
         assert_eq!(first.join().unwrap(), Ok(()));
         let second = waiting(2);
-        mailbox.close();
+        drop(Receiver::new(mailbox));
         assert_eq!(second.join().unwrap(), Err(PostError::Closed(2)));
     }
 }

@@ -2,6 +2,8 @@
 //! forgotten, as the loop drives it.
 
 use std::any::{Any, TypeId};
+use std::collections::VecDeque;
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ use crate::error::{Errno, Error};
 use crate::handler::Handler;
 use crate::limits::{Deadlines, Limits};
 use crate::link::NO_STATE;
-use crate::mailbox::{Addressed, Handle, Mailbox, ServiceHandle};
+use crate::mailbox::{Addressed, Handle, Mailbox, Receiver, ServiceHandle};
 use crate::reason::CloseReason;
 use crate::sys::listen::{self, ListenOptions, Listening, Listens};
 use crate::token::ConnectionId;
@@ -53,6 +55,7 @@ const MESSAGES_PER_TURN: usize = 1024;
 /// println!("shout at {}", handle.address().unwrap());
 /// # Ok::<(), reactor::Error>(())
 /// ```
+#[must_use = "a service does nothing until it is added to an application"]
 pub struct Service<H, M = ()> {
     source: Source,
     name: String,
@@ -64,7 +67,14 @@ pub struct Service<H, M = ()> {
     messages: PhantomData<fn(M)>,
 }
 
+impl<H, M> fmt::Debug for Service<H, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
 /// Where a service's listeners come from.
+#[derive(Debug)]
 enum Source {
     Text(String),
     Addresses(Vec<Address>),
@@ -73,8 +83,9 @@ enum Source {
 }
 
 impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
-    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets; `[::]` takes
-    /// IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's thread.
+    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets;
+    /// `[::]` takes IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's
+    /// thread.
     pub fn tcp(address: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Text(address.to_owned()), factory)
     }
@@ -143,9 +154,10 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until it has
-    /// said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter of the cost of a
-    /// short connection. The price: a silent client stays invisible for that time, and is reset if the service stops meanwhile.
+    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until
+    /// it has said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter
+    /// of the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the
+    /// service stops meanwhile.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
         self
@@ -166,7 +178,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
                 if let Some(patience) = options.defer_accept {
                     for Listener(listening) in &listeners {
                         let failed =
-                            |errno: Errno| Error::Bind { address: listening.address().clone(), source: errno.into() };
+                            |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
                         listening.defer_accept(patience).map_err(failed)?;
                     }
                 }
@@ -201,8 +213,8 @@ fn bind_all<L: Listens + 'static>(
     for address in addresses {
         match listen(address, options) {
             Ok(listener) => listeners.push(Box::new(listener)),
-            Err(Error::Bind { address, source }) if source.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                absent = Some(Error::Bind { address, source });
+            Err(Error::Bind { address, cause }) if cause.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                absent = Some(Error::Bind { address, cause });
             }
             Err(error) => return Err(error),
         }
@@ -268,7 +280,8 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 }
 
 /// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
-/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second call on.
+/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second
+/// call on.
 ///
 /// # Errors
 /// [`Error::Inherited`] when one of them is not a listening stream socket.
@@ -292,8 +305,8 @@ pub(crate) struct ServiceParts<H, M> {
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
-    pub(crate) fn host(&self, service: u16, mailbox: Arc<Mailbox<Addressed<M>>>) -> Box<dyn Host> {
-        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: Vec::new() })
+    pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
+        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: VecDeque::new() })
     }
 }
 
@@ -312,19 +325,19 @@ pub(crate) trait Host {
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
-    /// Hands over what was posted, up to a bound. Whether there is more.
-    fn messages(&mut self, core: &mut Core) -> bool;
-    /// Takes no more messages.
-    fn shut(&mut self);
+    /// Takes what was posted, up to a bound. Whether there is more.
+    fn collect(&mut self) -> bool;
+    /// Hands over one message of those taken, if there is one.
+    fn message(&mut self, core: &mut Core) -> bool;
 }
 
 struct Hosted<H: Handler<M>, M: Send + 'static> {
     handler: H,
     states: Slab<H::Connection>,
     service: u16,
-    mailbox: Arc<Mailbox<Addressed<M>>>,
+    mailbox: Receiver<Addressed<M>>,
     /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
-    batch: Vec<Addressed<M>>,
+    batch: VecDeque<Addressed<M>>,
 }
 
 impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
@@ -393,24 +406,23 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
         }
     }
 
-    fn messages(&mut self, core: &mut Core) -> bool {
-        let more = self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN);
-        core.stats.messages += self.batch.len() as u64;
-        let handler = &mut self.handler;
-        for (to, message) in self.batch.drain(..) {
-            guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
-        }
-        more
+    fn collect(&mut self) -> bool {
+        self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN)
     }
 
-    fn shut(&mut self) {
-        self.mailbox.close();
+    fn message(&mut self, core: &mut Core) -> bool {
+        let Some((to, message)) = self.batch.pop_front() else { return false };
+        core.stats.messages += 1;
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
+        true
     }
 }
 
 /// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
 ///
-/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on `Context`.
+/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
+/// `Context`.
 #[inline]
 pub(crate) fn guarded<R>(
     core: &mut Core,

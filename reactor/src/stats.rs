@@ -20,8 +20,8 @@ pub struct Stats {
     pub refused: u64,
     /// Outbound connections that came about.
     pub connected: u64,
-    /// Connections that ended, by [`CloseReason`], in the order of its variants.
-    pub closed: [u64; CloseReason::KINDS],
+    /// Connections that ended, by the kind of their reason.
+    pub(crate) closed: [u64; CloseReason::KINDS],
     /// Bytes received.
     pub received: u64,
     /// Bytes that the kernel took for sending.
@@ -34,7 +34,7 @@ pub struct Stats {
     pub turns: u64,
     /// Times the loop waited for events.
     pub waits: u64,
-    /// Times another thread or a signal had to wake it.
+    /// Times another thread had to wake it.
     pub wakes: u64,
     /// Events for connections that had ended, dropped.
     pub stale_events: u64,
@@ -55,6 +55,16 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Connections that ended for such a reason, whatever its details.
+    ///
+    /// ```
+    /// use reactor::{CloseReason, Stats};
+    /// assert_eq!(Stats::default().closed(CloseReason::PeerEnded), 0);
+    /// ```
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.kind()]
+    }
+
     /// All connections that ended.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()

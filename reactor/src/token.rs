@@ -6,7 +6,7 @@ use std::fmt;
 /// The most connections one loop can name: 2^24 slots.
 pub(crate) const SLOTS_MAX: usize = 1 << 24;
 
-/// Names one connection of one loop for as long as the process runs.
+/// Names one connection of one application for as long as that runs.
 ///
 /// A slot is used again after its connection has ended, with the next generation. An id whose generation has passed is
 /// *stale*: everything that takes an id treats a stale one as "no such connection".
@@ -21,7 +21,8 @@ pub(crate) const SLOTS_MAX: usize = 1 << 24;
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Names no connection, now or ever. What callbacks outside any connection see as [`Context::id`](crate::Context::id).
+    /// Names no connection, now or ever. What callbacks outside any connection see as
+    /// [`Context::id`](crate::Context::id).
     pub const NONE: ConnectionId = ConnectionId(0);
 
     /// `generation` 0 is kept for what is not a connection: listeners, the wake-up, periodic work.

@@ -2,8 +2,8 @@
 //! members and takes a connection out of everything when it ends.
 //!
 //! A topic is a dense list of its members, and a membership knows its place in that list. Leaving swaps the last member
-//! into the gap and tells that one its new place, so that each membership costs O(1) to begin and to end, and publishing
-//! walks a slice.
+//! into the gap and tells that one its new place, so that each membership costs O(1) to begin and to end, and
+//! publishing walks a slice.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,5 +1,5 @@
-//! In steady state a loop allocates nothing: not for a round trip, not for a message to a topic. The whole process is counted,
-//! so the clients here allocate nothing either.
+//! In steady state a loop allocates nothing: not for a round trip, not for a message to a topic. The whole process is
+//! counted, so the clients here allocate nothing either.
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -70,7 +70,8 @@ fn with<H: Handler>(
     outcome
 }
 
-/// What the process has allocated during the second of two stretches of the same work; the first one fills pools and lists.
+/// What the process has allocated during the second of two stretches of the same work; the first one fills pools and
+/// lists.
 fn steady(rounds: usize, mut round: impl FnMut(usize)) -> Stats {
     (0..rounds / 10).for_each(&mut round);
     let region = Region::new(GLOBAL);

@@ -108,8 +108,8 @@ fn proxy_passes_eight_megabytes_both_ways_at_once() {
     }
 }
 
-/// How much the kernel keeps of what nobody reads, on two connections in a row, is a few megabytes; the proxy adds one high-water mark
-/// and one receive buffer. So a sender gets stuck far below 64 MB, and goes on once the reader does.
+/// How much the kernel keeps of what nobody reads, on two connections in a row, is a few megabytes; the proxy adds one
+/// high-water mark and one receive buffer. So a sender gets stuck far below 64 MB, and goes on once the reader does.
 #[test]
 fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
     for backend in BACKENDS {
@@ -140,7 +140,8 @@ fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
     }
 }
 
-/// The reader takes little at a time, so that "above" and "drained" alternate hundreds of times: were one of them lost, it would hang.
+/// The reader takes little at a time, so that "above" and "drained" alternate hundreds of times: were one of them lost,
+/// it would hang.
 #[test]
 fn proxy_goes_on_however_often_the_reader_falls_behind() {
     for backend in BACKENDS {

@@ -1,5 +1,5 @@
-//! Holds the architecture: the floors of the crate, the one address of `unsafe`, and its notes. Reads the sources as text, so
-//! that a wrong import fails here with its line, and not in a review.
+//! Holds the architecture: the floors of the crate, the one address of `unsafe`, and its notes. Reads the sources as
+//! text, so that a wrong import fails here with its line, and not in a review.
 //!
 //! Imports point downwards, or to the left on their own floor.
 
@@ -19,7 +19,8 @@ const FLOORS: [&[&str]; 8] = [
     &["application", "sim"],
 ];
 
-/// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own allocator.
+/// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own
+/// allocator.
 const UNSAFE_TESTS: [&str; 0] = [];
 
 fn place(module: &str) -> Option<(usize, usize)> {
@@ -127,7 +128,8 @@ fn has_word(line: &str, word: &str) -> bool {
         .any(|(at, _)| !line[..at].ends_with(part_of_word) && !line[at + word.len()..].starts_with(part_of_word))
 }
 
-/// The first words of all paths that begin at the crate's root: `a` and `b` of `crate::a::X` and `use crate::{a::X, b}`.
+/// The first words of all paths that begin at the crate's root: `a` and `b` of `crate::a::X` and `use crate::{a::X,
+/// b}`.
 fn imports(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {

@@ -1,5 +1,5 @@
-//! What a steady state costs in system calls, as strace(1) sees it. The counters of the loop say the same, in the tests of the
-//! promises; this is the proof that they don't flatter.
+//! What a steady state costs in system calls, as strace(1) sees it. The counters of the loop say the same, in the tests
+//! of the promises; this is the proof that they don't flatter.
 
 mod support;
 
@@ -13,7 +13,8 @@ use support::{BACKENDS, Example, GUARD, path_of};
 
 const ROUNDS: usize = 1000;
 
-/// Calls by name, of `strace -f -o FILE`: `PID name(…) = …`. What was interrupted by another thread counts where it begins.
+/// Calls by name, of `strace -f -o FILE`: `PID name(…) = …`. What was interrupted by another thread counts where it
+/// begins.
 fn calls(trace: &str) -> BTreeMap<String, usize> {
     let mut calls = BTreeMap::new();
     for line in trace.lines() {

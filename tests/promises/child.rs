@@ -1,5 +1,5 @@
-//! A process of its own, where a test needs one: for signals, for limits, for counting descriptors. It is this test binary again, in
-//! a role that its environment names.
+//! A process of its own, where a test needs one: for signals, for limits, for counting descriptors. It is this test
+//! binary again, in a role that its environment names.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};

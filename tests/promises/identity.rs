@@ -114,7 +114,7 @@ on_every_backend! {
         let outcome = stage.ask(move |cx| {
             cx.close_id(old);
             cx.abort_id(old);
-            cx.pause_reading_of(old);
+            cx.pause_reading_id(old);
             (cx.write_to(old, b"ghost"), cx.queued_of(old), cx.peer_of(old))
         });
         assert_eq!(outcome, (Written::Refused, 0, None));
@@ -284,13 +284,13 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
                 1 => cx.close(),
                 2 => cx.abort_id(id),
                 3 => {
-                    cx.write_to(id, &[b'x'; 3000]);
+                    cx.write_to(id, [b'x'; 3000]);
                 }
                 4 => {
-                    cx.write_to(id, &vec![b'y'; 300_000]);
+                    cx.write_to(id, vec![b'y'; 300_000]);
                 }
-                5 => cx.pause_reading_of(id),
-                6 => cx.resume_reading_of(id),
+                5 => cx.pause_reading_id(id),
+                6 => cx.resume_reading_id(id),
                 7 => {
                     cx.publish(&topic, b"news");
                 }

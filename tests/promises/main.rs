@@ -1,5 +1,5 @@
-//! The promises of the loop, each over real sockets and on every backend. A promise is a bug that event loops keep shipping, told as
-//! what is right; a test's name is that sentence.
+//! The promises of the loop, each over real sockets and on every backend. A promise is a bug that event loops keep
+//! shipping, told as what is right; a test's name is that sentence.
 //!
 //! | | promise | tests |
 //! | --- | --- | --- |
@@ -33,8 +33,8 @@
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
 //!
-//! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`; running in a
-//! fork (26) would take an `unsafe` fork.
+//! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`,
+//! refusing to run in a fork (26) is one of `application`.
 
 #[path = "../support/mod.rs"]
 mod support;

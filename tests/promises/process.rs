@@ -67,6 +67,39 @@ fn closed_port() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
+/// A client that connects again whenever it is cut off.
+struct Again {
+    upstream: SocketAddr,
+}
+
+impl Handler for Again {
+    type Connection = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        cx.connect(self.upstream, ());
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+
+    fn on_close(&mut self, _: (), _: CloseReason, cx: &mut Context<'_>) {
+        let again = cx.connect(self.upstream, ());
+        assert_eq!(again == ConnectionId::NONE, cx.is_stopping());
+    }
+}
+
+/// A service that only takes messages, and says nothing to them.
+struct Mute;
+
+impl Handler<u8> for Mute {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+}
+
 on_every_backend! {
     // Rule 22.
     fn a_storm_of_signals_loses_nothing(backend: Backend) {
@@ -162,6 +195,46 @@ on_every_backend! {
         assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
     }
 
+    // Rule 23.
+    fn who_posts_to_an_application_that_never_runs_is_told(backend: Backend) {
+        let mut application = Application::with_backend(backend).unwrap();
+        let service = application.add_service(Service::outbound(|| Mute)).unwrap();
+        drop(application);
+        assert!(matches!(service.post_wait(ConnectionId::NONE, 7), Err(PostError::Closed(7))));
+        assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
+    }
+
+    // Rule 23.
+    fn what_was_posted_before_the_stop_is_handed_over_before_the_end(backend: Backend) {
+        const MESSAGES: u64 = 20_000;
+        let stage = Stage::new(backend, Plan::new());
+        let handled = Arc::new(AtomicU64::new(0));
+        let frozen = stage.freeze();
+        for _ in 0..MESSAGES {
+            let handled = handled.clone();
+            stage.order(move |_| {
+                handled.fetch_add(1, SeqCst);
+            });
+        }
+        stage.running.handle.halt();
+        drop(frozen);
+        stage.end();
+        assert_eq!(handled.load(SeqCst), MESSAGES);
+    }
+
+    // Rule 24.
+    fn who_always_connects_again_can_be_stopped_all_the_same(backend: Backend) {
+        let upstream = Stage::new(backend, Plan::echo());
+        let address = upstream.address();
+        let mut application = Application::with_backend(backend).unwrap();
+        application.add_service(Service::outbound(move || Again { upstream: address })).unwrap();
+        let handle = application.handle();
+        let running = thread::spawn(move || application.run());
+        assert!(matches!(upstream.next(), Seen::Opened(_)));
+        handle.halt();
+        running.join().unwrap().unwrap();
+    }
+
     // Rule 24.
     fn those_in_the_accept_queue_are_served_before_the_end(backend: Backend) {
         let stage = Stage::new(backend, Plan::lines());
@@ -189,7 +262,7 @@ on_every_backend! {
             while cx.queued() <= 256 << 10
                 && let Some(line) = input.until_eol()
             {
-                cx.write(&vec![line[0]; ANSWER]);
+                cx.write(vec![line[0]; ANSWER]);
             }
         });
         let stage = Stage::new(backend, plan);
@@ -263,10 +336,10 @@ on_every_backend! {
     fn a_streamer_is_told_that_it_is_time_to_stop(backend: Backend) {
         let plan = Plan::new()
             .open(|cx| {
-                cx.write(&vec![b'x'; 300_000]);
+                cx.write(vec![b'x'; 300_000]);
             })
             .drained(|cx| {
-                cx.write(&vec![b'x'; 300_000]);
+                cx.write(vec![b'x'; 300_000]);
             });
         let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_secs(2)));
         let (mut client, id) = stage.open();
@@ -472,8 +545,8 @@ on_every_backend! {
         let mut second = Application::with_backend(backend).unwrap();
         let taken = second.add_service(Service::tcp(&address.to_string(), || Nobody)).unwrap_err();
         match taken {
-            Error::Bind { address: at, source } => {
-                assert_eq!((at, source.kind()), (Address::Tcp(address), ErrorKind::AddrInUse));
+            Error::Bind { address: at, cause } => {
+                assert_eq!((at, cause.kind()), (Address::Tcp(address), ErrorKind::AddrInUse));
             }
             other => panic!("{other:?}"),
         }

@@ -193,12 +193,12 @@ on_every_backend! {
         assert_eq!(stage.next(), Seen::Data(id, b"one".to_vec()));
         stage.sees_nothing();
         // Nothing new arrives: the kept bytes come by themselves, and then it is paused again.
-        stage.order(move |cx| cx.resume_reading_of(id));
+        stage.order(move |cx| cx.resume_reading_id(id));
         assert_eq!(stage.next(), Seen::Data(id, b"two".to_vec()));
         client.write_all(b"threes").unwrap();
         stage.sees_nothing();
         for word in [b"thr", b"ees"] {
-            stage.order(move |cx| cx.resume_reading_of(id));
+            stage.order(move |cx| cx.resume_reading_id(id));
             assert_eq!(stage.next(), Seen::Data(id, word.to_vec()));
         }
         stage.sees_nothing();
@@ -208,10 +208,10 @@ on_every_backend! {
     fn a_pause_by_another_holds_as_well(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());
         let (mut client, id) = stage.open();
-        stage.ask(move |cx| cx.pause_reading_of(id));
+        stage.ask(move |cx| cx.pause_reading_id(id));
         client.write_all(b"not now").unwrap();
         stage.sees_nothing();
-        stage.order(move |cx| cx.resume_reading_of(id));
+        stage.order(move |cx| cx.resume_reading_id(id));
         assert_eq!(stage.data(id, 7), b"not now");
     }
 
@@ -227,7 +227,7 @@ on_every_backend! {
             });
             stage.sees_nothing();
             assert_eq!(stage.stats().received, 0);
-            stage.order(move |cx| cx.resume_reading_of(id));
+            stage.order(move |cx| cx.resume_reading_id(id));
             same(&stage.data(id, bytes.len()), &bytes);
         });
         assert_eq!(stage.next(), Seen::End(id, 0));
@@ -258,7 +258,7 @@ on_every_backend! {
         drop(client);
         stage.sees_nothing();
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_of(id));
+        stage.order(move |cx| cx.resume_reading_id(id));
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         stage.closed(id);
@@ -273,7 +273,7 @@ on_every_backend! {
         client.write_all(b"last words").unwrap();
         drop(client);
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_of(id));
+        stage.order(move |cx| cx.resume_reading_id(id));
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
@@ -290,7 +290,7 @@ on_every_backend! {
         client.write_all(b"last words").unwrap();
         drop(client);
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_of(id));
+        stage.order(move |cx| cx.resume_reading_id(id));
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
@@ -308,6 +308,33 @@ on_every_backend! {
         stage.closed(id);
         let stats = stage.stats();
         assert_eq!(stats.received, 3 + stats.unread);
+    }
+
+    // Rule 8.
+    fn resuming_in_the_very_callback_that_paused_offers_the_rest_at_once(backend: Backend) {
+        let plan = Plan::new().data(|input, cx| {
+            input.take(1);
+            cx.pause_reading();
+            cx.resume_reading();
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        client.write_all(b"abcde").unwrap();
+        assert_eq!(stage.data(id, 5), b"abcde");
+    }
+
+    // Rule 16.
+    fn what_is_left_for_the_next_turn_comes_then_without_another_byte(backend: Backend) {
+        let plan = Plan::new().data(|input, cx| {
+            input.take(1);
+            cx.offer_again();
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        let before = stage.stats().turns;
+        client.write_all(b"abcde").unwrap();
+        assert_eq!(stage.data(id, 5), b"abcde");
+        assert!(stage.stats().turns >= before + 5, "a turn each");
     }
 
     // Rule 9.

@@ -1,5 +1,6 @@
-//! Where the promises are put to the test: a service that does what a [`Plan`] says and tells what it sees, on a loop that runs
-//! orders from outside and can be frozen between two turns. So what happens in one batch is chosen, and not left to luck.
+//! Where the promises are put to the test: a service that does what a [`Plan`] says and tells what it sees, on a loop
+//! that runs orders from outside and can be frozen between two turns. So what happens in one batch is chosen, and not
+//! left to luck.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
 //! Rules 19 to 21: nothing comes too early, little is woken up for, and nobody can hold a connection for nothing.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::{Address, CloseReason, Deadline, Deadlines};
 
-use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, round_trip, server_end};
+use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, read_exactly, round_trip, server_end};
 use crate::support::on_every_backend;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -159,7 +159,8 @@ on_every_backend! {
         let looked = times.clone();
         stage.wait_until("it was done often", move |_| looked.lock().expect("nobody panics").len() >= 30);
         let times: Vec<Duration> = times.lock().unwrap().clone();
-        // Never early, so the earliest phase is the schedule's; one that drifts by the length of the work has any phase.
+        // Never early, so the earliest phase is the schedule's; one that drifts by the length of the work has any
+        // phase.
         let nanos: Vec<u128> = times.iter().map(|time| time.as_nanos() % ms(16).as_nanos()).collect();
         let near = |phase: u128| {
             let after = |other: &&u128| (**other + ms(16).as_nanos() - phase) % ms(16).as_nanos() <= ms(4).as_nanos();
@@ -283,6 +284,22 @@ on_every_backend! {
         let _busy = speaking.join().unwrap();
         assert!(stage.left_over().iter().all(|seen| matches!(seen, Seen::Data(id, _) if *id == busy_id)));
         assert_eq!(stage.closed(busy_id).0, CloseReason::TimedOut(Deadline::Idle));
+    }
+
+    // Rules 5 and 19. More than a batch has room for.
+    fn bytes_that_came_during_a_stall_are_heard_before_the_deadlines_that_it_made_pass(backend: Backend) {
+        let short = Deadlines { idle: Some(ms(200)), ..none() };
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.deadlines(short), |_| {});
+        let mut clients: Vec<TcpStream> = (0..600).map(|_| stage.client()).collect();
+        clients.iter_mut().for_each(|client| round_trip(client, b"before"));
+        let frozen = stage.freeze();
+        clients.iter_mut().for_each(|client| client.write_all(b"during").unwrap());
+        // What is waited for is that the deadlines pass; nothing depends on how long it takes.
+        thread::sleep(ms(400));
+        drop(frozen);
+        for client in &mut clients {
+            assert_eq!(&read_exactly::<6>(client), b"during");
+        }
     }
 
     // Rule 21.

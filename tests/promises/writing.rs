@@ -1,4 +1,5 @@
-//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it need not.
+//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it
+//! need not.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -105,7 +106,7 @@ on_every_backend! {
             input.take_all();
             let mut told = tell.lock().expect("nobody panics");
             while cx.queued() <= 100_000 {
-                told.push(cx.write(&[b'x'; 40_000]));
+                told.push(cx.write([b'x'; 40_000]));
             }
         });
         let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
@@ -156,7 +157,7 @@ on_every_backend! {
         loop {
             owed += below_the_mark;
             let queued = stage.ask(move |cx| {
-                cx.write_to(id, &vec![b'x'; below_the_mark - cx.queued_of(id)]);
+                cx.write_to(id, vec![b'x'; below_the_mark - cx.queued_of(id)]);
                 cx.queued_of(id)
             });
             let left = stage.ask(move |cx| cx.queued_of(id));
@@ -436,7 +437,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
         let (client, id) = stage.open();
         let told = stage.ask(move |cx| {
-            let mut write = |count| cx.write_to(id, &vec![b'x'; count]);
+            let mut write = |count| cx.write_to(id, vec![b'x'; count]);
             [write(39 << 20), write(1 << 20), write(1)]
         });
         assert_eq!(told, [Written::AboveHighWater, Written::AboveHighWater, Written::Refused]);
@@ -454,14 +455,14 @@ on_every_backend! {
         let plan = Plan::new()
             .data(|input, cx| {
                 input.take_all();
-                cx.write(&[b'x'; 2000]);
+                cx.write([b'x'; 2000]);
             })
             .drained(move |cx| {
                 let here = 0u8;
                 depth.lock().expect("nobody panics").push(&raw const here as usize);
                 turn.lock().expect("nobody panics").push(cx.stats().turns);
                 if count.fetch_add(1, SeqCst) + 1 < TIMES {
-                    assert_eq!(cx.write(&[b'x'; 2000]), Written::AboveHighWater);
+                    assert_eq!(cx.write([b'x'; 2000]), Written::AboveHighWater);
                 }
             });
         let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
@@ -484,11 +485,11 @@ on_every_backend! {
             .data(|input, cx| {
                 match input.take_all() {
                 b"ping" => cx.write(b"pong"),
-                _ => cx.write(&[b'x'; 2000]),
+                _ => cx.write([b'x'; 2000]),
             };
         })
             .drained(|cx| {
-                cx.write(&[b'x'; 2000]);
+                cx.write([b'x'; 2000]);
             });
         let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
         let (mut greedy, id) = stage.open();

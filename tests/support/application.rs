@@ -21,8 +21,8 @@ where
     serve_with(backend, move || Service::tcp("127.0.0.1:0", factory), |_| {})
 }
 
-/// Runs a service that `make` makes, after `configure` had a look at the application. Both on the loop's thread, since an application
-/// stays on the thread that made it.
+/// Runs a service that `make` makes, after `configure` had a look at the application. Both on the loop's thread, since
+/// an application stays on the thread that made it.
 pub fn serve_with<H, M>(
     backend: Backend,
     make: impl FnOnce() -> Service<H, M> + Send + 'static,

@@ -1,5 +1,5 @@
-//! The load: closed-loop clients on one thread, so that it can share a core with the server it asks. Each connection sends
-//! `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next.
+//! The load: closed-loop clients on one thread, so that it can share a core with the server it asks. Each connection
+//! sends `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;

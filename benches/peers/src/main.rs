@@ -1,6 +1,6 @@
-//! The peers of the side-by-side benchmark: one binary, so that one build serves. `peers mio|tokio http|echo` serves until
-//! it is killed; `peers load http|echo ADDR` asks. What is answered is in `protocol`, shared, so that the loops alone
-//! differ.
+//! The peers of the side-by-side benchmark: one binary, so that one build serves. `peers mio|tokio http|echo` serves
+//! until it is killed; `peers load http|echo ADDR` asks. What is answered is in `protocol`, shared, so that the loops
+//! alone differ.
 
 mod load;
 mod on_mio;

@@ -1,4 +1,5 @@
-//! What the servers answer, without a socket: bytes in, bytes out. Both loops call this, so their difference is the loop.
+//! What the servers answer, without a socket: bytes in, bytes out. Both loops call this, so their difference is the
+//! loop.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

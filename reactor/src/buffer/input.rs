@@ -1,7 +1,7 @@
 //! The unread bytes of one connection, lent to its handler, and what it left unread, kept until more arrives.
 //!
-//! Framing is linear: how far a framer has searched is kept beside the bytes, so a peer that sends one byte at a time makes
-//! nobody search the same bytes twice.
+//! Framing is linear: how far a framer has searched is kept beside the bytes, so a peer that sends one byte at a time
+//! makes nobody search the same bytes twice.
 
 /// The unread bytes of one connection, lent for one callback: what was kept from before, then what has just arrived.
 ///
@@ -142,8 +142,8 @@ impl<'a> Input<'a> {
 
     /// Takes what `find` finds, of at most `max` bytes: the framer for protocols that have no other.
     ///
-    /// `find(unread, from)` returns the length of the first item in `unread`, or `None` while it has no end. `from` bytes have
-    /// been searched in vain by earlier calls at this place: start there, less however many bytes the
+    /// `find(unread, from)` returns the length of the first item in `unread`, or `None` while it has no end. `from`
+    /// bytes have been searched in vain by earlier calls at this place: start there, less however many bytes the
     /// beginning of an ending may have.
     pub fn scan(&mut self, max: usize, find: impl FnOnce(&[u8], usize) -> Option<usize>) -> Framed<'a> {
         self.search(Searcher::Scan, max, find)

@@ -13,8 +13,8 @@ const RECLAIM_MIN: usize = 64 * 1024;
 
 /// The queue of bytes that a connection owes its peer. Small pieces are copied together, large ones shared.
 ///
-/// What is put in a callback leaves after it, in one send. [`Context::write`](crate::Context::write) is the short way; this
-/// is for encoders, which put many pieces: it is an [`io::Write`] that never fails, so `write!` works on it.
+/// What is put in a callback leaves after it, in one send. [`Context::write`](crate::Context::write) is the short way;
+/// this is for encoders, which put many pieces: it is an [`io::Write`] that never fails, so `write!` works on it.
 ///
 /// ```
 /// use reactor::Output;
@@ -31,8 +31,8 @@ pub struct Output {
     /// All copied bytes, in order; those before `sent` have left.
     copied: Vec<u8>,
     sent: usize,
-    /// What comes before the last run of copied bytes, and how many bytes that is. Nothing while nothing is shared, which is
-    /// nearly always.
+    /// What comes before the last run of copied bytes, and how many bytes that is. Nothing while nothing is shared,
+    /// which is nearly always.
     pieces: VecDeque<Piece>,
     ahead: usize,
     /// Where the last run begins in `copied`.

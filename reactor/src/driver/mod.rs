@@ -1,13 +1,14 @@
-//! The seam. Above it bytes have arrived and bytes have left; nobody there sees readiness, a descriptor's flags or EAGAIN.
-//! Below it is a backend that reports readiness (`readiness`), or one day one that reports completions by itself.
+//! The seam. Above it bytes have arrived and bytes have left; nobody there sees readiness, a descriptor's flags or
+//! EAGAIN. Below it is a backend that reports readiness (`readiness`), or one day one that reports completions by
+//! itself.
 //!
 //! The contract, which every driver keeps:
 //! - Bytes of [`Completion::Received`] are lent until the next call.
 //! - One completion of each kind for each connection and turn at most, of at most one scratch buffer of bytes: what is
 //!   left comes in the next turn, so nobody starves.
 //! - Bytes that arrived before an end or a failure are reported before it, unless the link does not read.
-//! - After [`Driver::release`] nothing is reported for that id, and its descriptor's number is not used again before the turn
-//!   is over.
+//! - After [`Driver::release`] nothing is reported for that id, and its descriptor's number is not used again before
+//!   the turn is over.
 
 mod readiness;
 
@@ -68,22 +69,28 @@ pub(crate) trait Driver {
     fn now(&mut self) -> Time;
     fn coarse_now(&mut self) -> Time;
 
-    /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits at
-    /// most `timeout`, counted from `now`, for something to report.
+    /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
+    /// at most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
+    /// Whether this batch has as much as one can have, so that others may have to wait for the next.
+    fn is_batch_full(&self) -> bool;
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 
-    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in [`Completion::Accepted`].
+    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
+    /// [`Completion::Accepted`].
     fn listen(&mut self, listener: Fd, name: &str) -> usize;
     /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
+    /// Whether the listener rests for want of descriptors or memory.
+    fn is_starving(&self, listener: usize) -> bool;
     /// Accepts from this listener in this turn, whether or not it was reported.
     fn probe_listener(&mut self, listener: usize);
 
-    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look before the poller is told of it.
+    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
+    /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Closes a newcomer as it stands.
     fn discard(&mut self, socket: Socket);

@@ -3,8 +3,8 @@
 //! 1. wait for the driver; read the clock, once;
 //! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
 //! 3. what was put off in the last turn; messages and signals;
-//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote to
-//!    them leaves in one send each;
+//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote
+//!    to them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
 mod doors;
@@ -14,15 +14,16 @@ mod stopping;
 use std::time::Duration;
 
 use crate::buffer::{Input, Kept};
-use crate::context::{Core, Errand, Terms, Timer};
+use crate::context::{Context, Core, Errand, Terms, Timer};
 use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
-use crate::mailbox::{Handle, LoopsThread};
+use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
 use crate::reason::{CloseReason, Deadline};
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Stats;
+use crate::sys::EVENTS_PER_WAIT;
 use crate::sys::signal::Signals;
 use crate::time::Time;
 use crate::timer::Wheel;
@@ -30,11 +31,14 @@ use crate::token::ConnectionId;
 use doors::Door;
 use stopping::Stopping;
 
-/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once and
-/// never cleared: clearing 64 KiB for every read costs half as much again as the read.
+/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
+/// and never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
 /// Messages published from other threads that are passed on in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
+
+/// A wait that ends so much later than it should have was a stall, not a busy machine.
+const STALL: Duration = Duration::from_millis(50);
 
 /// What a loop is told when it is made, and never asks about again.
 pub(crate) struct Config {
@@ -46,15 +50,18 @@ pub(crate) struct Config {
     pub(crate) descriptors: usize,
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
-    pub(crate) on_report: Box<dyn FnMut(&str)>,
-    pub(crate) on_reopen: Box<dyn FnMut()>,
+    pub(crate) on_report: Box<dyn FnMut(&str) + Send>,
+    pub(crate) on_reopen: Box<dyn FnMut() + Send>,
     pub(crate) signals: Option<Signals>,
 }
+
+/// Stands for no service: periodic work, and what the operator asks for.
+const NO_SERVICE: u16 = u16::MAX;
 
 /// Work that is done again and again.
 pub(crate) struct Periodic {
     pub(crate) period: Duration,
-    pub(crate) work: Box<dyn FnMut(&mut crate::context::Context<'_>)>,
+    pub(crate) work: Box<dyn FnMut(&mut Context<'_>) + Send>,
     /// When it is due. Kept to the schedule it began with, however late the loop was.
     pub(crate) at: Time,
 }
@@ -67,12 +74,14 @@ pub(crate) struct EventLoop<D> {
     doors: Vec<Door>,
     periodic: Vec<Option<Periodic>>,
     handle: Handle,
+    published: Receiver<Published>,
     event_loop: usize,
     config: Config,
-    /// Counts turns, never 0: what a link does once a turn is marked with it.
-    turn: u32,
-    /// Links with something left to do in the next turn.
+    /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
+    postponed: usize,
+    /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
     again: Vec<ConnectionId>,
+    put_off: Vec<ConnectionId>,
     /// There may be something in a mailbox.
     mail: bool,
     /// At the cap that comes from the descriptor limit: nobody is accepted.
@@ -89,7 +98,13 @@ struct Served {
 }
 
 impl<D: Driver> EventLoop<D> {
-    pub(crate) fn new(mut driver: D, event_loop: usize, handle: Handle, config: Config) -> Self {
+    pub(crate) fn new(
+        mut driver: D,
+        event_loop: usize,
+        handle: Handle,
+        published: Receiver<Published>,
+        config: Config,
+    ) -> Self {
         let core = Core::new(event_loop as u8, driver.now());
         EventLoop {
             driver,
@@ -98,10 +113,12 @@ impl<D: Driver> EventLoop<D> {
             doors: Vec::new(),
             periodic: Vec::new(),
             handle,
+            published,
             event_loop,
             config,
-            turn: 0,
+            postponed: 0,
             again: Vec::new(),
+            put_off: Vec::new(),
             mail: true,
             full: false,
             full_said: None,
@@ -112,7 +129,8 @@ impl<D: Driver> EventLoop<D> {
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
         let service = self.hosts.len() as u16;
         for listening in bound.listeners {
-            self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
+            let door = self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
+            debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
             self.doors.push(Door {
                 service,
                 listening: Some(listening),
@@ -144,37 +162,61 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
         while !self.is_done() {
             self.turn(&mut scratch)
-                .map_err(|errno| Error::System { what: "waiting for events", source: errno.into() })?;
+                .map_err(|errno| Error::System { what: "waiting for events", cause: errno.into() })?;
         }
         self.end();
         Ok(())
     }
 
     fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
-        self.turn = self.turn.wrapping_add(1).max(1);
+        self.core.turn = self.core.turn.wrapping_add(1).max(1);
         self.core.stats.turns += 1;
-        self.driver.wait(&self.core.links, self.timeout(), self.core.now)?;
-        self.core.now = self.driver.now();
+        let timeout = self.timeout();
+        let planned = timeout.map_or(Time::NEVER, |timeout| self.core.now + timeout);
+        self.driver.wait(&self.core.links, timeout, self.core.now)?;
+        let heard = self.driver.now();
+        self.core.now = heard;
         self.note_counters();
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
             self.dispatch(completion);
+            if std::mem::take(&mut self.core.crowded) {
+                self.settle();
+            }
         }
-        for id in std::mem::take(&mut self.again) {
+        std::mem::swap(&mut self.again, &mut self.put_off);
+        while let Some(id) = self.put_off.pop() {
             self.told(id, |link| link.put_off = false);
         }
         if std::mem::take(&mut self.mail) {
             self.read_mail();
         }
         self.settle();
-        while let Some(timer) = self.core.wheel.expire(self.core.now) {
+        if self.has_heard_all(heard, planned) {
+            self.expire(heard);
+            self.settle();
+        }
+        self.keep_stopping();
+        Ok(())
+    }
+
+    /// What is due at the time at which everybody was last heard; not what has become due since, in a slow callback.
+    fn expire(&mut self, heard: Time) {
+        while let Some(timer) = self.core.wheel.expire(heard) {
             match timer {
-                Timer::Link(id) => self.deadline(id),
+                Timer::Link(id) => self.deadline(id, heard),
                 Timer::Periodic(index) => self.work(index as usize),
             }
         }
-        self.settle();
-        self.keep_stopping();
-        Ok(())
+    }
+
+    /// Whether deadlines may be looked at. After a stall (the process was stopped, the machine slept) they all have
+    /// passed, and so may the bytes have come that they are about: those are read first. A turn more does for that, or
+    /// as many as it takes to hear all connections once.
+    fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
+        let stalled = heard.since(planned) > STALL && self.postponed == 0;
+        let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / EVENTS_PER_WAIT;
+        self.postponed = if all { 0 } else { self.postponed + 1 };
+        all
     }
 
     /// How long nothing has to be done unless something happens.
@@ -213,10 +255,12 @@ impl<D: Driver> EventLoop<D> {
     fn connected(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
-        let (service, key) = (link.service as usize, link.state);
+        let (service, key, open) = (link.service as usize, link.state, link.is_open());
         self.core.stats.connected += 1;
-        self.hosts[service].host.connected(&mut self.core, id, key);
-        self.called(id);
+        if open {
+            self.hosts[service].host.connected(&mut self.core, id, key);
+            self.called(id);
+        }
         self.attend(id);
     }
 
@@ -324,11 +368,11 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, stats, wheel, now, .. } = &mut self.core;
+        let Core { links, terms, pool, stats, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
-            match link.step(self.turn, limits) {
+            match link.step(*turn, limits) {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
@@ -363,6 +407,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does what takes a handler.
     fn call(&mut self, id: ConnectionId, step: Step) {
+        self.calling();
         let Some(link) = self.core.links.get_mut(id) else { return };
         let (service, key) = (link.service as usize, link.state);
         let host = &mut self.hosts[service].host;
@@ -386,12 +431,12 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
-    fn deadline(&mut self, id: ConnectionId) {
+    fn deadline(&mut self, id: ConnectionId, heard: Time) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.set_timer(None);
         let service = link.service as usize;
         match link.next_due(&self.core.terms[service].deadlines) {
-            Some((at, due)) if at <= self.core.now => {
+            Some((at, due)) if at <= heard => {
                 let on_progress = matches!(due, Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
                 let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
@@ -424,8 +469,11 @@ impl<D: Driver> EventLoop<D> {
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
         if key != NO_STATE {
+            self.calling();
+            self.core.barred |= self.core.stopping;
             self.hosts[service].host.close(&mut self.core, id, key, reason);
             self.called(id);
+            self.core.barred = self.has_given_up();
         }
         if let Some(mut link) = self.core.links.remove(id) {
             let (unread, unsent) = link.release(&mut self.core.pool);
@@ -441,8 +489,8 @@ impl<D: Driver> EventLoop<D> {
         self.core.stats.closed[reason.kind()] += 1;
     }
 
-    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so the
-    /// stack stays flat.
+    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
+    /// the stack stays flat.
     fn settle(&mut self) {
         if self.core.touched.is_empty() && self.core.wishes.is_empty() && !self.full {
             return;
@@ -456,9 +504,8 @@ impl<D: Driver> EventLoop<D> {
                     Errand::Connect(to) => self.driver.connect(wish.id, &to),
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
                 }
-                if self.stopping.is_some() {
-                    link.stop();
-                }
+                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
+                // again.
                 self.core.touch(wish.id);
             }
             let Some(&id) = self.core.touched.get(next) else { break };
@@ -472,6 +519,11 @@ impl<D: Driver> EventLoop<D> {
         if self.full {
             self.mind_the_cap();
         }
+    }
+
+    /// Before a callback that others' sends may have come before: the time that they took is not its own.
+    fn calling(&mut self) {
+        self.core.now = self.core.now.max(self.driver.coarse_now());
     }
 
     /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.
@@ -503,16 +555,17 @@ impl<D: Driver> EventLoop<D> {
     // ---- from elsewhere --------------------------------------------------------------------------------------------
 
     fn read_mail(&mut self) {
-        let desk = self.handle.desk(self.event_loop);
-        self.core.halting |= desk.is_halting();
+        self.core.halting |= self.handle.desk(self.event_loop).is_halting();
         let mut published = Vec::new();
-        self.mail |= desk.published.take(&mut published, PUBLISHED_PER_TURN);
+        self.mail |= self.published.take(&mut published, PUBLISHED_PER_TURN);
         for (topic, bytes) in published {
             self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
         }
         for index in 0..self.hosts.len() {
-            self.mail |= self.hosts[index].host.messages(&mut self.core);
-            self.called(ConnectionId::NONE);
+            self.mail |= self.hosts[index].host.collect();
+            while self.hosts[index].host.message(&mut self.core) {
+                self.called(ConnectionId::NONE);
+            }
         }
         let signalled = self.config.signals.as_ref().map(Signals::take).unwrap_or_default();
         if let Some(signal) = signalled.stop {
@@ -521,10 +574,12 @@ impl<D: Driver> EventLoop<D> {
         }
         if signalled.report {
             let report = self.report();
-            (self.config.on_report)(&report);
+            let on_report = &mut self.config.on_report;
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_report(&report));
         }
         if signalled.reopen {
-            (self.config.on_reopen)();
+            let on_reopen = &mut self.config.on_reopen;
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_reopen());
         }
     }
 
@@ -532,7 +587,7 @@ impl<D: Driver> EventLoop<D> {
     fn work(&mut self, index: usize) {
         let Some(mut periodic) = self.periodic[index].take() else { return };
         self.core.loop_ended = false;
-        guarded(&mut self.core, ConnectionId::NONE, u16::MAX, |cx| (periodic.work)(cx));
+        guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |cx| (periodic.work)(cx));
         self.called(ConnectionId::NONE);
         if self.core.loop_ended {
             return;

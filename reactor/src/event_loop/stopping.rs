@@ -11,11 +11,18 @@ pub(super) struct Stopping {
     pub(super) since: Time,
     pub(super) until: Option<Time>,
     pub(super) closed_before: u64,
+    /// The drain time is over.
+    pub(super) expired: bool,
 }
 
 impl<D: Driver> EventLoop<D> {
+    /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
-        self.stopping.is_some() && self.core.links.len() == 0 && self.doors.iter().all(|door| door.listening.is_none())
+        let heard = !self.mail || self.has_given_up();
+        self.stopping.is_some()
+            && heard
+            && self.core.links.len() == 0
+            && self.doors.iter().all(|door| door.listening.is_none())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -35,10 +42,12 @@ impl<D: Driver> EventLoop<D> {
     fn stop(&mut self) {
         let now = self.core.now;
         log::info!("stopping: {} connections to finish", self.core.links.len());
+        self.core.stopping = true;
         self.stopping = Some(Stopping {
             since: now,
             until: self.config.drain_timeout.map(|time| now + time),
             closed_before: self.core.stats.closed_total(),
+            expired: false,
         });
         for door in 0..self.doors.len() {
             self.driver.probe_listener(door);
@@ -59,7 +68,7 @@ impl<D: Driver> EventLoop<D> {
             if door.listening.is_none() {
                 continue;
             }
-            if self.full && !at_once {
+            if (self.full || self.driver.is_starving(index)) && !at_once {
                 // Who waits for room gets a round of its own once there is some.
                 door.busy = true;
                 continue;
@@ -74,8 +83,16 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
+    pub(super) fn has_given_up(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.expired)
+    }
+
     /// The drain time is over.
     fn give_up(&mut self) {
+        self.core.barred = true;
+        if let Some(stopping) = &mut self.stopping {
+            stopping.expired = true;
+        }
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.abort(CloseReason::DrainExpired);
@@ -86,11 +103,6 @@ impl<D: Driver> EventLoop<D> {
     }
 
     pub(super) fn end(mut self) {
-        for served in &mut self.hosts {
-            served.host.shut();
-        }
-        let desk = self.handle.desk(self.event_loop);
-        desk.published.close();
         if let Some(stopping) = self.stopping.take() {
             let stats = &self.core.stats;
             log::info!(

@@ -12,8 +12,11 @@ use crate::timer::TimerKey;
 /// Where `Link::mark` has not been looked up.
 pub(super) const UNMARKED: u64 = u64::MAX;
 
-/// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default, which
-/// is what nginx takes too.
+/// How soon an idle connection is looked at again whose peer is still taking what the kernel has for it.
+const TAKING: Duration = Duration::from_secs(5);
+
+/// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default,
+/// which is what nginx takes too.
 const PROLONGED_MAX: u8 = 5;
 
 /// The deadline that a link lives under.
@@ -84,8 +87,8 @@ impl Link {
         self.facts.set(DEADLINE_CHANGED);
     }
 
-    /// The timer that stands for the next deadline, and when it goes off. It is moved only to be earlier: a deadline that
-    /// moves away with every byte costs one look when the timer goes off, and nothing per byte.
+    /// The timer that stands for the next deadline, and when it goes off. It is moved only to be earlier: a deadline
+    /// that moves away with every byte costs one look when the timer goes off, and nothing per byte.
     pub(crate) fn timer(&self) -> Option<(TimerKey, Time)> {
         self.timer.map(|key| (key, self.timer_at))
     }
@@ -108,19 +111,20 @@ impl Link {
             }
             Due::Loop(Deadline::WriteProgress | Deadline::Linger) => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
+                // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress
+                // with.
                 let under_way = self.queued() > 0 || unacknowledged > 1;
-                if under_way && acknowledged >= self.mark + PROGRESS_MIN && !self.facts.has(BROKEN) {
+                if under_way && self.has_taken_more(acknowledged) && !self.facts.has(BROKEN) {
                     (self.since, self.mark) = (now, acknowledged);
                     return None;
                 }
             }
-            // The kernel may be hours from having delivered what it took at once: as long as the peer goes on taking that,
-            // the connection is not idle.
+            // The kernel may be hours from having delivered what it took at once: as long as the peer goes on taking
+            // that, the connection is not idle.
             Due::Loop(Deadline::Idle) if unacknowledged > 0 => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                if acknowledged >= self.mark + PROGRESS_MIN {
-                    (self.active, self.mark) = (now, acknowledged);
+                if self.has_taken_more(acknowledged) {
+                    (self.active, self.mark) = (self.active + TAKING, acknowledged);
                     return None;
                 }
             }
@@ -138,8 +142,12 @@ impl Link {
         Some(due)
     }
 
-    /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it out: one
-    /// that is still uploading gives up when it is cut off, and never reads why.
+    fn has_taken_more(&self, acknowledged: u64) -> bool {
+        self.mark != UNMARKED && acknowledged >= self.mark + PROGRESS_MIN
+    }
+
+    /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it
+    /// out: one that is still uploading gives up when it is cut off, and never reads why.
     fn is_still_speaking(&mut self) -> bool {
         let heard = self.discarded - self.heard;
         self.heard = self.discarded;

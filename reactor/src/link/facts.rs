@@ -2,7 +2,7 @@
 
 /// What is true of a link, a bit each, so that the usual case (nothing special is) takes one comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts(u16);
+pub(super) struct Facts(u32);
 
 /// The peer has ended its half; and the handler has been told.
 pub(super) const ENDED: Facts = Facts(1);
@@ -36,8 +36,13 @@ pub(super) const DEADLINE_FRESH: Facts = Facts(1 << 14);
 /// Not to be lingered for.
 pub(super) const BRIEF: Facts = Facts(1 << 15);
 
+/// While closing: it has sent more than is thrown away, and is heard no longer.
+pub(super) const DEAF: Facts = Facts(1 << 16);
+/// To be closed once it is connected and what is owed has left.
+pub(super) const CLOSE_DUE: Facts = Facts(1 << 17);
+
 /// What `reads` and `writes` depend on.
-pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED);
+pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF);
 /// What gives an open link something to do besides sending.
 pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING);
 

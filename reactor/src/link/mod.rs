@@ -1,5 +1,5 @@
-//! One connection as a state machine. Below: whoever moves bytes. Above: one handler. Never touches a socket or a clock, so
-//! every state can be reached from a unit test.
+//! One connection as a state machine. Below: whoever moves bytes. Above: one handler. Never touches a socket or a
+//! clock, so every state can be reached from a unit test.
 //!
 //! ```text
 //!   accept ─▶ Open ──close()──▶ Flushing ──all left, FIN──▶ Lingering ──peer's FIN, or deadline──▶ Over
@@ -173,7 +173,7 @@ impl Link {
     pub(crate) fn reads(&self) -> bool {
         match self.phase {
             Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE)),
-            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED) && self.origin != Origin::Watched,
+            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched,
             Phase::Connecting | Phase::Over => false,
         }
     }
@@ -215,11 +215,9 @@ impl Link {
         }
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
-            if self.queued() > 0 {
-                self.facts.set(RESET);
-                self.reason = None;
-                self.over(CloseReason::TimedOut(crate::reason::Deadline::Linger));
-            } else {
+            // What is owed still leaves, or the deadline says that it does not.
+            self.facts.set(DEAF);
+            if self.phase == Phase::Lingering {
                 self.over(self.reason());
             }
         }
@@ -336,6 +334,9 @@ impl Link {
             self.phase = Phase::Open;
             (self.active, self.since) = (now, now);
             self.facts.set(DEADLINE_CHANGED);
+            if self.facts.has(CLOSE_DUE) {
+                self.close(now);
+            }
         }
     }
 
@@ -349,7 +350,7 @@ impl Link {
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
         let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
-        if self.facts.has(ENDED.and(BRIEF)) || self.origin == Origin::Watched || nothing_at_stake {
+        if self.facts.has(ENDED.and(BRIEF).and(DEAF)) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
     }
@@ -377,13 +378,12 @@ impl Link {
     /// Whether a write would be taken.
     pub(crate) fn takes_writes(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting)
-            && !self.facts.has(BROKEN)
-            && !self.facts.has(FINISHING)
+            && !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
             && self.origin != Origin::Watched
     }
 
-    /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they still
-    /// read that.
+    /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they
+    /// still read that.
     pub(crate) fn refuse(&mut self, told: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
         let mut output = pool.take_output(usize::MAX);
         output.put_shared(told.clone());
@@ -416,10 +416,19 @@ impl Link {
         self.facts.set(PAUSED);
     }
 
-    /// What was kept comes first, before the socket is read again.
+    /// What was kept comes first, before the socket is read again. Whether anything was is seen then: during a callback
+    /// the loop has it.
     pub(crate) fn resume(&mut self) {
         if self.facts.take(PAUSED) {
-            self.facts.put(OFFER_DUE, self.kept.is_some());
+            self.facts.set(OFFER_DUE);
+        }
+    }
+
+    /// Enough for this turn: what the handler leaves is offered again in the next.
+    pub(crate) fn offer_next_turn(&mut self, turn: u32) {
+        if self.is_open() {
+            self.facts.set(OFFER_DUE);
+            self.offered_turn = turn;
         }
     }
 
@@ -448,7 +457,8 @@ impl Link {
             _ => CloseReason::Stopped,
         };
         match self.phase {
-            Phase::Connecting => self.over(CloseReason::Closed),
+            Phase::Connecting if self.queued() > 0 => self.facts.set(CLOSE_DUE),
+            Phase::Connecting => self.over(reason),
             Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
             Phase::Open => {
                 self.phase = Phase::Flushing;
@@ -480,6 +490,12 @@ impl Link {
     /// Why it is closing or over.
     pub(crate) fn reason(&self) -> CloseReason {
         self.reason.unwrap_or(CloseReason::Closed)
+    }
+
+    /// Whether sending would do nothing now.
+    #[inline]
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.facts.has(BLOCKED)
     }
 
     #[inline]

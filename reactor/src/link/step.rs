@@ -31,8 +31,8 @@ pub(crate) enum Step {
 }
 
 impl Link {
-    /// The next thing to do. Sending comes first, so that a close finds nothing owed; kept input before the end of input,
-    /// so that the end is the last thing a handler hears; each callback that can call for itself, once a turn.
+    /// The next thing to do. Sending comes first, so that a close finds nothing owed; kept input before the end of
+    /// input, so that the end is the last thing a handler hears; each callback that can call for itself, once a turn.
     #[inline]
     pub(crate) fn step(&mut self, turn: u32, limits: &Limits) -> Step {
         match self.phase {

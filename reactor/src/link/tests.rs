@@ -235,6 +235,34 @@ fn lingering_has_a_limit_in_bytes() {
 }
 
 #[test]
+fn who_sends_without_end_while_it_is_still_owed_is_no_longer_heard_and_still_sent_to() {
+    let mut desk = Desk::open();
+    desk.limits.linger_bytes = 1000;
+    desk.write(500);
+    desk.close();
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(100);
+    desk.received(1001);
+    assert!(!desk.link.reads() && desk.link.writes());
+    desk.sent(400);
+    desk.finished();
+    assert_eq!(desk.closes(), CloseReason::Closed);
+}
+
+#[test]
+fn what_was_written_before_the_connection_stood_leaves_before_a_close_that_was_asked_for_then() {
+    let mut desk = Desk::with(Origin::Outbound);
+    desk.write(10);
+    desk.close();
+    assert!(!desk.write(1));
+    assert_eq!(desk.step(), Step::Rest);
+    desk.link.connected(desk.now);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(10);
+    desk.finished();
+}
+
+#[test]
 fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
     let mut desk = Desk::open();
     desk.write(5);
@@ -422,8 +450,8 @@ fn a_peer_that_is_still_taking_what_the_kernel_has_is_not_idle() {
     assert_eq!(desk.next_due(), Some((61, due)));
     desk.now = Time(61 * SECOND);
     assert_eq!(desk.link.due(due, desk.now, 100_000), None);
-    assert_eq!(desk.next_due(), Some((121, due)));
-    assert_eq!(desk.link.due(due, Time(121 * SECOND), 99_999), Some(due), "one byte in a minute is none");
+    assert_eq!(desk.next_due(), Some((66, due)), "it is looked at again soon");
+    assert_eq!(desk.link.due(due, Time(66 * SECOND), 99_999), Some(due), "one byte is none");
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.wait(links, timeout, now)
     }
 
+    fn is_batch_full(&self) -> bool {
+        self.driver.is_batch_full()
+    }
+
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
         let completion = self.driver.next(links, scratch)?;
         if let Completion::Failed { id, .. } = &completion
@@ -129,7 +133,7 @@ impl<D: Driver> Driver for Checked<D> {
             if !links.get(*id).is_some_and(Link::reads) {
                 self.network.borrow().violation(&format!("connection {id} does not read, and got bytes"));
             }
-            if !self.received.insert(*id) && false {
+            if !self.received.insert(*id) {
                 self.network.borrow().violation(&format!("connection {id} received twice in one turn"));
             }
         }
@@ -146,6 +150,10 @@ impl<D: Driver> Driver for Checked<D> {
 
     fn forget_listener(&mut self, listener: usize) {
         self.driver.forget_listener(listener);
+    }
+
+    fn is_starving(&self, listener: usize) -> bool {
+        self.driver.is_starving(listener)
     }
 
     fn probe_listener(&mut self, listener: usize) {

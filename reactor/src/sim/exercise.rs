@@ -103,12 +103,12 @@ impl Whim {
         self.others[self.random.index(self.others.len())]
     }
 
-    fn set_deadline(&mut self, cx: &mut Context<'_>) {
+    fn set_deadline(&mut self, id: ConnectionId, cx: &mut Context<'_>) {
         let after = Duration::from_nanos(self.random.size(3_000_000_000) as u64);
         let mut told = self.trial.told();
-        if let Some(told) = told.get_mut(&cx.id()) {
+        if let Some(told) = told.get_mut(&id) {
             told.deadline = Some(cx.now() + after);
-            cx.set_deadline(after);
+            cx.set_deadline_id(id, after);
         }
     }
 
@@ -116,7 +116,7 @@ impl Whim {
     fn whim(&mut self, cx: &mut Context<'_>) {
         for _ in 0..self.random.below(3) {
             let (id, other) = (cx.id(), self.other());
-            match self.random.below(12) {
+            match self.random.below(13) {
                 0..=3 => {
                     let (count, shared) = (self.random.size(self.temper.most), self.random.chance(0.3));
                     self.write(id, count, shared, cx);
@@ -127,10 +127,14 @@ impl Whim {
                 }
                 5 if self.temper.pauses && id != ConnectionId::NONE => {
                     cx.pause_reading();
-                    self.set_deadline(cx);
+                    self.set_deadline(cx.id(), cx);
                 }
                 6 if self.temper.pauses => cx.resume_reading(),
-                7 if self.temper.pauses => cx.resume_reading_of(other),
+                7 if self.temper.pauses && self.random.chance(0.5) => cx.resume_reading_id(other),
+                7 if self.temper.pauses => {
+                    cx.pause_reading_id(other);
+                    self.set_deadline(other, cx);
+                }
                 8 if self.temper.connects && self.connects_left > 0 => {
                     self.connects_left -= 1;
                     let to = self.remotes[self.random.index(self.remotes.len())].clone();
@@ -142,8 +146,9 @@ impl Whim {
                         self.write(id, count, false, cx);
                     }
                 }
-                9 if id != ConnectionId::NONE => self.set_deadline(cx),
-                10 => {
+                9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
+                10 => cx.offer_again(),
+                11 => {
                     let handle = cx.service_handle::<()>();
                     let _ = handle.post(other, ());
                 }
@@ -200,7 +205,7 @@ impl Handler for Whim {
         input.consume(self.random.index(input.len() + 1));
         self.whim(cx);
         if self.temper.lingers && self.random.chance(0.3) {
-            self.set_deadline(cx);
+            self.set_deadline(cx.id(), cx);
         } else {
             cx.close();
         }
@@ -221,7 +226,7 @@ impl Handler for Whim {
             cx.close();
         } else {
             cx.resume_reading();
-            self.set_deadline(cx);
+            self.set_deadline(cx.id(), cx);
         }
     }
 

@@ -48,7 +48,7 @@ use crate::driver::{Driver, Readiness};
 use crate::error::Error;
 use crate::event_loop::{Config, EventLoop, Periodic};
 use crate::handler::Handler;
-use crate::mailbox::{Handle, Mailbox, ServiceHandle};
+use crate::mailbox::{Handle, Mailbox, Receiver, ServiceHandle};
 use crate::reason::CloseReason;
 use crate::service::{Bound, Host, Service};
 use crate::sys::Sys;
@@ -141,13 +141,13 @@ impl Simulation {
         let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], |address, options| {
             SimulatedListener::bind(network, address, options)
         })?;
-        let handle = parts.handle.clone();
-        self.services.push((bound, Box::new(move |number| parts.host(number, mailbox))));
+        let (handle, receiver) = (parts.handle.clone(), Receiver::new(mailbox));
+        self.services.push((bound, Box::new(move |number| parts.host(number, receiver))));
         Ok(handle)
     }
 
     /// As [`Application::add_loop`](crate::Application::add_loop).
-    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + 'static) {
+    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
         self.loops.push(Periodic { period: period.max(Duration::from_millis(1)), work: Box::new(work), at: Time::NEVER });
     }
 
@@ -203,6 +203,7 @@ impl Simulation {
             network.drain = Some(self.drain_timeout);
             network.cap = self.descriptors;
         }
+        let published = self.handle.desk(0).receiver();
         let config = Config {
             drain_timeout: Some(self.drain_timeout),
             connections: self.connections,
@@ -214,7 +215,7 @@ impl Simulation {
         };
         let driver = Checked::new(dress(Readiness::new(system, 0)), self.network.clone(), self.books.clone())
             .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
-        let mut event_loop = EventLoop::new(driver, 0, self.handle, config);
+        let mut event_loop = EventLoop::new(driver, 0, self.handle, published, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
             event_loop.add_service(bound, Box::new(host));

@@ -184,11 +184,11 @@ impl Host for Witness {
         self.host.close(core, id, key, reason);
     }
 
-    fn messages(&mut self, core: &mut Core) -> bool {
-        self.host.messages(core)
+    fn collect(&mut self) -> bool {
+        self.host.collect()
     }
 
-    fn shut(&mut self) {
-        self.host.shut();
+    fn message(&mut self, core: &mut Core) -> bool {
+        self.host.message(core)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::error::Errno;
 
-/// Accepting failed for this newcomer, not for the listener: accept(2) passes on errors that are pending on the new socket,
-/// and advises to treat them like EAGAIN; a packet filter says EPERM.
+/// Accepting failed for this newcomer, not for the listener: accept(2) passes on errors that are pending on the new
+/// socket, and advises to treat them like EAGAIN; a packet filter says EPERM.
 pub(crate) fn concerns_one_newcomer(errno: Errno) -> bool {
     #[cfg(target_os = "linux")]
     if errno.0 == libc::ENONET {

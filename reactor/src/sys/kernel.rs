@@ -37,7 +37,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
         let mut poller = Poller::new(backend)?;
-        let failed = |what| move |errno: Errno| Error::System { what, source: errno.to_io() };
+        let failed = |what| move |errno: Errno| Error::System { what, cause: errno.to_io() };
         let waker = Waker::new().map_err(failed("opening the wake-up descriptor"))?;
         let interest = Interest { read: true, write: false };
         poller.register(waker.read_end(), WAKE, interest).map_err(failed("watching the wake-up descriptor"))?;
@@ -73,6 +73,10 @@ impl Sys for Kernel {
 
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.poller.wait(events, timeout, now)
+    }
+
+    fn events_per_wait(&self) -> usize {
+        self.poller.events_per_wait()
     }
 
     fn reports_errors_unasked(&self) -> bool {

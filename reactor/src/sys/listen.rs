@@ -43,15 +43,6 @@ pub(crate) struct ListenOptions {
     pub(crate) defer_accept: Option<Duration>,
 }
 
-/// The kernel's own maximum (net.core.somaxconn) since Linux 5.4: a burst waits there instead of being turned away.
-pub(crate) const BACKLOG: i32 = 4096;
-
-impl Default for ListenOptions {
-    fn default() -> Self {
-        ListenOptions { backlog: BACKLOG, defer_accept: None }
-    }
-}
-
 /// A listener that the starting process left open for this one.
 #[derive(Debug)]
 pub(crate) struct Inherited {
@@ -94,7 +85,7 @@ impl Listening {
             Address::Tcp(tcp) => bind_tcp(tcp, options).map_err(io::Error::from),
             Address::Unix(path) => bind_unix(path, options),
         }
-        .map_err(|source| Error::Bind { address: address.clone(), source })
+        .map_err(|cause| Error::Bind { address: address.clone(), cause })
     }
 
     /// Takes over a socket that listens already. Being non-blocking is a property that it shares with its duplicates in
@@ -293,8 +284,10 @@ mod tests {
     use super::super::FORKS;
     use super::*;
 
+    const PLAIN: ListenOptions = ListenOptions { backlog: 16, defer_accept: None };
+
     fn tcp(text: &str) -> Result<Listening, Error> {
-        Listening::bind(&text.parse().unwrap(), &ListenOptions::default())
+        Listening::bind(&text.parse().unwrap(), &PLAIN)
     }
 
     /// A directory of its own, gone at the end of the test.
@@ -312,7 +305,7 @@ mod tests {
         }
 
         fn bind(&self, name: &str) -> Result<Listening, Error> {
-            Listening::bind(&self.address(name), &ListenOptions::default())
+            Listening::bind(&self.address(name), &PLAIN)
         }
     }
 
@@ -324,7 +317,7 @@ mod tests {
 
     fn kind(outcome: Result<Listening, Error>) -> io::ErrorKind {
         match outcome.unwrap_err() {
-            Error::Bind { source, .. } => source.kind(),
+            Error::Bind { cause, .. } => cause.kind(),
             other => panic!("{other}"),
         }
     }
@@ -400,7 +393,7 @@ mod tests {
         assert_eq!(asked(&plain), Ok(0));
         plain.defer_accept(Duration::from_millis(1)).unwrap();
         assert!(asked(&plain).unwrap() > 0);
-        let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..Default::default() };
+        let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..PLAIN };
         assert!(asked(&Listening::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap() > 0);
     }
 
@@ -466,7 +459,7 @@ mod tests {
 
     #[test]
     fn too_long_a_path_is_told_with_the_limit() {
-        let error = Listening::bind(&Address::Unix("x".repeat(200).into()), &ListenOptions::default()).unwrap_err();
+        let error = Listening::bind(&Address::Unix("x".repeat(200).into()), &PLAIN).unwrap_err();
         assert!(error.to_string().ends_with(&format!("has at most {UNIX_PATH_MAX} bytes here")), "{error}");
     }
 

@@ -57,14 +57,23 @@ impl Poller {
         either!(self, poller => poller.wait(events, timeout, now))
     }
 
+    /// `select` brings all that is ready.
+    pub(crate) fn events_per_wait(&self) -> usize {
+        match self {
+            Poller::Select(_) => usize::MAX,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Poller::Epoll(_) => super::EVENTS_PER_WAIT,
+        }
+    }
+
     /// epoll reports EPOLLERR and EPOLLHUP whatever it was asked; `select` looks only at what is in its sets.
     pub(crate) fn reports_errors_unasked(&self) -> bool {
         !matches!(self, Poller::Select(_))
     }
 }
 
-fn unavailable(source: io::Error) -> Error {
-    Error::BackendUnavailable { backend: "epoll", source }
+fn unavailable(cause: io::Error) -> Error {
+    Error::BackendUnavailable { backend: "epoll", cause }
 }
 
 #[cfg(test)]

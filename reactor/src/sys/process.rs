@@ -47,6 +47,27 @@ fn descriptor_limit() -> libc::rlimit {
     limit
 }
 
+/// Runs `child` in a forked process, and tells how it ended. Other threads of this process may have held locks that
+/// nobody opens there: the child may use memory (glibc sees to that lock), and nothing else that is shared. Hold
+/// `FORKS`.
+#[cfg(test)]
+pub(crate) fn status_of(child: impl FnOnce()) -> libc::c_int {
+    // SAFETY: what each `child` of these tests does is what the comment above allows, and `_exit` ends it.
+    match unsafe { libc::fork() } {
+        0 => {
+            child();
+            // SAFETY: ends the process without touching anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            let mut status = 0;
+            // SAFETY: the kernel writes one int, and `status` is one.
+            assert_eq!(super::call::retry(|| unsafe { libc::waitpid(pid, &mut status, 0) }), Ok(pid));
+            status
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -156,8 +156,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::backend::Backend;
-    use super::super::call::retry;
     use super::super::poller::Poller;
+    use super::super::process::status_of;
     use super::super::{FORKS, Interest};
     use super::*;
     use crate::token::ConnectionId;
@@ -173,25 +173,6 @@ mod tests {
         unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
         // SAFETY: written just now, and all zeros before.
         unsafe { now.assume_init() }.sa_sigaction
-    }
-
-    /// Runs `child` in a forked process, and tells how it ended. The child may do only what is safe in a signal
-    /// handler: other threads of this process held locks that nobody will open there.
-    fn status_of(child: impl FnOnce()) -> c_int {
-        // SAFETY: every `child` below makes plain system calls only, and `_exit` ends it.
-        match unsafe { libc::fork() } {
-            0 => {
-                child();
-                // SAFETY: ends the process without touching anything of the parent's.
-                unsafe { libc::_exit(0) }
-            }
-            pid => {
-                let mut status = 0;
-                // SAFETY: the kernel writes one int, and `status` is one.
-                assert_eq!(retry(|| unsafe { libc::waitpid(pid, &mut status, 0) }), Ok(pid));
-                status
-            }
-        }
     }
 
     /// One test, because signals belong to the process and tests share one.

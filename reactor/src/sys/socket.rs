@@ -50,7 +50,8 @@ impl RawAddress {
                 v4.sin_family = libc::AF_INET as _;
                 v4.sin_port = address.port().to_be();
                 v4.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
-                raw = RawAddress { name: Name { v4 }, length: size_of::<libc::sockaddr_in>() as socklen_t };
+                raw.name.v4 = v4;
+                raw.length = size_of::<libc::sockaddr_in>() as socklen_t;
             }
             Address::Tcp(SocketAddr::V6(address)) => {
                 // SAFETY: all zeros is a sockaddr_in6: it is integers throughout.
@@ -60,7 +61,8 @@ impl RawAddress {
                 v6.sin6_addr.s6_addr = address.ip().octets();
                 v6.sin6_flowinfo = address.flowinfo();
                 v6.sin6_scope_id = address.scope_id();
-                raw = RawAddress { name: Name { v6 }, length: size_of::<libc::sockaddr_in6>() as socklen_t };
+                raw.name.v6 = v6;
+                raw.length = size_of::<libc::sockaddr_in6>() as socklen_t;
             }
             Address::Unix(path) => {
                 let path = path.as_os_str().as_bytes();

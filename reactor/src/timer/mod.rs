@@ -1,5 +1,5 @@
-//! Who wants to be called when: a hierarchical timing wheel. Below: nothing, time is an argument. Above: the loop, which
-//! waits until `next_deadline` and then takes what is due out of `expire`.
+//! Who wants to be called when: a hierarchical timing wheel. Below: nothing, time is an argument. Above: the loop,
+//! which waits until `next_deadline` and then takes what is due out of `expire`.
 //!
 //! ```text
 //!  the tick of a deadline, in digits of 6 bits:   [level 7] … [level 2] [level 1] [level 0]
@@ -11,11 +11,13 @@
 //! ```
 //!
 //! A timer lives at the highest digit in which its tick differs from the current one, in the list of that digit. Eight
-//! levels hold every tick that a [`Time`] can have, so no deadline overflows. All that is on a lower level is due before
-//! all that is on a higher one, and nothing wraps around: the next timer is in the first list of the lowest level in use.
+//! levels hold every tick that a [`Time`] can have, so no deadline overflows. All that is on a lower level is due
+//! before all that is on a higher one, and nothing wraps around: the next timer is in the first list of the lowest
+//! level in use.
 //!
-//! Each list remembers its earliest deadline, exact until that timer is cancelled and too early from then on. So the wait
-//! goes straight to a deadline, however far, and moving timers down a level happens on the way and wakes nobody up.
+//! Each list remembers its earliest deadline, exact until that timer is cancelled and too early from then on. So the
+//! wait goes straight to a deadline, however far, and moving timers down a level happens on the way and wakes nobody
+//! up.
 
 use crate::time::Time;
 
@@ -114,7 +116,8 @@ impl<T: Copy> Wheel<T> {
     /// The calls up to and including the one that says `None` are one sweep, and the first of them settles what belongs
     /// to it. A timer inserted meanwhile waits for the next sweep, even when it is due already: periodic work that is
     /// behind, or re-arms itself for now, gets one call in a sweep and can't keep the loop from its connections. Who
-    /// stops before `None` goes on with the same sweep later; `next_deadline` is in the past as long as something is due.
+    /// stops before `None` goes on with the same sweep later; `next_deadline` is in the past as long as something is
+    /// due.
     pub(crate) fn expire(&mut self, now: Time) -> Option<T> {
         if !self.sweeping {
             self.collect(now);
@@ -132,8 +135,8 @@ impl<T: Copy> Wheel<T> {
         self.len == 0
     }
 
-    /// Moves the current tick to `now` and what is due by then to the list `DUE`. Costs nothing for the ticks between; a
-    /// timer goes down at most once from each level.
+    /// Moves the current tick to `now` and what is due by then to the list `DUE`. Costs nothing for the ticks between;
+    /// a timer goes down at most once from each level.
     fn collect(&mut self, now: Time) {
         let target = tick(now).max(self.current);
         while let Some((level, slot)) = self.first() {
@@ -152,8 +155,8 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Empties a list whose time has begun: from level 0 what is due goes to `DUE`, all else to the place that it has
-    /// now. This is also where a list that lost its earliest timer gets an exact `earliest` again. What is not yet due in
-    /// the running tick stays there, and is looked at again by each sweep that finds something in that tick.
+    /// now. This is also where a list that lost its earliest timer gets an exact `earliest` again. What is not yet due
+    /// in the running tick stays there, and is looked at again by each sweep that finds something in that tick.
     fn deal(&mut self, list: usize, level: usize, now: Time) {
         let mut index = self.lists[list].head;
         self.clear(list);

@@ -35,6 +35,11 @@ const MEMBER_QUEUE: usize = 1024 * 1024;
 /// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
 const INPUT_MAX: usize = 192 * 1024;
 
+/// What one guest gets to say in one turn, in bytes to each member and in messages to all of them: two bytes in can be
+/// a hundred out for each of thousands. The rest is heard in the next turn.
+const PUBLISHED_AT_ONCE: usize = 32 * 1024;
+const DELIVERIES_AT_ONCE: usize = 50_000;
+
 const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
 
 /// The handler of the chat room.
@@ -57,12 +62,15 @@ pub struct Chat {
     room: Room,
     /// The text on its way out; empty in meaning between callbacks, kept for its capacity.
     encoded: Encoded,
+    /// What the callback at hand has published so far.
+    published: usize,
+    deliveries: usize,
 }
 
 impl Chat {
     /// A handler for this room.
     pub fn new(room: Room) -> Self {
-        Chat { room, encoded: Encoded::default() }
+        Chat { room, encoded: Encoded::default(), published: 0, deliveries: 0 }
     }
 }
 
@@ -87,6 +95,7 @@ impl Handler for Chat {
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         let Guest { speech, seat } = guest;
+        (self.published, self.deliveries) = (0, 0);
         loop {
             let heard = match speech.next(input) {
                 Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
@@ -94,6 +103,9 @@ impl Handler for Chat {
                 Err(error) => Err(End::TooLong(error)),
             };
             match heard {
+                Ok(_) if self.published > PUBLISHED_AT_ONCE || self.deliveries > DELIVERIES_AT_ONCE => {
+                    return cx.offer_again();
+                }
                 // Then the rest is offered again once the peer has read.
                 Ok(Written::AboveHighWater) => return,
                 // Refused: it is gone, but what it said before it went is heard.
@@ -214,8 +226,9 @@ impl Chat {
         self.publish_to_others(cx);
     }
 
-    fn publish_to_others(&self, cx: &mut Context<'_>) {
-        cx.publish_to_others(self.room.lines(), self.encoded.line());
-        cx.publish_to_others(self.room.frames(), self.encoded.frame());
+    fn publish_to_others(&mut self, cx: &mut Context<'_>) {
+        self.deliveries += cx.publish_to_others(self.room.lines(), self.encoded.line());
+        self.deliveries += cx.publish_to_others(self.room.frames(), self.encoded.frame());
+        self.published += self.encoded.line().len();
     }
 }

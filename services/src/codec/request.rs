@@ -1,8 +1,9 @@
 //! The head of an HTTP request (RFC 9112): from bytes to what an answer depends on, and which status says what is wrong
 //! with it.
 //!
-//! `httparse` reads the syntax. This file adds what it leaves open: limits, which body belongs to the request, which `Host` it is for, and whether the connection goes on. Where two
-//! parsers could differ about the end of a request, the request is refused.
+//! `httparse` reads the syntax. This file adds what it leaves open: limits, which body belongs to the request, which
+//! `Host` it is for, and whether the connection goes on. Where two parsers could differ about the end of a request, the
+//! request is refused.
 
 use std::mem::MaybeUninit;
 

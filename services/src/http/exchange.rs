@@ -22,7 +22,8 @@ pub struct Exchange {
     pub(super) timed: bool,
     /// The application is stopping: the answer to the request that is coming in is the last.
     pub(super) stopping: bool,
-    /// Bytes of the head that had come when it was last parsed, 0 before any have; and when its end was last looked for.
+    /// Bytes of the head that had come when it was last parsed, 0 before any have; and when its end was last looked
+    /// for.
     tried: usize,
     searched: usize,
     empty_lines: u8,

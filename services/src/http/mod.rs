@@ -215,7 +215,7 @@ impl Http {
         exchange.finish();
         let written = match reply.kind {
             Kind::Page => cx.write(self.answers.page(reply)),
-            _ => cx.write(&self.answers.other(reply)),
+            _ => cx.write(self.answers.other(reply)),
         };
         if reply.persistence == Persistence::Ended {
             cx.close();
@@ -228,7 +228,7 @@ impl Http {
     /// Says what is wrong where a next request cannot be found, and closes.
     #[cold]
     fn refuse(&mut self, reply: Reply, cx: &mut Context<'_>) {
-        cx.write(&self.answers.other(reply));
+        cx.write(self.answers.other(reply));
         cx.close();
     }
 }

@@ -1,8 +1,8 @@
 //! Completions out of readiness: when a descriptor is ready, make the call, and report what became of it. All that
 //! EAGAIN, ECONNRESET and EMFILE mean is decided here, once.
 //!
-//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that is
-//! answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
+//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that
+//! is answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
 //! went within one turn was never known to it.
 
 mod listeners;
@@ -23,7 +23,8 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 use listeners::{Listener, STARVED_REST, listener_token};
 
-/// How often connections that are watched for nothing are asked for errors, where the poller does not report them unasked.
+/// How often connections that are watched for nothing are asked for errors, where the poller does not report them
+/// unasked.
 const BLIND_PROBE: Duration = Duration::from_millis(900);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
@@ -35,6 +36,9 @@ pub(crate) struct Readiness<S: Sys> {
     listeners: Vec<Listener>,
     /// This batch, and how far it is done.
     events: Vec<Event>,
+    batch_full: bool,
+    /// Counts batches.
+    batch: u32,
     cursor: usize,
     stage: Stage,
     /// Whose interest may have changed.
@@ -64,6 +68,8 @@ struct Slot {
     id: ConnectionId,
     fd: Fd,
     registered: Option<Interest>,
+    /// The last batch in which an event had it read.
+    read_in: u32,
     socket: bool,
     always_ready: bool,
     /// Both halves are over, and the link does not read. Not registered, or the poller would report it for ever.
@@ -98,6 +104,8 @@ impl<S: Sys> Readiness<S> {
             slots: Vec::new(),
             listeners: Vec::new(),
             events: Vec::new(),
+            batch_full: false,
+            batch: 0,
             cursor: 0,
             stage: Stage::Fresh,
             changed: Vec::new(),
@@ -118,7 +126,8 @@ impl<S: Sys> Readiness<S> {
 
     // ---- interest --------------------------------------------------------------------------------------------------
 
-    /// Brings the poller up to date with what a link wants. Nobody else registers, changes or takes back an interest.
+    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister`
+    /// ends it.
     fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
         let Some(slot) = self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id) else {
             return;
@@ -232,6 +241,10 @@ impl<S: Sys> Readiness<S> {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
             if let Some(link) = links.get(id) {
+                // An event of this batch has told already.
+                if self.slot(id).is_some_and(|slot| slot.read_in == self.batch) {
+                    continue;
+                }
                 // What is no socket may block: it is read when it is ready, and only then.
                 let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
                 let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
@@ -250,7 +263,7 @@ impl<S: Sys> Readiness<S> {
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
     #[inline]
     fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
-        let id = event.token;
+        let (id, batch) = (event.token, self.batch);
         // Nearly always there is something to read and nothing else, and one look is enough.
         let fresh = matches!(self.stage, Stage::Fresh);
         let only_reading = !(event.writable || event.hangup || event.error);
@@ -262,6 +275,10 @@ impl<S: Sys> Readiness<S> {
             return None;
         };
         let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
+        let reading = fresh && (event.readable || trouble) && link.reads();
+        if reading {
+            slot.read_in = batch;
+        }
         if slot.connecting {
             if !(event.writable || trouble) {
                 return None;
@@ -272,18 +289,18 @@ impl<S: Sys> Readiness<S> {
                 Some(errno) => Completion::Failed { id, errno },
             }));
         }
-        if fresh {
-            if (event.readable || trouble) && link.reads() {
-                if let Some(report) = self.receive(id, fd, socket, scratch) {
-                    return Some(report);
-                }
-            } else if event.error
-                // Where output waits, sending it tells the error, and what has arrived is still delivered.
-                && !link.writes()
-                && let Some(errno) = self.sys.take_error(fd)
-            {
-                return Some(Report::Said(Completion::Failed { id, errno }));
+        if reading {
+            if let Some(report) = self.receive(id, fd, socket, scratch) {
+                return Some(report);
             }
+            self.not_read(id);
+        } else if fresh
+            && event.error
+            // Where output waits, sending it tells the error, and what has arrived is still delivered.
+            && !link.writes()
+            && let Some(errno) = self.sys.take_error(fd)
+        {
+            return Some(Report::Said(Completion::Failed { id, errno }));
         }
         if (event.writable || trouble) && link.writes() {
             self.stage = Stage::Done;
@@ -296,6 +313,14 @@ impl<S: Sys> Readiness<S> {
         None
     }
 
+    /// It was not ready after all, or not to be read: whoever asked for a look still waits for the answer.
+    #[cold]
+    fn not_read(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.read_in = 0;
+        }
+    }
+
     /// Both halves are over and the link does not read: no longer registered, or the poller would report it for ever.
     fn hang_up(&mut self, id: ConnectionId) {
         self.unregister(id);
@@ -304,8 +329,8 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a pause
-    /// within a second. Linear in the connections, once a second, and only while one is paused.
+    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
+    /// pause within a second. Linear in the connections, once a second, and only while one is paused.
     fn probe_blind(&mut self) {
         let now = self.sys.now();
         if now.since(self.blind_probed) < BLIND_PROBE {
@@ -322,8 +347,17 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn place(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
-        let slot =
-            Slot { id, fd, registered: None, socket, always_ready: false, hung_up: false, listed: false, connecting };
+        let slot = Slot {
+            id,
+            fd,
+            registered: None,
+            read_in: 0,
+            socket,
+            always_ready: false,
+            hung_up: false,
+            listed: false,
+            connecting,
+        };
         if self.slots.len() <= id.slot() {
             self.slots.resize_with(id.slot() + 1, || None);
         }
@@ -378,9 +412,11 @@ impl<S: Sys> Driver for Readiness<S> {
             timeout = at_most(timeout, BLIND_PROBE);
         }
         self.events.clear();
+        self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
         self.counters.waits += 1;
         let outcome = self.sys.wait(&mut self.events, timeout, now);
+        self.batch_full = self.events.len() == self.sys.events_per_wait();
         if blind {
             self.probe_blind();
         }
@@ -394,6 +430,10 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         self.probes_left = self.probes.len();
         outcome
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.batch_full
     }
 
     #[inline]
@@ -427,6 +467,10 @@ impl<S: Sys> Driver for Readiness<S> {
         self.settle_listener(index);
     }
 
+    fn is_starving(&self, index: usize) -> bool {
+        self.listeners[index].starved_until.is_some()
+    }
+
     fn probe_listener(&mut self, index: usize) {
         self.listener_probes.push(index);
     }
@@ -434,7 +478,8 @@ impl<S: Sys> Driver for Readiness<S> {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.place(id, socket.0, true, false);
         if reads_first {
-            self.probe(id);
+            self.probes.push_front(id);
+            self.probes_left += 1;
         }
     }
 

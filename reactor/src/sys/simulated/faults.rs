@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::random::Random;
+use crate::sys::EVENTS_PER_WAIT;
 
 /// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it is
 /// within what a kernel may do; a service must not notice.
@@ -26,6 +27,8 @@ pub struct Faults {
     pub late_events: f64,
     /// A batch of events comes in any order. Otherwise, in that of the descriptors.
     pub reordered: bool,
+    /// Events that one wait brings at most, at least 1.
+    pub batch: usize,
     /// Errors of a descriptor that is watched for nothing are not reported, as with `select`.
     pub select: bool,
     /// An accept fails because its newcomer is gone (ECONNABORTED).
@@ -54,6 +57,7 @@ impl Faults {
             spurious_events: 0.0,
             late_events: 0.0,
             reordered: false,
+            batch: EVENTS_PER_WAIT,
             select: false,
             aborted_accepts: 0.0,
             no_descriptors: 0.0,
@@ -84,6 +88,7 @@ impl Faults {
         let smallest = random.size(16 * 1024);
         Faults {
             reordered: random.chance(0.7),
+            batch: if random.chance(0.3) { random.size(8) } else { EVENTS_PER_WAIT },
             select: random.chance(0.3),
             latency: Duration::from_nanos(1 + random.below(30_000_000)),
             buffers: (smallest, smallest + random.size(128 * 1024)),

@@ -147,6 +147,10 @@ impl Sys for Simulated {
         Ok(())
     }
 
+    fn events_per_wait(&self) -> usize {
+        self.network.borrow().faults.batch
+    }
+
     fn reports_errors_unasked(&self) -> bool {
         !self.network.borrow().faults.select
     }
@@ -263,7 +267,7 @@ pub(crate) struct SimulatedListener {
 impl SimulatedListener {
     pub(crate) fn bind(network: &Shared, address: &Address, options: &ListenOptions) -> Result<Self, Error> {
         let bound = network.borrow_mut().listen(address, options.backlog.max(0) as usize);
-        let (fd, address) = bound.map_err(|errno| Error::Bind { address: address.clone(), source: errno.into() })?;
+        let (fd, address) = bound.map_err(|errno| Error::Bind { address: address.clone(), cause: errno.into() })?;
         Ok(SimulatedListener { network: network.clone(), fd, address })
     }
 }

@@ -646,9 +646,10 @@ impl Network {
         if events.is_empty() {
             events.extend(late.pop());
         }
-        if faults.reordered {
+        if faults.reordered || events.len() > faults.batch {
             random.shuffle(events);
         }
+        events.truncate(faults.batch);
     }
 
     /// Lets time pass until something is ready, or until then.
@@ -680,6 +681,7 @@ impl Network {
             }
             first = false;
             if awake() {
+                events.truncate(self.faults.batch - 1);
                 let place = self.random.index(events.len() + 1);
                 events.insert(place, Event {
                     token: wake,
