@@ -16,6 +16,7 @@ use crate::reason::CloseReason;
 use crate::service::Service;
 use crate::sys::simulated::{Random, Remote, mixed};
 use crate::token::ConnectionId;
+use crate::topics::Topic;
 
 /// Runs one random service with random limits against random peers, under [`Faults::of`](super::Faults::of) this seed.
 ///
@@ -35,10 +36,14 @@ fn pattern(id: ConnectionId, at: usize) -> u8 {
     mixed(id.to_bits() ^ (at as u64 / 8).wrapping_mul(0x9E37_79B9)).to_le_bytes()[at % 8]
 }
 
+/// What a handler has told the loop, and heard of it, about one connection.
 #[derive(Default)]
 struct Told {
     /// Bytes written to it that were not refused.
-    written: usize,
+    written: Vec<u8>,
+    /// Some of them were published: whether it took the last ones nobody said.
+    published: bool,
+    member: bool,
     reason: Option<CloseReason>,
     deadline: Option<Duration>,
 }
@@ -62,6 +67,7 @@ struct Temper {
     /// Of a hundred callbacks, those that do something drastic.
     drastic: u64,
     pauses: bool,
+    publishes: bool,
     connects: bool,
     panics: bool,
     lingers: bool,
@@ -75,6 +81,7 @@ struct Whim {
     others: Vec<ConnectionId>,
     remotes: Vec<Address>,
     connects_left: u32,
+    topic: Topic,
 }
 
 /// A panic that says nothing, since it is meant.
@@ -84,15 +91,41 @@ impl Whim {
     fn write(&mut self, to: ConnectionId, count: usize, shared: bool, cx: &mut Context<'_>) {
         let mut told = self.trial.told();
         let Some(told) = told.get_mut(&to).filter(|told| told.reason.is_none()) else { return };
-        let bytes: Vec<u8> = (told.written..told.written + count).map(|at| pattern(to, at)).collect();
+        let at = told.written.len();
+        let bytes: Vec<u8> = (at..at + count).map(|at| pattern(to, at)).collect();
         let outcome = match (to == cx.id(), shared) {
             (true, false) => cx.write(&bytes),
-            (true, true) => cx.write_shared(Bytes::from(bytes)),
+            (true, true) => cx.write_shared(Bytes::from(bytes.clone())),
             (false, false) => cx.write_to(to, &bytes),
-            (false, true) => cx.write_shared_to(to, Bytes::from(bytes)),
+            (false, true) => cx.write_shared_to(to, Bytes::from(bytes.clone())),
         };
         if outcome != Written::Refused {
-            told.written += count;
+            told.written.extend_from_slice(&bytes);
+        }
+    }
+
+    fn publish(&mut self, cx: &mut Context<'_>) {
+        let count = self.random.size(self.temper.most.min(20_000));
+        let bytes: Vec<u8> = (0..count).map(|_| self.random.next() as u8).collect();
+        let but = match self.random.below(3) {
+            0 => {
+                cx.publish_to_others(&self.topic, &bytes);
+                cx.id()
+            }
+            1 => {
+                cx.publish_shared(&self.topic, &Bytes::from(bytes.clone()));
+                ConnectionId::NONE
+            }
+            _ => {
+                cx.publish(&self.topic, &bytes);
+                ConnectionId::NONE
+            }
+        };
+        let mut told = self.trial.told();
+        for (id, told) in told.iter_mut().filter(|(id, told)| told.member && told.reason.is_none() && **id != but) {
+            let _ = id;
+            told.published = true;
+            told.written.extend_from_slice(&bytes);
         }
     }
 
@@ -148,6 +181,7 @@ impl Whim {
                 }
                 9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
                 10 => cx.offer_again(),
+                12 if self.temper.publishes => self.publish(cx),
                 11 => {
                     let handle = cx.service_handle::<()>();
                     let _ = handle.post(other, ());
@@ -184,6 +218,12 @@ impl Handler for Whim {
         self.others.push(cx.id());
         if self.others.len() > 8 {
             self.others.remove(0);
+        }
+        if self.temper.publishes && self.random.chance(0.7) {
+            let member = cx.subscribe(&self.topic);
+            if let Some(told) = self.trial.told().get_mut(&cx.id()) {
+                told.member = member;
+            }
         }
         self.whim(cx);
     }
@@ -303,6 +343,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             most: random.size(100_000),
             drastic: random.below(2) * random.below(20),
             pauses: random.chance(0.5),
+            publishes: random.chance(0.3),
             connects: random.chance(0.4),
             panics: random.chance(0.3),
             lingers: random.chance(0.4),
@@ -336,6 +377,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             others: Vec::new(),
             remotes: remotes.clone(),
             connects_left: 20,
+            topic: Topic::new("all"),
         };
         let service = Service::at(vec![Address::Tcp(([127, 0, 0, 1], 0).into())], make)
             .named(format!("whim {number}"))
@@ -357,7 +399,8 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
         sim.add_loop(Duration::from_millis(1 + random.below(1000)), |_| {});
     }
     let hurry = random.size(5_000_000_000);
-    for _ in 0..random.size(24) {
+    let peers = if random.chance(0.5) { 1 + random.index(40) } else { random.size(8) };
+    for _ in 0..peers {
         let to = &addresses[random.index(addresses.len())];
         let after = Duration::from_nanos(random.index(hurry) as u64);
         let script = whims_of_a_peer(&mut random);
@@ -381,16 +424,16 @@ impl Checks {
         for (&id, &index) in ids {
             let line = &network.lines[index];
             let Some(told) = told.get(&id) else { continue };
-            if let Some(at) = (0..line.taken.len()).find(|&at| line.taken[at] != pattern(id, at)) {
+            let left = line.taken.iter().zip(&told.written).position(|(left, written)| left != written);
+            if let Some(at) = left {
                 network.violation(&format!("connection {id}: what left at {at} is not what was written"));
             }
-            if line.taken.len() > told.written {
+            if line.taken.len() > told.written.len() {
                 network.violation(&format!("connection {id}: more has left than was written"));
             }
-            let connecting_is_known = line.delivered == 0 && line.taken.is_empty();
-            let all = !connecting_is_known && matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
-            if all && line.stage == crate::sys::simulated::Stage::Open && line.taken.len() < told.written {
-                let (left, reason) = (told.written - line.taken.len(), told.reason);
+            let all = matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
+            if all && line.stage == crate::sys::simulated::Stage::Open && line.taken.len() < told.written.len() && !told.published {
+                let (left, reason) = (told.written.len() - line.taken.len(), told.reason);
                 network.violation(&format!("connection {id}: {left} bytes written never left, and it is {reason:?}"));
             }
             // Both halves have ended, and the peer has read to the end.

@@ -39,6 +39,8 @@ pub struct Faults {
     pub unwatchable: f64,
     /// A wait with a timeout comes back up to 20 ms late.
     pub late_wakes: f64,
+    /// A callback holds the loop for up to half a second.
+    pub slow_callbacks: f64,
     /// The longest that anything takes from one end to the other.
     pub latency: Duration,
     /// Descriptors that the process may have (EMFILE).
@@ -63,6 +65,7 @@ impl Faults {
             no_descriptors: 0.0,
             unwatchable: 0.0,
             late_wakes: 0.0,
+            slow_callbacks: 0.0,
             latency: Duration::from_millis(1),
             descriptors: 1 << 16,
             buffers: (64 * 1024, 64 * 1024),
@@ -81,8 +84,9 @@ impl Faults {
             late_events: some(0.6),
             aborted_accepts: some(0.1),
             no_descriptors: some(0.05),
-            unwatchable: 0.0,
+            unwatchable: some(0.02),
             late_wakes: some(0.5),
+            slow_callbacks: some(0.05),
             ..Faults::none()
         };
         let smallest = random.size(16 * 1024);

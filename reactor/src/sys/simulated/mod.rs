@@ -113,9 +113,10 @@ impl Sys for Simulated {
         self.call(|network| Time(network.now()))
     }
 
-    /// Up to 4 ms behind, and never before it was last read precisely.
+    /// Up to 4 ms behind. It is read after each callback.
     fn coarse_now(&mut self) -> Time {
-        let network = self.network.borrow();
+        let mut network = self.network.borrow_mut();
+        network.callback_ended();
         Time(network.now() - network.now() % 4_000_000)
     }
 

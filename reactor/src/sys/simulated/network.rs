@@ -140,6 +140,16 @@ impl Network {
         self.happen();
     }
 
+    /// It may have taken its time.
+    pub(crate) fn callback_ended(&mut self) {
+        if self.random.chance(self.faults.slow_callbacks) {
+            let span = self.random.below(500_000_000);
+            self.now += span;
+            self.must_end_by = self.must_end_by.map(|by| by + span);
+            self.note("slow", 0, 0);
+        }
+    }
+
     pub(crate) fn after(&mut self, span: u64, happening: Happening) {
         self.order += 1;
         self.agenda.push(Reverse((self.now.saturating_add(span), self.order, happening)));
