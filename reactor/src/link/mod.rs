@@ -286,6 +286,10 @@ impl Link {
         if queued == 0
             && let Some(output) = self.output.take()
         {
+            // Something was refused since the loop last looked: what comes after the gap must not leave.
+            if output.overflowed() && self.phase == Phase::Open {
+                self.abort(CloseReason::OutputOverflow { queued: count });
+            }
             pool.give_output(output);
         }
         if self.facts.has(CHOKED) && queued <= limits.output_low {

@@ -248,6 +248,10 @@ impl<S: Sys> Readiness<S> {
                 // What is no socket may block: it is read when it is ready, and only then.
                 let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
                 let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
+                let batch = self.batch;
+                if let (Some(Report::Received(..)), Some(slot)) = (&report, self.slot_mut(id)) {
+                    slot.read_in = batch;
+                }
                 return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
             }
         }
