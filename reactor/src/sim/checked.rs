@@ -11,7 +11,7 @@ use crate::driver::{Completion, Counters, Driver, Socket};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
-use crate::sys::simulated::Shared;
+use crate::sys::simulated::{Shared, Stage};
 use crate::sys::{Fd, Interest};
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -23,6 +23,8 @@ pub(super) struct Checked<D> {
     /// Who has received something in this turn.
     received: HashSet<ConnectionId>,
     released: HashSet<ConnectionId>,
+    /// Descriptors of those who were released in this turn.
+    freed: HashSet<i32>,
     /// Of each service.
     limits: Vec<Limits>,
 }
@@ -32,7 +34,15 @@ const SCRATCH: usize = 64 * 1024;
 
 impl<D: Driver> Checked<D> {
     pub(super) fn new(driver: D, network: Shared, books: Books) -> Self {
-        Checked { driver, network, books, received: HashSet::new(), released: HashSet::new(), limits: Vec::new() }
+        Checked {
+            driver,
+            network,
+            books,
+            received: HashSet::new(),
+            released: HashSet::new(),
+            freed: HashSet::new(),
+            limits: Vec::new(),
+        }
     }
 
     pub(super) fn with_limits(self, limits: Vec<Limits>) -> Self {
@@ -47,6 +57,9 @@ impl<D: Driver> Checked<D> {
     fn name(&self, id: ConnectionId) {
         let mut network = self.network.borrow_mut();
         if let Some(line) = network.latest.take() {
+            if network.lines[line].fd.is_some_and(|fd| self.freed.contains(&fd.0)) {
+                network.violation(&format!("connection {id} has a descriptor that was another's in this turn"));
+            }
             network.lines[line].id = id;
             network.ids.insert(id, line);
         }
@@ -100,6 +113,7 @@ impl<D: Driver> Driver for Checked<D> {
         let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
         self.network.borrow_mut().wanted = links.iter().map(wants).collect();
         self.received.clear();
+        self.freed.clear();
         self.driver.wait(links, timeout, now)
     }
 
@@ -125,6 +139,13 @@ impl<D: Driver> Driver for Checked<D> {
         };
         if let Some(id) = about.filter(|id| self.released.contains(id)) {
             self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
+        }
+        if let Completion::Connected { id } = &completion {
+            let network = self.network.borrow();
+            let line = network.ids.get(id).map(|&line| &network.lines[line]);
+            if line.is_none_or(|line| line.stage != Stage::Open || line.refused) {
+                network.violation(&format!("connection {id} has come about, and its peer knows nothing of it"));
+            }
         }
         if let Completion::Received { id, bytes } = &completion {
             if bytes.is_empty() {
@@ -198,6 +219,10 @@ impl<D: Driver> Driver for Checked<D> {
         if !self.released.insert(id) {
             self.violation(&format!("connection {id} is released twice"));
         }
+        let network = self.network.borrow();
+        let fd = network.ids.get(&id).and_then(|&line| network.lines[line].fd);
+        drop(network);
+        self.freed.extend(fd.map(|fd| fd.0));
         self.driver.release(id, reset);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Peer, Report, Script, Simulation};
+use super::{Faults, Peer, Report, Script, Simulation};
 use crate::address::Address;
 use crate::buffer::Input;
 use crate::context::{Context, Written};
@@ -18,14 +18,20 @@ use crate::sys::simulated::{Random, Remote, mixed};
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-/// Runs one random service with random limits against random peers, under [`Faults::of`](super::Faults::of) this seed.
+/// Runs one random service with random limits against random peers, under all the
+/// faults that there are.
 ///
 /// # Panics
 /// When anything is not as it has to be.
 pub fn exercise(seed: u64) -> Report {
+    exercise_with(seed, Simulation::run)
+}
+
+/// The same, run like this.
+pub(super) fn exercise_with(seed: u64, run: impl FnOnce(Simulation) -> Report) -> Report {
     let (sim, trial) = prepare(seed);
     let network = sim.network.clone();
-    let report = sim.run();
+    let report = run(sim);
     let checks = Checks { network, trial };
     checks.output();
     report
@@ -323,7 +329,7 @@ fn whims_of_a_peer(random: &mut Random) -> Script {
 }
 
 fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
-    let mut sim = Simulation::new(seed);
+    let mut sim = Simulation::with_faults(seed, Faults::any(seed));
     let mut random = Random::new(seed ^ 0x000E_8E2C_15E5);
     let trial = Arc::<Trial>::default();
     let mut addresses = Vec::new();
@@ -359,9 +365,8 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             refused_lingering: random.index(3),
             backlog: random.size(64) as u32,
         };
-        let some = |random: &mut Random| {
-            random.chance(0.6).then(|| Duration::from_nanos(random.size(40_000_000_000) as u64))
-        };
+        let some =
+            |random: &mut Random| random.chance(0.6).then(|| Duration::from_nanos(random.size(40_000_000_000) as u64));
         let deadlines = Deadlines {
             first_request: some(&mut random),
             idle: some(&mut random),
@@ -432,7 +437,11 @@ impl Checks {
                 network.violation(&format!("connection {id}: more has left than was written"));
             }
             let all = matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
-            if all && line.stage == crate::sys::simulated::Stage::Open && line.taken.len() < told.written.len() && !told.published {
+            if all
+                && line.stage == crate::sys::simulated::Stage::Open
+                && line.taken.len() < told.written.len()
+                && !told.published
+            {
                 let (left, reason) = (told.written.len() - line.taken.len(), told.reason);
                 network.violation(&format!("connection {id}: {left} bytes written never left, and it is {reason:?}"));
             }

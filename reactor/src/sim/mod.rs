@@ -36,7 +36,11 @@
 mod checked;
 mod exercise;
 mod ledger;
+#[cfg(test)]
+mod planted;
 mod script;
+#[cfg(test)]
+mod tests;
 mod witness;
 
 use std::sync::Arc;
@@ -148,7 +152,11 @@ impl Simulation {
 
     /// As [`Application::add_loop`](crate::Application::add_loop).
     pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
-        self.loops.push(Periodic { period: period.max(Duration::from_millis(1)), work: Box::new(work), at: Time::NEVER });
+        self.loops.push(Periodic {
+            period: period.max(Duration::from_millis(1)),
+            work: Box::new(work),
+            at: Time::NEVER,
+        });
     }
 
     /// As [`Application::drain_timeout`](crate::Application::drain_timeout).
@@ -188,8 +196,12 @@ impl Simulation {
     /// # Panics
     /// When anything was not as it has to be, with the seed and the last calls.
     pub fn run(self) -> Report {
-        let simulated = Simulated::new(self.network.clone(), self.waker.clone());
+        let simulated = self.simulated();
         self.run_on(simulated, |driver| driver)
+    }
+
+    fn simulated(&self) -> Simulated {
+        Simulated::new(self.network.clone(), self.waker.clone())
     }
 
     /// The same on a system, and with a driver, that need not be sound.

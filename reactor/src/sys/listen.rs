@@ -16,7 +16,7 @@ use crate::address::Address;
 use crate::error::{Errno, Error};
 
 /// A listener as its loop knows it: by number to the driver, by address to the log. Dropped, it is closed.
-pub(crate) trait Listens {
+pub(crate) trait Listens: Send {
     /// For the poller and for accept. Never to be closed by number: that is up to the drop.
     fn fd(&self) -> Fd;
     /// Where it really listens.

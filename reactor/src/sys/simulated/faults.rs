@@ -6,7 +6,7 @@ use super::random::Random;
 use crate::sys::EVENTS_PER_WAIT;
 
 /// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it is
-/// within what a kernel may do; a service must not notice.
+/// within what a kernel may do.
 ///
 /// ```
 /// use reactor::sim::Faults;
@@ -72,8 +72,17 @@ impl Faults {
         }
     }
 
-    /// Some of each, of a strength that this seed decides.
+    /// Some of all that no peer should notice, of a strength that this seed decides.
     pub fn of(seed: u64) -> Self {
+        let any = Self::any(seed);
+        let (least, most) = any.buffers;
+        // No kernel has smaller ones, and a peer behind one of a few bytes would be too slow for any deadline.
+        let buffers = (least.max(4096), most.max(4096));
+        Faults { aborted_accepts: 0.0, unwatchable: 0.0, buffers, ..any }
+    }
+
+    /// The same, and newcomers are lost, connections fail because nobody can watch them, and buffers hold a few bytes.
+    pub(crate) fn any(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0xFA17);
         let mut some = |most: f64| if random.chance(0.5) { most * random.below(1000) as f64 / 1000.0 } else { 0.0 };
         let faults = Faults {

@@ -80,6 +80,8 @@ pub(crate) struct Line {
     pub(crate) error: Option<Errno>,
     /// Reset by the peer, or never came about: nothing moves any more.
     pub(crate) dead: bool,
+    /// Our connect was refused.
+    pub(crate) refused: bool,
     pub(crate) send_failed: bool,
     /// The loop has closed its descriptor.
     pub(crate) closed: bool,
@@ -117,6 +119,7 @@ impl Line {
             delivering: false,
             error: None,
             dead: false,
+            refused: false,
             send_failed: false,
             closed: false,
             resets_on_close: false,
@@ -134,8 +137,7 @@ impl Line {
     /// Linux says so from a third of the buffer on.
     pub(crate) fn is_writable(&self) -> bool {
         let free = self.room.saturating_sub(self.taken.len() - self.delivered);
-        self.stage == Stage::Open
-            && (free * 3 >= self.room || self.dead || self.finished || self.error.is_some())
+        self.stage == Stage::Open && (free * 3 >= self.room || self.dead || self.finished || self.error.is_some())
     }
 
     pub(crate) fn is_hung_up(&self) -> bool {

@@ -14,6 +14,8 @@ mod random;
 use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::panicking;
 use std::time::Duration;
 
@@ -81,6 +83,9 @@ impl Simulated {
             if offered == 0 {
                 network.violation("nothing is sent");
             }
+            if network.lines[index].finished && !network.lines[index].dead {
+                network.violation("bytes are sent after our half was ended");
+            }
             let blocked = network.random.chance(network.faults.blocked);
             let short = network.random.chance(network.faults.short_writes);
             let most = if short { network.random.size(offered) } else { offered };
@@ -101,7 +106,11 @@ impl Simulated {
                     Moved::Bytes(count)
                 }
             };
-            if moved == Moved::Blocked { network.excuse() } else { network.progress() }
+            if moved == Moved::Blocked {
+                network.excuse()
+            } else {
+                network.progress()
+            }
             network.note("send", fd.0.into(), number(moved));
             moved
         })
@@ -258,18 +267,19 @@ fn bits(interest: Interest) -> i64 {
     i64::from(interest.read) + 2 * i64::from(interest.write)
 }
 
-/// A listener of the simulated system.
+/// A listener of the simulated system. May be dropped on any thread, like a real one; the network sees it at the next call.
 pub(crate) struct SimulatedListener {
-    network: Shared,
     fd: Fd,
     address: Address,
+    dropped: Arc<AtomicBool>,
 }
 
 impl SimulatedListener {
     pub(crate) fn bind(network: &Shared, address: &Address, options: &ListenOptions) -> Result<Self, Error> {
-        let bound = network.borrow_mut().listen(address, options.backlog.max(0) as usize);
+        let dropped = Arc::<AtomicBool>::default();
+        let bound = network.borrow_mut().listen(address, options.backlog.max(0) as usize, dropped.clone());
         let (fd, address) = bound.map_err(|errno| Error::Bind { address: address.clone(), cause: errno.into() })?;
-        Ok(SimulatedListener { network: network.clone(), fd, address })
+        Ok(SimulatedListener { fd, address, dropped })
     }
 }
 
@@ -285,8 +295,6 @@ impl Listens for SimulatedListener {
 
 impl Drop for SimulatedListener {
     fn drop(&mut self) {
-        if !panicking() {
-            self.network.borrow_mut().close_listener(self.fd);
-        }
+        self.dropped.store(true, Ordering::Release);
     }
 }

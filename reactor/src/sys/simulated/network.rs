@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::faults::Faults;
@@ -24,6 +26,7 @@ const KNOCKS: u32 = 6;
 const SPINS_MAX: u32 = 60;
 /// Waits of one simulation: one that goes on for longer does not end by itself.
 const WAITS_MAX: u64 = 2_000_000;
+const CALLS_MAX: u64 = 5_000_000;
 /// Calls that a report of a failure shows, unless the variable says otherwise.
 const HISTORY: usize = 60;
 const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";
@@ -49,7 +52,7 @@ pub(crate) enum Remote {
 }
 
 enum File {
-    Listener { address: Address, backlog: usize, queue: VecDeque<usize> },
+    Listener { address: Address, backlog: usize, queue: VecDeque<usize>, dropped: Arc<AtomicBool> },
     Line(usize),
 }
 
@@ -136,7 +139,11 @@ impl Network {
     /// A call takes a little time, and meanwhile things happen.
     pub(crate) fn tick(&mut self) {
         self.calls += 1;
+        if self.calls > CALLS_MAX {
+            self.violation("it does not end");
+        }
         self.now += 200 + (self.random.next() & 1023);
+        self.close_listeners();
         self.happen();
     }
 
@@ -222,7 +229,7 @@ impl Network {
     fn come(&mut self, index: usize) {
         let wanted = &self.addresses[index];
         let found = self.files.iter_mut().flatten().find_map(|file| match file {
-            File::Listener { address, backlog, queue } if address == wanted => Some((*backlog, queue)),
+            File::Listener { address, backlog, queue, .. } if address == wanted => Some((*backlog, queue)),
             _ => None,
         });
         match found {
@@ -470,7 +477,12 @@ impl Network {
         }
     }
 
-    pub(crate) fn listen(&mut self, wanted: &Address, backlog: usize) -> Result<(Fd, Address), Errno> {
+    pub(crate) fn listen(
+        &mut self,
+        wanted: &Address,
+        backlog: usize,
+        dropped: Arc<AtomicBool>,
+    ) -> Result<(Fd, Address), Errno> {
         let mut address = wanted.clone();
         if let Address::Tcp(tcp) = &mut address
             && tcp.port() == 0
@@ -482,16 +494,21 @@ impl Network {
         if self.files.iter().flatten().any(taken) {
             return Err(Errno(libc::EADDRINUSE));
         }
-        let listener = File::Listener { address: address.clone(), backlog, queue: VecDeque::new() };
+        let listener = File::Listener { address: address.clone(), backlog, queue: VecDeque::new(), dropped };
         Ok((self.open(listener), address))
     }
 
-    pub(crate) fn close_listener(&mut self, fd: Fd) {
-        if self.watched.contains_key(&fd.0) {
-            self.violation("a listener is closed before the poller has forgotten it");
-        }
-        let place = (fd.0 - FIRST_FD) as usize;
-        if let Some(File::Listener { queue, .. }) = self.files[place].take() {
+    /// Listeners are closed by whoever holds them, and the network hears of it afterwards.
+    pub(crate) fn close_listeners(&mut self) {
+        for place in 0..self.files.len() {
+            let Some(File::Listener { dropped, .. }) = &self.files[place] else { continue };
+            if !dropped.load(Ordering::Acquire) {
+                continue;
+            }
+            if self.watched.contains_key(&(FIRST_FD + place as i32)) {
+                self.violation("a listener is closed before the poller has forgotten it");
+            }
+            let Some(File::Listener { queue, .. }) = self.files[place].take() else { continue };
             for line in queue {
                 self.lines[line].cut = true;
                 self.lines[line].closed = true;
@@ -556,7 +573,7 @@ impl Network {
         match remote {
             Remote::Silent => {}
             Remote::Refuses => {
-                (line.stage, line.dead) = (Stage::Open, true);
+                (line.stage, line.dead, line.refused) = (Stage::Open, true, true);
                 line.error = Some(Errno(libc::ECONNREFUSED));
             }
             Remote::Answers(script) => {
@@ -693,13 +710,8 @@ impl Network {
             if awake() {
                 events.truncate(self.faults.batch - 1);
                 let place = self.random.index(events.len() + 1);
-                events.insert(place, Event {
-                    token: wake,
-                    readable: true,
-                    writable: false,
-                    hangup: false,
-                    error: false,
-                });
+                events
+                    .insert(place, Event { token: wake, readable: true, writable: false, hangup: false, error: false });
             }
             if !events.is_empty() {
                 break;
@@ -734,7 +746,10 @@ impl Network {
         } else {
             self.spins += 1;
             if self.spins > SPINS_MAX {
-                self.violation(&format!("busy loop: {} waits in a row came to nothing, the last to {events:?}", self.spins));
+                self.violation(&format!(
+                    "busy loop: {} waits in a row came to nothing, the last to {events:?}",
+                    self.spins
+                ));
             }
         }
     }
@@ -755,6 +770,7 @@ impl Network {
 
     /// After the program has ended: what is under way arrives, and the peers do what they have left to do.
     pub(crate) fn finish(&mut self) {
+        self.close_listeners();
         while let Some(next) = self.next_time() {
             self.now = self.now.max(next);
             self.happen();
