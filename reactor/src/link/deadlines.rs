@@ -65,7 +65,8 @@ impl Link {
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
-        (self.deadline != Time::NEVER).then_some((self.deadline, Due::Handler))
+        // One that another's callback has just set does not count from any moment yet.
+        (self.deadline != Time::NEVER && !self.facts.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
     }
 
     /// Whether the next deadline may have become earlier. Bytes that move only ever make it later.
