@@ -224,6 +224,22 @@ on_every_backend! {
         });
     }
 
+    fn all_that_a_member_said_is_heard_although_it_has_gone_since_without_reading(backend: Backend) {
+        const MESSAGES: usize = 3000;
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "ann");
+        let mut ben = join(&chat, "ben");
+        assert_eq!(ann.line(), "(Connected: New client (2) from ben@127.0.0.1)");
+        // Unread when ben closes, so that the close is a reset.
+        ann.send("for ben\n".repeat(10));
+        ben.send((0..MESSAGES).map(|number| format!("message {number}\n")).collect::<String>());
+        drop(ben);
+        for number in 0..MESSAGES {
+            assert_eq!(ann.line(), format!("#ben@127.0.0.1>>message {number}"));
+        }
+        assert_eq!(ann.line(), "(Now hung up: Client from ben@127.0.0.1)");
+    }
+
     fn a_member_that_does_not_read_is_let_go_and_the_rest_do_not_notice(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = join(&chat, "ann");

@@ -62,6 +62,7 @@ impl Address {
 
 /// A numeric address in brackets may have a zone (`[fe80::1%eth0]:80`), which the resolver knows, without the brackets.
 fn look_up(text: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let text = text.strip_prefix("tcp://").unwrap_or(text);
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
     match bracketed.map(|(host, port)| (host, port.parse::<u16>())) {
         Some((host, Ok(port))) if host.contains('%') => (host, port).to_socket_addrs(),
@@ -186,6 +187,14 @@ mod tests {
     fn an_address_reads_back_what_it_shows() {
         for text in ["tcp://127.0.0.1:80", "tcp://[::1]:80", "unix:///tmp/x"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_address_resolves_as_it_shows() {
+        for text in ["tcp://127.0.0.1:80", "tcp://[::1]:80", "unix:///tmp/x"] {
+            let found = Address::resolve(text).unwrap();
+            assert_eq!(found.iter().map(Address::to_string).collect::<Vec<_>>(), [text]);
         }
     }
 

@@ -337,6 +337,26 @@ on_every_backend! {
         assert!(stage.stats().turns >= before + 5, "a turn each");
     }
 
+    // What epoll refuses to watch is always ready: read to its end, and then as quiet as anything else.
+    fn a_regular_file_and_the_null_device_are_read_to_their_end(backend: Backend) {
+        let path = std::env::temp_dir().join(format!("glowplug-promise-{}-{backend}", std::process::id()));
+        let content = pattern(300_000);
+        std::fs::write(&path, &content).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let plan = Plan::new().data(|input, _| {
+            input.take_all();
+        });
+        let stage = Stage::new(backend, plan);
+        let id = stage.ask(move |cx| cx.watch(file.into(), ()));
+        same(&stage.data(id, content.len()), &content);
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let id = stage.ask(move |cx| cx.watch(null.into(), ()));
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+        stage.is_quiet();
+    }
+
     // Rule 9.
     fn a_byte_at_a_time_costs_a_search_of_each_byte_and_not_of_all_for_each(backend: Backend) {
         const LENGTH: usize = 2_000;

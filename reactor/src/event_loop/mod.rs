@@ -240,7 +240,10 @@ impl<D: Driver> EventLoop<D> {
             Completion::Connected { id } => self.connected(id),
             Completion::Ended { id } => self.told(id, Link::end_of_input),
             Completion::Nothing { id } => self.told(id, Link::nothing_arrived),
-            Completion::Failed { id, errno } => self.told(id, |link| link.failed(errno)),
+            Completion::Failed { id, errno } => {
+                let now = self.core.now;
+                self.told(id, |link| link.failed(errno, now));
+            }
             Completion::Woken => self.mail = true,
         }
     }

@@ -65,7 +65,7 @@ impl Link {
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
-        // One that was just set by another's callback does not count from any moment yet.
+        // One that another's callback has just set does not count from any moment yet.
         (self.deadline != Time::NEVER && !self.facts.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
     }
 

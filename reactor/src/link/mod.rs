@@ -227,7 +227,7 @@ impl Link {
     /// The peer has ended its half.
     pub(crate) fn end_of_input(&mut self) {
         self.facts.set(ENDED);
-        if self.facts.has(BROKEN) {
+        if self.facts.has(BROKEN) && !self.facts.has(OFFER_DUE) {
             self.over(CloseReason::Reset);
         }
     }
@@ -286,7 +286,7 @@ impl Link {
         if queued == 0
             && let Some(output) = self.output.take()
         {
-            // Something was refused since the loop last looked: what comes after the gap must not leave.
+            // Something was refused since the loop last looked: nothing may leave after that gap.
             if output.overflowed() && self.phase == Phase::Open {
                 self.abort(CloseReason::OutputOverflow { queued: count });
             }
@@ -309,25 +309,35 @@ impl Link {
         }
         self.facts.clear(BLOCKED);
         self.facts.set(BROKEN);
-        if self.phase != Phase::Open || self.facts.has(ENDED) || self.facts.has(PAUSED) {
+        if self.facts.take(CHOKED) && self.kept.is_some() {
+            self.facts.set(OFFER_DUE);
+        }
+        if self.phase != Phase::Open || self.facts.has(PAUSED) || !self.has_more_to_say() {
             self.over(reason_of(errno));
             return lost;
-        }
-        if self.facts.has(CHOKED) {
-            self.facts.clear(CHOKED);
-            self.facts.put(OFFER_DUE, self.kept.is_some());
         }
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
         lost
     }
 
+    /// Whether the handler may still get something to hear: more may come, or what came waits for its turn.
+    fn has_more_to_say(&self) -> bool {
+        !self.facts.has(ENDED) || self.facts.has(OFFER_DUE)
+    }
+
     /// Receiving failed for good.
-    pub(crate) fn failed(&mut self, errno: Errno) {
+    pub(crate) fn failed(&mut self, errno: Errno, now: Time) {
         let reason = match self.phase {
             Phase::Connecting => CloseReason::ConnectFailed(errno),
             // Nothing was owed any more, so the connection ended as it was meant to.
             Phase::Lingering => self.reason.unwrap_or(reason_of(errno)),
+            // What was read before is still to be delivered, unless the handler wants none.
+            Phase::Open if self.facts.has(OFFER_DUE) && !self.facts.has(PAUSED) => {
+                self.facts.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
+                self.since = now;
+                return;
+            }
             _ => reason_of(errno),
         };
         self.over(reason);

@@ -110,6 +110,10 @@ impl Link {
             }
             return Step::Deliver;
         }
+        if self.facts.has(ENDED) && self.facts.has(BROKEN) {
+            self.over(CloseReason::Reset);
+            return Step::Close;
+        }
         if self.facts.has(ENDED) && !self.facts.has(END_TOLD) {
             self.facts.set(END_TOLD);
             return Step::EndOfInput;

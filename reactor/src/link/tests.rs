@@ -292,6 +292,34 @@ fn a_failed_send_loses_what_is_owed_and_not_what_has_arrived() {
 }
 
 #[test]
+fn what_was_read_before_a_reset_and_waits_for_its_turn_is_still_delivered() {
+    let mut desk = Desk::open();
+    desk.keep(b"the rest");
+    desk.link.offer_next_turn(desk.turn);
+    desk.write(1);
+    desk.link.failed(Errno(104), desk.now);
+    assert_eq!(desk.step(), Step::Send);
+    desk.failed();
+    assert_eq!(desk.step(), Step::NextTurn);
+    desk.turn += 1;
+    assert_eq!(desk.step(), Step::Deliver);
+    desk.link.kept = None;
+    assert_eq!(desk.closes(), CloseReason::Reset);
+}
+
+#[test]
+fn an_overflow_is_not_forgotten_when_what_was_queued_has_left_since() {
+    let mut desk = Desk::open();
+    desk.limits.output_max = 100;
+    desk.write(100);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    desk.write(1);
+    desk.sent(100);
+    assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 100 });
+}
+
+#[test]
 fn a_failed_send_ends_a_paused_link_at_once() {
     let mut desk = Desk::open();
     desk.link.pause();
@@ -337,7 +365,7 @@ fn an_outbound_link_sends_nothing_before_it_is_connected() {
 #[test]
 fn a_refused_connect_tells_why() {
     let mut desk = Desk::with(Origin::Outbound);
-    desk.link.failed(Errno(111));
+    desk.link.failed(Errno(111), desk.now);
     assert_eq!(desk.closes(), CloseReason::ConnectFailed(Errno(111)));
 }
 

@@ -68,7 +68,7 @@ struct Slot {
     id: ConnectionId,
     fd: Fd,
     registered: Option<Interest>,
-    /// The last batch in which an event had it read.
+    /// The last batch in which it was read.
     read_in: u32,
     socket: bool,
     always_ready: bool,
@@ -241,7 +241,7 @@ impl<S: Sys> Readiness<S> {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
             if let Some(link) = links.get(id) {
-                // An event of this batch has told already.
+                // Another look in this batch has told already.
                 if self.slot(id).is_some_and(|slot| slot.read_in == self.batch) {
                     continue;
                 }
