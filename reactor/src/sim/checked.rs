@@ -89,6 +89,27 @@ impl<D: Driver> Checked<D> {
             if kept > limits.input + SCRATCH {
                 self.violation(&format!("connection {} keeps {kept} bytes of input", link.id));
             }
+            if let "paused" | "choked" = state {
+                let mut books = self.books.borrow_mut();
+                let entry = books.entries.entry(link.id).or_default();
+                entry.offer_owed = true;
+                entry.drained_owed |= state == "choked";
+            }
+            if state == "open" && !at_once {
+                let books = self.books.borrow();
+                let owed = books.entries.get(&link.id).map(|entry| (entry.offer_owed, entry.drained_owed));
+                let (offer_owed, drained_owed) = owed.unwrap_or_default();
+                if kept > 0 && offer_owed {
+                    self.violation(&format!("connection {} keeps {kept} bytes, and nobody is offered them", link.id));
+                }
+                // To whom nothing can be sent any more, nothing has drained.
+                let network = self.network.borrow();
+                let broken = network.ids.get(&link.id).is_none_or(|&line| network.lines[line].send_failed);
+                drop(network);
+                if drained_owed && !broken {
+                    self.violation(&format!("connection {} has drained, and nobody was told", link.id));
+                }
+            }
             if kept > limits.input && state == "open" && !at_once {
                 self.violation(&format!("connection {} keeps {kept} bytes of input, and reads on", link.id));
             }

@@ -15,6 +15,10 @@ pub(super) struct Entry {
     pub(super) end_told: bool,
     /// Was paused or choked at some time, so that not all that arrived need have been read.
     pub(super) hindered: bool,
+    /// Was not read for a while: what is kept has to be offered again.
+    pub(super) offer_owed: bool,
+    /// Was choked: that its output has drained has to be told.
+    pub(super) drained_owed: bool,
     pub(super) closed: Option<CloseReason>,
 }
 

@@ -6,7 +6,7 @@ use crate::context::Written;
 use crate::limits::{Deadlines, Limits};
 
 /// Seeds of one test; there are four, so that they run side by side.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 1500;
 
 fn exercise_all(seeds: std::ops::Range<u64>) {
     for seed in seeds {

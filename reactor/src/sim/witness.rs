@@ -62,7 +62,10 @@ impl Witness {
 
     /// After a callback that was lent input.
     fn consumed(&self, id: ConnectionId, count: usize) {
-        self.books.borrow_mut().entries.entry(id).or_default().consumed += count;
+        let mut books = self.books.borrow_mut();
+        let entry = books.entries.entry(id).or_default();
+        entry.consumed += count;
+        entry.offer_owed = false;
     }
 
     /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then the handler
@@ -156,6 +159,7 @@ impl Host for Witness {
 
     fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_drained");
+        self.books.borrow_mut().entries.entry(id).or_default().drained_owed = false;
         self.host.drained(core, id, key);
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Line {
     pub(crate) read: usize,
     pub(crate) said_end: bool,
     pub(crate) end_arrived: bool,
+    /// The loop has been told of the end.
+    pub(crate) end_read: bool,
     /// Room of our kernel for what nobody has received.
     pub(crate) window: usize,
     pub(crate) arriving: bool,
@@ -106,6 +108,7 @@ impl Line {
             read: 0,
             said_end: false,
             end_arrived: false,
+            end_read: false,
             window,
             arriving: false,
             taken: Vec::new(),

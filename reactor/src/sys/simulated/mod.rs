@@ -69,6 +69,8 @@ impl Simulated {
                     network.start_arriving(index);
                 }
                 Moved::Blocked => network.excuse(),
+                // Told once, it is news.
+                Moved::Ended if std::mem::replace(&mut line.end_read, true) => {}
                 Moved::Ended | Moved::Failed(_) => network.progress(),
             }
             network.note("recv", fd.0.into(), number(moved));
