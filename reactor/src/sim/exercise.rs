@@ -128,8 +128,7 @@ impl Whim {
             }
         };
         let mut told = self.trial.told();
-        for (id, told) in told.iter_mut().filter(|(id, told)| told.member && told.reason.is_none() && **id != but) {
-            let _ = id;
+        for (_, told) in told.iter_mut().filter(|(id, told)| told.member && told.reason.is_none() && **id != but) {
             told.published = true;
             told.written.extend_from_slice(&bytes);
         }
@@ -335,14 +334,14 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     let mut addresses = Vec::new();
     let remotes: Vec<Address> = (1..4).map(|port| Address::Tcp(([10, 9, 9, 9], port).into())).collect();
     let mut answers = random.clone();
-    let answering = move |_: &mut Random| match answers.below(6) {
+    let answering = move || match answers.below(6) {
         0 => Remote::Silent,
         1 => Remote::Refuses,
         _ => Remote::Answers(whims_of_a_peer(&mut answers).acts),
     };
     sim.network.borrow_mut().remotes.insert(remotes[0].clone(), Box::new(answering));
     let mut answers = Random::new(seed ^ 1);
-    let answering = move |_: &mut Random| Remote::Answers(whims_of_a_peer(&mut answers).acts);
+    let answering = move || Remote::Answers(whims_of_a_peer(&mut answers).acts);
     sim.network.borrow_mut().remotes.insert(remotes[1].clone(), Box::new(answering));
     for number in 0..random.within(1..3) {
         let temper = Temper {
@@ -447,7 +446,7 @@ impl Checks {
             }
             // Both halves have ended, and the peer has read to the end.
             let read_all = line.pace == (usize::MAX, 0) && !line.left && line.end_arrived;
-            if told.reason == Some(CloseReason::PeerEnded) && read_all && !(line.heard_end && !line.cut) {
+            if told.reason == Some(CloseReason::PeerEnded) && read_all && (line.cut || !line.heard_end) {
                 network.violation(&format!("connection {id} ended in order, and its peer did not see that"));
             }
         }

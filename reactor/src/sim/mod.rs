@@ -182,7 +182,7 @@ impl Simulation {
     /// Who answers when a handler connects to this address: each time, what `answer` returns, and nobody for `None`, until
     /// the deadline passes. Where nobody was said to answer, connections are refused.
     pub fn remote(&mut self, address: Address, mut answer: impl FnMut() -> Option<Script> + 'static) {
-        let answer = move |_: &mut _| answer().map_or(Remote::Silent, |script| Remote::Answers(script.acts));
+        let answer = move || answer().map_or(Remote::Silent, |script| Remote::Answers(script.acts));
         self.network.borrow_mut().remotes.insert(address, Box::new(answer));
     }
 
