@@ -73,6 +73,8 @@ struct Temper {
     /// Of a hundred callbacks, those that do something drastic.
     drastic: u64,
     pauses: bool,
+    /// Pauses and resumes others at every turn.
+    meddles: bool,
     publishes: bool,
     connects: bool,
     panics: bool,
@@ -152,6 +154,12 @@ impl Whim {
 
     /// What any callback may do besides its own business.
     fn whim(&mut self, cx: &mut Context<'_>) {
+        if self.temper.meddles {
+            let (one, other) = (self.other(), self.other());
+            cx.pause_reading_id(one);
+            self.set_deadline(one, cx);
+            cx.resume_reading_id(other);
+        }
         for _ in 0..self.random.below(3) {
             let (id, other) = (cx.id(), self.other());
             match self.random.below(13) {
@@ -348,6 +356,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             most: random.size(100_000),
             drastic: random.below(2) * random.below(20),
             pauses: random.chance(0.5),
+            meddles: random.chance(0.1),
             publishes: random.chance(0.3),
             connects: random.chance(0.4),
             panics: random.chance(0.3),

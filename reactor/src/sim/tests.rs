@@ -4,6 +4,7 @@ use super::*;
 use crate::buffer::Input;
 use crate::context::Written;
 use crate::limits::{Deadlines, Limits};
+use crate::reason::Deadline;
 
 /// Seeds of one test; there are four, so that they run side by side.
 const SEEDS: u64 = 1500;
@@ -112,7 +113,7 @@ fn one_who_does_not_read_is_timed_out() {
     each_seed(50, strict, |mut sim, address| {
         sim.connect(&address, Script::new().reads(0, Duration::ZERO).send("big\n"));
         let report = sim.run();
-        assert_eq!(report.closed[0].1, CloseReason::TimedOut(crate::Deadline::WriteProgress));
+        assert_eq!(report.closed[0].1, CloseReason::TimedOut(Deadline::WriteProgress));
     });
 }
 
