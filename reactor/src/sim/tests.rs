@@ -35,12 +35,11 @@ fn the_loop_keeps_its_promises_whatever_the_seed_d() {
     exercise_all(3 * SEEDS..4 * SEEDS);
 }
 
-/// Seeds in which something was found once.
+/// A stop came between a drained stream and its being told. Good for as long as the exercise stays as it is: another draw, and
+/// every seed is another day.
 #[test]
 fn what_was_found_once_stays_mended() {
-    for seed in [18, 84, 459, 531, 2977, 10_255, 23_698, 31_875] {
-        exercise(seed);
-    }
+    exercise(55_401);
 }
 
 #[test]
