@@ -14,6 +14,7 @@ use crate::mailbox::{Handle, Mailbox, Published, Receiver, ServiceHandle};
 use crate::service::{Bound, Host, Service};
 use crate::sys::backend::Backend;
 use crate::sys::kernel::Kernel;
+use crate::sys::listen::Listening;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::time::Time;
@@ -134,7 +135,7 @@ impl Application {
         M: Send + 'static,
     {
         let mailbox = Arc::new(Mailbox::new());
-        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()])?;
+        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], Listening::bind)?;
         let receiver = Receiver::new(mailbox);
         let handle = parts.handle.clone();
         for address in handle.addresses() {

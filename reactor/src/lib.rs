@@ -67,6 +67,9 @@ mod event_loop;
 
 mod application;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 /// Shared bytes, as the `bytes` crate has them: what [`Context::write_shared`] takes.
 pub use bytes::Bytes;
 

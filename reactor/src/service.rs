@@ -23,7 +23,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::NO_STATE;
 use crate::mailbox::{Addressed, Handle, Mailbox, Receiver, ServiceHandle};
 use crate::reason::CloseReason;
-use crate::sys::listen::{self, ListenOptions, Listening};
+use crate::sys::listen::{self, ListenOptions, Listening, Listens};
 use crate::token::ConnectionId;
 
 /// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
@@ -163,29 +163,29 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// Binds. What comes out of it can be built on a loop.
-    pub(crate) fn bind(
+    /// Binds, with `listen`. What comes out of it can be built on a loop.
+    pub(crate) fn bind<L: Listens + 'static>(
         self,
         application: Handle,
         mailboxes: Vec<Arc<Mailbox<Addressed<M>>>>,
+        listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
     ) -> Result<(Bound, ServiceParts<H, M>), Error> {
         let options =
             ListenOptions { backlog: self.limits.backlog.min(i32::MAX as u32) as i32, defer_accept: self.speaks_first };
-        let listeners = match self.source {
+        let listeners: Vec<Box<dyn Listens>> = match self.source {
             Source::Nothing => Vec::new(),
             Source::Listeners(listeners) => {
-                let listeners: Vec<Listening> = listeners.into_iter().map(|listener| listener.0).collect();
                 if let Some(patience) = options.defer_accept {
-                    for listening in &listeners {
+                    for Listener(listening) in &listeners {
                         let failed =
                             |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
                         listening.defer_accept(patience).map_err(failed)?;
                     }
                 }
-                listeners
+                listeners.into_iter().map(|Listener(listening)| Box::new(listening) as _).collect()
             }
-            Source::Text(text) => bind_all(&Address::resolve(&text)?, &options)?,
-            Source::Addresses(addresses) => bind_all(&addresses, &options)?,
+            Source::Text(text) => bind_all(&Address::resolve(&text)?, &options, listen)?,
+            Source::Addresses(addresses) => bind_all(&addresses, &options, listen)?,
         };
         let addresses = listeners.iter().map(|listening| listening.address().clone()).collect();
         let handle = ServiceHandle::new(application, mailboxes, addresses);
@@ -201,14 +201,18 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 }
 
-/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is
-/// left out as long as there is another.
-fn bind_all(addresses: &[Address], options: &ListenOptions) -> Result<Vec<Listening>, Error> {
-    let mut listeners = Vec::new();
+/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is left
+/// out as long as there is another.
+fn bind_all<L: Listens + 'static>(
+    addresses: &[Address],
+    options: &ListenOptions,
+    listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
+) -> Result<Vec<Box<dyn Listens>>, Error> {
+    let mut listeners: Vec<Box<dyn Listens>> = Vec::new();
     let mut absent = None;
     for address in addresses {
-        match Listening::bind(address, options) {
-            Ok(listener) => listeners.push(listener),
+        match listen(address, options) {
+            Ok(listener) => listeners.push(Box::new(listener)),
             Err(Error::Bind { address, cause }) if cause.kind() == std::io::ErrorKind::AddrNotAvailable => {
                 absent = Some(Error::Bind { address, cause });
             }
@@ -289,7 +293,7 @@ pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
 /// A service whose addresses are bound, without its types.
 pub(crate) struct Bound {
     pub(crate) terms: Terms,
-    pub(crate) listeners: Vec<Listening>,
+    pub(crate) listeners: Vec<Box<dyn Listens>>,
     pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
 }

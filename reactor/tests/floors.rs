@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 8] = [
     &["mailbox", "context", "handler", "service"],
     &["event_loop"],
     &["runner"],
-    &["application"],
+    &["application", "sim"],
 ];
 
 /// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own

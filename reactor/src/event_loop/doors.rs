@@ -7,7 +7,7 @@ use super::EventLoop;
 use crate::address::Peer;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
-use crate::sys::listen::Listening;
+use crate::sys::listen::Listens;
 
 /// How often newcomers that have to wait are worth a line in the log.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Door {
     pub(super) service: u16,
     /// Closed, and a Unix socket's file removed, when it is taken out.
-    pub(super) listening: Option<Listening>,
+    pub(super) listening: Option<Box<dyn Listens>>,
     pub(super) refusal: bytes::Bytes,
     pub(super) reads_first: bool,
     /// While stopping: rounds of accepting left, and whether the last one brought anybody.

@@ -84,13 +84,14 @@ impl Link {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
+            // A stream has no end by itself, so nothing is gained by reading first. That it has drained is told after that.
+            if self.stopping == Stopping::Streaming {
+                return self.tell_stopping();
+            }
             self.facts.clear(DRAINED_DUE);
             self.drained_turn = turn;
-            match self.stopping {
-                Stopping::Asked => self.stopping = Stopping::Streaming,
-                // A stream has no end by itself, so nothing is gained by reading first.
-                Stopping::Streaming => return self.tell_stopping(),
-                _ => {}
+            if self.stopping == Stopping::Asked {
+                self.stopping = Stopping::Streaming;
             }
             return Step::Drained;
         }

@@ -15,6 +15,14 @@ use super::{Fd, process};
 use crate::address::Address;
 use crate::error::{Errno, Error};
 
+/// A listener as its loop knows it: by number to the driver, by address to the log. Dropped, it is closed.
+pub(crate) trait Listens: Send {
+    /// For the poller and for accept. Never to be closed by number: that is up to the drop.
+    fn fd(&self) -> Fd;
+    /// Where it really listens.
+    fn address(&self) -> &Address;
+}
+
 /// A socket that listens, non-blocking and close-on-exec. Dropped, it is closed, and the file of a Unix socket that was
 /// made here goes with it.
 #[derive(Debug)]
@@ -98,16 +106,6 @@ impl Listening {
         Ok(Listening { file: None, address, socket })
     }
 
-    /// For the poller and for accept. Never to be closed by number: that is up to the drop.
-    pub(crate) fn fd(&self) -> Fd {
-        socket::fd(&self.socket)
-    }
-
-    /// Where it really listens.
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// [`ListenOptions::defer_accept`] for one that listens already; nothing on systems without it, nor for Unix
     /// sockets.
     pub(crate) fn defer_accept(&self, span: Duration) -> Result<(), Errno> {
@@ -115,6 +113,16 @@ impl Listening {
             Address::Tcp(_) => defer_accept(self.fd(), span),
             Address::Unix(_) => Ok(()),
         }
+    }
+}
+
+impl Listens for Listening {
+    fn fd(&self) -> Fd {
+        socket::fd(&self.socket)
+    }
+
+    fn address(&self) -> &Address {
+        &self.address
     }
 }
 

@@ -24,6 +24,8 @@ mod poller;
 pub(crate) mod process;
 mod select;
 pub(crate) mod signal;
+#[cfg(feature = "sim")]
+pub(crate) mod simulated;
 mod socket;
 pub(crate) mod wake;
 

@@ -58,6 +58,12 @@ impl Waker {
         self.0.awake.swap(false, Ordering::AcqRel);
     }
 
+    /// Whether somebody has called and was not answered yet: what a simulated poller asks.
+    #[cfg(feature = "sim")]
+    pub(super) fn is_ringing(&self) -> bool {
+        self.0.awake.load(Ordering::Acquire)
+    }
+
     /// What the loop watches.
     pub(crate) fn read_end(&self) -> Fd {
         Fd(self.0.read.as_raw_fd())

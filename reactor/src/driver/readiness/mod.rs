@@ -331,6 +331,8 @@ impl<S: Sys> Readiness<S> {
         if let Some(slot) = self.slot_mut(id) {
             slot.hung_up = true;
         }
+        // It may read again by the end of the batch, and nobody else would say so.
+        self.changed(id);
     }
 
     /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a

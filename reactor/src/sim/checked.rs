@@ -1,0 +1,261 @@
+//! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its contract and
+//! with what the network knows.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::ledger::Books;
+use crate::address::Address;
+use crate::driver::{Completion, Counters, Driver, Socket};
+use crate::error::Errno;
+use crate::limits::Limits;
+use crate::link::{Link, Links, Sent};
+use crate::sys::simulated::{Shared, Stage};
+use crate::sys::{Fd, Interest};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+pub(super) struct Checked<D> {
+    driver: D,
+    network: Shared,
+    books: Books,
+    /// Who has received something in this turn.
+    received: HashSet<ConnectionId>,
+    released: HashSet<ConnectionId>,
+    /// Descriptors of those who were released in this turn.
+    freed: HashSet<i32>,
+    /// Of each service.
+    limits: Vec<Limits>,
+}
+
+/// The loop's scratch buffer: what one receive may bring beyond a limit.
+const SCRATCH: usize = 64 * 1024;
+
+impl<D: Driver> Checked<D> {
+    pub(super) fn new(driver: D, network: Shared, books: Books) -> Self {
+        Checked {
+            driver,
+            network,
+            books,
+            received: HashSet::new(),
+            released: HashSet::new(),
+            freed: HashSet::new(),
+            limits: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_limits(self, limits: Vec<Limits>) -> Self {
+        Checked { limits, ..self }
+    }
+
+    fn violation(&self, what: &str) -> ! {
+        self.network.borrow().violation(what)
+    }
+
+    /// Whatever accept or connect has just brought goes by this id from now on.
+    fn name(&self, id: ConnectionId) {
+        let mut network = self.network.borrow_mut();
+        if let Some(line) = network.latest.take() {
+            if network.lines[line].fd.is_some_and(|fd| self.freed.contains(&fd.0)) {
+                network.violation(&format!("connection {id} has a descriptor that was another's in this turn"));
+            }
+            network.lines[line].id = id;
+            network.ids.insert(id, line);
+        }
+    }
+
+    /// What has to be so of every link whenever the loop waits.
+    fn check_links(&self, links: &Links, at_once: bool) {
+        for link in links.iter() {
+            let state = link.describe();
+            if link.is_over() {
+                self.violation(&format!("connection {} is over, and was not closed", link.id));
+            }
+            if link.queued() > 0 && !link.writes() {
+                self.violation(&format!("connection {} is owed {} bytes that nobody sends", link.id, link.queued()));
+            }
+            if !at_once && state == "open" && !link.reads() {
+                self.violation(&format!("connection {} is open, and nobody reads it", link.id));
+            }
+            if !link.reads() {
+                self.books.borrow_mut().entries.entry(link.id).or_default().hindered = true;
+            }
+            let limits = &self.limits[link.service as usize];
+            if !at_once && state == "choked" && link.queued() <= limits.output_low {
+                self.violation(&format!("connection {} is choked by {} bytes", link.id, link.queued()));
+            }
+            let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
+            if kept > limits.input + SCRATCH {
+                self.violation(&format!("connection {} keeps {kept} bytes of input", link.id));
+            }
+            if let "paused" | "choked" = state {
+                let mut books = self.books.borrow_mut();
+                let entry = books.entries.entry(link.id).or_default();
+                entry.offer_owed = true;
+                entry.drained_owed |= state == "choked";
+            }
+            if state == "open" && !at_once {
+                let books = self.books.borrow();
+                let owed = books.entries.get(&link.id).map(|entry| (entry.offer_owed, entry.drained_owed));
+                let (offer_owed, drained_owed) = owed.unwrap_or_default();
+                if kept > 0 && offer_owed {
+                    self.violation(&format!("connection {} keeps {kept} bytes, and nobody is offered them", link.id));
+                }
+                // To whom nothing can be sent any more, nothing has drained.
+                let network = self.network.borrow();
+                let broken = network.ids.get(&link.id).is_none_or(|&line| network.lines[line].send_failed);
+                drop(network);
+                if drained_owed && !broken {
+                    self.violation(&format!("connection {} has drained, and nobody was told", link.id));
+                }
+            }
+            if kept > limits.input && state == "open" && !at_once {
+                self.violation(&format!("connection {} keeps {kept} bytes of input, and reads on", link.id));
+            }
+            if !at_once && state == "half-closed" && !self.books.borrow().end_was_told(link.id) {
+                self.violation(&format!("nobody was told that the peer of connection {} has ended", link.id));
+            }
+        }
+    }
+}
+
+impl<D: Driver> Driver for Checked<D> {
+    fn now(&mut self) -> Time {
+        self.driver.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.driver.coarse_now()
+    }
+
+    fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.check_links(links, timeout == Some(Duration::ZERO));
+        let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
+        self.network.borrow_mut().wanted = links.iter().map(wants).collect();
+        self.received.clear();
+        self.freed.clear();
+        self.driver.wait(links, timeout, now)
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.driver.is_batch_full()
+    }
+
+    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+        let completion = self.driver.next(links, scratch)?;
+        if let Completion::Failed { id, .. } = &completion
+            && links.get(*id).is_some_and(|link| !link.reads())
+        {
+            self.books.borrow_mut().entries.entry(*id).or_default().hindered = true;
+        }
+        let about = match &completion {
+            Completion::Connected { id }
+            | Completion::Received { id, .. }
+            | Completion::Nothing { id }
+            | Completion::Ended { id }
+            | Completion::Sent { id, .. }
+            | Completion::Failed { id, .. } => Some(*id),
+            Completion::Accepted { .. } | Completion::Woken => None,
+        };
+        if let Some(id) = about.filter(|id| self.released.contains(id)) {
+            self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
+        }
+        if let Completion::Connected { id } = &completion {
+            let network = self.network.borrow();
+            let line = network.ids.get(id).map(|&line| &network.lines[line]);
+            if line.is_none_or(|line| line.stage != Stage::Open || line.refused) {
+                network.violation(&format!("connection {id} has come about, and its peer knows nothing of it"));
+            }
+        }
+        if let Completion::Received { id, bytes } = &completion {
+            if bytes.is_empty() {
+                self.network.borrow().violation("nothing was received, and that was reported");
+            }
+            if !links.get(*id).is_some_and(Link::reads) {
+                self.network.borrow().violation(&format!("connection {id} does not read, and got bytes"));
+            }
+            if !self.received.insert(*id) {
+                self.network.borrow().violation(&format!("connection {id} received twice in one turn"));
+            }
+        }
+        Some(completion)
+    }
+
+    fn listen(&mut self, listener: Fd, name: &str) -> usize {
+        self.driver.listen(listener, name)
+    }
+
+    fn set_accepting(&mut self, listener: usize, accepting: bool) {
+        self.driver.set_accepting(listener, accepting);
+    }
+
+    fn forget_listener(&mut self, listener: usize) {
+        self.driver.forget_listener(listener);
+    }
+
+    fn is_starving(&self, listener: usize) -> bool {
+        self.driver.is_starving(listener)
+    }
+
+    fn probe_listener(&mut self, listener: usize) {
+        self.driver.probe_listener(listener);
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
+        self.name(id);
+        self.driver.adopt(id, socket, reads_first);
+    }
+
+    fn discard(&mut self, socket: Socket) {
+        self.driver.discard(socket);
+    }
+
+    fn connect(&mut self, id: ConnectionId, to: &Address) {
+        self.driver.connect(id, to);
+        self.name(id);
+    }
+
+    fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
+        self.driver.watch(id, descriptor);
+    }
+
+    fn send(&mut self, link: &Link) -> Sent {
+        self.driver.send(link)
+    }
+
+    fn changed(&mut self, id: ConnectionId) {
+        self.driver.changed(id);
+    }
+
+    fn probe(&mut self, id: ConnectionId) {
+        self.driver.probe(id);
+    }
+
+    fn finish(&mut self, id: ConnectionId) {
+        self.driver.finish(id);
+    }
+
+    fn release(&mut self, id: ConnectionId, reset: bool) {
+        if !self.released.insert(id) {
+            self.violation(&format!("connection {id} is released twice"));
+        }
+        let network = self.network.borrow();
+        let fd = network.ids.get(&id).and_then(|&line| network.lines[line].fd);
+        drop(network);
+        self.freed.extend(fd.map(|fd| fd.0));
+        self.driver.release(id, reset);
+    }
+
+    fn unacknowledged(&mut self, id: ConnectionId) -> usize {
+        self.driver.unacknowledged(id)
+    }
+
+    fn descriptors(&self) -> usize {
+        self.driver.descriptors()
+    }
+
+    fn counters(&self) -> Counters {
+        self.driver.counters()
+    }
+}

@@ -1,0 +1,370 @@
+//! Whether the simulator finds what it is there for: bugs that event loops have had, planted at the two seams one at a time.
+//! Each stands between two sound halves and does what a driver, or a loop, with that bug would do.
+
+use std::collections::HashSet;
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::exercise::exercise_with;
+use crate::address::{Address, Peer};
+use crate::driver::{Completion, Counters, Driver, Socket};
+use crate::error::Errno;
+use crate::link::{Link, Links, Sent};
+use crate::sys::errno::concerns_one_newcomer;
+use crate::sys::simulated::Simulated;
+use crate::sys::{Event, Fd, Interest, Moved, Sys};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// Seeds that each bug has to be found in.
+const SEEDS: u64 = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// A descriptor is closed, and the poller told after that.
+    ClosesBeforeForgetting,
+    /// The poller is never told that a descriptor is gone.
+    NeverForgets,
+    /// A descriptor is closed a second time, whosever it is by then.
+    ClosesTwice,
+    /// A short write is taken for a whole one.
+    LosesShortWrites,
+    /// The last byte of a short write is sent again.
+    RepeatsShortWrites,
+    /// EAGAIN is taken for the end of input.
+    EndsWhenBlocked,
+    /// The end of input is taken for EAGAIN.
+    NeverEnds,
+    /// SO_ERROR is never asked.
+    ForgetsErrors,
+    /// EMFILE is taken for "nobody there".
+    SpinsWithoutDescriptors,
+    /// A timeout is cut to whole milliseconds.
+    RoundsDown,
+    /// Only the first of several pieces is sent, and all are counted.
+    SendsOnePiece,
+    /// Our half is ended as soon as the peer's is, whatever is owed.
+    FinishesWithThePeer,
+    /// What a link wants is brought up to date only the first time.
+    ForgetsChanges,
+    /// A newcomer that is turned away is not closed.
+    LeaksTheRefused,
+    /// The end of input is swallowed where output waits.
+    SwallowsEnds,
+    /// Bytes are reported of a connection that has been released.
+    ReportsTheReleased,
+    /// Failures of a connection that does not read are swallowed.
+    SwallowsFailures,
+    /// A listener is taken up again only when nobody told it to rest.
+    NeverAcceptsAgain,
+}
+
+use Bug::*;
+
+/// A system, or a driver, that is sound but for one thing.
+struct Flawed<T> {
+    inner: T,
+    bug: Bug,
+    marked: HashSet<i32>,
+    seen: HashSet<ConnectionId>,
+    last: Option<ConnectionId>,
+}
+
+impl<T> Flawed<T> {
+    fn new(inner: T, bug: Bug) -> Self {
+        Flawed { inner, bug, marked: HashSet::new(), seen: HashSet::new(), last: None }
+    }
+}
+
+impl Flawed<Simulated> {
+    fn received(&self, moved: Moved) -> Moved {
+        match (self.bug, moved) {
+            (EndsWhenBlocked, Moved::Blocked) => Moved::Ended,
+            (NeverEnds, Moved::Ended) => Moved::Blocked,
+            _ => moved,
+        }
+    }
+
+    fn sent(&self, moved: Moved, offered: usize) -> Moved {
+        match (self.bug, moved) {
+            (LosesShortWrites, Moved::Bytes(_)) => Moved::Bytes(offered),
+            (RepeatsShortWrites, Moved::Bytes(count)) if count > 1 && count < offered => Moved::Bytes(count - 1),
+            _ => moved,
+        }
+    }
+}
+
+impl Sys for Flawed<Simulated> {
+    fn now(&mut self) -> Time {
+        self.inner.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.inner.coarse_now()
+    }
+
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.inner.register(fd, token, interest)
+    }
+
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.inner.modify(fd, token, interest)
+    }
+
+    fn forget(&mut self, fd: Fd) {
+        match self.bug {
+            NeverForgets => {}
+            ClosesBeforeForgetting => {
+                self.marked.insert(fd.0);
+            }
+            _ => self.inner.forget(fd),
+        }
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        let whole = |span: Duration| Duration::from_millis(span.as_millis() as u64);
+        let timeout = if self.bug == RoundsDown { timeout.map(whole) } else { timeout };
+        self.inner.wait(events, timeout, now)
+    }
+
+    fn events_per_wait(&self) -> usize {
+        self.inner.events_per_wait()
+    }
+
+    fn reports_errors_unasked(&self) -> bool {
+        self.inner.reports_errors_unasked()
+    }
+
+    fn drain_wake(&mut self) {
+        self.inner.drain_wake();
+    }
+
+    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+        match self.inner.accept(listener) {
+            Err(errno) if self.bug == SpinsWithoutDescriptors && !concerns_one_newcomer(errno) => Ok(None),
+            outcome => outcome,
+        }
+    }
+
+    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+        self.inner.connect(to)
+    }
+
+    fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        let moved = self.inner.recv(fd, into);
+        self.received(moved)
+    }
+
+    fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        self.inner.read(fd, into)
+    }
+
+    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
+        let moved = self.inner.send(fd, bytes);
+        self.sent(moved, bytes.len())
+    }
+
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+        let offered = pieces.iter().map(|piece| piece.len()).sum();
+        if self.bug == SendsOnePiece {
+            return match self.inner.send(fd, &pieces[0]) {
+                Moved::Bytes(_) => Moved::Bytes(offered),
+                moved => moved,
+            };
+        }
+        let moved = self.inner.send_vectored(fd, pieces);
+        self.sent(moved, offered)
+    }
+
+    fn take_error(&mut self, fd: Fd) -> Option<Errno> {
+        if self.bug == ForgetsErrors { None } else { self.inner.take_error(fd) }
+    }
+
+    fn unacknowledged(&mut self, fd: Fd) -> usize {
+        self.inner.unacknowledged(fd)
+    }
+
+    fn finish(&mut self, fd: Fd) {
+        self.inner.finish(fd);
+    }
+
+    fn reset_on_close(&mut self, fd: Fd) {
+        self.inner.reset_on_close(fd);
+    }
+
+    fn close(&mut self, fd: Fd) {
+        self.inner.close(fd);
+        if self.bug == ClosesTwice && !std::thread::panicking() {
+            self.inner.close(fd);
+        }
+        if self.marked.remove(&fd.0) && !std::thread::panicking() {
+            self.inner.forget(fd);
+        }
+    }
+}
+
+impl<D: Driver> Driver for Flawed<D> {
+    fn now(&mut self) -> Time {
+        self.inner.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.inner.coarse_now()
+    }
+
+    fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.inner.wait(links, timeout, now)
+    }
+
+    fn is_batch_full(&self) -> bool {
+        self.inner.is_batch_full()
+    }
+
+    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+        if let (ReportsTheReleased, Some(id)) = (self.bug, self.last.take()) {
+            return Some(Completion::Received { id, bytes: &scratch[..1] });
+        }
+        let completion = self.inner.next(links, scratch)?;
+        Some(match completion {
+            Completion::Ended { id } if self.bug == FinishesWithThePeer => {
+                self.inner.finish(id);
+                Completion::Ended { id }
+            }
+            Completion::Ended { id }
+                if self.bug == SwallowsEnds && links.get(id).is_some_and(|link| link.queued() > 0) =>
+            {
+                Completion::Nothing { id }
+            }
+            Completion::Failed { id, .. }
+                if self.bug == SwallowsFailures && links.get(id).is_some_and(|link| !link.reads()) =>
+            {
+                Completion::Nothing { id }
+            }
+            sound => sound,
+        })
+    }
+
+    fn listen(&mut self, listener: Fd, name: &str) -> usize {
+        self.inner.listen(listener, name)
+    }
+
+    fn set_accepting(&mut self, listener: usize, accepting: bool) {
+        if self.bug != NeverAcceptsAgain || !accepting {
+            self.inner.set_accepting(listener, accepting);
+        }
+    }
+
+    fn forget_listener(&mut self, listener: usize) {
+        self.inner.forget_listener(listener);
+    }
+
+    fn is_starving(&self, listener: usize) -> bool {
+        self.inner.is_starving(listener)
+    }
+
+    fn probe_listener(&mut self, listener: usize) {
+        self.inner.probe_listener(listener);
+    }
+
+    fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
+        self.inner.adopt(id, socket, reads_first);
+    }
+
+    fn discard(&mut self, socket: Socket) {
+        if self.bug != LeaksTheRefused {
+            self.inner.discard(socket);
+        }
+    }
+
+    fn connect(&mut self, id: ConnectionId, to: &Address) {
+        self.inner.connect(id, to);
+    }
+
+    fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
+        self.inner.watch(id, descriptor);
+    }
+
+    fn send(&mut self, link: &Link) -> Sent {
+        self.inner.send(link)
+    }
+
+    fn changed(&mut self, id: ConnectionId) {
+        if self.bug != ForgetsChanges || self.seen.insert(id) {
+            self.inner.changed(id);
+        }
+    }
+
+    fn probe(&mut self, id: ConnectionId) {
+        self.inner.probe(id);
+    }
+
+    fn finish(&mut self, id: ConnectionId) {
+        self.inner.finish(id);
+    }
+
+    fn release(&mut self, id: ConnectionId, reset: bool) {
+        self.last = Some(id);
+        self.inner.release(id, reset);
+    }
+
+    fn unacknowledged(&mut self, id: ConnectionId) -> usize {
+        self.inner.unacknowledged(id)
+    }
+
+    fn descriptors(&self) -> usize {
+        self.inner.descriptors()
+    }
+
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+}
+
+/// The first seed in which this bug is found.
+fn found(bug: Bug) -> Option<u64> {
+    (0..SEEDS).find(|&seed| {
+        let run = || {
+            exercise_with(seed, |sim| {
+                let simulated = Flawed::new(sim.simulated(), bug);
+                sim.run_on(simulated, |driver| Flawed::new(driver, bug))
+            })
+        };
+        catch_unwind(AssertUnwindSafe(run)).is_err()
+    })
+}
+
+/// `cargo test -p reactor --features sim planted -- --nocapture` says in which.
+#[test]
+fn every_planted_bug_is_found() {
+    let bugs = [
+        ClosesBeforeForgetting,
+        NeverForgets,
+        ClosesTwice,
+        LosesShortWrites,
+        RepeatsShortWrites,
+        EndsWhenBlocked,
+        NeverEnds,
+        ForgetsErrors,
+        SpinsWithoutDescriptors,
+        RoundsDown,
+        SendsOnePiece,
+        FinishesWithThePeer,
+        ForgetsChanges,
+        LeaksTheRefused,
+        SwallowsEnds,
+        ReportsTheReleased,
+        SwallowsFailures,
+        NeverAcceptsAgain,
+    ];
+    let missed: Vec<Bug> = bugs
+        .into_iter()
+        .filter(|&bug| {
+            let seed = found(bug);
+            println!("planted: {bug:?} found by seed {seed:?}");
+            seed.is_none()
+        })
+        .collect();
+    assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
+}

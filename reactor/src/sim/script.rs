@@ -1,0 +1,77 @@
+//! What a peer does, in order.
+
+use std::time::Duration;
+
+use crate::sys::simulated::Act;
+
+/// What a peer does from the moment that it is connected, one thing after another. A peer whose script is over
+/// stays connected, and goes on reading.
+///
+/// ```
+/// use reactor::sim::Script;
+/// use std::time::Duration;
+/// let impatient = Script::new().send("GET / HTTP/1.1\r\n").wait(Duration::from_millis(50)).reset();
+/// let slow = Script::new().reads(10, Duration::from_millis(1)).send("big\n").shutdown().expect_end();
+/// # let _ = (impatient, slow);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    pub(super) acts: Vec<Act>,
+}
+
+impl Script {
+    /// Connects, and is silent.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn then(mut self, act: Act) -> Self {
+        self.acts.push(act);
+        self
+    }
+
+    /// Says this. It arrives in whatever pieces the seed decides.
+    pub fn send(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.then(Act::Send(bytes.as_ref().to_vec()))
+    }
+
+    /// Does nothing for this time.
+    pub fn wait(self, time: Duration) -> Self {
+        self.then(Act::Wait(time.as_nanos() as u64))
+    }
+
+    /// Waits until so many bytes more have come, or until none can come any more.
+    pub fn receive(self, count: usize) -> Self {
+        self.then(Act::Await(count))
+    }
+
+    /// Waits for these bytes, which have to be the next. Others, or an end, are an error.
+    pub fn expect(self, bytes: impl AsRef<[u8]>) -> Self {
+        self.then(Act::Expect(bytes.as_ref().to_vec()))
+    }
+
+    /// Waits for the end; bytes before it, or a reset, are an error.
+    pub fn expect_end(self) -> Self {
+        self.then(Act::ExpectEnd)
+    }
+
+    /// Ends its half, and goes on reading.
+    pub fn shutdown(self) -> Self {
+        self.then(Act::Shutdown)
+    }
+
+    /// Resets the connection.
+    pub fn reset(self) -> Self {
+        self.then(Act::Reset)
+    }
+
+    /// Goes away: what still comes is answered by a reset.
+    pub fn close(self) -> Self {
+        self.then(Act::Close)
+    }
+
+    /// Reads no more than so many bytes every so often from now on; 0 bytes: does not read.
+    pub fn reads(self, bytes: usize, every: Duration) -> Self {
+        self.then(Act::Pace(bytes, every.as_nanos() as u64))
+    }
+}

@@ -1,0 +1,191 @@
+//! The simulator itself: what a user of it relies on, and some thousand seeds of the loop's own exercise.
+
+use super::*;
+use crate::buffer::Input;
+use crate::context::Written;
+use crate::limits::{Deadlines, Limits};
+use crate::reason::Deadline;
+
+/// Seeds of one test; there are four, so that they run side by side.
+const SEEDS: u64 = 1500;
+
+fn exercise_all(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        exercise(seed);
+    }
+}
+
+#[test]
+fn the_loop_keeps_its_promises_whatever_the_seed_a() {
+    exercise_all(0..SEEDS);
+}
+
+#[test]
+fn the_loop_keeps_its_promises_whatever_the_seed_b() {
+    exercise_all(SEEDS..2 * SEEDS);
+}
+
+#[test]
+fn the_loop_keeps_its_promises_whatever_the_seed_c() {
+    exercise_all(2 * SEEDS..3 * SEEDS);
+}
+
+#[test]
+fn the_loop_keeps_its_promises_whatever_the_seed_d() {
+    exercise_all(3 * SEEDS..4 * SEEDS);
+}
+
+/// A stop came between a drained stream and its being told. Good for as long as the exercise stays as it is: another draw, and
+/// every seed is another day.
+#[test]
+fn what_was_found_once_stays_mended() {
+    exercise(55_401);
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..50 {
+        let (one, other) = (exercise(seed), exercise(seed));
+        assert_eq!((one.fingerprint, one.closed), (other.fingerprint, other.closed), "seed {seed}");
+    }
+}
+
+/// Answers each line with itself; `big` with a megabyte, `never` not at all.
+struct Lines;
+
+impl Handler for Lines {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        while let Some(line) = input.until_eol() {
+            match line {
+                b"big\n" => drop(cx.write(vec![b'x'; 1 << 20])),
+                b"never\n" => {}
+                line => drop(cx.write(line)),
+            }
+        }
+    }
+}
+
+fn each_seed(seeds: u64, service: impl Fn() -> Service<Lines>, test: impl Fn(Simulation, Address)) {
+    for seed in 0..seeds {
+        let mut sim = Simulation::new(seed);
+        let address = sim.add_service(service()).unwrap().address().unwrap().clone();
+        test(sim, address);
+    }
+}
+
+fn lines() -> Service<Lines> {
+    Service::tcp("127.0.0.1:0", || Lines)
+}
+
+#[test]
+fn a_script_is_followed_and_its_expectations_are_met() {
+    each_seed(200, lines, |mut sim, address| {
+        let slow = Duration::from_millis(20);
+        let script = Script::new().send("a\nb").wait(slow).send("c\n").expect("a\nbc\n").shutdown().expect_end();
+        let peer = sim.connect(&address, script);
+        let report = sim.run();
+        assert_eq!(peer.received(), b"a\nbc\n");
+        assert!(peer.saw_end() && !peer.was_reset());
+        assert_eq!(report.closed.iter().map(|(_, reason)| *reason).collect::<Vec<_>>(), [CloseReason::PeerEnded]);
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_all_of_it_in_its_own_time() {
+    each_seed(20, lines, |mut sim, address| {
+        let script = Script::new().reads(50_000, Duration::from_millis(100)).send("big\n").shutdown();
+        let peer = sim.connect(&address, script);
+        let report = sim.run();
+        let received = peer.received();
+        assert!(received.len() == 1 << 20 && received.iter().all(|byte| *byte == b'x'), "{}", received.len());
+        assert!(report.elapsed > Duration::from_secs(2), "{:?}", report.elapsed);
+    });
+}
+
+#[test]
+fn one_who_does_not_read_is_timed_out() {
+    let strict = || lines().deadlines(Deadlines { write_progress: Some(Duration::from_secs(3)), ..Default::default() });
+    each_seed(50, strict, |mut sim, address| {
+        sim.connect(&address, Script::new().reads(0, Duration::ZERO).send("big\n"));
+        let report = sim.run();
+        assert_eq!(report.closed[0].1, CloseReason::TimedOut(Deadline::WriteProgress));
+    });
+}
+
+#[test]
+fn a_reset_is_seen_and_so_is_a_door_that_is_none() {
+    each_seed(50, lines, |mut sim, address| {
+        let reset = sim.connect(&address, Script::new().send("a\n").expect("a\n").reset());
+        let nowhere = sim.connect(&Address::Tcp(([127, 0, 0, 1], 1).into()), Script::new().send("a\n"));
+        let report = sim.run();
+        assert!(reset.was_reset() && nowhere.was_refused());
+        assert_eq!(report.closed[0].1, CloseReason::Reset);
+    });
+}
+
+#[test]
+fn a_cap_refuses_those_who_are_too_many() {
+    let small = || lines().limits(Limits { connections: Some(1), ..Limits::default() }).refusal("full\n");
+    let mut sim = Simulation::with_faults(1, Faults::none());
+    let address = sim.add_service(small()).unwrap().address().unwrap().clone();
+    let stays = sim.connect(&address, Script::new().send("here\n").expect("here\n"));
+    let late = Script::new().expect("full\n").expect_end();
+    let late = sim.connect_after(Duration::from_secs(1), &address, late);
+    sim.run();
+    assert_eq!((stays.received(), late.received()), (b"here\n".to_vec(), b"full\n".to_vec()));
+}
+
+/// Passes what each peer says to a new connection to `far`, and what that says back to nobody.
+struct Caller {
+    far: Address,
+}
+
+impl Handler for Caller {
+    type Connection = bool;
+
+    fn on_open(&mut self, _: &mut Context<'_>) -> bool {
+        false
+    }
+
+    fn on_data(&mut self, far: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if let (false, Some(said)) = (*far, input.take(5)) {
+            let id = cx.connect(self.far.clone(), true);
+            assert_ne!(cx.write_to(id, said), Written::Refused);
+        }
+    }
+}
+
+#[test]
+fn a_remote_answers_as_it_was_told_to() {
+    let far = Address::Tcp(([10, 1, 1, 1], 80).into());
+    let mut sim = Simulation::with_faults(3, Faults::none());
+    let to = far.clone();
+    let caller = sim.add_service(Service::tcp("127.0.0.1:0", move || Caller { far: to.clone() })).unwrap();
+    sim.remote(far, || Some(Script::new().expect("hello").send("bye").shutdown()));
+    sim.connect(caller.address().unwrap(), Script::new().send("hello").wait(Duration::from_secs(1)).shutdown());
+    let report = sim.run();
+    assert_eq!(report.closed.len(), 2);
+    assert!(report.closed.iter().all(|(_, reason)| *reason == CloseReason::PeerEnded), "{:?}", report.closed);
+}
+
+#[test]
+#[should_panic(expected = "seed 5: peer 0 expected \"never\\n\" and got \"\" and the end")]
+fn an_answer_that_never_comes_is_told_with_the_seed() {
+    let mut sim = Simulation::with_faults(5, Faults::none());
+    let address = sim.add_service(lines()).unwrap().address().unwrap().clone();
+    sim.connect(&address, Script::new().send("never\n").expect("never\n"));
+    sim.run();
+}
+
+#[test]
+#[should_panic(expected = "seed 5: peer 0 expected \"b\\n\" and got \"a\\n\"")]
+fn a_wrong_answer_is_told_with_the_seed() {
+    let mut sim = Simulation::with_faults(5, Faults::none());
+    let address = sim.add_service(lines()).unwrap().address().unwrap().clone();
+    sim.connect(&address, Script::new().send("a\n").expect("b\n"));
+    sim.run();
+}

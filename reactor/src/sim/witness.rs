@@ -1,0 +1,198 @@
+//! A handler under observation: each callback is passed on, and compared with what the network knows of that connection.
+//! Every byte that is lent has to be the one that the peer sent at that place, whatever the handler does with it.
+
+use std::any::Any;
+
+use super::ledger::Books;
+use crate::buffer::Input;
+use crate::context::Core;
+use crate::link::NO_STATE;
+use crate::reason::CloseReason;
+use crate::service::Host;
+use crate::sys::simulated::Shared;
+use crate::token::ConnectionId;
+
+pub(super) struct Witness {
+    host: Box<dyn Host>,
+    network: Shared,
+    books: Books,
+}
+
+impl Witness {
+    pub(super) fn new(host: Box<dyn Host>, network: Shared, books: Books) -> Self {
+        Witness { host, network, books }
+    }
+
+    fn violation(&self, what: &str) -> ! {
+        self.network.borrow().violation(what)
+    }
+
+    /// What has to be so whenever a handler is called about a connection.
+    fn check(&self, core: &Core, id: ConnectionId, callback: &'static str) {
+        let Some(link) = core.links.get(id) else {
+            self.violation(&format!("{callback} of connection {id}, which is gone"));
+        };
+        if self.books.borrow().entries.get(&id).is_some_and(|entry| entry.closed.is_some()) {
+            self.violation(&format!("{callback} of connection {id} after on_close"));
+        }
+        if !link.is_open() {
+            self.violation(&format!("{callback} of connection {id}, which is {}", link.describe()));
+        }
+        self.network.borrow_mut().note(callback, id.to_bits() as i64, 0);
+    }
+
+    /// Whether these are the bytes that the peer sent next. How many it has sent before.
+    fn check_input(&self, id: ConnectionId, input: &Input<'_>) -> usize {
+        let network = self.network.borrow();
+        let consumed = self.books.borrow().entries.get(&id).map_or(0, |entry| entry.consumed);
+        let Some(&line) = network.ids.get(&id) else { return consumed };
+        let line = &network.lines[line];
+        let end = consumed + input.len();
+        if end > line.read {
+            network.violation(&format!("connection {id} is lent {} bytes more than it got", end - line.read));
+        }
+        if end < line.read {
+            network.violation(&format!("connection {id} is not lent {} bytes that it got", line.read - end));
+        }
+        if line.said[consumed..end] != *input.as_slice() {
+            network.violation(&format!("connection {id} is lent other bytes than its peer sent"));
+        }
+        consumed
+    }
+
+    /// After a callback that was lent input.
+    fn consumed(&self, id: ConnectionId, count: usize) {
+        let mut books = self.books.borrow_mut();
+        let entry = books.entries.entry(id).or_default();
+        entry.consumed += count;
+        entry.offer_owed = false;
+    }
+
+    /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then the handler
+    /// may close it, and its patience is bounded.
+    fn check_reset(&self, id: ConnectionId, reason: CloseReason) {
+        let network = self.network.borrow();
+        let hindered = self.books.borrow().entries.get(&id).is_none_or(|entry| entry.hindered);
+        if let Some(&line) = network.ids.get(&id)
+            && reason == CloseReason::Reset
+            && !hindered
+            && !network.lines[line].send_failed
+        {
+            let lost = network.lines[line].arrived - network.lines[line].read;
+            if lost > 0 {
+                network.violation(&format!("connection {id} was reset, and {lost} bytes before that are lost"));
+            }
+        }
+    }
+
+    /// What is counted is what has moved.
+    fn check_stats(&self, core: &Core) {
+        let network = self.network.borrow();
+        if (core.stats.received, core.stats.sent) != (network.received, network.sent) {
+            network.violation(&format!(
+                "counted {} bytes received and {} sent, and it was {} and {}",
+                core.stats.received, core.stats.sent, network.received, network.sent
+            ));
+        }
+    }
+}
+
+impl Host for Witness {
+    fn start(&mut self, core: &mut Core) {
+        self.host.start(core);
+    }
+
+    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
+        self.check(core, id, "on_open");
+        if self.books.borrow_mut().entries.insert(id, Default::default()).is_some() {
+            self.violation(&format!("connection {id} is opened twice"));
+        }
+        let key = self.host.open(core, id);
+        self.books.borrow_mut().opened += u64::from(key != NO_STATE);
+        key
+    }
+
+    fn adopt(&mut self, state: Box<dyn Any>) -> u32 {
+        self.books.borrow_mut().opened += 1;
+        self.host.adopt(state)
+    }
+
+    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.check(core, id, "on_connected");
+        self.host.connected(core, id, key);
+    }
+
+    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        if key != NO_STATE {
+            self.check(core, id, "on_data");
+        }
+        if core.links.get(id).is_some_and(|link| link.is_paused()) {
+            self.violation(&format!("on_data of connection {id}, which is paused"));
+        }
+        self.check_input(id, input);
+        let before = input.len();
+        self.host.data(core, id, key, input);
+        self.consumed(id, before - input.len());
+    }
+
+    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        if key != NO_STATE {
+            self.check(core, id, "on_end_of_input");
+        }
+        let consumed = self.check_input(id, input);
+        let before = input.len();
+        let network = self.network.borrow();
+        if let Some(&line) = network.ids.get(&id) {
+            let line = &network.lines[line];
+            if !line.dead && consumed + before < line.said.len() {
+                network.violation(&format!("the end of connection {id} comes before the bytes"));
+            }
+        }
+        drop(network);
+        let told = std::mem::replace(&mut self.books.borrow_mut().entries.entry(id).or_default().end_told, true);
+        if told {
+            self.violation(&format!("on_end_of_input of connection {id} a second time"));
+        }
+        self.host.end_of_input(core, id, key, input);
+        self.consumed(id, before - input.len());
+    }
+
+    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.check(core, id, "on_drained");
+        self.books.borrow_mut().entries.entry(id).or_default().drained_owed = false;
+        self.host.drained(core, id, key);
+    }
+
+    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.check(core, id, "on_deadline");
+        self.host.deadline(core, id, key);
+    }
+
+    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.check(core, id, "on_stopping");
+        self.host.stopping(core, id, key);
+    }
+
+    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
+        let code = reason.kind() as i64;
+        self.network.borrow_mut().note("on_close", id.to_bits() as i64, code);
+        self.check_stats(core);
+        self.check_reset(id, reason);
+        let mut books = self.books.borrow_mut();
+        books.closed += 1;
+        if books.entries.entry(id).or_default().closed.replace(reason).is_some() {
+            drop(books);
+            self.violation(&format!("on_close of connection {id} a second time"));
+        }
+        drop(books);
+        self.host.close(core, id, key, reason);
+    }
+
+    fn collect(&mut self) -> bool {
+        self.host.collect()
+    }
+
+    fn message(&mut self, core: &mut Core) -> bool {
+        self.host.message(core)
+    }
+}

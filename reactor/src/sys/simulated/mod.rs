@@ -1,0 +1,302 @@
+//! A system that is not there: network, descriptors, poller and clock in memory, driven by a seed. The driver makes the same calls
+//! as on the real one, and cannot tell the difference; what it must never do ends the simulation.
+//!
+//! ```text
+//! random ── faults ── line ── network ── Simulated: Sys
+//! chance    how often  a connection  the world   the calls
+//! ```
+
+mod faults;
+mod line;
+mod network;
+mod random;
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::panicking;
+use std::time::Duration;
+
+use super::kernel::WAKE;
+use super::listen::{ListenOptions, Listens};
+use super::wake::Waker;
+use super::{Event, Fd, Interest, Moved, Sys};
+use crate::address::{Address, Peer};
+use crate::error::{Errno, Error};
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+pub use faults::Faults;
+pub(crate) use line::{Act, Stage};
+pub(crate) use network::{Happening, Network, Remote};
+pub(crate) use random::{Random, mixed};
+
+/// The network as everybody at either end shares it.
+pub(crate) type Shared = Rc<RefCell<Network>>;
+
+/// One loop's end of the simulated system.
+pub(crate) struct Simulated {
+    network: Shared,
+    waker: Waker,
+}
+
+impl Simulated {
+    pub(crate) fn new(network: Shared, waker: Waker) -> Self {
+        Simulated { network, waker }
+    }
+
+    /// One call: a little time passes.
+    fn call<R>(&mut self, call: impl FnOnce(&mut Network) -> R) -> R {
+        let mut network = self.network.borrow_mut();
+        network.tick();
+        call(&mut network)
+    }
+
+    fn receive(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        self.call(|network| {
+            let index = network.line_of(fd, "recv");
+            let blocked = network.random.chance(network.faults.blocked);
+            let short = network.random.chance(network.faults.short_reads);
+            let most = if short { network.random.size(into.len()) } else { usize::MAX };
+            let line = &mut network.lines[index];
+            let moved = if blocked && line.error.is_none() { Moved::Blocked } else { line.recv(into, most) };
+            match moved {
+                Moved::Bytes(count) => {
+                    network.received += count as u64;
+                    network.progress();
+                    network.start_arriving(index);
+                }
+                Moved::Blocked => network.excuse(),
+                // Told once, it is news.
+                Moved::Ended if std::mem::replace(&mut line.end_read, true) => {}
+                Moved::Ended | Moved::Failed(_) => network.progress(),
+            }
+            network.note("recv", fd.0.into(), number(moved));
+            moved
+        })
+    }
+
+    fn transmit(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+        self.call(|network| {
+            let index = network.line_of(fd, "send");
+            let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+            if offered == 0 {
+                network.violation("nothing is sent");
+            }
+            if network.lines[index].finished && !network.lines[index].dead {
+                network.violation("bytes are sent after our half was ended");
+            }
+            let blocked = network.random.chance(network.faults.blocked);
+            let short = network.random.chance(network.faults.short_writes);
+            let most = if short { network.random.size(offered) } else { offered };
+            let line = &mut network.lines[index];
+            let moved = match line.can_take() {
+                Err(moved) => moved,
+                Ok(_) if blocked => Moved::Blocked,
+                Ok(free) => {
+                    let mut left = free.min(most);
+                    let count = left;
+                    for piece in pieces {
+                        let part = left.min(piece.len());
+                        line.taken.extend_from_slice(&piece[..part]);
+                        left -= part;
+                    }
+                    network.sent += count as u64;
+                    network.start_delivering(index);
+                    Moved::Bytes(count)
+                }
+            };
+            if moved == Moved::Blocked {
+                network.excuse()
+            } else {
+                network.progress()
+            }
+            network.note("send", fd.0.into(), number(moved));
+            moved
+        })
+    }
+}
+
+impl Sys for Simulated {
+    fn now(&mut self) -> Time {
+        self.call(|network| Time(network.now()))
+    }
+
+    /// Up to 4 ms behind. It is read after each callback.
+    fn coarse_now(&mut self) -> Time {
+        let mut network = self.network.borrow_mut();
+        network.callback_ended();
+        Time(network.now() - network.now() % 4_000_000)
+    }
+
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.call(|network| {
+            network.note("register", fd.0.into(), bits(interest));
+            network.register(fd, token, interest)
+        })
+    }
+
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.call(|network| {
+            network.note("modify", fd.0.into(), bits(interest));
+            network.modify(fd, token, interest);
+        });
+        Ok(())
+    }
+
+    fn forget(&mut self, fd: Fd) {
+        self.call(|network| {
+            network.note("forget", fd.0.into(), 0);
+            network.forget(fd);
+        });
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        let waker = &self.waker;
+        self.network.borrow_mut().wait(events, timeout, now.0, &|| waker.is_ringing(), WAKE);
+        Ok(())
+    }
+
+    fn events_per_wait(&self) -> usize {
+        self.network.borrow().faults.batch
+    }
+
+    fn reports_errors_unasked(&self) -> bool {
+        !self.network.borrow().faults.select
+    }
+
+    fn drain_wake(&mut self) {
+        self.call(Network::progress);
+        self.waker.clear();
+    }
+
+    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+        self.call(|network| {
+            let outcome = network.accept(listener);
+            let came_to = match &outcome {
+                Ok(Some((fd, _))) => fd.0.into(),
+                Ok(None) => 0,
+                Err(errno) => -i64::from(errno.0),
+            };
+            network.note("accept", listener.0.into(), came_to);
+            outcome
+        })
+    }
+
+    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+        self.call(|network| {
+            let outcome = network.connect(to);
+            network.note("connect", 0, outcome.map_or_else(|errno| -i64::from(errno.0), |fd| fd.0.into()));
+            outcome
+        })
+    }
+
+    fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        self.receive(fd, into)
+    }
+
+    fn read(&mut self, _: Fd, _: &mut [u8]) -> Moved {
+        panic!("a simulation has no descriptors of the real system to watch");
+    }
+
+    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
+        self.transmit(fd, &[IoSlice::new(bytes)])
+    }
+
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+        self.transmit(fd, pieces)
+    }
+
+    fn take_error(&mut self, fd: Fd) -> Option<Errno> {
+        self.call(|network| {
+            let index = network.line_of(fd, "take_error");
+            let errno = network.lines[index].error.take();
+            if errno.is_some() {
+                network.progress();
+            }
+            network.note("so_error", fd.0.into(), errno.map_or(0, |errno| errno.0.into()));
+            errno
+        })
+    }
+
+    fn unacknowledged(&mut self, fd: Fd) -> usize {
+        self.call(|network| {
+            let index = network.line_of(fd, "unacknowledged");
+            network.lines[index].unacknowledged()
+        })
+    }
+
+    fn finish(&mut self, fd: Fd) {
+        self.call(|network| {
+            let index = network.line_of(fd, "finish");
+            network.lines[index].finished = true;
+            network.progress();
+            network.start_delivering(index);
+            network.note("finish", fd.0.into(), 0);
+        });
+    }
+
+    fn reset_on_close(&mut self, fd: Fd) {
+        self.call(|network| {
+            let index = network.line_of(fd, "reset_on_close");
+            network.lines[index].resets_on_close = true;
+        });
+    }
+
+    fn close(&mut self, fd: Fd) {
+        // What is torn down because a check has failed proves nothing more.
+        if !panicking() {
+            self.call(|network| {
+                network.note("close", fd.0.into(), 0);
+                network.close(fd);
+            });
+        }
+    }
+}
+
+fn number(moved: Moved) -> i64 {
+    match moved {
+        Moved::Bytes(count) => count as i64,
+        Moved::Blocked => 0,
+        Moved::Ended => -1,
+        Moved::Failed(errno) => -1000 - i64::from(errno.0),
+    }
+}
+
+fn bits(interest: Interest) -> i64 {
+    i64::from(interest.read) + 2 * i64::from(interest.write)
+}
+
+/// A listener of the simulated system. May be dropped on any thread, like a real one; the network sees it at the next call.
+pub(crate) struct SimulatedListener {
+    fd: Fd,
+    address: Address,
+    dropped: Arc<AtomicBool>,
+}
+
+impl SimulatedListener {
+    pub(crate) fn bind(network: &Shared, address: &Address, options: &ListenOptions) -> Result<Self, Error> {
+        let dropped = Arc::<AtomicBool>::default();
+        let bound = network.borrow_mut().listen(address, options.backlog.max(0) as usize, dropped.clone());
+        let (fd, address) = bound.map_err(|errno| Error::Bind { address: address.clone(), cause: errno.into() })?;
+        Ok(SimulatedListener { fd, address, dropped })
+    }
+}
+
+impl Listens for SimulatedListener {
+    fn fd(&self) -> Fd {
+        self.fd
+    }
+
+    fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for SimulatedListener {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Release);
+    }
+}

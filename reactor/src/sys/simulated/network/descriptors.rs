@@ -1,0 +1,188 @@
+//! Descriptors and the calls that open and close them: the lowest number that is free, and at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::line::Stage;
+use super::{FIRST_FD, File, Happening, Network, Remote};
+use crate::address::{Address, Peer};
+use crate::error::Errno;
+use crate::sys::Fd;
+
+impl Network {
+    /// The lowest number that is free, as POSIX has it.
+    pub(super) fn open(&mut self, file: File) -> Fd {
+        let free = self.files.iter().position(Option::is_none);
+        let place = free.unwrap_or_else(|| {
+            self.files.push(None);
+            self.files.len() - 1
+        });
+        self.files[place] = Some(file);
+        Fd(FIRST_FD + place as i32)
+    }
+
+    /// Whether a new descriptor is refused, and how.
+    pub(super) fn starved(&mut self) -> Option<Errno> {
+        if self.files.iter().flatten().count() >= self.faults.descriptors {
+            return Some(Errno(libc::EMFILE));
+        }
+        if self.now >= self.starved_until && self.random.chance(self.faults.no_descriptors) {
+            self.starved_until = self.now + self.random.below(1_000_000_000);
+        }
+        (self.now < self.starved_until).then_some(Errno(libc::ENFILE))
+    }
+
+    pub(super) fn file(&mut self, fd: Fd, call: &str) -> &mut File {
+        let place = usize::try_from(fd.0 - FIRST_FD).unwrap_or(usize::MAX);
+        if !matches!(self.files.get(place), Some(Some(_))) {
+            self.violation(&format!("{call} of descriptor {}, which is not open", fd.0));
+        }
+        match self.files.get_mut(place) {
+            Some(Some(file)) => file,
+            _ => unreachable!("checked above"),
+        }
+    }
+
+    /// The connection behind a descriptor.
+    pub(crate) fn line_of(&mut self, fd: Fd, call: &str) -> usize {
+        match self.file(fd, call) {
+            File::Line(line) => *line,
+            File::Listener { .. } => self.violation(&format!("{call} of descriptor {}, which is a listener", fd.0)),
+        }
+    }
+
+    pub(crate) fn listen(
+        &mut self,
+        wanted: &Address,
+        backlog: usize,
+        dropped: Arc<AtomicBool>,
+    ) -> Result<(Fd, Address), Errno> {
+        let mut address = wanted.clone();
+        if let Address::Tcp(tcp) = &mut address
+            && tcp.port() == 0
+        {
+            tcp.set_port(self.next_port);
+            self.next_port += 1;
+        }
+        let taken = |file: &File| matches!(file, File::Listener { address: other, .. } if *other == address);
+        if self.files.iter().flatten().any(taken) {
+            return Err(Errno(libc::EADDRINUSE));
+        }
+        let listener = File::Listener { address: address.clone(), backlog, queue: VecDeque::new(), dropped };
+        Ok((self.open(listener), address))
+    }
+
+    /// Listeners are closed by whoever holds them, and the network hears of it afterwards.
+    pub(crate) fn close_listeners(&mut self) {
+        for place in 0..self.files.len() {
+            let Some(File::Listener { dropped, .. }) = &self.files[place] else { continue };
+            if !dropped.load(Ordering::Acquire) {
+                continue;
+            }
+            if self.watched.contains_key(&(FIRST_FD + place as i32)) {
+                self.violation("a listener is closed before the poller has forgotten it");
+            }
+            let Some(File::Listener { queue, .. }) = self.files[place].take() else { continue };
+            for line in queue {
+                self.lines[line].cut = true;
+                self.lines[line].closed = true;
+                self.act(line);
+            }
+        }
+    }
+
+    pub(crate) fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+        match self.file(listener, "accept") {
+            File::Listener { queue, .. } if queue.is_empty() => return Ok(None),
+            File::Listener { .. } => {}
+            File::Line(_) => self.violation("accept of a connection"),
+        }
+        if self.random.chance(self.faults.blocked) {
+            self.excuse();
+            return Ok(None);
+        }
+        if let Some(errno) = self.starved() {
+            return Err(errno);
+        }
+        let aborted = self.random.chance(self.faults.aborted_accepts);
+        let File::Listener { queue, .. } = self.file(listener, "accept") else { return Ok(None) };
+        let Some(line) = queue.pop_front() else { return Ok(None) };
+        self.progress();
+        if aborted {
+            self.lines[line].cut = true;
+            self.lines[line].closed = true;
+            self.act(line);
+            return Err(Errno(libc::ECONNABORTED));
+        }
+        let fd = self.open(File::Line(line));
+        self.lines[line].stage = Stage::Open;
+        self.lines[line].fd = Some(fd);
+        self.latest = Some(line);
+        Ok(Some((fd, self.address_of(line))))
+    }
+
+    pub(crate) fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+        self.latest = None;
+        if let Some(errno) = self.starved() {
+            return Err(errno);
+        }
+        let line = self.new_line(Stage::Connecting, to.clone(), Vec::new());
+        let fd = self.open(File::Line(line));
+        self.lines[line].fd = Some(fd);
+        self.latest = Some(line);
+        self.progress();
+        self.soon(Happening::Outcome(line));
+        Ok(fd)
+    }
+
+    pub(super) fn outcome(&mut self, index: usize) {
+        if self.lines[index].closed {
+            return;
+        }
+        let remote = match self.remotes.get_mut(&self.addresses[index]) {
+            Some(remote) => remote(),
+            None => Remote::Refuses,
+        };
+        let line = &mut self.lines[index];
+        match remote {
+            Remote::Silent => {}
+            Remote::Refuses => {
+                (line.stage, line.dead, line.refused) = (Stage::Open, true, true);
+                line.error = Some(Errno(libc::ECONNREFUSED));
+            }
+            Remote::Answers(script) => {
+                line.stage = Stage::Open;
+                line.script = script.into();
+                self.act(index);
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, fd: Fd) {
+        if self.watched.contains_key(&fd.0) {
+            self.violation(&format!("descriptor {} is closed before the poller has forgotten it", fd.0));
+        }
+        let index = self.line_of(fd, "close");
+        self.files[(fd.0 - FIRST_FD) as usize] = None;
+        self.progress();
+        let line = &mut self.lines[index];
+        line.closed = true;
+        line.fd = None;
+        let unread = line.arrived > line.read;
+        if line.dead || line.stage == Stage::Connecting || line.resets_on_close || unread {
+            line.cut = true;
+        } else {
+            line.finished = true;
+            self.start_delivering(index);
+        }
+        if self.lines[index].cut {
+            self.act(index);
+        }
+        self.start_arriving(index);
+    }
+
+    pub(crate) fn count_open(&self) -> usize {
+        self.files.iter().flatten().count()
+    }
+}

@@ -1,0 +1,220 @@
+//! The poller, level-triggered, and what has to be so whenever the loop waits for it.
+
+use std::time::Duration;
+
+use super::super::line::{Act, Stage};
+use super::{FIRST_FD, File, Network};
+use crate::error::Errno;
+use crate::sys::{Event, Fd, Interest};
+use crate::token::ConnectionId;
+
+/// Waits in a row that come back at once and lead to nothing. A spurious event or two is no spinning.
+const SPINS_MAX: u32 = 60;
+/// How long everything has to be quiet, timers apart, before the application is told to stop.
+const QUIET: u64 = 200_000_000_000;
+/// Waits of one simulation: one that goes on for longer does not end by itself.
+const WAITS_MAX: u64 = 20_000_000;
+
+impl Network {
+    pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.file(fd, "register");
+        if self.random.chance(self.faults.unwatchable) {
+            return Err(Errno(libc::ENOSPC));
+        }
+        if self.watched.insert(fd.0, (token, interest)).is_some() {
+            self.violation(&format!("descriptor {} is registered twice", fd.0));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) {
+        self.file(fd, "modify");
+        if self.watched.insert(fd.0, (token, interest)).is_none() {
+            self.violation(&format!("the interest of descriptor {} is changed, which is not registered", fd.0));
+        }
+    }
+
+    pub(crate) fn forget(&mut self, fd: Fd) {
+        self.file(fd, "forget");
+        if self.watched.remove(&fd.0).is_none() {
+            self.violation(&format!("descriptor {} is to be forgotten, which is not registered", fd.0));
+        }
+    }
+
+    /// What is ready: without the events that are late, with those that are spurious.
+    pub(super) fn ready(&mut self, events: &mut Vec<Event>, spurious: bool) {
+        let Network { files, watched, lines, faults, random, .. } = self;
+        let mut late = Vec::new();
+        for (&fd, &(token, interest)) in watched.iter() {
+            let mut event = Event { token, readable: false, writable: false, hangup: false, error: false };
+            match &files[(fd - FIRST_FD) as usize] {
+                Some(File::Listener { queue, .. }) => event.readable = !queue.is_empty(),
+                Some(File::Line(index)) => {
+                    let line = &lines[*index];
+                    event.readable = line.is_readable();
+                    event.writable = line.is_writable();
+                    event.hangup = line.is_hung_up() && !faults.select;
+                    event.error = line.error.is_some() && line.stage == Stage::Open && !faults.select;
+                }
+                None => {}
+            }
+            if spurious && random.chance(faults.spurious_events) {
+                match lines.get(files_line(files, fd).unwrap_or(usize::MAX)) {
+                    // What tells a connect's outcome is not spurious: SO_ERROR would say that it stands.
+                    Some(line) if line.stage == Stage::Connecting => {}
+                    _ if random.chance(0.5) => event.readable = true,
+                    _ => event.writable = true,
+                }
+            }
+            event.readable &= interest.read;
+            event.writable &= interest.write;
+            if event.readable || event.writable || event.hangup || event.error {
+                if random.chance(faults.late_events) { late.push(event) } else { events.push(event) }
+            }
+        }
+        if events.is_empty() {
+            events.extend(late.pop());
+        }
+        if faults.reordered || events.len() > faults.batch {
+            random.shuffle(events);
+        }
+        events.truncate(faults.batch);
+    }
+
+    /// Lets time pass until something is ready, or until then.
+    pub(crate) fn wait(
+        &mut self,
+        events: &mut Vec<Event>,
+        timeout: Option<Duration>,
+        asked: u64,
+        awake: &dyn Fn() -> bool,
+        wake: ConnectionId,
+    ) {
+        self.tick();
+        self.waits += 1;
+        self.check_interest();
+        if self.waits > WAITS_MAX {
+            self.violation("it does not end");
+        }
+        if self.must_end_by.is_some_and(|by| self.now > by) {
+            self.violation("the drain time is over, and the loop goes on");
+        }
+        let began = self.now;
+        let until = timeout.map(|span| asked.saturating_add(span.as_nanos() as u64).max(self.now));
+        let mut first = true;
+        loop {
+            self.happen();
+            self.ready(events, first);
+            if first && !events.is_empty() && self.faults.spurious_events > 0.0 {
+                self.excuse();
+            }
+            first = false;
+            if awake() {
+                events.truncate(self.faults.batch - 1);
+                let place = self.random.index(events.len() + 1);
+                events
+                    .insert(place, Event { token: wake, readable: true, writable: false, hangup: false, error: false });
+            }
+            if !events.is_empty() {
+                break;
+            }
+            let next = self.next_time();
+            let quiet = self.quiet_since + QUIET;
+            match (next, until) {
+                (Some(next), None) => self.now = next,
+                (Some(next), Some(until)) if next <= until => self.now = self.now.max(next),
+                (None, None) if !self.halting => {
+                    self.check_queues();
+                    self.order_halt();
+                }
+                (None, None) => self.violation("the loop waits for ever, and was told to stop"),
+                (None, Some(until)) if until > quiet && !self.halting => {
+                    self.now = self.now.max(quiet);
+                    self.order_halt();
+                }
+                (_, Some(until)) => {
+                    self.now = self.now.max(until);
+                    if self.random.chance(self.faults.late_wakes) {
+                        self.now += self.random.below(20_000_000);
+                    }
+                    break;
+                }
+            }
+        }
+        self.note("wait", events.len() as i64, (self.now - began) as i64);
+        // Time that passes is what a wait is for.
+        if self.now > began + 1000 {
+            self.progress();
+        } else {
+            self.spins += 1;
+            if self.spins > SPINS_MAX {
+                self.violation(&format!(
+                    "busy loop: {} waits in a row came to nothing, the last to {events:?}",
+                    self.spins
+                ));
+            }
+        }
+    }
+
+    /// When nothing happens any more, nobody stands before a door that could be opened.
+    pub(super) fn check_queues(&self) {
+        let lines = self.files.iter().flatten().filter(|file| matches!(file, File::Line(_))).count();
+        let room = lines < self.cap && self.count_open() < self.faults.descriptors;
+        for file in self.files.iter().flatten() {
+            if let File::Listener { address, queue, .. } = file
+                && room
+                && !queue.is_empty()
+            {
+                self.violation(&format!("{} peers wait at {address}, and there is room", queue.len()));
+            }
+        }
+    }
+
+    /// After the program has ended: what is under way arrives, and the peers do what they have left to do.
+    pub(crate) fn finish(&mut self) {
+        self.close_listeners();
+        while let Some(next) = self.next_time() {
+            self.now = self.now.max(next);
+            self.happen();
+        }
+        for (index, line) in self.lines.iter().enumerate() {
+            if let Some(waits @ (Act::Expect(_) | Act::ExpectEnd)) = line.script.front() {
+                self.violation(&format!("peer {index} still waits for {waits:?}"));
+            }
+        }
+    }
+
+    pub(super) fn check_interest(&mut self) {
+        for (id, wanted) in std::mem::take(&mut self.wanted) {
+            let Some(&index) = self.ids.get(&id) else { continue };
+            let line = &self.lines[index];
+            let Some(fd) = line.fd else { continue };
+            match self.watched.get(&fd.0) {
+                Some(&(token, interest)) if token == id && interest == wanted => {}
+                None if wanted == Interest::default() && line.is_hung_up() => {}
+                None if self.faults.unwatchable > 0.0 => {}
+                found => {
+                    let found = format!("{found:?}");
+                    self.violation(&format!("connection {id} wants {wanted:?}, and the poller knows {found}"));
+                }
+            }
+        }
+    }
+
+    /// Something was moved, so the loop does not spin.
+    pub(crate) fn progress(&mut self) {
+        self.spins = 0;
+    }
+
+    /// A fault was the cause that nothing moved.
+    pub(crate) fn excuse(&mut self) {
+        self.spins = self.spins.saturating_sub(1);
+    }
+}
+
+fn files_line(files: &[Option<File>], fd: i32) -> Option<usize> {
+    match files.get((fd - FIRST_FD) as usize)? {
+        Some(File::Line(index)) => Some(*index),
+        _ => None,
+    }
+}
