@@ -1,5 +1,5 @@
-//! The world at the other end of the calls: a clock that jumps, descriptors, listeners, connections and their peers, and a
-//! poller that tells of them. Everything happens at a time and in an order that the seed decides.
+//! The world at the other end of the calls: a clock that jumps, descriptors, listeners, connections and their peers,
+//! and a poller that tells of them. Everything happens at a time and in an order that the seed decides.
 
 mod descriptors;
 mod peers;
@@ -128,7 +128,8 @@ impl Network {
         }
     }
 
-    // ---- time ------------------------------------------------------------------------------------------------------
+    // ---- time
+    // ------------------------------------------------------------------------------------------------------
 
     pub(crate) fn now(&self) -> u64 {
         self.now
@@ -204,7 +205,8 @@ impl Network {
         }
     }
 
-    // ---- what was seen ---------------------------------------------------------------------------------------------
+    // ---- what was seen
+    // ---------------------------------------------------------------------------------------------
 
     pub(crate) fn note(&mut self, call: &'static str, about: i64, came_to: i64) {
         let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
