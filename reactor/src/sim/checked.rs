@@ -1,5 +1,5 @@
-//! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its contract and
-//! with what the network knows.
+//! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its
+//! contract and with what the network knows.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;

@@ -1,10 +1,11 @@
-//! A service under simulation: the same driver, event loop and handler as ever, over a network and a clock that are made up
-//! from a seed. What may happen on a bad day happens all the time, time costs nothing, and a run that fails is the same when it
-//! is run again.
+//! A service under simulation: the same driver, event loop and handler as ever, over a network and a clock that are
+//! made up from a seed. What may happen on a bad day happens all the time, time costs nothing, and a run that fails
+//! is the same when it is run again.
 //!
-//! Needs the feature `sim`. After every step it is checked that no byte was lost, doubled or moved, that each connection ended
-//! once with its reason, that the poller knows what every connection waits for, and that the loop neither waits for ever nor turns
-//! for nothing; in the end that no descriptor, timer or state is left. What is wrong is a panic that names the seed.
+//! Needs the feature `sim`. After every step it is checked that no byte was lost, doubled or moved, that each
+//! connection ended once with its reason, that the poller knows what every connection waits for, and that the loop
+//! neither waits for ever nor turns for nothing; in the end that no descriptor, timer or state is left. What is wrong
+//! is a panic that names the seed.
 //!
 //! ```
 //! use reactor::sim::{Script, Simulation};
@@ -131,7 +132,8 @@ impl Simulation {
         }
     }
 
-    /// Binds the service's addresses in the simulated network, where every address is free at first. No name is looked up.
+    /// Binds the service's addresses in the simulated network, where every address is free at first. No name is
+    /// looked up.
     ///
     /// # Errors
     /// As [`Application::add_service`](crate::Application::add_service).
@@ -179,8 +181,8 @@ impl Simulation {
         Peer { network: self.network.clone(), line }
     }
 
-    /// Who answers when a handler connects to this address: each time, what `answer` returns, and nobody for `None`, until
-    /// the deadline passes. Where nobody was said to answer, connections are refused.
+    /// Who answers when a handler connects to this address: each time, what `answer` returns, and nobody for `None`,
+    /// until the deadline passes. Where nobody was said to answer, connections are refused.
     pub fn remote(&mut self, address: Address, mut answer: impl FnMut() -> Option<Script> + 'static) {
         let answer = move || answer().map_or(Remote::Silent, |script| Remote::Answers(script.acts));
         self.network.borrow_mut().remotes.insert(address, Box::new(answer));

@@ -1,5 +1,5 @@
-//! Whether the simulator finds what it is there for: bugs that event loops have had, planted at the two seams one at a time.
-//! Each stands between two sound halves and does what a driver, or a loop, with that bug would do.
+//! Whether the simulator finds what it is there for: bugs that event loops have had, planted at the two seams one at
+//! a time. Each stands between two sound halves and does what a driver, or a loop, with that bug would do.
 
 use std::collections::HashSet;
 use std::io::IoSlice;

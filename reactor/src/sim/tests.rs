@@ -35,8 +35,8 @@ fn the_loop_keeps_its_promises_whatever_the_seed_d() {
     exercise_all(3 * SEEDS..4 * SEEDS);
 }
 
-/// A stop came between a drained stream and its being told. Good for as long as the exercise stays as it is: another draw, and
-/// every seed is another day.
+/// A stop came between a drained stream and its being told. Good for as long as the exercise stays as it is: another
+/// draw, and every seed is another day.
 #[test]
 fn what_was_found_once_stays_mended() {
     exercise(55_401);

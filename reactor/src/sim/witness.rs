@@ -1,5 +1,6 @@
-//! A handler under observation: each callback is passed on, and compared with what the network knows of that connection.
-//! Every byte that is lent has to be the one that the peer sent at that place, whatever the handler does with it.
+//! A handler under observation: each callback is passed on, and compared with what the network knows of that
+//! connection. Every byte that is lent has to be the one that the peer sent at that place, whatever the handler does
+//! with it.
 
 use std::any::Any;
 
@@ -68,8 +69,8 @@ impl Witness {
         entry.offer_owed = false;
     }
 
-    /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then the handler
-    /// may close it, and its patience is bounded.
+    /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then
+    /// the handler may close it, and its patience is bounded.
     fn check_reset(&self, id: ConnectionId, reason: CloseReason) {
         let network = self.network.borrow();
         let hindered = self.books.borrow().entries.get(&id).is_none_or(|entry| entry.hindered);

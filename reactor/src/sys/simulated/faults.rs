@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::random::Random;
 use crate::sys::EVENTS_PER_WAIT;
 
-/// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it is
-/// within what a kernel may do.
+/// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it
+/// is within what a kernel may do.
 ///
 /// ```
 /// use reactor::sim::Faults;
@@ -81,7 +81,8 @@ impl Faults {
         Faults { aborted_accepts: 0.0, unwatchable: 0.0, buffers, ..any }
     }
 
-    /// The same, and newcomers are lost, connections fail because nobody can watch them, and buffers hold a few bytes.
+    /// The same, and newcomers are lost, connections fail because nobody can watch them, and buffers hold a few
+    /// bytes.
     pub(crate) fn any(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0xFA17);
         let mut some = |most: f64| if random.chance(0.5) { most * random.below(1000) as f64 / 1000.0 } else { 0.0 };

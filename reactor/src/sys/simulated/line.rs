@@ -1,5 +1,5 @@
-//! One simulated connection: the two directions, and what the kernel at our end knows of them. What it says follows Linux
-//! (tcp_reset, tcp_recvmsg, tcp_poll): bytes before an error, an error once, then the end.
+//! One simulated connection: the two directions, and what the kernel at our end knows of them. What it says follows
+//! Linux (tcp_reset, tcp_recvmsg, tcp_poll): bytes before an error, an error once, then the end.
 
 use std::collections::VecDeque;
 
@@ -131,7 +131,8 @@ impl Line {
         }
     }
 
-    // ---- what a poller sees ----------------------------------------------------------------------------------------
+    // ---- what a poller sees
+    // ----------------------------------------------------------------------------------------
 
     pub(crate) fn is_readable(&self) -> bool {
         self.stage == Stage::Open && (self.arrived > self.read || self.end_arrived || self.dead || self.error.is_some())
@@ -147,7 +148,8 @@ impl Line {
         self.stage == Stage::Open && (self.dead || (self.end_arrived && self.finished))
     }
 
-    // ---- calls -----------------------------------------------------------------------------------------------------
+    // ---- calls
+    // -----------------------------------------------------------------------------------------------------
 
     /// One recv into `into`; `most`: the kernel gives no more this time.
     pub(crate) fn recv(&mut self, into: &mut [u8], most: usize) -> Moved {

@@ -1,5 +1,5 @@
-//! A system that is not there: network, descriptors, poller and clock in memory, driven by a seed. The driver makes the same calls
-//! as on the real one, and cannot tell the difference; what it must never do ends the simulation.
+//! A system that is not there: network, descriptors, poller and clock in memory, driven by a seed. The driver makes
+//! the same calls as on the real one, and cannot tell the difference; what it must never do ends the simulation.
 //!
 //! ```text
 //! random ── faults ── line ── network ── Simulated: Sys
@@ -269,7 +269,8 @@ fn bits(interest: Interest) -> i64 {
     i64::from(interest.read) + 2 * i64::from(interest.write)
 }
 
-/// A listener of the simulated system. May be dropped on any thread, like a real one; the network sees it at the next call.
+/// A listener of the simulated system. May be dropped on any thread, like a real one; the network sees it at the next
+/// call.
 pub(crate) struct SimulatedListener {
     fd: Fd,
     address: Address,

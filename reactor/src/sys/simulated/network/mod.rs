@@ -1,5 +1,5 @@
-//! The world at the other end of the calls: a clock that jumps, descriptors, listeners, connections and their peers, and a
-//! poller that tells of them. Everything happens at a time and in an order that the seed decides.
+//! The world at the other end of the calls: a clock that jumps, descriptors, listeners, connections and their peers,
+//! and a poller that tells of them. Everything happens at a time and in an order that the seed decides.
 
 mod descriptors;
 mod peers;
@@ -21,7 +21,7 @@ use crate::token::ConnectionId;
 /// Simulated descriptors begin here, far above any real one, so that neither is ever taken for the other.
 const FIRST_FD: i32 = 1 << 20;
 /// Calls of one simulation: one that goes on for longer does not end by itself.
-const CALLS_MAX: u64 = 50_000_000;
+const CALLS_MAX: u64 = 5_000_000;
 /// Calls that a report of a failure shows, unless the variable says otherwise.
 const HISTORY: usize = 60;
 const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";
@@ -128,7 +128,8 @@ impl Network {
         }
     }
 
-    // ---- time ------------------------------------------------------------------------------------------------------
+    // ---- time
+    // ------------------------------------------------------------------------------------------------------
 
     pub(crate) fn now(&self) -> u64 {
         self.now
@@ -204,7 +205,8 @@ impl Network {
         }
     }
 
-    // ---- what was seen ---------------------------------------------------------------------------------------------
+    // ---- what was seen
+    // ---------------------------------------------------------------------------------------------
 
     pub(crate) fn note(&mut self, call: &'static str, about: i64, came_to: i64) {
         let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
