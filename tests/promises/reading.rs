@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -335,6 +335,34 @@ on_every_backend! {
         client.write_all(b"abcde").unwrap();
         assert_eq!(stage.data(id, 5), b"abcde");
         assert!(stage.stats().turns >= before + 5, "a turn each");
+    }
+
+    // Rule 8. Three events of one batch: a pause of the second's connection, its end, and its resumption.
+    fn who_hangs_up_between_a_pause_and_a_resumption_is_still_heard_to_the_end(backend: Backend) {
+        let target = Arc::new(Mutex::new(None));
+        let aim = target.clone();
+        let plan = Plan::new().data(move |input, cx| {
+            let Some(target) = *aim.lock().unwrap() else { return };
+            match input.take_all() {
+                b"pause" => cx.pause_reading_id(target),
+                b"resume" => cx.resume_reading_id(target),
+                _ => {}
+            }
+        });
+        let path = socket_path("between", backend);
+        let listen = path.clone();
+        let stage = Stage::at(backend, plan, move |factory| Service::unix(listen, factory), |service| service, |_| {});
+        let open = || (UnixStream::connect(&path).unwrap(), stage.next().id());
+        let ((mut first, _), (mut second, id), (mut third, _)) = (open(), open(), open());
+        *target.lock().unwrap() = Some(id);
+        let frozen = stage.freeze();
+        first.write_all(b"pause").unwrap();
+        second.write_all(b"last words").unwrap();
+        drop(second);
+        third.write_all(b"resume").unwrap();
+        drop(frozen);
+        assert_eq!(stage.data(id, 10), b"last words");
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
     }
 
     // What epoll refuses to watch is always ready: read to its end, and then as quiet as anything else.
