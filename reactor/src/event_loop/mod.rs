@@ -8,19 +8,19 @@
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
 mod doors;
+mod input;
 mod report;
 mod stopping;
 
 use std::time::Duration;
 
-use crate::buffer::{Input, Kept};
 use crate::context::{Context, Core, Errand, Terms, Timer};
 use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
 use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
-use crate::reason::{CloseReason, Deadline};
+use crate::reason::Deadline;
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Stats;
 use crate::sys::EVENTS_PER_WAIT;
@@ -265,85 +265,6 @@ impl<D: Driver> EventLoop<D> {
             self.called(id);
         }
         self.attend(id);
-    }
-
-    #[inline]
-    fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(link) = self.core.links.get_mut(id) else { return };
-        self.core.stats.received += bytes.len() as u64;
-        let limits = &self.core.terms[link.service as usize].limits;
-        if !link.received(bytes.len(), self.core.now, limits) {
-            self.core.stats.unread += bytes.len() as u64;
-            return self.attend(id);
-        }
-        match link.kept.take() {
-            None => {
-                let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
-                let mut input = Input::of(bytes);
-                self.hosts[service].host.data(&mut self.core, id, key, &mut input);
-                self.called(id);
-                if !(input.is_empty() && useful) {
-                    self.keep_rest(id, &input);
-                }
-            }
-            Some(mut kept) => {
-                kept.append(bytes);
-                self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
-            }
-        }
-        self.attend(id);
-    }
-
-    /// The scratch buffer was lent; what is left unread is copied out of it.
-    fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
-        let kept = (!input.is_empty()).then(|| {
-            let mut kept = self.core.pool.take_kept();
-            kept.keep(input);
-            kept
-        });
-        self.keep(id, kept, input.has_consumed());
-    }
-
-    /// Lends what was kept, with what has been appended to it.
-    fn lend_kept(
-        &mut self,
-        id: ConnectionId,
-        mut kept: Box<Kept>,
-        callback: impl FnOnce(&mut dyn Host, &mut Core, u32, &mut Input<'_>),
-    ) {
-        let Some(link) = self.core.links.get(id) else { return };
-        let (service, key) = (link.service as usize, link.state);
-        let mut input = kept.lend();
-        let before = input.len();
-        callback(&mut *self.hosts[service].host, &mut self.core, key, &mut input);
-        let (left, consumed) = (input.left(), input.len() < before);
-        kept.settle(left);
-        self.called(id);
-        let kept = if kept.len() > 0 {
-            Some(kept)
-        } else {
-            self.core.pool.give_kept(kept);
-            None
-        };
-        self.keep(id, kept, consumed);
-    }
-
-    /// After input was lent: what is left unread belongs to the link again.
-    fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
-        let Some(link) = self.core.links.get_mut(id) else { return };
-        if consumed {
-            link.set_useful();
-        }
-        let Some(kept) = kept else { return };
-        if !link.is_open() {
-            self.core.stats.unread += kept.len() as u64;
-            return self.core.pool.give_kept(kept);
-        }
-        let limits = &self.core.terms[link.service as usize].limits;
-        if kept.len() > limits.input && !link.is_paused() && !link.is_choked(limits) {
-            link.over(CloseReason::InputOverflow { limit: limits.input });
-        }
-        link.kept = Some(kept);
     }
 
     /// Output of a blocked link has left, or cannot.

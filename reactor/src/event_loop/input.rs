@@ -1,0 +1,90 @@
+//! Bytes that arrived, lent to their handler: the scratch buffer itself, or what was kept with what is new behind it.
+
+use super::EventLoop;
+use crate::buffer::{Input, Kept};
+use crate::context::Core;
+use crate::driver::Driver;
+use crate::reason::CloseReason;
+use crate::service::Host;
+use crate::token::ConnectionId;
+
+impl<D: Driver> EventLoop<D> {
+    #[inline]
+    pub(super) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        self.core.stats.received += bytes.len() as u64;
+        let limits = &self.core.terms[link.service as usize].limits;
+        if !link.received(bytes.len(), self.core.now, limits) {
+            self.core.stats.unread += bytes.len() as u64;
+            return self.attend(id);
+        }
+        match link.kept.take() {
+            None => {
+                let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
+                let mut input = Input::of(bytes);
+                self.hosts[service].host.data(&mut self.core, id, key, &mut input);
+                self.called(id);
+                if !(input.is_empty() && useful) {
+                    self.keep_rest(id, &input);
+                }
+            }
+            Some(mut kept) => {
+                kept.append(bytes);
+                self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
+            }
+        }
+        self.attend(id);
+    }
+
+    /// The scratch buffer was lent; what is left unread is copied out of it.
+    fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
+        let kept = (!input.is_empty()).then(|| {
+            let mut kept = self.core.pool.take_kept();
+            kept.keep(input);
+            kept
+        });
+        self.keep(id, kept, input.has_consumed());
+    }
+
+    /// Lends what was kept, with what has been appended to it.
+    pub(super) fn lend_kept(
+        &mut self,
+        id: ConnectionId,
+        mut kept: Box<Kept>,
+        callback: impl FnOnce(&mut dyn Host, &mut Core, u32, &mut Input<'_>),
+    ) {
+        let Some(link) = self.core.links.get(id) else { return };
+        let (service, key) = (link.service as usize, link.state);
+        let mut input = kept.lend();
+        let before = input.len();
+        callback(&mut *self.hosts[service].host, &mut self.core, key, &mut input);
+        let (left, consumed) = (input.left(), input.len() < before);
+        kept.settle(left);
+        self.called(id);
+        let kept = if kept.len() > 0 {
+            Some(kept)
+        } else {
+            self.core.pool.give_kept(kept);
+            None
+        };
+        self.keep(id, kept, consumed);
+    }
+
+    /// After input was lent: what is left unread belongs to the link again.
+    fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        if consumed {
+            link.set_useful();
+        }
+        let Some(kept) = kept else { return };
+        if !link.is_open() {
+            self.core.stats.unread += kept.len() as u64;
+            return self.core.pool.give_kept(kept);
+        }
+        let limits = &self.core.terms[link.service as usize].limits;
+        if kept.len() > limits.input && !link.is_paused() && !link.is_choked(limits) {
+            link.over(CloseReason::InputOverflow { limit: limits.input });
+        }
+        link.kept = Some(kept);
+    }
+}
