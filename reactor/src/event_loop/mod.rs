@@ -366,6 +366,7 @@ impl<D: Driver> EventLoop<D> {
                 let key = link.state;
                 link.set_deadline_changed();
                 if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
+                    self.calling();
                     self.hosts[service].host.deadline(&mut self.core, id, key);
                     self.called(id);
                 }

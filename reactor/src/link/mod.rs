@@ -295,7 +295,10 @@ impl Link {
         if self.facts.has(CHOKED) && queued <= limits.output_low {
             self.facts.clear(CHOKED);
             self.facts.set(DRAINED_DUE);
-            self.facts.put(OFFER_DUE, self.kept.is_some());
+            // Never cleared here: a callback may have asked for the offer itself.
+            if self.kept.is_some() {
+                self.facts.set(OFFER_DUE);
+            }
         }
     }
 
