@@ -222,7 +222,8 @@ impl Application {
             on_reopen: self.on_reopen,
             signals: self.signals,
         };
-        let mut event_loop = EventLoop::new(Readiness::new(self.kernel, 0), 0, self.handle, self.published, config);
+        let driver = Readiness::new(self.kernel, 0, self.handle.desk(0).counters.clone());
+        let mut event_loop = EventLoop::new(driver, 0, self.handle, self.published, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             event_loop.add_service(bound, build(number as u16));
         }

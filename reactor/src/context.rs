@@ -15,7 +15,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin};
 use crate::mailbox::ServiceHandle;
 use crate::reason::CloseReason;
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::time::Time;
 use crate::timer::Wheel;
 use crate::token::ConnectionId;
@@ -149,9 +149,9 @@ impl<'a> Context<'a> {
         handle.unwrap_or_else(|| panic!("{} is no message of service {}", type_name::<M>(), terms.name)).clone()
     }
 
-    /// The loop's counters as they stand.
-    pub fn stats(&self) -> &Stats {
-        &self.core.stats
+    /// The loop's counters as they stand. Some hundred bytes are copied: not for every request.
+    pub fn stats(&self) -> Stats {
+        self.core.counters.read()
     }
 
     // ---- writing ---------------------------------------------------------------------------------------------------
@@ -431,7 +431,8 @@ pub(crate) struct Core {
     pub(crate) topics: Topics,
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) pool: Pool,
-    pub(crate) stats: Stats,
+    /// Counted by this loop alone, read by anyone.
+    pub(crate) counters: Arc<Counters>,
     /// What each service has agreed to, by its number.
     pub(crate) terms: Vec<Terms>,
     /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
@@ -481,13 +482,13 @@ pub(crate) enum Errand {
 }
 
 impl Core {
-    pub(crate) fn new(event_loop: u8, now: Time) -> Self {
+    pub(crate) fn new(event_loop: u8, now: Time, counters: Arc<Counters>) -> Self {
         Core {
             links: Links::new(event_loop),
             topics: Topics::default(),
             wheel: Wheel::new(now),
             pool: Pool::default(),
-            stats: Stats::default(),
+            counters,
             terms: Vec::new(),
             now,
             turn: 0,
@@ -571,7 +572,7 @@ impl Core {
                 self.touched.push(id);
             }
         }
-        self.stats.deliveries += reached as u64;
+        self.counters.deliveries.add(reached as u64);
         reached
     }
 }

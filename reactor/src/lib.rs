@@ -83,7 +83,7 @@ pub use limits::{Deadlines, Limits};
 pub use mailbox::{Handle, PostError, ServiceHandle};
 pub use reason::{CloseReason, Deadline};
 pub use service::{Listener, Service, inherited_listeners};
-pub use stats::Stats;
+pub use stats::{Lag, Stats};
 pub use sys::backend::Backend;
 pub use token::ConnectionId;
 pub use topics::Topic;

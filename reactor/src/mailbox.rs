@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::address::Address;
+use crate::stats::{Counters, Stats};
 use crate::sys::wake::Waker;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
@@ -41,11 +42,17 @@ pub(crate) struct Desk {
     pub(crate) waker: Waker,
     published: Arc<Mailbox<Published>>,
     halting: AtomicBool,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Handle {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
-        let desk = |waker| Desk { waker, published: Arc::new(Mailbox::new()), halting: AtomicBool::new(false) };
+        let desk = |waker| Desk {
+            waker,
+            published: Arc::new(Mailbox::new()),
+            halting: AtomicBool::new(false),
+            counters: Arc::default(),
+        };
         Handle { desks: wakers.into_iter().map(desk).collect() }
     }
 
@@ -69,6 +76,28 @@ impl Handle {
             desk.waker.wake();
         }
         Ok(())
+    }
+
+    /// The counters of all loops together, as they stand: also while a callback holds one, and after they have ended.
+    /// Never blocks, and asks nothing of the loops.
+    ///
+    /// ```
+    /// use reactor::Application;
+    /// use std::time::Duration;
+    ///
+    /// let mut app = Application::new()?;
+    /// app.add_loop(Duration::from_millis(1), |cx| cx.halt());
+    /// let handle = app.handle();
+    /// app.run()?;
+    /// assert!(handle.stats().turns >= 1 && handle.stats().lag.longest() > Duration::ZERO);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        let mut all = Stats::default();
+        for desk in self.desks.iter() {
+            all += &desk.counters.read();
+        }
+        all
     }
 
     pub(crate) fn desk(&self, event_loop: usize) -> &Desk {

@@ -412,7 +412,7 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
     fn message(&mut self, core: &mut Core) -> bool {
         let Some((to, message)) = self.batch.pop_front() else { return false };
-        core.stats.messages += 1;
+        core.counters.messages.add(1);
         let handler = &mut self.handler;
         guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
         true
@@ -444,7 +444,7 @@ pub(crate) fn guarded<R>(
 fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: &(dyn Any + Send)) {
     let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
     let said = said.unwrap_or("(no message)");
-    core.stats.panics += 1;
+    core.counters.panics.add(1);
     let name = core.terms.get(service as usize).map_or("application", |terms| &terms.name);
     match core.links.get_mut(id) {
         Some(link) => {

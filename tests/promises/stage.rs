@@ -310,7 +310,7 @@ impl Stage {
     }
 
     pub fn stats(&self) -> Stats {
-        self.ask(|cx| cx.stats().clone())
+        self.ask(|cx| cx.stats())
     }
 
     /// Waits until it is so on the loop. Each look is a turn.

@@ -49,21 +49,6 @@ pub(crate) enum Completion<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Socket(Fd);
 
-/// What the driver has counted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
-    /// Times it waited for events.
-    pub(crate) waits: u64,
-    /// Events for connections that were gone, and were dropped.
-    pub(crate) stale_events: u64,
-    /// Sends of which the kernel took only a part.
-    pub(crate) partial_sends: u64,
-    /// Times accepting was given up for a while for want of a descriptor or of memory.
-    pub(crate) accept_starved: u64,
-    /// Changes of what a descriptor is registered for (EPOLL_CTL_MOD).
-    pub(crate) interest_changes: u64,
-}
-
 /// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
 pub(crate) trait Driver {
     fn now(&mut self) -> Time;
@@ -114,5 +99,4 @@ pub(crate) trait Driver {
 
     /// Descriptors of connections, those not counted that are closed once the batch is over.
     fn descriptors(&self) -> usize;
-    fn counters(&self) -> Counters;
 }

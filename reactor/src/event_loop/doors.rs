@@ -41,7 +41,7 @@ impl<D: Driver> EventLoop<D> {
         let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
         let served = &mut self.hosts[service as usize];
         served.open += 1;
-        self.core.stats.accepted += 1;
+        self.core.counters.accepted.add(1);
         self.driver.adopt(id, socket, reads_first);
         let state = served.host.open(&mut self.core, id);
         log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
@@ -61,7 +61,7 @@ impl<D: Driver> EventLoop<D> {
         let Door { service, ref refusal, .. } = self.doors[door];
         let terms = &self.core.terms[service as usize];
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
-        self.core.stats.refused += 1;
+        self.core.counters.refused.add(1);
         let served = &mut self.hosts[service as usize];
         if refusal.is_empty() || self.core.links.is_full() {
             return self.driver.discard(socket);

@@ -12,10 +12,10 @@ impl<D: Driver> EventLoop<D> {
     #[inline]
     pub(super) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(link) = self.core.links.get_mut(id) else { return };
-        self.core.stats.received += bytes.len() as u64;
+        self.core.counters.received.add(bytes.len() as u64);
         let limits = &self.core.terms[link.service as usize].limits;
         if !link.received(bytes.len(), self.core.now, limits) {
-            self.core.stats.unread += bytes.len() as u64;
+            self.core.counters.unread.add(bytes.len() as u64);
             return self.attend(id);
         }
         match link.kept.take() {
@@ -78,7 +78,7 @@ impl<D: Driver> EventLoop<D> {
         }
         let Some(kept) = kept else { return };
         if !link.is_open() {
-            self.core.stats.unread += kept.len() as u64;
+            self.core.counters.unread.add(kept.len() as u64);
             return self.core.pool.give_kept(kept);
         }
         let limits = &self.core.terms[link.service as usize].limits;

@@ -22,7 +22,7 @@ use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
 use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
 use crate::reason::Deadline;
 use crate::service::{Bound, Host, guarded};
-use crate::stats::Stats;
+use crate::stats::Counters;
 use crate::sys::EVENTS_PER_WAIT;
 use crate::sys::signal::Signals;
 use crate::time::Time;
@@ -105,7 +105,7 @@ impl<D: Driver> EventLoop<D> {
         published: Receiver<Published>,
         config: Config,
     ) -> Self {
-        let core = Core::new(event_loop as u8, driver.now());
+        let core = Core::new(event_loop as u8, driver.now(), handle.desk(event_loop).counters.clone());
         EventLoop {
             driver,
             core,
@@ -170,13 +170,11 @@ impl<D: Driver> EventLoop<D> {
 
     fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
         self.core.turn = self.core.turn.wrapping_add(1).max(1);
-        self.core.stats.turns += 1;
         let timeout = self.timeout();
         let planned = timeout.map_or(Time::NEVER, |timeout| self.core.now + timeout);
         self.driver.wait(&self.core.links, timeout, self.core.now)?;
         let heard = self.driver.now();
         self.core.now = heard;
-        self.note_counters();
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
             self.dispatch(completion);
             if std::mem::take(&mut self.core.crowded) {
@@ -196,6 +194,7 @@ impl<D: Driver> EventLoop<D> {
             self.settle();
         }
         self.keep_stopping();
+        self.count_turn(heard);
         Ok(())
     }
 
@@ -259,7 +258,7 @@ impl<D: Driver> EventLoop<D> {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
         let (service, key, open) = (link.service as usize, link.state, link.is_open());
-        self.core.stats.connected += 1;
+        self.core.counters.connected.add(1);
         if open {
             self.hosts[service].host.connected(&mut self.core, id, key);
             self.called(id);
@@ -271,10 +270,10 @@ impl<D: Driver> EventLoop<D> {
     fn sent(&mut self, id: ConnectionId, outcome: Sent) {
         if let Some(link) = self.core.links.get_mut(id) {
             let limits = &self.core.terms[link.service as usize].limits;
-            count_sent(&mut self.core.stats, outcome);
+            count_sent(&self.core.counters, outcome);
             let driver = &mut self.driver;
             let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
-            self.core.stats.unsent += lost as u64;
+            self.core.counters.unsent.add(lost as u64);
             self.attend(id);
         }
     }
@@ -292,7 +291,7 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, stats, wheel, now, turn, .. } = &mut self.core;
+        let Core { links, terms, pool, counters, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
@@ -300,9 +299,10 @@ impl<D: Driver> EventLoop<D> {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
-                    count_sent(stats, outcome);
+                    count_sent(counters, outcome);
                     let driver = &mut self.driver;
-                    stats.unsent += link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id)) as u64;
+                    let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
+                    counters.unsent.add(lost as u64);
                 }
                 Step::Finish => {
                     let driver = &mut self.driver;
@@ -402,8 +402,8 @@ impl<D: Driver> EventLoop<D> {
         }
         if let Some(mut link) = self.core.links.remove(id) {
             let (unread, unsent) = link.release(&mut self.core.pool);
-            self.core.stats.unread += unread as u64;
-            self.core.stats.unsent += unsent as u64;
+            self.core.counters.unread.add(unread as u64);
+            self.core.counters.unsent.add(unsent as u64);
         }
         match origin {
             // It was counted as refused, and never was open.
@@ -411,7 +411,7 @@ impl<D: Driver> EventLoop<D> {
             Origin::Accepted => self.hosts[service].open -= 1,
             Origin::Outbound | Origin::Watched => {}
         }
-        self.core.stats.closed[reason.kind()] += 1;
+        self.core.counters.count_closed(reason);
     }
 
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
@@ -466,7 +466,7 @@ impl<D: Driver> EventLoop<D> {
 
     #[cold]
     fn slow(&mut self, id: ConnectionId, held: Duration) {
-        self.core.stats.slow_callbacks += 1;
+        self.core.counters.slow_callbacks.add(1);
         let held = held.as_millis();
         match self.core.links.get(id) {
             Some(link) => {
@@ -538,8 +538,8 @@ fn arm(link: &mut Link, deadlines: &Deadlines, wheel: &mut Wheel<Timer>) {
 }
 
 #[inline]
-fn count_sent(stats: &mut Stats, outcome: Sent) {
+fn count_sent(counters: &Counters, outcome: Sent) {
     if let Sent::Bytes(count) | Sent::Blocked(count) = outcome {
-        stats.sent += count as u64;
+        counters.sent.add(count as u64);
     }
 }

@@ -46,7 +46,7 @@ impl<D: Driver> EventLoop<D> {
         self.stopping = Some(Stopping {
             since: now,
             until: self.config.drain_timeout.map(|time| now + time),
-            closed_before: self.core.stats.closed_total(),
+            closed_before: self.core.counters.read().closed_total(),
             expired: false,
         });
         for door in 0..self.doors.len() {
@@ -104,16 +104,16 @@ impl<D: Driver> EventLoop<D> {
 
     pub(super) fn end(mut self) {
         if let Some(stopping) = self.stopping.take() {
-            let stats = &self.core.stats;
+            let stats = self.core.counters.read();
+            let aborted = stats.closed(CloseReason::DrainExpired);
             log::info!(
                 "stopped after {} ms: {} connections finished, {} aborted",
                 self.driver.now().since(stopping.since).as_millis(),
-                stats.closed_total() - stopping.closed_before - stats.closed[CloseReason::DrainExpired.kind()],
-                stats.closed[CloseReason::DrainExpired.kind()],
+                stats.closed_total() - stopping.closed_before - aborted,
+                aborted,
             );
         }
-        self.note_counters();
-        log::info!("counters: {}", self.core.stats);
+        log::info!("counters: {}", self.core.counters.read());
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ledger::Books;
 use crate::address::Address;
-use crate::driver::{Completion, Counters, Driver, Socket};
+use crate::driver::{Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
@@ -253,9 +253,5 @@ impl<D: Driver> Driver for Checked<D> {
 
     fn descriptors(&self) -> usize {
         self.driver.descriptors()
-    }
-
-    fn counters(&self) -> Counters {
-        self.driver.counters()
     }
 }

@@ -227,7 +227,8 @@ impl Simulation {
             on_reopen: Box::new(|| {}),
             signals: None,
         };
-        let driver = Checked::new(dress(Readiness::new(system, 0)), self.network.clone(), self.books.clone())
+        let driver = Readiness::new(system, 0, self.handle.desk(0).counters.clone());
+        let driver = Checked::new(dress(driver), self.network.clone(), self.books.clone())
             .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
         let mut event_loop = EventLoop::new(driver, 0, self.handle, published, config);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {

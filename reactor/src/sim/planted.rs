@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::exercise::exercise_with;
 use crate::address::{Address, Peer};
-use crate::driver::{Completion, Counters, Driver, Socket};
+use crate::driver::{Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno::concerns_one_newcomer;
@@ -315,10 +315,6 @@ impl<D: Driver> Driver for Flawed<D> {
 
     fn descriptors(&self) -> usize {
         self.inner.descriptors()
-    }
-
-    fn counters(&self) -> Counters {
-        self.inner.counters()
     }
 }
 

@@ -89,11 +89,10 @@ impl Witness {
     /// What is counted is what has moved.
     fn check_stats(&self, core: &Core) {
         let network = self.network.borrow();
-        if (core.stats.received, core.stats.sent) != (network.received, network.sent) {
-            network.violation(&format!(
-                "counted {} bytes received and {} sent, and it was {} and {}",
-                core.stats.received, core.stats.sent, network.received, network.sent
-            ));
+        let counted = (core.counters.received.get(), core.counters.sent.get());
+        let moved = (network.received, network.sent);
+        if counted != moved {
+            network.violation(&format!("counted {counted:?} bytes received and sent, and it was {moved:?}"));
         }
     }
 }

@@ -63,7 +63,7 @@ impl<S: Sys> Readiness<S> {
         self.starving += usize::from(self.listeners[index].starved_until.is_none());
         self.listeners[index].starved_until = Some(now + STARVED_REST);
         self.settle_listener(index);
-        self.counters.accept_starved += 1;
+        self.counters.accept_starved.add(1);
         if self.starved_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
             self.starved_logged = Some(now);
             log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);

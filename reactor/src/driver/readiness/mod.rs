@@ -10,13 +10,15 @@ mod listeners;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Completion, Counters, Driver, Socket};
+use super::{Completion, Driver, Socket};
 use crate::address::Address;
 use crate::buffer::Output;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
+use crate::stats::Counters;
 use crate::sys::errno;
 use crate::sys::{Event, Fd, Interest, Moved, Sys};
 use crate::time::Time;
@@ -60,7 +62,7 @@ pub(crate) struct Readiness<S: Sys> {
     starving: usize,
     starved_logged: Option<Time>,
     open: usize,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 /// The driver's third of a connection: its descriptor and what the poller knows of it.
@@ -97,7 +99,7 @@ enum Report {
 }
 
 impl<S: Sys> Readiness<S> {
-    pub(crate) fn new(sys: S, event_loop: u8) -> Self {
+    pub(crate) fn new(sys: S, event_loop: u8, counters: Arc<Counters>) -> Self {
         Readiness {
             sys,
             event_loop,
@@ -120,7 +122,7 @@ impl<S: Sys> Readiness<S> {
             starving: 0,
             starved_logged: None,
             open: 0,
-            counters: Counters::default(),
+            counters,
         }
     }
 
@@ -145,7 +147,7 @@ impl<S: Sys> Readiness<S> {
             slot.hung_up = false;
         }
         let outcome = if slot.registered.is_some() {
-            self.counters.interest_changes += 1;
+            self.counters.interest_changes.add(1);
             self.sys.modify(slot.fd, id, wanted)
         } else {
             self.sys.register(slot.fd, id, wanted)
@@ -204,7 +206,7 @@ impl<S: Sys> Readiness<S> {
         match moved {
             Moved::Bytes(count) if count == offered => Sent::Bytes(count),
             Moved::Bytes(count) => {
-                self.counters.partial_sends += 1;
+                self.counters.partial_sends.add(1);
                 Sent::Blocked(count)
             }
             Moved::Blocked | Moved::Ended => Sent::Blocked(0),
@@ -275,7 +277,7 @@ impl<S: Sys> Readiness<S> {
         // One that another's callback has ended in this batch is as good as gone.
         let link = links.get(id).filter(|link| !link.is_over());
         let (Some(link), Some(slot)) = (link, self.slot_mut(id)) else {
-            self.counters.stale_events += u64::from(fresh);
+            self.counters.stale_events.add(fresh.into());
             return None;
         };
         let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
@@ -420,7 +422,7 @@ impl<S: Sys> Driver for Readiness<S> {
         self.events.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
-        self.counters.waits += 1;
+        self.counters.waits.add(1);
         let outcome = self.sys.wait(&mut self.events, timeout, now);
         self.batch_full = self.events.len() == self.sys.events_per_wait();
         if blind {
@@ -557,10 +559,6 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn descriptors(&self) -> usize {
         self.open - self.graveyard.len()
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters
     }
 }
 

@@ -1,0 +1,194 @@
+//! What has been counted. A loop writes its own counters and nobody else's, and any thread may read them while it runs:
+//! also, and above all, while a callback holds it.
+
+mod lag;
+
+use std::fmt;
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::reason::CloseReason;
+pub use lag::Lag;
+pub(crate) use lag::LagCounters;
+
+/// One number. Exactly one thread counts with it, so adding is a load and a store, which cost what they would on a plain
+/// integer, and no locked instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Each plain counter once: its name, what it means, and what the operator reads.
+macro_rules! counters {
+    ($($(#[$what:meta])* $name:ident, $label:literal;)*) => {
+        /// Counters since the application began, of one loop ([`Context::stats`](crate::Context::stats)) or of all of
+        /// them ([`Handle::stats`](crate::Handle::stats)). A copy, taken number by number while the loop runs: one of
+        /// them may have moved on when the next is read.
+        ///
+        /// ```
+        /// use reactor::Application;
+        /// let app = Application::new()?;
+        /// let stats = app.handle().stats();
+        /// assert_eq!(stats.accepted, 0);
+        /// assert!(stats.to_string().contains("accepted 0"));
+        /// # Ok::<(), reactor::Error>(())
+        /// ```
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$what])* pub $name: u64,)*
+            /// How long its turns kept a loop from looking at what had happened meanwhile.
+            pub lag: Lag,
+            closed: [u64; CloseReason::KINDS],
+        }
+
+        /// The numbers of one loop, where it counts them.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) lag: LagCounters,
+            /// Connections that ended, by the kind of their reason.
+            closed: [Counter; CloseReason::KINDS],
+        }
+
+        impl Counters {
+            /// The numbers as they stand.
+            pub(crate) fn read(&self) -> Stats {
+                Stats {
+                    $($name: self.$name.get(),)*
+                    lag: self.lag.read(),
+                    closed: self.closed.each_ref().map(Counter::get),
+                }
+            }
+        }
+
+        /// Of several loops.
+        impl AddAssign<&Stats> for Stats {
+            fn add_assign(&mut self, other: &Stats) {
+                $(self.$name += other.$name;)*
+                self.lag += &other.lag;
+                for (count, more) in self.closed.iter_mut().zip(other.closed) {
+                    *count += more;
+                }
+            }
+        }
+
+        const LABELS: &[(fn(&Stats) -> u64, &str)] = &[$((|stats| stats.$name, $label),)*];
+    };
+}
+
+counters! {
+    /// Connections accepted, those refused not counted.
+    accepted, "accepted";
+    /// Connections turned away at a cap.
+    refused, "refused";
+    /// Outbound connections that came about.
+    connected, "connected";
+    /// Connections there are now, of whatever kind: those that linger or are still being connected are among them.
+    open, "open";
+    /// Bytes received.
+    received, "received bytes";
+    /// Bytes that the kernel took for sending.
+    sent, "sent bytes";
+    /// Bytes received that no handler got: thrown away while closing, or unread when the connection failed.
+    unread, "unread bytes";
+    /// Bytes owed that were never sent.
+    unsent, "unsent bytes";
+    /// Turns of the loop.
+    turns, "turns";
+    /// Times the loop waited for events.
+    waits, "waits";
+    /// Times another thread had to wake it.
+    wakes, "wakes";
+    /// Events for connections that had ended, dropped.
+    stale_events, "stale events";
+    /// Sends of which the kernel took only a part.
+    partial_sends, "partial sends";
+    /// Times the poller was told of a change of interest in a connection that it knew.
+    interest_changes, "interest changes";
+    /// Times accepting rested for want of descriptors or memory.
+    accept_starved, "accept starved";
+    /// Messages handed to handlers.
+    messages, "messages";
+    /// Messages put into the output of a topic's members.
+    deliveries, "deliveries";
+    /// Callbacks that panicked.
+    panics, "panics";
+    /// Callbacks that held the loop for too long.
+    slow_callbacks, "slow callbacks";
+}
+
+impl Counters {
+    pub(crate) fn count_closed(&self, reason: CloseReason) {
+        self.closed[reason.kind()].add(1);
+    }
+}
+
+impl Stats {
+    /// Connections that ended for such a reason, whatever its details.
+    ///
+    /// ```
+    /// use reactor::{CloseReason, Stats};
+    /// assert_eq!(Stats::default().closed(CloseReason::PeerEnded), 0);
+    /// ```
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason.kind()]
+    }
+
+    /// All connections that ended.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}
+
+impl fmt::Display for Stats {
+    /// One line, `name value` each, for the operator.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (read, label) in LABELS {
+            write!(f, "{label} {}, ", read(self))?;
+        }
+        write!(f, "closed {}", self.closed_total())?;
+        let mut separator = " (";
+        for (name, count) in CloseReason::KIND_NAMES.iter().zip(self.closed).filter(|(_, count)| *count > 0) {
+            write!(f, "{separator}{name} {count}")?;
+            separator = ", ";
+        }
+        f.write_str(if separator == ", " { "), " } else { ", " })?;
+        write!(f, "lag {}", self.lag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_read_added_up_and_printed() {
+        let counters = Counters::default();
+        counters.accepted.add(2);
+        counters.open.set(1);
+        counters.count_closed(CloseReason::Reset);
+        let one = counters.read();
+        let mut both = one.clone();
+        both += &one;
+        assert_eq!((both.accepted, both.open, both.closed(CloseReason::Reset), both.closed_total()), (4, 2, 2, 2));
+        let line = both.to_string();
+        assert!(line.starts_with("accepted 4, refused 0, connected 0, open 2, received bytes 0, "), "{line}");
+        assert!(line.ends_with("slow callbacks 0, closed 2 (reset 2), lag of 0 turns"), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}
