@@ -15,6 +15,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin};
 use crate::mailbox::ServiceHandle;
 use crate::reason::CloseReason;
+use crate::recorder::Recorder;
 use crate::stats::{Counters, Stats};
 use crate::time::Time;
 use crate::timer::Wheel;
@@ -433,6 +434,8 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     /// Counted by this loop alone, read by anyone.
     pub(crate) counters: Arc<Counters>,
+    /// What happened lately, for those who end badly.
+    pub(crate) recorder: Recorder,
     /// What each service has agreed to, by its number.
     pub(crate) terms: Vec<Terms>,
     /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
@@ -489,6 +492,7 @@ impl Core {
             wheel: Wheel::new(now),
             pool: Pool::default(),
             counters,
+            recorder: Recorder::default(),
             terms: Vec::new(),
             now,
             turn: 0,

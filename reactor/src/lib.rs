@@ -48,6 +48,7 @@ mod time;
 
 mod buffer;
 mod limits;
+mod recorder;
 mod stats;
 mod timer;
 mod topics;

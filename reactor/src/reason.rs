@@ -67,6 +67,25 @@ impl CloseReason {
         }
     }
 
+    /// Whether somebody may want to know how it came to that: no end that peers or services bring about as a matter of
+    /// routine.
+    pub(crate) fn is_fault(self) -> bool {
+        match self {
+            CloseReason::Failed(_)
+            | CloseReason::InputOverflow { .. }
+            | CloseReason::OutputOverflow { .. }
+            | CloseReason::Panicked => true,
+            CloseReason::PeerEnded
+            | CloseReason::Closed
+            | CloseReason::Aborted
+            | CloseReason::Reset
+            | CloseReason::ConnectFailed(_)
+            | CloseReason::TimedOut(_)
+            | CloseReason::Stopped
+            | CloseReason::DrainExpired => false,
+        }
+    }
+
     /// The names of the kinds, by number.
     pub(crate) const KIND_NAMES: [&'static str; Self::KINDS] = [
         "peer ended",

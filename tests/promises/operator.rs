@@ -2,14 +2,48 @@
 //! ended badly.
 
 use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use reactor::CloseReason;
+use log::{LevelFilter, Log, Metadata, Record};
+use reactor::{CloseReason, Limits};
 
 use crate::stage::{Plan, Stage};
 use crate::support::on_every_backend;
+
+const HELD: &str = " held the loop for ";
+
+/// What was logged for people to see, of all loops of this process.
+struct Lines(Mutex<Vec<String>>);
+
+static LINES: LazyLock<&'static Lines> = LazyLock::new(|| {
+    let lines: &'static Lines = Box::leak(Box::new(Lines(Mutex::new(Vec::new()))));
+    log::set_logger(lines).expect("nobody else sets one");
+    log::set_max_level(LevelFilter::Warn);
+    lines
+});
+
+impl Log for Lines {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+impl Lines {
+    /// Those that name this client, apart from how long a callback held the loop: on a busy machine any may.
+    fn about(&self, client: &TcpStream) -> Vec<String> {
+        let told = |line: &&String| line.contains(&client.local_addr().unwrap().to_string()) && !line.contains(HELD);
+        self.0.lock().unwrap().iter().filter(told).cloned().collect()
+    }
+}
 
 on_every_backend! {
     fn counters_are_readable_from_any_thread_while_a_callback_holds_the_loop(backend: Backend) {
@@ -46,5 +80,89 @@ on_every_backend! {
         let slow_before = before.buckets().filter(|(end, _)| *end > longest).map(|(_, turns)| turns).sum::<u64>();
         assert!(slow > slow_before, "{lag}");
         assert!(lag.quantile(1.0).unwrap() >= longest);
+    }
+
+    fn a_callback_that_held_the_loop_is_named_with_its_connection(backend: Backend) {
+        let lines = *LINES;
+        let stage = Stage::tuned(
+            backend,
+            Plan::new().data(|input, _| {
+                if input.take_all() == b"slow" {
+                    std::thread::sleep(Duration::from_millis(60));
+                }
+            }),
+            |service| service.named("sluggish"),
+            |application| {
+                application.slow_callback(Duration::from_millis(40));
+            },
+        );
+        let (mut client, id) = stage.open();
+        client.write_all(b"slow").unwrap();
+        stage.data(id, 4);
+        stage.wait_until("it is counted", |cx| cx.stats().slow_callbacks >= 1);
+        let address = client.local_addr().unwrap();
+        let expected = format!("WARN sluggish: a callback of connection {id} from {address}{HELD}");
+        assert!(lines.0.lock().unwrap().iter().any(|line| line.starts_with(&expected)));
+    }
+
+    fn a_connection_that_ends_in_a_panic_or_an_error_tells_its_last_events(backend: Backend) {
+        let lines = *LINES;
+        let stage = Stage::tuned(
+            backend,
+            Plan::new().data(|input, cx| {
+                if input.as_slice().starts_with(b"panic") {
+                    panic!("as the test has it");
+                }
+                if input.as_slice().ends_with(b".") {
+                    cx.write(input.take_all());
+                }
+            }),
+            |service| service.named("faulty").limits(Limits { input: 10, ..Limits::default() }),
+            |_| {},
+        );
+
+        let (mut client, id) = stage.open();
+        client.write_all(b"abc.").unwrap();
+        stage.data(id, 4);
+        client.write_all(b"panic").unwrap();
+        assert_eq!(stage.closed(id).0, CloseReason::Panicked);
+        let said = lines.about(&client);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("ERROR faulty: ") && said[0].ends_with("panicked: as the test has it"), "{said:?}");
+        let expected = format!("WARN faulty: connection {id} from {} ended: panicked", client.local_addr().unwrap());
+        assert!(said[1].starts_with(&expected), "{said:?}");
+        let told = ["; before that: accepted ", "received 4 bytes ", "sent 4 bytes ", "received 5 bytes "];
+        let places = told.map(|what| said[1].find(what).unwrap_or_else(|| panic!("{what:?} in {said:?}")));
+        assert!(places.is_sorted(), "{said:?}");
+
+        let (mut client, id) = stage.open();
+        client.write_all(b"far too much").unwrap();
+        assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 10 });
+        let said = lines.about(&client);
+        assert!(said.len() == 1 && said[0].contains("over its limit") && said[0].contains("received 12 bytes"), "{said:?}");
+
+        let (client, id) = stage.open();
+        client.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
+        assert!(lines.about(&client).is_empty(), "that was routine");
+    }
+
+    fn connections_that_end_badly_do_not_fill_the_log(backend: Backend) {
+        let lines = *LINES;
+        let limits = Limits { input: 10, ..Limits::default() };
+        let service = format!("flooded on {backend}");
+        let plan = Plan::new().data(|_, _| {});
+        let named = service.clone();
+        let stage = Stage::tuned(backend, plan, |service| service.named(named).limits(limits), |_| {});
+        let began = stage.ask(|cx| cx.now().as_secs());
+        for _ in 0..100 {
+            let (mut client, id) = stage.open();
+            client.write_all(b"far too much").unwrap();
+            stage.closed(id);
+        }
+        let seconds = stage.ask(|cx| cx.now().as_secs()) - began + 1;
+        let told = lines.0.lock().unwrap().iter().filter(|line| line.contains(&service) && !line.contains(HELD)).count() as u64;
+        assert!((1..=10 * seconds).contains(&told), "{told} lines in {seconds} seconds");
+        assert_eq!(stage.stats().closed(CloseReason::InputOverflow { limit: 10 }), 100, "all are counted");
     }
 }

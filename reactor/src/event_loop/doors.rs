@@ -7,6 +7,7 @@ use super::EventLoop;
 use crate::address::Peer;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
+use crate::recorder::What;
 use crate::sys::listen::Listens;
 
 /// How often newcomers that have to wait are worth a line in the log.
@@ -42,6 +43,7 @@ impl<D: Driver> EventLoop<D> {
         let served = &mut self.hosts[service as usize];
         served.open += 1;
         self.core.counters.accepted.add(1);
+        self.core.recorder.note(id, What::Accepted, self.core.now);
         self.driver.adopt(id, socket, reads_first);
         let state = served.host.open(&mut self.core, id);
         log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);

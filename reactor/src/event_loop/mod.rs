@@ -21,6 +21,7 @@ use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
 use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
 use crate::reason::Deadline;
+use crate::recorder::{Recorder, What};
 use crate::service::{Bound, Host, guarded};
 use crate::stats::Counters;
 use crate::sys::EVENTS_PER_WAIT;
@@ -87,6 +88,8 @@ pub(crate) struct EventLoop<D> {
     /// At the cap that comes from the descriptor limit: nobody is accepted.
     full: bool,
     full_said: Option<Time>,
+    /// The second in which histories were last told, and how many in it.
+    told: (u64, usize),
     stopping: Option<Stopping>,
 }
 
@@ -122,6 +125,7 @@ impl<D: Driver> EventLoop<D> {
             mail: true,
             full: false,
             full_said: None,
+            told: (0, 0),
             stopping: None,
         }
     }
@@ -237,10 +241,14 @@ impl<D: Driver> EventLoop<D> {
             Completion::Sent { id, outcome } => self.sent(id, outcome),
             Completion::Accepted { listener, socket, peer } => self.accepted(listener, socket, peer),
             Completion::Connected { id } => self.connected(id),
-            Completion::Ended { id } => self.told(id, Link::end_of_input),
+            Completion::Ended { id } => {
+                self.core.recorder.note(id, What::Ended, self.core.now);
+                self.told(id, Link::end_of_input);
+            }
             Completion::Nothing { id } => self.told(id, Link::nothing_arrived),
             Completion::Failed { id, errno } => {
                 let now = self.core.now;
+                self.core.recorder.note(id, What::Failed(errno), now);
                 self.told(id, |link| link.failed(errno, now));
             }
             Completion::Woken => self.mail = true,
@@ -257,6 +265,7 @@ impl<D: Driver> EventLoop<D> {
     fn connected(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
+        self.core.recorder.note(id, What::Connected, self.core.now);
         let (service, key, open) = (link.service as usize, link.state, link.is_open());
         self.core.counters.connected.add(1);
         if open {
@@ -270,7 +279,7 @@ impl<D: Driver> EventLoop<D> {
     fn sent(&mut self, id: ConnectionId, outcome: Sent) {
         if let Some(link) = self.core.links.get_mut(id) {
             let limits = &self.core.terms[link.service as usize].limits;
-            count_sent(&self.core.counters, outcome);
+            note_sent(&self.core.counters, &mut self.core.recorder, id, outcome, self.core.now);
             let driver = &mut self.driver;
             let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
             self.core.counters.unsent.add(lost as u64);
@@ -291,7 +300,7 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, counters, wheel, now, turn, .. } = &mut self.core;
+        let Core { links, terms, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
@@ -299,7 +308,7 @@ impl<D: Driver> EventLoop<D> {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
-                    count_sent(counters, outcome);
+                    note_sent(counters, recorder, id, outcome, *now);
                     let driver = &mut self.driver;
                     let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
                     counters.unsent.add(lost as u64);
@@ -307,6 +316,7 @@ impl<D: Driver> EventLoop<D> {
                 Step::Finish => {
                     let driver = &mut self.driver;
                     link.finished(*now, || driver.unacknowledged(id));
+                    recorder.note(id, What::Finished, *now);
                     self.driver.finish(id);
                 }
                 Step::Probe => self.driver.probe(id),
@@ -365,6 +375,7 @@ impl<D: Driver> EventLoop<D> {
                 let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
                 link.set_deadline_changed();
+                self.core.recorder.note(id, What::Overdue, heard);
                 if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
                     self.calling();
                     self.hosts[service].host.deadline(&mut self.core, id, key);
@@ -393,6 +404,9 @@ impl<D: Driver> EventLoop<D> {
         }
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
+        if reason.is_fault() {
+            self.tell_history(id);
+        }
         if key != NO_STATE {
             self.calling();
             self.core.barred |= self.core.stopping;
@@ -425,6 +439,7 @@ impl<D: Driver> EventLoop<D> {
             for wish in std::mem::take(&mut self.core.wishes) {
                 let Some(link) = self.core.links.get_mut(wish.id) else { continue };
                 link.state = self.hosts[link.service as usize].host.adopt(wish.state);
+                self.core.recorder.note(wish.id, What::Asked, self.core.now);
                 match wish.errand {
                     Errand::Connect(to) => self.driver.connect(wish.id, &to),
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
@@ -538,7 +553,13 @@ fn arm(link: &mut Link, deadlines: &Deadlines, wheel: &mut Wheel<Timer>) {
 }
 
 #[inline]
-fn count_sent(counters: &Counters, outcome: Sent) {
+fn note_sent(counters: &Counters, recorder: &mut Recorder, id: ConnectionId, outcome: Sent, now: Time) {
+    let what = match outcome {
+        Sent::Bytes(count) => What::Sent(count as u32),
+        Sent::Blocked(count) => What::Blocked(count as u32),
+        Sent::Failed(errno) => What::SendFailed(errno),
+    };
+    recorder.note(id, what, now);
     if let Sent::Bytes(count) | Sent::Blocked(count) = outcome {
         counters.sent.add(count as u64);
     }

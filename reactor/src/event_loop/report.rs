@@ -5,9 +5,12 @@ use std::fmt::Write;
 use super::EventLoop;
 use crate::driver::Driver;
 use crate::time::Time;
+use crate::token::ConnectionId;
 
 /// Connections that a report shows; the rest are counted.
 const REPORT_ROWS: usize = 200;
+/// Histories told in one second: each is a line, and peers can cause them. The ends themselves are all counted.
+const HISTORIES_PER_SECOND: usize = 10;
 
 impl<D: Driver> EventLoop<D> {
     /// At the end of a turn: how long it kept others waiting. The one clock besides that after each wait: 33 ns a turn.
@@ -17,6 +20,22 @@ impl<D: Driver> EventLoop<D> {
         counters.turns.add(1);
         counters.open.set(self.core.links.len() as u64);
         counters.wakes.set(self.handle.desk(self.event_loop).waker.writes());
+    }
+
+    /// A connection is ending in a way that somebody may have to look into: what happened to it before.
+    #[cold]
+    pub(super) fn tell_history(&mut self, id: ConnectionId) {
+        let now = self.core.now;
+        let Some(link) = self.core.links.get(id) else { return };
+        let second = now.since(Time::default()).as_secs();
+        if self.told.0 != second {
+            self.told = (second, 0);
+        }
+        self.told.1 += 1;
+        if self.told.1 <= HISTORIES_PER_SECOND {
+            let (name, history) = (&self.core.terms[link.service as usize].name, self.core.recorder.history(id, now));
+            log::warn!("{name}: connection {id} from {} ended: {}; before that: {history}", link.peer, link.reason());
+        }
     }
 
     /// Counters, and a table of connections.

@@ -1,0 +1,144 @@
+//! A flight recorder: the last events of a loop, kept for the day on which one of its connections ends badly. Below:
+//! nothing. Above: the loop, which notes what the driver did, and tells those of a connection that failed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Errno;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// Events of one loop that are kept, 24 bytes each. Under full load they are the last few milliseconds, which is when
+/// a connection that ended badly was last heard of; 96 KiB stay in the second-level cache.
+const EVENTS: usize = 4096;
+/// Of one connection, the last so many are told: more fill a line of a log with what nobody reads.
+const TOLD: usize = 16;
+
+/// What happened to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Accepted,
+    Asked,
+    Connected,
+    /// So many bytes.
+    Received(u32),
+    Ended,
+    Failed(Errno),
+    Sent(u32),
+    /// The kernel took so many bytes, and no more for now.
+    Blocked(u32),
+    SendFailed(Errno),
+    Finished,
+    Overdue,
+}
+
+#[derive(Clone, Copy)]
+struct Event {
+    id: ConnectionId,
+    at: Time,
+    what: What,
+}
+
+pub(crate) struct Recorder {
+    /// Always full: what has not happened yet happened to no connection.
+    events: Box<[Event; EVENTS]>,
+    /// Counts events; the next one's place, modulo their number.
+    next: usize,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let nothing = Event { id: ConnectionId::NONE, at: Time::default(), what: What::Asked };
+        Recorder { events: Box::new([nothing; EVENTS]), next: 0 }
+    }
+}
+
+impl Recorder {
+    /// Two stores of a hot path: nothing is formatted or compared before somebody asks.
+    #[inline]
+    pub(crate) fn note(&mut self, id: ConnectionId, what: What, at: Time) {
+        self.events[self.next % EVENTS] = Event { id, at, what };
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// The last events of this connection, as they went.
+    pub(crate) fn history(&self, id: ConnectionId, now: Time) -> History {
+        let newest_first = (1..=EVENTS).map(|back| self.events[self.next.wrapping_sub(back) % EVENTS]);
+        let mut events = VecDeque::with_capacity(TOLD);
+        for event in newest_first.filter(|event| event.id == id).take(TOLD) {
+            events.push_front((event.what, now.since(event.at)));
+        }
+        History(events)
+    }
+}
+
+/// The last events of one connection, the newest last, each with how long ago it was.
+pub(crate) struct History(VecDeque<(What, Duration)>);
+
+impl fmt::Display for History {
+    /// `accepted 120 ms ago, received 5 bytes 0 ms ago`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (what, ago) in &self.0 {
+            write!(f, "{separator}{what} {} ms ago", ago.as_millis())?;
+            separator = ", ";
+        }
+        if separator.is_empty() { f.write_str("nothing that is remembered") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Accepted => f.write_str("accepted"),
+            What::Asked => f.write_str("asked for"),
+            What::Connected => f.write_str("connected"),
+            What::Received(count) => write!(f, "received {count} bytes"),
+            What::Ended => f.write_str("end of input"),
+            What::Failed(errno) => write!(f, "failed ({errno})"),
+            What::Sent(count) => write!(f, "sent {count} bytes"),
+            What::Blocked(count) => write!(f, "sent {count} bytes and blocked"),
+            What::SendFailed(errno) => write!(f, "sending failed ({errno})"),
+            What::Finished => f.write_str("our half ended"),
+            What::Overdue => f.write_str("deadline"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Time {
+        Time::default() + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn of_all_that_happened_the_last_of_one_connection_is_told_in_order() {
+        let [one, other] = [1, 2].map(|generation| ConnectionId::new(0, 0, generation));
+        let mut recorder = Recorder::default();
+        assert_eq!(recorder.history(one, at(9)).to_string(), "nothing that is remembered");
+        recorder.note(one, What::Accepted, at(1));
+        recorder.note(other, What::Accepted, at(1));
+        recorder.note(one, What::Received(5), at(3));
+        recorder.note(other, What::Failed(Errno(5)), at(3));
+        recorder.note(one, What::Blocked(4), at(4));
+        let told = "accepted 8 ms ago, received 5 bytes 6 ms ago, sent 4 bytes and blocked 5 ms ago";
+        assert_eq!(recorder.history(one, at(9)).to_string(), told);
+    }
+
+    #[test]
+    fn the_ring_forgets_the_oldest_and_tells_no_more_than_a_few() {
+        let [one, other] = [1, 2].map(|generation| ConnectionId::new(0, 0, generation));
+        let mut recorder = Recorder::default();
+        recorder.note(one, What::Accepted, at(0));
+        for _ in 1..EVENTS {
+            recorder.note(other, What::Sent(1), at(1));
+        }
+        assert_eq!(recorder.history(one, at(1)).to_string(), "accepted 1 ms ago");
+        recorder.note(other, What::Sent(2), at(1));
+        assert_eq!(recorder.history(one, at(1)).to_string(), "nothing that is remembered");
+        assert_eq!(recorder.history(other, at(1)).to_string().matches("sent 1 bytes").count(), TOLD - 1);
+    }
+}
