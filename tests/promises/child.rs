@@ -4,8 +4,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use log::{LevelFilter, Log, Metadata, Record};
 use reactor::{Application, Backend, Context, Handler, Input, Service};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
@@ -54,6 +56,13 @@ impl Child {
         client_of(self.address)
     }
 
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("procfs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).expect("it is there");
     }
@@ -77,7 +86,7 @@ impl Drop for Child {
     }
 }
 
-/// Answers each line with itself, and the line `counters` with the turns of the loop and how often accepting rested.
+/// Answers each line with itself, and the line `counters` with what a [`Count`] holds.
 struct Lines;
 
 impl Handler for Lines {
@@ -88,8 +97,8 @@ impl Handler for Lines {
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         while let Some(line) = input.until_eol() {
             if line == b"counters\n" {
-                let answer = format!("{} {}\n", cx.stats().turns, cx.stats().accept_starved);
-                cx.write(answer.as_bytes());
+                let (stats, warnings) = (cx.stats(), WARNINGS.0.load(SeqCst));
+                cx.write(format!("{} {} {warnings}\n", stats.turns, stats.accept_starved));
             } else {
                 cx.write(line);
             }
@@ -97,13 +106,43 @@ impl Handler for Lines {
     }
 }
 
-/// Asks a child that echoes for its turns, and for how often accepting rested.
-pub fn counters(client: &mut TcpStream) -> (u64, u64) {
+/// What a child that echoes has counted.
+pub struct Count {
+    pub turns: u64,
+    /// How often accepting rested for want of descriptors.
+    pub starved: u64,
+    /// Lines of its log at WARN.
+    pub warnings: u64,
+}
+
+/// Asks a child that echoes.
+pub fn counters(client: &mut TcpStream) -> Count {
     client.write_all(b"counters\n").expect("it is open");
     let mut line = String::new();
     BufReader::with_capacity(1, client).read_line(&mut line).expect("it answers");
-    let (turns, starved) = line.trim().split_once(' ').expect("two numbers");
-    (turns.parse().expect("a number"), starved.parse().expect("a number"))
+    let numbers: Vec<u64> = line.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    let [turns, starved, warnings] = numbers[..] else { panic!("{line:?}") };
+    Count { turns, starved, warnings }
+}
+
+/// A log that only counts.
+struct Warnings(AtomicU64);
+
+static WARNINGS: Warnings = Warnings(AtomicU64::new(0));
+
+impl Log for Warnings {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        // How long a callback took is the machine's affair.
+        if !record.args().to_string().contains("held the loop") {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 pub fn open_descriptors() -> usize {
@@ -112,6 +151,8 @@ pub fn open_descriptors() -> usize {
 
 /// A loop that echoes lines, until a signal ends it.
 fn echo(change: impl FnOnce(&mut Application)) {
+    log::set_logger(&WARNINGS).expect("this process has no other");
+    log::set_max_level(LevelFilter::Warn);
     let mut application = Application::new().expect("the backend is there");
     let echo = application.add_service(Service::tcp("127.0.0.1:0", || Lines)).expect("a port is free");
     application.handle_signals().expect("nobody else has them");

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
 
 use reactor::{CloseReason, Limits};
 
@@ -133,22 +134,28 @@ on_every_backend! {
         assert!((1..8).contains(&served), "{answered:?}");
         assert!(answered[served..].iter().all(|answered| !answered), "{answered:?}");
 
-        let (turns, starved) = counters(&mut clients[0]);
+        let (before, began) = (counters(&mut clients[0]), Instant::now());
         std::thread::sleep(4 * QUIET);
-        let (later, _) = counters(&mut clients[0]);
-        assert!(starved > 0, "it never happened");
-        assert!(later - turns <= 5, "{} turns in {:?}", later - turns, 4 * QUIET);
+        let later = counters(&mut clients[0]);
+        assert!(before.starved > 0, "it never happened");
+        assert!(later.turns - before.turns <= 5, "{} turns in {:?}", later.turns - before.turns, 4 * QUIET);
+        assert!(later.warnings > 0, "nobody is told");
+        // Once a second, however often it is tried: each who leaves below makes it try again.
 
         // Who leaves makes room for who has waited longest.
-        let mut waiting = clients.split_off(served);
+        let (mut waiting, mut taken) = (clients.split_off(served), Vec::new());
         for _ in 0..waiting.len().min(clients.len()) {
             drop(clients.pop());
             let mut next = waiting.remove(0);
             let mut answer = [0; 6];
             next.read_exact(&mut answer).expect("it is its turn");
             round_trip(&mut next, b"again\n");
+            taken.push(next);
         }
-        drop(waiting);
+        let count = counters(taken.last_mut().expect("somebody left"));
+        assert!(count.starved > later.starved, "it did not happen again");
+        assert!(count.warnings - later.warnings <= began.elapsed().as_secs() + 1, "{} warnings", count.warnings);
+        drop((waiting, taken));
         assert_eq!(child.terminate(), Some(0));
     }
 
@@ -213,15 +220,15 @@ on_every_backend! {
         let served = answered.iter().take_while(|answered| **answered).count();
         assert!((1..16).contains(&served), "{answered:?}");
         assert!(answered[served..].iter().all(|answered| !answered), "{answered:?}");
-        let (turns, starved) = counters(&mut clients[0]);
-        assert_eq!(starved, 0, "there are descriptors in reserve");
+        let before = counters(&mut clients[0]);
+        assert_eq!(before.starved, 0, "there are descriptors in reserve");
         // Nobody but the one that leaves does anything; the one that waits has waited enough.
         let mut next = clients.remove(served);
         drop(clients.remove(0));
         let mut answer = [0; 6];
         next.read_exact(&mut answer).expect("it is its turn");
-        let (later, _) = if served > 1 { counters(&mut clients[0]) } else { counters(&mut next) };
-        assert!(later - turns < 20, "{} turns", later - turns);
+        let later = if served > 1 { counters(&mut clients[0]) } else { counters(&mut next) };
+        assert!(later.turns - before.turns < 20, "{} turns", later.turns - before.turns);
         drop((clients, next));
         assert_eq!(child.terminate(), Some(0));
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use reactor::{CloseReason, Deadline, Deadlines, Limits, Topic, Written};
 
+use crate::child::{Child, LINES, counters};
 use crate::stage::{
     Plan, QUIET, Seen, Stage, client_with, narrow_client, pattern, read_all, read_exactly, reset, round_trip, same,
     send_until_stuck,
@@ -95,6 +96,22 @@ on_every_backend! {
         let seen = stage.end();
         assert!(seen.contains(&Seen::Drained(id)));
         assert!(matches!(seen.last(), Some(Seen::Closed(_, CloseReason::PeerEnded, 0))));
+    }
+
+    // Rule 11: in memory, and not only by what the loop says of itself.
+    fn a_peer_that_never_reads_costs_the_process_under_four_megabytes(backend: Backend) {
+        let child = Child::start("echo", backend);
+        let mut other = child.client();
+        counters(&mut other);
+        let before = child.resident();
+        let flooder = child.client();
+        let sent = send_until_stuck(&flooder, &LINES, 2 << 30);
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+        counters(&mut other);
+        let grown = child.resident().saturating_sub(before);
+        assert!(grown < 4 << 20, "{grown} bytes for {sent} that were sent");
+        drop(flooder);
+        assert_eq!(child.terminate(), Some(0));
     }
 
     // Rule 11.

@@ -31,9 +31,10 @@ pub struct Faults {
     pub batch: usize,
     /// Errors of a descriptor that is watched for nothing are not reported, as with `select`.
     pub select: bool,
-    /// An accept fails because its newcomer is gone (ECONNABORTED).
+    /// An accept fails because its newcomer is gone (ECONNABORTED, EPROTO, EPERM, EHOSTUNREACH).
     pub aborted_accepts: f64,
-    /// An accept or a connect finds no descriptor free (ENFILE), and none comes free for up to a second.
+    /// An accept or a connect finds no descriptor or no memory free (ENFILE, ENOBUFS, ENOMEM), and none comes free for
+    /// up to a second.
     pub no_descriptors: f64,
     /// Registering with the poller fails (ENOSPC).
     pub unwatchable: f64,

@@ -10,6 +10,11 @@ use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::sys::Fd;
 
+/// What accept(2) and socket(2) say where the system, not the process, has no descriptor or no memory to give.
+const SCARCE: [i32; 3] = [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+/// What accept(2) says of a newcomer that is gone, or that a packet filter or the network has refused.
+const LOST: [i32; 4] = [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EHOSTUNREACH];
+
 impl Network {
     /// The lowest number that is free, as POSIX has it.
     pub(super) fn open(&mut self, file: File) -> Fd {
@@ -30,7 +35,7 @@ impl Network {
         if self.now >= self.starved_until && self.random.chance(self.faults.no_descriptors) {
             self.starved_until = self.now + self.random.below(1_000_000_000);
         }
-        (self.now < self.starved_until).then_some(Errno(libc::ENFILE))
+        (self.now < self.starved_until).then(|| Errno(SCARCE[self.random.index(SCARCE.len())]))
     }
 
     pub(super) fn file(&mut self, fd: Fd, call: &str) -> &mut File {
@@ -113,7 +118,7 @@ impl Network {
             self.lines[line].cut = true;
             self.lines[line].closed = true;
             self.act(line);
-            return Err(Errno(libc::ECONNABORTED));
+            return Err(Errno(LOST[self.random.index(LOST.len())]));
         }
         let fd = self.open(File::Line(line));
         self.lines[line].stage = Stage::Open;
