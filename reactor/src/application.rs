@@ -12,8 +12,8 @@ use crate::event_loop::{Config, EventLoop, Periodic};
 use crate::handler::Handler;
 use crate::mailbox::{Handle, Mailbox, Published, Receiver, ServiceHandle};
 use crate::service::{Bound, Host, Service};
+use crate::sys::System;
 use crate::sys::backend::Backend;
-use crate::sys::kernel::Kernel;
 use crate::sys::listen::Listening;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
@@ -56,7 +56,7 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct Application {
-    kernel: Kernel,
+    kernel: System,
     backend: Backend,
     handle: Handle,
     published: Receiver<Published>,
@@ -82,7 +82,8 @@ impl Application {
     ///
     /// # Errors
     /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`]
-    /// when the process has no descriptors left.
+    /// when the process has no descriptors left. With the feature `chaos`, `Error::Chaos` for an unusable
+    /// `REACTOR_CHAOS`.
     pub fn new() -> Result<Self, Error> {
         Self::with_backend(Backend::Auto)
     }
@@ -94,8 +95,10 @@ impl Application {
     pub fn with_backend(backend: Backend) -> Result<Self, Error> {
         let descriptor_limit = process::raise_descriptor_limit();
         let (backend, reason) = backend.choose()?;
-        let kernel = Kernel::new(backend)?;
+        let kernel = System::new(backend)?;
         log::info!("backend {backend}: {reason}");
+        #[cfg(feature = "chaos")]
+        kernel.announce();
         let handle = Handle::new([kernel.waker()]);
         Ok(Application {
             published: handle.desk(0).receiver(),

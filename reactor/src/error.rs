@@ -59,6 +59,15 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
+    /// `REACTOR_CHAOS` asks for something that there is not. Only with the feature `chaos`.
+    #[cfg(feature = "chaos")]
+    #[error("REACTOR_CHAOS: {part:?}: {why}")]
+    Chaos {
+        /// The part of it that is wrong.
+        part: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
     #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
     Forked {

@@ -48,6 +48,8 @@ mod time;
 
 mod buffer;
 mod limits;
+#[cfg(any(feature = "sim", feature = "chaos"))]
+mod random;
 mod recorder;
 mod stats;
 mod timer;

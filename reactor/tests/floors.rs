@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `reactor/src`, from the ground up; each may import those before it.
 const FLOORS: [&[&str]; 8] = [
     &["token", "address", "error", "reason", "time"],
-    &["buffer", "limits", "recorder", "stats", "timer", "topics"],
+    &["buffer", "limits", "random", "recorder", "stats", "timer", "topics"],
     &["sys"],
     &["link", "driver"],
     &["mailbox", "context", "handler", "service"],

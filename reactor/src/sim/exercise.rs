@@ -12,9 +12,10 @@ use crate::buffer::Input;
 use crate::context::{Context, Written};
 use crate::handler::Handler;
 use crate::limits::{Deadlines, Limits};
+use crate::random::{Random, mixed};
 use crate::reason::CloseReason;
 use crate::service::Service;
-use crate::sys::simulated::{Random, Remote, mixed};
+use crate::sys::simulated::Remote;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 

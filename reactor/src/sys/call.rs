@@ -6,6 +6,15 @@ use crate::error::Errno;
 
 pub(super) const EINTR: Errno = Errno(libc::EINTR);
 
+/// One try at a call that a signal may cut short, before anything of it is done.
+pub(super) fn attempt<T: PartialEq + From<i8>>(call: impl FnOnce() -> T) -> Result<T, Errno> {
+    #[cfg(feature = "chaos")]
+    if interruptions::strikes() {
+        return Err(EINTR);
+    }
+    check(call())
+}
+
 /// What `answer` means: a call that failed answers -1 and leaves the reason in errno.
 pub(super) fn check<T: PartialEq + From<i8>>(answer: T) -> Result<T, Errno> {
     if answer == T::from(-1) { Err(last()) } else { Ok(answer) }
@@ -15,7 +24,7 @@ pub(super) fn check<T: PartialEq + From<i8>>(answer: T) -> Result<T, Errno> {
 /// nor for close(2), nor for a wait, which must not begin anew with its whole time.
 pub(super) fn retry<T: PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> Result<T, Errno> {
     loop {
-        match check(call()) {
+        match attempt(&mut call) {
             Err(EINTR) => {}
             outcome => return outcome,
         }
@@ -24,6 +33,30 @@ pub(super) fn retry<T: PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> Res
 
 fn last() -> Errno {
     Errno(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Signals that never were, for the calls of one thread.
+#[cfg(feature = "chaos")]
+pub(super) mod interruptions {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Tries to come that are cut short.
+        static LEFT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(in super::super) fn strikes() -> bool {
+        let left = LEFT.get();
+        LEFT.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Does `calls`, their first `count` tries cut short; how many of them there were.
+    pub(in super::super) fn of<R>(count: u32, calls: impl FnOnce() -> R) -> (R, u32) {
+        LEFT.set(count);
+        let outcome = calls();
+        (outcome, count - LEFT.replace(0))
+    }
 }
 
 #[cfg(test)]
@@ -41,5 +74,18 @@ mod tests {
         let mut answers = vec![fails_with as fn(i32) -> i32, fails_with, |n| n].into_iter();
         assert_eq!(retry(|| answers.next().unwrap()(libc::EINTR)), Ok(libc::EINTR));
         assert_eq!(retry(|| fails_with(libc::EPERM)), Err(Errno(libc::EPERM)));
+    }
+
+    #[cfg(feature = "chaos")]
+    #[test]
+    fn interruptions_strike_as_many_tries_as_there_are_and_none_after() {
+        let mut made = 0;
+        let mut call = || {
+            made += 1;
+            made
+        };
+        assert_eq!(interruptions::of(3, || retry(&mut call)), (Ok(1), 3));
+        assert_eq!(interruptions::of(3, || attempt(&mut call)), (Err(EINTR), 1));
+        assert_eq!(attempt(&mut call), Ok(2), "what was left over is gone");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::call::{EINTR, check};
+use super::call::{EINTR, attempt, check};
 use super::clock::Patience;
 use super::{EVENTS_PER_WAIT, Event, Fd, Interest};
 use crate::error::Errno;
@@ -53,7 +53,7 @@ impl Epoll {
         loop {
             let (room, space) = (self.ready.len() as i32, self.ready.as_mut_ptr());
             // SAFETY: the kernel writes at most `room` events at `space`, and `ready` has that many.
-            match check(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), space, room, milliseconds(left)) }) {
+            match attempt(|| unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), space, room, milliseconds(left)) }) {
                 Ok(found) => {
                     events.extend(self.ready[..found as usize].iter().map(told));
                     return Ok(());

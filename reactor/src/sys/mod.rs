@@ -1,7 +1,8 @@
 //! The system, as thin as it goes: the only `unsafe`, the only `libc`. EINTR is met here, once, and never seen above.
 //!
-//! [`Sys`] is the contract that the driver is written against. [`Kernel`](kernel::Kernel) is the real one; a faulty or
-//! a simulated one can take its place, and then the driver's own retry and flag code runs over it.
+//! [`Sys`] is the contract that the driver is written against. [`Kernel`](kernel::Kernel) is the real one; a simulated
+//! one (`simulated`, feature `sim`) can take its place, or one whose calls fail now and then be put before it (`chaos`,
+//! feature `chaos`). The driver's own retry and flag code runs over each.
 //!
 //! ```text
 //! kernel ─┬─ poller ─┬─ epoll ──┬─ clock     what a loop calls while it runs
@@ -14,6 +15,8 @@
 
 pub(crate) mod backend;
 mod call;
+#[cfg(feature = "chaos")]
+mod chaos;
 mod clock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
@@ -59,6 +62,12 @@ pub(crate) enum Moved {
     /// The connection is broken.
     Failed(Errno),
 }
+
+/// What an application runs on: the kernel itself, or, with the feature `chaos`, the kernel on a bad day.
+#[cfg(not(feature = "chaos"))]
+pub(crate) type System = kernel::Kernel;
+#[cfg(feature = "chaos")]
+pub(crate) type System = chaos::Chaos<kernel::Kernel>;
 
 /// What a descriptor is registered for.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

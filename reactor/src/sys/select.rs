@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::time::Duration;
 
-use super::call::{EINTR, check, retry};
+use super::call::{EINTR, attempt, retry};
 use super::clock::Patience;
 use super::{Event, Fd, Interest};
 use crate::error::Errno;
@@ -114,7 +114,7 @@ impl Select {
             let span = span.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
             // SAFETY: the kernel reads and writes `length` bits, in whole words, at `read` and `write`, and `copy` has
             // made both sets that long. No third set: what it is for (urgent data) nobody here sends.
-            match check(unsafe { libc::select(length as i32, read, write, ptr::null_mut(), span) }) {
+            match attempt(|| unsafe { libc::select(length as i32, read, write, ptr::null_mut(), span) }) {
                 Ok(found) => {
                     self.scan(found as usize, events);
                     return Ok(());

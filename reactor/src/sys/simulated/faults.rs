@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::random::Random;
+use crate::random::Random;
 use crate::sys::EVENTS_PER_WAIT;
 
 /// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it

@@ -2,14 +2,13 @@
 //! the same calls as on the real one, and cannot tell the difference; what it must never do ends the simulation.
 //!
 //! ```text
-//! random ── faults ── line ── network ── Simulated: Sys
-//! chance    how often  a connection  the world   the calls
+//! faults ── line ── network ── Simulated: Sys
+//! how often a connection the world the calls
 //! ```
 
 mod faults;
 mod line;
 mod network;
-mod random;
 
 use std::cell::RefCell;
 use std::io::IoSlice;
@@ -31,7 +30,6 @@ use crate::token::ConnectionId;
 pub use faults::Faults;
 pub(crate) use line::{Act, Stage};
 pub(crate) use network::{Happening, Network, Remote};
-pub(crate) use random::{Random, mixed};
 
 /// The network as everybody at either end shares it.
 pub(crate) type Shared = Rc<RefCell<Network>>;

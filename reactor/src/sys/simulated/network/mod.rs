@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::faults::Faults;
 use super::line::{Act, Line};
-use super::random::{Random, mixed};
 use crate::address::Address;
+use crate::random::{Random, mixed};
 use crate::sys::Interest;
 use crate::token::ConnectionId;
 

@@ -1,4 +1,5 @@
-//! Chance, as an argument: the same seed gives the same numbers for ever.
+//! Chance, as an argument: the same seed gives the same numbers for ever. What simulation and chaos draw from.
+#![cfg_attr(not(feature = "sim"), allow(dead_code, reason = "chaos draws less than a simulation"))]
 
 use std::ops::Range;
 

@@ -1,0 +1,288 @@
+//! The real system on a bad day: calls come to less than they could, or to nothing, as often as `REACTOR_CHAOS` says.
+//! Whatever an application does then it does over the same descriptors and the same bytes as ever.
+//!
+//! What strikes is within what a kernel may do, so nothing above may notice:
+//!
+//! | fault | what happens | what has to follow |
+//! | --- | --- | --- |
+//! | `short_io` | a receive, read or send moves fewer bytes than it could, at least one | the rest, later, in order |
+//! | `eagain` | a send, or a receive that the poller has announced, says that it would block | the poller says so again |
+//! | `eintr` | a call or a wait is cut short, down in `call`, before it does anything | it is made again |
+//! | `emfile` | an accept finds no descriptor | the listener rests, and nobody in its queue is lost |
+//! | `spurious` | a wait comes back at once with nothing | another wait |
+//!
+//! A receive that nobody announced is never blocked: the driver looks for what has arrived before it stops, and a kernel
+//! that has it tells. An announced one that says EAGAIN is an event that was not so, as Linux has them too.
+
+mod odds;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{IoSlice, Write};
+use std::time::Duration;
+
+use super::backend::Backend;
+use super::call::interruptions;
+use super::kernel::Kernel;
+use super::wake::Waker;
+use super::{Event, Fd, Interest, Moved, Sys};
+use crate::address::{Address, Peer};
+use crate::error::{Errno, Error};
+use crate::random::Random;
+use crate::time::Time;
+use crate::token::ConnectionId;
+use odds::{Odds, Orders, VARIABLE};
+
+/// Interruptions of one call in a row, so that `eintr:1` comes to an end.
+const INTERRUPTIONS_MAX: u32 = 16;
+
+/// A system whose calls fail now and then. One for each loop, with its own generator, so a seed gives the same faults in
+/// the same order for as long as the kernel answers the same.
+pub(crate) struct Chaos<S> {
+    sys: S,
+    orders: Orders,
+    random: Random,
+    struck: Struck,
+    /// Which descriptor goes by which token with the poller.
+    watched: HashMap<i32, ConnectionId>,
+    /// Of whom the last wait told, and who was not received from since.
+    told: HashSet<ConnectionId>,
+}
+
+/// How often each fault has struck.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Struck {
+    short_io: u64,
+    eagain: u64,
+    eintr: u64,
+    emfile: u64,
+    spurious: u64,
+}
+
+impl Chaos<Kernel> {
+    /// Nothing strikes unless `REACTOR_CHAOS` says so.
+    pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
+        let orders = Orders::of_environment()?;
+        Ok(Chaos::with(Kernel::new(backend)?, orders))
+    }
+
+    /// What ends this loop's wait, from any thread.
+    pub(crate) fn waker(&self) -> Waker {
+        self.sys.waker()
+    }
+
+    /// Says what is to be expected. A seed that nobody chose is told even where nobody logs: without it, no failure can
+    /// be had again.
+    pub(crate) fn announce(&self) {
+        if !self.is_active() {
+            return;
+        }
+        let told = format!("system calls fail on purpose: {VARIABLE}={}", self.orders);
+        log::warn!("{told}");
+        if self.orders.seed_was_drawn && !log::log_enabled!(log::Level::Warn) {
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "{told}");
+        }
+    }
+}
+
+impl<S> Chaos<S> {
+    fn with(sys: S, orders: Orders) -> Self {
+        Chaos {
+            sys,
+            orders,
+            random: Random::new(orders.seed),
+            struck: Struck::default(),
+            watched: HashMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        self.orders.odds != Odds::default()
+    }
+
+    /// A call, as often cut short before as chance has it.
+    fn call<R>(&mut self, call: impl FnOnce(&mut S) -> R) -> R {
+        let mut count = 0;
+        while count < INTERRUPTIONS_MAX && self.random.chance(self.orders.odds.eintr) {
+            count += 1;
+        }
+        let (outcome, met) = interruptions::of(count, || call(&mut self.sys));
+        self.struck.eintr += u64::from(met);
+        outcome
+    }
+
+    fn blocks(&mut self) -> bool {
+        let blocks = self.random.chance(self.orders.odds.eagain);
+        self.struck.eagain += u64::from(blocks);
+        blocks
+    }
+
+    /// How many of `length` bytes may move. Few as a rule, so that small messages are cut, too.
+    fn most(&mut self, length: usize) -> usize {
+        if length > 1 && self.random.chance(self.orders.odds.short_io) {
+            let most = self.random.size(length - 1);
+            self.random.size(most)
+        } else {
+            length
+        }
+    }
+
+    /// Counts what was moved as short if it could have been more.
+    fn moved(&mut self, moved: Moved, most: usize, length: usize) -> Moved {
+        self.struck.short_io += u64::from(most < length && moved == Moved::Bytes(most));
+        moved
+    }
+
+    fn receive(&mut self, fd: Fd, into: &mut [u8], call: fn(&mut S, Fd, &mut [u8]) -> Moved) -> Moved {
+        let announced = self.watched.get(&fd.0).is_some_and(|token| self.told.remove(token));
+        if announced && self.blocks() {
+            return Moved::Blocked;
+        }
+        let (length, most) = (into.len(), self.most(into.len()));
+        let moved = self.call(|sys| call(sys, fd, &mut into[..most]));
+        self.moved(moved, most, length)
+    }
+}
+
+impl<S: Sys> Sys for Chaos<S> {
+    fn now(&mut self) -> Time {
+        self.sys.now()
+    }
+
+    fn coarse_now(&mut self) -> Time {
+        self.sys.coarse_now()
+    }
+
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.watched.insert(fd.0, token);
+        self.sys.register(fd, token, interest)
+    }
+
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        self.watched.insert(fd.0, token);
+        self.sys.modify(fd, token, interest)
+    }
+
+    fn forget(&mut self, fd: Fd) {
+        self.watched.remove(&fd.0);
+        self.sys.forget(fd);
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.told.clear();
+        if self.random.chance(self.orders.odds.spurious) {
+            self.struck.spurious += 1;
+            return Ok(());
+        }
+        let before = events.len();
+        let outcome = self.call(|sys| sys.wait(events, timeout, now));
+        self.told.extend(events[before..].iter().map(|event| event.token));
+        outcome
+    }
+
+    fn events_per_wait(&self) -> usize {
+        self.sys.events_per_wait()
+    }
+
+    fn reports_errors_unasked(&self) -> bool {
+        self.sys.reports_errors_unasked()
+    }
+
+    fn drain_wake(&mut self) {
+        self.call(S::drain_wake);
+    }
+
+    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+        if self.random.chance(self.orders.odds.emfile) {
+            self.struck.emfile += 1;
+            return Err(Errno(libc::EMFILE));
+        }
+        self.call(|sys| sys.accept(listener))
+    }
+
+    /// No EINTR: connect(2) goes on by itself after one, so there is nothing to make again.
+    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+        self.sys.connect(to)
+    }
+
+    fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        self.receive(fd, into, S::recv)
+    }
+
+    fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
+        self.receive(fd, into, S::read)
+    }
+
+    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
+        if self.blocks() {
+            return Moved::Blocked;
+        }
+        let most = self.most(bytes.len());
+        let moved = self.call(|sys| sys.send(fd, &bytes[..most]));
+        self.moved(moved, most, bytes.len())
+    }
+
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+        if self.blocks() {
+            return Moved::Blocked;
+        }
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let most = self.most(length);
+        let moved = if most == length {
+            self.call(|sys| sys.send_vectored(fd, pieces))
+        } else {
+            let mut left = most;
+            let first: Vec<_> = pieces
+                .iter()
+                .map(|piece| {
+                    let part = left.min(piece.len());
+                    left -= part;
+                    IoSlice::new(&piece[..part])
+                })
+                .collect();
+            self.call(|sys| sys.send_vectored(fd, &first))
+        };
+        self.moved(moved, most, length)
+    }
+
+    fn take_error(&mut self, fd: Fd) -> Option<Errno> {
+        self.sys.take_error(fd)
+    }
+
+    fn unacknowledged(&mut self, fd: Fd) -> usize {
+        self.sys.unacknowledged(fd)
+    }
+
+    fn finish(&mut self, fd: Fd) {
+        self.sys.finish(fd);
+    }
+
+    fn reset_on_close(&mut self, fd: Fd) {
+        self.sys.reset_on_close(fd);
+    }
+
+    fn close(&mut self, fd: Fd) {
+        self.sys.close(fd);
+    }
+}
+
+/// With the loop's end: whoever reads the log sees whether anything was put to the test.
+impl<S> Drop for Chaos<S> {
+    fn drop(&mut self) {
+        if self.is_active() {
+            log::info!("calls that failed on purpose: {} ({VARIABLE}={})", self.struck, self.orders);
+        }
+    }
+}
+
+impl fmt::Display for Struck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Struck { short_io, eagain, eintr, emfile, spurious } = self;
+        write!(f, "short_io {short_io}, eagain {eagain}, eintr {eintr}, emfile {emfile}, spurious {spurious}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
