@@ -41,8 +41,11 @@ fn close_to(count: u64, of: usize, probability: f64) {
     assert!((share - probability).abs() < 0.05, "{count} of {of}, with a probability of {probability}");
 }
 
-/// What each of many calls on a pair of sockets came to, waits and both directions in turn, and how often faults struck.
-fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<(usize, Moved, Moved, Moved)>, Struck) {
+/// What one round came to: how many events, a receive, a send, and a send of pieces.
+type Round = (usize, Moved, Moved, Moved);
+
+/// Many rounds of calls on a pair of sockets, and how often faults struck.
+fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<Round>, Struck) {
     let mut sys = chaos(backend, odds, seed);
     let (near, mut far) = UnixStream::pair().unwrap();
     sys.register(fd(&near), token(), READ).unwrap();
@@ -81,7 +84,7 @@ fn each_fault_strikes_as_often_as_it_is_meant_to_and_no_other() {
 
         let (all, struck) = calls(backend, Odds { short_io: 0.3, ..none }, 7);
         let is_short = |moved: Moved| matches!(moved, Moved::Bytes(1..=99));
-        let columns: [fn(&(usize, Moved, Moved, Moved)) -> Moved; 3] = [|it| it.1, |it| it.2, |it| it.3];
+        let columns: [fn(&Round) -> Moved; 3] = [|it| it.1, |it| it.2, |it| it.3];
         for column in columns {
             close_to(all.iter().filter(|call| is_short(column(call))).count() as u64, CALLS, 0.3);
             assert!(all.iter().all(|call| is_short(column(call)) || column(call) == whole));
