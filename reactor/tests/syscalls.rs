@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use support::{BACKENDS, Example, GUARD, path_of};
+use support::{BACKENDS, Example, GUARD, path_of, unless_chaos};
 
 const ROUNDS: usize = 1000;
 
@@ -40,6 +40,7 @@ fn calls_are_counted_by_name_and_resumed_ones_once() {
 #[test]
 #[ignore = "needs strace"]
 fn a_thousand_small_echoes_cost_one_receive_one_send_and_one_wait_each() {
+    unless_chaos!("counts system calls");
     for backend in BACKENDS {
         let trace = std::env::temp_dir().join(format!("reactor-syscalls-{backend}-{}", std::process::id()));
         let mut command = Command::new("strace");

@@ -10,7 +10,7 @@ use reactor::{CloseReason, Limits};
 
 use crate::child::{Child, counters};
 use crate::stage::{Plan, QUIET, Seen, Stage, client_of, read_all, round_trip, send_until_stuck};
-use crate::support::{GUARD, on_every_backend};
+use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// What one connection may say in one turn.
 const BYTES_PER_TURN: usize = 64 * 1024;
@@ -25,10 +25,10 @@ fn is_answered(client: &mut TcpStream) -> bool {
 
 fn has_answer(client: &mut TcpStream) -> bool {
     client.set_read_timeout(Some(QUIET)).expect("not zero");
-    let outcome = client.read(&mut [0; 6]);
+    let outcome = client.read(&mut [0; 1]);
     client.set_read_timeout(Some(GUARD)).expect("not zero");
     match outcome {
-        Ok(6) => true,
+        Ok(1) => client.read_exact(&mut [0; 5]).is_ok(),
         Err(error) if error.kind() == ErrorKind::WouldBlock => false,
         other => panic!("{other:?}"),
     }
@@ -50,7 +50,7 @@ on_every_backend! {
         let mut from = vec![0; flooders.len()];
         loop {
             match stage.next() {
-                Seen::Data(who, bytes) if who == id => break assert_eq!(bytes, b"ping"),
+                Seen::Data(who, bytes) if who == id => break assert!(b"ping".starts_with(&bytes)),
                 Seen::Data(who, bytes) => {
                     let which = flooders.iter().position(|(_, id)| *id == who).unwrap();
                     from[which] += bytes.len();
@@ -58,6 +58,7 @@ on_every_backend! {
                 other => panic!("{other:?}"),
             }
         }
+        unless_chaos!("counts what others get meanwhile");
         assert!(from.iter().all(|bytes| *bytes <= BYTES_PER_TURN), "{from:?}");
     }
 
@@ -79,19 +80,16 @@ on_every_backend! {
         let newcomers: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();
         client.write_all(b"ping").unwrap();
         drop(frozen);
-        let mut opened = 0;
-        loop {
+        let (mut opened, mut first) = (0, None);
+        while opened < newcomers.len() {
             match stage.next() {
-                Seen::Data(who, _) if who == id => break,
+                Seen::Data(who, _) if who == id => first = first.or(Some(opened)),
                 Seen::Opened(_) => opened += 1,
                 other => panic!("{other:?}"),
             }
         }
-        assert!(opened <= 2 * ACCEPTS_PER_TURN, "{opened} were let in first");
-        while opened < newcomers.len() {
-            assert!(matches!(stage.next(), Seen::Opened(_)));
-            opened += 1;
-        }
+        unless_chaos!("counts who is let in first");
+        assert!(first.is_some_and(|first| first <= 2 * ACCEPTS_PER_TURN), "{first:?} were let in first");
     }
 
     // Rule 16.
@@ -120,13 +118,15 @@ on_every_backend! {
         drop(frozen);
         stage.data(id, 4);
         let first = first.load(SeqCst);
-        assert!(first <= 2 * MESSAGES_PER_TURN, "{first} messages first");
         stage.ask(|_| {});
         assert_eq!(handled.load(SeqCst), 20_000);
+        unless_chaos!("counts the messages before a ping");
+        assert!(first <= 2 * MESSAGES_PER_TURN, "{first} messages first");
     }
 
     // Rule 17.
     fn without_descriptors_the_loop_is_quiet_and_takes_those_who_wait_when_there_is_room(backend: Backend) {
+        unless_chaos!("counts how often accepting rests");
         let child = Child::start("starving", backend);
         let mut clients: Vec<TcpStream> = (0..8).map(|_| child.client()).collect();
         let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();
@@ -214,6 +214,7 @@ on_every_backend! {
 
     // Rule 18.
     fn at_the_cap_of_the_descriptor_limit_newcomers_wait_in_the_backlog_until_there_is_room(backend: Backend) {
+        unless_chaos!("counts how often accepting rests");
         let child = Child::start_by("echo", backend, "ulimit -n 24 && exec \"$0\" \"$@\"");
         let mut clients: Vec<TcpStream> = (0..16).map(|_| client_of(child.address)).collect();
         let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();

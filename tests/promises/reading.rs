@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use reactor::{CloseReason, Deadlines, Framed, Limits, Service};
 
 use crate::stage::{Plan, QUIET, Seen, Stage, client_with, pattern, read_all, reset, round_trip, same, socket_path};
-use crate::support::{GUARD, on_every_backend};
+use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Takes three bytes and wants no more for now.
 fn three_and_pause() -> Plan {
@@ -190,16 +190,16 @@ on_every_backend! {
         let stage = Stage::new(backend, three_and_pause());
         let (mut client, id) = stage.open();
         client.write_all(b"onetwo").unwrap();
-        assert_eq!(stage.next(), Seen::Data(id, b"one".to_vec()));
+        assert_eq!(stage.data(id, 3), b"one");
         stage.sees_nothing();
         // Nothing new arrives: the kept bytes come by themselves, and then it is paused again.
         stage.order(move |cx| cx.resume_reading_id(id));
-        assert_eq!(stage.next(), Seen::Data(id, b"two".to_vec()));
+        assert_eq!(stage.data(id, 3), b"two");
         client.write_all(b"threes").unwrap();
         stage.sees_nothing();
         for word in [b"thr", b"ees"] {
             stage.order(move |cx| cx.resume_reading_id(id));
-            assert_eq!(stage.next(), Seen::Data(id, word.to_vec()));
+            assert_eq!(stage.data(id, 3), word);
         }
         stage.sees_nothing();
     }
@@ -245,9 +245,12 @@ on_every_backend! {
         reset(client);
         assert_eq!(stage.closed(id).0, CloseReason::Reset);
         assert!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
-        assert_eq!(stage.stats().unread, 3, "what the handler never got is counted");
+        let stats = stage.stats();
+        assert_eq!(stats.received, 3 + stats.unread, "what the handler never got is counted");
         round_trip_unanswered(&mut other);
         stage.is_quiet();
+        unless_chaos!("counts what one receive brings");
+        assert_eq!(stats.unread, 3);
     }
 
     // Rule 8.
@@ -302,7 +305,7 @@ on_every_backend! {
         let (mut client, id) = stage.open();
         client.write_all(b"onetwo").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
-        stage.wait_until("all has arrived", |cx| cx.stats().received == 6 || cx.stats().received == 3);
+        stage.wait_until("some has arrived", |cx| (3..=6).contains(&cx.stats().received));
         stage.order(move |cx| cx.close_id(id));
         drop(client);
         stage.closed(id);
@@ -341,13 +344,16 @@ on_every_backend! {
     fn who_hangs_up_between_a_pause_and_a_resumption_is_still_heard_to_the_end(backend: Backend) {
         let target = Arc::new(Mutex::new(None));
         let aim = target.clone();
+        let orders = Arc::new(AtomicUsize::new(0));
+        let count = orders.clone();
         let plan = Plan::new().data(move |input, cx| {
             let Some(target) = *aim.lock().unwrap() else { return };
-            match input.take_all() {
-                b"pause" => cx.pause_reading_id(target),
-                bytes if bytes.starts_with(b"resume") => cx.resume_reading_id(target),
-                _ => {}
+            match input.take_all()[0] {
+                b'P' => cx.pause_reading_id(target),
+                b'R' => cx.resume_reading_id(target),
+                _ => return,
             }
+            count.fetch_add(1, SeqCst);
         });
         let path = socket_path("between", backend);
         let listen = path.clone();
@@ -356,14 +362,14 @@ on_every_backend! {
         let ((mut first, _), (mut second, id), (mut third, _)) = (open(), open(), open());
         *target.lock().unwrap() = Some(id);
         let frozen = stage.freeze();
-        first.write_all(b"pause").unwrap();
+        first.write_all(b"P").unwrap();
         second.write_all(b"last words").unwrap();
         drop(second);
-        third.write_all(b"resume").unwrap();
+        third.write_all(b"R").unwrap();
         drop(frozen);
         // The order within a batch is the system's. Where the pause came last, this ends it; else it finds none.
-        stage.stats();
-        third.write_all(b"resume").unwrap();
+        stage.wait_until("both orders were heard", move |_| orders.load(SeqCst) == 2);
+        third.write_all(b"R").unwrap();
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
     }

@@ -15,7 +15,7 @@ use crate::stage::{
     Plan, QUIET, Seen, Stage, client_with, narrow_client, pattern, read_all, read_exactly, reset, round_trip, same,
     send_until_stuck,
 };
-use crate::support::{GUARD, on_every_backend};
+use crate::support::{GUARD, on_every_backend, under_chaos, unless_chaos};
 
 /// What the loop itself may be owed for one connection beyond a mark: what one receive brings.
 const SCRATCH: usize = 64 * 1024;
@@ -29,12 +29,12 @@ fn patient() -> Deadlines {
     Deadlines { write_progress: None, linger: GUARD, ..Deadlines::default() }
 }
 
-/// Tells the close of the connection by the message `close`; else echoes.
-fn echo_until_close() -> Plan {
+/// Closes after bytes with a full stop in them; all are echoed.
+fn echo_until_full_stop() -> Plan {
     Plan::new().data(|input, cx| {
         let bytes = input.take_all();
         cx.write(bytes);
-        if bytes.starts_with(b"close") {
+        if bytes.contains(&b'.') {
             cx.close();
         }
     })
@@ -50,6 +50,7 @@ on_every_backend! {
         for _ in 0..1000 {
             round_trip(&mut client, b"small");
         }
+        unless_chaos!("counts turns and changes of interest");
         let after = stage.stats();
         assert_eq!(after.interest_changes, before.interest_changes);
         assert_eq!(after.partial_sends, before.partial_sends);
@@ -131,20 +132,23 @@ on_every_backend! {
         let id = stage.next().id();
         // Each byte is answered by 120 kB, until the kernel takes no more of them.
         let mut asked = 0;
-        while stage.ask(move |cx| cx.queued_of(id)) <= 100_000 {
-            client.write_all(b"?").unwrap();
-            asked += 1;
-            assert_eq!(stage.data(id, 1), b"?");
-            assert!(asked < 1000, "the kernel takes it all");
+        loop {
+            while stage.ask(move |cx| cx.queued_of(id)) <= 100_000 {
+                client.write_all(b"?").unwrap();
+                asked += 1;
+                assert_eq!(stage.data(id, 1), b"?");
+                assert!(asked < 1000, "the kernel takes it all");
+            }
+            match stage.seen.recv_timeout(QUIET) {
+                Err(_) => break,
+                Ok(seen) => assert!(under_chaos(), "{seen:?}: an answer that the kernel takes at once drains nothing"),
+            }
         }
         let told = std::mem::take(&mut *told.lock().unwrap());
         let each = [Written::Queued, Written::Queued, Written::AboveHighWater];
         assert!(told.chunks(3).all(|three| three == each), "{told:?}");
-        let drained = |seen: Vec<Seen>| seen.iter().filter(|seen| matches!(seen, Seen::Drained(_))).count();
-        let before = drained(stage.left_over());
         client.write_all(b"!").unwrap();
         stage.sees_nothing();
-        assert_eq!(before, 0, "each answer that the kernel took at once was drained before the next");
         let mut received = vec![0; asked * 120_000];
         client.read_exact(&mut received).unwrap();
         assert_eq!(stage.next(), Seen::Drained(id));
@@ -186,7 +190,7 @@ on_every_backend! {
         }
         *target.lock().unwrap() = Some(id);
         stage.left_over();
-        let owed_all = stage.stats().sent as usize + below_the_mark;
+        let owed_all = stage.ask(move |cx| cx.stats().sent as usize + cx.queued_of(id));
         let frozen = stage.freeze();
         // In one batch: the source's bytes lift it above the mark, and the reader has made room for everything.
         source.write_all(b"more").unwrap();
@@ -199,7 +203,9 @@ on_every_backend! {
         stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
         let above = outcome.lock().unwrap().iter().filter(|told| **told == Written::AboveHighWater).count();
         let drained = stage.left_over().iter().filter(|seen| matches!(seen, Seen::Drained(_))).count();
-        assert_eq!(drained, above, "whoever was told to wait is told to go on");
+        assert_eq!(drained > 0, above > 0, "whoever was told to wait is told to go on");
+        unless_chaos!("counts the pieces in which a word comes");
+        assert_eq!(drained, above);
     }
 
     // Rule 12.
@@ -501,8 +507,8 @@ on_every_backend! {
         let plan = Plan::new()
             .data(|input, cx| {
                 match input.take_all() {
-                b"ping" => cx.write(b"pong"),
-                _ => cx.write([b'x'; 2000]),
+                b"g" => cx.write([b'x'; 2000]),
+                bytes => cx.write(bytes),
             };
         })
             .drained(|cx| {
@@ -511,14 +517,13 @@ on_every_backend! {
         let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
         let (mut greedy, id) = stage.open();
         let (mut other, _) = stage.open();
-        greedy.write_all(b"go").unwrap();
+        greedy.write_all(b"g").unwrap();
         let reading = thread::spawn(move || {
             let mut some = vec![0; 1 << 16];
             while greedy.read(&mut some).is_ok_and(|count| count > 0) {}
         });
         for _ in 0..100 {
-            other.write_all(b"ping").unwrap();
-            assert_eq!(&read_exactly::<4>(&mut other), b"pong");
+            round_trip(&mut other, b"here");
         }
         stage.order(move |cx| cx.abort_id(id));
         reading.join().unwrap();
@@ -526,14 +531,14 @@ on_every_backend! {
 
     // Rule 13: what was asked before the close, and in the same segment after it.
     fn what_was_owed_at_the_close_arrives_and_what_is_asked_after_it_does_not(backend: Backend) {
-        let stage = Stage::new(backend, echo_until_close());
+        let stage = Stage::new(backend, echo_until_full_stop());
         let (mut client, id) = stage.open();
         client.write_all(b"one").unwrap();
         assert_eq!(&read_exactly::<3>(&mut client), b"one");
-        client.write_all(b"close").unwrap();
+        client.write_all(b"close.").unwrap();
         client.write_all(b"two").unwrap();
         let rest = read_all(&mut client);
-        assert!(rest == b"close" || rest == b"closetwo", "{rest:?}");
+        assert!(rest.starts_with(b"close.") && b"close.two".starts_with(&rest), "{rest:?}");
         client.set_read_timeout(Some(QUIET)).unwrap();
         drop(client);
         assert_eq!(stage.closed(id), (CloseReason::Closed, 0));

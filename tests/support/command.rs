@@ -12,8 +12,8 @@ use std::{io::Read, thread};
 use reactor::{Address, Backend};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::GUARD;
 use super::client::Client;
+use super::{GUARD, under_chaos};
 
 /// A running command.
 pub struct Glowplug {
@@ -120,7 +120,7 @@ impl Glowplug {
     /// Waits for its end.
     pub fn end(mut self) -> Ended {
         let status = self.wait();
-        Ended { code: status.code(), stdout: self.stdout.rest(), stderr: self.stderr.rest() }
+        Ended { code: status.code(), stdout: self.stdout.rest(), stderr: without_chaos(self.stderr.rest()) }
     }
 
     /// Has it end in good order.
@@ -149,6 +149,15 @@ pub fn tcp_of(address: &Address) -> SocketAddr {
         Address::Tcp(address) => *address,
         Address::Unix(path) => panic!("not TCP: {}", path.display()),
     }
+}
+
+/// The same without what the command says because calls fail on purpose.
+fn without_chaos(stderr: String) -> String {
+    if !under_chaos() {
+        return stderr;
+    }
+    let by_chaos = ["REACTOR_CHAOS=", "newcomers have to wait: Too many open files"];
+    stderr.split_inclusive('\n').filter(|line| !by_chaos.iter().any(|said| line.contains(said))).collect()
 }
 
 /// Tries until there is something.

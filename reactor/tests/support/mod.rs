@@ -1,5 +1,5 @@
-//! Starting the examples of this crate, as somebody at a shell would.
-#![allow(dead_code, reason = "each test binary uses its part of this")]
+//! What the tests of this crate share: starting its examples, as somebody at a shell would, and what chaos leaves out.
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part of this")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -14,6 +14,25 @@ pub const GUARD: Duration = Duration::from_secs(20);
 
 /// The backends, by the names that `REACTOR_BACKEND` knows.
 pub const BACKENDS: [&str; 2] = ["epoll", "select"];
+
+/// Whether system calls fail on purpose, here and in every process that a test starts.
+pub fn under_chaos() -> bool {
+    cfg!(feature = "chaos") && std::env::var_os("REACTOR_CHAOS").is_some_and(|orders| !orders.is_empty())
+}
+
+/// Leaves out the rest of a test under chaos, and says so past the capture of its output: what is counted there comes
+/// out differently when calls fail. Bytes, order, ends and reasons do not, so no test of those may be left out.
+macro_rules! unless_chaos {
+    ($why:literal) => {
+        if crate::support::under_chaos() {
+            use std::io::Write as _;
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
+            let _ = writeln!(std::io::stderr(), "left out under chaos: {test} {}", $why);
+            return;
+        }
+    };
+}
+pub(crate) use unless_chaos;
 
 /// Where `cargo test` has put the example: beside the directory of this test.
 pub fn path_of(example: &str) -> PathBuf {
