@@ -597,6 +597,26 @@ on_every_backend! {
     }
 }
 
+#[cfg(feature = "chaos")]
+on_every_backend! {
+    fn chaos_that_cannot_be_read_is_an_error_and_what_can_is_warned_of(backend: Backend) {
+        let mut nonsense = command(backend, "echo --port 0");
+        nonsense.env("REACTOR_CHAOS", "short_io:2");
+        let ended = Glowplug::spawn(nonsense).end();
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.starts_with("error: REACTOR_CHAOS: \"short_io:2\": "), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1);
+
+        let mut short = command(backend, "echo --port 0");
+        short.env("REACTOR_CHAOS", "short_io:1,seed=7");
+        let mut glowplug = Glowplug::spawn(short);
+        glowplug.listens();
+        glowplug.told("[WARN] system calls fail on purpose: REACTOR_CHAOS=short_io:1,");
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        glowplug.stop();
+    }
+}
+
 #[test]
 fn help_and_version_are_printed_with_status_0() {
     for words in [

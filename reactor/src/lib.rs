@@ -38,6 +38,36 @@
 //!            │       └── readiness in, completions out: the seam
 //!            └── the only unsafe, the only libc; epoll or select
 //! ```
+//!
+//! # Features, for tests
+//!
+//! Neither is on by default, and a build without them has nothing of theirs.
+//!
+//! **`sim`**: `reactor::sim` runs services over a network and a clock that a seed makes up, and checks every step.
+//!
+//! **`chaos`**: system calls on real sockets fail as often as the environment variable `REACTOR_CHAOS` says, in every
+//! [`Application`] of the process, so any test of a service that talks to it runs under faults:
+//!
+//! ```text
+//! REACTOR_CHAOS=short_io:0.3,eagain:0.1,eintr:0.05,emfile:0.01,spurious:0.05,seed=7 cargo test
+//! ```
+//!
+//! Each is a probability from 0 to 1, and may be left out. All of it is within what a kernel may do, so peers must not
+//! notice but by the time that it takes.
+//!
+//! | fault | what happens |
+//! | --- | --- |
+//! | `short_io` | a receive, read or send moves fewer bytes than it could, at least one |
+//! | `eagain` | a send, or a receive that the poller has announced, would block; the poller says so again |
+//! | `eintr` | a signal cuts a call or a wait short |
+//! | `emfile` | an accept finds no descriptor: the listener rests until one is freed, or a second. 1: nobody gets in |
+//! | `spurious` | a wait comes back at once with nothing. 1: nobody is ever heard |
+//!
+//! The same seed brings the same faults for as long as the kernel answers the same; each loop draws its own. Without
+//! one, each application draws it and tells, so that a failure can be had again. At WARN the log says at the beginning
+//! what is to be expected, at INFO in the end how often each fault has struck. What cannot be read is an error of
+//! [`Application::new`]; unset or empty, the variable changes nothing. **Without the feature it is not looked at**, so
+//! see that the log says so before you trust a test that passes.
 
 mod token;
 

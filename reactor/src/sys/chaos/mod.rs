@@ -6,13 +6,13 @@
 //! | fault | what happens | what has to follow |
 //! | --- | --- | --- |
 //! | `short_io` | a receive, read or send moves fewer bytes than it could, at least one | the rest, later, in order |
-//! | `eagain` | a send, or a receive that the poller has announced, says that it would block | the poller says so again |
+//! | `eagain` | a send, or a receive that the poller has announced, would block | the poller says so again |
 //! | `eintr` | a call or a wait is cut short, down in `call`, before it does anything | it is made again |
 //! | `emfile` | an accept finds no descriptor | the listener rests, and nobody in its queue is lost |
 //! | `spurious` | a wait comes back at once with nothing | another wait |
 //!
-//! A receive that nobody announced is never blocked: the driver looks for what has arrived before it stops, and a kernel
-//! that has it tells. An announced one that says EAGAIN is an event that was not so, as Linux has them too.
+//! A receive that nobody announced is never blocked: the driver looks for what has arrived before it stops, and a
+//! kernel that has it tells. An announced one that says EAGAIN is an event that was not so, as Linux has them too.
 
 mod odds;
 
@@ -36,8 +36,8 @@ use odds::{Odds, Orders, VARIABLE};
 /// Interruptions of one call in a row, so that `eintr:1` comes to an end.
 const INTERRUPTIONS_MAX: u32 = 16;
 
-/// A system whose calls fail now and then. One for each loop, with its own generator, so a seed gives the same faults in
-/// the same order for as long as the kernel answers the same.
+/// A system whose calls fail now and then. One for each loop, with its own generator, so a seed gives the same faults
+/// in the same order for as long as the kernel answers the same.
 pub(crate) struct Chaos<S> {
     sys: S,
     orders: Orders,
