@@ -171,6 +171,12 @@ fn starve(_: &mut Application) {
     setrlimit(Resource::Nofile, Rlimit { current: fourth, maximum }).expect("it is less");
 }
 
+/// Leaves room for three or four descriptors, and would rather wait for ever than leave before all have ended.
+fn starve_for_ever(application: &mut Application) {
+    application.drain_timeout(None);
+    starve(application);
+}
+
 /// Serves and ends again and again in one process, and has as many descriptors afterwards as before.
 fn come_and_go() {
     let once = || {
@@ -204,7 +210,11 @@ fn a_role() {
     let told = std::panic::catch_unwind(|| match &*role {
         "" => {}
         "echo" => echo(|_| {}),
+        "patient" => echo(|application| {
+            application.drain_timeout(None);
+        }),
         "starving" => echo(starve),
+        "starving and patient" => echo(starve_for_ever),
         "come and go" => {
             println!("\nlistening tcp://127.0.0.1:1");
             come_and_go();

@@ -74,7 +74,7 @@ on_every_backend! {
 
     // Rule 16.
     fn a_storm_of_connects_keeps_nobody_waiting(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+        let stage = Stage::patient(backend, Plan::new());
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
         let newcomers: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();

@@ -28,7 +28,7 @@ on_every_backend! {
     // Rule 1.
     fn who_is_closed_by_another_in_the_same_batch_hears_nothing_and_newcomers_get_only_their_own(backend: Backend) {
         let ids = Arc::new(Mutex::new(Vec::new()));
-        let stage = Stage::new(backend, first_takes_all(ids.clone()));
+        let stage = Stage::patient(backend, first_takes_all(ids.clone()));
         let mut old: Vec<(TcpStream, ConnectionId)> = (0..100).map(|_| stage.open()).collect();
         ids.lock().unwrap().extend(old.iter().map(|(_, id)| *id));
 

@@ -15,7 +15,7 @@ use reactor::{
 };
 use rustix::process::Signal;
 
-use crate::child::{Child, LINES};
+use crate::child::{Child, LINES, counters};
 use crate::stage::{
     Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
     socket_path,
@@ -239,7 +239,9 @@ on_every_backend! {
 
     // Rule 24.
     fn those_in_the_accept_queue_are_served_before_the_end(backend: Backend) {
-        let stage = Stage::new(backend, Plan::lines());
+        let stage = Stage::tuned(backend, Plan::lines(), same_service, |application| {
+            application.drain_timeout(None);
+        });
         let frozen = stage.freeze();
         let mut clients: Vec<TcpStream> = (0..200).map(|_| stage.client()).collect();
         for (number, client) in clients.iter_mut().enumerate() {
@@ -254,6 +256,40 @@ on_every_backend! {
         let seen = stage.end();
         let stopped = seen.iter().filter(|seen| matches!(seen, Seen::Closed(_, CloseReason::Stopped, 0))).count();
         assert_eq!(stopped, 200, "{seen:?}");
+    }
+
+    // Rules 17 and 24: the last accept found no descriptor, and when there is one, nobody is there to have it.
+    fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_newcomers(backend: Backend) {
+        // While the listener rests, and some time after that, when only the stop itself looks again. If that comes too
+        // early, the same is shown twice.
+        for rested in [Duration::ZERO, Duration::from_millis(1200)] {
+            let mut child = Child::start("starving and patient", backend);
+            let mut clients = Vec::new();
+            // Linux takes a descriptor before it looks whom it is for, so the last one that fits finds out.
+            loop {
+                let mut client = child.client();
+                round_trip(&mut client, b"hello\n");
+                let starved = counters(&mut client).starved;
+                clients.push(client);
+                if starved > 0 {
+                    break;
+                }
+                assert!(clients.len() < 8, "there is room for all");
+            }
+            thread::sleep(rested);
+            child.signal(Signal::TERM);
+            clients.iter_mut().for_each(|client| assert_eq!(read_all(client), b""));
+            drop(clients);
+            let start = Instant::now();
+            let status = loop {
+                if let Some(status) = child.process.try_wait().expect("it is our child") {
+                    break status;
+                }
+                assert!(start.elapsed() < GUARD, "it waits, and nobody is there");
+                thread::sleep(Duration::from_millis(1));
+            };
+            assert_eq!(status.code(), Some(0));
+        }
     }
 
     // Rule 24.
@@ -388,7 +424,7 @@ on_every_backend! {
     // Rule 24.
     fn a_second_signal_ends_it_at_once(backend: Backend) {
         for second in [Signal::INT, Signal::TERM] {
-            let child = Child::start("echo", backend);
+            let child = Child::start("patient", backend);
             let client = child.client();
             send_until_stuck(&client, &LINES, 64 << 20);
             child.signal(Signal::TERM);
@@ -402,7 +438,7 @@ on_every_backend! {
 
     // Rule 25, and nothing else for epoll.
     fn descriptors_beyond_1024_are_served(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo());
+        let stage = Stage::patient(backend, Plan::echo());
         // Low numbers are taken, so the loop's are high. Other tests give some back meanwhile, so more may be needed.
         let (mut held, mut clients) = (Vec::new(), Vec::<TcpStream>::new());
         while clients.len() < 100 || !clients.iter().any(|client| client.as_raw_fd() > 1200) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use reactor::{Application, Backend, CloseReason, ConnectionId, Context, Handler, Input, Service, Stats};
+use reactor::{Application, Backend, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Service, Stats};
 
 use crate::support::application::{Running, serve_with};
 use crate::support::{GUARD, under_chaos};
@@ -209,6 +209,12 @@ impl Stage {
         configure: impl FnOnce(&mut Application) + Send + 'static,
     ) -> Self {
         Self::at(backend, plan, |factory| Service::tcp("127.0.0.1:0", factory), tune, configure)
+    }
+
+    /// Listens on TCP, and lets nobody go who takes long to say something.
+    pub fn patient(backend: Backend, plan: Plan) -> Self {
+        let patient = Deadlines { first_request: None, ..Deadlines::default() };
+        Self::tuned(backend, plan, |service| service.deadlines(patient), |_| {})
     }
 
     /// Listens where `make` says.

@@ -71,7 +71,8 @@ pub(crate) trait Driver {
     fn forget_listener(&mut self, listener: usize);
     /// Whether the listener rests for want of descriptors or memory.
     fn is_starving(&self, listener: usize) -> bool;
-    /// Accepts from this listener in this turn, whether or not it was reported.
+    /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no
+    /// more.
     fn probe_listener(&mut self, listener: usize);
 
     /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the

@@ -69,8 +69,12 @@ impl<D: Driver> EventLoop<D> {
                 continue;
             }
             if (self.full || self.driver.is_starving(index)) && !at_once {
-                // Who waits for room gets a round of its own once there is some.
+                // Who waits for room gets a round of its own once there is some. Where nobody does, no event would say so: a
+                // listener that rests is looked at as soon as it rests no more.
                 door.busy = true;
+                if !self.full {
+                    self.driver.probe_listener(index);
+                }
                 continue;
             }
             if at_once || !std::mem::take(&mut door.busy) || door.rounds == 0 {

@@ -22,6 +22,8 @@ pub(super) struct Listener {
     pub(super) gone: bool,
     pub(super) registered: bool,
     pub(super) starved_until: Option<Time>,
+    /// Somebody waits for a look, event or none, as soon as it rests no more.
+    pub(super) probe_due: bool,
 }
 
 impl<S: Sys> Readiness<S> {
@@ -81,6 +83,9 @@ impl<S: Sys> Readiness<S> {
             if listener.starved_until.is_some_and(|until| freed || until <= now) {
                 listener.starved_until = None;
                 self.starving -= 1;
+                if std::mem::take(&mut listener.probe_due) {
+                    self.listener_probes.push(index);
+                }
                 self.settle_listener(index);
             }
         }

@@ -460,6 +460,7 @@ impl<S: Sys> Driver for Readiness<S> {
             gone: false,
             registered: false,
             starved_until: None,
+            probe_due: false,
         });
         self.settle_listener(self.listeners.len() - 1);
         self.listeners.len() - 1
@@ -480,7 +481,11 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn probe_listener(&mut self, index: usize) {
-        self.listener_probes.push(index);
+        if self.listeners[index].starved_until.is_some() {
+            self.listeners[index].probe_due = true;
+        } else {
+            self.listener_probes.push(index);
+        }
     }
 
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {

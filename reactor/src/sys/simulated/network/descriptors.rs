@@ -98,17 +98,17 @@ impl Network {
     }
 
     pub(crate) fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
-        match self.file(listener, "accept") {
-            File::Listener { queue, .. } if queue.is_empty() => return Ok(None),
-            File::Listener { .. } => {}
+        let waits = match self.file(listener, "accept") {
+            File::Listener { queue, .. } => !queue.is_empty(),
             File::Line(_) => self.violation("accept of a connection"),
-        }
-        if self.random.chance(self.faults.blocked) {
-            self.excuse();
-            return Ok(None);
-        }
+        };
+        // Linux takes a descriptor before it looks whether anybody is there to have it.
         if let Some(errno) = self.starved() {
             return Err(errno);
+        }
+        if waits && self.random.chance(self.faults.blocked) {
+            self.excuse();
+            return Ok(None);
         }
         let aborted = self.random.chance(self.faults.aborted_accepts);
         let File::Listener { queue, .. } = self.file(listener, "accept") else { return Ok(None) };
