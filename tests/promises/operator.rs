@@ -11,8 +11,10 @@ use log::{LevelFilter, Log, Metadata, Record};
 use reactor::{CloseReason, Limits};
 
 use crate::stage::{Plan, Stage};
-use crate::support::on_every_backend;
+use crate::support::{on_every_backend, unless_chaos};
 
+/// Where accepting rests, as it may under chaos.
+const RESTS: &str = "newcomers have to wait";
 const HELD: &str = " held the loop for ";
 
 /// What was logged for people to see, of all loops of this process.
@@ -51,17 +53,17 @@ on_every_backend! {
         let (let_go, wait) = channel::<()>();
         let wait = Arc::new(Mutex::new(wait));
         let stage = Stage::new(backend, Plan::new().data(move |input, _| {
-            if input.take_all() == b"hold" {
+            if input.take_all() == b"!" {
                 held.send(()).unwrap();
                 let _ = wait.lock().unwrap().recv();
             }
         }));
         let handle = stage.running.service.handle().clone();
         let (mut client, _) = stage.open();
-        client.write_all(b"hold").unwrap();
+        client.write_all(b"!").unwrap();
         holds.recv().unwrap();
         let stats = handle.stats();
-        assert_eq!((stats.accepted, stats.received, stats.closed_total()), (1, 4, 0), "{stats}");
+        assert_eq!((stats.accepted, stats.received, stats.closed_total()), (1, 1, 0), "{stats}");
         drop(let_go);
         drop(client);
         stage.wait_until("it is counted as ended", |cx| cx.stats().closed_total() == 1);
@@ -87,7 +89,7 @@ on_every_backend! {
         let stage = Stage::tuned(
             backend,
             Plan::new().data(|input, _| {
-                if input.take_all() == b"slow" {
+                if input.take_all().starts_with(b"s") {
                     std::thread::sleep(Duration::from_millis(60));
                 }
             }),
@@ -131,20 +133,26 @@ on_every_backend! {
         assert!(said[0].starts_with("ERROR faulty: ") && said[0].ends_with("panicked: as the test has it"), "{said:?}");
         let expected = format!("WARN faulty: connection {id} from {} ended: panicked", client.local_addr().unwrap());
         assert!(said[1].starts_with(&expected), "{said:?}");
-        let told = ["; before that: accepted ", "received 4 bytes ", "sent 4 bytes ", "received 5 bytes "];
-        let places = told.map(|what| said[1].find(what).unwrap_or_else(|| panic!("{what:?} in {said:?}")));
-        assert!(places.is_sorted(), "{said:?}");
+        assert!(said[1].contains("; before that: accepted "), "{said:?}");
+        let panicked = said[1].clone();
 
         let (mut client, id) = stage.open();
         client.write_all(b"far too much").unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 10 });
         let said = lines.about(&client);
-        assert!(said.len() == 1 && said[0].contains("over its limit") && said[0].contains("received 12 bytes"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("over its limit"), "{said:?}");
+        let overflowed = said[0].clone();
 
         let (client, id) = stage.open();
         client.shutdown(Shutdown::Both).unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
         assert!(lines.about(&client).is_empty(), "that was routine");
+
+        unless_chaos!("counts what one call moves");
+        let told = ["; before that: accepted ", "received 4 bytes ", "sent 4 bytes ", "received 5 bytes "];
+        let places = told.map(|what| panicked.find(what).unwrap_or_else(|| panic!("{what:?} in {panicked:?}")));
+        assert!(places.is_sorted(), "{panicked:?}");
+        assert!(overflowed.contains("received 12 bytes"), "{overflowed:?}");
     }
 
     fn connections_that_end_badly_do_not_fill_the_log(backend: Backend) {
@@ -161,7 +169,8 @@ on_every_backend! {
             stage.closed(id);
         }
         let seconds = stage.ask(|cx| cx.now().as_secs()) - began + 1;
-        let told = lines.0.lock().unwrap().iter().filter(|line| line.contains(&service) && !line.contains(HELD)).count() as u64;
+        let badly = |line: &&String| line.contains(&service) && !line.contains(HELD) && !line.contains(RESTS);
+        let told = lines.0.lock().unwrap().iter().filter(badly).count() as u64;
         assert!((1..=10 * seconds).contains(&told), "{told} lines in {seconds} seconds");
         assert_eq!(stage.stats().closed(CloseReason::InputOverflow { limit: 10 }), 100, "all are counted");
     }
