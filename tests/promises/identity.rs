@@ -10,7 +10,7 @@ use reactor::{Backend, CloseReason, ConnectionId, Topic, Written};
 
 use crate::child::Child;
 use crate::stage::{Plan, Seen, Stage, read_all, reset, round_trip, server_end};
-use crate::support::{on_every_backend, unless_chaos};
+use crate::support::{on_every_backend, under_chaos, unless_chaos};
 
 /// Ends all connections but its own, whoever is first.
 fn first_takes_all(ids: Arc<Mutex<Vec<ConnectionId>>>) -> Plan {
@@ -361,6 +361,7 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
             other => assert!(opened.contains(&other.id()), "seed {seed}: {other:?} before its beginning"),
         }
     }
-    assert!(opened.len() >= CLIENTS, "seed {seed}");
     assert_eq!(opened, closed, "seed {seed}");
+    // A listener that rests for want of a descriptor may rest for longer than the drain time.
+    assert!(opened.len() >= CLIENTS || under_chaos(), "seed {seed}");
 }
