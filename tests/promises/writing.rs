@@ -490,7 +490,7 @@ on_every_backend! {
             });
         let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
         let (mut client, _) = stage.open();
-        client.write_all(b"go").unwrap();
+        client.write_all(b"g").unwrap();
         let mut all = vec![0; TIMES * 2000];
         client.read_exact(&mut all).unwrap();
         stage.wait_until("it was the last time", move |_| times.load(SeqCst) == TIMES);
