@@ -76,6 +76,9 @@ mod error;
 mod reason;
 mod time;
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod operations;
+
 mod buffer;
 mod limits;
 #[cfg(any(feature = "sim", feature = "chaos"))]
@@ -102,6 +105,10 @@ mod application;
 
 #[cfg(feature = "sim")]
 pub mod sim;
+
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 /// Shared bytes, as the `bytes` crate has them: what [`Context::write_shared`] takes.
 pub use bytes::Bytes;

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `reactor/src`, from the ground up; each may import those before it.
 const FLOORS: [&[&str]; 8] = [
-    &["token", "address", "error", "reason", "time"],
+    &["operations", "token", "address", "error", "reason", "time"],
     &["buffer", "limits", "random", "recorder", "stats", "timer", "topics"],
     &["sys"],
     &["link", "driver"],
     &["mailbox", "context", "handler", "service"],
     &["event_loop"],
     &["runner"],
-    &["application", "sim"],
+    &["application", "sim", "fuzzing"],
 ];
 
 /// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own

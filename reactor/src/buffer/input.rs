@@ -266,6 +266,9 @@ fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|&b| b == byte).map(|at| words.len() * 8 + at)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,3 +21,10 @@ pub use output::Output;
 pub(crate) use input::Kept;
 pub(crate) use output::SHARE_MIN;
 pub(crate) use pool::Pool;
+
+/// What the targets of `fuzz/` call.
+#[cfg(feature = "fuzzing")]
+pub(crate) mod model {
+    pub use super::input::model::check as input;
+    pub use super::output::model::check as output;
+}

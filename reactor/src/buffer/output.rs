@@ -231,6 +231,9 @@ impl io::Write for Output {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;

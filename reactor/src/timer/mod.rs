@@ -276,5 +276,7 @@ fn list_at(level: usize, slot: usize) -> usize {
     level * SLOTS + slot
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

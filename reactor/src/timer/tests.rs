@@ -1,7 +1,6 @@
-//! The wheel against a naive model, and under virtual time.
+//! The wheel under virtual time. Against a naive model: `model.rs`.
 
 use super::*;
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const TICK: u64 = 1 << TICK_BITS;
@@ -18,36 +17,6 @@ fn after(nanos: u64) -> Time {
 
 fn sweep<T: Copy>(wheel: &mut Wheel<T>, now: Time) -> Vec<T> {
     std::iter::from_fn(|| wheel.expire(now)).collect()
-}
-
-impl<T: Copy> Wheel<T> {
-    /// Walks everything and compares it with what the comments promise.
-    fn check(&self) {
-        let mut linked = 0;
-        for (number, list) in self.lists.iter().enumerate() {
-            let mut prev = NIL;
-            let mut index = list.head;
-            while index != NIL {
-                let entry = &self.entries[index as usize];
-                assert_eq!((entry.prev, entry.list as usize), (prev, number));
-                assert!(number == DUE || self.place(entry.deadline) == number, "in the wrong list");
-                assert!(list.earliest <= entry.deadline);
-                (prev, index) = (index, entry.next);
-                linked += 1;
-            }
-            assert_eq!(list.tail, prev);
-            if number != DUE {
-                let occupied = self.occupied[number / SLOTS] >> (number % SLOTS) & 1 == 1;
-                assert_eq!(occupied, list.head != NIL);
-            }
-        }
-        let (mut free, mut index) = (0, self.free);
-        while index != NIL {
-            assert_eq!(self.entries[index as usize].list, FREE);
-            (free, index) = (free + 1, self.entries[index as usize].next);
-        }
-        assert_eq!((linked, free), (self.len, self.entries.len() - self.len));
-    }
 }
 
 /// splitmix64.
@@ -303,106 +272,4 @@ fn a_timer_goes_down_each_level_at_most_once_on_its_way() {
     }
     assert_eq!(taken, 15_000);
     assert!(wheel.visits <= 15_000 * LEVELS as u64, "{}", wheel.visits);
-}
-
-/// A wheel beside the plainest thing that can be right.
-struct Pair {
-    wheel: Wheel<u64>,
-    model: BTreeMap<(Time, u64), TimerKey>,
-    deadlines: BTreeMap<u64, Time>,
-    inserted: u64,
-    cancelled: u64,
-}
-
-impl Pair {
-    fn insert(&mut self, deadline: Time) {
-        self.inserted += 1;
-        let key = self.wheel.insert(deadline, self.inserted);
-        self.model.insert((deadline, self.inserted), key);
-        self.deadlines.insert(self.inserted, deadline);
-    }
-
-    /// The earliest timer in one of three cases, as that is the interesting one.
-    fn cancel(&mut self, random: &mut Random) -> Option<u64> {
-        let count = self.model.len() as u64;
-        let chosen = if random.below(3) == 0 { 0 } else { random.below(count.max(1)) };
-        let (&(deadline, payload), &key) = self.model.iter().nth(chosen as usize)?;
-        assert_eq!(self.wheel.cancel(key), payload);
-        self.model.remove(&(deadline, payload));
-        self.cancelled += 1;
-        Some(payload)
-    }
-
-    /// One sweep, with timers inserted and cancelled from inside of it.
-    fn sweep(&mut self, now: Time, random: &mut Random, cancels: bool) -> usize {
-        let due = self.model.range(..=(now, u64::MAX)).map(|(&(_, payload), _)| payload);
-        let mut due: BTreeSet<u64> = due.collect();
-        let mut taken = 0;
-        while let Some(payload) = self.wheel.expire(now) {
-            taken += 1;
-            assert!(due.remove(&payload), "{payload} is early, too new for this sweep, or here again");
-            self.model.remove(&(self.deadlines[&payload], payload));
-            match random.below(8) {
-                0 => self.insert(Time(now.0.saturating_sub(random.span(40)))),
-                1 => self.insert(now + Duration::from_nanos(random.span(50))),
-                2 if cancels => {
-                    if let Some(cancelled) = self.cancel(random) {
-                        due.remove(&cancelled);
-                    }
-                }
-                _ => {}
-            }
-        }
-        assert!(due.is_empty(), "late: {due:?}");
-        taken
-    }
-}
-
-#[test]
-fn any_sequence_does_what_a_sorted_map_does() {
-    for seed in 0..400 {
-        let mut random = Random(seed);
-        let cancels = seed % 2 == 0;
-        let mut now = if seed % 3 == 0 { Time(0) } else { Time(random.next() >> 3) };
-        let mut pair = Pair {
-            wheel: Wheel::new(now),
-            model: BTreeMap::new(),
-            deadlines: BTreeMap::new(),
-            inserted: 0,
-            cancelled: 0,
-        };
-        let mut waits_for_nothing = 0;
-        for step in 0..400 {
-            match random.below(10) {
-                0..4 => pair.insert(now + Duration::from_nanos(random.span(61))),
-                4 => pair.insert(now + Duration::from_nanos(random.span(24))),
-                5 if cancels => {
-                    pair.cancel(&mut random);
-                }
-                6 => {
-                    now = now + Duration::from_nanos(random.span(if step % 50 == 0 { 58 } else { 44 }));
-                    pair.sweep(now, &mut random, cancels);
-                }
-                7 | 8 => {
-                    if let Some(next) = pair.wheel.next_deadline() {
-                        now = now.max(next);
-                        waits_for_nothing += (pair.sweep(now, &mut random, cancels) == 0) as u64;
-                    }
-                }
-                _ => {
-                    pair.sweep(now, &mut random, cancels);
-                }
-            }
-            let exact = pair.model.first_key_value().map(|(&(deadline, _), _)| deadline);
-            let told = pair.wheel.next_deadline();
-            if cancels {
-                assert!(told.is_some() == exact.is_some() && told <= exact, "seed {seed}: {told:?}, {exact:?}");
-            } else {
-                assert_eq!(told, exact, "seed {seed}");
-            }
-            assert_eq!(pair.wheel.len(), pair.model.len());
-            pair.wheel.check();
-        }
-        assert!(waits_for_nothing <= pair.cancelled, "seed {seed}");
-    }
 }
