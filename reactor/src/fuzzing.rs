@@ -3,4 +3,5 @@
 
 pub use crate::buffer::model::input as input_framers;
 pub use crate::buffer::model::output;
+pub use crate::link::model::check as link;
 pub use crate::timer::model::check as timing_wheel;

@@ -227,6 +227,10 @@ impl Link {
     /// The peer has ended its half.
     pub(crate) fn end_of_input(&mut self) {
         self.facts.set(ENDED);
+        if self.stopping == Stopping::Probing {
+            // That was the answer, and no other follows.
+            self.stopping = Stopping::Asked;
+        }
         if self.facts.has(BROKEN) && !self.facts.has(OFFER_DUE) {
             self.over(CloseReason::Reset);
         }
@@ -252,7 +256,10 @@ impl Link {
     ) -> usize {
         match outcome {
             Sent::Bytes(count) => {
-                self.facts.clear(BLOCKED);
+                if self.facts.take(BLOCKED) {
+                    // The idle deadline runs again, which may be earlier than that for progress.
+                    self.facts.set(DEADLINE_CHANGED);
+                }
                 self.left(count, now, limits, pool);
                 0
             }
@@ -474,9 +481,17 @@ impl Link {
             _ => CloseReason::Stopped,
         };
         match self.phase {
-            Phase::Connecting if self.queued() > 0 => self.facts.set(CLOSE_DUE),
+            Phase::Connecting if self.queued() > 0 => {
+                self.facts.set(CLOSE_DUE);
+                self.deadline = Time::NEVER;
+                self.facts.clear(DEADLINE_FRESH);
+            }
             Phase::Connecting => self.over(reason),
             Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
+            // Something was refused: a FIN would tell the peer that it has all.
+            Phase::Open if self.output.as_ref().is_some_and(|output| output.overflowed()) => {
+                self.abort(CloseReason::OutputOverflow { queued: self.queued() });
+            }
             Phase::Open => {
                 self.phase = Phase::Flushing;
                 self.reason = Some(reason);
@@ -522,7 +537,7 @@ impl Link {
 
     /// Whether the handler is (still) called for what happens here.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connecting)
+        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.facts.has(CLOSE_DUE)
     }
 
     pub(crate) fn resets(&self) -> bool {
@@ -573,5 +588,7 @@ fn reason_of(errno: Errno) -> CloseReason {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl Link {
                     if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
-            Phase::Connecting if self.stopping == Stopping::Asked => self.tell_stopping(),
+            Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.tell_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing if self.output.is_none() => Step::Finish,
             Phase::Flushing => {

@@ -263,6 +263,19 @@ fn what_was_written_before_the_connection_stood_leaves_before_a_close_that_was_a
 }
 
 #[test]
+fn who_closes_before_the_connection_stands_hears_no_more_of_it() {
+    let mut desk = Desk::with(Origin::Outbound);
+    desk.link.set_deadline(Some(Duration::from_secs(2)));
+    desk.write(10);
+    desk.close();
+    desk.link.set_deadline(Some(Duration::from_secs(3)));
+    desk.anchored(0);
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::Connect))));
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Rest);
+}
+
+#[test]
 fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
     let mut desk = Desk::open();
     desk.write(5);
@@ -341,6 +354,20 @@ fn more_owed_than_the_limit_aborts() {
 }
 
 #[test]
+fn a_close_after_an_overflow_does_not_pass_for_the_end_of_all_that_was_written() {
+    for origin in [Origin::Accepted, Origin::Outbound] {
+        let mut desk = Desk::with(origin);
+        desk.limits.output_max = 100;
+        desk.write(60);
+        desk.write(60);
+        desk.close();
+        desk.link.connected(desk.now);
+        assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 60 });
+        assert!(desk.link.resets());
+    }
+}
+
+#[test]
 fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
     for lingers in [true, false] {
         let mut desk = Desk::with(Origin::Refused);
@@ -382,6 +409,15 @@ fn stopping_reads_what_has_arrived_before_the_handler_is_told() {
     desk.close();
     desk.finished();
     assert_eq!(desk.step(), Step::Rest, "it was answered, so it is lingered for");
+}
+
+#[test]
+fn stopping_is_told_to_a_handler_that_goes_on_after_the_end_of_the_input_which_the_driver_found_when_it_looked() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Probe);
+    desk.link.end_of_input();
+    assert_eq!((desk.step(), desk.step()), (Step::EndOfInput, Step::Stopping));
 }
 
 #[test]
@@ -480,6 +516,21 @@ fn a_peer_that_is_still_taking_what_the_kernel_has_is_not_idle() {
     assert_eq!(desk.link.due(due, desk.now, 100_000), None);
     assert_eq!(desk.next_due(), Some((66, due)), "it is looked at again soon");
     assert_eq!(desk.link.due(due, Time(66 * SECOND), 99_999), Some(due), "one byte is none");
+}
+
+#[test]
+fn once_nothing_waits_to_be_sent_the_idle_deadline_is_not_as_late_as_that_for_progress_was() {
+    let mut desk = Desk::open();
+    desk.deadlines.idle = Some(Duration::from_secs(10));
+    desk.write(10);
+    desk.anchored(0);
+    desk.step();
+    desk.blocked(0);
+    assert!(desk.link.take_deadline_change(desk.now, || 0));
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::WriteProgress))));
+    desk.sent(10);
+    assert!(desk.link.take_deadline_change(desk.now, || 0), "the timer has to move");
+    assert_eq!(desk.next_due(), Some((1 + 10, Due::Loop(Deadline::Idle))));
 }
 
 #[test]

@@ -1,0 +1,817 @@
+//! A link between a handler that wishes anything at any time and a peer that does anything at any time. The model plays
+//! the loop, the kernel and both of them, knows what each of them has seen and nothing of the link's own state, and
+//! demands what the crate promises. For property tests and for the fuzz target `link`.
+
+use std::io::IoSlice;
+use std::time::Duration;
+
+use super::*;
+use crate::buffer::Input;
+use crate::limits::{Deadlines, PROGRESS_MIN};
+use crate::operations::Operations;
+use crate::reason::Deadline;
+use crate::timer::Wheel;
+
+/// | | |
+/// | --- | --- |
+/// | `o` `i` | where the link comes from; whether it may be idle for ever; first of all |
+/// | | *the peer and the kernel* |
+/// | `A` `F` `X` | so many bytes arrive; the peer's FIN; its reset |
+/// | `K` `C` `B` | the kernel has room for so many bytes more; so many were acknowledged; sending fails from now on |
+/// | `O` `N` | the connection comes about; it does not |
+/// | | *the driver and the loop* |
+/// | `R` `V` | what has arrived is reported, at most so many bytes; what became of blocked output |
+/// | `U` `T` `S` | the next turn; so many tenths of a second pass; the application stops |
+/// | | *the handler, in the callback that comes just before it, or in that of another connection* |
+/// | `w` `k` | writes so many bytes; consumes so many |
+/// | `z` `f` `x` `p` `r` `g` | closes, finishes, aborts, pauses, resumes, wants the rest offered again |
+/// | `d` `e` `t` | its deadline is in so many seconds; is not; the callback takes so many tenths of a second |
+#[cfg(test)]
+const LETTERS: &[u8] = b"AAAAFXKKKKCBONRRRRVVUUTTTSwwwwkkzfxprgdet";
+const WISHES: &[u8] = b"wkzfxprgdet";
+
+const TENTH: Duration = Duration::from_millis(100);
+/// What the loop reads at once.
+const SCRATCH: u64 = 128;
+/// Steps from one event to rest: each callback at most once, what each of them writes, and the end.
+const STEPS_MAX: usize = 40;
+/// Turns in which a link ends when everybody wants it to.
+const TURNS_MAX: usize = 12;
+
+const RESET_BY_PEER: Errno = Errno(104);
+const BROKEN_PIPE: Errno = Errno(32);
+const REFUSED: Errno = Errno(111);
+
+/// Does what the text says, and panics where the link is not right.
+pub(crate) fn check(text: &[u8]) {
+    let mut operations = Operations::of(text);
+    let mut world = World::new(&mut operations);
+    world.attend();
+    while world.link.is_some()
+        && let Some((letter, number)) = world.operations.next()
+    {
+        world.happen(letter, number);
+    }
+    world.settle();
+}
+
+/// The byte at this place of either stream: shows where one is missing, doubled or in the wrong place.
+fn byte(at: u64) -> u8 {
+    (at ^ (at >> 8)).wrapping_mul(31) as u8
+}
+
+struct World<'o, 't> {
+    operations: &'o mut Operations<'t>,
+    /// Nothing once it has ended.
+    link: Option<Link>,
+    pool: Pool,
+    wheel: Wheel<()>,
+    limits: Limits,
+    deadlines: Deadlines,
+    now: Time,
+    turn: u32,
+    put_off: bool,
+    probing: bool,
+    /// What the driver was last told: whether it reads and writes.
+    told: (bool, bool),
+    kernel: Kernel,
+    handler: Known,
+    /// A callback of its own is running.
+    in_callback: bool,
+    /// Everybody wants it to end.
+    settling: bool,
+}
+
+/// What has happened below the link.
+struct Kernel {
+    arrived: u64,
+    reported: u64,
+    fin: bool,
+    fin_reported: bool,
+    reset: bool,
+    failure_reported: bool,
+    room: u64,
+    sent: u64,
+    unacknowledged: u64,
+    /// Since output was last blocked, and since our FIN.
+    acknowledged: u64,
+    acknowledged_since_fin: u64,
+    broken: bool,
+    /// When sending failed.
+    broken_at: Option<Time>,
+    blocked_at: Option<Time>,
+    /// When a byte last moved; when anything did that a closing link may wait for.
+    active: Time,
+    heard: Time,
+    connecting: bool,
+    finished_at: Option<Time>,
+}
+
+/// What the handler has seen and wished.
+#[derive(Default)]
+struct Known {
+    opened: Time,
+    useful: bool,
+    written: u64,
+    consumed: u64,
+    /// It was told that more is owed than the high-water mark, and not yet that this has drained.
+    owes_drained: bool,
+    overflowed: bool,
+    lost: bool,
+    paused: bool,
+    end_told: bool,
+    stopping: bool,
+    stopping_told: bool,
+    closing: bool,
+    finishing: bool,
+    aborted: bool,
+    /// Its deadline: not before this, and not after that.
+    deadline: Option<(Time, Time)>,
+    /// As long after the end of this callback, and after the link has been attended to.
+    fresh: Option<Duration>,
+}
+
+impl<'o, 't> World<'o, 't> {
+    fn new(operations: &'o mut Operations<'t>) -> Self {
+        let origins = [Origin::Accepted, Origin::Outbound, Origin::Refused, Origin::Watched];
+        let origin = origins[operations.next_of(b"o").map_or(0, |(_, origin)| origin) as usize % origins.len()];
+        let idle = operations.next_of(b"i").map(|(_, seconds)| Duration::from_secs(1 + seconds % 100));
+        let limits = Limits {
+            input: 150,
+            output_high: 200,
+            output_low: 50,
+            output_max: 600,
+            linger_bytes: 300,
+            ..Limits::default()
+        };
+        let now = Time(1_000_000_000);
+        let mut world = World {
+            operations,
+            link: None,
+            pool: Pool::default(),
+            wheel: Wheel::new(now),
+            limits,
+            deadlines: Deadlines { idle, ..Deadlines::default() },
+            now,
+            turn: 1,
+            put_off: false,
+            probing: false,
+            told: (false, false),
+            kernel: Kernel {
+                arrived: 0,
+                reported: 0,
+                fin: false,
+                fin_reported: false,
+                reset: false,
+                failure_reported: false,
+                room: 0,
+                sent: 0,
+                unacknowledged: 0,
+                acknowledged: 0,
+                acknowledged_since_fin: 0,
+                broken: false,
+                broken_at: None,
+                blocked_at: None,
+                active: now,
+                heard: now,
+                connecting: origin == Origin::Outbound,
+                finished_at: None,
+            },
+            handler: Known { opened: now, useful: origin != Origin::Accepted, ..Known::default() },
+            in_callback: false,
+            settling: false,
+        };
+        let mut link = Link::new(origin, Peer::Unix, 0, 0, now);
+        if origin == Origin::Refused {
+            let told: Vec<u8> = (0..10).map(byte).collect();
+            link.refuse(&Bytes::from(told), true, now, &mut world.pool);
+            (world.handler.closing, world.handler.written) = (true, 10);
+        }
+        world.link = Some(link);
+        world
+    }
+
+    fn link(&mut self) -> &mut Link {
+        self.link.as_mut().expect("it has not ended")
+    }
+
+    // ---- what happens ----------------------------------------------------------------------------------------------
+
+    fn happen(&mut self, letter: u8, number: u64) {
+        let kernel = &mut self.kernel;
+        match letter {
+            b'A' if !kernel.fin && !kernel.reset && !kernel.connecting => kernel.arrived += number % 1000,
+            b'F' => kernel.fin |= !kernel.connecting,
+            b'X' => kernel.reset |= !kernel.connecting,
+            b'K' => kernel.room += number % 10_000,
+            b'B' => kernel.broken = true,
+            b'C' => {
+                let count = number.min(kernel.unacknowledged);
+                kernel.unacknowledged -= count;
+                kernel.acknowledged += count;
+                kernel.acknowledged_since_fin += count;
+                if count > 0 {
+                    kernel.heard = self.now;
+                }
+            }
+            b'O' | b'N' => self.connect(letter == b'O'),
+            b'R' => self.report_input(number),
+            b'V' => self.report_output(),
+            b'U' => self.next_turn(),
+            b'T' => self.pass(number % 1000),
+            b'S' => {
+                self.handler.stopping = true;
+                self.link().stop();
+                self.attend();
+            }
+            _ if WISHES.contains(&letter) => {
+                self.wish(letter, number, None);
+                self.end_callback();
+                self.attend();
+            }
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self, succeeds: bool) {
+        if !std::mem::take(&mut self.kernel.connecting) {
+            return;
+        }
+        let now = self.now;
+        if !succeeds {
+            self.kernel.failure_reported = true;
+            self.link().failed(REFUSED, now);
+            return self.attend();
+        }
+        (self.handler.opened, self.kernel.active, self.kernel.heard) = (now, now, now);
+        self.link().connected(now);
+        if self.link().is_open() {
+            self.callback(None);
+        }
+        self.attend();
+    }
+
+    /// As the driver does: bytes before an end or a failure, unless the link does not read.
+    fn report_input(&mut self, most: u64) {
+        let (now, probing) = (self.now, std::mem::take(&mut self.probing));
+        let reads = self.link().reads();
+        let kernel = &mut self.kernel;
+        let waiting = kernel.arrived - kernel.reported;
+        if reads && waiting > 0 {
+            return self.receive(waiting.min(most.clamp(1, SCRATCH)));
+        }
+        if kernel.reset && !kernel.failure_reported && !kernel.connecting && (reads || !self.told.1) {
+            kernel.failure_reported = true;
+            self.link().failed(RESET_BY_PEER, now);
+        } else if reads && kernel.fin {
+            assert!(!std::mem::replace(&mut kernel.fin_reported, true), "it reads after the end");
+            self.link().end_of_input();
+        } else if probing {
+            self.link().nothing_arrived();
+        } else {
+            return;
+        }
+        self.attend();
+    }
+
+    fn receive(&mut self, count: u64) {
+        let bytes: Vec<u8> = (self.kernel.reported..self.kernel.reported + count).map(byte).collect();
+        self.kernel.reported += count;
+        (self.kernel.active, self.kernel.heard) = (self.now, self.now);
+        let (now, limits) = (self.now, self.limits.clone());
+        if !self.link().received(bytes.len(), now, &limits) {
+            assert!(self.handler.closing, "thrown away");
+            return self.attend();
+        }
+        match self.link().kept.take() {
+            None => {
+                let mut input = Input::of(&bytes);
+                self.data(&mut input);
+                let kept = (!input.is_empty()).then(|| {
+                    let mut kept = self.pool.take_kept();
+                    kept.keep(&input);
+                    kept
+                });
+                self.keep(kept, input.has_consumed());
+            }
+            Some(mut kept) => {
+                kept.append(&bytes);
+                self.lend(kept, true);
+            }
+        }
+        self.attend();
+    }
+
+    /// Lends what was kept, as new data or at the end of the input.
+    fn lend(&mut self, mut kept: Box<Kept>, as_data: bool) {
+        let mut input = kept.lend();
+        let before = input.len();
+        if as_data {
+            self.data(&mut input);
+        } else {
+            self.compare_input(&input);
+            assert_eq!(self.kernel.reported, self.kernel.arrived, "the end comes after everything before it");
+            self.callback(Some(&mut input));
+        }
+        let (left, consumed) = (input.left(), input.len() < before);
+        kept.settle(left);
+        let kept = Some(kept).filter(|kept| kept.len() > 0);
+        self.keep(kept, consumed);
+    }
+
+    fn keep(&mut self, kept: Option<Box<Kept>>, consumed: bool) {
+        let limits = self.limits.clone();
+        let link = self.link();
+        if consumed {
+            link.set_useful();
+        }
+        let Some(kept) = kept else { return };
+        if link.is_open() {
+            if kept.len() > limits.input && !link.is_paused() && !link.is_choked(&limits) {
+                link.over(CloseReason::InputOverflow { limit: limits.input });
+            }
+            link.kept = Some(kept);
+        }
+    }
+
+    fn report_output(&mut self) {
+        if self.link().writes() && !self.kernel.connecting && (self.kernel.room > 0 || self.kernel.broken) {
+            let outcome = self.transmit();
+            self.sent(outcome);
+            self.attend();
+        }
+    }
+
+    fn next_turn(&mut self) {
+        self.turn += 1;
+        if std::mem::take(&mut self.put_off) {
+            self.attend();
+        }
+        if self.link.is_some() && self.probing {
+            self.report_input(SCRATCH);
+        }
+    }
+
+    /// Time passes, and what is due by then happens.
+    fn pass(&mut self, tenths: u64) {
+        self.now = self.now + TENTH * tenths as u32;
+        let mut sweeps = 0;
+        while self.wheel.next_deadline().is_some_and(|next| next <= self.now) {
+            while self.wheel.expire(self.now).is_some() {
+                if self.link.is_some() {
+                    self.deadline();
+                }
+            }
+            sweeps += 1;
+            // One for each deadline that there is, and one for each that has moved on.
+            assert!(sweeps <= 10, "the timer never rests");
+        }
+        if self.link.is_some() {
+            self.compare_time();
+        }
+    }
+
+    /// As the loop does when a timer went off.
+    fn deadline(&mut self) {
+        let (now, deadlines) = (self.now, self.deadlines.clone());
+        let unacknowledged = self.kernel.unacknowledged as usize;
+        self.link().set_timer(None);
+        match self.link().next_due(&deadlines) {
+            Some((at, due)) if at <= now => {
+                self.link().set_deadline_changed();
+                if self.link().due(due, now, unacknowledged) == Some(Due::Handler) {
+                    let (earliest, _) = self.handler.deadline.take().expect("there is one");
+                    assert!(earliest <= now, "on_deadline is early");
+                    self.callback(None);
+                }
+                self.attend();
+            }
+            _ => self.arm(),
+        }
+    }
+
+    fn arm(&mut self) {
+        let Some((at, _)) = self.link.as_ref().and_then(|link| link.next_due(&self.deadlines)) else { return };
+        let timer = self.link().timer();
+        if timer.is_none_or(|(_, armed)| at < armed) {
+            if let Some((key, _)) = timer {
+                self.wheel.cancel(key);
+            }
+            let key = self.wheel.insert(at, ());
+            self.link().set_timer(Some((key, at)));
+        }
+    }
+
+    // ---- what there is to do ---------------------------------------------------------------------------------------
+
+    /// As the loop does after whatever has happened: until it rests.
+    fn attend(&mut self) {
+        let limits = self.limits.clone();
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            assert!(steps <= STEPS_MAX, "it never rests");
+            let (turn, now) = (self.turn, self.now);
+            match self.link().step(turn, &limits) {
+                Step::Rest => break,
+                Step::NextTurn => {
+                    self.put_off = true;
+                    break;
+                }
+                Step::Send => {
+                    let outcome = self.transmit();
+                    self.sent(outcome);
+                }
+                Step::Finish => {
+                    let unacknowledged = self.kernel.unacknowledged as usize;
+                    assert!(self.handler.closing || self.handler.finishing, "nobody wanted to");
+                    let before = self.kernel.finished_at.replace(now);
+                    assert!(before.is_none() || self.handler.finishing, "our half ends once");
+                    let all = self.kernel.sent == self.handler.written;
+                    assert!(all || self.kernel.broken_at.is_some(), "FIN before everything has left");
+                    (self.kernel.heard, self.kernel.acknowledged_since_fin) = (now, 0);
+                    self.link().finished(now, || unacknowledged);
+                }
+                Step::Probe => self.probing = true,
+                Step::Drained => {
+                    assert!(std::mem::take(&mut self.handler.owes_drained), "nothing had filled up");
+                    self.callback(None);
+                }
+                Step::Deliver => {
+                    if let Some(kept) = self.link().kept.take() {
+                        self.lend(kept, true);
+                    }
+                }
+                Step::EndOfInput => {
+                    assert!(self.kernel.fin_reported && !std::mem::replace(&mut self.handler.end_told, true));
+                    assert!(!self.handler.paused, "the end is told in a pause");
+                    let kept = self.link().kept.take().unwrap_or_else(|| self.pool.take_kept());
+                    self.lend(kept, false);
+                }
+                Step::Stopping => {
+                    assert!(self.handler.stopping && !std::mem::replace(&mut self.handler.stopping_told, true));
+                    self.callback(None);
+                }
+                Step::Close => return self.close(),
+            }
+        }
+        if self.link().take_interest_change() {
+            self.told = (self.link().reads(), self.link().writes());
+        }
+        let (now, unacknowledged) = (self.now, self.kernel.unacknowledged as usize);
+        if self.link().take_deadline_change(now, || unacknowledged) {
+            self.arm();
+        }
+        if let Some(span) = self.handler.fresh.take()
+            && let Some((_, latest)) = &mut self.handler.deadline
+        {
+            *latest = now + span;
+        }
+        self.compare();
+    }
+
+    /// One send, as the driver does it.
+    fn transmit(&mut self) -> Sent {
+        let output = self.link.as_ref().and_then(Link::output).expect("something to send");
+        let offered: Vec<u8> = match output.single() {
+            Some(bytes) => bytes.to_vec(),
+            None => {
+                let mut slices = [IoSlice::new(&[]); 4];
+                let filled = output.gather(&mut slices);
+                slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+            }
+        };
+        let kernel = &mut self.kernel;
+        assert!(!kernel.connecting && (kernel.finished_at.is_none() || offered.is_empty()), "sends when it cannot");
+        let expected: Vec<u8> = (kernel.sent..kernel.sent + offered.len() as u64).map(byte).collect();
+        assert!(offered == expected, "what is sent is what was written, in order");
+        if offered.is_empty() {
+            return Sent::Bytes(0);
+        }
+        if kernel.broken {
+            return Sent::Failed(BROKEN_PIPE);
+        }
+        let taken = kernel.room.min(offered.len() as u64);
+        kernel.room -= taken;
+        kernel.sent += taken;
+        kernel.unacknowledged += taken;
+        if taken == offered.len() as u64 { Sent::Bytes(taken as usize) } else { Sent::Blocked(taken as usize) }
+    }
+
+    fn sent(&mut self, outcome: Sent) {
+        let (now, limits, owed) = (self.now, self.limits.clone(), self.link().queued());
+        let unacknowledged = self.kernel.unacknowledged as usize;
+        let Some(link) = &mut self.link else { return };
+        let lost = link.sent(outcome, now, &limits, &mut self.pool, || unacknowledged);
+        let kernel = &mut self.kernel;
+        match outcome {
+            Sent::Bytes(_) => kernel.blocked_at = None,
+            Sent::Blocked(_) if kernel.blocked_at.is_none() => {
+                (kernel.blocked_at, kernel.acknowledged) = (Some(now), 0);
+            }
+            Sent::Blocked(_) => {}
+            Sent::Failed(_) => {
+                assert_eq!(lost, owed, "what is lost is counted");
+                self.handler.lost |= lost > 0;
+                (kernel.broken_at, kernel.blocked_at) = (Some(now), None);
+                return;
+            }
+        }
+        assert_eq!(lost, 0);
+        kernel.active = now;
+        if matches!(outcome, Sent::Bytes(1..) | Sent::Blocked(1..)) {
+            kernel.heard = now;
+        }
+    }
+
+    // ---- the handler -----------------------------------------------------------------------------------------------
+
+    fn data(&mut self, input: &mut Input<'_>) {
+        assert!(!self.handler.paused, "on_data in a pause");
+        let high = self.limits.output_high;
+        assert!(self.link().queued() <= high, "on_data above the high-water mark");
+        self.compare_input(input);
+        self.callback(Some(input));
+    }
+
+    /// What it is lent is all that it has not consumed, in order.
+    fn compare_input(&self, input: &Input<'_>) {
+        let expected: Vec<u8> = (self.handler.consumed..self.kernel.reported).map(byte).collect();
+        assert!(input.as_slice() == expected, "what is lent is what has arrived");
+    }
+
+    /// Any callback but the last.
+    fn callback(&mut self, mut input: Option<&mut Input<'_>>) {
+        assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
+        self.in_callback = true;
+        while let Some((letter, number)) = self.operations.next_of(WISHES) {
+            self.wish(letter, number, input.as_deref_mut());
+        }
+        if self.settling {
+            if let Some(input) = input.as_deref_mut() {
+                self.wish(b'k', u64::MAX, Some(input));
+            }
+            if self.handler.end_told || self.handler.stopping_told {
+                self.wish(b'z', 0, None);
+            }
+        }
+        self.end_callback();
+    }
+
+    fn end_callback(&mut self) {
+        self.in_callback = false;
+        if let Some(span) = self.handler.fresh {
+            // How late it may be is known once the link was attended to.
+            self.handler.deadline = Some((self.now + span, Time::NEVER));
+        }
+    }
+
+    fn wish(&mut self, letter: u8, number: u64, input: Option<&mut Input<'_>>) {
+        let (now, turn) = (self.now, self.turn);
+        match letter {
+            b'w' => self.write(number % 1000),
+            b'k' => {
+                if let Some(input) = input {
+                    let count = number.min(input.len() as u64);
+                    input.consume(count as usize);
+                    self.handler.consumed += count;
+                    self.handler.useful |= count > 0;
+                }
+            }
+            b'z' => {
+                self.handler.closing = true;
+                (self.handler.deadline, self.handler.fresh) = (None, None);
+                self.kernel.heard = now;
+                self.link().close(now);
+            }
+            b'f' => {
+                self.handler.finishing |= !self.handler.closing;
+                self.link().finish();
+            }
+            b'x' => {
+                self.handler.aborted = true;
+                self.link().abort(CloseReason::Aborted);
+            }
+            b'p' => {
+                self.handler.paused = true;
+                self.link().pause();
+            }
+            b'r' => {
+                self.handler.paused = false;
+                self.link().resume();
+            }
+            b'g' if self.in_callback => self.link().offer_next_turn(turn),
+            b'd' | b'e' if !self.handler.closing => {
+                let span = (letter == b'd').then(|| Duration::from_secs(number % 100));
+                self.link().set_deadline(span);
+                (self.handler.deadline, self.handler.fresh) = (None, span);
+            }
+            b't' => self.now = now + TENTH * (number % 100) as u32,
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, count: u64) {
+        let (max, high) = (self.limits.output_max, self.limits.output_high);
+        let owed = self.link().queued();
+        let refused = self.handler.closing
+            || self.handler.finishing
+            || self.handler.aborted
+            || self.kernel.broken_at.is_some()
+            || self.link().origin == Origin::Watched;
+        let Some(output) = self.link.as_mut().and_then(|link| link.writable_output(&mut self.pool, &self.limits))
+        else {
+            // A reset that was reported while something was still to be delivered refuses too.
+            return assert!(refused || self.kernel.failure_reported || self.link().is_over(), "a write is refused");
+        };
+        assert!(!refused, "a write is taken after the end");
+        let bytes: Vec<u8> = (self.handler.written..self.handler.written + count).map(byte).collect();
+        output.put(&bytes);
+        self.handler.useful = true;
+        self.handler.overflowed |= owed > 0 && owed + bytes.len() > max;
+        assert_eq!(output.overflowed(), self.handler.overflowed);
+        if !self.handler.overflowed {
+            self.handler.written += count;
+        }
+        self.handler.owes_drained |= output.queued() > high;
+    }
+
+    // ---- the end ---------------------------------------------------------------------------------------------------
+
+    fn close(&mut self) {
+        let (now, settling) = (self.now, self.settling);
+        let Some(mut link) = self.link.take() else { return };
+        let (kernel, handler, deadlines) = (&self.kernel, &self.handler, &self.deadlines);
+        let (owed, reason) = (link.queued() as u64, link.reason());
+        let after = |from: Option<Time>, span: Option<Duration>| match (from, span) {
+            (Some(from), Some(span)) => from + span <= now,
+            _ => false,
+        };
+        let is_right = match reason {
+            CloseReason::PeerEnded => kernel.fin_reported && (handler.closing || handler.finishing),
+            CloseReason::Closed => handler.closing,
+            CloseReason::Stopped => handler.closing && handler.stopping,
+            CloseReason::Aborted => handler.aborted && link.resets(),
+            CloseReason::Reset => kernel.broken_at.is_some() || kernel.failure_reported,
+            CloseReason::ConnectFailed(errno) => errno == REFUSED && kernel.failure_reported,
+            CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets(),
+            CloseReason::InputOverflow { limit } => link.kept.as_ref().is_some_and(|kept| kept.len() > limit),
+            CloseReason::TimedOut(Deadline::Connect) => {
+                kernel.connecting && after(Some(handler.opened), deadlines.connect)
+            }
+            CloseReason::TimedOut(Deadline::FirstRequest) => {
+                !handler.useful && after(Some(handler.opened), deadlines.first_request)
+            }
+            CloseReason::TimedOut(Deadline::Idle) => {
+                !handler.closing && after(Some(kernel.active), deadlines.idle)
+            }
+            CloseReason::TimedOut(Deadline::WriteProgress) => {
+                owed > 0 && after(kernel.blocked_at, deadlines.write_progress)
+            }
+            CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
+            CloseReason::Failed(_) | CloseReason::Panicked | CloseReason::DrainExpired => false,
+        };
+        assert!(is_right, "ends with {reason:?}");
+        if matches!(reason, CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped) {
+            assert!(owed == 0 && !handler.lost, "{reason:?} although {owed} bytes are owed");
+            assert_eq!(kernel.sent, handler.written);
+        }
+        assert!(!settling || !matches!(reason, CloseReason::TimedOut(_)), "everybody wanted it to end: {reason:?}");
+        assert_eq!((link.received, link.sent), (kernel.reported, kernel.sent));
+        if let Some((key, _)) = link.timer() {
+            self.wheel.cancel(key);
+        }
+        let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
+        assert_eq!(link.release(&mut self.pool), (kept, owed as usize));
+        assert!(kernel.broken_at.is_some() || kernel.sent + owed == handler.written, "bytes are lost");
+        assert!(self.wheel.is_empty(), "a timer is left");
+    }
+
+    /// The peer, the kernel and the handler do what they can to end it, and it ends.
+    fn settle(&mut self) {
+        self.settling = true;
+        // Who has heard of the end already, and gone on, is not told again.
+        if self.link.is_some() && (self.handler.end_told || self.handler.stopping_told) {
+            self.happen(b'z', 0);
+        }
+        for _ in 0..TURNS_MAX {
+            for letter in [b'O', b'r', b'C', b'V', b'S', b'F', b'R', b'R', b'U', b'R'] {
+                if self.link.is_none() {
+                    return;
+                }
+                if letter == b'C' {
+                    self.kernel.room = u64::MAX / 2;
+                }
+                self.happen(letter, u64::MAX);
+            }
+            let busy = self.kernel.reported < self.kernel.arrived;
+            if busy && self.link.is_some() {
+                (0..self.kernel.arrived / SCRATCH).for_each(|_| {
+                    if self.link.is_some() {
+                        self.report_input(SCRATCH);
+                    }
+                });
+            }
+        }
+        assert!(self.link.is_none(), "it never ends: {:?}", self.link);
+    }
+
+    // ---- what is true at rest --------------------------------------------------------------------------------------
+
+    fn compare(&mut self) {
+        let (put_off, probing, limits) = (self.put_off, self.probing, self.limits.clone());
+        let (kernel, handler) = (&self.kernel, &self.handler);
+        let Some(link) = &self.link else { return };
+        let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
+        assert_eq!(self.told, (reads, writes), "the driver knows what the link wants");
+        assert!(!(handler.aborted || handler.overflowed && !kernel.connecting), "it ends at once");
+        let broken = kernel.broken_at.is_some() || kernel.failure_reported;
+        assert!(broken || kernel.sent + owed as u64 == handler.written, "what was written is owed or has left");
+        assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
+        assert!(!(kernel.connecting && reads) && !(kernel.fin_reported && reads));
+        if kernel.connecting {
+            let is_told = !handler.stopping || handler.stopping_told || handler.closing;
+            return assert!(is_told, "the stop is told at once");
+        }
+        if handler.closing {
+            assert!(kernel.finished_at.is_some() || owed > 0, "all has left, and no FIN has");
+            assert!(!(kernel.fin_reported && owed == 0), "both halves have ended");
+            return;
+        }
+        assert!(!(reads && handler.paused) && !(reads && owed > limits.output_high));
+        if put_off || probing || owed > limits.output_low {
+            return;
+        }
+        assert!(!handler.owes_drained || broken, "on_drained is forgotten");
+        if handler.paused {
+            let is_told = !handler.stopping || handler.stopping_told || broken;
+            return assert!(is_told, "a pause holds back the stop");
+        }
+        assert!(reads || kernel.fin_reported || broken, "it has stopped reading for nothing");
+        assert!(!kernel.fin_reported || handler.end_told, "the end of the input is forgotten");
+        assert!(!handler.stopping || handler.stopping_told || broken, "the stop is forgotten");
+        assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
+    }
+
+    /// No deadline has passed that nobody was told of.
+    fn compare_time(&mut self) {
+        let (now, deadlines) = (self.now, self.deadlines.clone());
+        let (kernel, handler) = (&self.kernel, &self.handler);
+        let Some(link) = &self.link else { return };
+        let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
+        if let Some((at, _)) = link.next_due(&deadlines) {
+            let (_, armed) = link.timer().expect("a timer stands for the deadline");
+            assert!(armed <= at && at > now);
+        }
+        if kernel.connecting {
+            return assert!(!passed(handler.opened, deadlines.connect), "connecting for ever");
+        }
+        if let Some(broken_at) = kernel.broken_at.filter(|_| !handler.closing) {
+            return assert!(!passed(broken_at, Some(deadlines.linger)), "broken for ever");
+        }
+        if handler.closing {
+            let patience = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
+            assert!(!passed(kernel.heard, Some(patience * 2)), "closing for ever");
+            let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
+            let longest = deadlines.linger * 8;
+            return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
+        }
+        if kernel.failure_reported {
+            return;
+        }
+        assert!(handler.deadline.is_none_or(|(_, latest)| latest > now), "on_deadline is late");
+        assert!(handler.useful || !passed(handler.opened, deadlines.first_request), "of no use for ever");
+        if let Some(blocked_at) = kernel.blocked_at {
+            let stalled = kernel.acknowledged < PROGRESS_MIN && passed(blocked_at, deadlines.write_progress);
+            assert!(!stalled, "a dribble counts as progress");
+        } else if kernel.unacknowledged == 0 && link.origin != Origin::Watched {
+            assert!(!passed(kernel.active, deadlines.idle), "idle for ever");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operations::testing::{operations, seeds};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_the_peer_and_the_handler_do_the_promises_hold(
+            origin in 0..6u8,
+            idle in 0..200u8,
+            text in operations(LETTERS, 4, 60),
+        ) {
+            let idle = if idle < 100 { format!("i{idle}") } else { String::new() };
+            check(format!("o{} {idle} {text}", origin.saturating_sub(2)).as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_target_hold() {
+        seeds("link").iter().for_each(|seed| check(seed));
+    }
+}
