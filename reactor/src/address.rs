@@ -179,6 +179,9 @@ impl fmt::Display for Peer {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;

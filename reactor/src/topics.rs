@@ -144,10 +144,12 @@ impl Topics {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     fn id(slot: usize) -> ConnectionId {
         ConnectionId::new(0, slot, 1)
@@ -157,21 +159,6 @@ mod tests {
         let mut members = members.to_vec();
         members.sort_unstable();
         members
-    }
-
-    impl Topics {
-        /// Every membership is noted on both sides, in the same place, and nothing is kept for nobody.
-        fn check(&self) {
-            let noted: usize = self.places.values().map(HashMap::len).sum();
-            assert_eq!(noted, self.members.values().map(Vec::len).sum::<usize>());
-            for (topic, members) in &self.members {
-                assert!(!members.is_empty());
-                for (place, member) in members.iter().enumerate() {
-                    assert_eq!(self.places[member][topic], place);
-                }
-            }
-            assert!(self.places.values().all(|topics| !topics.is_empty()));
-        }
     }
 
     #[test]
@@ -257,40 +244,5 @@ mod tests {
             }
         }
         assert!(topics.is_empty() && topics.places.is_empty());
-    }
-
-    #[test]
-    fn any_sequence_does_what_a_set_of_pairs_does() {
-        for seed in 1..=100u64 {
-            let mut state = seed;
-            let mut below = |limit: usize| {
-                // xorshift64.
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state % limit as u64) as usize
-            };
-            let names: Vec<Topic> = (0..8).map(|n| Topic::new(n.to_string())).collect();
-            let mut topics = Topics::default();
-            let mut model = BTreeSet::new();
-            for _ in 0..500 {
-                let (topic, member) = (below(names.len()), id(below(20)));
-                match below(10) {
-                    0..5 => assert_eq!(topics.subscribe(&names[topic], member), model.insert((topic, member))),
-                    5..9 => assert_eq!(topics.unsubscribe(&names[topic], member), model.remove(&(topic, member))),
-                    _ => {
-                        topics.leave_all(member);
-                        model.retain(|&(_, other)| other != member);
-                    }
-                }
-                topics.check();
-                for (number, topic) in names.iter().enumerate() {
-                    let range = (number, id(0))..=(number, id(19));
-                    let expected: Vec<_> = model.range(range).map(|&(_, member)| member).collect();
-                    assert_eq!(sorted(topics.members(topic)), expected, "seed {seed}");
-                }
-                assert_eq!(topics.is_subscribed_anywhere(member), model.iter().any(|&(_, other)| other == member));
-            }
-        }
     }
 }

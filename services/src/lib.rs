@@ -37,5 +37,11 @@ pub mod chat;
 pub mod echo;
 pub mod http;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod chance;
+#[cfg(any(test, feature = "fuzzing"))]
+mod pieces;

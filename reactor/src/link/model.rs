@@ -662,9 +662,7 @@ impl<'o, 't> World<'o, 't> {
             CloseReason::TimedOut(Deadline::FirstRequest) => {
                 !handler.useful && after(Some(handler.opened), deadlines.first_request)
             }
-            CloseReason::TimedOut(Deadline::Idle) => {
-                !handler.closing && after(Some(kernel.active), deadlines.idle)
-            }
+            CloseReason::TimedOut(Deadline::Idle) => !handler.closing && after(Some(kernel.active), deadlines.idle),
             CloseReason::TimedOut(Deadline::WriteProgress) => {
                 owed > 0 && after(kernel.blocked_at, deadlines.write_progress)
             }

@@ -146,7 +146,10 @@ impl Pair {
         let is_ghost = self.ghosts.iter().chain(newer).any(|&ghost| told == Some(ghost));
         // In the middle of a sweep it is in the past, and that is enough.
         let is_past = self.sweep.as_ref().is_some_and(|sweep| !sweep.due.is_empty() && told <= Some(sweep.at));
-        assert!(told == exact || told.is_some() && told < exact && (is_ghost || is_past), "the next deadline is {exact:?}, not {told:?}");
+        assert!(
+            told == exact || told.is_some() && told < exact && (is_ghost || is_past),
+            "the next deadline is {exact:?}, not {told:?}"
+        );
         assert_eq!((self.wheel.len(), self.wheel.is_empty()), (self.timers.len(), self.timers.is_empty()));
         self.wheel.check();
     }

@@ -9,6 +9,8 @@
 //! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
 
 mod guest;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 mod room;
 mod said;
 

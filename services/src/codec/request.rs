@@ -226,7 +226,7 @@ fn fault<'a>(error: Error, bytes: &[u8]) -> Result<Option<(Head<'a>, usize)>, St
         Error::TooManyHeaders => Err(Status::HeaderFieldsTooLarge),
         // How the version goes on decides whether it is another one or none at all.
         Error::Version => match memchr::memchr(b'\n', bytes) {
-            None => Ok(None),
+            None => within_limits(bytes).map(|()| None),
             Some(end) if names_a_version(&bytes[..end]) => Err(Status::VersionNotSupported),
             Some(_) => Err(Status::BadRequest),
         },

@@ -225,5 +225,7 @@ impl Exchange {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,8 @@ use reactor::{Context, Deadlines, Handler, Input, Limits, Written};
 use crate::codec::request::{Body, Status};
 
 pub use exchange::Exchange;
+#[cfg(feature = "fuzzing")]
+pub(crate) use exchange::model;
 
 use answers::Answers;
 use exchange::{Kind, Persistence, Reply};

@@ -219,6 +219,8 @@ fn the_request_line_and_the_whole_head_have_limits_whose_ends_are_exact() {
     assert_eq!(status(with_line(LINE_MAX).as_bytes()), 200);
     assert_eq!(status(with_line(LINE_MAX + 1).as_bytes()), 414);
     assert_eq!(status(&with_line(LINE_MAX * 2).as_bytes()[..LINE_MAX + 2]), 414, "before its end has come");
+    let endless = format!("GET / {}", "x".repeat(LINE_MAX));
+    assert_eq!(status(endless.as_bytes()), 414, "nor does it matter in which word");
 
     let with_head = |length: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "x".repeat(length - 32));
     assert_eq!(with_head(100).len(), 100);

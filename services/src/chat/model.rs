@@ -1,0 +1,203 @@
+//! What a guest says, in any pieces, beside a reading of the whole from its beginning; and what others would see of it.
+//! For property tests and for the fuzz target `chat_framing`.
+
+use reactor::Input;
+
+use super::guest::{Speech, Text};
+use super::said::{End, Said, Way, name, said};
+use crate::codec::TooLong;
+use crate::codec::frames::{self, Encoded, FRAME_MAX, LENGTH_BYTES};
+use crate::codec::lines::LINE_MAX;
+use crate::codec::text::append_clean;
+use crate::pieces::Stream;
+
+/// Panics where it matters in which pieces a guest's bytes arrive, where they mean something else than they should, and
+/// where what is passed on could do harm.
+pub(crate) fn check(text: &[u8]) {
+    let stream = Stream::of(text);
+    let whole = hear([&stream.bytes[..]]);
+    let expected = if stream.bytes.first() == Some(&0) { in_frames(&stream.bytes) } else { in_lines(&stream.bytes) };
+    assert!(whole == expected, "{whole:?} is not {expected:?}");
+    stream.in_pieces(|pieces| assert!(hear(pieces.iter().copied()) == whole, "in pieces"));
+    whole.texts.iter().for_each(|text| check_text(text));
+}
+
+/// What has been heard of a guest.
+#[derive(Debug, PartialEq, Eq)]
+struct Heard {
+    texts: Vec<Vec<u8>>,
+    end: Option<End>,
+}
+
+fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
+    let (mut speech, mut heard, mut kept) = (Speech::default(), Heard { texts: Vec::new(), end: None }, Vec::new());
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        let unread = std::mem::take(&mut kept);
+        let mut input = Input::of(&unread);
+        loop {
+            match speech.next(&mut input) {
+                Ok(Some(Text { bytes, .. })) => heard.texts.push(bytes.to_vec()),
+                Ok(None) => break,
+                Err(error) => {
+                    heard.end = Some(End::TooLong(error));
+                    return heard;
+                }
+            }
+        }
+        kept = input.as_slice().to_vec();
+        let most = if speech.way() == Way::Lines { 0 } else { LENGTH_BYTES + FRAME_MAX - 1 };
+        assert!(kept.len() <= most, "{} bytes are left to be looked at again", kept.len());
+    }
+    match speech.rest(&Input::of(&kept)) {
+        Ok(rest) => heard.texts.extend(rest.map(|text| text.bytes.to_vec())),
+        Err(end) => heard.end = Some(end),
+    }
+    heard
+}
+
+/// Frames, read from the beginning.
+fn in_frames(mut stream: &[u8]) -> Heard {
+    let mut heard = Heard { texts: Vec::new(), end: None };
+    while let [a, b, c, d, rest @ ..] = stream {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        if length > FRAME_MAX {
+            heard.end = Some(End::TooLong(TooLong { what: "frame", limit: FRAME_MAX }));
+            return heard;
+        }
+        let Some(text) = rest.get(..length) else { break };
+        heard.texts.push(text.to_vec());
+        stream = &rest[length..];
+    }
+    heard.end = (!stream.is_empty()).then_some(End::HalfFrame);
+    heard
+}
+
+/// Lines, read from the beginning, telnet's commands (RFC 854) cut out first.
+fn in_lines(stream: &[u8]) -> Heard {
+    let (mut lines, mut at) = (vec![Vec::new()], 0);
+    while let Some(&byte) = stream.get(at) {
+        let command = stream.get(at + 1).copied();
+        at += match (byte, command) {
+            (255, None) => 1,
+            (255, Some(255)) => {
+                lines.last_mut().expect("there is one").push(255);
+                2
+            }
+            (255, Some(251..=254)) => 3,
+            (255, Some(250)) => {
+                let mut length = 2;
+                while at + length < stream.len() && !stream[at + length..].starts_with(&[255, 240]) {
+                    length += if stream[at + length] == 255 { 2 } else { 1 };
+                }
+                length + 2
+            }
+            (255, Some(_)) => 2,
+            (b'\n', _) => {
+                lines.push(Vec::new());
+                1
+            }
+            _ => {
+                lines.last_mut().expect("there is one").push(byte);
+                1
+            }
+        };
+    }
+    let has_rest = lines.last().is_some_and(|line| !line.is_empty());
+    if !has_rest {
+        lines.pop();
+    }
+    for line in &mut lines {
+        if line.ends_with(b"\r") {
+            line.pop();
+        }
+    }
+    let too_long = lines.iter().position(|line| line.len() > LINE_MAX);
+    lines.truncate(too_long.unwrap_or(lines.len()));
+    Heard { texts: lines, end: too_long.map(|_| End::TooLong(TooLong { what: "line", limit: LINE_MAX })) }
+}
+
+/// What the room makes of one text.
+fn check_text(text: &[u8]) {
+    let mut encoded = Encoded::default();
+    encoded.encode(|bytes| bytes.extend_from_slice(text));
+    assert_eq!(frames::next(&mut Input::of(encoded.frame())), Ok(Some(text)), "a frame reads back");
+    assert_eq!(encoded.line(), [text, b"\n"].concat());
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    for way in [Way::Lines, Way::Frames] {
+        if let Ok(Some(name)) = name(text, way) {
+            assert!((1..=32).contains(&name.chars().count()) && text.ends_with(name));
+            let is_bad = |c: char| c == '@' || c == ' ' || c == '\t' || does_something(c);
+            assert!(!name.chars().any(is_bad) && !name.starts_with(['/', '(', '#']), "{name:?} is taken for a name");
+        }
+    }
+    let mut line = Vec::new();
+    match said(text) {
+        Said::Message(message) => append_clean(message, &mut line),
+        Said::Nothing => assert_eq!(text, ""),
+        Said::Who | Said::Quit | Said::Help | Said::Unknown => assert!(text.starts_with('/')),
+    }
+    let line = String::from_utf8(line).expect("what was text is text");
+    assert!(!line.chars().any(|c| c != '\t' && does_something(c)), "{line:?} reaches a terminal");
+    let message = if text.starts_with("//") { &text[1..] } else { text };
+    let is_same = |(one, other): (char, char)| one == other || other == '\u{fffd}' && does_something(one);
+    assert!(line.is_empty() || line.chars().count() == message.chars().count());
+    assert!(message.chars().zip(line.chars()).all(is_same), "{message:?} became {line:?}");
+}
+
+/// Control characters, other ends of lines, and what turns the direction of writing around.
+fn does_something(c: char) -> bool {
+    matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pieces::seeds;
+    use proptest::prelude::*;
+
+    fn heading() -> impl Strategy<Value = String> {
+        let size = prop_oneof![0..100usize, LINE_MAX - 40..LINE_MAX + 5];
+        prop::option::weighted(0.1, (0..40usize, size)).prop_map(|filler| match filler {
+            Some((at, count)) => format!("#a{at} x{count} c4096 c1\n"),
+            None => String::from("#c3 c1 c7\n"),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn lines_say_the_same_in_all_pieces_and_nothing_of_telnets(
+            heading in heading(),
+            words in prop::collection::vec(prop_oneof![
+                any::<u8>().prop_map(|byte| vec![byte]),
+                "[a-z/]{1,4}".prop_map(String::into_bytes),
+                prop::sample::select(vec![
+                    &b"\n"[..], b"\r\n", b"\r", b"\xff\xff", b"\xff\xfb\n", b"\xff\xf1", b"\xff\xfa", b"\xff\xf0",
+                ]).prop_map(<[u8]>::to_vec),
+            ], 0..40),
+        ) {
+            check(&[heading.into_bytes(), words.concat()].concat());
+        }
+
+        #[test]
+        fn frames_say_the_same_in_all_pieces(
+            texts in prop::collection::vec("(NAME: ?|/|//)?\\PC{0,9}[\0-\u{a0}\u{2028}\u{202e}]{0,2}", 1..5),
+            half in prop::collection::vec(any::<u8>(), 0..6),
+        ) {
+            let frame = |text: &String| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
+            check(&[texts.iter().flat_map(frame).collect(), half].concat());
+        }
+
+        #[test]
+        fn no_text_drives_a_terminal(text in any::<String>()) {
+            check_text(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_target_hold() {
+        seeds("chat_framing").iter().for_each(|seed| check(seed));
+    }
+}

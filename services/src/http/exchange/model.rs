@@ -1,0 +1,256 @@
+//! Whole exchanges, in any pieces, beside a reading of each head that takes nothing for granted. For property tests and
+//! for the fuzz target `http_request`.
+//!
+//! Two parsers that read a stream differently can be made to disagree about where a request ends. So each head that is
+//! taken has to pass the plainest and strictest reading of RFC 9112 too, and to say the same to both.
+
+use super::*;
+use crate::pieces::Stream;
+
+/// Bytes of data that a body may have here.
+const BODY_MAX: u64 = 500;
+
+/// Panics where it matters in which pieces requests arrive, where a head is taken that could be read differently, or one
+/// refused that is as it should be, and where a byte is looked at too often.
+pub(crate) fn check(text: &[u8]) {
+    let stream = Stream::of(text);
+    let whole = outcome([&stream.bytes[..]]);
+    stream.in_pieces(|pieces| {
+        let cut = outcome(pieces.iter().copied());
+        assert_eq!(cut.replies, whole.replies, "in pieces");
+        let is_same = match (whole.status, cut.status) {
+            // Which of several faults is told depends on what has come, as long as one is a limit.
+            (Some(one), Some(other)) => one == other || is_limit(one) || is_limit(other),
+            // One that is not whole is not looked at after each byte.
+            (Some(_), None) => !cut.left.is_empty() && request::end_of_head(&cut.left, 0).is_none(),
+            (None, Some(_)) => false,
+            (None, None) => cut.left == whole.left,
+        };
+        assert!(is_same, "{:?} as a whole, {:?} in pieces", whole.status, cut.status);
+    });
+}
+
+fn is_limit(status: Status) -> bool {
+    matches!(status, Status::UriTooLong | Status::HeaderFieldsTooLarge)
+}
+
+/// What a stream came to.
+pub(super) struct Outcome {
+    pub(super) replies: Vec<Reply>,
+    /// What ended it.
+    pub(super) status: Option<Status>,
+    /// What is still to be made sense of.
+    pub(super) left: Vec<u8>,
+}
+
+/// What becomes of a stream that arrives in pieces, with what is left unread kept between them.
+pub(super) fn outcome<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
+    let mut exchange = Exchange::new(Duration::ZERO);
+    let mut outcome = Outcome { replies: Vec::new(), status: None, left: Vec::new() };
+    let (mut arrived, mut examined) = (0, 0);
+    for piece in pieces {
+        arrived += piece.len();
+        outcome.left.extend_from_slice(piece);
+        let unread = std::mem::take(&mut outcome.left);
+        let mut input = Input::of(&unread);
+        while !input.is_empty() {
+            match next(&mut exchange, &mut input, &mut examined) {
+                Ok(Some(reply)) => outcome.replies.push(reply),
+                Ok(None) => break,
+                Err(status) => {
+                    outcome.status = Some(status);
+                    return outcome;
+                }
+            }
+            if outcome.replies.last().is_some_and(|reply| reply.persistence == Persistence::Ended) {
+                return outcome;
+            }
+        }
+        outcome.left = input.as_slice().to_vec();
+        assert!(!exchange.is_in_body() || outcome.left.is_empty(), "a body keeps nothing");
+        assert!(outcome.left.len() <= HEAD_MAX, "more is kept than a head may have");
+        assert_eq!(exchange.has_begun(), exchange.is_in_body() || exchange.tried > 0);
+    }
+    // Each byte is parsed when the head has doubled, which comes to twice in all, and once with the whole.
+    assert!(examined <= 3 * arrived, "{examined} bytes parsed of {arrived}");
+    outcome
+}
+
+/// As the service does it.
+pub(super) fn next(
+    exchange: &mut Exchange,
+    input: &mut Input<'_>,
+    examined: &mut usize,
+) -> Result<Option<Reply>, Status> {
+    if !exchange.is_in_body() {
+        let (before, tried) = (input.as_slice(), exchange.tried);
+        let Some(head) = exchange.next_head(input)? else {
+            *examined += if exchange.tried == tried { 0 } else { exchange.tried };
+            return Ok(None);
+        };
+        let (bytes, reply) = (&before[..before.len() - input.len()], exchange.reply(&head));
+        *examined += bytes.len();
+        compare(bytes, &head);
+        if matches!(head.body, Body::Length(length) if length > BODY_MAX) {
+            exchange.finish();
+            return Ok(Some(reply.refused(Status::ContentTooLarge)));
+        }
+        exchange.expect(head.body, BODY_MAX, reply);
+    }
+    let reply = exchange.skip_body(input)?;
+    if reply.is_some() {
+        exchange.finish();
+    }
+    Ok(reply)
+}
+
+/// A head that was taken, beside the strict reading of its bytes.
+fn compare(bytes: &[u8], head: &Head<'_>) {
+    let begins = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).expect("it is not empty");
+    let strict = Strict::read(&bytes[begins..]).unwrap_or_else(|| panic!("taken: {}", bytes.escape_ascii()));
+    let name = strict.words[0];
+    let method = Method::named(std::str::from_utf8(name).expect("a method is a token"));
+    assert_eq!((head.method, head.target.as_bytes()), (method, strict.words[1]));
+    assert_eq!((head.is_1_0, head.persistent, head.body), (strict.is_1_0, strict.persists(), strict.body()));
+}
+
+/// A head as the strictest reader reads it.
+struct Strict<'h> {
+    words: [&'h [u8]; 3],
+    fields: Vec<(Vec<u8>, &'h [u8])>,
+    is_1_0: bool,
+}
+
+impl<'h> Strict<'h> {
+    /// `None` for what anybody could read otherwise.
+    fn read(bytes: &'h [u8]) -> Option<Self> {
+        let mut lines: Vec<&[u8]> = bytes.strip_suffix(b"\n")?.split(|&byte| byte == b'\n').collect();
+        lines.iter_mut().for_each(|line| *line = line.strip_suffix(b"\r").unwrap_or(line));
+        let is_plain = |&byte: &u8| byte == b'\t' || !byte.is_ascii_control();
+        if lines.pop()? != b"" || !lines.iter().all(|line| !line.is_empty() && line.iter().all(is_plain)) {
+            return None;
+        }
+        let words: Vec<&[u8]> = lines[0].split(|&byte| byte == b' ').collect();
+        let words: [&[u8]; 3] = words.try_into().ok()?;
+        let is_token = |word: &[u8]| {
+            !word.is_empty()
+                && word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+        };
+        if !is_token(words[0]) || words[1].is_empty() || words[1].contains(&b'\t') {
+            return None;
+        }
+        let is_1_0 = words[2] == b"HTTP/1.0";
+        if !is_1_0 && words[2] != b"HTTP/1.1" {
+            return None;
+        }
+        let mut fields = Vec::new();
+        for line in &lines[1..] {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            if !is_token(&line[..colon]) {
+                return None;
+            }
+            fields.push((line[..colon].to_ascii_lowercase(), line[colon + 1..].trim_ascii()));
+        }
+        let head = Strict { words, fields, is_1_0 };
+        head.is_unambiguous().then_some(head)
+    }
+
+    fn values(&self, name: &str) -> Vec<&'h [u8]> {
+        let named = self.fields.iter().filter(|(field, _)| field == name.as_bytes());
+        named.map(|(_, value)| *value).collect()
+    }
+
+    /// One host, and one way to tell where the body ends.
+    fn is_unambiguous(&self) -> bool {
+        let (lengths, codings) = (self.values("content-length"), self.values("transfer-encoding"));
+        let hosts = self.values("host").len();
+        let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        (hosts == 1 || hosts == 0 && self.is_1_0)
+            && lengths.len() + codings.len() <= 1
+            && lengths.iter().all(is_number)
+            && codings.iter().all(|coding| coding.eq_ignore_ascii_case(b"chunked") && !self.is_1_0)
+    }
+
+    fn body(&self) -> Body {
+        if !self.values("transfer-encoding").is_empty() {
+            return Body::Chunked;
+        }
+        let lengths = self.values("content-length");
+        let number = lengths.first().and_then(|value| std::str::from_utf8(value).ok()).unwrap_or("0");
+        match number.parse().unwrap_or(u64::MAX) {
+            0 => Body::None,
+            length => Body::Length(length),
+        }
+    }
+
+    fn persists(&self) -> bool {
+        let values = self.values("connection").join(&b","[..]).to_ascii_lowercase();
+        let says = |option: &[u8]| values.split(|&byte| byte == b',').any(|word| word.trim_ascii() == option);
+        !says(b"close") && (!self.is_1_0 || says(b"keep-alive"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pieces::seeds;
+    use proptest::prelude::*;
+
+    /// One request, nearly always as it should be.
+    fn request() -> impl Strategy<Value = String> {
+        let body = prop_oneof![
+            4 => Just(String::from("\r\n")),
+            2 => "[a-z\r\n]{0,30}".prop_map(|body| format!("Content-Length: {}\r\n\r\n{body}", body.len())),
+            2 => "[a-z]{1,30}".prop_map(|body| {
+                format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+            }),
+            1 => "(Content-Length: ?[0-9+,x ]{0,3}\r\n|Transfer-Encoding: ?[a-z, ]{0,9}\r\n|[ -~\r]{0,9}\n){0,3}\r\n",
+        ];
+        let line = "(GET|HEAD|POST|OPTIONS|[A-Z]{1,4}) (/[!-~]{0,8}|\\*|http://[a-z.:@]{0,8}/) HTTP/1\\.[01]\r?\n";
+        let fields = "(Host: [a-z.]{0,5}(:[0-9]{1,5})?\r\n)?([A-Z][a-z-]{0,5}: ?[ -~]{0,8}\r?\n){0,3}\
+            (Connection: (close|keep-alive|[a-z, ]{0,9})\r\n)?";
+        (line, fields, body).prop_map(|(line, fields, body)| format!("{line}{fields}{body}"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn requests_mean_the_same_in_all_pieces_and_to_a_stricter_reader(
+            requests in prop::collection::vec(request(), 1..4),
+            slip in prop::option::of((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..2))),
+            filler in prop::option::of((0..80usize, prop_oneof![0..300usize, 8_100..8_300usize, 32_600..33_000usize])),
+        ) {
+            let mut stream = requests.concat().into_bytes();
+            if let Some((at, bytes)) = slip {
+                let at = at.index(stream.len());
+                stream.splice(at..=at, bytes);
+            }
+            let heading = filler.map(|(at, count)| format!("#a{at} x{count}\n")).unwrap_or_default();
+            check(&[heading.as_bytes(), &stream].concat());
+        }
+
+        /// The other way round: what is as it should be is taken.
+        #[test]
+        fn what_has_nothing_wrong_is_taken(
+            method in "[A-Z]{1,7}", target in "/[!-~]{0,20}", host in "[a-z0-9.-]{1,9}(:[0-9]{1,5})?",
+            fields in prop::collection::vec(("[A-Za-z-]{1,3}", "[ -~\t]{0,12}"), 0..6), eol in "\r?\n",
+            body in prop::option::of(0..BODY_MAX),
+        ) {
+            let mut head = format!("{method} {target} HTTP/1.1{eol}Host: {host}{eol}");
+            fields.iter().for_each(|(name, value)| head += &format!("X{name}: {value}{eol}"));
+            if let Some(length) = body {
+                head += &format!("Content-Length: {length}{eol}");
+            }
+            head += &eol;
+            let (taken, length) = Head::parse(head.as_bytes()).unwrap().unwrap();
+            compare(head.as_bytes(), &taken);
+            assert_eq!(length, head.len());
+        }
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzz_target_hold() {
+        seeds("http_request").iter().for_each(|seed| check(seed));
+    }
+}
