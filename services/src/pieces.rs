@@ -8,6 +8,9 @@
 const FILLER_MAX: usize = 66_000;
 /// Up to this length a stream is cut in two everywhere.
 const SHORT: usize = 48;
+/// And of one longer than this only the end arrives byte by byte, which is where a limit is met, and all else in larger
+/// pieces: what keeps the unread bytes between them is no concern of the models, and copies them each time.
+const LONG: usize = 300;
 
 /// A stream, and how it is to be cut.
 pub(crate) struct Stream {
@@ -47,9 +50,12 @@ impl Stream {
             }
             check(&pieces);
         };
-        cut(&mut std::iter::repeat(1));
+        // Byte by byte; a long one only towards its end.
+        let ahead = bytes.len().saturating_sub(LONG);
+        cut(&mut std::iter::once(ahead).filter(|&ahead| ahead > 0).chain(std::iter::repeat(1)));
         if !self.sizes.is_empty() {
-            cut(&mut self.sizes.iter().copied().cycle());
+            let least = bytes.len() / LONG;
+            cut(&mut self.sizes.iter().map(|&size| size.max(least)).cycle());
         }
         if bytes.len() <= SHORT {
             (1..bytes.len()).for_each(|first| cut(&mut std::iter::once(first)));
@@ -58,12 +64,12 @@ impl Stream {
             let mut state = bytes
                 .iter()
                 .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-            for most in [4, 40, bytes.len() as u64] {
+            for most in [4.max(bytes.len() / LONG), 40.max(bytes.len() / 40), bytes.len()] {
                 cut(&mut std::iter::from_fn(|| {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;
-                    Some(1 + (state % most) as usize)
+                    Some(1 + state as usize % most)
                 }));
             }
         }

@@ -72,6 +72,12 @@ impl Facts {
         self.0 &= !fact.0;
     }
 
+    /// More is owed than the high-water mark. That it had drained is no longer so, if nobody has been told yet.
+    #[inline]
+    pub(super) fn choke(&mut self) {
+        *self = Facts(self.0 & !DRAINED_DUE.0 | CHOKED.0);
+    }
+
     #[inline]
     pub(super) fn put(&mut self, fact: Facts, is: bool) {
         if is { self.set(fact) } else { self.clear(fact) }

@@ -284,7 +284,7 @@ impl Link {
         let Some(output) = &mut self.output else { return };
         // Whoever was told that this is above the mark waits to hear when it is not.
         if output.queued() > limits.output_high && self.phase == Phase::Open {
-            self.facts.set(CHOKED);
+            self.facts.choke();
         }
         output.advance(count);
         self.sent += count as u64;

@@ -43,7 +43,7 @@ const BROKEN_PIPE: Errno = Errno(32);
 const REFUSED: Errno = Errno(111);
 
 /// Does what the text says, and panics where the link is not right.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let mut world = World::new(&mut operations);
     world.attend();
@@ -435,6 +435,7 @@ impl<'o, 't> World<'o, 't> {
                 Step::Probe => self.probing = true,
                 Step::Drained => {
                     assert!(std::mem::take(&mut self.handler.owes_drained), "nothing had filled up");
+                    assert!(self.link().queued() <= limits.output_high, "it has filled up again");
                     self.callback(None);
                 }
                 Step::Deliver => {
@@ -569,7 +570,7 @@ impl<'o, 't> World<'o, 't> {
     fn wish(&mut self, letter: u8, number: u64, input: Option<&mut Input<'_>>) {
         let (now, turn) = (self.now, self.turn);
         match letter {
-            b'w' => self.write(number % 1000),
+            b'w' => self.write(number.clamp(1, 1000)),
             b'k' => {
                 if let Some(input) = input {
                     let count = number.min(input.len() as u64);

@@ -45,7 +45,7 @@ impl Link {
                 }
                 Some(output) => {
                     if output.queued() > limits.output_high {
-                        self.facts.set(CHOKED);
+                        self.facts.choke();
                     }
                     if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }

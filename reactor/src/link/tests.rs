@@ -159,6 +159,25 @@ fn on_drained_that_fills_up_again_comes_once_a_turn() {
 }
 
 #[test]
+fn what_had_drained_and_filled_up_again_before_anybody_was_told_is_not_told_drained() {
+    let mut desk = Desk::open();
+    let owed = desk.limits.output_high + 1;
+    for step in [Step::Drained, Step::NextTurn] {
+        desk.write(owed);
+        assert_eq!(desk.step(), Step::Send);
+        desk.sent(owed);
+        assert_eq!(desk.step(), step);
+    }
+    desk.write(owed);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    desk.turn += 1;
+    assert_eq!(desk.step(), Step::Rest);
+    desk.sent(owed);
+    assert_eq!(desk.step(), Step::Drained);
+}
+
+#[test]
 fn kept_input_is_offered_again_after_the_output_drained_and_before_the_end() {
     let mut desk = Desk::open();
     let owed = desk.limits.output_high + 1;

@@ -20,7 +20,7 @@ use crate::operations::Operations;
 const LETTERS: &[u8] = b"iiipctnnebIPC";
 
 /// Does what the text says, and panics where the wheel is not right.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let start = Time(operations.next_of(b"o").map_or(0, |(_, start)| start));
     let mut pair = Pair {

@@ -17,7 +17,7 @@ const TOPICS: u64 = 7;
 const LETTERS: &[u8] = b"ttsssuul";
 
 /// Does what the text says, and panics where the topics are not right.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let names: Vec<Topic> = (0..TOPICS).map(|topic| Topic::from(topic.to_string())).collect();
     let id = |member: u64| ConnectionId::new(0, member as usize, 1);
     let (mut topics, mut model, mut topic) = (Topics::default(), BTreeSet::new(), 0);

@@ -226,6 +226,6 @@ impl Exchange {
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

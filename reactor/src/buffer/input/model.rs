@@ -24,7 +24,7 @@ const AT_ONCE: usize = 400;
 
 /// Does what the text says, and panics where the input is not right. The bytes are `STREAM`, or else those after the
 /// first newline of the text.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let mut parts = text.splitn(2, |&byte| byte == b'\n');
     let mut operations = Operations::of(parts.next().unwrap_or_default());
     let stream = parts.next().filter(|stream| !stream.is_empty()).unwrap_or(STREAM);

@@ -14,10 +14,10 @@ use crate::operations::Operations;
 const LETTERS: &[u8] = b"ppwsssgggggc";
 
 /// Bytes that are put at once at most, so that a few are worth sharing and many are more than is moved for nothing.
-const AT_ONCE: usize = 3 * SHARE_MIN;
+const AT_ONCE: u64 = 3 * SHARE_MIN as u64;
 
 /// Does what the text says, and panics where the output is not right.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let mut output = Output::default();
     let max = operations.next_of(b"m").map_or(usize::MAX, |(_, max)| max as usize);
@@ -27,7 +27,7 @@ pub(crate) fn check(text: &[u8]) {
         match letter {
             b'p' | b'w' | b's' => {
                 // Each byte tells its place, as far as a byte can.
-                let bytes: Vec<u8> = (put..put + number % AT_ONCE as u64).map(|at| (at ^ (at >> 8)) as u8).collect();
+                let bytes: Vec<u8> = (put..put + number.clamp(1, AT_ONCE)).map(|at| (at ^ (at >> 8)) as u8).collect();
                 put += bytes.len() as u64;
                 match letter {
                     b'p' => output.put(&bytes),

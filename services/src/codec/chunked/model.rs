@@ -8,7 +8,7 @@ use crate::pieces::Stream;
 const MAX: u64 = 2000;
 
 /// Panics where it matters in which pieces a body arrives, or where it ends somewhere else than by the grammar.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = skip([&stream.bytes[..]]);
     stream.in_pieces(|pieces| assert_eq!(skip(pieces.iter().copied()), whole, "in pieces"));

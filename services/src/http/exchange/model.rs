@@ -12,7 +12,7 @@ const BODY_MAX: u64 = 500;
 
 /// Panics where it matters in which pieces requests arrive, where a head is taken that could be read differently, or one
 /// refused that is as it should be, and where a byte is looked at too often.
-pub(crate) fn check(text: &[u8]) {
+pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = outcome([&stream.bytes[..]]);
     stream.in_pieces(|pieces| {
