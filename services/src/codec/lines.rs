@@ -102,6 +102,7 @@ impl Lines {
                 State::Command => match byte {
                     IAC => {
                         self.line.push(IAC);
+                        within_limit(&self.line)?;
                         self.state = State::Text;
                     }
                     WILL..=DONT => self.state = State::Option,
@@ -224,9 +225,8 @@ mod tests {
                 assert_eq!(lines(stream.chunks(size)), (vec![longest.clone()], false));
             }
         }
-        for stream in
-            [[&longest[..], b"x\n"].concat(), [&longest, &b"\r\r\n"[..]].concat(), [&longest[..], b"x"].concat()]
-        {
+        for ending in [&b"x\n"[..], b"\r\r\n", b"x", b"\xff\xff"] {
+            let stream = [&longest, ending].concat();
             for size in [1, 4096, 65_536, stream.len()] {
                 assert_eq!(lines(stream.chunks(size)), (vec![], true));
             }
