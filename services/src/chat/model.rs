@@ -17,13 +17,14 @@ pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = hear([&stream.bytes[..]]);
     let expected = if stream.bytes.first() == Some(&0) { in_frames(&stream.bytes) } else { in_lines(&stream.bytes) };
-    assert!(whole == expected, "{whole:?} is not {expected:?}");
+    let ends = |heard: &Heard| (heard.texts.len(), heard.texts.last().map(Vec::len), heard.end);
+    assert!(whole == expected, "{:?} is not {:?}", ends(&whole), ends(&expected));
     stream.in_pieces(|pieces| assert!(hear(pieces.iter().copied()) == whole, "in pieces"));
     whole.texts.iter().for_each(|text| check_text(text));
 }
 
 /// What has been heard of a guest.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct Heard {
     texts: Vec<Vec<u8>>,
     end: Option<End>,

@@ -2,6 +2,9 @@
 //! the loop, the kernel and both of them, knows what each of them has seen and nothing of the link's own state, and
 //! demands what the crate promises. For property tests and for the fuzz target `link`.
 
+mod handler;
+mod promises;
+
 use std::io::IoSlice;
 use std::time::Duration;
 
@@ -22,7 +25,7 @@ use crate::timer::Wheel;
 /// | | *the driver and the loop* |
 /// | `R` `V` | what has arrived is reported, at most so many bytes; what became of blocked output |
 /// | `U` `T` `S` | the next turn; so many tenths of a second pass; the application stops |
-/// | | *the handler, in the callback that comes just before it, or in that of another connection* |
+/// | | *the handler, in the callback that what stands before brings about, or else in that of another connection* |
 /// | `w` `k` | writes so many bytes; consumes so many |
 /// | `z` `f` `x` `p` `r` `g` | closes, finishes, aborts, pauses, resumes, wants the rest offered again |
 /// | `d` `e` `t` | its deadline is in so many seconds; is not; the callback takes so many tenths of a second |
@@ -83,6 +86,7 @@ struct World<'o, 't> {
 }
 
 /// What has happened below the link.
+#[derive(Default)]
 struct Kernel {
     arrived: u64,
     reported: u64,
@@ -157,26 +161,7 @@ impl<'o, 't> World<'o, 't> {
             put_off: false,
             probing: false,
             told: (false, false),
-            kernel: Kernel {
-                arrived: 0,
-                reported: 0,
-                fin: false,
-                fin_reported: false,
-                reset: false,
-                failure_reported: false,
-                room: 0,
-                sent: 0,
-                unacknowledged: 0,
-                acknowledged: 0,
-                acknowledged_since_fin: 0,
-                broken: false,
-                broken_at: None,
-                blocked_at: None,
-                active: now,
-                heard: now,
-                connecting: origin == Origin::Outbound,
-                finished_at: None,
-            },
+            kernel: Kernel { active: now, heard: now, connecting: origin == Origin::Outbound, ..Kernel::default() },
             handler: Known { opened: now, useful: origin != Origin::Accepted, ..Known::default() },
             in_callback: false,
             settling: false,
@@ -525,167 +510,6 @@ impl<'o, 't> World<'o, 't> {
         }
     }
 
-    // ---- the handler -----------------------------------------------------------------------------------------------
-
-    fn data(&mut self, input: &mut Input<'_>) {
-        assert!(!self.handler.paused, "on_data in a pause");
-        let high = self.limits.output_high;
-        assert!(self.link().queued() <= high, "on_data above the high-water mark");
-        self.compare_input(input);
-        self.callback(Some(input));
-    }
-
-    /// What it is lent is all that it has not consumed, in order.
-    fn compare_input(&self, input: &Input<'_>) {
-        let expected: Vec<u8> = (self.handler.consumed..self.kernel.reported).map(byte).collect();
-        assert!(input.as_slice() == expected, "what is lent is what has arrived");
-    }
-
-    /// Any callback but the last.
-    fn callback(&mut self, mut input: Option<&mut Input<'_>>) {
-        assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
-        self.in_callback = true;
-        while let Some((letter, number)) = self.operations.next_of(WISHES) {
-            self.wish(letter, number, input.as_deref_mut());
-        }
-        if self.settling {
-            if let Some(input) = input.as_deref_mut() {
-                self.wish(b'k', u64::MAX, Some(input));
-            }
-            if self.handler.end_told || self.handler.stopping_told {
-                self.wish(b'z', 0, None);
-            }
-        }
-        self.end_callback();
-    }
-
-    fn end_callback(&mut self) {
-        self.in_callback = false;
-        if let Some(span) = self.handler.fresh {
-            // How late it may be is known once the link was attended to.
-            self.handler.deadline = Some((self.now + span, Time::NEVER));
-        }
-    }
-
-    fn wish(&mut self, letter: u8, number: u64, input: Option<&mut Input<'_>>) {
-        let (now, turn) = (self.now, self.turn);
-        match letter {
-            b'w' => self.write(number.clamp(1, 1000)),
-            b'k' => {
-                if let Some(input) = input {
-                    let count = number.min(input.len() as u64);
-                    input.consume(count as usize);
-                    self.handler.consumed += count;
-                    self.handler.useful |= count > 0;
-                }
-            }
-            b'z' => {
-                self.handler.closing = true;
-                (self.handler.deadline, self.handler.fresh) = (None, None);
-                self.kernel.heard = now;
-                self.link().close(now);
-            }
-            b'f' => {
-                self.handler.finishing |= !self.handler.closing;
-                self.link().finish();
-            }
-            b'x' => {
-                self.handler.aborted = true;
-                self.link().abort(CloseReason::Aborted);
-            }
-            b'p' => {
-                self.handler.paused = true;
-                self.link().pause();
-            }
-            b'r' => {
-                self.handler.paused = false;
-                self.link().resume();
-            }
-            b'g' if self.in_callback => self.link().offer_next_turn(turn),
-            b'd' | b'e' if !self.handler.closing => {
-                let span = (letter == b'd').then(|| Duration::from_secs(number % 100));
-                self.link().set_deadline(span);
-                (self.handler.deadline, self.handler.fresh) = (None, span);
-            }
-            b't' => self.now = now + TENTH * (number % 100) as u32,
-            _ => {}
-        }
-    }
-
-    fn write(&mut self, count: u64) {
-        let (max, high) = (self.limits.output_max, self.limits.output_high);
-        let owed = self.link().queued();
-        let refused = self.handler.closing
-            || self.handler.finishing
-            || self.handler.aborted
-            || self.kernel.broken_at.is_some()
-            || self.link().origin == Origin::Watched;
-        let Some(output) = self.link.as_mut().and_then(|link| link.writable_output(&mut self.pool, &self.limits))
-        else {
-            // A reset that was reported while something was still to be delivered refuses too.
-            return assert!(refused || self.kernel.failure_reported || self.link().is_over(), "a write is refused");
-        };
-        assert!(!refused, "a write is taken after the end");
-        let bytes: Vec<u8> = (self.handler.written..self.handler.written + count).map(byte).collect();
-        output.put(&bytes);
-        self.handler.useful = true;
-        self.handler.overflowed |= owed > 0 && owed + bytes.len() > max;
-        assert_eq!(output.overflowed(), self.handler.overflowed);
-        if !self.handler.overflowed {
-            self.handler.written += count;
-        }
-        self.handler.owes_drained |= output.queued() > high;
-    }
-
-    // ---- the end ---------------------------------------------------------------------------------------------------
-
-    fn close(&mut self) {
-        let (now, settling) = (self.now, self.settling);
-        let Some(mut link) = self.link.take() else { return };
-        let (kernel, handler, deadlines) = (&self.kernel, &self.handler, &self.deadlines);
-        let (owed, reason) = (link.queued() as u64, link.reason());
-        let after = |from: Option<Time>, span: Option<Duration>| match (from, span) {
-            (Some(from), Some(span)) => from + span <= now,
-            _ => false,
-        };
-        let is_right = match reason {
-            CloseReason::PeerEnded => kernel.fin_reported && (handler.closing || handler.finishing),
-            CloseReason::Closed => handler.closing,
-            CloseReason::Stopped => handler.closing && handler.stopping,
-            CloseReason::Aborted => handler.aborted && link.resets(),
-            CloseReason::Reset => kernel.broken_at.is_some() || kernel.failure_reported,
-            CloseReason::ConnectFailed(errno) => errno == REFUSED && kernel.failure_reported,
-            CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets(),
-            CloseReason::InputOverflow { limit } => link.kept.as_ref().is_some_and(|kept| kept.len() > limit),
-            CloseReason::TimedOut(Deadline::Connect) => {
-                kernel.connecting && after(Some(handler.opened), deadlines.connect)
-            }
-            CloseReason::TimedOut(Deadline::FirstRequest) => {
-                !handler.useful && after(Some(handler.opened), deadlines.first_request)
-            }
-            CloseReason::TimedOut(Deadline::Idle) => !handler.closing && after(Some(kernel.active), deadlines.idle),
-            CloseReason::TimedOut(Deadline::WriteProgress) => {
-                owed > 0 && after(kernel.blocked_at, deadlines.write_progress)
-            }
-            CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
-            CloseReason::Failed(_) | CloseReason::Panicked | CloseReason::DrainExpired => false,
-        };
-        assert!(is_right, "ends with {reason:?}");
-        if matches!(reason, CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped) {
-            assert!(owed == 0 && !handler.lost, "{reason:?} although {owed} bytes are owed");
-            assert_eq!(kernel.sent, handler.written);
-        }
-        assert!(!settling || !matches!(reason, CloseReason::TimedOut(_)), "everybody wanted it to end: {reason:?}");
-        assert_eq!((link.received, link.sent), (kernel.reported, kernel.sent));
-        if let Some((key, _)) = link.timer() {
-            self.wheel.cancel(key);
-        }
-        let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
-        assert_eq!(link.release(&mut self.pool), (kept, owed as usize));
-        assert!(kernel.broken_at.is_some() || kernel.sent + owed == handler.written, "bytes are lost");
-        assert!(self.wheel.is_empty(), "a timer is left");
-    }
-
     /// The peer, the kernel and the handler do what they can to end it, and it ends.
     fn settle(&mut self) {
         self.settling = true;
@@ -713,79 +537,6 @@ impl<'o, 't> World<'o, 't> {
             }
         }
         assert!(self.link.is_none(), "it never ends: {:?}", self.link);
-    }
-
-    // ---- what is true at rest --------------------------------------------------------------------------------------
-
-    fn compare(&mut self) {
-        let (put_off, probing, limits) = (self.put_off, self.probing, self.limits.clone());
-        let (kernel, handler) = (&self.kernel, &self.handler);
-        let Some(link) = &self.link else { return };
-        let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
-        assert_eq!(self.told, (reads, writes), "the driver knows what the link wants");
-        assert!(!(handler.aborted || handler.overflowed && !kernel.connecting), "it ends at once");
-        let broken = kernel.broken_at.is_some() || kernel.failure_reported;
-        assert!(broken || kernel.sent + owed as u64 == handler.written, "what was written is owed or has left");
-        assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
-        assert!(!(kernel.connecting && reads) && !(kernel.fin_reported && reads));
-        if kernel.connecting {
-            let is_told = !handler.stopping || handler.stopping_told || handler.closing;
-            return assert!(is_told, "the stop is told at once");
-        }
-        if handler.closing {
-            assert!(kernel.finished_at.is_some() || owed > 0, "all has left, and no FIN has");
-            assert!(!(kernel.fin_reported && owed == 0), "both halves have ended");
-            return;
-        }
-        assert!(!(reads && handler.paused) && !(reads && owed > limits.output_high));
-        if put_off || probing || owed > limits.output_low {
-            return;
-        }
-        assert!(!handler.owes_drained || broken, "on_drained is forgotten");
-        if handler.paused {
-            let is_told = !handler.stopping || handler.stopping_told || broken;
-            return assert!(is_told, "a pause holds back the stop");
-        }
-        assert!(reads || kernel.fin_reported || broken, "it has stopped reading for nothing");
-        assert!(!kernel.fin_reported || handler.end_told, "the end of the input is forgotten");
-        assert!(!handler.stopping || handler.stopping_told || broken, "the stop is forgotten");
-        assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
-    }
-
-    /// No deadline has passed that nobody was told of.
-    fn compare_time(&mut self) {
-        let (now, deadlines) = (self.now, self.deadlines.clone());
-        let (kernel, handler) = (&self.kernel, &self.handler);
-        let Some(link) = &self.link else { return };
-        let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
-        if let Some((at, _)) = link.next_due(&deadlines) {
-            let (_, armed) = link.timer().expect("a timer stands for the deadline");
-            assert!(armed <= at && at > now);
-        }
-        if kernel.connecting {
-            return assert!(!passed(handler.opened, deadlines.connect), "connecting for ever");
-        }
-        if let Some(broken_at) = kernel.broken_at.filter(|_| !handler.closing) {
-            return assert!(!passed(broken_at, Some(deadlines.linger)), "broken for ever");
-        }
-        if handler.closing {
-            let patience = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
-            assert!(!passed(kernel.heard, Some(patience * 2)), "closing for ever");
-            let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
-            let longest = deadlines.linger * 8;
-            return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
-        }
-        if kernel.failure_reported {
-            return;
-        }
-        assert!(handler.deadline.is_none_or(|(_, latest)| latest > now), "on_deadline is late");
-        assert!(handler.useful || !passed(handler.opened, deadlines.first_request), "of no use for ever");
-        if let Some(blocked_at) = kernel.blocked_at {
-            let stalled = kernel.acknowledged < PROGRESS_MIN && passed(blocked_at, deadlines.write_progress);
-            assert!(!stalled, "a dribble counts as progress");
-        } else if kernel.unacknowledged == 0 && link.origin != Origin::Watched {
-            assert!(!passed(kernel.active, deadlines.idle), "idle for ever");
-        }
     }
 }
 

@@ -1,0 +1,123 @@
+//! What is promised: at the end of a link, whenever it rests, and as time passes.
+
+use super::*;
+
+impl World<'_, '_> {
+    pub(super) fn close(&mut self) {
+        let (now, settling) = (self.now, self.settling);
+        let Some(mut link) = self.link.take() else { return };
+        let (kernel, handler, deadlines) = (&self.kernel, &self.handler, &self.deadlines);
+        let (owed, reason) = (link.queued() as u64, link.reason());
+        let after = |from: Option<Time>, span: Option<Duration>| match (from, span) {
+            (Some(from), Some(span)) => from + span <= now,
+            _ => false,
+        };
+        let is_right = match reason {
+            CloseReason::PeerEnded => kernel.fin_reported && (handler.closing || handler.finishing),
+            CloseReason::Closed => handler.closing,
+            CloseReason::Stopped => handler.closing && handler.stopping,
+            CloseReason::Aborted => handler.aborted && link.resets(),
+            CloseReason::Reset => kernel.broken_at.is_some() || kernel.failure_reported,
+            CloseReason::ConnectFailed(errno) => errno == REFUSED && kernel.failure_reported,
+            CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets(),
+            CloseReason::InputOverflow { limit } => link.kept.as_ref().is_some_and(|kept| kept.len() > limit),
+            CloseReason::TimedOut(Deadline::Connect) => {
+                kernel.connecting && after(Some(handler.opened), deadlines.connect)
+            }
+            CloseReason::TimedOut(Deadline::FirstRequest) => {
+                !handler.useful && after(Some(handler.opened), deadlines.first_request)
+            }
+            CloseReason::TimedOut(Deadline::Idle) => !handler.closing && after(Some(kernel.active), deadlines.idle),
+            CloseReason::TimedOut(Deadline::WriteProgress) => {
+                owed > 0 && after(kernel.blocked_at, deadlines.write_progress)
+            }
+            CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
+            CloseReason::Failed(_) | CloseReason::Panicked | CloseReason::DrainExpired => false,
+        };
+        assert!(is_right, "ends with {reason:?}");
+        if matches!(reason, CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped) {
+            assert!(owed == 0 && !handler.lost, "{reason:?} although {owed} bytes are owed");
+            assert_eq!(kernel.sent, handler.written);
+        }
+        assert!(!settling || !matches!(reason, CloseReason::TimedOut(_)), "everybody wanted it to end: {reason:?}");
+        assert_eq!((link.received, link.sent), (kernel.reported, kernel.sent));
+        if let Some((key, _)) = link.timer() {
+            self.wheel.cancel(key);
+        }
+        let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
+        assert_eq!(link.release(&mut self.pool), (kept, owed as usize));
+        assert!(kernel.broken_at.is_some() || kernel.sent + owed == handler.written, "bytes are lost");
+        assert!(self.wheel.is_empty(), "a timer is left");
+    }
+
+    pub(super) fn compare(&mut self) {
+        let (put_off, probing, limits) = (self.put_off, self.probing, self.limits.clone());
+        let (kernel, handler) = (&self.kernel, &self.handler);
+        let Some(link) = &self.link else { return };
+        let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
+        assert_eq!(self.told, (reads, writes), "the driver knows what the link wants");
+        assert!(!(handler.aborted || handler.overflowed && !kernel.connecting), "it ends at once");
+        let broken = kernel.broken_at.is_some() || kernel.failure_reported;
+        assert!(broken || kernel.sent + owed as u64 == handler.written, "what was written is owed or has left");
+        assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
+        assert!(!(reads && (kernel.connecting || kernel.fin_reported)), "there is nothing to read");
+        if kernel.connecting {
+            let is_told = !handler.stopping || handler.stopping_told || handler.closing;
+            return assert!(is_told, "the stop is told at once");
+        }
+        if handler.closing {
+            assert!(kernel.finished_at.is_some() || owed > 0, "all has left, and no FIN has");
+            assert!(!(kernel.fin_reported && owed == 0), "both halves have ended");
+            return;
+        }
+        assert!(!(reads && (handler.paused || owed > limits.output_high)), "nobody wants to read");
+        if put_off || probing || owed > limits.output_low {
+            return;
+        }
+        assert!(!handler.owes_drained || broken, "on_drained is forgotten");
+        if handler.paused {
+            let is_told = !handler.stopping || handler.stopping_told || broken;
+            return assert!(is_told, "a pause holds back the stop");
+        }
+        assert!(reads || kernel.fin_reported || broken, "it has stopped reading for nothing");
+        assert!(!kernel.fin_reported || handler.end_told, "the end of the input is forgotten");
+        assert!(!handler.stopping || handler.stopping_told || broken, "the stop is forgotten");
+        assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
+    }
+
+    /// No deadline has passed that nobody was told of.
+    pub(super) fn compare_time(&mut self) {
+        let (now, deadlines) = (self.now, self.deadlines.clone());
+        let (kernel, handler) = (&self.kernel, &self.handler);
+        let Some(link) = &self.link else { return };
+        let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
+        if let Some((at, _)) = link.next_due(&deadlines) {
+            let (_, armed) = link.timer().expect("a timer stands for the deadline");
+            assert!(armed <= at && at > now);
+        }
+        if kernel.connecting {
+            return assert!(!passed(handler.opened, deadlines.connect), "connecting for ever");
+        }
+        if let Some(broken_at) = kernel.broken_at.filter(|_| !handler.closing) {
+            return assert!(!passed(broken_at, Some(deadlines.linger)), "broken for ever");
+        }
+        if handler.closing {
+            let patience = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
+            assert!(!passed(kernel.heard, Some(patience * 2)), "closing for ever");
+            let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
+            let longest = deadlines.linger * 8;
+            return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
+        }
+        if kernel.failure_reported {
+            return;
+        }
+        assert!(handler.deadline.is_none_or(|(_, latest)| latest > now), "on_deadline is late");
+        assert!(handler.useful || !passed(handler.opened, deadlines.first_request), "of no use for ever");
+        if let Some(blocked_at) = kernel.blocked_at {
+            let stalled = kernel.acknowledged < PROGRESS_MIN && passed(blocked_at, deadlines.write_progress);
+            assert!(!stalled, "a dribble counts as progress");
+        } else if kernel.unacknowledged == 0 && link.origin != Origin::Watched {
+            assert!(!passed(kernel.active, deadlines.idle), "idle for ever");
+        }
+    }
+}
