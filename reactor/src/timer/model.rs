@@ -125,7 +125,8 @@ impl Pair {
                 self.ghosts.retain(|&ghost| ghost > sweep.at);
                 self.ghosts.extend(sweep.ghosts.iter());
                 self.sweep = None;
-                return;
+                // Walks all lists, so not after each of the quick operations.
+                return self.wheel.check();
             };
             let timer = sweep.due.iter().find(|(_, number)| *number == payload).copied();
             let timer = timer.expect("it is early, too new for this sweep, or here again");
@@ -151,7 +152,6 @@ impl Pair {
             "the next deadline is {exact:?}, not {told:?}"
         );
         assert_eq!((self.wheel.len(), self.wheel.is_empty()), (self.timers.len(), self.timers.is_empty()));
-        self.wheel.check();
     }
 
     /// Wakes up for what is left: once for each deadline, and at most once more for each that is gone.
