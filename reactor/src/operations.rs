@@ -38,10 +38,19 @@ impl Iterator for Operations<'_> {
 pub(crate) mod testing {
     use proptest::prelude::*;
 
-    /// Texts of at most `most` operations with these letters. Small numbers are as likely as all others together, and
-    /// all magnitudes up to 10 to the power of `digits` as likely as each other.
-    pub(crate) fn operations(letters: &'static [u8], digits: u32, most: usize) -> impl Strategy<Value = String> {
-        let number = prop_oneof![0..10u64, (0..=digits).prop_flat_map(|digits| 0..10u64.saturating_pow(digits).max(1))];
+    /// Texts of at most `most` operations with these letters. One number in three is small, one is among the `marks`, and
+    /// of the others all magnitudes up to 10 to the power of `digits` are as likely as each other.
+    pub(crate) fn operations(
+        letters: &'static [u8],
+        digits: u32,
+        most: usize,
+        marks: &'static [u64],
+    ) -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            0..10u64,
+            prop::sample::select(marks),
+            (0..=digits).prop_flat_map(|digits| 0..10u64.saturating_pow(digits).max(1)),
+        ];
         let operation = (prop::sample::select(letters), number);
         let text = |(letter, number): (u8, u64)| format!("{}{number} ", char::from(letter));
         prop::collection::vec(operation.prop_map(text), 0..most).prop_map(|texts| texts.concat())

@@ -209,11 +209,15 @@ mod tests {
     use crate::operations::testing::{operations, seeds};
     use proptest::prelude::*;
 
+    /// The ends of ticks, and of the lists of the first two levels.
+    const MARKS: [u64; 6] = [TICK - 1, TICK, TICK + 1, SLOTS as u64 * TICK, (SLOTS * SLOTS) as u64 * TICK, u64::MAX];
+    const TICK: u64 = 1 << TICK_BITS;
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
 
         #[test]
-        fn any_operations_do_what_they_do_to_a_sorted_map(start in 0..u64::MAX >> 3, text in operations(LETTERS, 17, 120)) {
+        fn any_operations_do_what_they_do_to_a_sorted_map(start in 0..u64::MAX >> 3, text in operations(LETTERS, 17, 120, &MARKS)) {
             check(format!("o{start} {text}").as_bytes());
         }
     }

@@ -8,6 +8,7 @@ impl World<'_, '_> {
         let high = self.limits.output_high;
         assert!(self.link().queued() <= high, "on_data above the high-water mark");
         self.compare_input(input);
+        self.handler.offer_owed = false;
         self.callback(Some(input));
     }
 
@@ -74,10 +75,13 @@ impl World<'_, '_> {
                 self.link().pause();
             }
             b'r' => {
-                self.handler.paused = false;
+                self.handler.offer_owed |= std::mem::take(&mut self.handler.paused);
                 self.link().resume();
             }
-            b'g' if self.in_callback => self.link().offer_next_turn(turn),
+            b'g' if self.in_callback => {
+                self.handler.offer_owed = true;
+                self.link().offer_next_turn(turn);
+            }
             b'd' | b'e' if !self.handler.closing => {
                 let span = (letter == b'd').then(|| Duration::from_secs(number % 100));
                 self.link().set_deadline(span);

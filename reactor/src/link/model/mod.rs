@@ -121,6 +121,8 @@ struct Known {
     /// It was told that more is owed than the high-water mark, and not yet that this has drained.
     owes_drained: bool,
     overflowed: bool,
+    /// What is left unread is to be offered once more.
+    offer_owed: bool,
     lost: bool,
     paused: bool,
     end_told: bool,
@@ -431,6 +433,8 @@ impl<'o, 't> World<'o, 't> {
                 Step::EndOfInput => {
                     assert!(self.kernel.fin_reported && !std::mem::replace(&mut self.handler.end_told, true));
                     assert!(!self.handler.paused, "the end is told in a pause");
+                    let all_read = self.handler.consumed == self.kernel.reported;
+                    assert!(all_read || !self.handler.offer_owed, "the end is told before what comes first");
                     let kept = self.link().kept.take().unwrap_or_else(|| self.pool.take_kept());
                     self.lend(kept, false);
                 }
@@ -546,14 +550,17 @@ mod tests {
     use crate::operations::testing::{operations, seeds};
     use proptest::prelude::*;
 
+    /// The limits, what is between them, and how long deadlines are.
+    const MARKS: [u64; 8] = [50, 150, 200, 201, 400, 600, 49, 301];
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(3000))]
 
         #[test]
         fn whatever_the_peer_and_the_handler_do_the_promises_hold(
             origin in 0..6u8,
             idle in 0..200u8,
-            text in operations(LETTERS, 4, 60),
+            text in operations(LETTERS, 4, 60, &MARKS),
         ) {
             let idle = if idle < 100 { format!("i{idle}") } else { String::new() };
             check(format!("o{} {idle} {text}", origin.saturating_sub(2)).as_bytes());

@@ -80,6 +80,8 @@ impl World<'_, '_> {
             return assert!(is_told, "a pause holds back the stop");
         }
         assert!(reads || kernel.fin_reported || broken, "it has stopped reading for nothing");
+        let all_read = handler.consumed == kernel.reported;
+        assert!(all_read || !handler.offer_owed || broken, "what is to be offered again is forgotten");
         assert!(!kernel.fin_reported || handler.end_told, "the end of the input is forgotten");
         assert!(!handler.stopping || handler.stopping_told || broken, "the stop is forgotten");
         assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
