@@ -35,7 +35,7 @@ const WISHES: &[u8] = b"wkzfxprgdet";
 
 const TENTH: Duration = Duration::from_millis(100);
 /// What the loop reads at once.
-const SCRATCH: u64 = 128;
+const SCRATCH: u64 = 5000;
 /// Steps from one event to rest: each callback at most once, what each of them writes, and the end.
 const STEPS_MAX: usize = 40;
 /// Turns in which a link ends when everybody wants it to.
@@ -147,7 +147,7 @@ impl<'o, 't> World<'o, 't> {
             output_high: 200,
             output_low: 50,
             output_max: 600,
-            linger_bytes: 300,
+            linger_bytes: 40_000,
             ..Limits::default()
         };
         let now = Time(1_000_000_000);
@@ -187,7 +187,7 @@ impl<'o, 't> World<'o, 't> {
     fn happen(&mut self, letter: u8, number: u64) {
         let kernel = &mut self.kernel;
         match letter {
-            b'A' if !kernel.fin && !kernel.reset && !kernel.connecting => kernel.arrived += number % 1000,
+            b'A' if !kernel.fin && !kernel.reset && !kernel.connecting => kernel.arrived += number.min(10_000),
             b'F' => kernel.fin |= !kernel.connecting,
             b'X' => kernel.reset |= !kernel.connecting,
             b'K' => kernel.room += number % 10_000,
@@ -341,9 +341,12 @@ impl<'o, 't> World<'o, 't> {
 
     /// Time passes, and what is due by then happens.
     fn pass(&mut self, tenths: u64) {
-        self.now = self.now + TENTH * tenths as u32;
+        let until = self.now + TENTH * tenths as u32;
         let mut sweeps = 0;
-        while self.wheel.next_deadline().is_some_and(|next| next <= self.now) {
+        while let Some(next) = self.wheel.next_deadline().filter(|next| *next <= until) {
+            if next > self.now {
+                (self.now, sweeps) = (next, 0);
+            }
             while self.wheel.expire(self.now).is_some() {
                 if self.link.is_some() {
                     self.deadline();
@@ -353,6 +356,7 @@ impl<'o, 't> World<'o, 't> {
             // One for each deadline that there is, and one for each that has moved on.
             assert!(sweeps <= 10, "the timer never rests");
         }
+        self.now = self.now.max(until);
         if self.link.is_some() {
             self.compare_time();
         }

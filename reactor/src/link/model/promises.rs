@@ -107,7 +107,8 @@ impl World<'_, '_> {
             let patience = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
             assert!(!passed(kernel.heard, Some(patience * 2)), "closing for ever");
             let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
-            let longest = deadlines.linger * 8;
+            // Five times for what it sends, once for what it took before.
+            let longest = deadlines.linger * 7 + TENTH;
             return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
         }
         if kernel.failure_reported {
