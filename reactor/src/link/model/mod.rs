@@ -343,7 +343,8 @@ impl<'o, 't> World<'o, 't> {
     fn pass(&mut self, tenths: u64) {
         let until = self.now + TENTH * tenths as u32;
         let mut sweeps = 0;
-        while let Some(next) = self.wheel.next_deadline().filter(|next| *next <= until) {
+        // Callbacks may take longer than that.
+        while let Some(next) = self.wheel.next_deadline().filter(|next| *next <= until.max(self.now)) {
             if next > self.now {
                 (self.now, sweeps) = (next, 0);
             }
