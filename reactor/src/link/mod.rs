@@ -344,8 +344,11 @@ impl Link {
             Phase::Lingering => self.reason.unwrap_or(reason_of(errno)),
             // What was read before is still to be delivered, unless the handler wants none.
             Phase::Open if self.facts.has(OFFER_DUE) && !self.facts.has(PAUSED) => {
+                // Sending may have told already: there is one deadline for what is left.
+                if !self.facts.has(BROKEN) {
+                    self.since = now;
+                }
                 self.facts.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
-                self.since = now;
                 return;
             }
             _ => reason_of(errno),

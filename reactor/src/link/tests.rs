@@ -340,6 +340,18 @@ fn what_was_read_before_a_reset_and_waits_for_its_turn_is_still_delivered() {
 }
 
 #[test]
+fn a_reset_that_sending_told_first_does_not_move_the_deadline() {
+    let mut desk = Desk::open();
+    desk.keep(b"the rest");
+    desk.link.offer_next_turn(desk.turn);
+    desk.write(1);
+    desk.failed();
+    desk.now = desk.now + Duration::from_secs(4);
+    desk.link.failed(Errno(104), desk.now);
+    assert_eq!(desk.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
+}
+
+#[test]
 fn an_overflow_is_not_forgotten_when_what_was_queued_has_left_since() {
     let mut desk = Desk::open();
     desk.limits.output_max = 100;
