@@ -14,7 +14,7 @@ use crate::operations::Operations;
 const LETTERS: &[u8] = b"ppwsssgggggc";
 
 /// Bytes that are put at once at most, so that a few are worth sharing and many are more than is moved for nothing.
-const AT_ONCE: u64 = 3 * SHARE_MIN as u64;
+const AT_ONCE: u64 = 10 * SHARE_MIN as u64;
 
 /// Does what the text says, and panics where the output is not right.
 pub fn check(text: &[u8]) {
@@ -84,7 +84,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn whatever_is_put_leaves_in_order(text in operations(LETTERS, 5, 60, &[SHARE_MIN as u64, SHARE_MIN as u64 - 1, 10_000]), max in prop::option::of(0..5u32)) {
+        fn whatever_is_put_leaves_in_order(text in operations(LETTERS, 5, 60, &[SHARE_MIN as u64, SHARE_MIN as u64 - 1, 10_000, 40_000]), max in prop::option::of(0..5u32)) {
             let max = max.map(|max| format!("m{} ", max * 5000)).unwrap_or_default();
             check(format!("{max}{text}").as_bytes());
         }
