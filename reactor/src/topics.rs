@@ -238,6 +238,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many members to be interpreted")]
     fn five_thousand_members_join_and_leave_in_any_order() {
         let (mut topics, news, sports) = (Topics::default(), Topic::new("news"), Topic::new("sports"));
         for slot in 0..5_000 {
@@ -260,6 +261,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
     fn any_sequence_does_what_a_set_of_pairs_does() {
         for seed in 1..=100u64 {
             let mut state = seed;
