@@ -1,18 +1,22 @@
 //! Glowplug beside a plain mio loop and a tokio server: the same answers under the same load, in turns. This file has
-//! the options and the order of work; `process` starts and ends children, `server` knows which, `measure` takes the
-//! figures, `report` prints them.
+//! the options and the order of work; `contender` knows who is measured, `measure` takes the times, `report` prints
+//! them; the rest is the rig's.
 //!
 //! `cargo bench --bench side_by_side -- --help`; how to read what it prints is in benches/README.md.
 
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod contender;
 mod measure;
-mod process;
 mod report;
-mod server;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use server::{Bench, Contender};
+use contender::Contender;
+use rig::figures::SLICE_SECONDS;
+use rig::{Asked, Rig, counts};
 
 const USAGE: &str = "\
 Measures glowplug beside mio and tokio on loopback. Takes about five minutes; --quick, some seconds.
@@ -32,9 +36,6 @@ usage: cargo bench --bench side_by_side -- [OPTIONS]
 --instructions        count user instructions too (valgrind; slow)
 --no-counts           leave out the counting of system calls (strace)
 --glowplug PATH       measure this binary instead of the one that cargo has built";
-
-/// No longer, because a connection is idle while the others have their turns, and servers close idle ones.
-const SLICE_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Work {
@@ -95,60 +96,59 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let bench = Bench::prepare(options.cpu, options.glowplug.clone(), &options.contenders)?;
-    report::conditions(options, &bench);
+    let rig = Rig::prepare(options.cpu, options.glowplug.clone())?;
+    report::conditions(options, &rig);
     for &work in &options.works {
-        time(options, &bench, work)?;
+        time(options, &rig, work)?;
     }
     // Counting comes last: its servers are slowed down by who watches them, so nothing may be timed beside them.
-    if options.counts && bench.tools.strace {
+    if options.counts && rig.tools.strace {
         for &work in &options.works {
-            count_syscalls(options, &bench, work)?;
+            count_syscalls(options, &rig, work)?;
         }
     }
-    if options.instructions && bench.tools.valgrind {
+    if options.instructions && rig.tools.valgrind {
         for &work in &options.works {
-            count_instructions(options, &bench, work)?;
+            count_instructions(options, &rig, work)?;
         }
     }
     Ok(())
 }
 
-fn time(options: &Options, bench: &Bench, work: Work) -> Result<(), String> {
-    let servers =
-        options.contenders.iter().map(|&contender| bench.serve(contender, work, &[])).collect::<Result<Vec<_>, _>>()?;
+fn time(options: &Options, rig: &Rig, work: Work) -> Result<(), String> {
+    let servers = options.each(|contender| rig.serve(&contender.serving(rig, work)?, &[]))?;
     report::time_head(options, work);
     for case in options.cases(work) {
-        let timed = measure::interleaved(options, bench, case, &servers)?;
+        let timed = measure::interleaved(options, rig, case, &servers)?;
         report::time_rows(case, &options.contenders, &timed);
     }
     Ok(())
 }
 
-fn count_syscalls(options: &Options, bench: &Bench, work: Work) -> Result<(), String> {
+fn count_syscalls(options: &Options, rig: &Rig, work: Work) -> Result<(), String> {
     report::syscalls_head(work);
     for case in options.cases(work) {
-        let counted = options
-            .contenders
-            .iter()
-            .map(|&contender| measure::syscalls(options, bench, case, contender))
-            .collect::<Result<Vec<_>, _>>()?;
+        let asked = case.asked(options.size);
+        let counted = options.each(|contender| counts::syscalls(rig, &contender.serving(rig, work)?, &asked))?;
         report::syscalls_rows(case, &options.contenders, &counted);
     }
     Ok(())
 }
 
-fn count_instructions(options: &Options, bench: &Bench, work: Work) -> Result<(), String> {
+fn count_instructions(options: &Options, rig: &Rig, work: Work) -> Result<(), String> {
     report::instructions_head(work);
     for case in options.cases(work) {
-        let counted = options
-            .contenders
-            .iter()
-            .map(|&contender| measure::instructions(options, bench, case, contender))
-            .collect::<Result<Vec<_>, _>>()?;
+        let asked = case.asked(options.size);
+        let counted = options.each(|contender| counts::instructions(rig, &contender.serving(rig, work)?, &asked))?;
         report::instructions_rows(case, &options.contenders, &counted);
     }
     Ok(())
+}
+
+impl Case {
+    fn asked(self, size: usize) -> Asked {
+        Asked { work: self.work.name(), connections: self.connections, depth: self.depth, idle: 0, size }
+    }
 }
 
 impl Options {
@@ -232,5 +232,9 @@ impl Options {
         let depths: &[usize] = if work == Work::Http { &self.depths } else { &[1] };
         let case = |&depth| self.connections.iter().map(move |&connections| Case { work, connections, depth });
         depths.iter().flat_map(case).collect()
+    }
+
+    fn each<T>(&self, of: impl FnMut(Contender) -> Result<T, String>) -> Result<Vec<T>, String> {
+        self.contenders.iter().copied().map(of).collect()
     }
 }

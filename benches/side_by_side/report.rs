@@ -1,28 +1,20 @@
 //! What is printed: Markdown tables that read as plain text too, a row as soon as it is known.
 
-use crate::measure::{Syscalls, Timed, median, quantile};
-use crate::server::{Bench, Contender};
+use crate::contender::Contender;
+use crate::measure::Timed;
+use crate::rig::Rig;
+use crate::rig::counts::Syscalls;
+use crate::rig::figures::{median, quantile, unsigned, verdict};
 use crate::{Case, Options, Work};
 
-/// A difference below this is none: one program measured twice differs by as much.
-const SAME: f64 = 0.03;
-
-pub(crate) fn conditions(options: &Options, bench: &Bench) {
+pub(crate) fn conditions(options: &Options, rig: &Rig) {
     let names: Vec<&str> = options.contenders.iter().map(|c| c.name()).collect();
     println!("{} side by side on loopback: {} rounds of {} s each.", names.join(", "), options.rounds, options.seconds);
-    let tools = &bench.tools;
-    if tools.pinned {
-        println!("Server and load share core {} under SCHED_BATCH.", bench.cpu);
-    } else {
-        println!("Without chrt and taskset: neither pinned nor batched, so the times below are rough.");
-    }
-    if !std::path::Path::new("/proc/self/schedstat").exists() {
-        println!("Without /proc/PID/schedstat: CPU time in ticks of 10 ms, so take --seconds 3 or more.");
-    }
-    if options.counts && !tools.strace {
+    rig.conditions();
+    if options.counts && !rig.tools.strace {
         println!("Without a working strace: system calls are not counted.");
     }
-    if options.instructions && !tools.valgrind {
+    if options.instructions && !rig.tools.valgrind {
         println!("Without valgrind: instructions are not counted.");
     }
 }
@@ -63,20 +55,6 @@ pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed]) {
     }
 }
 
-/// Slower or faster only when the median and the quantile on the other side of it both say so.
-fn verdict(ratios: &[f64]) -> &'static str {
-    let middle = median(ratios);
-    if middle > 1.0 + SAME && quantile(ratios, 0.2) > 1.0 + SAME {
-        "slower"
-    } else if middle < 1.0 - SAME && quantile(ratios, 0.8) < 1.0 - SAME {
-        "faster"
-    } else if (1.0 - SAME..=1.0 + SAME).contains(&middle) {
-        "same"
-    } else {
-        "unclear"
-    }
-}
-
 pub(crate) fn syscalls_head(work: Work) {
     println!("\nSystem calls per request, {}\n", work.name());
     println!(
@@ -103,11 +81,6 @@ pub(crate) fn syscalls_rows(case: Case, contenders: &[Contender], counted: &[Sys
             unsigned(calls.failed)
         );
     }
-}
-
-/// The difference of two runs may come out just below zero, where there is nothing.
-fn unsigned(count: f64) -> f64 {
-    count.max(0.0)
 }
 
 pub(crate) fn instructions_head(work: Work) {

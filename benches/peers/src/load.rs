@@ -1,5 +1,6 @@
 //! The load: closed-loop clients on one thread, so that it can share a core with the server it asks. Each connection
-//! sends `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next.
+//! sends `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next. Idle
+//! ones ask once and are silent from then on.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,8 +11,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::protocol::BODY;
 
-const USAGE: &str =
-    "load http|echo ADDR [--connections N] [--depth N] [--size BYTES] [--seconds S | --requests N | --slices]";
+const USAGE: &str = "load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES] \
+     [--seconds S | --requests N | --slices]";
 /// Nothing at all arrives for so long: the server has lost a request.
 const SILENCE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ struct Work {
 enum Expected {
     /// The request itself.
     Same,
-    /// This answer, learned from the first and checked then; the date in it may move.
+    /// This answer; the date in it, if there is one, may move. Of HTTP it is learned from the first and checked then.
     Fixed {
         answer: Vec<u8>,
         date: std::ops::Range<usize>,
@@ -58,13 +59,15 @@ struct Client {
 struct Load {
     poll: Poll,
     clients: Vec<Client>,
+    /// Which of the clients ask; the others are idle.
+    asking: Vec<usize>,
     work: Work,
     scratch: Vec<u8>,
 }
 
 pub fn run(work: &str, address: &str, rest: &[&str]) -> Result<(), String> {
     let address: SocketAddr = address.parse().map_err(|_| format!("not an address: {address}"))?;
-    let (mut connections, mut depth, mut size) = (64, 1, 64);
+    let (mut connections, mut idle, mut depth, mut size) = (64, 0, 1, 64);
     let mut until = Until::Time(Duration::from_secs_f64(DEFAULT_SECONDS));
     let mut slices = false;
     let mut words = rest.iter();
@@ -76,6 +79,7 @@ pub fn run(work: &str, address: &str, rest: &[&str]) -> Result<(), String> {
         let value = words.next().ok_or_else(|| format!("{option} needs a value\nusage: {USAGE}"))?;
         match option {
             "--connections" => connections = at_least_one(option, value)?,
+            "--idle" => idle = value.parse().map_err(|_| format!("{option} needs a number, not {value}"))?,
             "--depth" => depth = at_least_one(option, value)?,
             "--size" => size = at_least_one(option, value)?,
             "--seconds" | "--requests" => until = parse_until(&option[2..], value)?,
@@ -86,19 +90,30 @@ pub fn run(work: &str, address: &str, rest: &[&str]) -> Result<(), String> {
         "http" => (format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes(), Expected::Unknown),
         // Every byte value, so that a server which looks at the bytes is found out.
         "echo" => ((0..size).map(|n| n as u8).collect(), Expected::Same),
+        // What `glowplug echo` answers unless it is told `--raw`.
+        "lines" => {
+            let line = [vec![b'x'; size.saturating_sub(1)], vec![b'\n']].concat();
+            let answer = [b"You said: ", line.as_slice()].concat();
+            (line, Expected::Fixed { answer, date: 0..0 })
+        }
         _ => return Err(format!("no such work: {work}")),
     };
     let work = Work { requests: one.repeat(depth), one_request: one.len(), depth, expected };
-    let mut load = Load::connect(address, connections, work)?;
+    let mut load = Load::connect(address, connections, idle, work)?;
     // Unmeasured: it warms both sides up, and tells the answer that all later ones have to equal.
     load.greet()?;
     if !slices {
         println!("{}", load.slice(until)?);
         return Ok(());
     }
-    println!("ready connections={connections} answer_bytes={}", load.work.answer_length());
+    println!("ready connections={connections} idle={idle} answer_bytes={}", load.work.answer_length());
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|why| why.to_string())?;
+        if line == "greet" {
+            load.greet()?;
+            println!("greeted");
+            continue;
+        }
         let (unit, value) = line.split_once(' ').ok_or("a slice is `seconds S` or `requests N`")?;
         println!("{}", load.slice(parse_until(unit, value)?)?);
     }
@@ -119,10 +134,13 @@ fn parse_until(unit: &str, value: &str) -> Result<Until, String> {
 }
 
 impl Load {
-    fn connect(address: SocketAddr, connections: usize, work: Work) -> Result<Load, String> {
+    fn connect(address: SocketAddr, connections: usize, idle: usize, work: Work) -> Result<Load, String> {
         let poll = Poll::new().map_err(|why| why.to_string())?;
-        let mut clients = Vec::with_capacity(connections);
-        for index in 0..connections {
+        let all = connections + idle;
+        let mut clients = Vec::with_capacity(all);
+        // Spread over all, so that those who ask are not neighbours in anybody's memory.
+        let asking = (0..connections).map(|n| n * all / connections).collect();
+        for index in 0..all {
             let open = || -> std::io::Result<TcpStream> {
                 let stream = std::net::TcpStream::connect_timeout(&address, CONNECT)?;
                 stream.set_nonblocking(true)?;
@@ -136,19 +154,20 @@ impl Load {
             let since = Instant::now();
             clients.push(Client { stream, sent: 0, to_send: 0, answers: Vec::new(), missing: 0, since });
         }
-        Ok(Load { poll, clients, work, scratch: vec![0; SCRATCH] })
+        Ok(Load { poll, clients, asking, work, scratch: vec![0; SCRATCH] })
     }
 
     /// One request on each connection.
     fn greet(&mut self) -> Result<(), String> {
         let depth = std::mem::replace(&mut self.work.depth, 1);
+        let asking = std::mem::replace(&mut self.asking, (0..self.clients.len()).collect());
         let greeted = self.slice(Until::Count(self.clients.len() as u64));
-        self.work.depth = depth;
+        (self.work.depth, self.asking) = (depth, asking);
         greeted.map(drop)
     }
 
     fn slice(&mut self, until: Until) -> Result<Report, String> {
-        let Load { poll, clients, work, scratch } = self;
+        let Load { poll, clients, asking, work, scratch } = self;
         let mut events = Events::with_capacity(1024);
         let start = Instant::now();
         let (end, mut budget) = match until {
@@ -157,8 +176,8 @@ impl Load {
         };
         let mut report = Report::default();
         let mut waiting = 0;
-        for client in clients.iter_mut() {
-            if client.ask(work, &mut budget)? {
+        for &index in asking.iter() {
+            if clients[index].ask(work, &mut budget)? {
                 waiting += 1;
             }
         }

@@ -14,10 +14,12 @@ use std::process::ExitCode;
 use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
-       peers load http|echo ADDR [--connections N] [--depth N] [--size BYTES] [--seconds S | --requests N | --slices]
+       peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
+                                       [--seconds S | --requests N | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
---slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input";
+--slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
+              `greet` there asks once on each connection, and is answered `greeted`";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -260,7 +260,8 @@ mod tests {
 
     #[test]
     fn copied_and_shared_bytes_leave_in_order_whatever_the_kernel_takes() {
-        for step in [1, 7, 4096, 5000, usize::MAX] {
+        // Miri would take minutes over single bytes.
+        for step in [1, 7, 4096, 5000, usize::MAX].into_iter().skip(if cfg!(miri) { 2 } else { 0 }) {
             let mut output = Output::default();
             let mut expected = Vec::new();
             for round in 0..6u8 {

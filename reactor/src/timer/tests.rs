@@ -159,6 +159,7 @@ fn cancelling_a_timer_that_is_gone_is_told_at_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn a_cancelled_timer_leaves_nothing_behind() {
     let mut wheel = Wheel::new(START);
     for round in 0..100_000 {
@@ -186,6 +187,7 @@ fn a_cancel_costs_at_most_one_wait_too_early() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn one_wait_is_enough_for_a_timer_however_long_it_is() {
     let mut random = Random(19);
     let mut wheel = Wheel::new(START);
@@ -206,6 +208,7 @@ fn one_wait_is_enough_for_a_timer_however_long_it_is() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn asking_for_the_next_deadline_a_million_times_looks_at_no_timer() {
     let mut wheel = Wheel::new(START);
     let keys: Vec<_> = (0..15_000).map(|n| wheel.insert(after(60 * SECOND + n * 37_123), n)).collect();
@@ -219,6 +222,7 @@ fn asking_for_the_next_deadline_a_million_times_looks_at_no_timer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn deadlines_that_move_on_before_they_come_are_hardly_ever_looked_at() {
     let mut wheel = Wheel::new(START);
     let mut keys: Vec<_> = (0..15_000).map(|n| wheel.insert(after(60 * SECOND + n * 37_123), n)).collect();
@@ -260,6 +264,7 @@ fn a_clock_that_steps_back_makes_nothing_early_and_loses_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn a_timer_goes_down_each_level_at_most_once_on_its_way() {
     let mut random = Random(7);
     let mut wheel = Wheel::new(START);

@@ -233,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
     fn random_bytes_give_the_same_outcome_in_random_pieces() {
         let mut chance = Chance::new(11);
         for _ in 0..20_000 {

@@ -214,6 +214,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many single bytes to be interpreted")]
     fn the_limit_counts_neither_the_ending_nor_what_telnet_says() {
         let longest = vec![b'x'; LINE_MAX];
         for stream in [
@@ -234,6 +235,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
     fn a_subnegotiation_without_end_keeps_nothing() {
         let mut lines = Lines::default();
         lines.next(&mut Input::of(b"\xff\xfa")).unwrap();
@@ -253,6 +255,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
     fn random_bytes_give_the_same_lines_in_random_pieces() {
         let mut chance = Chance::new(7);
         for _ in 0..2000 {

@@ -250,6 +250,7 @@ fn the_end_of_a_head_is_found_wherever_the_search_was_left() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
 fn random_heads_never_panic_and_end_where_their_empty_line_is() {
     let mut chance = Chance::new(3);
     for _ in 0..20_000 {

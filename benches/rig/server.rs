@@ -1,73 +1,64 @@
-//! Servers and loads: builds the peers, starts both pinned together, and reads what a server has cost.
+//! Servers and loads: builds the peers, starts both pinned together, and reads what a server has cost and holds.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::Work;
-use crate::process::{END, Process, works};
+use super::process::{END, Process, works};
 
 /// For a server to listen, under valgrind too.
 const START: Duration = Duration::from_secs(30);
 /// For a load to say its next line, beyond the slice itself. It gives up on a silent server after ten seconds.
 const ANSWER: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Contender {
-    Mio,
-    Glowplug,
-    Tokio,
-    /// The control: mio in a second process.
-    MioAgain,
+/// What to start as a server, on any free port.
+pub struct Served<'a> {
+    /// In tables and complaints.
+    pub name: String,
+    pub program: &'a Path,
+    pub words: Vec<&'a str>,
 }
 
-impl Contender {
-    pub(crate) fn named(name: &str) -> Option<Contender> {
-        [Contender::Mio, Contender::Glowplug, Contender::Tokio].into_iter().find(|c| c.name() == name)
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Contender::Mio => "mio",
-            Contender::Glowplug => "glowplug",
-            Contender::Tokio => "tokio",
-            Contender::MioAgain => "mio again",
-        }
-    }
+/// What to ask of it: `depth` requests at once on each of its connections.
+pub struct Asked {
+    /// As the load calls it.
+    pub work: &'static str,
+    pub connections: usize,
+    pub depth: usize,
+    /// Connections besides, that ask once and are silent from then on.
+    pub idle: usize,
+    /// Bytes of one echo message.
+    pub size: usize,
 }
 
 /// What this machine has of the tools that are asked for. None is needed; what is missing is said in the output.
-pub(crate) struct Tools {
-    pub(crate) pinned: bool,
-    pub(crate) strace: bool,
-    pub(crate) valgrind: bool,
+pub struct Tools {
+    pub pinned: bool,
+    pub strace: bool,
+    pub valgrind: bool,
 }
 
-pub(crate) struct Bench {
-    peers: PathBuf,
-    glowplug: PathBuf,
-    /// Words before each server and load that put them on one core, in full batches.
+pub struct Rig {
+    pub peers: PathBuf,
+    glowplug: Option<PathBuf>,
+    /// Words before each server and load that put them on one core, in full batches, with all the descriptors that
+    /// they may have.
     prefix: Vec<String>,
-    pub(crate) cpu: usize,
-    pub(crate) tools: Tools,
-    /// Where the counters write; removed with the bench.
-    pub(crate) scratch: PathBuf,
+    pub cpu: usize,
+    pub tools: Tools,
+    /// Where the counters write; removed with the rig.
+    pub scratch: PathBuf,
 }
 
-impl Bench {
-    pub(crate) fn prepare(
-        cpu: Option<usize>,
-        glowplug: Option<PathBuf>,
-        contenders: &[Contender],
-    ) -> Result<Bench, String> {
+/// Raises the soft descriptor limit to the hard one: a load has a connection for each of its server's.
+const ALL_DESCRIPTORS: &str = "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\"";
+
+impl Rig {
+    pub fn prepare(cpu: Option<usize>, glowplug: Option<PathBuf>) -> Result<Rig, String> {
         let target = target_directory()?;
         let peers = build_peers(&target)?;
         let glowplug = glowplug.or_else(|| option_env!("CARGO_BIN_EXE_glowplug").map(PathBuf::from));
-        if contenders.contains(&Contender::Glowplug) {
-            let path = glowplug.as_ref().ok_or("cargo has built no glowplug here: --glowplug PATH")?;
-            path.metadata().map_err(|why| format!("{}: {why}", path.display()))?;
-        }
         let wanted = cpu;
         let cpu = wanted.unwrap_or_else(first_allowed_cpu);
         let pin = ["chrt", "-b", "0", "taskset", "-c", &cpu.to_string()].map(str::to_owned).to_vec();
@@ -79,74 +70,82 @@ impl Bench {
         if wanted.is_some() && !tools.pinned {
             return Err(format!("`{} true` fails, so there is no pinning to core {cpu}", pin.join(" ")));
         }
-        let scratch = target.join(format!("side-by-side-{}", std::process::id()));
+        let scratch = target.join(format!("bench-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).map_err(|why| format!("{}: {why}", scratch.display()))?;
-        let prefix = if tools.pinned { pin } else { Vec::new() };
-        Ok(Bench { peers, glowplug: glowplug.unwrap_or_default(), prefix, cpu, tools, scratch })
+        let mut prefix = if tools.pinned { pin } else { Vec::new() };
+        prefix.extend(["sh", "-c", ALL_DESCRIPTORS].map(str::to_owned));
+        Ok(Rig { peers, glowplug, prefix, cpu, tools, scratch })
+    }
+
+    /// The binary to measure.
+    pub fn glowplug(&self) -> Result<&Path, String> {
+        let path = self.glowplug.as_deref().ok_or("cargo has built no glowplug here: --glowplug PATH")?;
+        path.metadata().map_err(|why| format!("{}: {why}", path.display()))?;
+        Ok(path)
+    }
+
+    /// How times are taken here, and what that means for them.
+    pub fn conditions(&self) {
+        if self.tools.pinned {
+            println!("Server and load share core {} under SCHED_BATCH.", self.cpu);
+        } else {
+            println!("Without chrt and taskset: neither pinned nor batched, so the times below are rough.");
+        }
+        if !Path::new("/proc/self/schedstat").exists() {
+            println!("Without /proc/PID/schedstat: CPU time in ticks of 10 ms, so take --seconds 3 or more.");
+        }
     }
 
     /// A server that listens. `watcher` is put before its command: strace, valgrind.
-    pub(crate) fn serve(&self, contender: Contender, work: Work, watcher: &[OsString]) -> Result<Server, String> {
-        let words: &[&str] = match (contender, work) {
-            (Contender::Mio | Contender::MioAgain, _) => &["mio", work.name()],
-            (Contender::Tokio, _) => &["tokio", work.name()],
-            (Contender::Glowplug, Work::Http) => &["http", "--log-level", "warn"],
-            (Contender::Glowplug, Work::Echo) => &["echo", "--raw", "--log-level", "warn"],
-        };
-        let program = if contender == Contender::Glowplug { &self.glowplug } else { &self.peers };
+    pub fn serve(&self, served: &Served, watcher: &[OsString]) -> Result<Server, String> {
         let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
         all.extend_from_slice(watcher);
-        all.push(program.into());
-        all.extend(words.iter().map(OsString::from));
+        all.push(served.program.into());
+        all.extend(served.words.iter().map(OsString::from));
         all.extend(["--port", "0"].map(OsString::from));
-        let told = |why| format!("{} {}: {why}", contender.name(), work.name());
+        let told = |why| format!("{}: {why}", served.name);
         let mut process = Process::start(&all).map_err(told)?;
         let line = process.line(START).map_err(told)?;
-        let address = line.strip_prefix(&format!("listening {} tcp://", work.name()));
-        let address = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?.to_owned();
-        Ok(Server { process, address, name: contender.name() })
+        let address = line.strip_prefix("listening ").and_then(|line| line.split_once(" tcp://"));
+        let (_, address) = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?;
+        Ok(Server { process, address: address.to_owned(), name: served.name.clone() })
     }
 
     /// A load that is connected, has had a right answer on each connection, and waits to be told how long to ask.
-    pub(crate) fn load(
-        &self,
-        server: &Server,
-        work: Work,
-        connections: usize,
-        depth: usize,
-        size: usize,
-    ) -> Result<Load, String> {
+    pub fn load(&self, server: &Server, asked: &Asked) -> Result<Load, String> {
         let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
         all.push(self.peers.clone().into());
-        let (connections, depth, size) = (connections.to_string(), depth.to_string(), size.to_string());
-        let words = ["load", work.name(), &server.address, "--slices", "--connections", &connections];
-        all.extend(words.iter().map(OsString::from));
-        all.extend(["--depth", &depth, "--size", &size].map(OsString::from));
-        let name = server.name;
-        let mut process = Process::start(&all).map_err(|why| format!("load for {name}: {why}"))?;
-        let ready = process.line(ANSWER).map_err(|why| format!("load for {name}: {why}"))?;
-        let answer_bytes = field(&ready, "answer_bytes").ok_or_else(|| format!("load for {name}: {ready}"))?;
+        all.extend(["load", asked.work, &server.address, "--slices"].map(OsString::from));
+        let numbers = [("connections", asked.connections), ("depth", asked.depth), ("size", asked.size)];
+        for (option, number) in numbers.into_iter().chain([("idle", asked.idle)]) {
+            all.extend([format!("--{option}").into(), number.to_string().into()]);
+        }
+        let name = server.name.clone();
+        let told = |why| format!("load for {name}: {why}");
+        let mut process = Process::start(&all).map_err(told)?;
+        let ready = process.line(ANSWER).map_err(told)?;
+        let answer_bytes = field(&ready, "answer_bytes").ok_or_else(|| told(ready.clone()))?;
         Ok(Load { process, name, answer_bytes: answer_bytes as usize })
     }
 }
 
-impl Drop for Bench {
+impl Drop for Rig {
     fn drop(&mut self) {
         // Counts of a run that is over; nobody misses them, nor can anything be done about a failure here.
         let _ = std::fs::remove_dir_all(&self.scratch);
     }
 }
 
-pub(crate) struct Server {
+pub struct Server {
     process: Process,
     address: String,
-    pub(crate) name: &'static str,
+    pub name: String,
 }
 
 impl Server {
     /// CPU time of all its threads so far, in nanoseconds: exact from the scheduler where the kernel keeps it, else in
     /// clock ticks of 10 ms.
-    pub(crate) fn cpu_nanos(&self) -> Result<u64, String> {
+    pub fn cpu_nanos(&self) -> Result<u64, String> {
         let pid = self.process.id();
         let told = |why: std::io::Error| format!("{}: its CPU time: {why}", self.name);
         let mut sum = 0;
@@ -157,8 +156,18 @@ impl Server {
         Ok(sum)
     }
 
+    /// Bytes of its memory that are resident, counted page by page: the sums in `status` lag behind.
+    pub fn resident(&self) -> Result<u64, String> {
+        let told = |why: &str| format!("{}: its resident memory: {why}", self.name);
+        let path = format!("/proc/{}/smaps_rollup", self.process.id());
+        let text = std::fs::read_to_string(path).map_err(|why| told(&why.to_string()))?;
+        let kib = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB"));
+        let kib: Option<u64> = kib.and_then(|kib| kib.trim().parse().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| told("no Rss"))
+    }
+
     /// Asks it to end and waits; a watcher writes its counts when this happens.
-    pub(crate) fn end(mut self) -> Result<(), String> {
+    pub fn end(mut self) -> Result<(), String> {
         // `kill` of the shell: the standard library can only send SIGKILL, which leaves valgrind no time to write.
         let pid = self.process.id().to_string();
         let asked = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
@@ -180,23 +189,23 @@ fn tick_nanos(task: &Path) -> std::io::Result<u64> {
     Ok(words.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>() * TICK_NANOS)
 }
 
-pub(crate) struct Load {
+pub struct Load {
     process: Process,
-    name: &'static str,
-    pub(crate) answer_bytes: usize,
+    name: String,
+    pub answer_bytes: usize,
 }
 
 /// What the load says of one slice.
-pub(crate) struct Slice {
-    pub(crate) requests: f64,
-    pub(crate) seconds: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
+pub struct Slice {
+    pub requests: f64,
+    pub seconds: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
 }
 
 impl Load {
     /// Runs one slice; all that was asked has been answered, and rightly, when this returns.
-    pub(crate) fn slice(&mut self, unit: &str, value: f64) -> Result<Slice, String> {
+    pub fn slice(&mut self, unit: &str, value: f64) -> Result<Slice, String> {
         let told = |why| format!("load for {}: {why}", self.name);
         self.process.say(&format!("{unit} {value}\n")).map_err(|why| told(why.to_string()))?;
         let limit = if unit == "seconds" { ANSWER + Duration::from_secs_f64(value) } else { ANSWER * 10 };
@@ -210,11 +219,27 @@ impl Load {
         };
         if slice.requests > 0.0 { Ok(slice) } else { Err(told("nothing was answered".to_owned())) }
     }
+
+    /// One request on each connection, on the idle ones too: they have been there all the time.
+    pub fn greet(&mut self) -> Result<(), String> {
+        let told = |why| format!("load for {}: {why}", self.name);
+        self.process.say("greet\n").map_err(|why| told(why.to_string()))?;
+        let line = self.process.line(ANSWER).map_err(told)?;
+        if line == "greeted" { Ok(()) } else { Err(told(line)) }
+    }
 }
 
 /// `name=number` in a line of such words.
 fn field(line: &str, name: &str) -> Option<f64> {
     line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+/// Descriptors that servers and loads may have, each.
+pub fn descriptor_limit() -> Result<usize, String> {
+    let limits = std::fs::read_to_string("/proc/self/limits").map_err(|why| format!("the limits: {why}"))?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let hard = files.and_then(|rest| rest.split_whitespace().nth(1)).ok_or("no limit of open files")?;
+    Ok(hard.parse().unwrap_or(usize::MAX))
 }
 
 fn first_allowed_cpu() -> usize {
@@ -223,7 +248,7 @@ fn first_allowed_cpu() -> usize {
     list.trim().split([',', '-']).next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// This program is `<target>/release/deps/side_by_side-…`; a target directory set from outside is met this way too.
+/// This program is `<target>/release/deps/BENCHMARK-…`; a target directory set from outside is met this way too.
 fn target_directory() -> Result<PathBuf, String> {
     let this = std::env::current_exe().map_err(|why| format!("this program's path: {why}"))?;
     this.ancestors().nth(3).map(Path::to_owned).ok_or_else(|| format!("no target directory above {}", this.display()))

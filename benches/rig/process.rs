@@ -9,17 +9,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// For a server to end after SIGTERM, and for a watcher to write down what it saw.
-pub(crate) const END: Duration = Duration::from_secs(10);
+pub const END: Duration = Duration::from_secs(10);
 
 /// A child that does not outlive its value: dropping it, in a panic too, kills and reaps it.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
 impl Process {
-    pub(crate) fn start(words: &[OsString]) -> Result<Process, String> {
+    pub fn start(words: &[OsString]) -> Result<Process, String> {
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::piped())
@@ -40,12 +40,12 @@ impl Process {
         Ok(Process { child, stdin, lines })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Its next line of standard output.
-    pub(crate) fn line(&mut self, limit: Duration) -> Result<String, String> {
+    pub fn line(&mut self, limit: Duration) -> Result<String, String> {
         self.lines.recv_timeout(limit).map_err(|why| match why {
             RecvTimeoutError::Timeout => format!("nothing said for {} s", limit.as_secs()),
             RecvTimeoutError::Disconnected => match self.wait(END) {
@@ -56,12 +56,12 @@ impl Process {
         })
     }
 
-    pub(crate) fn say(&mut self, line: &str) -> std::io::Result<()> {
+    pub fn say(&mut self, line: &str) -> std::io::Result<()> {
         self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(line.as_bytes()))
     }
 
     /// How it has ended, if within the limit. Asks every few milliseconds: nothing is measured meanwhile.
-    pub(crate) fn wait(&mut self, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    pub fn wait(&mut self, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
         let end = Instant::now() + limit;
         loop {
             let status = self.child.try_wait()?;
@@ -82,7 +82,7 @@ impl Drop for Process {
 }
 
 /// What a watcher wrote to `path` once `complete` says that it is whole: strace does so after its server is gone.
-pub(crate) fn written(path: &Path, complete: impl Fn(&str) -> bool) -> Result<String, String> {
+pub fn written(path: &Path, complete: impl Fn(&str) -> bool) -> Result<String, String> {
     let end = Instant::now() + END;
     loop {
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -97,7 +97,7 @@ pub(crate) fn written(path: &Path, complete: impl Fn(&str) -> bool) -> Result<St
 }
 
 /// Whether a command can be run here and succeeds.
-pub(crate) fn works(prefix: &[String], words: &[&str]) -> bool {
+pub fn works(prefix: &[String], words: &[&str]) -> bool {
     let mut all = prefix.iter().map(String::as_str).chain(words.iter().copied());
     let Some(program) = all.next() else { return false };
     let quiet =
