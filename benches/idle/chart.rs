@@ -61,7 +61,8 @@ pub(crate) fn svg(lines: &[Line]) -> String {
         let (nanos, at) = (10f64.powi(exponent), y(10f64.powi(exponent)));
         add(format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"));
         let (at, micros) = (at + 4.0, nanos / 1e3);
-        add(format_args!("<text x=\"{}\" y=\"{at:.1}\" text-anchor=\"end\">{micros} µs</text>", LEFT - 8.0));
+        let (value, unit) = if micros < 1e3 { (micros, "µs") } else { (micros / 1e3, "ms") };
+        add(format_args!("<text x=\"{}\" y=\"{at:.1}\" text-anchor=\"end\">{value} {unit}</text>", LEFT - 8.0));
     }
     add(format_args!("<line class=\"axis\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>"));
     let mut counts: Vec<f64> = points().map(|p| p.0).collect();
