@@ -5,6 +5,7 @@
 //! taken has to pass the plainest and strictest reading of RFC 9112 too, and to say the same to both.
 
 use super::*;
+use crate::codec::request::{FIELDS_MAX, LINE_MAX};
 use crate::pieces::Stream;
 
 /// Bytes of data that a body may have here.
@@ -108,6 +109,8 @@ pub(super) fn next(
 fn compare(bytes: &[u8], head: &Head<'_>) {
     let begins = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).expect("it is not empty");
     let strict = Strict::read(&bytes[begins..]).unwrap_or_else(|| panic!("taken: {}", bytes.escape_ascii()));
+    let line: usize = strict.words.iter().map(|word| word.len()).sum();
+    assert!(line + 2 <= LINE_MAX && bytes.len() - begins <= HEAD_MAX && strict.fields.len() <= FIELDS_MAX, "too long");
     let name = strict.words[0];
     let method = Method::named(std::str::from_utf8(name).expect("a method is a token"));
     assert_eq!((head.method, head.target.as_bytes()), (method, strict.words[1]));
