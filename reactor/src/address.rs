@@ -145,6 +145,8 @@ pub enum Peer {
     Unix,
     /// No peer at all: a watched descriptor, such as standard input.
     Descriptor,
+    /// Nothing but a deadline: [`Context::timer`](crate::Context::timer).
+    Nobody,
 }
 
 impl Peer {
@@ -159,12 +161,13 @@ impl Peer {
         }
     }
 
-    /// The address without its port: `127.0.0.1`, `::1`, `unix`, or `descriptor`.
+    /// The address without its port: `127.0.0.1`, `::1`, `unix`, `descriptor` or `nobody`.
     pub fn host(&self) -> String {
         match self {
             Peer::Tcp(address) => address.ip().to_string(),
             Peer::Unix => "unix".to_owned(),
             Peer::Descriptor => "descriptor".to_owned(),
+            Peer::Nobody => "nobody".to_owned(),
         }
     }
 }
@@ -175,6 +178,7 @@ impl fmt::Display for Peer {
             Peer::Tcp(address) => write!(f, "{address}"),
             Peer::Unix => f.write_str("unix"),
             Peer::Descriptor => f.write_str("descriptor"),
+            Peer::Nobody => f.write_str("nobody"),
         }
     }
 }

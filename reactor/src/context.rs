@@ -394,7 +394,8 @@ impl<'a> Context<'a> {
     /// refused, and no deadline but the handler's own applies.
     ///
     /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
-    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready.
+    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready. A
+    /// terminal is read only while it is this job's (`glowplug &` runs on, and takes nothing that is typed for others).
     ///
     /// # Panics
     /// As [`Context::connect`].
@@ -402,9 +403,22 @@ impl<'a> Context<'a> {
         self.wish(Origin::Watched, Peer::Descriptor, connection, Errand::Watch(descriptor))
     }
 
+    /// A connection to nobody: no peer and no bytes, only a deadline, for which
+    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later and
+    /// belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called off
+    /// with [`Context::close_id`].
+    ///
+    /// # Panics
+    /// As [`Context::connect`].
+    pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
+        let id = self.wish(Origin::Watched, Peer::Nobody, connection, Errand::Nothing);
+        self.set_deadline_id(id, after);
+        id
+    }
+
     fn wish<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, errand: Errand) -> ConnectionId {
         let core = &mut *self.core;
-        let terms = core.terms.get(self.service as usize).expect("connect and watch belong to a handler");
+        let terms = core.terms.get(self.service as usize).expect("connect, watch and timer belong to a handler");
         assert!(
             terms.connection_type == TypeId::of::<C>(),
             "the state of a connection of service {} is its Handler::Connection, not {}",
@@ -482,6 +496,8 @@ pub(crate) struct Wish {
 pub(crate) enum Errand {
     Connect(Address),
     Watch(OwnedFd),
+    /// It has a deadline, and that is all.
+    Nothing,
 }
 
 impl Core {

@@ -111,9 +111,8 @@ pub trait Handler<M = ()>: 'static {
 
     /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into
     /// being, also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes
-    /// it was still owed. A client that connects again does it here, or, after a pause, from periodic work that posts
-    /// to it ([`Application::add_loop`](crate::Application::add_loop),
-    /// [`ServiceHandle::post`](crate::ServiceHandle::post)).
+    /// it was still owed. A client that connects again does it here, or, after a pause, from a
+    /// [`timer`](Context::timer).
     fn on_close(&mut self, connection: Self::Connection, reason: CloseReason, cx: &mut Context<'_>) {
         let _ = (connection, reason, cx);
     }

@@ -443,6 +443,7 @@ impl<D: Driver> EventLoop<D> {
                 match wish.errand {
                     Errand::Connect(to) => self.driver.connect(wish.id, &to),
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
+                    Errand::Nothing => {}
                 }
                 // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
                 // again.

@@ -47,7 +47,7 @@ pub(crate) enum Origin {
     Refused,
     /// `Context::connect`.
     Outbound,
-    /// `Context::watch`: read only, no socket.
+    /// `Context::watch`: read only, no socket. `Context::timer`: not even that.
     Watched,
 }
 

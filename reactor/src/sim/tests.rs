@@ -189,3 +189,71 @@ fn a_wrong_answer_is_told_with_the_seed() {
     sim.connect(&address, Script::new().send("a\n").expect("b\n"));
     sim.run();
 }
+
+/// Does a thing three times, with an hour in between and no connection that it belongs to; then it waits for a century.
+struct Alarm {
+    rung: Vec<Duration>,
+    called_off: ConnectionId,
+}
+
+impl Handler for Alarm {
+    type Connection = &'static str;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.called_off = cx.timer(Duration::from_secs(1), "called off");
+        cx.timer(Duration::from_secs(3600), "again");
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_>) -> &'static str {
+        "a peer"
+    }
+
+    fn on_data(&mut self, _: &mut &'static str, _: &mut Input<'_>, _: &mut Context<'_>) {}
+
+    fn on_deadline(&mut self, what: &mut &'static str, cx: &mut Context<'_>) {
+        assert_eq!((*what, cx.write("x")), ("again", Written::Refused));
+        self.rung.push(cx.now());
+        match self.rung.len() {
+            3 => {
+                cx.close();
+                cx.timer(Duration::from_secs(100 * 365 * 86_400), "never");
+                cx.halt();
+            }
+            _ => cx.set_deadline(Duration::from_secs(3600)),
+        }
+    }
+
+    fn on_connected(&mut self, _: &mut &'static str, _: &mut Context<'_>) {
+        panic!("there is nobody at the other end");
+    }
+
+    fn on_close(&mut self, what: &'static str, reason: CloseReason, cx: &mut Context<'_>) {
+        let expected = if what == "never" { CloseReason::Stopped } else { CloseReason::Closed };
+        assert_eq!(reason, expected, "{what}");
+        if what == "called off" {
+            return;
+        }
+        assert!(self.rung.len() == 3 && cx.now() >= self.rung[2]);
+        let hours: Vec<_> = self.rung.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(hours.iter().all(|hour| *hour >= Duration::from_secs(3600)), "{hours:?}");
+    }
+
+    fn on_message(&mut self, _: ConnectionId, (): (), cx: &mut Context<'_>) {
+        cx.close_id(self.called_off);
+    }
+}
+
+#[test]
+fn a_timer_needs_no_peer_and_is_called_off_or_ends_with_the_application() {
+    for seed in 0..SEEDS {
+        let mut sim = Simulation::new(seed);
+        let alarm = || Alarm { rung: Vec::new(), called_off: ConnectionId::NONE };
+        let handle = sim.add_service(Service::outbound(alarm)).unwrap();
+        handle.post(ConnectionId::NONE, ()).unwrap();
+        // Otherwise the simulation is over when nobody has anything left to do.
+        sim.halt_after(Duration::from_secs(86_400));
+        let report = sim.run();
+        assert_eq!(report.closed.len(), 3, "seed {seed}");
+        assert!(report.elapsed < Duration::from_secs(3 * 3600 + 60), "seed {seed}: {:?}", report.elapsed);
+    }
+}

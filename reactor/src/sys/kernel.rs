@@ -115,6 +115,13 @@ impl Sys for Kernel {
         received(retry(|| unsafe { libc::read(fd.0, into.as_mut_ptr().cast(), into.len()) }), into.len())
     }
 
+    /// What is no terminal, or not the one that controls this session, has no foreground job.
+    fn is_anothers_terminal(&mut self, fd: Fd) -> bool {
+        // SAFETY: both take and give numbers, and touch no memory of ours.
+        let (foreground, own) = unsafe { (libc::tcgetpgrp(fd.0), libc::getpgrp()) };
+        foreground >= 0 && foreground != own
+    }
+
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
         // SAFETY: the kernel reads at most `len` bytes at the pointer, and both are those of `bytes`.
         sent(retry(|| unsafe { libc::send(fd.0, bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) }))

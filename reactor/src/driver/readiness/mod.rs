@@ -28,6 +28,8 @@ use listeners::{Listener, STARVED_REST, listener_token};
 /// How often connections that are watched for nothing are asked for errors, where the poller does not report them
 /// unasked.
 const BLIND_PROBE: Duration = Duration::from_millis(900);
+/// How often a terminal that belongs to another job is looked at again. Nothing tells that it has become ours.
+const TERMINAL_PROBE: Duration = Duration::from_secs(1);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
 
@@ -55,6 +57,9 @@ pub(crate) struct Readiness<S: Sys> {
     graveyard: Vec<Fd>,
     /// Descriptors that no poller takes (regular files): always ready.
     always_ready: Vec<ConnectionId>,
+    /// Terminals that belong to another job, and when that was last looked into.
+    withheld: Vec<ConnectionId>,
+    withheld_probed: Time,
     /// Connections registered for nothing, and when they were last asked for errors.
     blind: usize,
     blind_probed: Time,
@@ -74,6 +79,8 @@ struct Slot {
     read_in: u32,
     socket: bool,
     always_ready: bool,
+    /// A terminal that belongs to another job. Not registered, or what is typed for that job would wake the loop.
+    withheld: bool,
     /// Both halves are over, and the link does not read. Not registered, or the poller would report it for ever.
     hung_up: bool,
     /// In the list of changed ones.
@@ -117,6 +124,8 @@ impl<S: Sys> Readiness<S> {
             failures: Vec::new(),
             graveyard: Vec::new(),
             always_ready: Vec::new(),
+            withheld: Vec::new(),
+            withheld_probed: Time::default(),
             blind: 0,
             blind_probed: Time::default(),
             starving: 0,
@@ -137,7 +146,7 @@ impl<S: Sys> Readiness<S> {
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
         let wanted = Interest { read: link.reads(), write: link.writes() };
-        if slot.always_ready || slot.registered == Some(wanted) {
+        if slot.always_ready || slot.withheld || slot.registered == Some(wanted) {
             return;
         }
         if slot.hung_up {
@@ -295,6 +304,10 @@ impl<S: Sys> Readiness<S> {
                 Some(errno) => Completion::Failed { id, errno },
             }));
         }
+        if reading && !socket && self.sys.is_anothers_terminal(fd) {
+            self.withhold(id);
+            return None;
+        }
         if reading {
             if let Some(report) = self.receive(id, fd, socket, scratch) {
                 return Some(report);
@@ -337,6 +350,40 @@ impl<S: Sys> Readiness<S> {
         self.changed(id);
     }
 
+    /// Before each read, since a terminal changes hands at any time (`fg`, `bg`): in another job's hands it is not read,
+    /// and not polled either.
+    #[cold]
+    fn withhold(&mut self, id: ConnectionId) {
+        self.not_read(id);
+        self.unregister(id);
+        if let Some(slot) = self.slot_mut(id) {
+            slot.withheld = true;
+        }
+        self.withheld.push(id);
+        self.withheld_probed = self.sys.now();
+    }
+
+    fn probe_withheld(&mut self) {
+        let now = self.sys.now();
+        if now.since(self.withheld_probed) < TERMINAL_PROBE {
+            return;
+        }
+        self.withheld_probed = now;
+        let mut withheld = std::mem::take(&mut self.withheld);
+        withheld.retain(|&id| {
+            let Some(fd) = self.slot(id).map(|slot| slot.fd) else { return false };
+            if self.sys.is_anothers_terminal(fd) {
+                return true;
+            }
+            if let Some(slot) = self.slot_mut(id) {
+                slot.withheld = false;
+            }
+            self.changed(id);
+            false
+        });
+        self.withheld = withheld;
+    }
+
     /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
     /// pause within a second. Linear in the connections, once a second, and only while one is paused.
     fn probe_blind(&mut self) {
@@ -362,6 +409,7 @@ impl<S: Sys> Readiness<S> {
             read_in: 0,
             socket,
             always_ready: false,
+            withheld: false,
             hung_up: false,
             listed: false,
             connecting,
@@ -415,6 +463,9 @@ impl<S: Sys> Driver for Readiness<S> {
         if self.starving > 0 {
             timeout = at_most(timeout, STARVED_REST);
         }
+        if !self.withheld.is_empty() {
+            timeout = at_most(timeout, TERMINAL_PROBE);
+        }
         let blind = self.blind > 0 && !self.sys.reports_errors_unasked();
         if blind {
             timeout = at_most(timeout, BLIND_PROBE);
@@ -427,6 +478,9 @@ impl<S: Sys> Driver for Readiness<S> {
         self.batch_full = self.events.len() == self.sys.events_per_wait();
         if blind {
             self.probe_blind();
+        }
+        if !self.withheld.is_empty() {
+            self.probe_withheld();
         }
         self.feed(false);
         for index in self.listener_probes.drain(..) {
