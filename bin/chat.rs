@@ -1,13 +1,18 @@
 //! `glowplug chat`: the chat room.
 
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+
 use clap::{Args, Subcommand};
-use services::chat::{Chat, Room, deadlines, limits};
+use services::chat::{Chat, Console, Room, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::CHAT;
 use crate::options::{Common, ListenAt, Place};
 use crate::server::Server;
+use crate::sink::Lines;
 
 pub const PORT: &str = "8801";
 
@@ -34,17 +39,25 @@ pub struct Options {
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[CHAT])?;
-    add(&mut server, &options.at.place())?;
+    add(&mut server, &options.at.place(), logging.reports())?;
     server.run(logging)
 }
 
-pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
+/// The room, and beside it the console: what is typed on standard input, answered by `answers`.
+pub fn add(server: &mut Server, place: &Place, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let room = Room::default();
-    server.add(
+    let in_room = room.clone();
+    let chat = server.add(
         CHAT,
         place,
-        move || Chat::new(room.clone()),
+        move || Chat::new(in_room.clone()),
         |service| service.limits(limits()).deadlines(deadlines(idle)),
-    )
+    )?;
+    // Of several loops, the first to begin reads it.
+    let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());
+    server.add_beside("console", move || {
+        let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());
+        Console::new(room.clone(), chat.clone(), typed, move |answer| answers.put(&format!("{answer}\n")))
+    })
 }

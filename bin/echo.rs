@@ -47,5 +47,6 @@ pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
 
 fn add_as<H: Handler>(server: &mut Server, place: &Place, factory: fn() -> H) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
-    server.add(ECHO, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))
+    server.add(ECHO, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))?;
+    Ok(())
 }

@@ -42,5 +42,6 @@ pub fn add(server: &mut Server, place: &Place, body: String) -> Result<(), Failu
         place,
         move || Http::new(body.clone(), idle),
         |service| service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL),
-    )
+    )?;
+    Ok(())
 }

@@ -58,7 +58,7 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         echo::add(&mut server, place)?;
     }
     if let Some(place) = &chat {
-        chat::add(&mut server, place)?;
+        chat::add(&mut server, place, logging.reports())?;
     }
     if let Some(place) = &http {
         http::add(&mut server, place, BODY.to_owned())?;

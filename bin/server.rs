@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::absolute;
 
-use reactor::{Address, Application, Error, Handler, Service};
+use reactor::{Address, Application, Error, Handler, Service, ServiceHandle};
 
 use crate::Failure;
 use crate::inherited::Inherited;
@@ -46,7 +46,7 @@ impl<'a> Server<'a> {
         place: &Place,
         factory: impl Fn() -> H + Send + Sync + 'static,
         dress: impl FnOnce(Service<H, M>) -> Service<H, M>,
-    ) -> Result<(), Failure>
+    ) -> Result<ServiceHandle<M>, Failure>
     where
         H: Handler<M>,
         M: Send + 'static,
@@ -59,6 +59,16 @@ impl<'a> Server<'a> {
         };
         let bound = self.app.add_service(dress(service.named(name)))?;
         self.listening.extend(bound.addresses().iter().map(|address| (name, address.clone())));
+        Ok(bound)
+    }
+
+    /// Adds a handler that listens nowhere.
+    pub fn add_beside<H: Handler>(
+        &mut self,
+        name: &'static str,
+        factory: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Result<(), Failure> {
+        self.app.add_service(Service::outbound(factory).named(name))?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -101,6 +101,16 @@ impl Glowplug {
     /// A client of the first service.
     pub fn connect(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// Where to write its standard input to, if that is a pipe. Dropped, it ends.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("it is piped, and asked for once")
+    }
+
+    /// The next line of its standard output; `None` at the end.
+    pub fn line(&mut self) -> Option<String> {
+        self.stdout.line()
     }
 
     pub fn pid(&self) -> u32 {

@@ -4,6 +4,7 @@
 pub mod application;
 pub mod client;
 pub mod command;
+pub mod terminal;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 //! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
 //! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
 
+mod console;
 mod guest;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
@@ -16,11 +17,12 @@ mod said;
 
 use std::time::Duration;
 
-use reactor::{CloseReason, Context, Deadlines, Handler, Input, Limits, Written};
+use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
 
 use crate::codec::frames::Encoded;
 use crate::codec::text::append_clean;
 
+pub use console::Console;
 pub use guest::Guest;
 pub use room::Room;
 
@@ -43,6 +45,21 @@ const PUBLISHED_AT_ONCE: usize = 32 * 1024;
 const DELIVERIES_AT_ONCE: usize = 50_000;
 
 const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
+
+/// What others ask of the chat, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
+///
+/// ```
+/// use reactor::{ConnectionId, PostError, ServiceHandle};
+/// use services::chat::Command;
+/// fn send_away(chat: &ServiceHandle<Command>, member: ConnectionId) -> Result<(), PostError<Command>> {
+///     chat.post(member, Command::Kick)
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The member at this connection is told `ERROR: kicked`, and its connection ends.
+    Kick,
+}
 
 /// The handler of the chat room.
 ///
@@ -87,7 +104,7 @@ pub fn deadlines(idle: Option<Duration>) -> Deadlines {
     Deadlines { first_request: None, idle, ..Deadlines::default() }
 }
 
-impl Handler for Chat {
+impl Handler<Command> for Chat {
     type Connection = Guest;
 
     fn on_open(&mut self, cx: &mut Context<'_>) -> Guest {
@@ -133,8 +150,15 @@ impl Handler for Chat {
         }
     }
 
+    /// A member has no deadline unless it is kicked.
     fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
-        self.end(guest, End::NoName(NAME_TIMEOUT), cx);
+        let end = if guest.seat.is_some() { End::Kicked } else { End::NoName(NAME_TIMEOUT) };
+        self.end(guest, end, cx);
+    }
+
+    /// The member's own callback does it, since what is remembered of it is not at hand here.
+    fn on_message(&mut self, to: ConnectionId, Command::Kick: Command, cx: &mut Context<'_>) {
+        cx.set_deadline_id(to, Duration::ZERO);
     }
 
     /// All members leave now, so none is told about another.
@@ -180,7 +204,7 @@ impl Chat {
 
     fn join(&mut self, way: Way, seat: &mut Option<Seat>, name: &str, cx: &mut Context<'_>) -> Result<Written, End> {
         let address = cx.peer().map_or_else(String::new, |peer| peer.host());
-        let (taken, count) = self.room.join(name, &address).ok_or(End::Taken)?;
+        let (taken, count) = self.room.join(name, &address, cx.id()).ok_or(End::Taken)?;
         cx.clear_deadline();
         let written = self.tell(way, &format!("CLIENT: {address}"), cx);
         cx.subscribe(match way {

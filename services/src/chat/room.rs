@@ -1,12 +1,12 @@
 //! Who is in the room, whichever loop serves them. Knows no connection: it is asked on joining, on leaving and by
 //! `/who`, and never for a message.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use reactor::Topic;
+use reactor::{ConnectionId, Topic};
 
 /// The list of members, shared by all handlers of one chat. A clone is the same room.
 ///
@@ -32,12 +32,20 @@ static ROOMS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 struct Members {
-    /// `<name>@<address>` of each, in the order in which they came.
-    here: BTreeMap<u64, String>,
-    /// Their names, in lower case.
-    names: HashSet<String>,
+    /// Each, in the order in which they came.
+    here: BTreeMap<u64, Member>,
+    /// Their numbers, by their names in lower case.
+    names: HashMap<String, u64>,
     /// How many ever came.
     numbered: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    /// `<name>@<address>`.
+    who: String,
+    /// Of whichever loop serves it.
+    connection: ConnectionId,
 }
 
 /// A place in the room, with a name. Given up with [`Room::leave`].
@@ -81,14 +89,16 @@ impl Room {
     }
 
     /// Takes a seat, and tells how many there are with it. `None`: the name is taken.
-    pub(super) fn join(&self, name: &str, address: &str) -> Option<(Seat, usize)> {
+    pub(super) fn join(&self, name: &str, address: &str, connection: ConnectionId) -> Option<(Seat, usize)> {
         let mut members = self.lock();
-        if !members.names.insert(lower_case(name)) {
+        let name_taken = lower_case(name);
+        if members.names.contains_key(&name_taken) {
             return None;
         }
         members.numbered += 1;
         let seat = Seat { number: members.numbered, prefix: format!("#{name}@{address}>>") };
-        members.here.insert(seat.number, seat.who().to_owned());
+        members.names.insert(name_taken, seat.number);
+        members.here.insert(seat.number, Member { who: seat.who().to_owned(), connection });
         Some((seat, members.here.len()))
     }
 
@@ -102,15 +112,22 @@ impl Room {
         }
     }
 
+    /// `<name>@<address>` of the member that has this name, in whatever case, and its connection.
+    pub(super) fn find(&self, name: &str) -> Option<(String, ConnectionId)> {
+        let members = self.lock();
+        let member = members.here.get(members.names.get(&lower_case(name))?)?;
+        Some((member.who.clone(), member.connection))
+    }
+
     /// Who is here, as `/who` is answered.
     pub(super) fn who(&self) -> String {
         let members = self.lock();
         let mut answer = String::from("(");
         // Writing to a String does not fail.
         let _ = write!(answer, "{} here: ", members.here.len());
-        for (place, who) in members.here.values().enumerate() {
+        for (place, member) in members.here.values().enumerate() {
             answer.push_str(if place == 0 { "" } else { ", " });
-            answer.push_str(who);
+            answer.push_str(&member.who);
         }
         answer.push(')');
         answer
@@ -130,10 +147,12 @@ fn lower_case(name: &str) -> String {
 mod tests {
     use super::*;
 
+    const HERE: ConnectionId = ConnectionId::NONE;
+
     #[test]
     fn rooms_share_neither_names_nor_topics() {
         let (one, other) = (Room::default(), Room::default());
-        assert!(one.join("ann", "unix").is_some() && other.join("ann", "unix").is_some());
+        assert!(one.join("ann", "unix", HERE).is_some() && other.join("ann", "unix", HERE).is_some());
         assert_eq!(one.clone().lines(), one.lines());
         assert!(one.lines() != other.lines() && one.frames() != other.frames() && one.lines() != one.frames());
     }
@@ -141,16 +160,18 @@ mod tests {
     #[test]
     fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
         let room = Room::default();
-        let (ann, count) = room.join("Ann", "10.0.0.1").unwrap();
+        let (ann, count) = room.join("Ann", "10.0.0.1", HERE).unwrap();
         assert_eq!((ann.prefix(), ann.who(), count), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
-        assert!(room.join("aNN", "10.0.0.2").is_none());
-        assert!(room.clone().join("Ann", "10.0.0.2").is_none(), "a clone is the same room");
-        let (_ben, count) = room.join("ÄBen", "unix").unwrap();
+        assert!(room.join("aNN", "10.0.0.2", HERE).is_none());
+        assert!(room.clone().join("Ann", "10.0.0.2", HERE).is_none(), "a clone is the same room");
+        let (_ben, count) = room.join("ÄBen", "unix", HERE).unwrap();
         assert_eq!(count, 2);
-        assert!(room.join("äben", "unix").is_none());
+        assert!(room.join("äben", "unix", HERE).is_none());
         assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
+        assert_eq!(room.find("äBEN"), Some(("ÄBen@unix".to_owned(), HERE)));
         room.leave(&ann);
-        let (_new, count) = room.join("ann", "10.0.0.3").unwrap();
+        assert_eq!(room.find("ann"), None);
+        let (_new, count) = room.join("ann", "10.0.0.3", HERE).unwrap();
         assert_eq!(count, 2);
         room.leave(&ann);
         assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");

@@ -77,6 +77,7 @@ pub(super) fn name(text: &str, way: Way) -> Result<Option<&str>, End> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Goodbye,
+    Kicked,
     NoName(Duration),
     BadName(&'static str),
     Taken,
@@ -89,6 +90,7 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             End::Goodbye => f.write_str("(Goodbye)"),
+            End::Kicked => f.write_str("ERROR: kicked"),
             End::NoName(waited) => write!(f, "ERROR: no name within {} seconds", waited.as_secs()),
             End::BadName(why) => write!(f, "ERROR: bad name: {why}"),
             End::Taken => f.write_str("ERROR: the name is taken"),

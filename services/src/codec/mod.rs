@@ -1,7 +1,7 @@
 //! What bytes mean, and nothing else: no connection, no clock, no handler, so that every split of every input can be
 //! tried in a unit test.
 //!
-//! Chat speaks [`lines`] or [`frames`] and says what [`text`] lets through; HTTP reads a [`request`] and skips what is
+//! Chat speaks [`lines`] or [`frames`], says what [`text`] lets through and takes what is [`typed`]; HTTP reads a [`request`] and skips what is
 //! [`chunked`].
 
 pub mod chunked;
@@ -9,6 +9,7 @@ pub mod frames;
 pub mod lines;
 pub mod request;
 pub mod text;
+pub mod typed;
 
 use std::fmt;
 

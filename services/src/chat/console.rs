@@ -1,0 +1,119 @@
+//! What an operator types at a server that runs a chat: who is here, away with one, stop.
+//!
+//! Standard input is a connection of the loop like any other, and the room and the chat's handle are all that it needs,
+//! so a member is found on whichever loop serves it.
+
+use std::os::fd::OwnedFd;
+
+use reactor::{Context, Handler, Input, ServiceHandle};
+
+use super::{Command, Room};
+use crate::codec::text::append_clean;
+use crate::codec::typed::Typed;
+
+const HELP: &str = "(/who tells who is here, /kick NAME sends one away, /quit stops the server)";
+
+/// What is heard in one turn: somebody who pipes a file in has to wait, not the members.
+const LINES_AT_ONCE: usize = 16;
+
+/// A handler that obeys what is typed.
+///
+/// ```no_run
+/// use reactor::{Application, Service};
+/// use services::chat::{Chat, Console, Room};
+/// use std::os::fd::AsFd;
+/// use std::sync::Mutex;
+///
+/// let mut app = Application::new()?;
+/// let room = Room::default();
+/// let chat = app.add_service(Service::tcp("127.0.0.1:8801", { let room = room.clone(); move || Chat::new(room.clone()) }))?;
+/// let typed = Mutex::new(std::io::stdin().as_fd().try_clone_to_owned().ok());
+/// app.add_service(Service::outbound(move || {
+///     Console::new(room.clone(), chat.clone(), typed.lock().unwrap().take(), |answer| eprintln!("{answer}"))
+/// }))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Console<A> {
+    room: Room,
+    chat: ServiceHandle<Command>,
+    typed: Option<OwnedFd>,
+    answer: A,
+}
+
+impl<A: FnMut(&str) + 'static> Console<A> {
+    /// Reads `typed`, if there is one: of several loops, one gets it. What there is to say goes to `answer`, a line at a
+    /// time. The end of the input is the end of nothing else.
+    pub fn new(room: Room, chat: ServiceHandle<Command>, typed: Option<OwnedFd>, answer: A) -> Self {
+        Console { room, chat, typed, answer }
+    }
+
+    fn obey(&mut self, line: &[u8], cx: &mut Context<'_>) {
+        let line = String::from_utf8_lossy(line);
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (None, ..) => {}
+            (Some("/who"), None, _) => (self.answer)(&self.room.who()),
+            (Some("/kick"), Some(name), None) => self.kick(name),
+            (Some("/quit"), None, _) => cx.halt(),
+            _ => (self.answer)(HELP),
+        }
+    }
+
+    fn kick(&mut self, name: &str) {
+        let answer = match self.room.find(name) {
+            None => format!("(Nobody here is called {})", clean(name)),
+            Some((who, connection)) => match self.chat.post(connection, Command::Kick) {
+                Ok(()) => format!("(Kicked: {who})"),
+                Err(error) => format!("(Not kicked: {who}, {error})"),
+            },
+        };
+        (self.answer)(&answer);
+    }
+}
+
+/// Names of members are clean; what somebody has typed or piped in need not be.
+fn clean(text: &str) -> String {
+    let mut clean = Vec::new();
+    append_clean(text, &mut clean);
+    String::from_utf8_lossy(&clean).into_owned()
+}
+
+impl<A: FnMut(&str) + 'static> Handler for Console<A> {
+    type Connection = Typed;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        if let Some(typed) = self.typed.take() {
+            cx.watch(typed, Typed::default());
+        }
+    }
+
+    /// It listens nowhere.
+    fn on_open(&mut self, _: &mut Context<'_>) -> Typed {
+        Typed::default()
+    }
+
+    fn on_data(&mut self, typed: &mut Typed, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        for _ in 0..LINES_AT_ONCE {
+            match typed.next(input) {
+                Some(Ok(line)) => self.obey(line, cx),
+                Some(Err(error)) => (self.answer)(&format!("({error})")),
+                None => return,
+            }
+        }
+        cx.offer_again();
+    }
+
+    fn on_end_of_input(&mut self, typed: &mut Typed, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if let Some(line) = typed.rest(input) {
+            self.obey(line, cx);
+        }
+        cx.close();
+    }
+}
+
+impl<A> std::fmt::Debug for Console<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("room", &self.room).finish_non_exhaustive()
+    }
+}
