@@ -1,4 +1,4 @@
-//! `glowplug chat`: the chat room.
+//! `glowplug chat`: the chat room, and whoever wants to be in it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use services::chat::{Chat, Console, Room, deadlines, limits};
 
 use crate::Failure;
+use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
 use crate::options::{Common, ListenAt, Place};
@@ -20,13 +21,15 @@ const EXAMPLE: &str = "\
 Example:
   glowplug chat serve --port 7008
 
-Then, from another terminal: nc 127.0.0.1 7008, and type a name";
+Then, from another terminal: glowplug chat join --name ann --port 7008
+or nc 127.0.0.1 7008, and type a name";
 
 /// The chat room
 #[derive(Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub enum Command {
     Serve(Options),
+    Join(join::Options),
 }
 
 /// Run the chat room

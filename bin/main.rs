@@ -8,6 +8,7 @@ mod completions;
 mod echo;
 mod http;
 mod inherited;
+mod join;
 mod logging;
 mod names;
 mod options;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),
         Some(_) if cli.serve.are_given() => usage("--echo, --chat and --http belong to `glowplug serve`"),
         Some(Command::Completions(options)) => return completions::run(options),
+        Some(Command::Chat(chat::Command::Join(options))) => return join::run(options, &cli.common),
         Some(command) => command,
     };
     let mut logging = match Logging::new(cli.common.log_level, cli.common.log_file.as_deref()) {
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
         Command::Echo(options) => echo::run(options, common, &mut logging),
         Command::Chat(chat::Command::Serve(options)) => chat::run(options, common, &mut logging),
         Command::Http(options) => http::run(options, common, &mut logging),
-        Command::Completions(_) => unreachable!("printed above"),
+        Command::Chat(chat::Command::Join(_)) | Command::Completions(_) => unreachable!("done above"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@
 //! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
 //! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
 
+mod client;
 mod console;
 mod guest;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -22,12 +23,13 @@ use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Lim
 use crate::codec::frames::Encoded;
 use crate::codec::text::append_clean;
 
+pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_limits};
 pub use console::Console;
 pub use guest::Guest;
 pub use room::Room;
 
 use room::Seat;
-use said::{End, Said, Way};
+use said::{End, Said, UNKNOWN_COMMAND, Way};
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -197,7 +199,7 @@ impl Chat {
             }
             Said::Who => Ok(self.tell(way, &self.room.who(), cx)),
             Said::Help => Ok(self.tell(way, HELP, cx)),
-            Said::Unknown => Ok(self.tell(way, "ERROR: unknown command, /help tells which there are", cx)),
+            Said::Unknown => Ok(self.tell(way, UNKNOWN_COMMAND, cx)),
             Said::Quit => Err(End::Goodbye),
         }
     }

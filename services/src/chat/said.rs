@@ -12,6 +12,9 @@ const NAME_MAX: usize = 32;
 /// What stands before a name; on lines it may be left out.
 const NAME_PREFIX: &str = "NAME:";
 
+/// The one error that is not the end.
+pub(super) const UNKNOWN_COMMAND: &str = "ERROR: unknown command, /help tells which there are";
+
 /// Of the two ways to speak, one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {

@@ -27,10 +27,18 @@ pub const LENGTH_BYTES: usize = 4;
 /// assert!(frames::next(&mut Input::of(b"\xff\xff\xff\xff")).is_err());
 /// ```
 pub fn next<'i>(input: &mut Input<'i>) -> Result<Option<&'i [u8]>, TooLong> {
+    next_within(FRAME_MAX, input)
+}
+
+/// The same with another bound, for what a server says.
+///
+/// # Errors
+/// As [`next`].
+pub fn next_within<'i>(limit: usize, input: &mut Input<'i>) -> Result<Option<&'i [u8]>, TooLong> {
     let Some(&head) = input.as_slice().first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes(head) as usize;
-    if length > FRAME_MAX {
-        return Err(TooLong { what: "frame", limit: FRAME_MAX });
+    if length > limit {
+        return Err(TooLong { what: "frame", limit });
     }
     Ok(input.take(LENGTH_BYTES + length).map(|frame| &frame[LENGTH_BYTES..]))
 }

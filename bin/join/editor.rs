@@ -1,0 +1,288 @@
+//! The line editor: rustyline on a thread of its own. What is typed is posted to the loop; what arrives is printed above the
+//! line, which stays as it is.
+//!
+//! ```text
+//!            enter()              first paint          Enter               readline returns
+//!   Outside ─────────▶ Entering ─────────────▶ Reading ─────▶ Leaving ────────────────────▶ Outside
+//!   print directly     wait                    by the editor  wait                          print directly
+//! ```
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use reactor::{ConnectionId, ServiceHandle};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::completion::Completer;
+use rustyline::config::{BellStyle, ColorMode, Config};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Editor, ExternalPrinter, Helper};
+use services::chat::Order;
+
+use super::printer::{Queue, Writer, write_all};
+use crate::Failure;
+
+/// Lines that can be had back with the arrow keys.
+const HISTORY_LINES: usize = 1000;
+/// How long after an Esc key the rest of a longer sequence may take, in milliseconds. Without a limit, a lone Esc would
+/// hold up everything that arrives until the next key.
+const ESCAPE_MILLIS: u16 = 100;
+/// How long the editor may take to leave the terminal once it is asked to. It does at once, unless it is in the middle of
+/// a search or of a key that has not come as a whole.
+const LEAVE_TIME: Duration = Duration::from_millis(500);
+/// Wakes the editor up and shows nothing: up a line, and down again.
+const NUDGE: &str = "\x1b[A\n";
+/// The same, and the terminal marks what is pasted again.
+const REPAINT: &str = "\x1b[?2004h\x1b[A\n";
+/// What ends the mode in which a terminal marks what is pasted.
+const PASTE_MARKS_OFF: &str = "\x1b[?2004l\r\n";
+
+/// A terminal that a line can be edited on, and what it was like before.
+pub struct Terminal {
+    editor: Editor<Look, DefaultHistory>,
+    gate: Arc<Gate>,
+}
+
+impl Terminal {
+    /// A terminal and how to print on it; `None` if it can do nothing but lines (`TERM=dumb`).
+    pub fn new() -> Result<Option<(Self, Writer)>, Failure> {
+        let config = Config::builder()
+            .max_history_size(HISTORY_LINES)?
+            .auto_add_history(true)
+            .keyseq_timeout(Some(ESCAPE_MILLIS))
+            .bell_style(BellStyle::None)
+            // It paints through our callbacks only then. Whether in colour is for `Front` to say.
+            .color_mode(ColorMode::Forced)
+            .build();
+        let gate = Arc::new(Gate::new(tcgetattr(io::stdin()).ok()));
+        let mut editor = Editor::with_config(config)?;
+        let Ok(above) = editor.create_external_printer() else { return Ok(None) };
+        editor.set_helper(Some(Look(gate.clone())));
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let writer = writer(gate.clone(), stdout, above);
+        Ok(Some((Terminal { editor, gate }, writer)))
+    }
+
+    /// For the one who sees to it that the terminal is left as it was.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    /// Asks for lines, once everything that was printed before is there.
+    pub fn edit(self, printed: Queue, client: ServiceHandle<Order>) -> io::Result<()> {
+        let Terminal { mut editor, gate } = self;
+        gate.lock().editing = true;
+        let for_thread = gate.clone();
+        let editing = move || {
+            // However it ends, the others learn of it.
+            let _gone = Gone(&for_thread);
+            printed.wait_until_written();
+            edit(&mut editor, &for_thread, &client);
+        };
+        let spawned = thread::Builder::new().name("editor".to_owned()).spawn(editing);
+        spawned.map(drop).inspect_err(|_| gate.lock().editing = false)
+    }
+}
+
+fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + Send + 'static) -> Writer {
+    Box::new(move |text| {
+        let state = gate.wait_while(|state| matches!(state.place, Place::Entering | Place::Leaving));
+        if state.place == Place::Outside {
+            // Held meanwhile, so that the editor does not begin in the middle of it.
+            return write_all(&mut stdout, text);
+        }
+        drop(state);
+        above.print(text.to_owned()).map_err(io::Error::other)
+    })
+}
+
+fn edit(editor: &mut Editor<Look, DefaultHistory>, gate: &Gate, client: &ServiceHandle<Order>) {
+    while let Some(prompt) = gate.enter() {
+        let typed = catch_unwind(AssertUnwindSafe(|| editor.readline(&prompt)));
+        gate.leave();
+        let order = match typed {
+            Err(ended) if ended.is::<Ended>() => return,
+            Err(panic) => resume_unwind(panic),
+            Ok(Ok(line)) => {
+                let (said, is_said) = channel();
+                if client.post_wait(ConnectionId::NONE, Order::Say(line, said)).is_err() {
+                    return;
+                }
+                // Until then there is no prompt: what is typed too fast for the server waits in the terminal.
+                let _ = is_said.recv();
+                continue;
+            }
+            Ok(Err(ReadlineError::Interrupted)) => return client.handle().halt(),
+            // Ctrl-D, or the terminal is gone.
+            Ok(Err(_)) => Order::Leave,
+        };
+        // If nobody takes it, the client has left already.
+        let _ = client.post_wait(ConnectionId::NONE, order);
+        return;
+    }
+}
+
+/// Where the editor is, for those who print beside it and the one who ends it.
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// As the terminal was.
+    before: Option<Termios>,
+}
+
+struct State {
+    place: Place,
+    /// As it is, and in colour.
+    prompt: (String, String),
+    /// The terminal while a line is read.
+    raw: Option<Termios>,
+    /// The editor's thread is there.
+    editing: bool,
+    /// It is to leave.
+    ended: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    Entering,
+    Reading,
+    Leaving,
+}
+
+impl Gate {
+    fn new(before: Option<Termios>) -> Self {
+        let state =
+            State { place: Place::Outside, prompt: Default::default(), raw: None, editing: false, ended: false };
+        Gate { state: Mutex::new(state), changed: Condvar::new(), before }
+    }
+
+    /// What the next line is asked for with.
+    pub fn set_prompt(&self, plain: String, coloured: String) {
+        self.lock().prompt = (plain, coloured);
+    }
+
+    /// The editor is to leave. What has to be printed for it to notice.
+    pub fn end(&self) -> &'static str {
+        self.lock().ended = true;
+        NUDGE
+    }
+
+    /// The process goes on after a stop, and whoever had the terminal meanwhile has changed it. The editor puts it in order
+    /// itself when it comes back from Ctrl-Z, but it may have done so before the process was really stopped. What has to be
+    /// printed for the line to be seen again.
+    pub fn continued(&self) -> Option<&'static str> {
+        let state = self.lock();
+        let raw = state.raw.as_ref().filter(|_| state.place == Place::Reading)?;
+        // In the background this stops the process again, which is what becomes of an editor there.
+        tcsetattr(io::stdin(), OptionalActions::Now, raw).ok()?;
+        Some(REPAINT)
+    }
+
+    /// Waits for the editor to leave, and if it does not, takes the terminal from it: nothing else is running by now, and the
+    /// process ends.
+    pub fn restore(&self) {
+        let state = self.lock();
+        let waited = self.changed.wait_timeout_while(state, LEAVE_TIME, |state| state.editing);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let (true, Some(before)) = (state.editing, &self.before) {
+            // There is nobody to tell if that fails.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+            if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned() {
+                let _ = write_all(&mut File::from(stdout), PASTE_MARKS_OFF);
+            }
+        }
+    }
+
+    /// The prompt, if there is to be another line.
+    fn enter(&self) -> Option<(String, String)> {
+        let mut state = self.lock();
+        if state.ended {
+            return None;
+        }
+        state.place = Place::Entering;
+        Some(state.prompt.clone())
+    }
+
+    /// The editor paints the line, and the terminal is its own. There is no other way to make it stop reading: it unwinds, and
+    /// gives the terminal back on its way.
+    fn painting(&self) {
+        let mut state = self.lock();
+        if state.ended {
+            drop(state);
+            resume_unwind(Box::new(Ended));
+        }
+        if state.place == Place::Entering {
+            state.place = Place::Reading;
+            state.raw = tcgetattr(io::stdin()).ok();
+            self.changed.notify_all();
+        }
+    }
+
+    fn accepting(&self) {
+        self.lock().place = Place::Leaving;
+    }
+
+    fn leave(&self) {
+        self.lock().place = Place::Outside;
+        self.changed.notify_all();
+    }
+
+    fn wait_while(&self, mut unless: impl FnMut(&State) -> bool) -> MutexGuard<'_, State> {
+        self.changed.wait_while(self.lock(), |state| unless(state)).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the editor unwinds with.
+struct Ended;
+
+/// The editor's thread is over, whatever ended it.
+struct Gone<'a>(&'a Gate);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().editing = false;
+        self.0.leave();
+    }
+}
+
+/// What the editor calls while it paints and when a line is done.
+struct Look(Arc<Gate>);
+
+impl Highlighter for Look {
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        self.0.painting();
+        Cow::Borrowed(prompt)
+    }
+}
+
+impl Validator for Look {
+    fn validate(&self, _: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        self.0.accepting();
+        Ok(ValidationResult::Valid(None))
+    }
+}
+
+impl Completer for Look {
+    type Candidate = String;
+}
+
+impl Hinter for Look {
+    type Hint = String;
+}
+
+impl Helper for Look {}

@@ -1,0 +1,606 @@
+//! The chat's client from outside: on a terminal, as a person sees it, and in pipes.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use reactor::Backend;
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::process::Signal;
+use rustix::termios::Termios;
+use support::client::{Client, frame};
+use support::command::{Ended, Glowplug, Scratch, command, eventually, shell};
+use support::on_every_backend;
+use support::terminal::Terminal;
+
+const CHAT: &str = "chat serve --port 0 --log-level off";
+const PROMPT: &str = "[ann@127.0.0.1]> ";
+
+/// A member who speaks in lines.
+fn member(chat: &Glowplug, name: &str) -> Client {
+    let mut client = chat.connect();
+    assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
+    client
+}
+
+fn join_words(chat: &Glowplug) -> String {
+    format!("chat join --name ann --port {}", chat.tcp().port())
+}
+
+/// `ann`, at a terminal.
+struct AtTerminal {
+    terminal: Terminal,
+    before: String,
+    process: Glowplug,
+}
+
+fn all_of(termios: &Termios) -> String {
+    format!("{termios:?}")
+}
+
+fn at_terminal(backend: Backend, words: &str) -> AtTerminal {
+    at_terminal_with(&[], backend, words)
+}
+
+/// The same with these variables in the environment.
+fn at_terminal_with(variables: &[(&str, &str)], backend: Backend, words: &str) -> AtTerminal {
+    let terminal = Terminal::new();
+    let before = all_of(&terminal.attributes());
+    let mut command = terminal.dress(command(backend, words));
+    command.envs(variables.iter().copied());
+    let process = Glowplug::spawn(command);
+    AtTerminal { terminal, before, process }
+}
+
+impl AtTerminal {
+    /// Has joined, and is asked for a line.
+    fn joined(backend: Backend, chat: &Glowplug) -> Self {
+        let mut ann = at_terminal(backend, &join_words(chat));
+        ann.terminal.ends_with(PROMPT);
+        assert_ne!(all_of(&ann.terminal.attributes()), ann.before, "the editor has it");
+        ann
+    }
+
+    /// Waits for the end; the terminal is as it was.
+    fn ends(mut self, how: &str) -> (Option<i32>, Terminal) {
+        let code = self.process.end().code;
+        assert_eq!(all_of(&self.terminal.attributes()), self.before, "after {how}");
+        // What was printed last is still on its way.
+        self.terminal.types("\n");
+        let raw = |terminal: &Terminal| String::from_utf8_lossy(terminal.raw()).into_owned();
+        self.terminal.until("marks of pasted text to be off", |terminal| {
+            let raw = raw(terminal);
+            raw.matches("\x1b[?2004h").count() == raw.matches("\x1b[?2004l").count()
+        });
+        (code, self.terminal)
+    }
+}
+
+/// A server of ours, to say what a real one would not.
+struct Fake(TcpListener);
+
+impl Fake {
+    fn new() -> Self {
+        Fake(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn words(&self) -> String {
+        format!("chat join --name ann --port {}", self.0.local_addr().unwrap().port())
+    }
+
+    /// The next client, greeted as one from here.
+    fn accept(&self, address: &str) -> TcpStream {
+        let (mut stream, _) = self.0.accept().unwrap();
+        let mut name = [0; 13];
+        stream.read_exact(&mut name).unwrap();
+        assert_eq!(name, *frame("NAME: ann"));
+        stream.write_all(&frame(format!("CLIENT: {address}"))).unwrap();
+        stream
+    }
+}
+
+fn is_blocking(descriptor: impl AsFd) -> bool {
+    !fcntl_getfl(descriptor).unwrap().contains(OFlags::NONBLOCK)
+}
+
+fn resident_kilobytes(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+on_every_backend! {
+    // ---- on a terminal ----------------------------------------------------------------------------------------------
+
+    fn the_line_being_typed_survives_messages_each_on_a_line_of_its_own(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = AtTerminal::joined(backend, &chat);
+        let port = chat.tcp().port();
+        assert_eq!(ann.terminal.rows()[0], format!("Now connected to chat server@ port {port}"));
+        ann.terminal.types("half a li");
+        ann.terminal.ends_with("[ann@127.0.0.1]> half a li");
+        let mut ben = member(&chat, "ben");
+        ben.send("one\ntwo\n");
+        ann.terminal.shows("#ben@127.0.0.1>>two");
+        ann.terminal.ends_with("[ann@127.0.0.1]> half a li");
+        assert_eq!(
+            ann.terminal.rows()[1..],
+            [
+                "(Connected: New client (2) from ben@127.0.0.1)",
+                "#ben@127.0.0.1>>one",
+                "#ben@127.0.0.1>>two",
+                "[ann@127.0.0.1]> half a li"
+            ]
+        );
+        assert_eq!(ann.terminal.cursor().1, 26, "behind it");
+        // Back to the word in the middle, where a message finds the cursor.
+        ann.terminal.types("\x1b[D\x1b[D");
+        ben.send("three\n");
+        ann.terminal.shows("#ben@127.0.0.1>>three");
+        ann.terminal.ends_with("[ann@127.0.0.1]> half a li");
+        ann.terminal.types("long \x05ne\r");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>half a long line");
+        ann.terminal.types("/quit\r");
+        let (code, mut terminal) = ann.ends("/quit");
+        assert_eq!(code, Some(0));
+        terminal.ends_with("(Goodbye)");
+    }
+
+    fn a_line_longer_than_the_screen_is_wide_survives_as_well(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = AtTerminal::joined(backend, &chat);
+        let text = "0123456789".repeat(15);
+        ann.terminal.types(&text);
+        let mut ben = member(&chat, "ben");
+        ben.send("hello\n");
+        let shown = format!("{PROMPT}{text}");
+        ann.terminal.shows("#ben@127.0.0.1>>hello");
+        ann.terminal.until("the whole line", |terminal| terminal.rows()[1..].concat().ends_with(&shown));
+        assert_eq!(ann.terminal.rows().len(), 6);
+        ann.terminal.types("\r");
+        assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{text}"));
+    }
+
+    fn a_flood_of_messages_is_printed_whole_and_in_order_above_the_line(backend: Backend) {
+        const MESSAGES: usize = 3000;
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = AtTerminal::joined(backend, &chat);
+        ann.terminal.types("I am typ");
+        let mut ben = member(&chat, "ben");
+        ben.send((0..MESSAGES).map(|number| format!("message {number}\n")).collect::<String>());
+        ann.terminal.types("ing");
+        ann.terminal.shows(&format!("#ben@127.0.0.1>>message {}", MESSAGES - 1));
+        ann.terminal.ends_with("[ann@127.0.0.1]> I am typing");
+        let rows = ann.terminal.all_rows();
+        let messages: Vec<_> = rows.iter().filter(|row| row.starts_with("#ben")).collect();
+        for (number, row) in messages.iter().enumerate() {
+            assert_eq!(**row, format!("#ben@127.0.0.1>>message {number}"));
+        }
+        assert_eq!((messages.len(), rows.len()), (MESSAGES, MESSAGES + 3), "and nothing else");
+        ann.terminal.types("\r");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>I am typing");
+    }
+
+    fn what_is_typed_ahead_or_pasted_is_sent_line_by_line(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ben = member(&chat, "ben");
+        let mut ann = AtTerminal::joined(backend, &chat);
+        assert_eq!(ben.line(), "(Connected: New client (2) from ann@127.0.0.1)");
+        ann.terminal.types("one\rtwo\rthr");
+        ann.terminal.ends_with("[ann@127.0.0.1]> thr");
+        ann.terminal.types("ee\r\x1b[200~four\nfive\n\nsix\x1b[201~\r\r//seven\r");
+        for text in ["one", "two", "three", "four", "five", "six", "/seven"] {
+            assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{text}"));
+        }
+    }
+
+    fn lines_can_be_had_back_and_edited(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = AtTerminal::joined(backend, &chat);
+        let mut ben = member(&chat, "ben");
+        ann.terminal.types("hello\r");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>hello");
+        // Up, to the beginning, a word before it.
+        ann.terminal.types("\x1b[A\x01oh, \r");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>oh, hello");
+    }
+
+    fn the_terminal_is_left_as_it_was_whatever_ends_it(backend: Backend) {
+        type End = fn(&mut AtTerminal, &mut Option<Glowplug>);
+        let ends: [(&str, End, i32); 9] = [
+            ("/quit", |ann, _| ann.terminal.types("/quit\r"), 0),
+            ("Ctrl-D", |ann, _| ann.terminal.types("\x04"), 0),
+            ("Ctrl-C", |ann, _| ann.terminal.types("some words\x03"), 0),
+            ("SIGINT", |ann, _| ann.process.signal(Signal::INT), 0),
+            ("SIGTERM", |ann, _| ann.process.signal(Signal::TERM), 0),
+            ("SIGHUP", |ann, _| ann.process.signal(Signal::HUP), 0),
+            ("a server that stops", |_, chat| drop(chat.take().unwrap().stop()), 0),
+            ("a server that stops while a line is typed", |ann, chat| {
+                ann.terminal.types("some words");
+                ann.terminal.ends_with("[ann@127.0.0.1]> some words");
+                chat.take().unwrap().stop();
+            }, 0),
+            ("a server that stops in the middle of a search", |ann, chat| {
+                ann.terminal.types("hello\r\x12x");
+                ann.terminal.has("reverse-i-search");
+                chat.take().unwrap().stop();
+            }, 0),
+        ];
+        for (how, end, expected) in ends {
+            let mut chat = Some(Glowplug::start(backend, CHAT));
+            let mut ann = AtTerminal::joined(backend, chat.as_ref().unwrap());
+            let port = chat.as_ref().unwrap().tcp().port();
+            end(&mut ann, &mut chat);
+            let (code, mut terminal) = ann.ends(how);
+            assert_eq!(code, Some(expected), "{how}");
+            if chat.is_none() {
+                terminal.shows(&format!("The chat server @ port {port} has hung up"));
+            }
+        }
+    }
+
+    fn after_a_stop_the_line_goes_on_whatever_the_shell_did_to_the_terminal(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut terminal = Terminal::new();
+        let mut shell = Command::new("setsid");
+        let script = "\"$0\" \"$@\"; stty sane; echo \"stopped\"; fg; echo \"it ended with $?\"";
+        shell.args(["--ctty", "--wait", "sh", "-m", "-c", script, env!("CARGO_BIN_EXE_glowplug")]);
+        shell.args(join_words(&chat).split(' ')).env("REACTOR_BACKEND", backend.to_string());
+        let session = Glowplug::spawn(terminal.dress(shell));
+        terminal.ends_with(PROMPT);
+        let mut ben = member(&chat, "ben");
+        terminal.types("before");
+        terminal.ends_with("[ann@127.0.0.1]> before");
+        terminal.types("\x1a");
+        // Above it, what the shell has said.
+        terminal.until("the line after the stop", |terminal| {
+            let rows = terminal.rows();
+            let stopped = rows.iter().position(|row| row.contains("stopped"));
+            stopped.is_some_and(|at| rows[at..].iter().any(|row| row == "[ann@127.0.0.1]> before"))
+        });
+        // Keys, and not lines: back to the beginning.
+        terminal.types(" and after\x01it is \r");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>it is before and after");
+        terminal.types("/quit\r");
+        terminal.shows("it ended with 0");
+        assert_eq!(session.end().code, Some(0));
+    }
+
+    fn who_is_refused_or_sent_away_is_told_why_and_fails(backend: Backend) {
+        let mut command = command(backend, CHAT);
+        command.stdin(Stdio::piped());
+        let mut chat = Glowplug::spawn(command);
+        chat.listens();
+        let mut console = chat.stdin();
+        let mut first = AtTerminal::joined(backend, &chat);
+        first.terminal.types("half");
+        let mut second = at_terminal(backend, &join_words(&chat));
+        second.terminal.shows("ERROR: the name is taken");
+        assert_eq!(second.ends("a refusal").0, Some(1));
+        console.write_all(b"/kick ann\n").unwrap();
+        first.terminal.shows("ERROR: kicked");
+        let (code, mut terminal) = first.ends("a kick");
+        assert_eq!(code, Some(1));
+        terminal.ends_with("ERROR: kicked");
+    }
+
+    fn names_are_in_colour_unless_the_environment_says_otherwise(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        for (name, colours, variables) in [
+            ("a", true, &[("TERM", "xterm")][..]),
+            ("b", true, &[("NO_COLOR", "")]),
+            ("c", false, &[("NO_COLOR", "1")]),
+        ] {
+            let mut at = at_terminal_with(variables, backend, &join_words(&chat).replace("ann", name));
+            at.terminal.ends_with(&format!("[{name}@127.0.0.1]> "));
+            let mut ben = member(&chat, &format!("ben{name}"));
+            ben.send("hi\n");
+            at.terminal.shows(&format!("#ben{name}@127.0.0.1>>hi"));
+            let raw = String::from_utf8_lossy(at.terminal.raw()).into_owned();
+            let plain = raw.contains(&format!("#ben{name}@"));
+            let coloured = raw.contains("m#") || raw.contains(&format!("mben{name}\x1b[0m@"));
+            assert_eq!((plain, coloured), (!colours, colours), "{raw:?}");
+        }
+    }
+
+    fn a_dumb_terminal_gets_lines_and_nothing_else(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = at_terminal_with(&[("TERM", "dumb")], backend, &join_words(&chat));
+        ann.terminal.types("/who\n");
+        ann.terminal.shows("(1 here: ann@127.0.0.1)");
+        let mut ben = member(&chat, "ben");
+        ann.terminal.has("from ben@127.0.0.1");
+        ann.terminal.types("hello\n");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>hello");
+        assert!(!ann.terminal.raw().contains(&b'\x1b'));
+        // The end of input, as the terminal itself has it.
+        ann.terminal.types("\x04");
+        assert_eq!(ann.ends("Ctrl-D").0, Some(0));
+    }
+
+    fn what_a_hostile_server_says_never_reaches_the_terminal_raw(backend: Backend) {
+        let server = Fake::new();
+        let mut ann = at_terminal(backend, &server.words());
+        let mut stream = server.accept("\x1b]0;evil\x07\x1b[5m");
+        stream.write_all(&frame("#b\x1b[31men@x>>\x1b[2J\x1b]52;c;ZXZpbA==\x07\u{9b}5n\u{202e}a\nb\rc")).unwrap();
+        stream.write_all(&frame("(\x1bP+q544e\x1b\\)")).unwrap();
+        ann.terminal.has("nabc");
+        stream.write_all(&frame("ERROR: \x1b[3J")).unwrap();
+        drop(stream);
+        ann.terminal.has("ERROR: [3J");
+        let (code, terminal) = ann.ends("an error");
+        let raw = String::from_utf8_lossy(terminal.raw()).into_owned();
+        assert_eq!(code, Some(1));
+        assert!(raw.contains("n\u{fffd}a\u{fffd}b\u{fffd}c"), "{raw:?}");
+        for evil in ["\x1b]", "\x07", "\x1b[2J", "\x1b[5m", "\x1bP", "\x1b[3J", "\u{9b}", "\u{202e}"] {
+            assert!(!raw.contains(evil), "{evil:?} is in {raw:?}");
+        }
+    }
+
+    fn it_comes_back_when_the_server_does_and_the_line_is_still_there(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let port = chat.tcp().port();
+        let mut ann = at_terminal(backend, &format!("{} --reconnect", join_words(&chat)));
+        ann.terminal.ends_with(PROMPT);
+        ann.terminal.types("still he");
+        chat.signal(Signal::KILL);
+        chat.end();
+        ann.terminal.has("Lost the chat server @ port");
+        ann.terminal.ends_with("[ann@127.0.0.1]> still he");
+        let again = Glowplug::start(backend, &format!("chat serve --port {port} --log-level off"));
+        let connected = format!("Now connected to chat server@ port {port}");
+        ann.terminal.until("a second connection", |terminal| {
+            terminal.rows().iter().filter(|row| **row == connected).count() == 2
+        });
+        let mut ben = eventually("ann's return", || {
+            let mut ben = again.connect();
+            ben.ask("ben");
+            if ben.ask("/who").starts_with("(2 here: ") { Some(ben) } else { None }
+        });
+        ann.terminal.types("re\r");
+        let mut line = ben.line();
+        while line.starts_with('(') {
+            line = ben.line();
+        }
+        assert_eq!(line, "#ann@127.0.0.1>>still here");
+        // Gone for good: who leaves need not wait.
+        again.signal(Signal::KILL);
+        again.end();
+        ann.terminal.until("a second loss", |terminal| {
+            terminal.rows().iter().filter(|row| row.contains("Lost the chat server")).count() >= 2
+        });
+        ann.terminal.types("words for nobody\r");
+        ann.terminal.shows("Not connected: not sent");
+        ann.terminal.types("/quit\r");
+        assert_eq!(ann.ends("/quit").0, Some(0));
+    }
+
+    // ---- elsewhere --------------------------------------------------------------------------------------------------
+
+    fn in_a_pipe_lines_go_in_and_messages_come_out(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ben = member(&chat, "ben");
+        let mut command = command(backend, &join_words(&chat));
+        command.stdin(Stdio::piped());
+        let mut ann = Glowplug::spawn(command);
+        let mut typed = ann.stdin();
+        assert_eq!(ben.line(), "(Connected: New client (2) from ann@127.0.0.1)");
+        typed.write_all(b"hello\r\n\nb\xff\xfed\n").unwrap();
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>hello");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>b\u{fffd}\u{fffd}d");
+        ben.send("hi\n");
+        assert_eq!(ann.line().as_deref(), Some("#ben@127.0.0.1>>hi"));
+        typed.write_all(b"/who\n/dance\nthe end").unwrap();
+        drop(typed);
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>the end", "without an ending");
+        let Ended { code, stdout, stderr } = ann.end();
+        assert_eq!(code, Some(0), "{stderr}");
+        let lines: Vec<_> = stdout.lines().collect();
+        assert_eq!(lines[..2], ["#ben@127.0.0.1>>hi", "(2 here: ben@127.0.0.1, ann@127.0.0.1)"]);
+        assert!(lines.len() == 3 && lines[2].starts_with("ERROR: unknown command"), "{stdout}");
+        assert_eq!(stderr, format!("Now connected to chat server@ port {}\n", chat.tcp().port()));
+    }
+
+    fn input_of_every_kind_is_sent_and_its_end_is_the_end(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("lines");
+        fs::write(&path, "from a file\n").unwrap();
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ben = member(&chat, "ben");
+        let from_file = format!("exec \"$0\" \"$@\" < {}", path.display());
+        for (script, text) in [
+            (&from_file[..], Some("from a file")),
+            ("exec \"$0\" \"$@\" < /dev/null", None),
+            ("exec \"$0\" \"$@\" <&-", None),
+            ("echo piped | \"$0\" \"$@\"", Some("piped")),
+        ] {
+            let ended = Glowplug::spawn(shell(backend, script, &join_words(&chat))).end();
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{script}: {}", ended.stderr);
+            assert_eq!(ben.line(), "(Connected: New client (2) from ann@127.0.0.1)", "{script}");
+            if let Some(text) = text {
+                assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{text}"));
+            }
+            assert_eq!(ben.line(), "(Now hung up: Client from ann@127.0.0.1)", "{script}");
+        }
+    }
+
+    fn a_large_file_arrives_whole_and_in_order(backend: Backend) {
+        const LINES: usize = 100_000;
+        let scratch = Scratch::new();
+        let path = scratch.join("lines");
+        fs::write(&path, (0..LINES).map(|number| format!("line {number}\n")).collect::<String>()).unwrap();
+        // The reader is slower than a file.
+        let chat = Glowplug::start(backend, &format!("{CHAT} "));
+        let mut ben = member(&chat, "ben");
+        let mut command = command(backend, &join_words(&chat));
+        command.stdin(File::open(&path).unwrap());
+        let ann = Glowplug::spawn(command);
+        ben.line();
+        for number in 0..LINES {
+            assert_eq!(ben.line(), format!("#ann@127.0.0.1>>line {number}"));
+        }
+        assert_eq!(ann.end().code, Some(0));
+    }
+
+    fn a_line_that_is_too_long_is_left_out_and_told(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ben = member(&chat, "ben");
+        let mut command = command(backend, &join_words(&chat));
+        command.stdin(Stdio::piped());
+        let mut ann = Glowplug::spawn(command);
+        let longest = "x".repeat(65_536);
+        let mut typed = ann.stdin();
+        let writer = {
+            let text = format!("{longest}\n{longest}y\nafter\n");
+            thread::spawn(move || typed.write_all(text.as_bytes()).unwrap())
+        };
+        ben.line();
+        assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{longest}"));
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>after");
+        writer.join().unwrap();
+        let ended = ann.end();
+        assert_eq!(ended.code, Some(1), "something was not sent");
+        assert!(ended.stderr.contains("line longer than 65536 bytes: not sent"), "{}", ended.stderr);
+    }
+
+    fn who_has_read_enough_ends_it_quietly(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut script = shell(backend, "yes /who | \"$0\" \"$@\" | head -1", &join_words(&chat));
+        script.stdin(Stdio::null());
+        let ended = Glowplug::spawn(script).end();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "(1 here: ann@127.0.0.1)\n"));
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+
+    fn a_flood_of_input_is_sent_no_faster_than_the_server_takes_it(backend: Backend) {
+        let server = Fake::new();
+        let mut ann = Glowplug::spawn(shell(backend, "yes | exec \"$0\" \"$@\"", &server.words()));
+        let mut stream = server.accept("127.0.0.1");
+        // Read some, then nothing until the client has come to rest.
+        let mut some = [0; 5000];
+        stream.read_exact(&mut some).unwrap();
+        assert!(some.chunks(5).all(|piece| piece == b"\0\0\0\x01y"));
+        let waiting = || {
+            let mut bytes = vec![0; 16 << 20];
+            rustix::net::recv(&stream, &mut bytes[..], rustix::net::RecvFlags::PEEK).unwrap().0
+        };
+        let mut before = 0;
+        eventually("the kernel's buffers to be full", || {
+            thread::sleep(std::time::Duration::from_millis(50));
+            let now = waiting();
+            (now == std::mem::replace(&mut before, now)).then_some(())
+        });
+        let mut rest = BufReader::new(stream);
+        let mut piece = [0; 5];
+        for _ in 0..100_000 {
+            rest.read_exact(&mut piece).unwrap();
+            assert_eq!(piece, *b"\0\0\0\x01y");
+        }
+        ann.told("Now connected");
+        ann.signal(Signal::TERM);
+        drop(rest);
+        ann.end();
+    }
+
+    fn a_slow_reader_holds_the_server_up_and_gets_everything(backend: Backend) {
+        const MESSAGES: usize = 20_000;
+        let server = Fake::new();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut command = command(backend, &server.words());
+        command.stdin(Stdio::piped()).stdout(writer.try_clone().unwrap());
+        let mut ann = Glowplug::spawn(command);
+        let typed = ann.stdin();
+        let mut stream = server.accept("127.0.0.1");
+        let text = "x".repeat(1000);
+        let said = thread::spawn({
+            let text = text.clone();
+            move || {
+                for number in 0..MESSAGES {
+                    stream.write_all(&frame(format!("{number} {text}"))).unwrap();
+                }
+            }
+        });
+        // 20 MB would have to be somewhere.
+        let mut first = [0; 2];
+        reader.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"0 ");
+        assert!(is_blocking(&writer) && is_blocking(&typed) && is_blocking(&reader), "nobody else's descriptors change");
+        drop(writer);
+        let mut rows = BufReader::new(reader).lines();
+        assert_eq!(rows.next().unwrap().unwrap(), text);
+        let mut most = 0;
+        for number in 1..MESSAGES {
+            if number % 1000 == 0 {
+                most = most.max(resident_kilobytes(ann.pid()));
+            }
+            assert_eq!(rows.next().unwrap().unwrap(), format!("{number} {text}"));
+        }
+        assert!(most < 16 * 1024, "{most} KiB");
+        said.join().unwrap();
+        drop(typed);
+        assert_eq!(ann.end().code, Some(0));
+    }
+
+    fn errors_that_end_it_are_on_standard_error_with_a_failure(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let _ann = member(&chat, "ann");
+        let ended = Glowplug::spawn(command(backend, &join_words(&chat))).end();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+        assert_eq!(ended.stderr.lines().nth(1), Some("ERROR: the name is taken"));
+        let server = Fake::new();
+        let port = server.0.local_addr().unwrap().port();
+        drop(server);
+        let ended = support::command::run(backend, &format!("chat join --name ann --port {port} --reconnect"));
+        let start = format!("Failed to connect to chat server @ port {port}: ");
+        assert!(ended.code == Some(1) && ended.stderr.starts_with(&start), "{}", ended.stderr);
+        assert_eq!((ended.stderr.lines().count(), ended.stdout.as_str()), (1, ""));
+        let ended = support::command::run(backend, "chat join --name ann --host nowhere.invalid");
+        assert!(ended.stderr.starts_with("Failed to connect to chat server @ port 8801: "), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(1));
+    }
+
+    fn over_a_unix_socket_the_path_is_its_name(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("chat");
+        let words = format!("--unix {}", path.display());
+        let ended = support::command::run(backend, &format!("chat join --name ann {words}"));
+        let failed = format!("Failed to connect to chat server @ unix://{}: ", path.display());
+        assert!(ended.code == Some(1) && ended.stderr.starts_with(&failed), "{}", ended.stderr);
+        let _chat = Glowplug::start(backend, &format!("chat serve {words}"));
+        let mut ann = at_terminal(backend, &format!("chat join --name ann {words}"));
+        ann.terminal.ends_with("[ann@unix]> ");
+        let rows = ann.terminal.rows().concat();
+        assert!(rows.starts_with(&format!("Now connected to chat server@ unix://{}", path.display())), "{rows}");
+    }
+
+    fn each_address_of_a_name_is_tried(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let ended = support::command::run(backend, &format!("{} --host localhost", join_words(&chat)));
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+
+    fn in_a_pipe_nothing_is_read_while_nobody_is_connected(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let port = chat.tcp().port();
+        let mut command = command(backend, &format!("{} --reconnect", join_words(&chat)));
+        command.stdin(Stdio::piped());
+        let mut ann = Glowplug::spawn(command);
+        let mut typed = ann.stdin();
+        typed.write_all(b"/who\n").unwrap();
+        assert_eq!(ann.line().as_deref(), Some("(1 here: ann@127.0.0.1)"));
+        chat.signal(Signal::KILL);
+        chat.end();
+        ann.told("Lost the chat server");
+        typed.write_all(b"/dance\n").unwrap();
+        drop(typed);
+        let _again = Glowplug::start(backend, &format!("chat serve --port {port} --log-level off"));
+        let ended = ann.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(ended.stdout.contains("\nERROR: unknown command"), "{}", ended.stdout);
+    }
+}
