@@ -63,6 +63,7 @@ impl AtTerminal {
         let mut ann = at_terminal(backend, &join_words(chat));
         ann.terminal.ends_with(PROMPT);
         assert_ne!(all_of(&ann.terminal.attributes()), ann.before, "the editor has it");
+        assert!(is_blocking(ann.terminal.line()), "it is the shell's, too");
         ann
     }
 
@@ -186,6 +187,37 @@ on_every_backend! {
         assert_eq!(ben.line(), "#ann@127.0.0.1>>I am typing");
     }
 
+    fn typing_and_hearing_at_once_mixes_no_two_lines(backend: Backend) {
+        const LINES: usize = 300;
+        const MESSAGES: usize = 10;
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = AtTerminal::joined(backend, &chat);
+        let mut ben = member(&chat, "ben");
+        ann.terminal.shows("(Connected: New client (2) from ben@127.0.0.1)");
+        for number in 0..LINES {
+            ann.terminal.types(format!("line {number}\r"));
+            let messages = (0..MESSAGES).map(|part| format!("message {}\n", number * MESSAGES + part));
+            messages.for_each(|message| ben.send(message));
+            assert_eq!(ben.line(), format!("#ann@127.0.0.1>>line {number}"));
+        }
+        ben.send("the end\n");
+        ann.terminal.until("all of it", |terminal| {
+            let rows = terminal.rows();
+            rows.iter().any(|row| row == "#ben@127.0.0.1>>the end") && rows.last().unwrap() == PROMPT.trim_end()
+        });
+        let rows = ann.terminal.all_rows();
+        let (mut messages, mut lines) = (0, 0);
+        for row in &rows[2..rows.len() - 2] {
+            if *row == format!("#ben@127.0.0.1>>message {messages}") {
+                messages += 1;
+            } else {
+                assert_eq!(*row, format!("{PROMPT}line {lines}"), "after {messages} messages");
+                lines += 1;
+            }
+        }
+        assert_eq!((messages, lines), (LINES * MESSAGES, LINES));
+    }
+
     fn what_is_typed_ahead_or_pasted_is_sent_line_by_line(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         let mut ben = member(&chat, "ben");
@@ -269,6 +301,21 @@ on_every_backend! {
         terminal.types("/quit\r");
         terminal.shows("it ended with 0");
         assert_eq!(session.end().code, Some(0));
+    }
+
+    fn a_terminal_that_nobody_looks_at_keeps_nobody(backend: Backend) {
+        let server = Fake::new();
+        let terminal = Terminal::unread();
+        let before = all_of(&terminal.attributes());
+        let ann = Glowplug::spawn(terminal.dress(command(backend, &server.words())));
+        let mut stream = server.accept("127.0.0.1");
+        eventually("the editor", || (all_of(&terminal.attributes()) != before).then_some(()));
+        // More than a terminal keeps, and no more than the client does.
+        stream.write_all(&frame("x".repeat(60_000)).repeat(3)).unwrap();
+        stream.write_all(&frame("ERROR: kicked")).unwrap();
+        drop(stream);
+        assert_eq!(ann.end().code, Some(1));
+        assert_eq!(all_of(&terminal.attributes()), before);
     }
 
     fn who_is_refused_or_sent_away_is_told_why_and_fails(backend: Backend) {

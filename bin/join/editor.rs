@@ -8,6 +8,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -18,18 +19,18 @@ use std::thread;
 use std::time::Duration;
 
 use reactor::{ConnectionId, ServiceHandle};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::completion::Completer;
 use rustyline::config::{BellStyle, ColorMode, Config};
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Editor, ExternalPrinter, Helper};
 use services::chat::Order;
 
-use super::printer::{Queue, Writer, write_all};
+use super::printer::{Queue, Writer, last_words, write_all};
 use crate::Failure;
 
 /// Lines that can be had back with the arrow keys.
@@ -64,10 +65,10 @@ impl Terminal {
             // It paints through our callbacks only then. Whether in colour is for `Front` to say.
             .color_mode(ColorMode::Forced)
             .build();
-        let gate = Arc::new(Gate::new(tcgetattr(io::stdin()).ok()));
+        let gate = Arc::new(Gate::new(tcgetattr(io::stdin())?));
         let mut editor = Editor::with_config(config)?;
         let Ok(above) = editor.create_external_printer() else { return Ok(None) };
-        editor.set_helper(Some(Look(gate.clone())));
+        editor.set_helper(Some(Look { gate: gate.clone(), own: Cell::new(false) }));
         let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let writer = writer(gate.clone(), stdout, above);
         Ok(Some((Terminal { editor, gate }, writer)))
@@ -80,33 +81,53 @@ impl Terminal {
 
     /// Asks for lines, once everything that was printed before is there.
     pub fn edit(self, printed: Queue, client: ServiceHandle<Order>) -> io::Result<()> {
-        let Terminal { mut editor, gate } = self;
+        let Terminal { editor, gate } = self;
         gate.lock().editing = true;
+        gate.quiet();
         let for_thread = gate.clone();
         let editing = move || {
             // However it ends, the others learn of it.
             let _gone = Gone(&for_thread);
             printed.wait_until_written();
-            edit(&mut editor, &for_thread, &client);
+            edit(editor, &for_thread, &client);
         };
         let spawned = thread::Builder::new().name("editor".to_owned()).spawn(editing);
         spawned.map(drop).inspect_err(|_| gate.lock().editing = false)
     }
 }
 
+/// Prints above the line while the editor reads one, and otherwise directly. Never both: what the editor has not printed
+/// yet comes first.
 fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + Send + 'static) -> Writer {
     Box::new(move |text| {
-        let state = gate.wait_while(|state| matches!(state.place, Place::Entering | Place::Leaving));
+        let mut state = gate.wait_while(|state| match state.place {
+            Place::Outside => state.editing && state.handed.is_some(),
+            Place::Reading => state.handed.is_some(),
+            Place::Entering | Place::Leaving => true,
+        });
         if state.place == Place::Outside {
-            // Held meanwhile, so that the editor does not begin in the middle of it.
-            return write_all(&mut stdout, text);
+            // The editor does not begin in the middle of it. Not under the lock, which the loop takes, too.
+            state.printing = true;
+            let left = state.handed.take().unwrap_or_default();
+            drop(state);
+            let outcome = write_all(&mut stdout, &left).and_then(|()| write_all(&mut stdout, text));
+            gate.lock().printing = false;
+            gate.changed.notify_all();
+            return outcome;
         }
-        drop(state);
-        above.print(text.to_owned()).map_err(io::Error::other)
+        state.handed = Some(text.to_owned());
+        // It takes one text at a time, and has taken the last. Under the lock, so that it does not stop reading just now: it
+        // would print at once, in the middle of its own leaving.
+        let sure = !std::mem::take(&mut state.unsure);
+        let held = sure.then_some(state);
+        // If it is gone by now, what was handed to it is left.
+        let _ = above.print(text.to_owned());
+        drop(held);
+        Ok(())
     })
 }
 
-fn edit(editor: &mut Editor<Look, DefaultHistory>, gate: &Gate, client: &ServiceHandle<Order>) {
+fn edit(mut editor: Editor<Look, DefaultHistory>, gate: &Gate, client: &ServiceHandle<Order>) {
     while let Some(prompt) = gate.enter() {
         let typed = catch_unwind(AssertUnwindSafe(|| editor.readline(&prompt)));
         gate.leave();
@@ -137,23 +158,31 @@ pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
     /// As the terminal was.
-    before: Option<Termios>,
+    before: Termios,
 }
 
+#[derive(Default)]
 struct State {
     place: Place,
     /// As it is, and in colour.
     prompt: (String, String),
     /// The terminal while a line is read.
     raw: Option<Termios>,
+    /// What the editor was given to print and has not printed yet.
+    handed: Option<String>,
+    /// It may have it still, though nothing is said to be handed to it.
+    unsure: bool,
+    /// Something is printed directly.
+    printing: bool,
     /// The editor's thread is there.
     editing: bool,
     /// It is to leave.
     ended: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
+    #[default]
     Outside,
     Entering,
     Reading,
@@ -161,10 +190,8 @@ enum Place {
 }
 
 impl Gate {
-    fn new(before: Option<Termios>) -> Self {
-        let state =
-            State { place: Place::Outside, prompt: Default::default(), raw: None, editing: false, ended: false };
-        Gate { state: Mutex::new(state), changed: Condvar::new(), before }
+    fn new(before: Termios) -> Self {
+        Gate { state: Mutex::default(), changed: Condvar::new(), before }
     }
 
     /// What the next line is asked for with.
@@ -175,6 +202,7 @@ impl Gate {
     /// The editor is to leave. What has to be printed for it to notice.
     pub fn end(&self) -> &'static str {
         self.lock().ended = true;
+        self.changed.notify_all();
         NUDGE
     }
 
@@ -182,31 +210,50 @@ impl Gate {
     /// itself when it comes back from Ctrl-Z, but it may have done so before the process was really stopped. What has to be
     /// printed for the line to be seen again.
     pub fn continued(&self) -> Option<&'static str> {
-        let state = self.lock();
-        let raw = state.raw.as_ref().filter(|_| state.place == Place::Reading)?;
-        // In the background this stops the process again, which is what becomes of an editor there.
-        tcsetattr(io::stdin(), OptionalActions::Now, raw).ok()?;
-        Some(REPAINT)
+        let mut state = self.lock();
+        // What was handed over just before may have been printed at once, or not yet.
+        state.unsure |= state.handed.take().is_some();
+        self.changed.notify_all();
+        // In the background either stops the process again, which is what becomes of an editor there.
+        match (&state.raw, state.place) {
+            (Some(raw), Place::Reading) => {
+                tcsetattr(io::stdin(), OptionalActions::Now, raw).ok()?;
+                Some(REPAINT)
+            }
+            (_, Place::Outside) => {
+                self.quiet();
+                None
+            }
+            _ => None,
+        }
     }
 
-    /// Waits for the editor to leave, and if it does not, takes the terminal from it: nothing else is running by now, and the
-    /// process ends.
+    /// What is typed between two lines is not shown by the terminal, in the middle of what is printed then: the editor
+    /// shows it with the next line.
+    fn quiet(&self) {
+        let mut quiet = self.before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        // If that fails, it is shown.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &quiet);
+    }
+
+    /// Puts the terminal back as it was, once the editor has left it; or if it does not leave, takes it: nothing else is
+    /// running by now, and the process ends.
     pub fn restore(&self) {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, LEAVE_TIME, |state| state.editing);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let (true, Some(before)) = (state.editing, &self.before) {
-            // There is nobody to tell if that fails.
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
-            if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned() {
-                let _ = write_all(&mut File::from(stdout), PASTE_MARKS_OFF);
-            }
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // There is nobody to tell if that fails.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        if state.editing {
+            let left = state.handed.take().unwrap_or_default();
+            last_words(io::stdout(), &format!("{PASTE_MARKS_OFF}{left}"));
         }
     }
 
     /// The prompt, if there is to be another line.
     fn enter(&self) -> Option<(String, String)> {
-        let mut state = self.lock();
+        let mut state = self.wait_while(|state| state.printing && !state.ended);
         if state.ended {
             return None;
         }
@@ -216,9 +263,14 @@ impl Gate {
 
     /// The editor paints the line, and the terminal is its own. There is no other way to make it stop reading: it unwinds, and
     /// gives the terminal back on its way.
-    fn painting(&self) {
+    fn painting(&self, after_print: bool) {
         let mut state = self.lock();
-        if state.ended {
+        if after_print {
+            state.handed = None;
+            self.changed.notify_all();
+        }
+        // Only where there is no line on the screen: before the first painting, and after what was printed in its place.
+        if state.ended && (after_print || state.place == Place::Entering) {
             drop(state);
             resume_unwind(Box::new(Ended));
         }
@@ -261,18 +313,28 @@ impl Drop for Gone<'_> {
 }
 
 /// What the editor calls while it paints and when a line is done.
-struct Look(Arc<Gate>);
+struct Look {
+    gate: Arc<Gate>,
+    /// It is about to paint because of a key. Without that, it paints because it has printed something.
+    own: Cell<bool>,
+}
 
 impl Highlighter for Look {
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
-        self.0.painting();
+        self.gate.painting(!self.own.take());
         Cow::Borrowed(prompt)
+    }
+
+    /// Asked after each key. Yes: paint the whole line, always, so that the next painting is known to be for that.
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        self.own.set(true);
+        true
     }
 }
 
 impl Validator for Look {
     fn validate(&self, _: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        self.0.accepting();
+        self.gate.accepting();
         Ok(ValidationResult::Valid(None))
     }
 }

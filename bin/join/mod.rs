@@ -139,8 +139,12 @@ fn words(ending: &Ending, server: &Server) -> Option<(String, ExitCode)> {
 }
 
 fn tell(words: &str, code: ExitCode) -> ExitCode {
-    // If nobody is there to read it, the exit status still says it.
-    let _ = writeln!(io::stderr(), "{words}");
+    if io::stderr().is_terminal() {
+        printer::last_words(io::stderr(), &format!("{words}\n"));
+    } else {
+        // If nobody is there to read it, the exit status still says it.
+        let _ = writeln!(io::stderr(), "{words}");
+    }
     code
 }
 
@@ -174,13 +178,14 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
             queue.put(report);
         });
     }
-    app.run()?;
+    let ran = app.run();
     let outcome = outcome.take();
     // A reader who takes his time gets everything, unless it was a signal that ended this.
     printer.finish((gate.is_some() || outcome.ending.is_none()).then_some(FLUSH_TIME));
     if let Some(gate) = gate {
         gate.restore();
     }
+    ran?;
     Ok(outcome)
 }
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use services::chat::Order;
 const CROWDED: usize = 256 * 1024;
 /// Until a descriptor that somebody made non-blocking is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// For a few words on a terminal.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
 /// Writes what it is given; an error is the end.
 pub type Writer = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
@@ -169,6 +173,18 @@ pub fn write_all(to: &mut File, text: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes to a terminal once everything else has ended. One whose screen nobody looks at any more does not keep the process
+/// for that.
+pub fn last_words(terminal: impl AsFd, text: &str) {
+    let Ok(terminal) = terminal.as_fd().try_clone_to_owned() else { return };
+    let (text, (done, is_done)) = (text.to_owned(), channel());
+    let write = move || done.send(write_all(&mut File::from(terminal), &text));
+    if thread::Builder::new().spawn(write).is_ok() {
+        // Either outcome is the end.
+        let _ = is_done.recv_timeout(LAST_WORDS_TIME);
+    }
 }
 
 #[cfg(test)]

@@ -32,14 +32,9 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn new() -> Self {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");
-        let name = ptsname(&keyboard, Vec::new()).expect("it has a name");
-        let line = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("it is there");
-        tcsetwinsize(&line, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
-        let keyboard = File::from(keyboard);
+        let mut terminal = Terminal::unread();
         let (sender, printed) = channel();
-        let mut reader = keyboard.try_clone().expect("a descriptor");
+        let mut reader = terminal.keyboard.try_clone().expect("a descriptor");
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
@@ -48,9 +43,21 @@ impl Terminal {
                 }
             }
         });
+        terminal.printed = printed;
+        terminal
+    }
+
+    /// One whose screen nobody looks at, so that it is full some time.
+    pub fn unread() -> Self {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");
+        let name = ptsname(&keyboard, Vec::new()).expect("it has a name");
+        let line = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("it is there");
+        tcsetwinsize(&line, Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
         let size = |cells| NonZero::new(cells).expect("some");
         let screen = Parser::new(size(ROWS), size(COLUMNS), SCROLLBACK);
-        Terminal { keyboard, line: File::from(line), printed, screen, raw: Vec::new() }
+        let (keyboard, line) = (File::from(keyboard), File::from(line));
+        Terminal { keyboard, line, printed: channel().1, screen, raw: Vec::new() }
     }
 
     /// Has this command use the terminal for all three of its standard descriptors.
