@@ -265,12 +265,17 @@ on_every_backend! {
     }
 
     fn wrong_usage_is_told_with_status_2(backend: Backend) {
-        let taken = ["echo --unix /x --port 1", "echo --unix /x --host ::1", "serve --echo off --chat off --http off"];
-        let absent =
-            ["echo --model threads", "http --root /", "chat join --name x", "chat serve --history 5", "serve --port 0"];
+        let taken = [
+            "echo --unix /x --port 1",
+            "echo --unix /x --host ::1",
+            "chat join --name x --unix /x --port 1",
+            "serve --echo off --chat off --http off",
+        ];
+        let absent = ["echo --model threads", "http --root /", "chat join", "chat serve --history 5", "serve --port 0"];
         let values = [
             "echo --backend kqueue",
             "echo --port 65536",
+            "chat join --name x --port 0",
             "echo --port http",
             "echo --host= --port 0",
             "echo --max-connections 0",
