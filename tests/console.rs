@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use reactor::{Address, Backend};
+use rustix::process::{Pid, Signal, kill_process};
 use support::client::Client;
 use support::command::{Glowplug, Scratch, command};
 use support::on_every_backend;
@@ -29,6 +30,17 @@ fn piped(backend: Backend, words: &str) -> (Glowplug, std::process::ChildStdin) 
     chat.listens();
     let console = chat.stdin();
     (chat, console)
+}
+
+/// A server that a shell has started: if the test fails, nobody else ends it.
+struct Background(Pid);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = kill_process(self.0, Signal::KILL);
+        }
+    }
 }
 
 on_every_backend! {
@@ -143,8 +155,9 @@ on_every_backend! {
         }
         // A shell with job control. While it waits at a gate it has the terminal, and does not read it.
         let script = format!(
-            "\"$0\" \"$@\" & read go <{0}; read line; echo \"the shell has $line\"; fg; \
-             bg; echo \"in the background\"; read go <{1}; read line; echo \"the shell has $line\"; fg; echo \"it ended with $?\"",
+            "\"$0\" \"$@\" & echo \"process $!\"; read go <{0}; read line; echo \"the shell has $line\"; fg; \
+             bg; echo \"in the background\"; read go <{1}; read line; echo \"the shell has $line\"; fg; \
+             echo \"it ended with $?\"",
             gates[0].display(),
             gates[1].display()
         );
@@ -153,6 +166,9 @@ on_every_backend! {
         shell.args(["--ctty", "--wait", "sh", "-m", "-c", &script, env!("CARGO_BIN_EXE_glowplug")]);
         shell.args(CHAT.split(' ')).env("REACTOR_BACKEND", backend.to_string());
         let session = Glowplug::spawn(terminal.dress(shell));
+        terminal.has("process ");
+        let number = terminal.rows().iter().find_map(|row| row.strip_prefix("process ")?.parse().ok()).unwrap();
+        let _background = Background(Pid::from_raw(number).unwrap());
         terminal.has("listening chat ");
         let rows = terminal.rows();
         let address = rows.iter().find_map(|row| row.strip_prefix("listening chat ")).unwrap().parse().unwrap();

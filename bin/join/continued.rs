@@ -1,4 +1,5 @@
-//! Back from Ctrl-Z: the shell had the terminal meanwhile and left it as it likes it. SIGCONT is a descriptor of the loop.
+//! Back from Ctrl-Z: the shell had the terminal meanwhile and left it as it likes it. SIGCONT is a descriptor of the
+//! loop.
 
 use std::io;
 use std::os::fd::OwnedFd;

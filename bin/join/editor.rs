@@ -1,5 +1,5 @@
-//! The line editor: rustyline on a thread of its own. What is typed is posted to the loop; what arrives is printed above the
-//! line, which stays as it is.
+//! The line editor: rustyline on a thread of its own. What is typed is posted to the loop; what arrives is printed
+//! above the line, which stays as it is.
 //!
 //! ```text
 //!            enter()              first paint          Enter               readline returns
@@ -38,8 +38,8 @@ const HISTORY_LINES: usize = 1000;
 /// How long after an Esc key the rest of a longer sequence may take, in milliseconds. Without a limit, a lone Esc would
 /// hold up everything that arrives until the next key.
 const ESCAPE_MILLIS: u16 = 100;
-/// How long the editor may take to leave the terminal once it is asked to. It does at once, unless it is in the middle of
-/// a search or of a key that has not come as a whole.
+/// How long the editor may take to leave the terminal once it is asked to. It does at once, unless it is in the middle
+/// of a search or of a key that has not come as a whole.
 const LEAVE_TIME: Duration = Duration::from_millis(500);
 /// Wakes the editor up and shows nothing: up a line, and down again.
 const NUDGE: &str = "\x1b[A\n";
@@ -96,8 +96,8 @@ impl Terminal {
     }
 }
 
-/// Prints above the line while the editor reads one, and otherwise directly. Never both: what the editor has not printed
-/// yet comes first.
+/// Prints above the line while the editor reads one, and otherwise directly. Never both: what the editor has not
+/// printed yet comes first.
 fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + Send + 'static) -> Writer {
     Box::new(move |text| {
         let mut state = gate.wait_while(|state| match state.place {
@@ -116,8 +116,8 @@ fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + S
             return outcome;
         }
         state.handed = Some(text.to_owned());
-        // It takes one text at a time, and has taken the last. Under the lock, so that it does not stop reading just now: it
-        // would print at once, in the middle of its own leaving.
+        // It takes one text at a time, and has taken the last. Under the lock, so that it does not stop reading just
+        // now: it would print at once, in the middle of its own leaving.
         let sure = !std::mem::take(&mut state.unsure);
         let held = sure.then_some(state);
         // If it is gone by now, what was handed to it is left.
@@ -206,9 +206,9 @@ impl Gate {
         NUDGE
     }
 
-    /// The process goes on after a stop, and whoever had the terminal meanwhile has changed it. The editor puts it in order
-    /// itself when it comes back from Ctrl-Z, but it may have done so before the process was really stopped. What has to be
-    /// printed for the line to be seen again.
+    /// The process goes on after a stop, and whoever had the terminal meanwhile has changed it. The editor puts it in
+    /// order itself when it comes back from Ctrl-Z, but it may have done so before the process was really stopped. What
+    /// has to be printed for the line to be seen again.
     pub fn continued(&self) -> Option<&'static str> {
         let mut state = self.lock();
         // What was handed over just before may have been printed at once, or not yet.
@@ -237,8 +237,8 @@ impl Gate {
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &quiet);
     }
 
-    /// Puts the terminal back as it was, once the editor has left it; or if it does not leave, takes it: nothing else is
-    /// running by now, and the process ends.
+    /// Puts the terminal back as it was, once the editor has left it; or if it does not leave, takes it: nothing else
+    /// is running by now, and the process ends.
     pub fn restore(&self) {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, LEAVE_TIME, |state| state.editing);
@@ -261,15 +261,16 @@ impl Gate {
         Some(state.prompt.clone())
     }
 
-    /// The editor paints the line, and the terminal is its own. There is no other way to make it stop reading: it unwinds, and
-    /// gives the terminal back on its way.
+    /// The editor paints the line, and the terminal is its own. There is no other way to make it stop reading: it
+    /// unwinds, and gives the terminal back on its way.
     fn painting(&self, after_print: bool) {
         let mut state = self.lock();
         if after_print {
             state.handed = None;
             self.changed.notify_all();
         }
-        // Only where there is no line on the screen: before the first painting, and after what was printed in its place.
+        // Only where there is no line on the screen: before the first painting, and after what was printed in its
+        // place.
         if state.ended && (after_print || state.place == Place::Entering) {
             drop(state);
             resume_unwind(Box::new(Ended));

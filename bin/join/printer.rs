@@ -1,5 +1,5 @@
-//! Text on its way to standard output, which is somebody else's descriptor too: it may block, and it stays blocking. So a
-//! thread writes; the loop never waits, and stops listening to the server while too much is waiting here.
+//! Text on its way to standard output, which is somebody else's descriptor too: it may block, and it stays blocking. So
+//! a thread writes; the loop never waits, and stops listening to the server while too much is waiting here.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use reactor::{ConnectionId, Handle, ServiceHandle};
 use services::chat::Order;
 
-/// Bytes that wait to be printed before the server is listened to no more: some screens full, and enough that a pipe never
-/// runs dry.
+/// Bytes that wait to be printed before the server is listened to no more: some screens full, and enough that a pipe
+/// never runs dry.
 const CROWDED: usize = 256 * 1024;
 /// Until a descriptor that somebody made non-blocking is tried again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -175,8 +175,8 @@ pub fn write_all(to: &mut File, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to a terminal once everything else has ended. One whose screen nobody looks at any more does not keep the process
-/// for that.
+/// Writes to a terminal once everything else has ended. One whose screen nobody looks at any more does not keep the
+/// process for that.
 pub fn last_words(terminal: impl AsFd, text: &str) {
     let Ok(terminal) = terminal.as_fd().try_clone_to_owned() else { return };
     let (text, (done, is_done)) = (text.to_owned(), channel());

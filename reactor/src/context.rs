@@ -404,9 +404,9 @@ impl<'a> Context<'a> {
     }
 
     /// A connection to nobody: no peer and no bytes, only a deadline, for which
-    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later and
-    /// belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called off
-    /// with [`Context::close_id`].
+    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
+    /// and belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called
+    /// off with [`Context::close_id`].
     ///
     /// # Panics
     /// As [`Context::connect`].

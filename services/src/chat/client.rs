@@ -1,9 +1,10 @@
-//! The other end of the line: a member, as a handler that connects, gives its name, says what is typed and passes on what
-//! it hears. It speaks frames. Who types and who reads is not its business: that is a [`Screen`].
+//! The other end of the line: a member, as a handler that connects, gives its name, says what is typed and passes on
+//! what it hears. It speaks frames. Who types and who reads is not its business: that is a [`Screen`].
 //!
 //! ```text
 //!   keyboard, or Order::Say ──▶ frames ──▶ server ──▶ frames ──text──▶ Screen
-//!                                 Away ──connected, NAME──▶ Greeting ──CLIENT──▶ Joined ──lost──▶ Away (a timer, a look-up)
+//!
+//!   Away ──connected, NAME──▶ Greeting ──CLIENT──▶ Joined ──lost──▶ Away (a timer, a look-up)
 //! ```
 
 use std::collections::VecDeque;
@@ -19,8 +20,8 @@ use crate::codec::frames::{Encoded, FRAME_MAX, next_within};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
 
-/// Bytes of text in one frame of the server's: room for the answer to `/who` in a room of tens of thousands, and a bound
-/// for a server that is none.
+/// Bytes of text in one frame of the server's: room for the answer to `/who` in a room of tens of thousands, and a
+/// bound for a server that is none.
 const HEARD_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a frame and of what one read may bring beside it.
 const INPUT_MAX: usize = HEARD_MAX + 128 * 1024;
@@ -29,8 +30,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the server to hang up once somebody at a keyboard has said that this is all.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Before the first try to connect again; twice as long before each one that follows, and never longer than the last.
-/// Each is cut short by chance, by half at most, so that all the members of a server that comes back do not come back at
-/// once.
+/// Each is cut short by chance, by half at most, so that all the members of a server that comes back do not come back
+/// at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Characters of an address: none is longer, whatever the server says.
@@ -85,8 +86,8 @@ pub enum Ending {
 /// What the client is told from elsewhere, by [`ServiceHandle::post`].
 #[derive(Debug)]
 pub enum Order {
-    /// A member has typed one line, or pasted several. The sender is dropped once they have been said, and it is time for
-    /// more.
+    /// A member has typed one line, or pasted several. The sender is dropped once they have been said, and it is time
+    /// for more.
     Say(String, Sender<()>),
     /// Nothing more will be typed.
     Leave,
@@ -127,8 +128,9 @@ type LookUp = Box<dyn FnMut(ServiceHandle<Order>)>;
 ///
 /// let server: Address = "10.0.0.1:8801".parse()?;
 /// let mut sim = Simulation::new(1);
-/// let script = Script::new().expect(b"\0\0\0\x09NAME: ann").send(b"\0\0\0\x10CLIENT: 10.0.0.2").send(b"\0\0\0\x04(hi)");
-/// sim.remote(server.clone(), move || Some(script.clone().close()));
+/// let greeting = b"\0\0\0\x10CLIENT: 10.0.0.2\0\0\0\x04(hi)";
+/// let script = Script::new().expect(b"\0\0\0\x09NAME: ann").send(greeting).shutdown();
+/// sim.remote(server.clone(), move || Some(script.clone()));
 /// let ann = move || Client::new("ann", vec![server.clone()], Printed);
 /// sim.add_service(Service::outbound(ann).limits(client_limits()))?;
 /// sim.run();
@@ -261,12 +263,12 @@ impl<S: Screen> Client<S> {
     /// Says what there is to say, as far as the server takes it. Whoever typed it waits meanwhile.
     fn talk(&mut self, cx: &mut Context<'_>) {
         if self.state != State::Joined && !self.unsaid.is_empty() {
-            // Nothing that is typed waits for a server that may never come back; it can be typed again.
-            self.screen.note(&Note::NotSent);
             let unsaid = std::mem::take(&mut self.unsaid);
             if unsaid.iter().any(|text| said(text) == Said::Quit) {
-                self.leave(cx);
+                return self.leave(cx);
             }
+            // Nothing that is typed waits for a server that may never come back; it can be typed again.
+            self.screen.note(&Note::NotSent);
         }
         while let Some(text) = self.unsaid.pop_front() {
             if self.say(&text, cx) == Written::AboveHighWater {

@@ -26,7 +26,8 @@ const LINES_AT_ONCE: usize = 16;
 ///
 /// let mut app = Application::new()?;
 /// let room = Room::default();
-/// let chat = app.add_service(Service::tcp("127.0.0.1:8801", { let room = room.clone(); move || Chat::new(room.clone()) }))?;
+/// let in_room = room.clone();
+/// let chat = app.add_service(Service::tcp("127.0.0.1:8801", move || Chat::new(in_room.clone())))?;
 /// let typed = Mutex::new(std::io::stdin().as_fd().try_clone_to_owned().ok());
 /// app.add_service(Service::outbound(move || {
 ///     Console::new(room.clone(), chat.clone(), typed.lock().unwrap().take(), |answer| eprintln!("{answer}"))
@@ -42,8 +43,8 @@ pub struct Console<A> {
 }
 
 impl<A: FnMut(&str) + 'static> Console<A> {
-    /// Reads `typed`, if there is one: of several loops, one gets it. What there is to say goes to `answer`, a line at a
-    /// time. The end of the input is the end of nothing else.
+    /// Reads `typed`, if there is one: of several loops, one gets it. What there is to say goes to `answer`, a line at
+    /// a time. The end of the input is the end of nothing else.
     pub fn new(room: Room, chat: ServiceHandle<Command>, typed: Option<OwnedFd>, answer: A) -> Self {
         Console { room, chat, typed, answer }
     }

@@ -1,8 +1,8 @@
 //! What bytes mean, and nothing else: no connection, no clock, no handler, so that every split of every input can be
 //! tried in a unit test.
 //!
-//! Chat speaks [`lines`] or [`frames`], says what [`text`] lets through and takes what is [`typed`]; HTTP reads a [`request`] and skips what is
-//! [`chunked`].
+//! Chat speaks [`lines`] or [`frames`], says what [`text`] lets through and takes what is [`typed`]; HTTP reads a
+//! [`request`] and skips what is [`chunked`].
 
 pub mod chunked;
 pub mod frames;

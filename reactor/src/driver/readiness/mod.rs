@@ -350,8 +350,8 @@ impl<S: Sys> Readiness<S> {
         self.changed(id);
     }
 
-    /// Before each read, since a terminal changes hands at any time (`fg`, `bg`): in another job's hands it is not read,
-    /// and not polled either.
+    /// Before each read, since a terminal changes hands at any time (`fg`, `bg`): in another job's hands it is not
+    /// read, and not polled either.
     #[cold]
     fn withhold(&mut self, id: ConnectionId) {
         self.not_read(id);
