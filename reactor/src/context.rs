@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::{Address, Peer};
-use crate::buffer::{Output, Pool, SHARE_MIN};
+use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
 use crate::limits::{Deadlines, Limits};
-use crate::link::{Link, Links, NO_STATE, Origin};
+use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::mailbox::ServiceHandle;
+use crate::published::Published;
 use crate::reason::CloseReason;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, What};
 use crate::stats::{Counters, Stats};
 use crate::time::Time;
 use crate::timer::Wheel;
@@ -150,6 +151,11 @@ impl<'a> Context<'a> {
         handle.unwrap_or_else(|| panic!("{} is no message of service {}", type_name::<M>(), terms.name)).clone()
     }
 
+    /// Which turn of the loop this is: another number than in the turn before. For what is allowed so much in one turn.
+    pub fn turn(&self) -> u32 {
+        self.core.turn
+    }
+
     /// The loop's counters as they stand. Some hundred bytes are copied: not for every request.
     pub fn stats(&self) -> Stats {
         self.core.counters.read()
@@ -209,6 +215,7 @@ impl<'a> Context<'a> {
     /// Closes another connection of this loop.
     pub fn close_id(&mut self, id: ConnectionId) {
         let core = &mut *self.core;
+        core.put_in_order(id);
         if let Some(link) = core.links.get_mut(id) {
             link.close(core.now);
             core.touch(id);
@@ -224,6 +231,7 @@ impl<'a> Context<'a> {
 
     /// The same for another connection of this loop.
     pub fn finish_id(&mut self, id: ConnectionId) {
+        self.core.put_in_order(id);
         if let Some(link) = self.core.links.get_mut(id) {
             link.finish();
             self.core.touch(id);
@@ -294,6 +302,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Calls [`Handler::on_turn`](crate::Handler::on_turn) in the next turn: for work of the handler that is too much for
+    /// one turn and belongs to no connection. In between everybody else is served. Nothing outside a handler.
+    pub fn ask_for_turn(&mut self) {
+        let service = self.service;
+        if self.core.terms.get(service as usize).is_some() && !self.core.called_upon.contains(&service) {
+            self.core.called_upon.push(service);
+        }
+    }
+
     // ---- time ------------------------------------------------------------------------------------------------------
 
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
@@ -333,14 +350,35 @@ impl<'a> Context<'a> {
 
     /// The same for another connection of this loop.
     pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
-        let Some(link) = self.core.links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
-        link.set_useful();
-        self.core.topics.subscribe(topic, id)
+        // Who comes now does not hear what was said before.
+        self.core.hand_out();
+        let Core { links, topics, terms, touched, .. } = &mut *self.core;
+        let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
+        link.set_member(true, &terms[link.service as usize].limits);
+        if !std::mem::replace(&mut link.touched, true) {
+            touched.push(id);
+        }
+        topics.subscribe(topic, id)
     }
 
     /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
-        self.core.topics.unsubscribe(topic, self.id)
+        self.unsubscribe_id(self.id, topic)
+    }
+
+    /// The same for another connection of this loop.
+    pub fn unsubscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
+        let core = &mut *self.core;
+        core.put_in_order(id);
+        let was = core.topics.unsubscribe(topic, id);
+        if was
+            && !core.topics.is_subscribed_anywhere(id)
+            && let Some(link) = core.links.get_mut(id)
+        {
+            link.set_member(false, &core.terms[link.service as usize].limits);
+            core.touch(id);
+        }
+        was
     }
 
     /// How many members the topic has on this loop.
@@ -348,9 +386,13 @@ impl<'a> Context<'a> {
         self.core.topics.count(topic)
     }
 
-    /// Queues `bytes` for every member of the topic. Short messages (under 4 KiB) are copied into each member's output,
-    /// so that however many a turn brings leave in one send a member; longer ones are shared. How many members took it;
-    /// one that does not read and is owed more than [`Limits::output_max`] ends.
+    /// Queues `bytes`, one message, for every member of the topic. How many they are. What a turn brings is gathered
+    /// once for all of them, and leaves at its end in one send a member, however many messages it is: copied if it
+    /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
+    /// done to it after this, although [`Context::queued_of`] does not count it yet.
+    ///
+    /// A member that does not read and is owed more than [`Limits::member_queue`] is dealt with as
+    /// [`Limits::slow_members`] says.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, ConnectionId::NONE)
     }
@@ -444,6 +486,7 @@ impl fmt::Debug for Context<'_> {
 pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) topics: Topics,
+    pub(crate) published: Published,
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) pool: Pool,
     /// Counted by this loop alone, read by anyone.
@@ -459,6 +502,8 @@ pub(crate) struct Core {
     /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
     /// who reads is not taken for one that doesn't.
     pub(crate) crowded: bool,
+    /// Services whose handlers want to be called in the next turn.
+    pub(crate) called_upon: Vec<u16>,
     /// Links that something was done to since the loop last looked at them.
     pub(crate) touched: Vec<ConnectionId>,
     pub(crate) wishes: Vec<Wish>,
@@ -505,6 +550,7 @@ impl Core {
         Core {
             links: Links::new(event_loop),
             topics: Topics::default(),
+            published: Published::default(),
             wheel: Wheel::new(now),
             pool: Pool::default(),
             counters,
@@ -513,6 +559,7 @@ impl Core {
             now,
             turn: 0,
             crowded: false,
+            called_upon: Vec::new(),
             touched: Vec::new(),
             wishes: Vec::new(),
             halting: false,
@@ -535,6 +582,7 @@ impl Core {
 
     #[inline]
     fn output(&mut self, id: ConnectionId) -> Option<&mut Output> {
+        self.put_in_order(id);
         let link = self.links.get_mut(id)?;
         let limits = &self.terms[link.service as usize].limits;
         link.writable_output(&mut self.pool, limits)
@@ -542,6 +590,7 @@ impl Core {
 
     #[inline]
     fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
+        self.put_in_order(id);
         let Some(link) = self.links.get_mut(id) else { return Written::Refused };
         let limits = &self.terms[link.service as usize].limits;
         let Some(output) = link.writable_output(&mut self.pool, limits) else { return Written::Refused };
@@ -556,7 +605,7 @@ impl Core {
         }
     }
 
-    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
+    /// Gathers one copy for any number of members. How many they are.
     pub(crate) fn publish(
         &mut self,
         topic: &Topic,
@@ -564,35 +613,92 @@ impl Core {
         shared: Option<&Bytes>,
         except: ConnectionId,
     ) -> usize {
-        let mut copy = None;
-        let shared = match shared {
-            _ if bytes.len() < SHARE_MIN => None,
-            Some(shared) => Some(shared),
-            None => Some(&*copy.insert(Bytes::copy_from_slice(bytes))),
-        };
-        let mut reached = 0;
-        for &id in self.topics.members(topic) {
-            if id == except {
-                continue;
-            }
-            let Some(link) = self.links.get_mut(id) else { continue };
-            let limits = &self.terms[link.service as usize].limits;
-            let Some(output) = link.writable_output(&mut self.pool, limits) else { continue };
-            match shared {
-                Some(shared) => output.put_shared(shared.clone()),
-                None => output.put(bytes),
-            }
-            if !output.overflowed() {
-                reached += 1;
-            }
-            let above = output.queued() > limits.output_high;
-            self.crowded |= above && !link.is_blocked();
-            if !link.touched {
-                link.touched = true;
-                self.touched.push(id);
-            }
+        let members = self.topics.count(topic);
+        let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
+        let members = members - usize::from(excepted);
+        if members == 0 || bytes.is_empty() {
+            return members;
         }
-        self.counters.deliveries.add(reached as u64);
-        reached
+        if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
+            // Memory is bounded by sending, not only by the end of the turn.
+            self.crowded |= self.published.is_much();
+            self.hand_out();
+            self.published.gather(topic, bytes, shared, except, true);
+        }
+        members
+    }
+
+    /// Before something else happens to this link: what was published before that comes first.
+    #[inline]
+    fn put_in_order(&mut self, id: ConnectionId) {
+        if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
+            self.hand_out();
+        }
+    }
+
+    /// Puts what was published into the outputs of the members, all messages of a topic at once.
+    pub(crate) fn hand_out(&mut self) {
+        self.send_out(|_, _| None);
+    }
+
+    /// The same, but to whom `send` sends it, and whose output is empty, it goes without being copied: that is nearly
+    /// everybody, nearly always.
+    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
+        let Core { links, topics, terms, pool, counters, recorder, touched, published, now, .. } = self;
+        let mut missed = 0;
+        let (batches, lengths) = published.parts();
+        for batch in batches {
+            let first = lengths.len();
+            lengths.extend(batch.messages.iter().map(|message| message.length));
+            batch.share(SHARE_MIN);
+            let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
+            let messages = Messages { bytes, shared, lengths, first, count };
+            let excepted = || batch.messages.iter().map(|message| message.except);
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
+            let (mut taken, mut sent) = (0, 0);
+            for &id in topics.members(&batch.topic) {
+                let Some(link) = links.get_mut(id) else { continue };
+                let limits = &terms[link.service as usize].limits;
+                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
+                match outcome {
+                    Some(Sent::Bytes(all)) if all == bytes.len() => {
+                        link.sent_at_once(all, *now);
+                        recorder.note(id, What::Sent(all as u32), *now);
+                        (taken, sent) = (taken + count, sent + all);
+                        continue;
+                    }
+                    None if link.is_excepted() => {
+                        link.set_excepted(false);
+                        let others = |message: &Messages<'_>| batch.messages[message.first - first].except != id;
+                        for message in messages.each().filter(others) {
+                            taken += link.deliver(message, limits, pool, &mut missed);
+                        }
+                    }
+                    None => taken += link.deliver(messages, limits, pool, &mut missed),
+                    Some(outcome) => {
+                        taken += link.deliver(messages, limits, pool, &mut missed);
+                        // That the kernel takes no more now is found out once more, by who sees to the rest.
+                        let (outcome, what) = match outcome {
+                            Sent::Bytes(part) | Sent::Blocked(part) => {
+                                sent += part;
+                                (Sent::Bytes(part), What::Blocked(part as u32))
+                            }
+                            Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
+                        };
+                        recorder.note(id, what, *now);
+                        counters.unsent.add(link.sent(outcome, *now, limits, lengths, pool, || 0).bytes as u64);
+                    }
+                }
+                if !link.touched {
+                    link.touched = true;
+                    touched.push(id);
+                }
+            }
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));
+            counters.deliveries.add(taken as u64);
+            counters.sent.add(sent as u64);
+        }
+        counters.missed.add(missed);
+        published.clear();
     }
 }

@@ -90,6 +90,27 @@ pub trait Handler<M = ()>: 'static {
         let _ = (connection, cx);
     }
 
+    /// This member of a topic is slow, and so many messages published to it were dropped
+    /// ([`SlowPolicy`](crate::SlowPolicy)). What is written to it in this callback takes their place: it comes before
+    /// everything that it is still owed, and it is counted when that place is reached, so that there is one notice
+    /// for all that were dropped there. Nothing by default. Also called while the connection is closing, as long as
+    /// something is owed.
+    fn on_missed(&mut self, connection: &mut Self::Connection, count: u64, cx: &mut Context<'_>) {
+        let _ = (connection, count, cx);
+    }
+
+    /// This member of a topic is owed more than [`Limits::member_queue`](crate::Limits::member_queue), and it is closed
+    /// after this callback. What has begun to leave is finished, then come its own answers and what is
+    /// written to it here; published messages that waited were dropped. Nothing by default.
+    fn on_too_slow(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+        let _ = (connection, cx);
+    }
+
+    /// A turn after [`Context::ask_for_turn`]: for work that is left over, and belongs to no connection.
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// The deadline that was set with [`Context::set_deadline`] has passed. It is cleared. Closes by default.
     fn on_deadline(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
         let _ = connection;

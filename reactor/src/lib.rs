@@ -79,14 +79,17 @@ mod time;
 #[cfg(any(test, feature = "fuzzing"))]
 mod operations;
 
-mod buffer;
 mod limits;
+
+mod buffer;
 #[cfg(any(feature = "sim", feature = "chaos"))]
 mod random;
 mod recorder;
 mod stats;
 mod timer;
 mod topics;
+
+mod published;
 
 mod sys;
 
@@ -119,7 +122,7 @@ pub use buffer::{Framed, Input, Output};
 pub use context::{Context, Written};
 pub use error::{Errno, Error};
 pub use handler::Handler;
-pub use limits::{Deadlines, Limits};
+pub use limits::{Deadlines, Limits, SlowPolicy};
 pub use mailbox::{Handle, PostError, ServiceHandle};
 pub use reason::{CloseReason, Deadline};
 pub use service::{Listener, Service, inherited_listeners};

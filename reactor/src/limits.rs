@@ -27,9 +27,15 @@ pub struct Limits {
     /// by default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
     pub output_low: usize,
     /// Bytes owed that no connection may pass, 8 MiB by default: the last line against a handler that
-    /// doesn't look at [`Written`](crate::Written), or a topic whose member doesn't read. One write is always taken
-    /// when nothing is owed, whatever its size.
+    /// doesn't look at [`Written`](crate::Written). One write is always taken when nothing is owed, whatever its size.
     pub output_max: usize,
+    /// Bytes owed to a member of a topic above which published messages do not pile up any more, 1 MiB by
+    /// default: minutes of talk, and a thousand members that don't read cost a gigabyte at most. 32 bytes are reckoned
+    /// for each message besides its own. One message is always taken when nothing is owed. What the handler itself
+    /// writes to a member counts, and is not bounded by this but by `output_max`.
+    pub member_queue: usize,
+    /// What happens then, and to that member alone; the others don't notice. By default it is disconnected.
+    pub slow_members: SlowPolicy,
     /// Bytes read and thrown away while a connection closes, 64 MiB by default: closing with unread bytes would make
     /// the kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
     pub linger_bytes: u64,
@@ -49,10 +55,39 @@ impl Default for Limits {
             output_high: 256 * 1024,
             output_low: 64 * 1024,
             output_max: 8 * 1024 * 1024,
+            member_queue: 1024 * 1024,
+            slow_members: SlowPolicy::Disconnect,
             linger_bytes: 64 * 1024 * 1024,
             refused_lingering: 16,
             backlog: 4096,
         }
+    }
+}
+
+/// What happens to a member of a topic that is owed more than [`Limits::member_queue`].
+///
+/// ```
+/// use reactor::{Limits, SlowPolicy};
+/// let ticker = Limits { member_queue: 64 * 1024, slow_members: SlowPolicy::DropOldest, ..Limits::default() };
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// It is told so ([`Handler::on_too_slow`](crate::Handler::on_too_slow)) and closed: what has begun to leave is
+    /// finished, and published messages that wait are dropped.
+    Disconnect,
+    /// The messages that have waited longest are dropped, and it is told how many
+    /// ([`Handler::on_missed`](crate::Handler::on_missed)): for news that grow old. Only whole messages that have not
+    /// begun to leave; never what was written to it alone. It stays for as long as it likes:
+    /// [`Deadlines::write_progress`] does not go for it.
+    DropOldest,
+    /// The same with the latest: for a log, which is worth more without holes.
+    DropNewest,
+}
+
+impl SlowPolicy {
+    /// Whether a slow member stays a member.
+    pub(crate) fn keeps(self) -> bool {
+        self != SlowPolicy::Disconnect
     }
 }
 
@@ -75,7 +110,8 @@ pub struct Deadlines {
     /// Without a byte moving either way. `None` by default: only the service knows whether silence is normal.
     pub idle: Option<Duration>,
     /// Within which a peer that is owed more than the kernel takes has to acknowledge
-    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it.
+    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it. Not for members of a topic whose
+    /// [`SlowPolicy`] keeps them.
     pub write_progress: Option<Duration>,
     /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that
     /// takes 4096 bytes more of what the kernel still has for it gets that long again; so does, five times at most, one

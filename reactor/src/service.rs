@@ -322,6 +322,9 @@ pub(crate) trait Host {
     fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
     fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
     fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64);
+    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn turn(&mut self, core: &mut Core);
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
@@ -389,6 +392,19 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
     fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.with(core, id, key, |handler, state, cx| handler.on_drained(state, cx));
+    }
+
+    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64) {
+        self.with(core, id, key, |handler, state, cx| handler.on_missed(state, count, cx));
+    }
+
+    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_too_slow(state, cx));
+    }
+
+    fn turn(&mut self, core: &mut Core) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_turn(cx));
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

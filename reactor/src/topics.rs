@@ -69,14 +69,19 @@ pub(crate) struct Topics {
     members: HashMap<Topic, Vec<ConnectionId>>,
     /// For each connection its topics, and for each of them the place of the connection among the members.
     places: HashMap<ConnectionId, HashMap<Topic, usize>>,
+    /// Memberships beyond the first of each connection.
+    further: usize,
 }
 
 impl Topics {
     /// `false`: it was a member already, and still is one once.
     pub(crate) fn subscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
-        let Entry::Vacant(place) = self.places.entry(id).or_default().entry(topic.clone()) else {
+        let places = self.places.entry(id).or_default();
+        let is_further = !places.is_empty();
+        let Entry::Vacant(place) = places.entry(topic.clone()) else {
             return false;
         };
+        self.further += usize::from(is_further);
         let members = self.members.entry(topic.clone()).or_default();
         place.insert(members.len());
         members.push(id);
@@ -93,6 +98,8 @@ impl Topics {
         };
         if places.is_empty() {
             self.places.remove(&id);
+        } else {
+            self.further -= 1;
         }
         self.vacate(topic, place);
         true
@@ -100,7 +107,9 @@ impl Topics {
 
     /// Ends all memberships of a connection. For the end of the connection itself: nothing else takes it out.
     pub(crate) fn leave_all(&mut self, id: ConnectionId) {
-        for (topic, place) in self.places.remove(&id).unwrap_or_default() {
+        let places = self.places.remove(&id).unwrap_or_default();
+        self.further -= places.len().saturating_sub(1);
+        for (topic, place) in places {
             self.vacate(&topic, place);
         }
     }
@@ -110,7 +119,11 @@ impl Topics {
         self.members.get(topic).map_or(&[], Vec::as_slice)
     }
 
-    #[cfg(test)]
+    pub(crate) fn is_member(&self, topic: &Topic, id: ConnectionId) -> bool {
+        self.places.get(&id).is_some_and(|places| places.contains_key(topic))
+    }
+
+    /// Whether it is a member of any topic.
     pub(crate) fn is_subscribed_anywhere(&self, id: ConnectionId) -> bool {
         self.places.contains_key(&id)
     }
@@ -118,6 +131,11 @@ impl Topics {
     /// How many members a topic has.
     pub(crate) fn count(&self, topic: &Topic) -> usize {
         self.members(topic).len()
+    }
+
+    /// Whether anybody is in more than one topic, and so hears in which order two of them are published to.
+    pub(crate) fn overlap(&self) -> bool {
+        self.further > 0
     }
 
     /// How many topics have members.

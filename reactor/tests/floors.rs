@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `reactor/src`, from the ground up; each may import those before it.
 const FLOORS: [&[&str]; 8] = [
     &["operations", "token", "address", "error", "reason", "time"],
-    &["buffer", "limits", "random", "recorder", "stats", "timer", "topics"],
+    &["limits", "buffer", "random", "recorder", "stats", "timer", "topics", "published"],
     &["sys"],
     &["link", "driver"],
     &["mailbox", "context", "handler", "service"],

@@ -2,8 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use reactor::{CloseReason, Limits};
@@ -35,6 +35,33 @@ fn has_answer(client: &mut TcpStream) -> bool {
 }
 
 on_every_backend! {
+    // Rule 16.
+    fn work_that_is_left_over_has_one_call_in_each_turn_and_others_are_served_in_between(backend: Backend) {
+        const TIMES: usize = 200;
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let seen = turns.clone();
+        let plan = Plan::echo().turn(move |cx| {
+            let mut seen = seen.lock().unwrap();
+            seen.push(cx.turn());
+            if seen.len() < TIMES {
+                // Asked twice, called once.
+                cx.ask_for_turn();
+                cx.ask_for_turn();
+            }
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, _) = stage.open();
+        let asked = stage.ask(|cx| {
+            cx.ask_for_turn();
+            cx.turn()
+        });
+        round_trip(&mut client, b"in between");
+        let all = turns.clone();
+        stage.wait_until("all is done", move |_| all.lock().unwrap().len() == TIMES);
+        let turns = turns.lock().unwrap();
+        assert!(turns[0] == asked + 1 && turns.windows(2).all(|pair| pair[1] == pair[0] + 1), "{asked}, {turns:?}");
+    }
+
     // Rule 16.
     fn between_a_ping_and_its_answer_four_flooders_get_one_turn_each(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());

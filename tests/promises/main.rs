@@ -14,16 +14,16 @@
 //! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells… |
 //! | 10 | interest changes only when it must | `writing`: a_thousand_small_echoes…, a_big_answer…; `syscalls` of the reactor |
 //! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, drained_is_called… |
-//! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, what_another_thread_publishes… |
+//! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, where_messages_were_dropped…, what_is_missed…, what_another_thread_publishes… |
 //! | 13 | close flushes, lingers, and is bounded; abort resets | `writing`: an_early_answer…, …while_closing…, a_closing_peer…, who_does_not_take…, an_abort…, closing_after…, what_was_owed… |
 //! | 14 | a broken pipe ends one connection; no write after close | `writing`: a_peer_that_goes_away…, a_write_after_close…, past_the_maximum… |
 //! | 15 | `on_drained` once a turn | `writing`: drained_that_writes… |
-//! | 16 | budgets per turn | `fairness`: between_a_ping…, what_is_left_for_the_next_turn…, a_storm_of_connects…, a_flood_of_messages… |
+//! | 16 | budgets per turn | `fairness`: between_a_ping…, what_is_left_for_the_next_turn…, work_that_is_left_over…, a_storm_of_connects…, a_flood_of_messages… |
 //! | 17 | no descriptors: quiet, and back again | `fairness`: without_descriptors… |
 //! | 18 | caps refuse or make wait | `fairness`: one_over_…, few_of_those_refused…, refused_newcomers…, at_the_cap…, the_soft_descriptor_limit… |
 //! | 19 | never early, few waits | `time`: a_deadline_is_never_early…, a_deadline_set_late…, a_slow_callback…, a_timer_of_thirty_days… |
 //! | 20 | periodic work, cancelling | `time`: periodic_work…, a_deadline_that_is_called_off…, a_timer_that_is_due_in_the_same_turn… |
-//! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable… |
+//! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable…; `writing`: a_member_that_is_kept… |
 //! | 22 | EINTR | `process`: a_storm_of_signals… |
 //! | 23 | wake-ups and mailboxes | `process`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
 //! | 24 | stopping | `process`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |

@@ -27,6 +27,11 @@ pub enum Seen {
     /// With how much was left unread.
     End(ConnectionId, usize),
     Drained(ConnectionId),
+    /// With how many messages.
+    Missed(ConnectionId, u64),
+    TooSlow(ConnectionId),
+    /// Of no connection.
+    Turn,
     Deadline(ConnectionId),
     Stopping(ConnectionId),
     /// With how much it was still owed.
@@ -38,11 +43,14 @@ impl Seen {
         match *self {
             Seen::Opened(id) | Seen::Connected(id) | Seen::Data(id, _) | Seen::End(id, _) => id,
             Seen::Drained(id) | Seen::Deadline(id) | Seen::Stopping(id) | Seen::Closed(id, ..) => id,
+            Seen::Missed(id, _) | Seen::TooSlow(id) => id,
+            Seen::Turn => ConnectionId::NONE,
         }
     }
 }
 
 type Act = Arc<dyn Fn(&mut Context<'_>) + Send + Sync>;
+type Count = Arc<dyn Fn(u64, &mut Context<'_>) + Send + Sync>;
 type Digest = Arc<dyn Fn(&mut Input<'_>, &mut Context<'_>) + Send + Sync>;
 
 /// What the callbacks do. By default: all input is taken, and everything else is as [`Handler`] has it.
@@ -52,6 +60,9 @@ pub struct Plan {
     data: Digest,
     end: Digest,
     drained: Act,
+    missed: Count,
+    too_slow: Act,
+    turn: Act,
     deadline: Act,
     stopping: Act,
     closed: Act,
@@ -67,6 +78,9 @@ impl Plan {
             }),
             end: Arc::new(|_, cx| cx.close()),
             drained: nothing.clone(),
+            missed: Arc::new(|_, _| {}),
+            too_slow: nothing.clone(),
+            turn: nothing.clone(),
             deadline: close.clone(),
             stopping: close,
             closed: nothing,
@@ -106,6 +120,21 @@ impl Plan {
 
     pub fn drained(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
         self.drained = Arc::new(act);
+        self
+    }
+
+    pub fn missed(mut self, act: impl Fn(u64, &mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.missed = Arc::new(act);
+        self
+    }
+
+    pub fn too_slow(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.too_slow = Arc::new(act);
+        self
+    }
+
+    pub fn turn(mut self, act: impl Fn(&mut Context<'_>) + Send + Sync + 'static) -> Self {
+        self.turn = Arc::new(act);
         self
     }
 
@@ -167,6 +196,21 @@ impl Handler<Order> for Witness {
     fn on_drained(&mut self, _: &mut (), cx: &mut Context<'_>) {
         self.tell(Seen::Drained(cx.id()));
         (self.plan.drained)(cx);
+    }
+
+    fn on_missed(&mut self, _: &mut (), count: u64, cx: &mut Context<'_>) {
+        self.tell(Seen::Missed(cx.id(), count));
+        (self.plan.missed)(count, cx);
+    }
+
+    fn on_too_slow(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        self.tell(Seen::TooSlow(cx.id()));
+        (self.plan.too_slow)(cx);
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.tell(Seen::Turn);
+        (self.plan.turn)(cx);
     }
 
     fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {

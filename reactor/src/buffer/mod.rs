@@ -10,7 +10,11 @@
 //!                │ Kept │───────────┘ first, next time       └─────────────────────────┘
 //!                └──────┘
 //! ```
+//!
+//! The output of a member of a topic that is behind goes on in a backlog (`backlog.rs`), which knows where messages
+//! begin, so that the policy for slow members can leave some out.
 
+mod backlog;
 mod input;
 mod output;
 mod pool;
@@ -18,8 +22,10 @@ mod pool;
 pub use input::{Framed, Input};
 pub use output::Output;
 
+#[cfg(all(test, feature = "sim"))]
+pub(crate) use backlog::{Flaw, PLANTED};
 pub(crate) use input::Kept;
-pub(crate) use output::SHARE_MIN;
+pub(crate) use output::{Messages, Offered, SHARE_MIN};
 pub(crate) use pool::Pool;
 
 /// What the targets of `fuzz/` call.

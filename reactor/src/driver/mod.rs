@@ -87,6 +87,8 @@ pub(crate) trait Driver {
 
     /// Sends as much of the link's output as goes.
     fn send(&mut self, link: &Link) -> Sent;
+    /// The same of bytes that are in no output, to one whose output is empty. What does not go is the caller's.
+    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent;
     /// What the link wants may have changed.
     fn changed(&mut self, id: ConnectionId);
     /// Look whether something has arrived: `Received`, `Ended` or `Failed` follows, or `Nothing`.

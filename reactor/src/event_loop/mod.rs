@@ -1,6 +1,6 @@
 //! One turn: wait, move bytes, callbacks, settle, flush, deadlines. The order is what the promises rest on:
 //!
-//! 1. wait for the driver; read the clock, once;
+//! 1. wait for the driver; read the clock, once; handlers that asked for this turn have it;
 //! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
 //! 3. what was put off in the last turn; messages and signals;
 //! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote
@@ -179,6 +179,10 @@ impl<D: Driver> EventLoop<D> {
         self.driver.wait(&self.core.links, timeout, self.core.now)?;
         let heard = self.driver.now();
         self.core.now = heard;
+        for service in std::mem::take(&mut self.core.called_upon) {
+            self.hosts[service as usize].host.turn(&mut self.core);
+            self.called(ConnectionId::NONE);
+        }
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
             self.dispatch(completion);
             if std::mem::take(&mut self.core.crowded) {
@@ -224,7 +228,8 @@ impl<D: Driver> EventLoop<D> {
 
     /// How long nothing has to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
-        if self.mail || self.core.halting != self.stopping.is_some() || !self.again.is_empty() {
+        let left_over = !self.again.is_empty() || !self.core.called_upon.is_empty();
+        if self.mail || self.core.halting != self.stopping.is_some() || left_over {
             return Some(Duration::ZERO);
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
@@ -280,9 +285,11 @@ impl<D: Driver> EventLoop<D> {
         if let Some(link) = self.core.links.get_mut(id) {
             let limits = &self.core.terms[link.service as usize].limits;
             note_sent(&self.core.counters, &mut self.core.recorder, id, outcome, self.core.now);
-            let driver = &mut self.driver;
-            let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
-            self.core.counters.unsent.add(lost as u64);
+            let (driver, lengths) = (&mut self.driver, &self.core.published.lengths);
+            let lost =
+                link.sent(outcome, self.core.now, limits, lengths, &mut self.core.pool, || driver.unacknowledged(id));
+            self.core.counters.unsent.add(lost.bytes as u64);
+            self.core.counters.missed.add(lost.messages);
             self.attend(id);
         }
     }
@@ -300,7 +307,7 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
+        let Core { links, terms, published, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
@@ -310,8 +317,9 @@ impl<D: Driver> EventLoop<D> {
                     let outcome = self.driver.send(link);
                     note_sent(counters, recorder, id, outcome, *now);
                     let driver = &mut self.driver;
-                    let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
-                    counters.unsent.add(lost as u64);
+                    let lost = link.sent(outcome, *now, limits, &published.lengths, pool, || driver.unacknowledged(id));
+                    counters.unsent.add(lost.bytes as u64);
+                    counters.missed.add(lost.messages);
                 }
                 Step::Finish => {
                     let driver = &mut self.driver;
@@ -358,6 +366,19 @@ impl<D: Driver> EventLoop<D> {
                 return self.lend_kept(id, kept, |host, core, key, input| host.end_of_input(core, id, key, input));
             }
             Step::Drained => host.drained(&mut self.core, id, key),
+            Step::Missed => {
+                let count = link.take_missed();
+                host.missed(&mut self.core, id, key, count);
+                if let Some(link) = self.core.links.get_mut(id) {
+                    link.placed();
+                }
+            }
+            Step::TooSlow => {
+                host.too_slow(&mut self.core, id, key);
+                if let Some(link) = self.core.links.get_mut(id) {
+                    link.close_slow(self.core.now);
+                }
+            }
             Step::Stopping => host.stopping(&mut self.core, id, key),
             Step::Rest | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
         }
@@ -431,11 +452,15 @@ impl<D: Driver> EventLoop<D> {
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
     /// the stack stays flat.
     fn settle(&mut self) {
-        if self.core.touched.is_empty() && self.core.wishes.is_empty() && !self.full {
+        if self.core.touched.is_empty() && self.core.published.is_empty() && self.core.wishes.is_empty() && !self.full {
             return;
         }
         let mut next = 0;
         loop {
+            if next == self.core.touched.len() && !self.core.published.is_empty() {
+                let driver = &mut self.driver;
+                self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
+            }
             for wish in std::mem::take(&mut self.core.wishes) {
                 let Some(link) = self.core.links.get_mut(wish.id) else { continue };
                 link.state = self.hosts[link.service as usize].host.adopt(wish.state);
@@ -457,6 +482,7 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.core.touched.clear();
+        self.core.published.forget_lengths();
         if self.full {
             self.mind_the_cap();
         }

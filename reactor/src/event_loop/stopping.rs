@@ -18,7 +18,7 @@ pub(super) struct Stopping {
 impl<D: Driver> EventLoop<D> {
     /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
-        let heard = !self.mail || self.has_given_up();
+        let heard = !self.mail && self.core.called_upon.is_empty() || self.has_given_up();
         self.stopping.is_some()
             && heard
             && self.core.links.len() == 0

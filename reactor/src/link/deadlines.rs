@@ -42,13 +42,14 @@ impl Link {
                 } else {
                     at(self.since, deadlines.first_request, Deadline::FirstRequest)
                 },
-                if self.facts.has(BLOCKED) {
+                // A member that stays however slow it is need not make progress.
+                if self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER) {
                     at(self.since, deadlines.write_progress, Deadline::WriteProgress)
                 } else {
                     None
                 },
                 // While output waits, the progress deadline says it better: a large answer may take its time.
-                if self.facts.has(BLOCKED) || self.origin == Origin::Watched {
+                if self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER) || self.origin == Origin::Watched {
                     None
                 } else {
                     at(self.active, deadlines.idle, Deadline::Idle)
@@ -135,6 +136,8 @@ impl Link {
         let reason = match (deadline, self.reason) {
             (Deadline::Linger, _) if self.facts.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
+            // It was given time to finish what had begun, and the cause is the same if it does not.
+            (Deadline::Linger, Some(reason @ CloseReason::OutputOverflow { .. })) => reason,
             _ => CloseReason::TimedOut(deadline),
         };
         self.facts

@@ -40,11 +40,24 @@ pub(super) const BRIEF: Facts = Facts(1 << 15);
 pub(super) const DEAF: Facts = Facts(1 << 16);
 /// To be closed once it is connected and what is owed has left.
 pub(super) const CLOSE_DUE: Facts = Facts(1 << 17);
+/// A member that is owed more than it may be, and is to be told so; that has been done.
+pub(super) const TOO_SLOW: Facts = Facts(1 << 18);
+pub(super) const SLOW_TOLD: Facts = Facts(1 << 19);
+/// The handler is being told what was missed: what it writes comes in that place, whatever the state.
+pub(super) const PLACING: Facts = Facts(1 << 20);
+/// A member of a topic, and one that stays however slow it is: it need not make progress.
+pub(super) const KEPT_AS_MEMBER: Facts = Facts(1 << 21);
+/// A member of a topic.
+pub(super) const MEMBER: Facts = Facts(1 << 22);
+/// Not to get all of what is being handed out.
+pub(super) const EXCEPTED: Facts = Facts(1 << 23);
 
 /// What `reads` and `writes` depend on.
 pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF);
 /// What gives an open link something to do besides sending.
 pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING);
+/// What keeps published messages from simply being put at the end of the output.
+pub(super) const HINDERED: Facts = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
 
 impl Facts {
     pub(super) const fn and(self, other: Facts) -> Facts {

@@ -10,6 +10,10 @@ use crate::reason::CloseReason;
 pub(crate) enum Step {
     /// Hand the output to the driver.
     Send,
+    /// Call `on_missed`.
+    Missed,
+    /// Call `on_too_slow`, and close.
+    TooSlow,
     /// Call `on_drained`.
     Drained,
     /// Call `on_data` with the bytes that were kept.
@@ -43,6 +47,8 @@ impl Link {
                     self.abort(reason);
                     Step::Close
                 }
+                Some(_) if self.facts.has(TOO_SLOW) && !self.facts.has(SLOW_TOLD) => self.tell_too_slow(),
+                Some(output) if output.is_behind() && output.is_missing() && !self.facts.has(BLOCKED) => Step::Missed,
                 Some(output) => {
                     if output.queued() > limits.output_high {
                         self.facts.choke();
@@ -50,16 +56,15 @@ impl Link {
                     if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
+            Phase::Connecting if self.facts.has(TOO_SLOW) && !self.facts.has(SLOW_TOLD) => self.tell_too_slow(),
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.tell_stopping(),
             Phase::Connecting => Step::Rest,
-            Phase::Flushing if self.output.is_none() => Step::Finish,
-            Phase::Flushing => {
-                if self.facts.has(BLOCKED) {
-                    Step::Rest
-                } else {
-                    Step::Send
-                }
-            }
+            Phase::Flushing => match &self.output {
+                None => Step::Finish,
+                Some(_) if self.facts.has(BLOCKED) => Step::Rest,
+                Some(output) if output.is_missing() => Step::Missed,
+                Some(_) => Step::Send,
+            },
             Phase::Lingering if self.facts.has(ENDED) => {
                 self.phase = Phase::Over;
                 self.step(turn, limits)
@@ -132,6 +137,11 @@ impl Link {
             }
             Stopping::No | Stopping::Probing | Stopping::Quiet | Stopping::Told => Step::Rest,
         }
+    }
+
+    fn tell_too_slow(&mut self) -> Step {
+        self.facts.set(SLOW_TOLD);
+        Step::TooSlow
     }
 
     fn tell_stopping(&mut self) -> Step {

@@ -82,6 +82,10 @@ impl<D: Driver> Checked<D> {
                 self.books.borrow_mut().entries.entry(link.id).or_default().hindered = true;
             }
             let limits = &self.limits[link.service as usize];
+            let (cost, messages) = link.output().map_or((0, 0), |output| output.waiting());
+            if cost > limits.member_queue && messages > 1 {
+                self.violation(&format!("{messages} messages wait for connection {}, at a cost of {cost}", link.id));
+            }
             if !at_once && state == "choked" && link.queued() <= limits.output_low {
                 self.violation(&format!("connection {} is choked by {} bytes", link.id, link.queued()));
             }
@@ -222,6 +226,10 @@ impl<D: Driver> Driver for Checked<D> {
 
     fn send(&mut self, link: &Link) -> Sent {
         self.driver.send(link)
+    }
+
+    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
+        self.driver.send_bytes(id, bytes)
     }
 
     fn changed(&mut self, id: ConnectionId) {

@@ -11,7 +11,7 @@ use crate::address::Address;
 use crate::buffer::Input;
 use crate::context::{Context, Written};
 use crate::handler::Handler;
-use crate::limits::{Deadlines, Limits};
+use crate::limits::{Deadlines, Limits, SlowPolicy};
 use crate::random::{Random, mixed};
 use crate::reason::CloseReason;
 use crate::service::Service;
@@ -31,9 +31,9 @@ pub fn exercise(seed: u64) -> Report {
 /// The same, run like this.
 pub(super) fn exercise_with(seed: u64, run: impl FnOnce(Simulation) -> Report) -> Report {
     let (sim, trial) = prepare(seed);
-    let network = sim.network.clone();
+    let (network, books) = (sim.network.clone(), sim.books.clone());
     let report = run(sim);
-    let checks = Checks { network, trial };
+    let checks = Checks { network, books, trial };
     checks.output();
     report
 }
@@ -46,13 +46,23 @@ fn pattern(id: ConnectionId, at: usize) -> u8 {
 /// What a handler has told the loop, and heard of it, about one connection.
 #[derive(Default)]
 struct Told {
-    /// Bytes written to it that were not refused.
-    written: Vec<u8>,
+    /// What was written to it and not refused, and what was published while it was a member.
+    written: Vec<Part>,
+    /// Bytes of its own in that, which make a pattern.
+    own: usize,
+    /// What was written where messages were missed, in order.
+    notices: Vec<Vec<u8>>,
     /// Some of them were published: whether it took the last ones nobody said.
     published: bool,
     member: bool,
     reason: Option<CloseReason>,
     deadline: Option<Duration>,
+}
+
+/// Bytes that leave whole, or, if they were published, not at all.
+struct Part {
+    bytes: Vec<u8>,
+    message: bool,
 }
 
 #[derive(Default)]
@@ -77,6 +87,8 @@ struct Temper {
     /// Pauses and resumes others at every turn.
     meddles: bool,
     publishes: bool,
+    /// Messages at once.
+    talk: u64,
     connects: bool,
     panics: bool,
     lingers: bool,
@@ -100,7 +112,7 @@ impl Whim {
     fn write(&mut self, to: ConnectionId, count: usize, shared: bool, cx: &mut Context<'_>) {
         let mut told = self.trial.told();
         let Some(told) = told.get_mut(&to).filter(|told| told.reason.is_none()) else { return };
-        let at = told.written.len();
+        let at = told.own;
         let bytes: Vec<u8> = (at..at + count).map(|at| pattern(to, at)).collect();
         let outcome = match (to == cx.id(), shared) {
             (true, false) => cx.write(&bytes),
@@ -109,7 +121,8 @@ impl Whim {
             (false, true) => cx.write_shared_to(to, Bytes::from(bytes.clone())),
         };
         if outcome != Written::Refused {
-            told.written.extend_from_slice(&bytes);
+            told.own += count;
+            told.written.push(Part { bytes, message: false });
         }
     }
 
@@ -133,7 +146,10 @@ impl Whim {
         let mut told = self.trial.told();
         for (_, told) in told.iter_mut().filter(|(id, told)| told.member && told.reason.is_none() && **id != but) {
             told.published = true;
-            told.written.extend_from_slice(&bytes);
+            // What has no bytes is not missed by anybody.
+            if !bytes.is_empty() {
+                told.written.push(Part { bytes: bytes.clone(), message: true });
+            }
         }
     }
 
@@ -195,7 +211,7 @@ impl Whim {
                 }
                 9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
                 10 => cx.offer_again(),
-                12 if self.temper.publishes => self.publish(cx),
+                12 if self.temper.publishes => (0..=self.random.below(self.temper.talk)).for_each(|_| self.publish(cx)),
                 11 => {
                     let handle = cx.service_handle::<()>();
                     let _ = handle.post(other, ());
@@ -267,6 +283,24 @@ impl Handler for Whim {
 
     fn on_drained(&mut self, _: &mut (), cx: &mut Context<'_>) {
         self.whim(cx);
+    }
+
+    fn on_missed(&mut self, _: &mut (), _: u64, cx: &mut Context<'_>) {
+        if self.random.chance(0.1) {
+            self.publish(cx);
+        }
+        let notice: Vec<u8> = (0..self.random.below(60)).map(|_| self.random.next() as u8).collect();
+        let halves = notice.split_at(notice.len() / 2);
+        let taken = [halves.0, halves.1].into_iter().take_while(|half| cx.write(half) != Written::Refused);
+        let taken = taken.collect::<Vec<_>>().concat();
+        if let Some(told) = self.trial.told().get_mut(&cx.id()) {
+            told.notices.push(taken);
+        }
+    }
+
+    fn on_too_slow(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        let count = self.random.size(100);
+        self.write(cx.id(), count, false, cx);
     }
 
     fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
@@ -358,7 +392,8 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             drastic: random.below(2) * random.below(20),
             pauses: random.chance(0.5),
             meddles: random.chance(0.1),
-            publishes: random.chance(0.3),
+            publishes: random.chance(0.4),
+            talk: random.size(30) as u64,
             connects: random.chance(0.4),
             panics: random.chance(0.3),
             lingers: random.chance(0.4),
@@ -373,6 +408,8 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             linger_bytes: random.size(1_000_000) as u64,
             refused_lingering: random.index(3),
             backlog: random.size(64) as u32,
+            member_queue: if random.chance(0.5) { random.size(2_000) } else { random.size(200_000) },
+            slow_members: [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][random.index(3)],
         };
         let some =
             |random: &mut Random| random.chance(0.6).then(|| Duration::from_nanos(random.size(40_000_000_000) as u64));
@@ -423,8 +460,60 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     (sim, trial)
 }
 
+impl Told {
+    /// Whether this is what left: everything in order, but messages that were missed where that was said, and those
+    /// that waited for one that was too slow. Bytes that have not left.
+    fn left_over(&self, taken: &[u8], missed: &[(usize, u64)], too_slow: bool) -> Result<usize, String> {
+        if too_slow {
+            // What had begun left, and then only what was its own.
+            let fits = |kept: usize| {
+                let mut expected = Vec::new();
+                let parts = self.written.iter().enumerate().filter(|(at, part)| *at < kept || !part.message);
+                parts.for_each(|(_, part)| expected.extend_from_slice(&part.bytes));
+                expected.starts_with(taken)
+            };
+            let fits = (0..=self.written.len()).any(fits);
+            return if fits { Ok(0) } else { Err("what left is not what was written before it was too slow".into()) };
+        }
+        let (mut at, mut notices) = (0, missed.iter().zip(&self.notices).peekable());
+        let mut parts = self.written.iter();
+        loop {
+            // Nothing is in its place before that.
+            while let Some((&(_, count), notice)) = notices.next_if(|((place, _), _)| *place == at) {
+                for _ in 0..count {
+                    match parts.next() {
+                        Some(part) if part.message => {}
+                        Some(_) => return Err(format!("an answer is among the {count} messages missed at {at}")),
+                        None => return Err(format!("fewer than {count} messages were missed at {at}")),
+                    }
+                }
+                let end = taken.len().min(at + notice.len());
+                if !notice.starts_with(&taken[at..end]) {
+                    return Err(format!("what left at {at} is not what was said of {count} missed messages"));
+                }
+                at = end;
+                if at == taken.len() {
+                    return Ok(parts.map(|part| part.bytes.len()).sum());
+                }
+            }
+            let Some(part) = parts.next() else { break };
+            let end = taken.len().min(at + part.bytes.len());
+            if !part.bytes.starts_with(&taken[at..end]) {
+                return Err(format!("what left between {at} and {end} is not what was written"));
+            }
+            let rest = part.bytes.len() - (end - at);
+            at = end;
+            if rest > 0 {
+                return Ok(rest + parts.map(|part| part.bytes.len()).sum::<usize>());
+            }
+        }
+        if at < taken.len() { Err("more has left than was written".into()) } else { Ok(0) }
+    }
+}
+
 struct Checks {
     network: crate::sys::simulated::Shared,
+    books: super::ledger::Books,
     trial: Arc<Trial>,
 }
 
@@ -438,21 +527,14 @@ impl Checks {
         for (&id, &index) in ids {
             let line = &network.lines[index];
             let Some(told) = told.get(&id) else { continue };
-            let left = line.taken.iter().zip(&told.written).position(|(left, written)| left != written);
-            if let Some(at) = left {
-                network.violation(&format!("connection {id}: what left at {at} is not what was written"));
-            }
-            if line.taken.len() > told.written.len() {
-                network.violation(&format!("connection {id}: more has left than was written"));
-            }
+            let entry = self.books.borrow().entries.get(&id).cloned().unwrap_or_default();
+            let left_over = told.left_over(&line.taken, &entry.missed, entry.too_slow);
+            let left_over = left_over.unwrap_or_else(|why| network.violation(&format!("connection {id}: {why}")));
             let all = matches!(told.reason, Some(CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped));
-            if all
-                && line.stage == crate::sys::simulated::Stage::Open
-                && line.taken.len() < told.written.len()
-                && !told.published
-            {
-                let (left, reason) = (told.written.len() - line.taken.len(), told.reason);
-                network.violation(&format!("connection {id}: {left} bytes written never left, and it is {reason:?}"));
+            if all && line.stage == crate::sys::simulated::Stage::Open && left_over > 0 && !told.published {
+                let reason = told.reason;
+                network
+                    .violation(&format!("connection {id}: {left_over} bytes written never left, and it is {reason:?}"));
             }
             // Both halves have ended, and the peer has read to the end.
             let read_all = line.pace == (usize::MAX, 0) && !line.left && line.end_arrived;

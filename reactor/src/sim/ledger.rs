@@ -19,6 +19,10 @@ pub(super) struct Entry {
     pub(super) offer_owed: bool,
     /// Was choked: that its output has drained has to be told.
     pub(super) drained_owed: bool,
+    /// Where it was told that messages were missed: after so many bytes, and how many.
+    pub(super) missed: Vec<(usize, u64)>,
+    /// It was found too slow. One that is closing by itself by then is not told.
+    pub(super) too_slow: bool,
     pub(super) closed: Option<CloseReason>,
 }
 

@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::exercise::exercise_with;
+use super::exercise::{exercise, exercise_with};
 use crate::address::{Address, Peer};
+use crate::buffer::{Flaw, PLANTED};
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
@@ -290,6 +291,10 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.send(link)
     }
 
+    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
+        self.inner.send_bytes(id, bytes)
+    }
+
     fn changed(&mut self, id: ConnectionId) {
         if self.bug != ForgetsChanges || self.seen.insert(id) {
             self.inner.changed(id);
@@ -363,4 +368,16 @@ fn every_planted_bug_is_found() {
         })
         .collect();
     assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
+}
+
+/// The same for the policy for slow members, which is in no driver.
+#[test]
+fn every_planted_flaw_of_what_waits_for_slow_members_is_found() {
+    for flaw in [Flaw::DropsTheBegun, Flaw::Miscounts, Flaw::DropsAnswers, Flaw::NeverDrops] {
+        PLANTED.set(Some(flaw));
+        let found = (0..3 * SEEDS).find(|&seed| catch_unwind(|| exercise(seed)).is_err());
+        PLANTED.set(None);
+        println!("planted: {flaw:?} found by seed {found:?}");
+        assert!(found.is_some(), "{flaw:?} is not found in {SEEDS} seeds");
+    }
 }

@@ -7,7 +7,7 @@ use std::any::Any;
 use super::ledger::Books;
 use crate::buffer::Input;
 use crate::context::Core;
-use crate::link::NO_STATE;
+use crate::link::{Link, NO_STATE};
 use crate::reason::CloseReason;
 use crate::service::Host;
 use crate::sys::simulated::Shared;
@@ -163,6 +163,31 @@ impl Host for Witness {
         self.host.drained(core, id, key);
     }
 
+    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64) {
+        let network = self.network.borrow();
+        let left = network.ids.get(&id).map_or(0, |&line| network.lines[line].taken.len());
+        drop(network);
+        self.network.borrow_mut().note("on_missed", id.to_bits() as i64, count as i64);
+        let mut books = self.books.borrow_mut();
+        let entry = books.entries.entry(id).or_default();
+        if entry.closed.is_some() || count == 0 {
+            drop(books);
+            self.violation(&format!("on_missed of connection {id}, which is closed or missed none"));
+        }
+        entry.missed.push((left, count));
+        drop(books);
+        self.host.missed(core, id, key, count);
+    }
+
+    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.check(core, id, "on_too_slow");
+        self.host.too_slow(core, id, key);
+    }
+
+    fn turn(&mut self, core: &mut Core) {
+        self.host.turn(core);
+    }
+
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_deadline");
         self.host.deadline(core, id, key);
@@ -179,6 +204,7 @@ impl Host for Witness {
         self.check_stats(core);
         self.check_reset(id, reason);
         let mut books = self.books.borrow_mut();
+        books.entries.entry(id).or_default().too_slow = core.links.get(id).is_some_and(Link::is_too_slow);
         books.closed += 1;
         if books.entries.entry(id).or_default().closed.replace(reason).is_some() {
             drop(books);

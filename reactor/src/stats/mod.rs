@@ -126,6 +126,8 @@ counters! {
     messages, "messages";
     /// Messages put into the output of a topic's members.
     deliveries, "deliveries";
+    /// Messages that were dropped because a member was slow.
+    missed, "missed";
     /// Callbacks that panicked.
     panics, "panics";
     /// Callbacks that held the loop for too long.

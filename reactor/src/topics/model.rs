@@ -57,6 +57,7 @@ impl Topics {
             }
         }
         assert!(self.places.values().all(|topics| !topics.is_empty()));
+        assert_eq!(self.overlap(), noted > self.places.len());
     }
 }
 

@@ -204,14 +204,29 @@ impl<S: Sys> Readiness<S> {
             return Sent::Bytes(0);
         }
         let (moved, offered) = match output.single() {
-            Some(bytes) => (self.sys.send(fd, bytes), bytes.len()),
+            Some(bytes) => return self.transmit_bytes(fd, bytes),
             None => {
                 let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
                 let filled = output.gather(&mut pieces);
+                if filled == 0 {
+                    // What comes next is not bytes, but that messages were missed.
+                    return Sent::Bytes(0);
+                }
                 let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
                 (self.sys.send_vectored(fd, &pieces[..filled]), offered)
             }
         };
+        self.transmitted(moved, offered)
+    }
+
+    #[inline]
+    fn transmit_bytes(&mut self, fd: Fd, bytes: &[u8]) -> Sent {
+        let moved = self.sys.send(fd, bytes);
+        self.transmitted(moved, bytes.len())
+    }
+
+    #[inline]
+    fn transmitted(&mut self, moved: Moved, offered: usize) -> Sent {
         match moved {
             Moved::Bytes(count) if count == offered => Sent::Bytes(count),
             Moved::Bytes(count) => {
@@ -573,6 +588,14 @@ impl<S: Sys> Driver for Readiness<S> {
         match (self.slot(link.id), link.output()) {
             (Some(slot), Some(output)) => self.transmit(slot.fd, output),
             _ => Sent::Bytes(0),
+        }
+    }
+
+    #[inline]
+    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
+        match self.slot(id) {
+            Some(slot) => self.transmit_bytes(slot.fd, bytes),
+            None => Sent::Bytes(bytes.len()),
         }
     }
 

@@ -447,6 +447,7 @@ impl<'o, 't> World<'o, 't> {
                     assert!(self.handler.stopping && !std::mem::replace(&mut self.handler.stopping_told, true));
                     self.callback(None);
                 }
+                Step::Missed | Step::TooSlow => unreachable!("nobody publishes to it: see `buffer::backlog`"),
                 Step::Close => return self.close(),
             }
         }
@@ -497,7 +498,7 @@ impl<'o, 't> World<'o, 't> {
         let (now, limits, owed) = (self.now, self.limits.clone(), self.link().queued());
         let unacknowledged = self.kernel.unacknowledged as usize;
         let Some(link) = &mut self.link else { return };
-        let lost = link.sent(outcome, now, &limits, &mut self.pool, || unacknowledged);
+        let lost = link.sent(outcome, now, &limits, &[], &mut self.pool, || unacknowledged).bytes;
         let kernel = &mut self.kernel;
         match outcome {
             Sent::Bytes(_) => kernel.blocked_at = None,

@@ -1,0 +1,222 @@
+//! What was published and is not yet in anybody's output. Below: nothing. Above: the loop, which hands it out before
+//! anything else happens to a member, and at the end of the turn.
+//!
+//! Messages of one topic are gathered here, in one piece for all members. So a member costs the same whether a turn
+//! brings one message or sixteen, and what is gathered is copied or shared as a whole.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::token::ConnectionId;
+use crate::topics::Topic;
+
+/// Bytes that are gathered for one topic before they are handed out.
+const GATHERED_MAX: usize = 256 * 1024;
+/// A message from this size on is handed out by itself: it is not worth copying once more.
+const ALONE_MIN: usize = 64 * 1024;
+/// Topics that are gathered for at once; they are looked through for each message.
+const TOPICS_MAX: usize = 8;
+
+/// The messages of one turn.
+#[derive(Default)]
+pub(crate) struct Published {
+    /// The first `gathered` of them have something in them; the others are kept for their capacity.
+    batches: Vec<Batch>,
+    gathered: usize,
+    /// The length of each message that was handed out in this turn: whoever falls behind is looked up here.
+    pub(crate) lengths: Vec<u32>,
+}
+
+/// Messages of one topic, one after the other.
+pub(crate) struct Batch {
+    pub(crate) topic: Topic,
+    bytes: BytesMut,
+    /// In place of `bytes`: one message that was long.
+    alone: Option<Bytes>,
+    pub(crate) messages: Vec<Message>,
+}
+
+pub(crate) struct Message {
+    pub(crate) length: u32,
+    /// Who does not get it, though a member.
+    pub(crate) except: ConnectionId,
+}
+
+impl Published {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gathered == 0
+    }
+
+    /// Gathers one message more. `false`: what there is has to be handed out first. `in_order`: members are in more than
+    /// one topic, so that it matters which of two topics was published to first.
+    pub(crate) fn gather(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        except: ConnectionId,
+        in_order: bool,
+    ) -> bool {
+        let Ok(length) = u32::try_from(bytes.len()) else { return true };
+        let message = Message { length, except };
+        let found = self.batches[..self.gathered].iter().position(|batch| batch.topic == *topic);
+        let is_alone = bytes.len() >= ALONE_MIN;
+        match found {
+            Some(at) => {
+                let batch = &mut self.batches[at];
+                if is_alone || batch.alone.is_some() || batch.bytes.len() + bytes.len() > GATHERED_MAX {
+                    return false;
+                }
+                batch.bytes.extend_from_slice(bytes);
+                batch.messages.push(message);
+            }
+            None if self.gathered == TOPICS_MAX || (in_order && self.gathered > 0) => return false,
+            None => {
+                if self.batches.len() == self.gathered {
+                    self.batches.push(Batch::new(topic));
+                }
+                let batch = &mut self.batches[self.gathered];
+                if batch.topic != *topic {
+                    batch.topic = topic.clone();
+                }
+                if is_alone {
+                    batch.alone = Some(shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)));
+                } else {
+                    batch.bytes.extend_from_slice(bytes);
+                }
+                batch.messages.push(message);
+                self.gathered += 1;
+            }
+        }
+        true
+    }
+
+    /// Whether it is so much that members should be sent it before anybody else is heard.
+    pub(crate) fn is_much(&self) -> bool {
+        self.batches[..self.gathered].iter().any(|batch| batch.bytes().len() > GATHERED_MAX / 2)
+    }
+
+    /// All there is, each topic once, and the lengths of what was handed out. To be emptied by `clear`.
+    pub(crate) fn parts(&mut self) -> (&mut [Batch], &mut Vec<u32>) {
+        (&mut self.batches[..self.gathered], &mut self.lengths)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.batches[..self.gathered].iter_mut().for_each(Batch::clear);
+        self.gathered = 0;
+        // Names of topics may come from peers: not more are kept than one turn has at once.
+        self.batches.truncate(TOPICS_MAX);
+    }
+
+    /// Nobody has anything left that has not been tried to send.
+    pub(crate) fn forget_lengths(&mut self) {
+        self.lengths.clear();
+    }
+}
+
+impl Batch {
+    fn new(topic: &Topic) -> Self {
+        Batch { topic: topic.clone(), bytes: BytesMut::new(), alone: None, messages: Vec::new() }
+    }
+
+    /// Shared from `share_min` bytes on.
+    pub(crate) fn share(&mut self, share_min: usize) {
+        if self.alone.is_none() && self.bytes.len() >= share_min {
+            self.alone = Some(self.bytes.split().freeze());
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Option<&Bytes> {
+        self.alone.as_ref()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.alone.as_deref().unwrap_or(&self.bytes)
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.alone = None;
+        self.messages.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(published: &mut Published) -> Vec<(String, Vec<u8>, Vec<u32>)> {
+        let (batches, _) = published.parts();
+        let shown = |batch: &Batch| {
+            let lengths = batch.messages.iter().map(|message| message.length).collect();
+            (batch.topic.to_string(), batch.bytes().to_vec(), lengths)
+        };
+        batches.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn messages_of_a_topic_are_gathered_in_one_piece() {
+        let mut published = Published::default();
+        let [news, sports] = ["news", "sports"].map(Topic::from);
+        for (topic, text) in [(&news, "one"), (&sports, "goal"), (&news, "two!")] {
+            assert!(published.gather(topic, text.as_bytes(), None, ConnectionId::NONE, false));
+        }
+        let expected =
+            [("news".to_owned(), b"onetwo!".to_vec(), vec![3, 4]), ("sports".to_owned(), b"goal".to_vec(), vec![4])];
+        assert_eq!(gathered(&mut published), expected);
+        published.clear();
+        assert!(published.is_empty() && gathered(&mut published).is_empty());
+        assert!(published.gather(&sports, b"again", None, ConnectionId::NONE, false));
+        assert_eq!(gathered(&mut published), [("sports".to_owned(), b"again".to_vec(), vec![5])]);
+    }
+
+    #[test]
+    fn where_the_order_of_topics_matters_one_waits_for_the_other() {
+        let mut published = Published::default();
+        let [news, sports] = ["news", "sports"].map(Topic::from);
+        assert!(published.gather(&news, b"1", None, ConnectionId::NONE, true));
+        assert!(published.gather(&news, b"2", None, ConnectionId::NONE, true));
+        assert!(!published.gather(&sports, b"3", None, ConnectionId::NONE, true));
+    }
+
+    #[test]
+    fn a_long_message_is_alone_and_what_is_much_is_not_gathered_further() {
+        let (mut published, news) = (Published::default(), Topic::new("news"));
+        let long = Bytes::from(vec![7; ALONE_MIN]);
+        assert!(published.gather(&news, b"short", None, ConnectionId::NONE, false));
+        assert!(!published.gather(&news, &long, Some(&long), ConnectionId::NONE, false));
+        published.clear();
+        assert!(published.gather(&news, &long, Some(&long), ConnectionId::NONE, false));
+        assert!(!published.gather(&news, b"short", None, ConnectionId::NONE, false));
+        let (batches, _) = published.parts();
+        assert_eq!(batches[0].shared().unwrap().as_ptr(), long.as_ptr(), "not copied");
+        published.clear();
+        let piece = vec![0; ALONE_MIN - 1];
+        let taken = (0..100).take_while(|_| published.gather(&news, &piece, None, ConnectionId::NONE, false)).count();
+        assert_eq!(taken, GATHERED_MAX / piece.len());
+    }
+
+    #[test]
+    fn topics_are_not_looked_through_for_long() {
+        let mut published = Published::default();
+        let gathered = (0..100)
+            .take_while(|n| published.gather(&Topic::new(n.to_string()), b"x", None, ConnectionId::NONE, false));
+        assert_eq!(gathered.count(), TOPICS_MAX);
+    }
+
+    #[test]
+    fn what_is_shared_uses_its_room_again_once_nobody_has_it_any_more() {
+        let (mut published, news) = (Published::default(), Topic::new("news"));
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            for _ in 0..16 {
+                assert!(published.gather(&news, &[1; 1000], None, ConnectionId::NONE, false));
+            }
+            let (batches, _) = published.parts();
+            batches[0].share(4096);
+            places.insert(batches[0].shared().unwrap().as_ptr() as usize);
+            published.clear();
+        }
+        assert!(places.len() < 20, "{} places", places.len());
+    }
+}
