@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use services::chat::{Chat, Console, Room, deadlines, limits};
+use reactor::SlowPolicy;
+use services::chat::{Chat, Console, HISTORY_MAX, MEMBER_QUEUE, Room, deadlines, limits_for};
 
 use crate::Failure;
 use crate::join;
@@ -38,24 +40,73 @@ pub enum Command {
 pub struct Options {
     #[command(flatten)]
     at: ListenAt,
+
+    #[command(flatten)]
+    members: Members,
+}
+
+/// How the room treats its members.
+#[derive(Args, Clone, Copy, Debug, Default, PartialEq)]
+#[command(next_help_heading = "Members of the chat")]
+pub struct Members {
+    /// What happens to a member that is owed more than --member-queue: it is disconnected, or messages to it are dropped
+    /// [default: disconnect]
+    #[arg(long, value_name = "POLICY", ignore_case = true, value_parser = policy())]
+    slow: Option<SlowPolicy>,
+
+    /// Bytes that a member may be owed while it does not read [default: 1048576]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=MEMBER_QUEUE_MAX))]
+    member_queue: Option<u64>,
+
+    /// Tell a newcomer the last N messages, of 256 KiB together at most [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
+    history: Option<u32>,
+}
+
+impl Members {
+    pub fn are_given(&self) -> bool {
+        *self != Members::default()
+    }
+
+    /// What was given after the subcommand, and before it.
+    pub fn or(self, before: Members) -> Members {
+        Members {
+            slow: self.slow.or(before.slow),
+            member_queue: self.member_queue.or(before.member_queue),
+            history: self.history.or(before.history),
+        }
+    }
+}
+
+/// A terabyte: more than that is a slip of the hand.
+const MEMBER_QUEUE_MAX: u64 = 1 << 40;
+
+fn policy() -> impl TypedValueParser<Value = SlowPolicy> {
+    PossibleValuesParser::new(["disconnect", "drop-oldest", "drop-newest"]).map(|name| match name.as_str() {
+        "drop-oldest" => SlowPolicy::DropOldest,
+        "drop-newest" => SlowPolicy::DropNewest,
+        _ => SlowPolicy::Disconnect,
+    })
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[CHAT])?;
-    add(&mut server, &options.at.place(), logging.reports())?;
+    add(&mut server, &options.at.place(), options.members, logging.reports())?;
     server.run(logging)
 }
 
 /// The room, and beside it the console: what is typed on standard input, answered by `answers`.
-pub fn add(server: &mut Server, place: &Place, answers: Lines) -> Result<(), Failure> {
+pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
-    let room = Room::default();
+    let member_queue = members.member_queue.map_or(MEMBER_QUEUE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let room = Room::default().with_history(members.history.unwrap_or(0) as usize, member_queue);
+    let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
     let chat = server.add(
         CHAT,
         place,
         move || Chat::new(in_room.clone()),
-        |service| service.limits(limits()).deadlines(deadlines(idle)),
+        |service| service.limits(limits).deadlines(deadlines(idle)),
     )?;
     // Of several loops, the first to begin reads it.
     let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());

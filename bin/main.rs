@@ -60,7 +60,9 @@ fn main() -> ExitCode {
     let command = match cli.command {
         None => Command::Serve(cli.serve),
         Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),
-        Some(_) if cli.serve.are_given() => usage("--echo, --chat and --http belong to `glowplug serve`"),
+        Some(_) if cli.serve.are_given() => {
+            usage("options before the subcommand belong to `glowplug serve`, but for the common ones")
+        }
         Some(Command::Completions(options)) => return completions::run(options),
         Some(Command::Chat(chat::Command::Join(options))) => return join::run(options, &cli.common),
         Some(command) => command,

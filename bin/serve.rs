@@ -27,6 +27,9 @@ pub struct Options {
 
     #[arg(long, value_name = "ADDR", help = help_of(names::HTTP, http::PORT))]
     http: Option<Addr>,
+
+    #[command(flatten)]
+    members: chat::Members,
 }
 
 fn help_of(name: &str, port: &str) -> String {
@@ -35,12 +38,17 @@ fn help_of(name: &str, port: &str) -> String {
 
 impl Options {
     pub fn are_given(&self) -> bool {
-        self.echo.is_some() || self.chat.is_some() || self.http.is_some()
+        self.echo.is_some() || self.chat.is_some() || self.http.is_some() || self.members.are_given()
     }
 
     /// What was given after the subcommand, and before it.
     pub fn or(self, before: Options) -> Options {
-        Options { echo: self.echo.or(before.echo), chat: self.chat.or(before.chat), http: self.http.or(before.http) }
+        Options {
+            echo: self.echo.or(before.echo),
+            chat: self.chat.or(before.chat),
+            http: self.http.or(before.http),
+            members: self.members.or(before.members),
+        }
     }
 }
 
@@ -58,7 +66,7 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         echo::add(&mut server, place)?;
     }
     if let Some(place) = &chat {
-        chat::add(&mut server, place, logging.reports())?;
+        chat::add(&mut server, place, options.members, logging.reports())?;
     }
     if let Some(place) = &http {
         http::add(&mut server, place, BODY.to_owned())?;

@@ -2,11 +2,63 @@
 
 mod support;
 
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use support::client::{Client, frame};
-use support::command::{Glowplug, Scratch};
-use support::{on_every_backend, unless_chaos};
+use support::command::{Ended, Glowplug, Scratch, command, run};
+use support::{GUARD, on_every_backend, unless_chaos};
 
 const CHAT: &str = "chat serve --port 0 --log-level off";
+
+/// A client that reads nothing, and whose kernel takes little of what it does not read.
+fn narrow(chat: &Glowplug) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&chat.tcp().into()).unwrap();
+    socket.set_read_timeout(Some(GUARD)).unwrap();
+    socket.set_write_timeout(Some(GUARD)).unwrap();
+    Client::from(socket)
+}
+
+/// One that never reads, and speaks in lines or in frames.
+fn deaf(chat: &Glowplug, way: Way) -> Client {
+    let mut client = narrow(chat);
+    match way {
+        Way::Lines => assert_eq!(client.ask("NAME: deaf"), "CLIENT: 127.0.0.1"),
+        Way::Frames => {
+            client.send_frame("NAME: deaf");
+            assert_eq!(client.frame(), "CLIENT: 127.0.0.1");
+        }
+    }
+    client
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Lines,
+    Frames,
+}
+
+impl Way {
+    fn next(self, client: &mut Client) -> String {
+        match self {
+            Way::Lines => client.line(),
+            Way::Frames => client.frame(),
+        }
+    }
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
 
 /// A member who speaks in lines. The number of members is not checked.
 fn join(chat: &Glowplug, name: &str) -> Client {
@@ -262,6 +314,265 @@ on_every_backend! {
             assert_eq!(line, format!("#ann@127.0.0.1>>{text}"));
         }
         assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
+    }
+
+    fn who_is_too_slow_is_told_after_what_had_begun_and_then_it_is_the_end(backend: Backend) {
+        for way in [Way::Lines, Way::Frames] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} --member-queue 100000 --slow disconnect"));
+            let mut ann = join(&chat, "ann");
+            let mut deaf = deaf(&chat, way);
+            assert_eq!(ann.line(), "(Connected: New client (2) from deaf@127.0.0.1)");
+            let mut writer = ann.writer();
+            let text = "x".repeat(10_000);
+            let heard_of = Arc::new(AtomicBool::new(false));
+            let seen = heard_of.clone();
+            let talk = thread::spawn(move || {
+                let mut number = 0;
+                while !seen.load(SeqCst) {
+                    writeln!(writer, "{number} {text}").expect("it is taken");
+                    number += 1;
+                }
+            });
+            assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
+            heard_of.store(true, SeqCst);
+            talk.join().unwrap();
+            let mut number = 0;
+            let last = loop {
+                let heard = way.next(&mut deaf);
+                match heard.strip_prefix(&format!("#ann@127.0.0.1>>{number} ")) {
+                    Some(text) => assert_eq!(text.len(), 10_000),
+                    None => break heard,
+                }
+                number += 1;
+            };
+            assert_eq!(last, "ERROR: too slow");
+            assert_eq!(deaf.rest(), b"");
+            assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
+        }
+    }
+
+    fn a_member_that_is_kept_reads_what_it_missed_in_its_place_and_every_answer(backend: Backend) {
+        for (policy, way) in [("drop-oldest", Way::Lines), ("drop-newest", Way::Frames), ("drop-oldest", Way::Frames)] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} --member-queue 100000 --slow {policy}"));
+            let mut ann = join(&chat, "ann");
+            let mut ben = join(&chat, "ben");
+            let mut deaf = deaf(&chat, way);
+            for _ in 0..2 {
+                ann.line();
+            }
+            ben.line();
+            // An answer that waits before the messages, and is not dropped whatever comes.
+            match way {
+                Way::Lines => deaf.send("/help\n"),
+                Way::Frames => deaf.send_frame("/help"),
+            }
+            let text = "x".repeat(500);
+            let said = 20_000;
+            // In steps that any kernel takes, so that who reads is never behind.
+            for step in 0..said / 100 {
+                let numbers = step * 100..(step + 1) * 100;
+                ann.send(numbers.clone().map(|number| format!("{number} {text}\n")).collect::<String>());
+                for number in numbers {
+                    assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number} {text}"), "who reads misses nothing");
+                }
+            }
+            let (mut next, mut notices, mut help) = (0, 0, 0);
+            while next < said {
+                let heard = way.next(&mut deaf);
+                if let Some(missed) = heard.strip_prefix("(Missed: ") {
+                    next += missed.strip_suffix(" messages)").unwrap().parse::<usize>().unwrap();
+                    notices += 1;
+                } else if heard.starts_with("(/who") {
+                    help += 1;
+                } else {
+                    assert_eq!(heard, format!("#ann@127.0.0.1>>{next} {text}"), "{policy}");
+                    next += 1;
+                }
+            }
+            assert_eq!((next, notices, help), (said, 1, 1), "{policy}");
+            ann.send("still here?\n");
+            assert_eq!(way.next(&mut deaf), "#ann@127.0.0.1>>still here?");
+        }
+    }
+
+    fn one_that_never_reads_costs_a_hundred_others_nothing_and_little_memory(backend: Backend) {
+        const MEMBERS: usize = 100;
+        const MESSAGES: usize = 20_000;
+        const STEP: usize = 250;
+        for policy in ["drop-oldest", "drop-newest"] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} --slow {policy}"));
+            let mut ann = join(&chat, "ann");
+            let mut others: Vec<Client> = (0..MEMBERS).map(|number| join(&chat, &format!("m{number}"))).collect();
+            let _deaf = deaf(&chat, Way::Lines);
+            let last = format!("(Connected: New client ({}) from deaf@127.0.0.1)", MEMBERS + 2);
+            others.iter_mut().for_each(|other| while other.line() != last {});
+            let before = resident(chat.pid());
+            // Six megabytes for each.
+            let text = "x".repeat(300);
+            // In steps that any kernel takes, so that who reads is never behind.
+            let together = Barrier::new(MEMBERS + 1);
+            let message = |number| format!("{number} {text}\n");
+            thread::scope(|scope| {
+                for other in &mut others {
+                    scope.spawn(|| {
+                        for number in 0..MESSAGES {
+                            assert_eq!(other.line() + "\n", format!("#ann@127.0.0.1>>{}", message(number)));
+                            if number % STEP == STEP - 1 {
+                                together.wait();
+                            }
+                        }
+                    });
+                }
+                for step in 0..MESSAGES / STEP {
+                    ann.send((step * STEP..(step + 1) * STEP).map(message).collect::<String>());
+                    together.wait();
+                }
+            });
+            // A megabyte for the one, its bookkeeping, and buffers that are used again.
+            let grown = resident(chat.pid()).saturating_sub(before);
+            assert!(grown < 8 << 20, "{policy}: {grown} bytes more");
+        }
+    }
+
+    fn a_flood_of_the_shortest_messages_is_bounded_by_what_they_cost_to_keep(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --slow drop-oldest"));
+        let mut ann = join(&chat, "a");
+        let mut ben = join(&chat, "b");
+        let _deaf = deaf(&chat, Way::Lines);
+        assert_eq!(ben.line(), "(Connected: New client (3) from deaf@127.0.0.1)");
+        let before = resident(chat.pid());
+        for _ in 0..400 {
+            ann.send("x\n".repeat(1000));
+            (0..1000).for_each(|_| assert_eq!(ben.line(), "#a@127.0.0.1>>x"));
+        }
+        let grown = resident(chat.pid()).saturating_sub(before);
+        assert!(grown < 8 << 20, "{grown} bytes more");
+    }
+
+    fn newcomers_are_told_the_latest_messages_and_nothing_else(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --history 3"));
+        let mut ann = join(&chat, "ann");
+        ann.send("one\n/help\n//two\nthree\x07\nfour\n");
+        assert!(ann.line().starts_with('('));
+        let past = ["#ann@127.0.0.1>>/two", "#ann@127.0.0.1>>three\u{fffd}", "#ann@127.0.0.1>>four"];
+        // Heard by now: the answer to this comes after it.
+        assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
+        let mut ben = join(&chat, "ben");
+        past.iter().for_each(|message| assert_eq!(ben.line(), *message));
+        let mut cat = join_in_frames(&chat, "cat");
+        past.iter().for_each(|message| assert_eq!(cat.frame(), *message));
+        assert_eq!(ben.line(), "(Connected: New client (3) from cat@127.0.0.1)");
+        ann.send("five\n");
+        for _ in 0..2 {
+            ann.line();
+        }
+        assert_eq!((ben.line(), cat.frame()), ("#ann@127.0.0.1>>five".to_owned(), "#ann@127.0.0.1>>five".to_owned()));
+        assert_eq!(ben.ask("/who"), "(3 here: ann@127.0.0.1, ben@127.0.0.1, cat@127.0.0.1)");
+        let mut dan = join(&chat, "dan");
+        for message in ["#ann@127.0.0.1>>three\u{fffd}", "#ann@127.0.0.1>>four", "#ann@127.0.0.1>>five"] {
+            assert_eq!(dan.line(), message, "comings and goings are no messages");
+        }
+    }
+
+    fn history_is_bounded_in_bytes_and_its_number_has_a_limit(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --history 10000"));
+        let mut ann = join(&chat, "ann");
+        let text = "x".repeat(60_000);
+        (0..20).for_each(|number| ann.send(format!("{number} {text}\n")));
+        ann.ask("/who");
+        let mut ben = join(&chat, "ben");
+        // Four of them are under 256 KiB.
+        for number in 16..20 {
+            assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number} {text}"));
+        }
+        assert_eq!(ben.ask("/who"), "(2 here: ann@127.0.0.1, ben@127.0.0.1)");
+        let Ended { code, stderr, .. } = run(backend, "chat serve --history 10001");
+        assert_eq!(code, Some(2));
+        assert!(stderr.contains("10001 is not in 0..=10000"), "{stderr}");
+    }
+
+    fn members_whose_process_is_killed_have_hung_up_and_their_names_are_free(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "ann");
+        let script = "for i in 1 2 3 4 5; do exec {fd}<>/dev/tcp/127.0.0.1/$0; echo m$i >&$fd; done; read -r";
+        for _ in 0..3 {
+            let mut holder = std::process::Command::new("bash")
+                .args(["-c", script, &chat.tcp().port().to_string()])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .expect("bash is there");
+            let mut came: Vec<String> = (0..5).map(|_| ann.line()).collect();
+            came.iter_mut().for_each(|line| *line = line.split(" from ").nth(1).unwrap().to_owned());
+            came.sort();
+            let expected = |end: &str| (1..=5).map(|i| format!("{end}m{i}@127.0.0.1)")).collect::<Vec<_>>();
+            assert_eq!(came, expected(""));
+            // Unread when they go, so that each end is a reset.
+            ann.send("nobody reads this\n");
+            assert!(ann.ask("/who").starts_with("(6 here: "));
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+            let mut gone: Vec<String> = (0..5).map(|_| ann.line()).collect();
+            gone.sort();
+            assert_eq!(gone, expected("(Now hung up: Client from "));
+        }
+        assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
+    }
+
+    fn when_hundreds_go_at_once_others_are_served_in_between_and_each_is_told_of(backend: Backend) {
+        const STAY: usize = 200;
+        const GO: usize = 700;
+        let words = "serve --echo 127.0.0.1:0 --chat 127.0.0.1:0 --http off --log-level off";
+        let mut serve = Glowplug::spawn(command(backend, words));
+        let (echo, chat) = (serve.listens().1, serve.listens().1);
+        let name = |client: &mut Client, name: &str| assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
+        let mut stay: Vec<Client> = (0..STAY).map(|_| Client::connect(&chat)).collect();
+        stay.iter_mut().enumerate().for_each(|(number, client)| name(client, &format!("stay{number}")));
+        let mut go: Vec<Client> = (0..GO).map(|_| Client::connect(&chat)).collect();
+        go.iter_mut().enumerate().for_each(|(number, client)| name(client, &format!("go{number}")));
+        let last = format!("(Connected: New client ({}) from go{}@127.0.0.1)", STAY + GO, GO - 1);
+        stay.iter_mut().for_each(|client| while client.line() != last {});
+        let mut echo = Client::connect(&echo);
+        assert_eq!(echo.ask("before"), "You said: before");
+        // All of it is there in one turn: the process is stopped meanwhile.
+        serve.signal(Signal::STOP);
+        drop(go);
+        let together = Barrier::new(2);
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                together.wait();
+                let answered: Vec<_> = (0..50).map(|number| echo.ask(&number.to_string())).collect();
+                assert_eq!(answered[49], "You said: 49");
+            });
+            together.wait();
+            serve.signal(Signal::CONT);
+            for client in &mut stay {
+                let mut gone: Vec<String> = (0..GO).map(|_| client.line()).collect();
+                gone.sort();
+                gone.dedup();
+                assert_eq!(gone.len(), GO, "each once");
+                assert!(gone.iter().all(|line| line.starts_with("(Now hung up: Client from go")));
+            }
+            asking.join().unwrap();
+        });
+        // The next who comes takes one of their names, and is announced after it was told that it is free.
+        let mut again = Client::connect(&chat);
+        name(&mut again, "go0");
+        assert_eq!(stay[0].line(), format!("(Connected: New client ({}) from go0@127.0.0.1)", STAY + 1));
+    }
+
+    fn names_that_look_like_one_that_is_here_are_taken(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "Paypal");
+        // Case, a Cyrillic letter, a capital i, full width, something that cannot be seen.
+        for alike in ["PAYPAL", "P\u{430}ypal", "PaypaI", "\u{ff30}aypal", "Pay\u{200b}pal", "Pay\u{ad}pal"] {
+            let mut client = chat.connect();
+            assert_eq!(client.ask(alike), "ERROR: the name is taken", "{alike:?}");
+            assert_eq!(client.rest(), b"");
+        }
+        let mut unseen = chat.connect();
+        assert!(unseen.ask("\u{200b}\u{200d}").starts_with("ERROR: bad name"));
+        assert_eq!(ann.ask("/who"), "(1 here: Paypal@127.0.0.1)");
+        join(&chat, "Paypals");
     }
 
     fn over_a_unix_socket_a_members_address_is_unix(backend: Backend) {

@@ -271,7 +271,7 @@ on_every_backend! {
             "chat join --name x --unix /x --port 1",
             "serve --echo off --chat off --http off",
         ];
-        let absent = ["echo --model threads", "http --root /", "chat join", "chat serve --history 5", "serve --port 0"];
+        let absent = ["echo --model threads", "http --root /", "chat join", "serve --port 0"];
         let values = [
             "echo --backend kqueue",
             "echo --port 65536",
@@ -283,6 +283,9 @@ on_every_backend! {
             "echo --idle-timeout -1",
             "echo --drain-timeout soon",
             "echo --log-level loud",
+            "chat serve --history 10001",
+            "chat serve --member-queue 0",
+            "serve --slow soon",
             "serve --echo 8800",
             "serve --echo ::1:8800",
             "serve --http unix:",

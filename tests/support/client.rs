@@ -33,6 +33,11 @@ impl Client {
         Ok(Client { stream: BufReader::new(socket) })
     }
 
+    /// A socket that is connected already.
+    pub fn from(socket: Socket) -> Self {
+        Client { stream: BufReader::new(socket) }
+    }
+
     /// The same connection, for another thread to write to.
     pub fn writer(&self) -> Socket {
         self.stream.get_ref().try_clone().expect("a descriptor")

@@ -15,6 +15,8 @@ pub struct Guest {
     pub(super) speech: Speech,
     /// From the name until the end of the connection is decided.
     pub(super) seat: Option<Seat>,
+    /// The round of the [`Budget`](super::budget::Budget) in which it was heard last.
+    pub(super) heard: u64,
 }
 
 /// One line or frame, without what marks its ends.

@@ -8,17 +8,21 @@
 //! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
 //! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
 
+mod budget;
 mod client;
 mod console;
 mod guest;
+mod history;
+mod likeness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
 mod room;
 mod said;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
+use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
 
 use crate::codec::frames::Encoded;
 use crate::codec::text::append_clean;
@@ -26,25 +30,22 @@ use crate::codec::text::append_clean;
 pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_limits};
 pub use console::Console;
 pub use guest::Guest;
+pub use history::{HISTORY_BYTES, HISTORY_MAX};
 pub use room::Room;
 
+use budget::Budget;
 use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes that a member may be owed before it is cut off: minutes of talk, and a thousand members who don't read cost no
-/// more than a gigabyte.
-const MEMBER_QUEUE: usize = 1024 * 1024;
+/// Bytes that a member may be owed, unless told otherwise: minutes of talk, and a thousand members who don't read cost
+/// no more than a gigabyte.
+pub const MEMBER_QUEUE: usize = 1024 * 1024;
 
 /// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
 const INPUT_MAX: usize = 192 * 1024;
-
-/// What one guest gets to say in one turn, in bytes to each member and in messages to all of them: two bytes in can be
-/// a hundred out for each of thousands. The rest is heard in the next turn.
-const PUBLISHED_AT_ONCE: usize = 32 * 1024;
-const DELIVERIES_AT_ONCE: usize = 50_000;
 
 const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
 
@@ -83,21 +84,31 @@ pub struct Chat {
     room: Room,
     /// The text on its way out; empty in meaning between callbacks, kept for its capacity.
     encoded: Encoded,
-    /// What the callback at hand has published so far.
-    published: usize,
-    deliveries: usize,
+    budget: Budget,
+    /// What those who have gone leave to be told, once there is room for it. Until then nobody else is heard, so that
+    /// the order in which things happened stays.
+    untold: VecDeque<Box<[u8]>>,
 }
 
 impl Chat {
     /// A handler for this room.
     pub fn new(room: Room) -> Self {
-        Chat { room, encoded: Encoded::default(), published: 0, deliveries: 0 }
+        Chat { room, encoded: Encoded::default(), budget: Budget::default(), untold: VecDeque::new() }
     }
 }
 
-/// How much chat takes and keeps. A member that doesn't read is owed at most 1 MiB.
+/// How much chat takes and keeps. A member that doesn't read is owed at most 1 MiB, and then disconnected.
 pub fn limits() -> Limits {
-    Limits { input: INPUT_MAX, output_max: MEMBER_QUEUE, ..Limits::default() }
+    limits_for(MEMBER_QUEUE, SlowPolicy::Disconnect)
+}
+
+/// The same with another bound on what a member may be owed, and another policy.
+pub fn limits_for(member_queue: usize, slow_members: SlowPolicy) -> Limits {
+    let usual = Limits::default();
+    // Answers come on top of the messages that wait, so a member is heard no more long before these are at their limit.
+    let output_high = usual.output_high.min(member_queue / 2);
+    let output_low = usual.output_low.min(output_high / 4);
+    Limits { input: INPUT_MAX, output_high, output_low, member_queue, slow_members, ..usual }
 }
 
 /// How long chat waits. The handler itself waits 30 seconds for a name, and says so when none has come; members may
@@ -115,8 +126,11 @@ impl Handler<Command> for Chat {
     }
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        let Guest { speech, seat } = guest;
-        (self.published, self.deliveries) = (0, 0);
+        self.budget.look(cx);
+        if !self.budget.hears(&mut guest.heard, !self.untold.is_empty()) {
+            return cx.offer_again();
+        }
+        let Guest { speech, seat, .. } = guest;
         loop {
             let heard = match speech.next(input) {
                 Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
@@ -124,9 +138,7 @@ impl Handler<Command> for Chat {
                 Err(error) => Err(End::TooLong(error)),
             };
             match heard {
-                Ok(_) if self.published > PUBLISHED_AT_ONCE || self.deliveries > DELIVERIES_AT_ONCE => {
-                    return cx.offer_again();
-                }
+                Ok(_) if self.budget.is_spent() => return cx.offer_again(),
                 // Then the rest is offered again once the peer has read.
                 Ok(Written::AboveHighWater) => return,
                 // Refused: it is gone, but what it said before it went is heard.
@@ -137,7 +149,7 @@ impl Handler<Command> for Chat {
     }
 
     fn on_end_of_input(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        let Guest { speech, seat } = guest;
+        let Guest { speech, seat, .. } = guest;
         let heard = match speech.rest(input) {
             Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
             Ok(None) => Ok(Written::Queued),
@@ -149,6 +161,29 @@ impl Handler<Command> for Chat {
                 cx.close();
             }
             Err(end) => self.end(guest, end, cx),
+        }
+    }
+
+    /// Its place in what it reads is where the messages were.
+    fn on_missed(&mut self, guest: &mut Guest, count: u64, cx: &mut Context<'_>) {
+        self.tell(guest.speech.way(), &format!("(Missed: {count} messages)"), cx);
+    }
+
+    fn on_too_slow(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        self.end(guest, End::TooSlow, cx);
+    }
+
+    /// What was left to be told.
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.budget.look(cx);
+        while !self.budget.is_spent()
+            && let Some(text) = self.untold.pop_front()
+        {
+            self.encoded.encode(|bytes| bytes.extend_from_slice(&text));
+            self.deliver(cx);
+        }
+        if !self.untold.is_empty() {
+            cx.ask_for_turn();
         }
     }
 
@@ -194,6 +229,7 @@ impl Chat {
                     bytes.extend_from_slice(member.prefix().as_bytes());
                     append_clean(text, bytes);
                 });
+                self.room.remember(self.encoded.text());
                 self.publish_to_others(cx);
                 Ok(Written::Queued)
             }
@@ -208,7 +244,12 @@ impl Chat {
         let address = cx.peer().map_or_else(String::new, |peer| peer.host());
         let (taken, count) = self.room.join(name, &address, cx.id()).ok_or(End::Taken)?;
         cx.clear_deadline();
-        let written = self.tell(way, &format!("CLIENT: {address}"), cx);
+        let mut written = self.tell(way, &format!("CLIENT: {address}"), cx);
+        let Chat { room, encoded, .. } = self;
+        room.recall(|text| {
+            encoded.encode(|bytes| bytes.extend_from_slice(text));
+            written = cx.write(encoded.of(way));
+        });
         cx.subscribe(match way {
             Way::Lines => self.room.lines(),
             Way::Frames => self.room.frames(),
@@ -242,10 +283,7 @@ impl Chat {
     /// To the peer alone.
     fn tell(&mut self, way: Way, text: &str, cx: &mut Context<'_>) -> Written {
         self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
-        cx.write(match way {
-            Way::Lines => self.encoded.line(),
-            Way::Frames => self.encoded.frame(),
-        })
+        cx.write(self.encoded.of(way))
     }
 
     /// To all others.
@@ -254,9 +292,31 @@ impl Chat {
         self.publish_to_others(cx);
     }
 
+    /// In this turn, or as soon as one has room for it: that is so only for what is said of, and by, one that goes.
     fn publish_to_others(&mut self, cx: &mut Context<'_>) {
-        self.deliveries += cx.publish_to_others(self.room.lines(), self.encoded.line());
-        self.deliveries += cx.publish_to_others(self.room.frames(), self.encoded.frame());
-        self.published += self.encoded.line().len();
+        self.budget.look(cx);
+        if self.untold.is_empty() && !self.budget.is_spent() {
+            return self.deliver(cx);
+        }
+        self.untold.push_back(self.encoded.text().into());
+        cx.ask_for_turn();
+    }
+
+    fn deliver(&mut self, cx: &mut Context<'_>) {
+        let on_lines = cx.publish_to_others(self.room.lines(), self.encoded.line());
+        let in_frames = cx.publish_to_others(self.room.frames(), self.encoded.frame());
+        self.budget.spend(on_lines + in_frames, self.encoded.line().len());
     }
 }
+
+impl Encoded {
+    fn of(&self, way: Way) -> &[u8] {
+        match way {
+            Way::Lines => self.line(),
+            Way::Frames => self.frame(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reactor::{ConnectionId, Topic};
 
+use super::history::{HISTORY_BYTES, HISTORY_MAX, History};
+use super::likeness::likenesses;
+
 /// The list of members, shared by all handlers of one chat. A clone is the same room.
 ///
-/// A name is taken as long as another that differs in nothing but upper and lower case is in the room, so that `Ann`
-/// cannot pass for `ann`.
+/// A name is taken as long as another is in the room that differs from it in nothing but upper and lower case, or looks
+/// the same: neither `Ann` nor `аnn` with a Cyrillic letter can pass for `ann`. Which characters look the same is as
+/// Unicode Technical Standard 39 has it.
 ///
 /// ```
 /// use services::chat::{Chat, Room};
@@ -25,6 +29,10 @@ pub struct Room {
     /// Members who read lines, and those who read frames.
     lines: Topic,
     frames: Topic,
+    /// What was said last, and how much of it a newcomer is told.
+    history: Arc<Mutex<History>>,
+    history_max: usize,
+    history_bytes: usize,
 }
 
 /// How many rooms there are: topics of the same name are the same, and rooms hear nothing of one another.
@@ -34,7 +42,7 @@ static ROOMS: AtomicU64 = AtomicU64::new(0);
 struct Members {
     /// Each, in the order in which they came.
     here: BTreeMap<u64, Member>,
-    /// Their numbers, by their names in lower case.
+    /// Their numbers, by what their names could be taken for.
     names: HashMap<String, u64>,
     /// How many ever came.
     numbered: u64,
@@ -73,11 +81,41 @@ impl Default for Room {
     fn default() -> Self {
         let number = ROOMS.fetch_add(1, Ordering::Relaxed);
         let topic = |way| Topic::new(format!("chat room {number}, {way}"));
-        Room { members: Arc::default(), lines: topic("lines"), frames: topic("frames") }
+        Room {
+            members: Arc::default(),
+            lines: topic("lines"),
+            frames: topic("frames"),
+            history: Arc::default(),
+            history_max: 0,
+            history_bytes: HISTORY_BYTES,
+        }
     }
 }
 
 impl Room {
+    /// Newcomers are told the last `messages` of the room after their welcome, at most [`HISTORY_MAX`] and no more than
+    /// [`HISTORY_BYTES`] or half of `member_queue`, what a member may be owed. Each message then takes a lock.
+    #[must_use]
+    pub fn with_history(self, messages: usize, member_queue: usize) -> Self {
+        let history_bytes = HISTORY_BYTES.min(member_queue / 2);
+        Room { history_max: messages.min(HISTORY_MAX), history_bytes, ..self }
+    }
+
+    /// A message was sent.
+    pub(super) fn remember(&self, text: &[u8]) {
+        if self.history_max > 0 {
+            let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+            history.push(text, self.history_max, self.history_bytes);
+        }
+    }
+
+    /// What a newcomer is told of what was said, one message after the other.
+    pub(super) fn recall(&self, each: impl FnMut(&[u8])) {
+        if self.history_max > 0 {
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(each);
+        }
+    }
+
     /// Where members hear each other who read lines.
     pub(super) fn lines(&self) -> &Topic {
         &self.lines
@@ -91,13 +129,13 @@ impl Room {
     /// Takes a seat, and tells how many there are with it. `None`: the name is taken.
     pub(super) fn join(&self, name: &str, address: &str, connection: ConnectionId) -> Option<(Seat, usize)> {
         let mut members = self.lock();
-        let name_taken = lower_case(name);
-        if members.names.contains_key(&name_taken) {
+        let likenesses = likenesses(name);
+        if likenesses.iter().any(|likeness| members.names.contains_key(likeness)) {
             return None;
         }
         members.numbered += 1;
         let seat = Seat { number: members.numbered, prefix: format!("#{name}@{address}>>") };
-        members.names.insert(name_taken, seat.number);
+        members.names.extend(likenesses.map(|likeness| (likeness, seat.number)));
         members.here.insert(seat.number, Member { who: seat.who().to_owned(), connection });
         Some((seat, members.here.len()))
     }
@@ -108,14 +146,16 @@ impl Room {
         if members.here.remove(&seat.number).is_some() {
             // No `@` is in a name.
             let name = seat.who().split('@').next().unwrap_or_default();
-            members.names.remove(&lower_case(name));
+            for likeness in likenesses(name) {
+                members.names.remove(&likeness);
+            }
         }
     }
 
-    /// `<name>@<address>` of the member that has this name, in whatever case, and its connection.
+    /// `<name>@<address>` of the member that has this name, or one that could be taken for it, and its connection.
     pub(super) fn find(&self, name: &str) -> Option<(String, ConnectionId)> {
         let members = self.lock();
-        let member = members.here.get(members.names.get(&lower_case(name))?)?;
+        let member = members.here.get(members.names.get(&likenesses(name)[0])?)?;
         Some((member.who.clone(), member.connection))
     }
 
@@ -137,10 +177,6 @@ impl Room {
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lower_case(name: &str) -> String {
-    name.chars().flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]

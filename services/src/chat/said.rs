@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::likeness::is_visible;
 use crate::codec::TooLong;
 use crate::codec::text::is_control;
 
@@ -73,6 +74,9 @@ pub(super) fn name(text: &str, way: Way) -> Result<Option<&str>, End> {
     if name.starts_with(['/', '(', '#']) {
         return Err(End::BadName("a name does not begin with /, ( or #"));
     }
+    if !is_visible(name) {
+        return Err(End::BadName("a name has something to see"));
+    }
     Ok(Some(name))
 }
 
@@ -87,6 +91,7 @@ pub(super) enum End {
     TooLong(TooLong),
     HalfFrame,
     NotUtf8,
+    TooSlow,
 }
 
 impl fmt::Display for End {
@@ -100,6 +105,7 @@ impl fmt::Display for End {
             End::TooLong(error) => write!(f, "ERROR: {error}"),
             End::HalfFrame => f.write_str("ERROR: the last frame is not whole"),
             End::NotUtf8 => f.write_str("ERROR: not UTF-8"),
+            End::TooSlow => f.write_str("ERROR: too slow"),
         }
     }
 }
@@ -153,6 +159,7 @@ mod tests {
             "a\u{202e}b",
             "a\u{2028}",
             " ",
+            "\u{200b}\u{200d}",
             &long[1],
         ];
         for text in bad {

@@ -52,6 +52,7 @@ pub fn next_within<'i>(limit: usize, input: &mut Input<'i>) -> Result<Option<&'i
 /// encoded.encode(|text| text.extend_from_slice(b"hi"));
 /// assert_eq!(encoded.frame(), b"\0\0\0\x02hi");
 /// assert_eq!(encoded.line(), b"hi\n");
+/// assert_eq!(encoded.text(), b"hi");
 /// ```
 #[derive(Debug, Default)]
 pub struct Encoded {
@@ -68,6 +69,11 @@ impl Encoded {
         let length = (self.bytes.len() - LENGTH_BYTES) as u32;
         self.bytes[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
         self.bytes.push(b'\n');
+    }
+
+    /// The text alone.
+    pub fn text(&self) -> &[u8] {
+        self.frame().get(LENGTH_BYTES..).unwrap_or_default()
     }
 
     /// The text as a frame.
