@@ -8,4 +8,5 @@ pub mod figures;
 pub mod process;
 pub mod server;
 
+#[allow(unused_imports, reason = "as above")]
 pub use server::{Asked, Rig, Served, Server};

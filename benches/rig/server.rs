@@ -84,6 +84,14 @@ impl Rig {
         Ok(path)
     }
 
+    /// A program and its arguments, as they are started here: pinned with everything else.
+    pub fn words(&self, program: &Path, arguments: &[String]) -> Vec<OsString> {
+        let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
+        all.push(program.into());
+        all.extend(arguments.iter().map(OsString::from));
+        all
+    }
+
     /// How times are taken here, and what that means for them.
     pub fn conditions(&self) {
         if self.tools.pinned {
@@ -146,14 +154,7 @@ impl Server {
     /// CPU time of all its threads so far, in nanoseconds: exact from the scheduler where the kernel keeps it, else in
     /// clock ticks of 10 ms.
     pub fn cpu_nanos(&self) -> Result<u64, String> {
-        let pid = self.process.id();
-        let told = |why: std::io::Error| format!("{}: its CPU time: {why}", self.name);
-        let mut sum = 0;
-        for task in std::fs::read_dir(format!("/proc/{pid}/task")).map_err(told)? {
-            let path = task.map_err(told)?.path();
-            sum += exact_nanos(&path).map_or_else(|| tick_nanos(&path), Ok).map_err(told)?;
-        }
-        Ok(sum)
+        cpu_nanos(self.process.id()).map_err(|why| format!("{}: its CPU time: {why}", self.name))
     }
 
     /// Bytes of its memory that are resident, counted page by page: the sums in `status` lag behind.
@@ -175,6 +176,16 @@ impl Server {
         let ended = self.process.wait(END).map_err(|why| why.to_string())?;
         ended.map(drop).ok_or_else(|| format!("{} does not end on SIGTERM", self.name))
     }
+}
+
+/// CPU time of all threads of a process so far, in nanoseconds.
+pub fn cpu_nanos(pid: u32) -> std::io::Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        sum += exact_nanos(&path).map_or_else(|| tick_nanos(&path), Ok)?;
+    }
+    Ok(sum)
 }
 
 fn exact_nanos(task: &Path) -> Option<u64> {

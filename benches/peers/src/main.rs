@@ -2,6 +2,7 @@
 //! until it is killed; `peers load http|echo ADDR` asks. What is answered is in `protocol`, shared, so that the loops
 //! alone differ.
 
+mod fanout;
 mod load;
 mod on_mio;
 mod on_tokio;
@@ -16,6 +17,7 @@ use protocol::{Echo, Http};
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
+       peers fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
 --slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match *words.as_slice() {
         ["load", work, address, ref rest @ ..] => load::run(work, address, rest),
+        ["fanout", way, address, ref rest @ ..] => fanout::run(way, address, rest),
         ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),

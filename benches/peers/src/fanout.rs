@@ -1,0 +1,316 @@
+//! The load of the fan-out benchmark: one sender and many members on one thread. The sender says `depth` messages at
+//! once, every member has to get all of them, byte for byte and in order, and then it says the next.
+//!
+//! Three ways to say the same: glowplug's chat in lines, NATS, and Redis. What they have in common is that one message
+//! is the same bytes for every member, known beforehand.
+
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+const USAGE: &str = "fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
+/// Nothing at all arrives for so long: a message is lost.
+const SILENCE: Duration = Duration::from_secs(10);
+const SCRATCH: usize = 256 * 1024;
+/// Redis has no queue for those who have not been accepted that is longer than 511; so they come one by one.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Chat,
+    Nats,
+    Redis,
+}
+
+impl Way {
+    fn named(name: &str) -> Option<Way> {
+        match name {
+            "chat" => Some(Way::Chat),
+            "nats" => Some(Way::Nats),
+            "redis" => Some(Way::Redis),
+            _ => None,
+        }
+    }
+
+    /// What a member says to become one, and the end of the answer to it.
+    fn join(self, number: usize) -> (Vec<u8>, &'static [u8]) {
+        match self {
+            Way::Chat => (format!("NAME: m{number}\n").into_bytes(), b"CLIENT: 127.0.0.1\n"),
+            Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB t 1\r\nPING\r\n".into(), b"PONG\r\n"),
+            Way::Redis => (b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nt\r\n".into(), b"$1\r\nt\r\n:1\r\n"),
+        }
+    }
+
+    /// The same for the sender, which is nobody's member but a chat's.
+    fn arrive(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Way::Chat => (b"NAME: s\n", b"CLIENT: 127.0.0.1\n"),
+            Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n", b"PONG\r\n"),
+            Way::Redis => (b"PING\r\n", b"+PONG\r\n"),
+        }
+    }
+
+    /// What every member hears when the sender has come, after all that it heard of others, and what it says to that.
+    /// NATS asks each client once, a second or two after it has come.
+    fn arrived(self, members: usize) -> (String, &'static [u8]) {
+        match self {
+            Way::Chat => (format!("(Connected: New client ({}) from s@127.0.0.1)\n", members + 1), b""),
+            Way::Nats => ("PING\r\n".to_owned(), b"PONG\r\n"),
+            Way::Redis => (String::new(), b""),
+        }
+    }
+
+    fn says(self, text: &str) -> Vec<u8> {
+        match self {
+            Way::Chat => format!("{text}\n"),
+            Way::Nats => format!("PUB t {}\r\n{text}\r\n", text.len()),
+            Way::Redis => format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
+        }
+        .into_bytes()
+    }
+
+    fn hears(self, text: &str) -> Vec<u8> {
+        match self {
+            Way::Chat => format!("#s@127.0.0.1>>{text}\n"),
+            Way::Nats => format!("MSG t 1 {}\r\n{text}\r\n", text.len()),
+            Way::Redis => format!("*3\r\n$7\r\nmessage\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
+        }
+        .into_bytes()
+    }
+
+    /// What the sender is answered for each message.
+    fn answers(self, members: usize) -> Vec<u8> {
+        match self {
+            Way::Redis => format!(":{members}\r\n").into_bytes(),
+            Way::Chat | Way::Nats => Vec::new(),
+        }
+    }
+}
+
+/// How long a slice is.
+enum Until {
+    Time(Duration),
+    Rounds(usize),
+}
+
+/// Somebody who gets the same bytes again and again.
+struct Listener {
+    stream: TcpStream,
+    /// Of the current round.
+    heard: usize,
+}
+
+struct Load {
+    poll: Poll,
+    /// The sender is the last.
+    listeners: Vec<Listener>,
+    /// What the sender says in one round, and what members and sender hear of it.
+    said: Vec<u8>,
+    heard: Vec<u8>,
+    answered: Vec<u8>,
+    depth: usize,
+    scratch: Vec<u8>,
+}
+
+pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
+    let way = Way::named(way).ok_or_else(|| format!("usage: {USAGE}"))?;
+    let address: SocketAddr = address.parse().map_err(|_| format!("not an address: {address}"))?;
+    let (mut members, mut depth, mut size, mut seconds, mut slices) = (1000, 1, 64, 1.0, false);
+    let mut words = rest.iter();
+    while let Some(&option) = words.next() {
+        if option == "--slices" {
+            slices = true;
+            continue;
+        }
+        let value = words.next().ok_or_else(|| format!("{option} needs a value\nusage: {USAGE}"))?;
+        let number = value.parse().ok().filter(|&n: &usize| n > 0);
+        let bad = || format!("{option} does not take {value}\nusage: {USAGE}");
+        match option {
+            "--members" => members = number.ok_or_else(bad)?,
+            "--depth" => depth = number.ok_or_else(bad)?,
+            "--size" => size = number.ok_or_else(bad)?,
+            "--seconds" => seconds = value.parse().map_err(|_| bad())?,
+            _ => return Err(bad()),
+        }
+    }
+    let text: String = ('a'..='z').cycle().take(size).collect();
+    let mut load = Load::connect(way, address, members, depth, &text)?;
+    // Unmeasured: buffers on both sides grow to what they need.
+    for _ in 0..3 {
+        load.round()?;
+    }
+    if !slices {
+        println!("{}", load.slice(Until::Time(Duration::from_secs_f64(seconds)))?);
+        return Ok(());
+    }
+    println!("ready members={members} delivery_bytes={}", way.hears(&text).len());
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|why| why.to_string())?;
+        let (unit, value) = line.split_once(' ').ok_or("a slice is `seconds S` or `rounds N`")?;
+        let until = match unit {
+            "seconds" => value.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).map(Until::Time),
+            "rounds" => value.parse().ok().map(Until::Rounds),
+            _ => None,
+        };
+        println!("{}", load.slice(until.ok_or_else(|| format!("not a slice: {line}"))?)?);
+    }
+    Ok(())
+}
+
+impl Load {
+    fn connect(way: Way, address: SocketAddr, members: usize, depth: usize, text: &str) -> Result<Load, String> {
+        let connect = || -> std::io::Result<std::net::TcpStream> {
+            let stream = std::net::TcpStream::connect_timeout(&address, CONNECT)?;
+            stream.set_read_timeout(Some(SILENCE))?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let mut streams = Vec::with_capacity(members + 1);
+        for number in 0..members {
+            let told = |why: String| format!("member {number} at {address}: {why}");
+            let mut stream = connect().map_err(|why| told(why.to_string()))?;
+            let (said, answer) = way.join(number);
+            stream.write_all(&said).map_err(|why| told(why.to_string()))?;
+            until(&mut stream, answer).map_err(told)?;
+            streams.push(stream);
+        }
+        let told = |why: String| format!("the sender at {address}: {why}");
+        let mut sender = connect().map_err(|why| told(why.to_string()))?;
+        let (said, answer) = way.arrive();
+        sender.write_all(said).map_err(|why| told(why.to_string()))?;
+        until(&mut sender, answer).map_err(told)?;
+        let (last, answer) = way.arrived(members);
+        if way == Way::Nats {
+            streams.push(sender.try_clone().map_err(|why| why.to_string())?);
+        }
+        for stream in &mut streams {
+            until(stream, last.as_bytes())?;
+            stream.write_all(answer).map_err(|why| why.to_string())?;
+        }
+        streams.truncate(members);
+        streams.push(sender);
+        let poll = Poll::new().map_err(|why| why.to_string())?;
+        let mut listeners = Vec::with_capacity(streams.len());
+        for (index, stream) in streams.into_iter().enumerate() {
+            stream.set_nonblocking(true).map_err(|why| why.to_string())?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(index), Interest::READABLE).map_err(|why| why.to_string())?;
+            listeners.push(Listener { stream, heard: 0 });
+        }
+        Ok(Load {
+            poll,
+            listeners,
+            said: way.says(text).repeat(depth),
+            heard: way.hears(text).repeat(depth),
+            answered: way.answers(members).repeat(depth),
+            depth,
+            scratch: vec![0; SCRATCH],
+        })
+    }
+
+    fn slice(&mut self, until: Until) -> Result<String, String> {
+        let start = Instant::now();
+        let mut rounds = Vec::new();
+        let goes_on = |rounds: usize| match until {
+            Until::Time(length) => start.elapsed() < length,
+            Until::Rounds(count) => rounds < count,
+        };
+        while goes_on(rounds.len()) {
+            let before = Instant::now();
+            self.round()?;
+            rounds.push(before.elapsed());
+        }
+        let elapsed = start.elapsed();
+        if rounds.is_empty() {
+            return Err("no round was asked for".to_owned());
+        }
+        rounds.sort_unstable();
+        let at = |share: f64| rounds[((rounds.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e6;
+        let messages = rounds.len() * self.depth;
+        let deliveries = messages * (self.listeners.len() - 1);
+        Ok(format!(
+            "messages={messages} deliveries={deliveries} seconds={:.6} p50_us={:.1} p99_us={:.1}",
+            elapsed.as_secs_f64(),
+            at(0.5),
+            at(0.99)
+        ))
+    }
+
+    /// `depth` messages, until everybody has them all.
+    fn round(&mut self) -> Result<(), String> {
+        let Load { poll, listeners, said, heard, answered, scratch, .. } = self;
+        let last = listeners.len() - 1;
+        let sender = &mut listeners[last];
+        match sender.stream.write(said) {
+            Ok(count) if count == said.len() => {}
+            other => return Err(format!("the sender cannot say all of it at once: {other:?}")),
+        }
+        let mut waiting = last + usize::from(!answered.is_empty());
+        let mut events = Events::with_capacity(2048);
+        while waiting > 0 {
+            match poll.poll(&mut events, Some(SILENCE)) {
+                Err(why) if why.kind() == ErrorKind::Interrupted => continue,
+                other => other.map_err(|why| why.to_string())?,
+            }
+            if events.is_empty() {
+                return Err(format!("{waiting} wait in vain for {} s", SILENCE.as_secs()));
+            }
+            for event in &events {
+                let index = event.token().0;
+                let wanted = if index == last { &*answered } else { &*heard };
+                if listeners[index].listen(wanted, scratch).map_err(|why| format!("member {index}: {why}"))? {
+                    waiting -= 1;
+                }
+            }
+        }
+        listeners.iter_mut().for_each(|listener| listener.heard = 0);
+        Ok(())
+    }
+}
+
+impl Listener {
+    /// Whether it has now heard all that was wanted.
+    fn listen(&mut self, wanted: &[u8], scratch: &mut [u8]) -> Result<bool, String> {
+        loop {
+            let count = match self.stream.read(scratch) {
+                Ok(0) => return Err("the server closed the connection".to_owned()),
+                Ok(count) => count,
+                Err(why) if why.kind() == ErrorKind::Interrupted => continue,
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(why) => return Err(why.to_string()),
+            };
+            let new = &scratch[..count];
+            let end = self.heard + count;
+            if wanted.get(self.heard..end) != Some(new) {
+                let shown = new[..count.min(400)].escape_ascii();
+                return Err(format!("not what was said, after {} bytes: {shown}", self.heard));
+            }
+            self.heard = end;
+            // Edge-triggered: less than a buffer is all there is.
+            if count < scratch.len() {
+                return Ok(end == wanted.len());
+            }
+        }
+    }
+}
+
+/// Reads until what has come ends with these bytes.
+fn until(stream: &mut std::net::TcpStream, wanted: &[u8]) -> Result<(), String> {
+    let (mut all, mut buffer) = (Vec::new(), [0; 64 * 1024]);
+    while !all.ends_with(wanted) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(format!("the end instead of {}", wanted.escape_ascii())),
+            Ok(count) => all.extend_from_slice(&buffer[..count]),
+            Err(why) => return Err(format!("waiting for {}: {why}", wanted.escape_ascii())),
+        }
+        // What came before it is of no interest.
+        if all.len() > 1 << 20 {
+            all.drain(..all.len() - wanted.len());
+        }
+    }
+    Ok(())
+}
