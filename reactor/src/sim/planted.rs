@@ -162,6 +162,10 @@ impl Sys for Flawed<Simulated> {
         self.inner.read(fd, into)
     }
 
+    fn is_anothers_terminal(&mut self, fd: Fd) -> bool {
+        self.inner.is_anothers_terminal(fd)
+    }
+
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
         let moved = self.inner.send(fd, bytes);
         self.sent(moved, bytes.len())

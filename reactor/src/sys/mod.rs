@@ -124,10 +124,7 @@ pub(crate) trait Sys {
     fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
     /// Whether `fd` is a terminal that belongs to another job now, so that reading it would stop this process (SIGTTIN)
     /// or take what was typed for somebody else.
-    fn is_anothers_terminal(&mut self, fd: Fd) -> bool {
-        let _ = fd;
-        false
-    }
+    fn is_anothers_terminal(&mut self, fd: Fd) -> bool;
     /// One send(2), without SIGPIPE.
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved;
     /// One sendmsg(2), without SIGPIPE.

@@ -215,6 +215,10 @@ impl<S: Sys> Sys for Chaos<S> {
         self.receive(fd, into, S::read)
     }
 
+    fn is_anothers_terminal(&mut self, fd: Fd) -> bool {
+        self.sys.is_anothers_terminal(fd)
+    }
+
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
         if self.blocks() {
             return Moved::Blocked;

@@ -199,6 +199,10 @@ impl Sys for Simulated {
         panic!("a simulation has no descriptors of the real system to watch");
     }
 
+    fn is_anothers_terminal(&mut self, _: Fd) -> bool {
+        false
+    }
+
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
         self.transmit(fd, &[IoSlice::new(bytes)])
     }
