@@ -389,7 +389,8 @@ on_every_backend! {
                     next += 1;
                 }
             }
-            assert_eq!((next, notices, help), (said, 1, 1), "{policy}");
+            assert_eq!((next, help), (said, 1), "{policy}");
+            assert!(notices > 0, "{policy}: nothing was missed");
             ann.send("still here?\n");
             assert_eq!(way.next(&mut deaf), "#ann@127.0.0.1>>still here?");
         }
