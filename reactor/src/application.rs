@@ -208,6 +208,9 @@ impl Application {
     /// Serves until it is stopped, by a signal, by [`Handle::halt`] or by [`Context::halt`], and all connections have
     /// ended. **Blocks** until then.
     ///
+    /// Ignores SIGPIPE from then on, unless the process has decided about it: a peer that goes away while a file is sent to
+    /// it must not end the process.
+    ///
     /// # Errors
     /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events
     /// fails.
@@ -215,6 +218,7 @@ impl Application {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
         }
+        signal::survive_broken_pipes();
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
         let config = Config {
             drain_timeout: self.drain_timeout,

@@ -3,6 +3,8 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::fmt;
+use std::fs::File;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +175,11 @@ impl<'a> Context<'a> {
     /// Queues `bytes` without copying them, if they are 4 KiB or more.
     pub fn write_shared(&mut self, bytes: Bytes) -> Written {
         self.core.put(self.id, |output| output.put_shared(bytes))
+    }
+
+    /// Queues a range of a file: see [`Output::put_file`].
+    pub fn write_file(&mut self, file: Arc<File>, range: Range<u64>) -> Written {
+        self.core.put(self.id, |output| output.put_file(file, range))
     }
 
     /// The output itself, for encoders; `None` where a write would be refused.
@@ -684,6 +691,7 @@ impl Core {
                                 (Sent::Bytes(part), What::Blocked(part as u32))
                             }
                             Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
+                            Sent::ShortFile => (outcome, What::ShortFile),
                         };
                         recorder.note(id, what, *now);
                         counters.unsent.add(link.sent(outcome, *now, limits, lengths, pool, || 0).bytes as u64);

@@ -37,6 +37,8 @@ pub enum CloseReason {
         /// Bytes owed when the limit, [`Limits::output_max`](crate::Limits::output_max), was met.
         queued: usize,
     },
+    /// A file that was being sent ([`Output::put_file`](crate::Output::put_file)) turned out shorter than its range.
+    ShortFile,
     /// A callback of this connection panicked.
     Panicked,
     /// The application is stopping, and everything owed has been sent.
@@ -47,7 +49,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are, for counting.
-    pub(crate) const KINDS: usize = 12;
+    pub(crate) const KINDS: usize = 13;
 
     /// The kind as a small number, its value left out.
     pub(crate) fn kind(self) -> usize {
@@ -64,6 +66,7 @@ impl CloseReason {
             CloseReason::Panicked => 9,
             CloseReason::Stopped => 10,
             CloseReason::DrainExpired => 11,
+            CloseReason::ShortFile => 12,
         }
     }
 
@@ -74,6 +77,7 @@ impl CloseReason {
             CloseReason::Failed(_)
             | CloseReason::InputOverflow { .. }
             | CloseReason::OutputOverflow { .. }
+            | CloseReason::ShortFile
             | CloseReason::Panicked => true,
             CloseReason::PeerEnded
             | CloseReason::Closed
@@ -100,6 +104,7 @@ impl CloseReason {
         "panicked",
         "stopped",
         "drain expired",
+        "short file",
     ];
 }
 

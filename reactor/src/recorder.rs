@@ -29,6 +29,7 @@ pub(crate) enum What {
     /// The kernel took so many bytes, and no more for now.
     Blocked(u32),
     SendFailed(Errno),
+    ShortFile,
     Finished,
     Overdue,
 }
@@ -100,6 +101,7 @@ impl fmt::Display for What {
             What::Sent(count) => write!(f, "sent {count} bytes"),
             What::Blocked(count) => write!(f, "sent {count} bytes and blocked"),
             What::SendFailed(errno) => write!(f, "sending failed ({errno})"),
+            What::ShortFile => f.write_str("a file had become shorter"),
             What::Finished => f.write_str("our half ended"),
             What::Overdue => f.write_str("deadline"),
         }

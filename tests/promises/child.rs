@@ -1,9 +1,11 @@
 //! A process of its own, where a test needs one: for signals, for limits, for counting descriptors. It is this test
 //! binary again, in a role that its environment names.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -96,7 +98,14 @@ impl Handler for Lines {
 
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         while let Some(line) = input.until_eol() {
-            if line == b"counters\n" {
+            if line == b"file\n" {
+                let file = std::env::temp_dir().join(format!("promises-files-{}", std::process::id()));
+                let long = File::options().read(true).write(true).create(true).truncate(true).open(&file);
+                let long = long.expect("there is room for it");
+                std::fs::remove_file(file).expect("it is ours");
+                long.set_len(1 << 30).expect("it takes no room");
+                cx.write_file(Arc::new(long), 0..1 << 30);
+            } else if line == b"counters\n" {
                 let (stats, warnings) = (cx.stats(), WARNINGS.0.load(SeqCst));
                 cx.write(format!("{} {} {warnings}\n", stats.turns, stats.accept_starved));
             } else {
@@ -213,6 +222,7 @@ fn a_role() {
         "patient" => echo(|application| {
             application.drain_timeout(None);
         }),
+        "files" => echo(|_| {}),
         "starving" => echo(starve),
         "starving and patient" => echo(starve_for_ever),
         "come and go" => {

@@ -32,6 +32,7 @@
 //! | 27 | one outcome for a connect | `process`: a_connection_… |
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
+//! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | | what an operator sees | `operator` |
 //!
 //! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`,
@@ -42,6 +43,7 @@ mod support;
 
 mod child;
 mod fairness;
+mod files;
 mod identity;
 mod operator;
 mod process;

@@ -15,6 +15,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::file::FilePart;
 use super::{Offered, Output};
 use crate::limits::{Limits, SlowPolicy};
 
@@ -41,6 +42,8 @@ struct Queue {
     /// Of all items that are not shared.
     copied: VecDeque<u8>,
     length: usize,
+    /// How much of that is in files, which take no memory.
+    filed: usize,
 }
 
 /// Whether an item of bytes is a message; the others were written by the handler to this peer alone.
@@ -55,6 +58,8 @@ enum Item {
         message: bool,
         bytes: Box<Bytes>,
     },
+    /// Never a message.
+    File(Box<FilePart>),
     /// So many messages were dropped here.
     Missed(u64),
 }
@@ -64,6 +69,7 @@ impl Item {
         match self {
             Item::Copied { length, .. } => *length,
             Item::Shared { bytes, .. } => bytes.len(),
+            Item::File(part) => part.length(),
             Item::Missed(_) => 0,
         }
     }
@@ -79,14 +85,18 @@ impl Backlog {
         self.fixed.length + self.rest.length
     }
 
-    /// Bytes owed that cannot be dropped.
+    /// Bytes in memory that cannot be dropped.
     pub(crate) fn kept_length(&self) -> usize {
-        self.length() - self.message_bytes
+        self.in_memory() - self.message_bytes
+    }
+
+    fn in_memory(&self) -> usize {
+        self.length() - self.fixed.filed - self.rest.filed
     }
 
     /// What it takes of the limit: its bytes, and what it costs to keep them apart.
     pub(crate) fn cost(&self) -> usize {
-        self.length() + (self.fixed.items.len() + self.rest.items.len()) * ITEM_COST
+        self.in_memory() + (self.fixed.items.len() + self.rest.items.len()) * ITEM_COST
     }
 
     /// What messages take of the limit, and how many they are.
@@ -116,6 +126,12 @@ impl Backlog {
     pub(crate) fn push_own_shared(&mut self, bytes: Bytes) {
         self.rest.length += bytes.len();
         self.rest.items.push_back(Item::Shared { message: false, bytes: Box::new(bytes) });
+    }
+
+    pub(crate) fn push_own_file(&mut self, part: FilePart) {
+        self.rest.length += part.length();
+        self.rest.filed += part.length();
+        self.rest.items.push_back(Item::File(Box::new(part)));
     }
 
     pub(crate) fn push_message(&mut self, bytes: &[u8], shared: Option<&Bytes>) {
@@ -199,6 +215,7 @@ impl Backlog {
             }
             self.rest.hand_over(&item, |bytes| self.fixed.copied.extend(bytes));
             self.fixed.length += item.length();
+            self.fixed.filed += if let Item::File(part) = &item { part.length() } else { 0 };
             self.fixed.items.push_back(item);
         }
         false
@@ -255,8 +272,24 @@ impl Backlog {
                         head.append_shared(bytes.slice(left..));
                     }
                 }
+                Item::File(mut part) => {
+                    queue.length -= part.length();
+                    queue.filed -= part.length();
+                    part.advance(left);
+                    if part.length() > 0 {
+                        head.append_file(*part);
+                    }
+                }
                 Item::Missed(_) => debug_assert!(false, "bytes have left from behind what was missed"),
             }
+        }
+    }
+
+    /// What to send next, when that is a part of a file.
+    pub(crate) fn file(&self) -> Option<&FilePart> {
+        match self.first().items.front() {
+            Some(Item::File(part)) => Some(part),
+            _ => None,
         }
     }
 
@@ -312,6 +345,9 @@ impl Queue {
     /// The same, to somewhere else if they are copied.
     fn hand_over(&mut self, item: &Item, mut to: impl FnMut(&[u8])) {
         self.length -= item.length();
+        if let Item::File(part) = item {
+            self.filed -= part.length();
+        }
         if let Item::Copied { length, .. } = *item {
             let (front, back) = self.copied.as_slices();
             let (front, back) = (&front[..length.min(front.len())], &back[..length.saturating_sub(front.len())]);
@@ -344,7 +380,7 @@ impl Queue {
                     slices[filled] = IoSlice::new(bytes);
                     filled += 1;
                 }
-                Item::Missed(_) => {
+                Item::File(_) | Item::Missed(_) => {
                     flush(slices, &mut filled, &mut at, &mut run);
                     return (filled, false);
                 }
@@ -357,8 +393,13 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+
     use super::*;
     use crate::buffer::Messages;
+    use crate::buffer::file::nameless_file;
 
     /// A published message, an answer, a notice: a letter, a number, and as many bytes as it says.
     fn item(kind: u8, number: u64, length: usize) -> Vec<u8> {
@@ -394,22 +435,29 @@ mod tests {
         lengths: Vec<u32>,
         missed: u64,
         too_slow: bool,
+        /// Where some answers come from.
+        file: Arc<File>,
     }
 
     impl Wire {
         fn new(member_queue: usize, slow_members: SlowPolicy) -> Self {
             let limits = Limits { member_queue, slow_members, ..Limits::default() };
             let (output, read, put, lengths) = (Output::default(), Vec::new(), Vec::new(), Vec::new());
-            Wire { output, limits, held: false, read, put, lengths, missed: 0, too_slow: false }
+            let file = Arc::new(nameless_file());
+            Wire { output, limits, held: false, read, put, lengths, missed: 0, too_slow: false, file }
         }
 
         fn answer(&mut self, length: usize) {
             let number = self.put.len() as u64;
             let bytes = item(b'A', number, length);
-            if number.is_multiple_of(3) {
-                self.output.put_shared(Bytes::from(bytes))
-            } else {
-                self.output.put(&bytes)
+            match number % 3 {
+                0 => self.output.put_shared(Bytes::from(bytes)),
+                1 => self.output.put(&bytes),
+                _ => {
+                    let start = self.file.metadata().unwrap().len();
+                    self.file.write_all_at(&bytes, start).unwrap();
+                    self.output.put_file(self.file.clone(), start..start + bytes.len() as u64);
+                }
             }
             self.put.push((b'A', number));
         }
@@ -453,6 +501,10 @@ mod tests {
                 let mut slices = [IoSlice::new(&[]); 7];
                 let filled = self.output.gather(&mut slices);
                 slices[..filled].iter().for_each(|slice| offered.extend_from_slice(slice));
+                if let Some(part) = self.output.file().filter(|_| filled == 0) {
+                    offered.resize(part.length(), 0);
+                    part.file().read_exact_at(&mut offered, part.at()).unwrap();
+                }
             }
             assert_eq!(offered.is_empty(), self.output.is_done());
             let taken = most.min(offered.len());

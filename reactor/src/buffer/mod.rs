@@ -6,7 +6,7 @@
 //!   recv ──▶ ┌──────────────────┐                      ┌──▶ ▢ ▢ ▢ ──┐ taken by the first write
 //!            │ new bytes        │── Input ─▶ handler ──┘            ▼
 //!            └──────────────────┘   ▲                        ┌─ Output ────────────────┐
-//!   left unread: ┌──────┐           │                        │ copied ▪ shared ▪ copied│──▶ send
+//!   left unread: ┌──────┐           │                        │ copied ▪ shared ▪ file  │──▶ send
 //!                │ Kept │───────────┘ first, next time       └─────────────────────────┘
 //!                └──────┘
 //! ```
@@ -15,6 +15,7 @@
 //! begin, so that the policy for slow members can leave some out.
 
 mod backlog;
+mod file;
 mod input;
 mod output;
 mod pool;
@@ -24,6 +25,7 @@ pub use output::Output;
 
 #[cfg(all(test, feature = "sim"))]
 pub(crate) use backlog::{Flaw, PLANTED};
+pub(crate) use file::FilePart;
 pub(crate) use input::Kept;
 pub(crate) use output::{Messages, Offered, SHARE_MIN};
 pub(crate) use pool::Pool;

@@ -1,11 +1,16 @@
-//! What a connection still owes its peer: bytes that were copied, and large ones that are shared, in order.
+//! What a connection still owes its peer: bytes that were copied, large ones that are shared, and ranges of files, in
+//! order.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::backlog::Backlog;
+use super::file::FilePart;
 use crate::limits::Limits;
 
 /// From this many bytes on, sharing beats copying: at 2 KiB a fan-out to a thousand costs the same either way, at 4 KiB
@@ -41,6 +46,8 @@ pub struct Output {
     /// which is nearly always.
     pieces: VecDeque<Piece>,
     ahead: usize,
+    /// How many of those are in files, which take no memory.
+    filed: usize,
     /// Where the last run begins in `copied`.
     run: usize,
     max: usize,
@@ -112,6 +119,8 @@ enum Piece {
     /// This many of the copied bytes.
     Copied(usize),
     Shared(Bytes),
+    /// Boxed, because most pieces are not this and should stay small.
+    File(Box<FilePart>),
 }
 
 impl Default for Output {
@@ -121,6 +130,7 @@ impl Default for Output {
             sent: 0,
             pieces: VecDeque::new(),
             ahead: 0,
+            filed: 0,
             run: 0,
             max: usize::MAX,
             overflowed: false,
@@ -154,6 +164,30 @@ impl Output {
         }
     }
 
+    /// Appends a range of a file. It leaves without passing through this process's memory (sendfile(2)), and counts as owed
+    /// but not against [`Limits::output_max`](crate::Limits::output_max). Reading it may block on its disk. A file that
+    /// turns out to be shorter ends the connection with [`CloseReason::ShortFile`](crate::CloseReason::ShortFile): its
+    /// peer has been promised more.
+    ///
+    /// ```
+    /// use reactor::Output;
+    /// use std::fs::File;
+    /// use std::sync::Arc;
+    /// let file = Arc::new(File::open("Cargo.toml")?);
+    /// let mut output = Output::default();
+    /// output.put(b"the first line begins with ");
+    /// output.put_file(file, 0..9);
+    /// assert_eq!(output.queued(), 36);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn put_file(&mut self, file: Arc<File>, range: Range<u64>) {
+        let Some(part) = FilePart::new(file, range).filter(|_| !self.overflowed) else { return };
+        match &mut self.behind {
+            Some(behind) if !self.placing => behind.push_own_file(part),
+            _ => self.append_file(part),
+        }
+    }
+
     /// Where it is not simply the end of the queue, or over the limit.
     #[cold]
     fn put_aside(&mut self, bytes: &[u8], shared: Option<&Bytes>) {
@@ -176,13 +210,26 @@ impl Output {
     }
 
     pub(super) fn append_shared(&mut self, bytes: Bytes) {
+        self.end_run();
+        self.ahead += bytes.len();
+        self.pieces.push_back(Piece::Shared(bytes));
+    }
+
+    pub(super) fn append_file(&mut self, part: FilePart) {
+        self.end_run();
+        self.ahead += part.length();
+        self.filed += part.length();
+        self.pieces.push_back(Piece::File(Box::new(part)));
+    }
+
+    /// The last run of copied bytes becomes a piece, if there is one.
+    fn end_run(&mut self) {
         let run = self.copied.len() - self.run;
         if run > 0 {
             self.pieces.push_back(Piece::Copied(run));
             self.run = self.copied.len();
+            self.ahead += run;
         }
-        self.ahead += run + bytes.len();
-        self.pieces.push_back(Piece::Shared(bytes));
     }
 
     /// Bytes that have not left yet.
@@ -211,14 +258,14 @@ impl Output {
     /// One item is always taken when nothing is owed.
     #[inline]
     fn fits(&self, more: usize) -> bool {
-        let queued = self.of_head();
+        let queued = self.of_head() - self.filed;
         !self.overflowed && (queued == 0 || queued.saturating_add(more) <= self.max)
     }
 
     /// Past the limit nothing is taken, and the connection is going to end. Messages don't count: they have a limit of
     /// their own.
     fn admits(&mut self, more: usize) -> bool {
-        let queued = self.of_head() + self.behind.as_ref().map_or(0, |behind| behind.kept_length());
+        let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.kept_length());
         if self.overflowed || (queued > 0 && queued.saturating_add(more) > self.max) {
             self.overflowed = true;
             return false;
@@ -302,6 +349,10 @@ impl Output {
         if self.messages.is_empty() {
             return;
         }
+        if self.filed > 0 {
+            // Among files, messages count as begun: bounded as they are by the limit of what is written.
+            return self.messages.clear();
+        }
         let Output { max, overflowed, placing, .. } = *self;
         let mut whole = std::mem::replace(self, Output { max, overflowed, placing, ..Output::default() });
         debug_assert!(whole.behind.is_none(), "messages are not put there while the peer is behind");
@@ -339,6 +390,7 @@ impl Output {
         match self.pieces.front() {
             Some(Piece::Shared(bytes)) => Chunk::Shared(bytes.slice(..most.min(bytes.len()))),
             Some(Piece::Copied(length)) => Chunk::Copied(&self.copied[self.sent..][..most.min(*length)]),
+            Some(Piece::File(_)) => unreachable!("a queue with files is not taken apart"),
             None => {
                 let run = &self.copied[self.run..];
                 Chunk::Copied(&run[..most.min(run.len())])
@@ -406,6 +458,7 @@ impl Output {
         let pieces = self.pieces.iter().map(Some).chain(std::iter::once(None));
         for (slot, piece) in slices.iter_mut().zip(pieces) {
             let bytes = match piece {
+                Some(Piece::File(_)) => return filled,
                 Some(Piece::Shared(bytes)) => &bytes[..],
                 Some(Piece::Copied(length)) => {
                     at += length;
@@ -421,6 +474,21 @@ impl Output {
             Some(behind) if filled < room => filled + behind.gather(&mut slices[filled..]),
             _ => filled,
         }
+    }
+
+    /// What to send next, when that is a part of a file.
+    pub(crate) fn file(&self) -> Option<&FilePart> {
+        match self.pieces.front() {
+            Some(Piece::File(part)) => Some(part),
+            Some(_) => None,
+            None if self.copied.len() > self.run => None,
+            None => self.behind.as_ref()?.file(),
+        }
+    }
+
+    /// Whether a part of a file is owed, so that bytes that are sent are better not sent alone.
+    pub(crate) fn has_file(&self) -> bool {
+        self.filed > 0
     }
 
     /// Notes that the first `count` bytes have left.
@@ -471,6 +539,15 @@ impl Output {
                     }
                     step
                 }
+                Some(Piece::File(part)) => {
+                    let step = left.min(part.length());
+                    part.advance(step);
+                    self.filed -= step;
+                    if part.length() == 0 {
+                        self.pieces.pop_front();
+                    }
+                    step
+                }
             };
             left -= step;
             self.ahead -= step;
@@ -502,7 +579,7 @@ impl Output {
         self.pieces.clear();
         self.messages.clear();
         self.behind = None;
-        (self.sent, self.run, self.ahead, self.done) = (0, 0, 0, 0);
+        (self.sent, self.run, self.ahead, self.filed, self.done) = (0, 0, 0, 0, 0);
         (self.overflowed, self.placing) = (false, false);
     }
 }
@@ -632,5 +709,45 @@ mod tests {
         }
         assert_eq!(output.queued(), 1000);
         assert!(output.capacity() < 512 * 1024, "{}", output.capacity());
+    }
+
+    #[test]
+    fn files_stand_in_their_place_and_count_as_owed_but_not_against_the_limit() {
+        use std::os::unix::fs::FileExt;
+        let file = Arc::new(crate::buffer::file::nameless_file());
+        file.write_all_at(b"0123456789", 0).unwrap();
+        let mut output = Output::default();
+        output.set_max(20);
+        output.put(b"head ");
+        output.put_file(file.clone(), 2..5);
+        output.put_file(file.clone(), 7..7);
+        output.put(b" between ");
+        output.put_file(file.clone(), 0..1_000_000);
+        assert_eq!(output.queued(), 5 + 3 + 9 + 1_000_000);
+        assert!(!output.overflowed() && output.has_file() && output.single().is_none() && output.file().is_none());
+
+        let gathered = |output: &Output| {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = output.gather(&mut slices);
+            slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
+        };
+        assert_eq!(gathered(&output), b"head ");
+        output.advance(5);
+        let part = output.file().expect("it is next");
+        assert_eq!((part.at(), part.length()), (2, 3));
+        output.advance(1);
+        assert_eq!(output.file().map(|part| (part.at(), part.length())), Some((3, 2)));
+        output.advance(2);
+        assert!(output.file().is_none());
+        assert_eq!(gathered(&output), b" between ");
+        output.advance(9);
+        output.advance(999_999);
+        assert_eq!(output.file().map(|part| (part.at(), part.length())), Some((999_999, 1)));
+        output.put(b"tail");
+        output.advance(1);
+        assert_eq!(output.single(), Some(&b"tail"[..]));
+        assert!(!output.has_file());
+        output.clear();
+        assert!(output.is_empty() && output.file().is_none());
     }
 }

@@ -585,6 +585,7 @@ fn note_sent(counters: &Counters, recorder: &mut Recorder, id: ConnectionId, out
         Sent::Bytes(count) => What::Sent(count as u32),
         Sent::Blocked(count) => What::Blocked(count as u32),
         Sent::Failed(errno) => What::SendFailed(errno),
+        Sent::ShortFile => What::ShortFile,
     };
     recorder.note(id, what, now);
     if let Sent::Bytes(count) | Sent::Blocked(count) = outcome {

@@ -87,6 +87,8 @@ pub(crate) enum Sent {
     Blocked(usize),
     /// Nothing can be sent any more. What arrives is reported still.
     Failed(Errno),
+    /// A file that was owed is shorter than it was when that was promised.
+    ShortFile,
 }
 
 /// What is lost by a send: all bytes when it failed, messages of one that is slow.
@@ -285,6 +287,10 @@ impl Link {
                 self.trim(lengths, limits)
             }
             Sent::Failed(errno) => Lost { bytes: self.send_failed(errno, now, pool), messages: 0 },
+            Sent::ShortFile => {
+                self.abort(CloseReason::ShortFile);
+                Lost::default()
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! a time. Each stands between two sound halves and does what a driver, or a loop, with that bug would do.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -171,7 +172,11 @@ impl Sys for Flawed<Simulated> {
         self.sent(moved, bytes.len())
     }
 
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+    fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
+        self.inner.send_file(fd, file, at, count)
+    }
+
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
         let offered = pieces.iter().map(|piece| piece.len()).sum();
         if self.bug == SendsOnePiece {
             return match self.inner.send(fd, &pieces[0]) {
@@ -179,7 +184,7 @@ impl Sys for Flawed<Simulated> {
                 moved => moved,
             };
         }
-        let moved = self.inner.send_vectored(fd, pieces);
+        let moved = self.inner.send_vectored(fd, pieces, more);
         self.sent(moved, offered)
     }
 

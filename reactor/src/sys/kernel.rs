@@ -1,7 +1,9 @@
 //! The real system. Each method is one call and the meaning of its errno.
 
+use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use libc::c_int;
@@ -28,6 +30,15 @@ const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: c_int = 0;
 
+/// What is sent is a part of what follows at once.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MORE: c_int = libc::MSG_MORE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const MORE: c_int = 0;
+
+/// Bytes of a file that are read at once where the kernel cannot send them by itself.
+const FILE_PIECE: usize = 64 * 1024;
+
 /// One loop's system: its poller, and the descriptor by which others wake it.
 pub(crate) struct Kernel {
     poller: Poller,
@@ -47,6 +58,19 @@ impl Kernel {
     /// What ends this loop's wait, from any thread.
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+}
+
+impl Kernel {
+    /// A part of a file by way of this process's memory. What is not sent is read again the next time.
+    fn send_copied(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
+        let mut piece = vec![0; count.min(FILE_PIECE)];
+        match file.read_at(&mut piece, at) {
+            Ok(0) => Moved::Ended,
+            Ok(count) => self.send(fd, &piece[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Moved::Blocked,
+            Err(error) => Moved::Failed(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
     }
 }
 
@@ -127,14 +151,29 @@ impl Sys for Kernel {
         sent(retry(|| unsafe { libc::send(fd.0, bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) }))
     }
 
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
         // SAFETY: all zeros is a msghdr without address, pieces and ancillary data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = pieces.as_ptr().cast_mut().cast();
         message.msg_iovlen = pieces.len().min(PIECES_MAX) as _;
         // SAFETY: an IoSlice has the layout of an iovec (its documentation says so), the kernel reads `msg_iovlen` of
         // them, no more than there are, and the bytes that they lend; it writes to none.
-        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, SEND_FLAGS) }))
+        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, SEND_FLAGS | if more { MORE } else { 0 }) }))
+    }
+
+    fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let (from, mut offset) = (file.as_raw_fd(), at as libc::off64_t);
+            // SAFETY: the kernel reads and writes the one offset that it is given.
+            match retry(|| unsafe { libc::sendfile64(fd.0, from, &mut offset, count) }) {
+                // Not every file system has it, nor every kind of file.
+                Err(Errno(libc::EINVAL | libc::ENOSYS)) => {}
+                Ok(0) => return Moved::Ended,
+                answer => return sent(answer),
+            }
+        }
+        self.send_copied(fd, file, at, count)
     }
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {
@@ -296,8 +335,11 @@ mod tests {
         each(|mut kernel| {
             let (fd, mut client) = accepted(&mut kernel);
             let pieces = [IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"two")];
-            assert_eq!(kernel.send_vectored(fd, &pieces), Moved::Bytes(7));
-            assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(b"x"); PIECES_MAX + 1]), Moved::Bytes(PIECES_MAX));
+            assert_eq!(kernel.send_vectored(fd, &pieces, false), Moved::Bytes(7));
+            assert_eq!(
+                kernel.send_vectored(fd, &[IoSlice::new(b"x"); PIECES_MAX + 1], false),
+                Moved::Bytes(PIECES_MAX)
+            );
             kernel.finish(fd);
             let mut got = String::new();
             client.read_to_string(&mut got).unwrap();
@@ -314,7 +356,7 @@ mod tests {
             let bytes = vec![0; 1 << 16];
             while let Moved::Bytes(_) = kernel.send(fd, &bytes) {}
             assert_eq!(kernel.send(fd, &bytes), Moved::Blocked);
-            assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(&bytes)]), Moved::Blocked);
+            assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(&bytes)], false), Moved::Blocked);
             assert!(kernel.unacknowledged(fd) > 0);
             drop(client);
             kernel.close(fd);
@@ -366,7 +408,8 @@ mod tests {
                 unsafe {
                     libc::signal(libc::SIGPIPE, libc::SIG_DFL);
                     let one = kernel.send(fd, b"x") == Moved::Failed(Errno(libc::EPIPE));
-                    let all = kernel.send_vectored(fd, &[IoSlice::new(b"x")]) == Moved::Failed(Errno(libc::EPIPE));
+                    let all =
+                        kernel.send_vectored(fd, &[IoSlice::new(b"x")], false) == Moved::Failed(Errno(libc::EPIPE));
                     libc::_exit(if one && all { 0 } else { 1 });
                 }
             }

@@ -33,6 +33,7 @@ mod socket;
 pub(crate) mod wake;
 
 use std::fmt;
+use std::fs::File;
 use std::io::IoSlice;
 use std::time::Duration;
 
@@ -127,8 +128,11 @@ pub(crate) trait Sys {
     fn is_anothers_terminal(&mut self, fd: Fd) -> bool;
     /// One send(2), without SIGPIPE.
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved;
-    /// One sendmsg(2), without SIGPIPE.
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved;
+    /// One sendmsg(2), without SIGPIPE. `more` follows at once, so the kernel may wait for it to fill a packet (MSG_MORE).
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved;
+    /// One sendfile(2) of at most `count` bytes, from `at` on; what has no sendfile is read and sent. Ended: the file ends
+    /// before `at`. Blocks while the disk is read. SIGPIPE is up to the process: there is no flag against it.
+    fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved;
     /// SO_ERROR: the pending error of a socket, which asking clears.
     fn take_error(&mut self, fd: Fd) -> Option<Errno>;
     /// Bytes that were sent and that the peer's system has not acknowledged (SIOCOUTQ); 0 where the system can't tell.

@@ -118,6 +118,20 @@ extern "C" fn on_signal(signal: c_int) {
     unsafe { *errno_location() = errno };
 }
 
+/// Sees to it that a write to a broken pipe fails and does not kill: sendfile(2) has no flag for that. What
+/// the process has decided about SIGPIPE stands; only the default, death, is changed. Rust's own `main` has done so already.
+pub(crate) fn survive_broken_pipes() {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the kernel writes one sigaction, and there is one; nothing is set.
+    let handler = unsafe {
+        libc::sigaction(libc::SIGPIPE, ptr::null(), now.as_mut_ptr());
+        now.assume_init().sa_sigaction
+    };
+    if handler == libc::SIG_DFL {
+        set(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
 /// SA_RESTART, so that blocking calls of other threads don't notice; returns what was set before.
 fn set(signal: c_int, handler: libc::sighandler_t) -> libc::sigaction {
     // SAFETY: all zeros is a sigaction without flags.
@@ -173,6 +187,28 @@ mod tests {
         unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
         // SAFETY: written just now, and all zeros before.
         unsafe { now.assume_init() }.sa_sigaction
+    }
+
+    #[test]
+    fn a_broken_pipe_no_longer_kills_and_what_was_decided_about_it_stands() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let killed = status_of(|| {
+            set(libc::SIGPIPE, libc::SIG_DFL);
+            raise(libc::SIGPIPE);
+        });
+        assert_eq!(killed, libc::SIGPIPE, "this is what would happen");
+        let survives = status_of(|| {
+            set(libc::SIGPIPE, libc::SIG_DFL);
+            survive_broken_pipes();
+            raise(libc::SIGPIPE);
+            let decided = on_signal as *const () as libc::sighandler_t;
+            set(libc::SIGPIPE, decided);
+            survive_broken_pipes();
+            if disposition(libc::SIGPIPE) != decided {
+                std::process::abort();
+            }
+        });
+        assert_eq!(survives, 0);
     }
 
     /// One test, because signals belong to the process and tests share one.

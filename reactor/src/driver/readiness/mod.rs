@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::{Completion, Driver, Socket};
 use crate::address::Address;
-use crate::buffer::Output;
+use crate::buffer::{FilePart, Output};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
@@ -32,6 +32,8 @@ const BLIND_PROBE: Duration = Duration::from_millis(900);
 const TERMINAL_PROBE: Duration = Duration::from_secs(1);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
+/// Bytes of a file that one connection gets sent in one turn: some hundred microseconds, for which the others wait.
+const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
 
 pub(crate) struct Readiness<S: Sys> {
     sys: S,
@@ -208,12 +210,15 @@ impl<S: Sys> Readiness<S> {
             None => {
                 let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
                 let filled = output.gather(&mut pieces);
+                if let Some(part) = output.file().filter(|_| filled == 0) {
+                    return self.transmit_file(fd, part);
+                }
                 if filled == 0 {
                     // What comes next is not bytes, but that messages were missed.
                     return Sent::Bytes(0);
                 }
                 let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
-                (self.sys.send_vectored(fd, &pieces[..filled]), offered)
+                (self.sys.send_vectored(fd, &pieces[..filled], output.has_file()), offered)
             }
         };
         self.transmitted(moved, offered)
@@ -223,6 +228,16 @@ impl<S: Sys> Readiness<S> {
     fn transmit_bytes(&mut self, fd: Fd, bytes: &[u8]) -> Sent {
         let moved = self.sys.send(fd, bytes);
         self.transmitted(moved, bytes.len())
+    }
+
+    /// What is more than one turn's is left for when the socket is writable, which it may be at once.
+    fn transmit_file(&mut self, fd: Fd, part: &FilePart) -> Sent {
+        let offered = part.length().min(FILE_BYTES_PER_TURN);
+        match self.sys.send_file(fd, part.file(), part.at(), offered) {
+            Moved::Ended => Sent::ShortFile,
+            Moved::Bytes(count) if count == offered && offered < part.length() => Sent::Blocked(count),
+            moved => self.transmitted(moved, offered),
+        }
     }
 
     #[inline]

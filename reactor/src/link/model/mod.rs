@@ -505,7 +505,7 @@ impl<'o, 't> World<'o, 't> {
             Sent::Blocked(_) if kernel.blocked_at.is_none() => {
                 (kernel.blocked_at, kernel.acknowledged) = (Some(now), 0);
             }
-            Sent::Blocked(_) => {}
+            Sent::Blocked(_) | Sent::ShortFile => {}
             Sent::Failed(_) => {
                 assert_eq!(lost, owed, "what is lost is counted");
                 self.handler.lost |= lost > 0;

@@ -18,6 +18,7 @@ mod odds;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::time::Duration;
 
@@ -228,14 +229,14 @@ impl<S: Sys> Sys for Chaos<S> {
         self.moved(moved, most, bytes.len())
     }
 
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
         if self.blocks() {
             return Moved::Blocked;
         }
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let most = self.most(length);
         let moved = if most == length {
-            self.call(|sys| sys.send_vectored(fd, pieces))
+            self.call(|sys| sys.send_vectored(fd, pieces, more))
         } else {
             let mut left = most;
             let first: Vec<_> = pieces
@@ -246,9 +247,18 @@ impl<S: Sys> Sys for Chaos<S> {
                     IoSlice::new(&piece[..part])
                 })
                 .collect();
-            self.call(|sys| sys.send_vectored(fd, &first))
+            self.call(|sys| sys.send_vectored(fd, &first, more))
         };
         self.moved(moved, most, length)
+    }
+
+    fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
+        if self.blocks() {
+            return Moved::Blocked;
+        }
+        let most = self.most(count);
+        let moved = self.call(|sys| sys.send_file(fd, file, at, most));
+        self.moved(moved, most, count)
     }
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {

@@ -62,7 +62,7 @@ fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<Round>, Struck) {
             }
             let one = sys.send(fd(&near), &[7; 100]);
             let pieces = [IoSlice::new(&[1; 30]), IoSlice::new(&[2; 70])];
-            let all = sys.send_vectored(fd(&near), &pieces);
+            let all = sys.send_vectored(fd(&near), &pieces, false);
             for moved in [one, all] {
                 sent += if let Moved::Bytes(count) = moved { count } else { 0 };
             }

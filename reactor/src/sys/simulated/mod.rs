@@ -11,7 +11,9 @@ mod line;
 mod network;
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -207,8 +209,18 @@ impl Sys for Simulated {
         self.transmit(fd, &[IoSlice::new(bytes)])
     }
 
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], _: bool) -> Moved {
         self.transmit(fd, pieces)
+    }
+
+    /// The file is a real one.
+    fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
+        let mut piece = vec![0; count.min(64 * 1024)];
+        match file.read_at(&mut piece, at) {
+            Ok(0) => Moved::Ended,
+            Ok(count) => self.transmit(fd, &[IoSlice::new(&piece[..count])]),
+            Err(error) => Moved::Failed(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
     }
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {

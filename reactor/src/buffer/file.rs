@@ -1,0 +1,52 @@
+//! A range of a file that is owed to a peer. The kernel moves it by itself, so however long it is, it costs no memory here.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is left of a range.
+#[derive(Clone, Debug)]
+pub(crate) struct FilePart {
+    file: Arc<File>,
+    at: u64,
+    left: usize,
+}
+
+impl FilePart {
+    /// `None`: there is nothing in it. What no address space could hold is cut to what one can.
+    pub(crate) fn new(file: Arc<File>, range: Range<u64>) -> Option<Self> {
+        let left = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX / 2);
+        (left > 0).then_some(FilePart { file, at: range.start, left })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where in the file the next byte stands.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.left
+    }
+
+    /// The first `count` bytes have left.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.at += count as u64;
+        self.left -= count;
+    }
+}
+
+/// A file to write to and to read, which goes when it is closed.
+#[cfg(test)]
+pub(crate) fn nameless_file() -> File {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("reactor-{}-{number}", std::process::id()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("there is room for it");
+    std::fs::remove_file(path).expect("it is ours");
+    file
+}
