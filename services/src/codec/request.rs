@@ -42,6 +42,63 @@ pub struct Head<'a> {
     pub body: Body,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// Which fields there are that choose among the answers to a `GET`.
+    pub selectors: Selectors,
+    /// All of it as it came.
+    pub raw: &'a [u8],
+}
+
+/// A field that chooses among the answers to a `GET`: a condition, a range, an encoding.
+///
+/// ```
+/// use services::codec::request::{Head, Selector};
+/// let (head, _) = Head::parse(b"GET / HTTP/1.1\r\nHost: here\r\nRange: bytes=0-\r\n\r\n").unwrap().unwrap();
+/// assert!(head.has(Selector::Range) && !head.has(Selector::IfRange));
+/// assert_eq!(head.value(Selector::Range.name()), Some(&b"bytes=0-"[..]));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// `Range`
+    Range = 1,
+    /// `If-Range`
+    IfRange = 1 << 1,
+    /// `If-Match`
+    IfMatch = 1 << 2,
+    /// `If-None-Match`
+    IfNoneMatch = 1 << 3,
+    /// `If-Modified-Since`
+    IfModifiedSince = 1 << 4,
+    /// `If-Unmodified-Since`
+    IfUnmodifiedSince = 1 << 5,
+    /// `Accept-Encoding`
+    AcceptEncoding = 1 << 6,
+}
+
+impl Selector {
+    /// The field's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Selector::Range => "Range",
+            Selector::IfRange => "If-Range",
+            Selector::IfMatch => "If-Match",
+            Selector::IfNoneMatch => "If-None-Match",
+            Selector::IfModifiedSince => "If-Modified-Since",
+            Selector::IfUnmodifiedSince => "If-Unmodified-Since",
+            Selector::AcceptEncoding => "Accept-Encoding",
+        }
+    }
+}
+
+/// A set of [`Selector`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selectors(u8);
+
+impl Selectors {
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// The methods of RFC 9110, as far as they are told apart. Their names are case-sensitive.
@@ -95,20 +152,32 @@ pub enum Body {
 pub enum Status {
     /// 400
     BadRequest,
+    /// 403
+    Forbidden,
+    /// 404
+    NotFound,
     /// 405
     MethodNotAllowed,
     /// 408
     RequestTimeout,
+    /// 412
+    PreconditionFailed,
     /// 413
     ContentTooLarge,
     /// 414
     UriTooLong,
+    /// 416
+    RangeNotSatisfiable,
     /// 417
     ExpectationFailed,
     /// 431
     HeaderFieldsTooLarge,
+    /// 500
+    InternalServerError,
     /// 501
     NotImplemented,
+    /// 503
+    ServiceUnavailable,
     /// 505
     VersionNotSupported,
 }
@@ -118,13 +187,19 @@ impl Status {
     pub fn code(self) -> u16 {
         match self {
             Status::BadRequest => 400,
+            Status::Forbidden => 403,
+            Status::NotFound => 404,
             Status::MethodNotAllowed => 405,
             Status::RequestTimeout => 408,
+            Status::PreconditionFailed => 412,
             Status::ContentTooLarge => 413,
             Status::UriTooLong => 414,
+            Status::RangeNotSatisfiable => 416,
             Status::ExpectationFailed => 417,
             Status::HeaderFieldsTooLarge => 431,
+            Status::InternalServerError => 500,
             Status::NotImplemented => 501,
+            Status::ServiceUnavailable => 503,
             Status::VersionNotSupported => 505,
         }
     }
@@ -133,13 +208,19 @@ impl Status {
     pub fn reason(self) -> &'static str {
         match self {
             Status::BadRequest => "Bad Request",
+            Status::Forbidden => "Forbidden",
+            Status::NotFound => "Not Found",
             Status::MethodNotAllowed => "Method Not Allowed",
             Status::RequestTimeout => "Request Timeout",
+            Status::PreconditionFailed => "Precondition Failed",
             Status::ContentTooLarge => "Content Too Large",
             Status::UriTooLong => "URI Too Long",
+            Status::RangeNotSatisfiable => "Range Not Satisfiable",
             Status::ExpectationFailed => "Expectation Failed",
             Status::HeaderFieldsTooLarge => "Request Header Fields Too Large",
+            Status::InternalServerError => "Internal Server Error",
             Status::NotImplemented => "Not Implemented",
+            Status::ServiceUnavailable => "Service Unavailable",
             Status::VersionNotSupported => "HTTP Version Not Supported",
         }
     }
@@ -188,8 +269,38 @@ impl<'a> Head<'a> {
         }
         let method = Method::named(method);
         check_target(method, target)?;
-        let head = Fields::read(request.headers)?.head(method, target, version == 0)?;
+        let head = Fields::read(request.headers)?.head(method, target, version == 0, &bytes[..length])?;
         Ok(Some((head, length)))
+    }
+
+    /// Whether there is such a field, once or more often.
+    #[inline]
+    pub fn has(&self, selector: Selector) -> bool {
+        self.selectors.0 & selector as u8 != 0
+    }
+
+    /// The values of all fields of this name, in their order, blanks around them taken off.
+    ///
+    /// ```
+    /// use services::codec::request::Head;
+    /// let (head, _) = Head::parse(b"GET / HTTP/1.1\r\nHost: here\r\nA: 1\r\nB: 2\r\na:3\r\n\r\n").unwrap().unwrap();
+    /// assert_eq!(head.values("A").collect::<Vec<_>>(), [&b"1"[..], b"3"]);
+    /// ```
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        // What httparse has let through: each line is a name, a colon and a value.
+        let raw = self.raw;
+        memchr::memchr_iter(b'\n', raw).filter_map(move |end| {
+            let line = raw.get(end + 1..)?;
+            let value = line.get(name.len()..)?.strip_prefix(b":")?;
+            let is_meant = line[..name.len()].eq_ignore_ascii_case(name.as_bytes());
+            is_meant.then(|| value[..memchr::memchr(b'\n', value).unwrap_or(value.len())].trim_ascii())
+        })
+    }
+
+    /// The value of the field of this name, if there is exactly one.
+    pub fn value(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.values(name);
+        values.next().filter(|_| values.next().is_none())
     }
 }
 
@@ -249,6 +360,8 @@ fn names_a_version(line: &[u8]) -> bool {
 #[inline]
 fn check_target(method: Method, target: &str) -> Result<(), Status> {
     match (method, target.as_bytes()) {
+        // A fragment is never sent (section 3.2); some servers end the path there, others don't.
+        (_, uri) if memchr::memchr(b'#', uri).is_some() => Err(Status::BadRequest),
         (Method::Connect, _) | (_, [b'/', ..]) | (Method::Options, b"*") => Ok(()),
         (_, uri) if authority_of(uri).is_some_and(|authority| !authority.is_empty() && is_host(authority)) => Ok(()),
         _ => Err(Status::BadRequest),
@@ -262,7 +375,7 @@ fn authority_of(uri: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let rest = &uri[scheme + 3..];
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     Some(&rest[..end])
 }
 
@@ -271,6 +384,7 @@ fn authority_of(uri: &[u8]) -> Option<&[u8]> {
 #[derive(Clone, Copy)]
 struct Fields {
     facts: u8,
+    selectors: u8,
     /// What `Content-Length` says.
     length: u64,
 }
@@ -287,7 +401,12 @@ impl Fields {
     /// What these fields say.
     #[inline]
     fn read(fields: &[Header<'_>]) -> Result<Self, Status> {
-        let (mut facts, mut length) = (0, 0);
+        let (mut facts, mut selectors, mut length) = (0, 0, 0);
+        let mut select = |name: &str, selector: Selector| {
+            if is_named(name, selector.name()) {
+                selectors |= selector as u8;
+            }
+        };
         for &Header { name, value } in fields {
             // Lengths differ, so no name is compared with more than one.
             match name.len() {
@@ -307,19 +426,29 @@ impl Fields {
                     facts = once(CHUNKED, facts)?;
                     check_coding(value)?;
                 }
+                5 => select(name, Selector::Range),
+                8 => {
+                    select(name, Selector::IfMatch);
+                    select(name, Selector::IfRange);
+                }
+                13 => select(name, Selector::IfNoneMatch),
+                15 => select(name, Selector::AcceptEncoding),
+                17 => select(name, Selector::IfModifiedSince),
+                19 => select(name, Selector::IfUnmodifiedSince),
                 _ => {}
             }
         }
-        Ok(Fields { facts, length })
+        Ok(Fields { facts, selectors, length })
     }
 
     #[inline]
-    fn head<'a>(self, method: Method, target: &'a str, is_1_0: bool) -> Result<Head<'a>, Status> {
+    fn head<'a>(self, method: Method, target: &'a str, is_1_0: bool, raw: &'a [u8]) -> Result<Head<'a>, Status> {
         // Nearly all say no more than for whom they are, and that they want to go on.
         let is_plain = self.facts & !KEEP_ALIVE == HOST && !is_1_0;
+        let selectors = Selectors(self.selectors);
         let (body, persistent, expects_continue) =
             if is_plain { (Body::None, true, false) } else { self.weighed(is_1_0)? };
-        Ok(Head { method, target, is_1_0, persistent, body, expects_continue })
+        Ok(Head { method, target, is_1_0, persistent, body, expects_continue, selectors, raw })
     }
 
     /// What follows the head, whether the connection goes on, and whether `100 Continue` is waited for.
