@@ -1,7 +1,10 @@
-//! `glowplug http`: one fixed answer to every request.
+//! `glowplug http`: one fixed answer to every request, or the files of a directory.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use clap::Args;
-use services::http::{BODY, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
+use services::http::{AccessLog, Addresses, BODY, Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
@@ -13,11 +16,11 @@ pub const PORT: &str = "8802";
 
 const EXAMPLE: &str = "\
 Example:
-  glowplug http --port 7009 --body Moin!
+  glowplug http --port 7009 --root . --listing
 
 Then, from another terminal: curl http://127.0.0.1:7009/";
 
-/// Give one fixed answer to every request
+/// Give one fixed answer to every request, or serve the files of a directory
 #[derive(Args)]
 #[command(after_help = EXAMPLE, mut_arg("port", |port| port.required(false).default_value(PORT)))]
 pub struct Options {
@@ -25,23 +28,122 @@ pub struct Options {
     at: ListenAt,
 
     /// What to answer
-    #[arg(long, value_name = "TEXT", default_value = BODY)]
+    #[arg(long, value_name = "TEXT", default_value = BODY, conflicts_with = "root")]
     body: String,
+
+    #[command(flatten)]
+    site: SiteOptions,
+}
+
+/// What HTTP serves, beside the fixed answer, and to whom; `glowplug serve` takes the same.
+#[derive(Args, Default)]
+#[command(next_help_heading = "HTTP options")]
+pub struct SiteOptions {
+    /// Serve the files below this directory
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// List directories that have no index.html
+    #[arg(long, requires = "root")]
+    listing: bool,
+
+    /// Follow symbolic links that are absolute or lead out of the directory, too
+    #[arg(long, requires = "root")]
+    follow_links: bool,
+
+    /// Say this in Cache-Control, with every file
+    #[arg(long, value_name = "VALUE", requires = "root", value_parser = field_value)]
+    cache_control: Option<String>,
+
+    /// Append a line for each answer, in the combined log format; - is standard output, SIGHUP opens a file anew
+    #[arg(long, value_name = "FILE|-")]
+    access_log: Option<PathBuf>,
+
+    /// HTTP connections at once of one address, or of one IPv6 /64; one more is turned away [default: no limit]
+    #[arg(long, value_name = "N")]
+    max_connections_per_address: Option<NonZeroU32>,
+}
+
+impl SiteOptions {
+    pub fn are_given(&self) -> bool {
+        self.root.is_some() || self.access_log.is_some() || self.max_connections_per_address.is_some()
+    }
+
+    /// These, and what they leave open from `before`.
+    pub fn or(self, before: SiteOptions) -> SiteOptions {
+        SiteOptions {
+            root: self.root.or(before.root),
+            listing: self.listing || before.listing,
+            follow_links: self.follow_links || before.follow_links,
+            cache_control: self.cache_control.or(before.cache_control),
+            access_log: self.access_log.or(before.access_log),
+            max_connections_per_address: self.max_connections_per_address.or(before.max_connections_per_address),
+        }
+    }
+
+    fn files(&self) -> Result<Option<Files>, Failure> {
+        let Some(root) = &self.root else { return Ok(None) };
+        let files = if self.follow_links { Files::at_following_links(root) } else { Files::at(root) };
+        let mut files = files.map_err(|error| format!("root {}: {error}", root.display()))?;
+        if self.listing {
+            files = files.listing();
+        }
+        if let Some(value) = &self.cache_control {
+            files = files.cache_control(value);
+        }
+        Ok(Some(files))
+    }
+}
+
+/// What may stand in a field: anything else could begin another one.
+fn field_value(text: &str) -> Result<String, String> {
+    let is_value = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_value { Ok(text.trim().to_owned()) } else { Err("not the value of a header field".to_owned()) }
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[HTTP])?;
-    add(&mut server, &options.at.place(), options.body)?;
+    add(&mut server, &options.at.place(), options.body, &options.site, logging)?;
     server.run(logging)
 }
 
-pub fn add(server: &mut Server, place: &Place, body: String) -> Result<(), Failure> {
+pub fn add(
+    server: &mut Server,
+    place: &Place,
+    body: String,
+    site: &SiteOptions,
+    logging: &mut Logging,
+) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(Some(IDLE_TIMEOUT));
-    server.add(
-        HTTP,
-        place,
-        move || Http::new(body.clone(), idle),
-        |service| service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL),
-    )?;
+    let files = site.files()?;
+    let addresses = site.max_connections_per_address.map(Addresses::at_most);
+    let log = site.access_log.as_deref().map(|to| logging.access_log(to)).transpose()?;
+    let factory = move || {
+        let mut http = match &files {
+            Some(files) => Http::with_files(files.clone(), idle),
+            None => Http::new(&body, idle),
+        };
+        if let Some(addresses) = &addresses {
+            http = http.addresses(addresses.clone());
+        }
+        if let Some(lines) = log.clone() {
+            http = http.access_log(AccessLog::to(move |text| lines.put(text)));
+        }
+        http
+    };
+    server.add(HTTP, place, factory, |service| service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_value_is_one_and_nothing_else() {
+        assert_eq!(field_value(" max-age=60 "), Ok("max-age=60".to_owned()));
+        for text in ["", "a\r\nSet-Cookie: b", "a\nb", "\u{fc}", "\0"] {
+            assert!(field_value(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use crate::sink::{Lines, Sink};
 pub struct Logging {
     stderr: Sink,
     file: Option<Sink>,
+    access: Option<Sink>,
 }
 
 impl Logging {
@@ -25,7 +26,7 @@ impl Logging {
         let file = file.map(|path| {
             Sink::to_file(path, stderr.lines().clone()).map_err(|error| format!("log file {}: {error}", path.display()))
         });
-        let mut logging = Logging { stderr, file: file.transpose()? };
+        let mut logging = Logging { stderr, file: file.transpose()?, access: None };
         let sinks = std::iter::once(&logging.stderr).chain(&logging.file);
         let logger = |sink: &Sink| -> Box<dyn SharedLogger> {
             WriteLogger::new(level, config(), Assembled { lines: sink.lines().clone(), line: Vec::new() })
@@ -38,6 +39,18 @@ impl Logging {
         Ok(logging)
     }
 
+    /// Where a service writes down its answers: a file, or standard output for `-`. One at most.
+    pub fn access_log(&mut self, to: &Path) -> Result<Lines, Failure> {
+        let complain = self.reports();
+        let mut sink = if to == Path::new("-") {
+            Sink::to_stdout(complain)
+        } else {
+            Sink::to_file(to, complain).map_err(|error| format!("access log {}: {error}", to.display()))?
+        };
+        sink.start();
+        Ok(self.access.insert(sink).lines().clone())
+    }
+
     /// Everything is bound: what standard error was spared so far follows, and then whatever comes.
     pub fn start(&mut self) {
         self.stderr.start();
@@ -48,14 +61,10 @@ impl Logging {
         self.stderr.lines().clone()
     }
 
-    /// What SIGHUP does: the log file is opened anew, if there is one.
+    /// What SIGHUP does: the log file and the access log are opened anew, where there are any.
     pub fn reopening(&self) -> impl Fn() + 'static {
-        let file = self.file.as_ref().map(|sink| sink.lines().clone());
-        move || {
-            if let Some(lines) = &file {
-                lines.reopen();
-            }
-        }
+        let files: Vec<Lines> = self.file.iter().chain(&self.access).map(|sink| sink.lines().clone()).collect();
+        move || files.iter().for_each(Lines::reopen)
     }
 
     /// Says why it cannot run, on standard error in one line, and in the log file.

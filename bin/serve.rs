@@ -30,6 +30,9 @@ pub struct Options {
 
     #[command(flatten)]
     members: chat::Members,
+
+    #[command(flatten)]
+    site: http::SiteOptions,
 }
 
 fn help_of(name: &str, port: &str) -> String {
@@ -38,7 +41,11 @@ fn help_of(name: &str, port: &str) -> String {
 
 impl Options {
     pub fn are_given(&self) -> bool {
-        self.echo.is_some() || self.chat.is_some() || self.http.is_some() || self.members.are_given()
+        self.echo.is_some()
+            || self.chat.is_some()
+            || self.http.is_some()
+            || self.members.are_given()
+            || self.site.are_given()
     }
 
     /// What was given after the subcommand, and before it.
@@ -48,6 +55,7 @@ impl Options {
             chat: self.chat.or(before.chat),
             http: self.http.or(before.http),
             members: self.members.or(before.members),
+            site: self.site.or(before.site),
         }
     }
 }
@@ -69,7 +77,7 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         chat::add(&mut server, place, options.members, logging.reports())?;
     }
     if let Some(place) = &http {
-        http::add(&mut server, place, BODY.to_owned())?;
+        http::add(&mut server, place, BODY.to_owned(), &options.site, logging)?;
     }
     server.run(logging)
 }

@@ -79,6 +79,11 @@ impl Sink {
         Sink::new(Output { to: Box::new(io::stderr()), path: None, lost: 0, complain: None })
     }
 
+    /// A sink for lines that somebody else reads: what is wrong goes to `complain`.
+    pub fn to_stdout(complain: Lines) -> Self {
+        Sink::new(Output { to: Box::new(io::stdout()), path: None, lost: 0, complain: Some(complain) })
+    }
+
     /// A sink that appends to a file. What is wrong with it later on goes to `complain`.
     pub fn to_file(path: &Path, complain: Lines) -> io::Result<Self> {
         let to = Box::new(open(path)?);

@@ -2,27 +2,43 @@
 //! and that is written over the old one.
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::exchange::{Kind, Persistence, Reply};
+use super::clock::{Clock, DATE_BYTES};
+use super::exchange::{Kind, Owed, Persistence};
+use crate::codec::request::Status;
 
-/// Where the date stands in a ready answer, and how long any date is (RFC 9110 section 5.6.7).
-const BEFORE_DATE: &str = "HTTP/1.1 200 OK\r\nDate: ";
-const DATE_BYTES: usize = 29;
+/// Where the date stands in an answer that begins with [`OK`].
+pub(super) const BEFORE_DATE: usize = "HTTP/1.1 200 OK\r\nDate: ".len();
 
 const SERVER: &str = "Server: glowplug\r\n";
 const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
 const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 
-/// Everything that this service ever says.
+/// The first line of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) code: u16,
+    pub(super) reason: &'static str,
+}
+
+pub(super) const OK: Line = Line { code: 200, reason: "OK" };
+pub(super) const PARTIAL_CONTENT: Line = Line { code: 206, reason: "Partial Content" };
+pub(super) const NOT_MODIFIED: Line = Line { code: 304, reason: "Not Modified" };
+
+impl From<Status> for Line {
+    fn from(status: Status) -> Self {
+        Line { code: status.code(), reason: status.reason() }
+    }
+}
+
+/// The fixed answer, in each of its forms.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct Page {
     implied: Ready,
     stated: Ready,
     ended: Ready,
-    date: [u8; DATE_BYTES],
-    /// When the date is over, by the loop's clock.
-    stale_at: Duration,
+    /// Which second their date names.
+    second: u64,
 }
 
 /// One whole answer.
@@ -33,80 +49,88 @@ struct Ready {
     head: usize,
 }
 
-impl Answers {
+impl Page {
     pub(super) fn new(body: &[u8]) -> Self {
-        Answers {
-            implied: Ready::new(Persistence::Implied, body),
-            stated: Ready::new(Persistence::Stated, body),
-            ended: Ready::new(Persistence::Ended, body),
-            date: [b' '; DATE_BYTES],
-            stale_at: Duration::ZERO,
+        let clock = Clock::new();
+        Page {
+            implied: Ready::new(Persistence::Implied, body, &clock),
+            stated: Ready::new(Persistence::Stated, body, &clock),
+            ended: Ready::new(Persistence::Ended, body, &clock),
+            second: clock.second(),
         }
     }
 
-    /// Looks at the calendar when the second is over; `now` is the loop's clock.
+    /// It as it is at this time, and how many bytes of it are the body.
     #[inline]
-    pub(super) fn refresh(&mut self, now: Duration) {
-        if now >= self.stale_at {
-            self.set_date(now, SystemTime::now());
+    pub(super) fn at(&mut self, clock: &Clock, owed: Owed) -> (&[u8], u64) {
+        if self.second != clock.second() {
+            self.set_date(clock);
         }
-    }
-
-    #[cold]
-    fn set_date(&mut self, now: Duration, calendar: SystemTime) {
-        // A clock set before 1970 is wrong in any case.
-        let since = calendar.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.stale_at = now + Duration::from_secs(1) - Duration::from_nanos(since.subsec_nanos().into());
-        // A date is exactly as long as its place.
-        let _ = write!(&mut self.date[..], "{}", httpdate::HttpDate::from(UNIX_EPOCH + since));
-        for ready in [&mut self.implied, &mut self.stated, &mut self.ended] {
-            ready.bytes[BEFORE_DATE.len()..][..DATE_BYTES].copy_from_slice(&self.date);
-        }
-    }
-
-    /// The fixed answer.
-    #[inline]
-    pub(super) fn page(&self, reply: Reply) -> &[u8] {
-        let ready = match reply.persistence {
+        let ready = match owed.persistence {
             Persistence::Implied => &self.implied,
             Persistence::Stated => &self.stated,
             Persistence::Ended => &self.ended,
         };
-        if reply.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes }
+        let bytes = if owed.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes };
+        (bytes, (bytes.len() - ready.head) as u64)
     }
 
-    /// Any other answer. Made anew each time: they are few.
-    pub(super) fn other(&self, reply: Reply) -> Vec<u8> {
-        let (code, reason, body) = match reply.kind {
-            Kind::Page => return self.page(reply).to_vec(),
-            Kind::Options => (200, "OK", String::new()),
-            Kind::Refusal(status) => {
-                (status.code(), status.reason(), format!("{} {}\n", status.code(), status.reason()))
-            }
-        };
-        let date = String::from_utf8_lossy(&self.date);
-        let allow = if matches!(code, 200 | 405) { ALLOW } else { "" };
-        let text = if body.is_empty() { "" } else { TEXT };
-        let length = body.len();
-        let connection = connection(reply.persistence);
-        let shown = if reply.bodiless { "" } else { &body };
-        format!(
-            "HTTP/1.1 {code} {reason}\r\nDate: {date}\r\n{SERVER}{allow}{text}Content-Length: {length}\r\n{connection}\r\n{shown}"
-        )
-        .into_bytes()
+    #[cold]
+    fn set_date(&mut self, clock: &Clock) {
+        self.second = clock.second();
+        for ready in [&mut self.implied, &mut self.stated, &mut self.ended] {
+            ready.bytes[BEFORE_DATE..][..DATE_BYTES].copy_from_slice(clock.date());
+        }
     }
 }
 
 impl Ready {
-    fn new(persistence: Persistence, body: &[u8]) -> Self {
-        let (date, length, connection) = (" ".repeat(DATE_BYTES), body.len(), connection(persistence));
-        let head =
-            format!("{BEFORE_DATE}{date}\r\n{SERVER}{TEXT}Content-Length: {length}\r\n{connection}\r\n").into_bytes();
-        Ready { head: head.len(), bytes: [&head, body].concat() }
+    fn new(persistence: Persistence, body: &[u8], clock: &Clock) -> Self {
+        let mut bytes = Vec::new();
+        begin(&mut bytes, OK, clock);
+        // Writing to memory never fails.
+        let _ = write!(bytes, "{TEXT}Content-Length: {}\r\n{}\r\n", body.len(), connection(persistence));
+        let head = bytes.len();
+        bytes.extend_from_slice(body);
+        Ready { bytes, head }
     }
 }
 
-fn connection(persistence: Persistence) -> &'static str {
+/// What every answer begins with.
+pub(super) fn begin(into: &mut Vec<u8>, line: Line, clock: &Clock) {
+    let _ = write!(into, "HTTP/1.1 {} {}\r\nDate: ", line.code, line.reason);
+    into.extend_from_slice(clock.date());
+    into.extend_from_slice(b"\r\n");
+    into.extend_from_slice(SERVER.as_bytes());
+}
+
+/// An answer that says nothing but its first line, and what these fields say, and how long its body is. Made anew each
+/// time: they are few.
+pub(super) fn short(line: Line, fields: &str, owed: Owed, clock: &Clock) -> (Vec<u8>, u64) {
+    let Line { code, reason } = line;
+    let body = if code == 200 { String::new() } else { format!("{code} {reason}\n") };
+    let allow = if matches!(code, 200 | 405) { ALLOW } else { "" };
+    let text = if body.is_empty() { "" } else { TEXT };
+    let (length, connection) = (body.len(), connection(owed.persistence));
+    let shown = if owed.bodiless { "" } else { &body };
+    let mut answer = Vec::new();
+    begin(&mut answer, line, clock);
+    let _ = write!(answer, "{allow}{fields}{text}Content-Length: {length}\r\n{connection}\r\n{shown}");
+    (answer, shown.len() as u64)
+}
+
+/// Any answer that needs nothing looked up.
+pub(super) fn other(owed: Owed, clock: &Clock) -> (Vec<u8>, u16, u64) {
+    let line = match owed.kind {
+        Kind::Refusal(status) => status.into(),
+        Kind::Page | Kind::Options => OK,
+    };
+    let (answer, bytes) = short(line, "", owed, clock);
+    (answer, line.code, bytes)
+}
+
+/// What an answer says about the connection.
+pub(super) fn connection(persistence: Persistence) -> &'static str {
     match persistence {
         Persistence::Implied => "",
         Persistence::Stated => "Connection: keep-alive\r\n",
@@ -116,54 +140,49 @@ fn connection(persistence: Persistence) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
-    use crate::codec::request::Status;
+
+    fn clock(seconds: u64) -> Clock {
+        let mut clock = Clock::new();
+        clock.set(Duration::ZERO, UNIX_EPOCH + Duration::from_secs(seconds));
+        clock
+    }
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]
-    fn the_fixed_answer_is_exactly_this() {
-        let mut answers = Answers::new(b"Hello");
-        answers.set_date(Duration::ZERO, UNIX_EPOCH + Duration::from_secs(784_111_777));
-        let page = |bodiless, persistence| text(answers.page(Reply { kind: Kind::Page, bodiless, persistence }));
+    fn the_fixed_answer_is_exactly_this_at_every_time() {
+        let mut page = Page::new(b"Hello");
+        let mut at = |seconds, bodiless, persistence| {
+            text(page.at(&clock(seconds), Owed { kind: Kind::Page, bodiless, persistence }).0)
+        };
         let expected = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: glowplug\r\n\
             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\n";
-        assert_eq!(page(true, Persistence::Implied), expected);
-        assert_eq!(page(false, Persistence::Implied), format!("{expected}Hello"));
-        assert!(page(false, Persistence::Stated).ends_with("\r\nConnection: keep-alive\r\n\r\nHello"));
-        assert!(page(false, Persistence::Ended).ends_with("\r\nConnection: close\r\n\r\nHello"));
+        assert_eq!(at(784_111_777, true, Persistence::Implied), expected);
+        assert_eq!(at(784_111_777, false, Persistence::Implied), format!("{expected}Hello"));
+        assert!(at(784_111_777, false, Persistence::Stated).ends_with("\r\nConnection: keep-alive\r\n\r\nHello"));
+        assert!(at(784_111_777, false, Persistence::Ended).ends_with("\r\nConnection: close\r\n\r\nHello"));
+        assert_eq!(at(784_111_778, true, Persistence::Implied), expected.replace(":37 ", ":38 "));
     }
 
     #[test]
     fn a_refusal_has_a_body_of_the_length_that_it_says_and_tells_what_becomes_of_the_connection() {
-        let mut answers = Answers::new(b"");
-        answers.refresh(Duration::ZERO);
-        let whole = text(&answers.other(Reply::refusal(Status::RequestTimeout)));
+        let (whole, code, bytes) = other(Owed::refusal(Status::RequestTimeout), &clock(1));
+        let whole = text(&whole);
         let (head, body) = whole.split_once("\r\n\r\n").unwrap();
-        assert_eq!(body, "408 Request Timeout\n");
+        assert_eq!((body, code, bytes), ("408 Request Timeout\n", 408, 20));
         assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\nDate: "));
         assert!(head.contains("\r\nContent-Length: 20\r\nConnection: close"));
 
-        let reply =
-            Reply { kind: Kind::Refusal(Status::MethodNotAllowed), bodiless: true, persistence: Persistence::Implied };
-        let whole = text(&answers.other(reply));
+        let owed =
+            Owed { kind: Kind::Refusal(Status::MethodNotAllowed), bodiless: true, persistence: Persistence::Implied };
+        let whole = text(&other(owed, &clock(1)).0);
         assert!(
             whole.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n") && whole.ends_with("\r\nContent-Length: 23\r\n\r\n")
         );
-    }
-
-    #[test]
-    fn the_date_changes_when_its_second_is_over_and_not_before() {
-        let mut answers = Answers::new(b"");
-        let calendar = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        answers.set_date(Duration::from_secs(10), calendar);
-        assert_eq!(answers.stale_at, Duration::from_millis(10_750));
-        let date = answers.date;
-        answers.refresh(Duration::from_millis(10_749));
-        assert_eq!(answers.date, date);
-        answers.refresh(Duration::from_millis(10_750));
-        assert_ne!(answers.date, date);
     }
 }

@@ -1,10 +1,12 @@
 //! Where one connection stands between its requests and their answers. Writes nothing and sets no deadline: it finds
-//! the requests and knows what they are owed.
+//! the requests and knows what they are owed. A request stays in the input until it is answered, since it may have to
+//! wait for its file.
 
 use std::time::Duration;
 
 use reactor::Input;
 
+use super::addresses::Admission;
 use crate::codec::chunked::Chunked;
 use crate::codec::request::{self, Body, HEAD_MAX, Head, Method, Status};
 
@@ -20,6 +22,10 @@ pub struct Exchange {
     pub(super) active: Duration,
     /// The deadline that is set is for the request that is coming in; from the beginning it is for the first.
     pub(super) timed: bool,
+    /// A request is there as a whole, and waits for its file.
+    pub(super) waiting: bool,
+    /// How it is counted among those of its address.
+    pub(super) admission: Admission,
     /// The application is stopping: the answer to the request that is coming in is the last.
     pub(super) stopping: bool,
     /// Bytes of the head that had come when it was last parsed, 0 before any have; and when its end was last looked
@@ -33,8 +39,9 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Unread {
     rest: Rest,
-    /// What comes after it.
-    reply: Reply,
+    /// What comes after it, and what was asked.
+    owed: Owed,
+    head: Box<[u8]>,
     /// Bytes of it that have come, and how many had when its deadline was last met.
     skipped: u64,
     mark: u64,
@@ -49,7 +56,7 @@ enum Rest {
 
 /// What a request is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct Owed {
     pub(super) kind: Kind,
     /// To `HEAD`: the head of the answer alone.
     pub(super) bodiless: bool,
@@ -58,7 +65,7 @@ pub(super) struct Reply {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The fixed answer.
+    /// The page, or the file, that is asked for.
     Page,
     /// Which methods there are.
     Options,
@@ -76,27 +83,37 @@ pub(super) enum Persistence {
     Ended,
 }
 
-impl Reply {
+impl Owed {
     /// To something of which no more is known than what is wrong with it.
     pub(super) fn refusal(status: Status) -> Self {
-        Reply { kind: Kind::Refusal(status), bodiless: false, persistence: Persistence::Ended }
+        Owed { kind: Kind::Refusal(status), bodiless: false, persistence: Persistence::Ended }
     }
 
     /// The same request, refused, and the end of the connection.
     pub(super) fn refused(self, status: Status) -> Self {
-        Reply { bodiless: self.bodiless, ..Reply::refusal(status) }
+        Owed { bodiless: self.bodiless, ..Owed::refusal(status) }
     }
 }
 
 impl Exchange {
     pub(super) fn new(now: Duration) -> Self {
-        Exchange { unread: None, active: now, timed: true, stopping: false, tried: 0, searched: 0, empty_lines: 0 }
+        Exchange {
+            unread: None,
+            active: now,
+            timed: true,
+            waiting: false,
+            admission: Admission::Admitted,
+            stopping: false,
+            tried: 0,
+            searched: 0,
+            empty_lines: 0,
+        }
     }
 
     /// Whether part of a request has come.
     #[inline]
     pub(super) fn has_begun(&self) -> bool {
-        self.tried > 0 || self.is_in_body()
+        self.tried > 0 || self.is_in_body() || self.waiting
     }
 
     /// Whether what comes next belongs to a body.
@@ -119,7 +136,7 @@ impl Exchange {
         since >= bytes
     }
 
-    /// Takes the head of the next request, if it is there as a whole.
+    /// The head of the next request, if it is there as a whole. It is not consumed.
     ///
     /// At first it is parsed at once: nearly all come in one piece. After that only its end is looked for, where the
     /// search was left; it is parsed when that has come, and each time its length has doubled, so that what is wrong
@@ -130,11 +147,12 @@ impl Exchange {
             return Ok(None);
         }
         let unread = input.as_slice();
-        let Some((head, length)) = Head::parse(unread)? else {
+        let Some((head, _)) = Head::parse(unread)? else {
             (self.tried, self.searched) = (unread.len(), unread.len());
             return Ok(None);
         };
-        input.consume(length);
+        // Should it be offered again, it is known to be whole.
+        self.tried = 0;
         Ok(Some(head))
     }
 
@@ -170,7 +188,7 @@ impl Exchange {
 
     /// What a request is owed, but for its body.
     #[inline]
-    pub(super) fn reply(&self, head: &Head<'_>) -> Reply {
+    pub(super) fn owed(&self, head: &Head<'_>) -> Owed {
         let kind = match head.method {
             Method::Get | Method::Head => Kind::Page,
             Method::Options => Kind::Options,
@@ -182,26 +200,28 @@ impl Exchange {
             (true, false) => Persistence::Implied,
             (true, true) => Persistence::Stated,
         };
-        Reply { kind, bodiless: head.method == Method::Head, persistence }
+        Owed { kind, bodiless: head.method == Method::Head, persistence }
     }
 
-    /// A body of at most `max` bytes comes before the reply.
-    pub(super) fn expect(&mut self, body: Body, max: u64, reply: Reply) {
-        let rest = match body {
+    /// A body of at most `max` bytes comes before the answer to `head`.
+    pub(super) fn expect(&mut self, head: &Head<'_>, max: u64, owed: Owed) {
+        let rest = match head.body {
             Body::None => Rest::Length(0),
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunked::new(max)),
         };
-        self.unread = Some(Box::new(Unread { rest, reply, skipped: 0, mark: 0 }));
+        self.unread = Some(Box::new(Unread { rest, owed, head: head.raw.into(), skipped: 0, mark: 0 }));
         // A body has its own time.
         self.timed = false;
     }
 
-    /// Throws away what has come of the body. The reply when that was the rest of it.
-    pub(super) fn skip_body(&mut self, input: &mut Input<'_>) -> Result<Option<Reply>, Status> {
+    /// Throws away what has come of the body, but for its last piece: that stays until the request is answered. How
+    /// long that piece is, once it is there.
+    pub(super) fn skip_body(&mut self, input: &mut Input<'_>) -> Result<Option<usize>, Status> {
         let Some(unread) = &mut self.unread else { return Ok(None) };
         let bytes = input.as_slice();
-        let (skipped, is_done) = match &mut unread.rest {
+        let mut rest = unread.rest;
+        let (skipped, is_done) = match &mut rest {
             Rest::Length(left) => {
                 let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= step as u64;
@@ -209,19 +229,27 @@ impl Exchange {
             }
             Rest::Chunked(chunked) => (chunked.skip(bytes)?, chunked.is_done()),
         };
-        input.consume(skipped);
-        unread.skipped += skipped as u64;
-        if self.stopping {
-            unread.reply.persistence = Persistence::Ended;
+        if is_done {
+            return Ok(Some(skipped));
         }
-        Ok(is_done.then_some(unread.reply))
+        unread.rest = rest;
+        unread.skipped += skipped as u64;
+        input.consume(skipped);
+        Ok(None)
+    }
+
+    /// The head that came before the body, and what that is owed.
+    pub(super) fn asked(&self) -> Option<(Box<[u8]>, Owed)> {
+        let unread = self.unread.as_ref()?;
+        let persistence = if self.stopping { Persistence::Ended } else { unread.owed.persistence };
+        Some((unread.head.clone(), Owed { persistence, ..unread.owed }))
     }
 
     /// The request is answered: what comes next is another.
     #[inline]
     pub(super) fn finish(&mut self) {
         self.unread = None;
-        (self.timed, self.tried, self.empty_lines) = (false, 0, 0);
+        (self.timed, self.waiting, self.tried, self.empty_lines) = (false, false, 0, 0);
     }
 }
 

@@ -1,29 +1,44 @@
-//! The HTTP service: one fixed answer to every `GET`, over connections that are kept (RFC 9110, RFC 9112).
+//! The HTTP service: one fixed answer to every `GET`, or the files below a directory, over connections that are kept
+//! (RFC 9110, RFC 9112).
 //!
 //! ```text
-//!   bytes ──codec::request──▶ head ──(codec::chunked: a body, thrown away)──▶ reply ──answers──▶ bytes
-//!                                └──────────── most requests have none ────────┘
+//!   bytes ──codec::request──▶ head ──(codec::chunked: a body, thrown away)──▶ what is owed ──▶ answer ──▶ bytes
+//!                                └──────────── most requests have none ───────┘                │
+//!                             exchange                                      answers, a page ◀──┴──▶ files/
 //! ```
 //!
-//! An answer is made ready once a second, for its date, and copied once for each request. Requests that arrive
-//! together are answered together: the loop sends what one callback has written at once.
+//! An answer that is given often is kept ready, changed once a second for its date, and copied once for each request.
+//! Requests that arrive together are answered together: the loop sends what one callback has written at once.
 
+mod access_log;
+mod addresses;
 mod answers;
+mod clock;
+mod conditional;
 mod exchange;
+mod files;
+mod ranges;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use reactor::{Context, Deadlines, Handler, Input, Limits, Written};
+use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
 
-use crate::codec::request::{Body, Status};
+use crate::codec::request::{Body, Head, LINE_MAX, Status};
 
+pub use access_log::AccessLog;
+pub use addresses::Addresses;
 pub use exchange::Exchange;
 #[cfg(feature = "fuzzing")]
 pub(crate) use exchange::model;
+pub use files::{Fetched, Files, Resolver};
 
-use answers::Answers;
-use exchange::{Kind, Persistence, Reply};
+use access_log::Asked;
+use addresses::Admission;
+use answers::Page;
+use clock::Clock;
+use exchange::{Kind, Owed, Persistence};
+use files::{Answered, Library, Response};
 
 /// The body of the fixed answer, unless another is asked for.
 pub const BODY: &str = "Hello from Epoll Server!";
@@ -49,7 +64,7 @@ pub const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: glowplu
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     503 Service Unavailable\n";
 
-/// The handler that gives every `GET` the same answer.
+/// The handler of HTTP: every `GET` gets the same answer, or the file that it names.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -63,23 +78,56 @@ pub const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: glowplu
 /// ```
 #[derive(Debug)]
 pub struct Http {
-    answers: Answers,
+    site: Site,
+    clock: Clock,
     request: Duration,
     idle: Option<Duration>,
+    addresses: Option<Addresses>,
+    log: Option<AccessLog>,
+}
+
+/// What there is to be had.
+#[derive(Debug)]
+enum Site {
+    Page(Page),
+    Files(Box<Library>),
 }
 
 impl Http {
     /// Answers with `body`, and closes a connection that is `idle` for so long between two requests; `None` is for
     /// ever. A request may take no longer than that, nor than 30 seconds.
     pub fn new(body: impl AsRef<[u8]>, idle: Option<Duration>) -> Self {
+        Http::of(Site::Page(Page::new(body.as_ref())), idle)
+    }
+
+    /// Answers with files.
+    pub fn with_files(files: Files, idle: Option<Duration>) -> Self {
+        Http::of(Site::Files(Box::new(Library::new(files))), idle)
+    }
+
+    fn of(site: Site, idle: Option<Duration>) -> Self {
         let request = idle.map_or(REQUEST_TIMEOUT, |idle| idle.min(REQUEST_TIMEOUT));
-        Http { answers: Answers::new(body.as_ref()), request, idle }
+        Http { site, clock: Clock::new(), request, idle, addresses: None, log: None }
+    }
+
+    /// Limits how many connections each address has.
+    pub fn addresses(mut self, addresses: Addresses) -> Self {
+        self.addresses = Some(addresses);
+        self
+    }
+
+    /// Writes down each answer.
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.log = Some(log);
+        self
     }
 }
 
-/// How much HTTP takes and keeps: the reactor's defaults, whose input has room for the longest head.
+/// How much HTTP takes and keeps: the reactor's defaults, whose input has room for the longest head. There is no bound
+/// on what a peer may be owed: one answer may be as long as its file, of which the loop holds no more than a
+/// descriptor, and over [`Limits::output_high`] there is no next one.
 pub fn limits() -> Limits {
-    Limits::default()
+    Limits { output_max: usize::MAX, ..Limits::default() }
 }
 
 /// How long HTTP leaves it to the loop to wait: only for a peer that doesn't read. The handler times requests and the
@@ -92,18 +140,29 @@ pub fn deadlines() -> Deadlines {
 /// Whether to go on with the input, or to leave it: nothing more can be done with it now, or at all.
 type Flow = ControlFlow<()>;
 
-impl Handler for Http {
+impl Handler<Fetched> for Http {
     type Connection = Exchange;
 
     fn on_open(&mut self, cx: &mut Context<'_>) -> Exchange {
-        cx.set_deadline(self.request);
-        Exchange::new(cx.now())
+        let mut exchange = Exchange::new(cx.now());
+        if let (Some(addresses), Some(peer)) = (&self.addresses, cx.peer()) {
+            exchange.admission = addresses.enter(peer);
+        }
+        match exchange.admission {
+            Admission::Admitted => cx.set_deadline(self.request),
+            Admission::Told => {
+                cx.write(REFUSAL);
+                cx.close();
+            }
+            Admission::Dropped => cx.abort(),
+        }
+        exchange
     }
 
     #[inline]
     fn on_data(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
         let now = cx.now();
-        self.answers.refresh(now);
+        self.clock.refresh(now);
         exchange.active = now;
         while !input.is_empty() {
             let flow =
@@ -116,12 +175,15 @@ impl Handler for Http {
             cx.set_deadline(self.request);
             exchange.timed = true;
         }
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Whoever leaves in the middle of a request may still read what was wrong with it.
     fn on_end_of_input(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if !input.is_empty() || exchange.has_begun() {
-            return self.refuse(Reply::refusal(Status::BadRequest), cx);
+            return self.refuse(Owed::refusal(Status::BadRequest), first_line(input), cx);
         }
         cx.close();
     }
@@ -129,10 +191,14 @@ impl Handler for Http {
     /// One deadline stands for two. While a request is coming in, for that. Otherwise it is the time to look how long
     /// nothing has: requests that come in one piece, which is nearly all, never move it.
     fn on_deadline(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) {
-        self.answers.refresh(cx.now());
+        self.clock.refresh(cx.now());
+        if exchange.waiting {
+            // The disk, and whoever looks at it for us, has had as long as a request may take.
+            return self.refuse(Owed::refusal(Status::ServiceUnavailable), b"", cx);
+        }
         if exchange.timed {
             if !exchange.has_progressed(BODY_PROGRESS) {
-                return self.refuse(Reply::refusal(Status::RequestTimeout), cx);
+                return self.refuse(Owed::refusal(Status::RequestTimeout), b"", cx);
             }
             return cx.set_deadline(self.request);
         }
@@ -152,6 +218,25 @@ impl Handler for Http {
             cx.close();
         }
     }
+
+    /// A helper has looked for what a request waits for: the request is still in the input, and is offered again.
+    fn on_message(&mut self, to: ConnectionId, fetched: Fetched, cx: &mut Context<'_>) {
+        if let Site::Files(library) = &mut self.site
+            && cx.peer_of(to).is_some()
+        {
+            library.arrive(to, fetched);
+            cx.resume_reading_id(to);
+        }
+    }
+
+    fn on_close(&mut self, exchange: Exchange, _: CloseReason, cx: &mut Context<'_>) {
+        if let (Some(addresses), Some(peer)) = (&self.addresses, cx.peer()) {
+            addresses.leave(peer, exchange.admission);
+        }
+        if let Site::Files(library) = &mut self.site {
+            library.forget(cx.id());
+        }
+    }
 }
 
 impl Http {
@@ -159,18 +244,21 @@ impl Http {
     fn head(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) -> Flow {
         match exchange.next_head(input) {
             Ok(Some(head)) => {
-                let reply = exchange.reply(&head);
+                let owed = exchange.owed(&head);
                 if head.body == Body::None {
-                    return self.answer(exchange, reply, cx);
+                    let flow = self.answer(exchange, &head, owed, cx);
+                    if !exchange.waiting {
+                        input.consume(head.raw.len());
+                    }
+                    return flow;
                 }
-                let is_waiting = head.expects_continue && input.is_empty();
-                self.expect_body(exchange, head.body, is_waiting, reply, cx)
+                self.expect_body(exchange, &head, owed, input, cx)
             }
             Ok(None) => Flow::Break(()),
             Err(status) => {
                 // The answer to `HEAD` has no body, whatever else is wrong with it.
                 let bodiless = input.as_slice().starts_with(b"HEAD ");
-                self.refuse(Reply { bodiless, ..Reply::refusal(status) }, cx);
+                self.refuse(Owed { bodiless, ..Owed::refusal(status) }, first_line(input), cx);
                 Flow::Break(())
             }
         }
@@ -182,57 +270,101 @@ impl Http {
     fn expect_body(
         &mut self,
         exchange: &mut Exchange,
-        body: Body,
-        is_waiting: bool,
-        reply: Reply,
+        head: &Head<'_>,
+        owed: Owed,
+        input: &mut Input<'_>,
         cx: &mut Context<'_>,
     ) -> Flow {
-        if matches!(body, Body::Length(length) if length > BODY_MAX) {
-            return self.answer(exchange, reply.refused(Status::ContentTooLarge), cx);
+        input.consume(head.raw.len());
+        if matches!(head.body, Body::Length(length) if length > BODY_MAX) {
+            return self.answer(exchange, head, owed.refused(Status::ContentTooLarge), cx);
         }
-        if is_waiting {
-            if let Kind::Refusal(status) = reply.kind {
-                return self.answer(exchange, reply.refused(status), cx);
+        if head.expects_continue && input.is_empty() {
+            if let Kind::Refusal(status) = owed.kind {
+                return self.answer(exchange, head, owed.refused(status), cx);
             }
             cx.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        exchange.expect(body, BODY_MAX, reply);
+        exchange.expect(head, BODY_MAX, owed);
         Flow::Continue(())
     }
 
     #[cold]
     fn body(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) -> Flow {
-        match exchange.skip_body(input) {
-            Ok(Some(reply)) => self.answer(exchange, reply, cx),
-            Ok(None) => Flow::Break(()),
+        let last = match exchange.skip_body(input) {
+            Ok(Some(last)) => last,
+            Ok(None) => return Flow::Break(()),
             Err(status) => {
-                self.refuse(Reply::refusal(status), cx);
-                Flow::Break(())
+                self.refuse(Owed::refusal(status), b"", cx);
+                return Flow::Break(());
             }
+        };
+        let Some((head, owed)) = exchange.asked() else { return Flow::Break(()) };
+        // It was whole when it was put aside.
+        let Ok(Some((head, _))) = Head::parse(&head) else { return Flow::Break(()) };
+        let flow = self.answer(exchange, &head, owed, cx);
+        if !exchange.waiting {
+            input.consume(last);
         }
+        flow
     }
 
     #[inline]
-    fn answer(&mut self, exchange: &mut Exchange, reply: Reply, cx: &mut Context<'_>) -> Flow {
-        exchange.finish();
-        let written = match reply.kind {
-            Kind::Page => cx.write(self.answers.page(reply)),
-            _ => cx.write(self.answers.other(reply)),
+    fn answer(&mut self, exchange: &mut Exchange, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Flow {
+        let Some(answered) = self.say(head, owed, cx) else {
+            exchange.waiting = true;
+            cx.pause_reading();
+            return Flow::Break(());
         };
-        if reply.persistence == Persistence::Ended {
+        exchange.finish();
+        if let Some(log) = &mut self.log {
+            log.note(cx.peer(), Asked::of(head), answered.status, answered.bytes, &self.clock);
+        }
+        if owed.persistence == Persistence::Ended {
             cx.close();
             return Flow::Break(());
         }
         // Then the rest is offered again once the peer has read.
-        if written == Written::AboveHighWater { Flow::Break(()) } else { Flow::Continue(()) }
+        if answered.written == Written::AboveHighWater { Flow::Break(()) } else { Flow::Continue(()) }
     }
 
-    /// Says what is wrong where a next request cannot be found, and closes.
-    #[cold]
-    fn refuse(&mut self, reply: Reply, cx: &mut Context<'_>) {
-        cx.write(self.answers.other(reply));
-        cx.close();
+    /// Writes what the request is owed, unless that has to wait.
+    #[inline]
+    fn say(&mut self, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Option<Answered> {
+        let (written, status, bytes) = match (owed.kind, &mut self.site) {
+            (Kind::Page, Site::Page(page)) => {
+                let (answer, bytes) = page.at(&self.clock, owed);
+                (cx.write(answer), 200, bytes)
+            }
+            (Kind::Page, Site::Files(library)) => {
+                return library.answer(head, Response { cx, clock: &self.clock, owed });
+            }
+            _ => {
+                let (answer, status, bytes) = answers::other(owed, &self.clock);
+                (cx.write(answer), status, bytes)
+            }
+        };
+        Some(Answered { written, status, bytes })
     }
+
+    /// Says what is wrong where a next request cannot be found, and closes. `line` is what came of the request.
+    #[cold]
+    fn refuse(&mut self, owed: Owed, line: &[u8], cx: &mut Context<'_>) {
+        let (answer, status, bytes) = answers::other(owed, &self.clock);
+        cx.write(answer);
+        cx.close();
+        if let Some(log) = &mut self.log {
+            log.note(cx.peer(), Asked { line, ..Asked::default() }, status, bytes, &self.clock);
+            log.flush();
+        }
+    }
+}
+
+/// The line that a request begins with, as far as it goes.
+fn first_line<'i>(input: &Input<'i>) -> &'i [u8] {
+    let bytes = input.as_slice();
+    let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len()).min(LINE_MAX)];
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]

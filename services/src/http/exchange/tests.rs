@@ -4,7 +4,7 @@ use super::model::{next, outcome};
 use super::*;
 
 /// Which replies a stream is owed when it arrives in pieces, what ended it, and how much of it is left.
-fn replies<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Reply>, Option<Status>, usize) {
+fn replies<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Owed>, Option<Status>, usize) {
     let outcome = outcome(pieces);
     (outcome.replies, outcome.status, outcome.left.len())
 }
@@ -87,8 +87,8 @@ fn the_last_request_of_an_application_that_stops_ends_the_connection() {
 fn a_body_progresses_by_bytes_and_a_head_only_as_a_whole() {
     let mut exchange = Exchange::new(Duration::ZERO);
     assert!(!exchange.has_progressed(0));
-    let reply = Reply::refusal(Status::BadRequest);
-    exchange.expect(Body::Length(100), 100, reply);
+    let (head, _) = Head::parse(b"PUT / HTTP/1.0\r\nContent-Length: 100\r\n\r\n").unwrap().unwrap();
+    exchange.expect(&head, 100, Owed::refusal(Status::BadRequest));
     exchange.skip_body(&mut Input::of(&[0; 10])).unwrap();
     assert!(exchange.has_progressed(10));
     exchange.skip_body(&mut Input::of(&[0; 9])).unwrap();

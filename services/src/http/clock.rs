@@ -1,0 +1,95 @@
+//! The calendar as answers and log lines have it, written once a second.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long any date is (RFC 9110 section 5.6.7).
+pub(super) const DATE_BYTES: usize = 29;
+
+/// `23/Nov/2026:08:57:46 +0000`
+const LOG_DATE_BYTES: usize = 26;
+
+/// This second, in words.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// Since 1970.
+    second: u64,
+    date: [u8; DATE_BYTES],
+    log_date: [u8; LOG_DATE_BYTES],
+    /// When the second is over, by the loop's clock.
+    stale_at: Duration,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Clock { second: 0, date: [b' '; DATE_BYTES], log_date: [b' '; LOG_DATE_BYTES], stale_at: Duration::ZERO }
+    }
+
+    /// Looks at the calendar when the second is over; `now` is the loop's clock.
+    #[inline]
+    pub(super) fn refresh(&mut self, now: Duration) {
+        if now >= self.stale_at {
+            self.set(now, SystemTime::now());
+        }
+    }
+
+    #[cold]
+    pub(super) fn set(&mut self, now: Duration, calendar: SystemTime) {
+        // A clock set before 1970 is wrong in any case.
+        let since = calendar.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.stale_at = now + Duration::from_secs(1) - Duration::from_nanos(since.subsec_nanos().into());
+        self.second = since.as_secs();
+        // A date is exactly as long as its place.
+        let _ = write!(&mut self.date[..], "{}", httpdate::HttpDate::from(UNIX_EPOCH + since));
+        // `Sun, 06 Nov 1994 08:49:37 GMT`, put in another order.
+        let [day, month, year, time] = [5..7, 8..11, 12..16, 17..25].map(|part| &self.date[part]);
+        let words = [day, b"/", month, b"/", year, b":", time, b" +0000"];
+        let mut rest = &mut self.log_date[..];
+        for word in words {
+            let _ = rest.write(word);
+        }
+    }
+
+    /// Seconds since 1970.
+    #[inline]
+    pub(super) fn second(&self) -> u64 {
+        self.second
+    }
+
+    /// For the `Date` field.
+    #[inline]
+    pub(super) fn date(&self) -> &[u8; DATE_BYTES] {
+        &self.date
+    }
+
+    /// For the log.
+    pub(super) fn log_date(&self) -> &[u8] {
+        &self.log_date
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_is_written_in_both_ways() {
+        let mut clock = Clock::new();
+        clock.set(Duration::ZERO, UNIX_EPOCH + Duration::from_secs(784_111_777));
+        assert_eq!(clock.date(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(clock.log_date(), b"06/Nov/1994:08:49:37 +0000");
+        assert_eq!(clock.second(), 784_111_777);
+    }
+
+    #[test]
+    fn it_changes_when_its_second_is_over_and_not_before() {
+        let mut clock = Clock::new();
+        clock.set(Duration::from_secs(10), UNIX_EPOCH + Duration::from_millis(1_700_000_000_250));
+        assert_eq!(clock.stale_at, Duration::from_millis(10_750));
+        let date = *clock.date();
+        clock.refresh(Duration::from_millis(10_749));
+        assert_eq!(clock.date(), &date);
+        clock.refresh(Duration::from_millis(10_750));
+        assert_ne!(clock.date(), &date);
+    }
+}

@@ -1,0 +1,232 @@
+//! Whether an answer is wanted, and whether a part of it will do: preconditions in their order (RFC 9110 section
+//! 13.2.2). Pure: fields and validators in, a verdict out.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::codec::request::{Head, Selector};
+
+/// What is known of the representation that was selected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validators<'a> {
+    /// With its quotes. Always strong.
+    pub(super) etag: &'a [u8],
+    /// Whole seconds since 1970.
+    pub(super) modified: u64,
+}
+
+/// What is to be done with a `GET` or `HEAD` of something that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is answered. `by_range`: a range of it may be.
+    Proceed {
+        by_range: bool,
+    },
+    NotModified,
+    PreconditionFailed,
+}
+
+/// Steps 1 to 5 of section 13.2.2. `now` is the calendar's, in seconds since 1970.
+pub(super) fn evaluate(head: &Head<'_>, known: Validators<'_>, now: u64) -> Verdict {
+    if head.has(Selector::IfMatch) {
+        if !any(head, Selector::IfMatch, |tag| !tag.weak && tag.opaque == known.etag) {
+            return Verdict::PreconditionFailed;
+        }
+    } else if date(head, Selector::IfUnmodifiedSince).is_some_and(|since| known.modified > since) {
+        return Verdict::PreconditionFailed;
+    }
+    if head.has(Selector::IfNoneMatch) {
+        if any(head, Selector::IfNoneMatch, |tag| tag.opaque == known.etag) {
+            return Verdict::NotModified;
+        }
+    } else if date(head, Selector::IfModifiedSince).is_some_and(|since| known.modified <= since) {
+        return Verdict::NotModified;
+    }
+    Verdict::Proceed { by_range: if_range(head, known, now) }
+}
+
+/// Section 13.1.5: whether what the client has a part of is still this. A date has to be exactly ours, and so old that
+/// nothing can have changed within its second (section 8.8.2.2).
+fn if_range(head: &Head<'_>, known: Validators<'_>, now: u64) -> bool {
+    if !head.has(Selector::IfRange) {
+        return true;
+    }
+    let mut values = head.values(Selector::IfRange.name());
+    match (values.next(), values.next()) {
+        (Some(value), None) if value.starts_with(b"\"") => value == known.etag,
+        (Some(value), None) => seconds(value).is_some_and(|date| date == known.modified && date < now),
+        _ => false,
+    }
+}
+
+/// The date of this field; none if it is said twice, or is no date (then the field is ignored).
+fn date(head: &Head<'_>, field: Selector) -> Option<u64> {
+    if head.has(field) { head.value(field.name()).and_then(seconds) } else { None }
+}
+
+fn seconds(value: &[u8]) -> Option<u64> {
+    let time = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// `seconds` as a field has it.
+pub(super) fn http_date(seconds: u64) -> httpdate::HttpDate {
+    httpdate::HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// One entity tag of a list, its quotes included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tag<'a> {
+    weak: bool,
+    opaque: &'a [u8],
+}
+
+/// Whether one tag of this field matches; `*` does. What comes after something that is no tag is not looked at.
+fn any(head: &Head<'_>, field: Selector, matches: impl Fn(Tag<'_>) -> bool) -> bool {
+    head.values(field.name()).any(|value| value == b"*" || Tags(value).any(&matches))
+}
+
+/// The tags of a list (section 8.8.3), up to the first that is none. Commas may stand inside of one.
+struct Tags<'a>(&'a [u8]);
+
+impl<'a> Iterator for Tags<'a> {
+    type Item = Tag<'a>;
+
+    fn next(&mut self) -> Option<Tag<'a>> {
+        let start = self.0.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
+        let rest = &self.0[start..];
+        let (weak, quoted) = rest.strip_prefix(b"W/").map_or((false, rest), |quoted| (true, quoted));
+        let opaque = quoted.strip_prefix(b"\"")?;
+        let length = memchr::memchr(b'"', opaque)? + 2;
+        self.0 = &quoted[length..];
+        Some(Tag { weak, opaque: &quoted[..length] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    const OURS: Validators<'_> = Validators { etag: b"\"a\"", modified: 784_111_777 };
+    const NOW: u64 = 1_700_000_000;
+    const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn verdict_at(fields: &str, now: u64) -> Verdict {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        evaluate(&Head::parse(request.as_bytes()).unwrap().unwrap().0, OURS, now)
+    }
+
+    fn verdict(fields: &str) -> Verdict {
+        verdict_at(fields, NOW)
+    }
+
+    const WHOLE: Verdict = Verdict::Proceed { by_range: false };
+    const PROCEED: Verdict = Verdict::Proceed { by_range: true };
+
+    #[test]
+    fn each_field_alone() {
+        use Verdict::*;
+        let table = [
+            ("".to_owned(), PROCEED),
+            ("If-Match: \"a\"\r\n".into(), PROCEED),
+            ("If-Match: *\r\n".into(), PROCEED),
+            ("If-Match: \"b\"\r\n".into(), PreconditionFailed),
+            ("If-Match: \"b\", \"a\"\r\n".into(), PROCEED),
+            ("If-Match: \"b,\",\"a\"\r\n".into(), PROCEED),
+            ("If-Match: \"b\"\r\nIf-Match: \"a\"\r\n".into(), PROCEED),
+            ("If-Match: W/\"a\"\r\n".into(), PreconditionFailed),
+            ("If-Match: a\r\n".into(), PreconditionFailed),
+            ("If-Match: \"a\r\n".into(), PreconditionFailed),
+            ("If-Match:\r\n".into(), PreconditionFailed),
+            ("If-None-Match: \"a\"\r\n".into(), NotModified),
+            ("If-None-Match: W/\"a\"\r\n".into(), NotModified),
+            ("If-None-Match: w/\"a\"\r\n".into(), PROCEED),
+            ("If-None-Match: *\r\n".into(), NotModified),
+            ("If-None-Match: \"b\" , , \"a\"\r\n".into(), NotModified),
+            ("If-None-Match: \"b\"\r\n".into(), PROCEED),
+            ("If-None-Match: \"A\"\r\n".into(), PROCEED),
+            ("If-None-Match: a\r\n".into(), PROCEED),
+            (format!("If-Modified-Since: {SAME}\r\n"), NotModified),
+            (format!("If-Modified-Since: {AFTER}\r\n"), NotModified),
+            (format!("If-Modified-Since: {BEFORE}\r\n"), PROCEED),
+            ("If-Modified-Since: Sunday, 06-Nov-94 08:49:37 GMT\r\n".into(), NotModified),
+            ("If-Modified-Since: Sun Nov  6 08:49:37 1994\r\n".into(), NotModified),
+            ("If-Modified-Since: yesterday\r\n".into(), PROCEED),
+            (format!("If-Modified-Since: {SAME}\r\nIf-Modified-Since: {SAME}\r\n"), PROCEED),
+            (format!("If-Unmodified-Since: {SAME}\r\n"), PROCEED),
+            (format!("If-Unmodified-Since: {AFTER}\r\n"), PROCEED),
+            (format!("If-Unmodified-Since: {BEFORE}\r\n"), PreconditionFailed),
+            ("If-Unmodified-Since: yesterday\r\n".into(), PROCEED),
+            ("If-Range: \"a\"\r\n".into(), PROCEED),
+            ("If-Range: \"b\"\r\n".into(), WHOLE),
+            ("If-Range: W/\"a\"\r\n".into(), WHOLE),
+            (format!("If-Range: {SAME}\r\n"), PROCEED),
+            (format!("If-Range: {AFTER}\r\n"), WHOLE),
+            (format!("If-Range: {BEFORE}\r\n"), WHOLE),
+            ("If-Range: a\r\n".into(), WHOLE),
+            ("If-Range:\r\n".into(), WHOLE),
+            ("If-Range: \"a\"\r\nIf-Range: \"a\"\r\n".into(), WHOLE),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(verdict(&fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_date_within_its_own_second_proves_nothing() {
+        let field = format!("If-Range: {SAME}\r\n");
+        assert_eq!(verdict_at(&field, OURS.modified), WHOLE);
+        assert_eq!(verdict_at(&field, OURS.modified + 1), PROCEED);
+    }
+
+    /// The order of the section, for every combination: tags come before dates, matching before not matching.
+    #[test]
+    fn all_combinations_follow_the_order_of_the_section() {
+        let tags = [None, Some(true), Some(false)];
+        let mut seen = 0;
+        for (match_, none_match) in tags.iter().flat_map(|m| tags.iter().map(move |n| (*m, *n))) {
+            for (unmodified, modified) in tags.iter().flat_map(|u| tags.iter().map(move |m| (*u, *m))) {
+                let tag = |name: &str, same: Option<bool>| {
+                    same.map_or(String::new(), |same| format!("{name}: \"{}\"\r\n", if same { "a" } else { "b" }))
+                };
+                let date = |name: &str, after: Option<bool>| {
+                    after.map_or(String::new(), |after| format!("{name}: {}\r\n", if after { AFTER } else { BEFORE }))
+                };
+                let fields = tag("If-Match", match_)
+                    + &tag("If-None-Match", none_match)
+                    + &date("If-Unmodified-Since", unmodified)
+                    + &date("If-Modified-Since", modified);
+                let expected = match (match_, unmodified, none_match, modified) {
+                    (Some(false), ..) | (None, Some(false), ..) => Verdict::PreconditionFailed,
+                    (_, _, Some(true), _) | (_, _, None, Some(true)) => Verdict::NotModified,
+                    _ => PROCEED,
+                };
+                assert_eq!(verdict(&fields), expected, "{fields:?}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 81);
+    }
+
+    #[test]
+    fn a_tag_is_found_in_a_random_list_exactly_when_it_is_in_it() {
+        let mut chance = Chance::new(3);
+        for _ in 0..20_000 {
+            let tags: Vec<_> = (0..chance.below(6))
+                .map(|_| ["\"a\"", "\"b\"", "\"\"", "W/\"a\"", "\",a\""][chance.below(5)])
+                .collect();
+            let separator = [",", ", ", " ,\t", ",,"][chance.below(4)];
+            let list = tags.join(separator);
+            let expected = tags.iter().any(|tag| tag.ends_with("\"a\"") && !tag.starts_with("\","));
+            let verdict = verdict(&format!("If-None-Match: {list}\r\n"));
+            assert_eq!(verdict == Verdict::NotModified, expected, "{list}");
+        }
+        for _ in 0..20_000 {
+            let noise = chance.bytes(24, b"\"\"W/, a*");
+            let end = Tags(&noise).map(|tag| tag.opaque.len() + usize::from(tag.weak) * 2).sum::<usize>();
+            assert!(end <= noise.len());
+        }
+    }
+}

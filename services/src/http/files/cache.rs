@@ -1,0 +1,200 @@
+//! A bounded table that forgets what was not asked for lately: by number, by bytes and by descriptors.
+//!
+//! Second chance: a hand goes round, and what was asked for since it came by last stays for one more round. A hit costs
+//! one flag, so that reading changes no order; a flood of names that are asked for once pushes out little else.
+
+use std::collections::HashMap;
+
+/// How much the table may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+    pub(super) descriptors: usize,
+}
+
+/// What one value takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) bytes: usize,
+    pub(super) descriptors: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Cache<V> {
+    bounds: Bounds,
+    places: HashMap<Box<[u8]>, usize>,
+    slots: Vec<Slot<V>>,
+    hand: usize,
+    held: Cost,
+}
+
+#[derive(Debug)]
+struct Slot<V> {
+    key: Box<[u8]>,
+    value: V,
+    cost: Cost,
+    asked: bool,
+}
+
+impl<V> Cache<V> {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Cache { bounds, places: HashMap::new(), slots: Vec::new(), hand: 0, held: Cost::default() }
+    }
+
+    /// Where the value of this key is, until something is inserted or removed.
+    pub(super) fn find(&mut self, key: &[u8]) -> Option<usize> {
+        let at = *self.places.get(key)?;
+        self.slots[at].asked = true;
+        Some(at)
+    }
+
+    pub(super) fn at(&mut self, at: usize) -> &mut V {
+        &mut self.slots[at].value
+    }
+
+    /// Takes a value in, in place of one with the same key, and makes room for it. Where it is then. One that costs too
+    /// much by itself comes back.
+    pub(super) fn insert(&mut self, key: &[u8], value: V, cost: Cost) -> Result<usize, V> {
+        self.remove(key);
+        let Bounds { entries, bytes, descriptors } = self.bounds;
+        let cost = Cost { bytes: cost.bytes + key.len(), ..cost };
+        if entries == 0 || cost.bytes > bytes || cost.descriptors > descriptors {
+            return Err(value);
+        }
+        while self.slots.len() >= entries || self.held.bytes + cost.bytes > bytes {
+            self.evict(|_| true);
+        }
+        while self.held.descriptors + cost.descriptors > descriptors {
+            self.evict(|held| held.descriptors > 0);
+        }
+        self.held.bytes += cost.bytes;
+        self.held.descriptors += cost.descriptors;
+        self.places.insert(key.into(), self.slots.len());
+        self.slots.push(Slot { key: key.into(), value, cost, asked: false });
+        Ok(self.slots.len() - 1)
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<V> {
+        let at = *self.places.get(key)?;
+        Some(self.take(at))
+    }
+
+    /// Forgets everything that holds a descriptor. Whether there was anything.
+    pub(super) fn drop_descriptors(&mut self) -> bool {
+        let had_any = self.held.descriptors > 0;
+        while self.held.descriptors > 0 {
+            self.evict(|held| held.descriptors > 0);
+        }
+        had_any
+    }
+
+    /// Forgets one of those that may go. There has to be one.
+    fn evict(&mut self, may_go: impl Fn(Cost) -> bool) {
+        loop {
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+            }
+            let slot = &mut self.slots[self.hand];
+            if may_go(slot.cost) && !std::mem::take(&mut slot.asked) {
+                self.take(self.hand);
+                return;
+            }
+            self.hand += 1;
+        }
+    }
+
+    /// The last one moves into its place.
+    fn take(&mut self, at: usize) -> V {
+        let slot = self.slots.swap_remove(at);
+        self.places.remove(&slot.key);
+        if let Some(moved) = self.slots.get(at) {
+            *self.places.get_mut(&moved.key).expect("each slot has its place") = at;
+        }
+        self.held.bytes -= slot.cost.bytes;
+        self.held.descriptors -= slot.cost.descriptors;
+        slot.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    impl<V> Cache<V> {
+        fn get(&mut self, key: &[u8]) -> Option<&mut V> {
+            self.find(key).map(|at| self.at(at))
+        }
+    }
+
+    const BOUNDS: Bounds = Bounds { entries: 4, bytes: 100, descriptors: 2 };
+
+    fn bytes(bytes: usize) -> Cost {
+        Cost { bytes, descriptors: 0 }
+    }
+
+    #[test]
+    fn what_was_asked_for_stays_and_what_was_not_goes() {
+        let mut cache = Cache::new(BOUNDS);
+        for (number, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+            cache.insert(key, number, bytes(1)).unwrap();
+        }
+        assert_eq!(cache.get(b"a"), Some(&mut 0));
+        cache.insert(b"e", 4, bytes(1)).unwrap();
+        assert_eq!((cache.get(b"a").copied(), cache.get(b"b").copied()), (Some(0), None));
+        // A flood of names that are never asked for again.
+        for number in 0..100u8 {
+            cache.get(b"a");
+            cache.insert(&[b'x', number], 5, bytes(1)).unwrap();
+        }
+        assert!(cache.get(b"a").is_some());
+    }
+
+    #[test]
+    fn one_that_is_too_large_comes_back_and_pushes_nothing_out() {
+        let mut cache = Cache::new(BOUNDS);
+        cache.insert(b"a", 1, bytes(10)).unwrap();
+        assert_eq!(cache.insert(b"b", 2, bytes(100)), Err(2));
+        assert_eq!(cache.insert(b"b", 3, Cost { bytes: 1, descriptors: 3 }), Err(3));
+        assert!(cache.get(b"a").is_some());
+    }
+
+    #[test]
+    fn descriptors_are_given_back_without_the_rest() {
+        let mut cache = Cache::new(BOUNDS);
+        cache.insert(b"a", 1, bytes(10)).unwrap();
+        cache.insert(b"b", 2, Cost { bytes: 1, descriptors: 1 }).unwrap();
+        cache.get(b"b");
+        assert!(cache.drop_descriptors() && !cache.drop_descriptors());
+        assert_eq!((cache.get(b"a").copied(), cache.get(b"b").copied()), (Some(1), None));
+    }
+
+    /// Against a plain list: what is found is what was put in last, and no bound is ever passed.
+    #[test]
+    fn it_holds_its_bounds_and_never_answers_with_anything_else() {
+        let mut chance = Chance::new(13);
+        let (mut cache, mut last) = (Cache::new(BOUNDS), HashMap::new());
+        for number in 0..100_000 {
+            let key = [chance.below(12) as u8];
+            match chance.below(8) {
+                0 => drop(cache.remove(&key)),
+                1 | 2 => {
+                    let cost = Cost { bytes: chance.below(120), descriptors: chance.below(4) };
+                    last.insert(key, number);
+                    let fits = cost.bytes < BOUNDS.bytes && cost.descriptors <= BOUNDS.descriptors;
+                    assert_eq!(cache.insert(&key, number, cost).is_ok(), fits);
+                }
+                3 if chance.below(50) == 0 => drop(cache.drop_descriptors()),
+                _ => assert!(cache.get(&key).is_none_or(|value| *value == last[&key])),
+            }
+            let sum = cache.slots.iter().fold(Cost::default(), |sum, slot| Cost {
+                bytes: sum.bytes + slot.cost.bytes,
+                descriptors: sum.descriptors + slot.cost.descriptors,
+            });
+            assert_eq!((sum, cache.slots.len()), (cache.held, cache.places.len()));
+            assert!(cache.slots.len() <= BOUNDS.entries && sum.bytes <= BOUNDS.bytes);
+            assert!(sum.descriptors <= BOUNDS.descriptors);
+        }
+    }
+}

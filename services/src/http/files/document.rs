@@ -1,0 +1,224 @@
+//! What lies at one path, as it was when it was looked at: a file and its encoded siblings, their content if they are
+//! small, and what answers say of each.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{IoSliceMut, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rustix::fs::fstat;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::cache::Cost;
+use super::encodings::Encoding;
+use super::resolve::{Failure, Patience, Place, Root, Stamp};
+use super::respond::INLINE_MAX;
+use super::types;
+use crate::http::conditional::{Validators, http_date};
+
+/// Files up to this size are kept in memory: below it, sending from memory costs half of what `sendfile` does.
+pub(super) const HELD_MAX: u64 = 256 * 1024;
+
+/// Bytes that a file takes beside its content: its head, its names, its place in the cache.
+const OVERHEAD: usize = 1024;
+
+/// Times that a file is read again that changes while it is read. Then it is sent as it comes.
+const READS_MAX: usize = 3;
+
+/// Nanoseconds within which two changes of a file may have the same time: some ticks of the slowest kernel.
+const TICK: i128 = 50_000_000;
+
+/// Modification times up to this, in nanoseconds, are none: package builders write a second or two after 1970.
+const NO_TIME: i128 = 86_400_000_000_000;
+
+/// A file and what lies beside it.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// By [`Encoding`]. The plain one is always there.
+    renditions: [Option<Arc<Rendition>>; 3],
+    /// Whether anything that changes from now on is seen by its stamp. Otherwise it has changed just now, and may do so
+    /// again within the same tick.
+    pub(super) settled: bool,
+}
+
+/// One file, and what there is to say of it.
+#[derive(Debug)]
+pub(super) struct Rendition {
+    /// Where it is, for another look.
+    pub(super) path: CString,
+    pub(super) stamp: Stamp,
+    pub(super) encoding: Encoding,
+    pub(super) content: Content,
+    pub(super) content_type: String,
+    etag: Vec<u8>,
+    modified: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Held(Bytes),
+    Open(Arc<File>),
+}
+
+impl Document {
+    /// Looks at `path`, and at what lies beside it. What has not changed is taken over from `known`. `None` if there is
+    /// a directory.
+    pub(super) fn load(
+        root: &Root,
+        path: &[u8],
+        known: Option<&Document>,
+        patience: Patience,
+    ) -> Result<Option<Self>, Failure> {
+        let mut settled = true;
+        let mut rendition = |encoding: Encoding| {
+            let path = [path, encoding.suffix().as_bytes()].concat();
+            let known = known.filter(|known| known.settled).and_then(|known| known.rendition(encoding));
+            let found = Rendition::load(root, path, encoding, known, patience)?;
+            settled &= found.as_ref().is_none_or(|found| found.stamp.is_settled());
+            Ok(found)
+        };
+        let Some(plain) = rendition(Encoding::Identity)? else { return Ok(None) };
+        let mut beside = |encoding| match rendition(encoding) {
+            Err(Failure::NotNow) => Err(Failure::NotNow),
+            // Whatever is wrong with it, there is the plain one.
+            other => Ok(other.unwrap_or(None)),
+        };
+        let renditions = [beside(Encoding::Brotli)?, beside(Encoding::Gzip)?, Some(plain)];
+        Ok(Some(Document { renditions, settled }))
+    }
+
+    pub(super) fn rendition(&self, encoding: Encoding) -> Option<&Arc<Rendition>> {
+        self.renditions[encoding as usize].as_ref()
+    }
+
+    pub(super) fn renditions(&self) -> impl Iterator<Item = &Rendition> {
+        self.renditions.iter().flatten().map(Arc::as_ref)
+    }
+
+    /// Whether it depends on what the client takes which one it gets.
+    pub(super) fn varies(&self) -> bool {
+        self.renditions().count() > 1
+    }
+
+    /// Bytes and descriptors that it keeps, its ready answers included.
+    pub(super) fn cost(&self) -> Cost {
+        let mut cost = Cost::default();
+        for rendition in self.renditions() {
+            cost.bytes += OVERHEAD;
+            match &rendition.content {
+                Content::Held(bytes) => cost.bytes += bytes.len() * if bytes.len() <= INLINE_MAX { 2 } else { 1 },
+                Content::Open(_) => cost.descriptors += 1,
+            }
+        }
+        cost
+    }
+}
+
+impl Rendition {
+    fn load(
+        root: &Root,
+        path: Vec<u8>,
+        encoding: Encoding,
+        known: Option<&Arc<Rendition>>,
+        patience: Patience,
+    ) -> Result<Option<Arc<Self>>, Failure> {
+        let Place::File(file, stamp) = root.find(&path, patience)? else { return Ok(None) };
+        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+            return Ok(Some(known.clone()));
+        }
+        let (content, stamp) = Content::of(file, stamp, patience)?;
+        let plain = path.strip_suffix(encoding.suffix().as_bytes()).unwrap_or(&path);
+        let (essence, charset) = types::content_type(plain);
+        let rendition = Rendition {
+            stamp,
+            encoding,
+            content,
+            content_type: format!("{essence}{charset}"),
+            etag: etag(&stamp, encoding),
+            modified: modified(&stamp, SystemTime::now()),
+            path: CString::new(path).map_err(|_| Failure::Absent)?,
+        };
+        Ok(Some(Arc::new(rendition)))
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    pub(super) fn validators(&self) -> Validators<'_> {
+        Validators { etag: &self.etag, modified: self.modified }
+    }
+
+    /// The fields that hold for it and for every part of it, and that come with 304 as well.
+    pub(super) fn write_validators(&self, into: &mut Vec<u8>) {
+        // Writing to memory never fails.
+        let _ = write!(into, "Last-Modified: {}\r\nETag: ", http_date(self.modified));
+        into.extend_from_slice(&self.etag);
+        into.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Content {
+    /// All of it if it is small, and the stamp that it has. A file that never holds still is not kept.
+    fn of(file: File, mut stamp: Stamp, patience: Patience) -> Result<(Self, Stamp), Failure> {
+        for _ in 0..READS_MAX {
+            if stamp.size > HELD_MAX {
+                break;
+            }
+            let bytes = read(&file, stamp.size, patience)?;
+            let after = Stamp::of(&fstat(&file)?);
+            if after == stamp && bytes.len() as u64 == stamp.size {
+                return Ok((Content::Held(bytes.into()), stamp));
+            }
+            stamp = after;
+        }
+        Ok((Content::Open(Arc::new(file)), stamp))
+    }
+}
+
+/// The first `size` bytes, or as many as there are.
+fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> {
+    let (mut bytes, mut filled) = (vec![0; size as usize], 0);
+    while filled < bytes.len() {
+        let (rest, at) = (&mut bytes[filled..], filled as u64);
+        let count = match patience {
+            Patience::Disk => file.read_at(rest, at).map_err(|error| Failure::Broken(error.kind())),
+            // Not every file system can say that it would have to wait.
+            Patience::Memory => match preadv2(file, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
+                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Err(Failure::NotNow),
+                outcome => Ok(outcome?),
+            },
+        };
+        match count? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+impl Stamp {
+    /// Whether its last change is so long ago that the next one has another time.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+        now - self.changed > TICK
+    }
+}
+
+/// Strong (RFC 9110 section 8.8.3): size and modification time, to the nanosecond. The same for the same file on two
+/// machines. Where builders have taken the time away, the time of its last change, which nobody can set, stands in.
+fn etag(stamp: &Stamp, encoding: Encoding) -> Vec<u8> {
+    let time = if stamp.modified > NO_TIME { stamp.modified } else { stamp.changed };
+    let suffix = encoding.suffix().replace('.', "-");
+    format!("\"{:x}-{:x}{suffix}\"", stamp.size, time).into_bytes()
+}
+
+/// In whole seconds, and never in the future (RFC 9110 section 8.8.2.1).
+fn modified(stamp: &Stamp, now: SystemTime) -> u64 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    u64::try_from(stamp.modified / 1_000_000_000).unwrap_or(0).min(now)
+}

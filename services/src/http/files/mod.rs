@@ -1,0 +1,309 @@
+//! Files below one directory, and how to get at them without making anybody wait.
+//!
+//! ```text
+//!   target ─path─▶ path ─▶ cache ──fresh──────────────────────────────▶ entry ─▶ answer
+//!                            │                                            ▲
+//!                            ├─ a while old: one stat, still the same? ───┤
+//!                            └─ not there, or changed: resolve, ──────────┤
+//!                               from what the kernel has in memory        │
+//!                                 └─ not in memory: a helper thread, ─────┘
+//!                                    and the connection is paused meanwhile
+//! ```
+//!
+//! One request is under way per connection: it stays in the input until its file is there.
+
+mod cache;
+mod document;
+mod encodings;
+mod helpers;
+mod listing;
+mod path;
+mod resolve;
+mod respond;
+mod types;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reactor::{ConnectionId, Context};
+
+use crate::codec::request::{Head, Status};
+use cache::{Bounds, Cache};
+use document::Document;
+use helpers::Helpers;
+use resolve::{Failure, Patience, Root};
+use respond::Entry;
+
+pub use helpers::Fetched;
+pub use resolve::Resolver;
+
+pub(super) use respond::{Answered, Response};
+
+/// What is kept ready: names enough for a large site, bytes few enough for a small machine, and descriptors for files
+/// that are too large to keep, a few of those that a process has by default.
+const KEPT: Bounds = Bounds { entries: 4096, bytes: 64 * 1024 * 1024, descriptors: 128 };
+
+/// How long an entry is taken for complete: then its siblings, and the links on the way to it, are looked at again.
+const COMPLETE_FOR: Duration = Duration::from_secs(1);
+
+/// While the loop is busy, an entry is looked at once in this time and not once in each turn.
+const UNSEEN_FOR: Duration = Duration::from_millis(100);
+
+/// Requests for files in one turn from which on the loop is called busy: below it, one `stat` for each turn is not
+/// worth saving, and an edited file shows at once.
+const BUSY: u32 = 16;
+
+/// A directory to serve, and how.
+///
+/// ```no_run
+/// use services::http::{Files, Http};
+/// let files = Files::at("public")?.listing().cache_control("max-age=60");
+/// let handler = Http::with_files(files, None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Files {
+    root: Arc<Root>,
+    listing: bool,
+    cache_control: Option<Arc<str>>,
+}
+
+/// What there is at a path.
+#[derive(Debug)]
+enum Found {
+    Document(Arc<Document>),
+    /// Without the slash at the end of its name.
+    Directory,
+    Listing(Bytes),
+}
+
+type Outcome = Result<Found, Failure>;
+
+impl Files {
+    /// Serves what is below this directory. Symbolic links are followed as far as they lead to files below it, and are
+    /// relative.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn at(root: impl AsRef<Path>) -> io::Result<Self> {
+        Files::resolved_by(Resolver::default(), root, false)
+    }
+
+    /// The same, and symbolic links are followed wherever they lead.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn at_following_links(root: impl AsRef<Path>) -> io::Result<Self> {
+        Files::resolved_by(Resolver::default(), root, true)
+    }
+
+    /// The same with a choice of who resolves paths. There is no reason for it but to try them.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn resolved_by(resolver: Resolver, root: impl AsRef<Path>, follows_links: bool) -> io::Result<Self> {
+        let root = Root::open(root.as_ref(), follows_links, resolver)?;
+        Ok(Files { root: Arc::new(root), listing: false, cache_control: None })
+    }
+
+    /// Shows what is in a directory that has no index.html.
+    pub fn listing(mut self) -> Self {
+        self.listing = true;
+        self
+    }
+
+    /// Says this in `Cache-Control`, with every file. It has to be a field's value: visible characters and blanks.
+    pub fn cache_control(mut self, value: &str) -> Self {
+        self.cache_control = Some(value.into());
+        self
+    }
+
+    fn fetch(&self, path: &[u8], known: Option<&Document>, patience: Patience) -> Outcome {
+        let is_directory = path.is_empty() || path.ends_with(b"/");
+        if !is_directory {
+            let document = Document::load(&self.root, path, known, patience)?;
+            return Ok(document.map_or(Found::Directory, |document| Found::Document(Arc::new(document))));
+        }
+        match Document::load(&self.root, &[path, b"index.html"].concat(), known, patience) {
+            Ok(Some(document)) => Ok(Found::Document(Arc::new(document))),
+            Ok(None) | Err(Failure::Absent) if self.listing => match patience {
+                Patience::Memory => Err(Failure::NotNow),
+                Patience::Disk => Ok(Found::Listing(listing::page(&self.root, path)?.into())),
+            },
+            Ok(None) => Err(Failure::Absent),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// The files of one handler: what is kept of them, and who waits for some.
+#[derive(Debug)]
+pub(super) struct Library {
+    files: Files,
+    cache: Cache<Entry>,
+    helpers: Helpers,
+    /// What came for those who waited.
+    arrived: HashMap<ConnectionId, Fetched>,
+    /// The path in question; kept, because it is one for each request.
+    path: Vec<u8>,
+    /// Room for the head of an answer.
+    room: Vec<u8>,
+    pace: Pace,
+}
+
+/// What became of a lookup.
+enum Lookup {
+    /// In the cache, at this place.
+    Kept(usize),
+    /// Too large to be kept.
+    Stray(Box<Entry>),
+    Directory,
+    Listing(Bytes),
+    Failed(Failure),
+}
+
+impl Library {
+    pub(super) fn new(files: Files) -> Self {
+        Library {
+            cache: Cache::new(KEPT),
+            helpers: Helpers::new(files.clone()),
+            arrived: HashMap::new(),
+            path: Vec::new(),
+            room: Vec::new(),
+            pace: Pace::default(),
+            files,
+        }
+    }
+
+    /// Answers a `GET` or `HEAD`; or says, with nothing, that this has to wait for a helper. Then the connection is to
+    /// be paused, and the request to be offered again.
+    #[inline]
+    pub(super) fn answer(&mut self, head: &Head<'_>, mut response: Response<'_, '_>) -> Option<Answered> {
+        let query = match path::read(head.target, &mut self.path) {
+            Ok(query) => query,
+            Err(status) => return Some(response.refuse(status)),
+        };
+        let found = self.look(response.cx)?;
+        let cache_control = self.files.cache_control.as_deref();
+        Some(match found {
+            Lookup::Kept(at) => response.document(head, self.cache.at(at), cache_control, &mut self.room),
+            Lookup::Stray(mut entry) => response.document(head, &mut entry, cache_control, &mut self.room),
+            Lookup::Directory => response.redirect(&self.path, query),
+            Lookup::Listing(page) => response.listing(page),
+            Lookup::Failed(failure) => response.refuse(status_of(failure)),
+        })
+    }
+
+    /// What there is at the path; `None` when that has to be waited for.
+    #[inline]
+    fn look(&mut self, cx: &mut Context<'_>) -> Option<Lookup> {
+        let now = cx.now();
+        let unseen_for = self.pace.step(now);
+        let known = self.cache.find(&self.path);
+        if let Some(at) = known
+            && self.arrived.is_empty()
+            && self.cache.at(at).is_fresh(now, unseen_for, &self.files.root)
+        {
+            return Some(Lookup::Kept(at));
+        }
+        self.look_again(known, cx)
+    }
+
+    #[cold]
+    fn look_again(&mut self, known: Option<usize>, cx: &mut Context<'_>) -> Option<Lookup> {
+        let known = known.map(|at| self.cache.at(at).document.clone());
+        let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.path == self.path);
+        let mut outcome = match arrived {
+            Some(fetched) => fetched.outcome,
+            None => {
+                self.files.root.refill();
+                self.files.fetch(&self.path, known.as_deref(), Patience::Memory)
+            }
+        };
+        if is(&outcome, Failure::NotNow) {
+            if self.helpers.ask(cx.id(), &self.path, known, || cx.service_handle()) {
+                return None;
+            }
+            // Nobody to help: better late than not at all.
+            outcome = self.files.fetch(&self.path, None, Patience::Disk);
+        }
+        if is(&outcome, Failure::Busy) && self.cache.drop_descriptors() {
+            outcome = self.files.fetch(&self.path, None, Patience::Disk);
+        }
+        Some(self.keep(outcome, cx.now()))
+    }
+
+    fn keep(&mut self, outcome: Outcome, now: Duration) -> Lookup {
+        match outcome {
+            Ok(Found::Document(document)) => {
+                let cost = document.cost();
+                match self.cache.insert(&self.path, Entry::new(document, now), cost) {
+                    Ok(at) => Lookup::Kept(at),
+                    Err(entry) => Lookup::Stray(Box::new(entry)),
+                }
+            }
+            other => {
+                self.cache.remove(&self.path);
+                match other {
+                    Ok(Found::Listing(page)) => Lookup::Listing(page),
+                    Err(failure) => Lookup::Failed(failure),
+                    Ok(_) => Lookup::Directory,
+                }
+            }
+        }
+    }
+
+    /// A helper is done. It is for a connection that still is there.
+    pub(super) fn arrive(&mut self, to: ConnectionId, fetched: Fetched) {
+        self.arrived.insert(to, fetched);
+    }
+
+    /// The connection is over.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        // Nearly always there is nothing to look for.
+        if !self.arrived.is_empty() {
+            self.arrived.remove(&id);
+        }
+    }
+}
+
+fn is(outcome: &Outcome, failure: Failure) -> bool {
+    outcome.as_ref().is_err_and(|found| *found == failure)
+}
+
+/// What a client is told when there is nothing to give it.
+fn status_of(failure: Failure) -> Status {
+    match failure {
+        Failure::Absent => Status::NotFound,
+        Failure::Forbidden => Status::Forbidden,
+        Failure::NotNow | Failure::Busy => Status::ServiceUnavailable,
+        Failure::Broken(kind) => {
+            log::warn!("a file could not be read: {kind}");
+            Status::InternalServerError
+        }
+    }
+}
+
+/// How many requests come in a turn, and so how often files are looked at.
+#[derive(Debug, Default)]
+struct Pace {
+    turn: Duration,
+    requests: u32,
+    before: u32,
+}
+
+impl Pace {
+    /// One more request. For how long an entry may go unseen.
+    #[inline]
+    fn step(&mut self, now: Duration) -> Duration {
+        if now != self.turn {
+            (self.turn, self.before, self.requests) = (now, self.requests, 0);
+        }
+        self.requests += 1;
+        if self.before >= BUSY { UNSEEN_FOR } else { Duration::ZERO }
+    }
+}

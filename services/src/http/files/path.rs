@@ -1,0 +1,220 @@
+//! From a request's target to a path below the root, by text alone: no file is looked at.
+//!
+//! What comes out has no spelling left that could mean anything but what it says: percent-encodings are decoded once,
+//! `.` and `..` are gone (RFC 3986 section 5.2.4), slashes stand alone, and no segment is hidden.
+
+use crate::codec::request::Status;
+
+/// Hidden files are nobody's business, but for this directory at the root (RFC 8615).
+const WELL_KNOWN: &[u8] = b".well-known";
+
+/// Writes the path that `target` names into `path`: without a slash at its beginning, with one at its end if it was
+/// said to be a directory; empty for the root. Returns the query, its question mark included.
+///
+/// # Errors
+/// 400 for what is no path, or leads above the root; 404 for what is never there.
+pub(in crate::http) fn read<'t>(target: &'t str, path: &mut Vec<u8>) -> Result<&'t str, Status> {
+    path.clear();
+    let target = origin_form(target);
+    let (mut rest, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    // Begins with a slash, and each step takes one.
+    while let Some(after) = rest.strip_prefix('/') {
+        let (segment, following) = after.split_at(after.find('/').unwrap_or(after.len()));
+        push(segment, !following.is_empty(), path)?;
+        rest = following;
+    }
+    Ok(query)
+}
+
+/// What comes after the authority of a whole URI, which is what a proxy would be sent (RFC 9112 section 3.2.2).
+fn origin_form(target: &str) -> &str {
+    if target.starts_with('/') {
+        return target;
+    }
+    let rest = target.split_once("://").map_or("", |(_, rest)| rest);
+    match rest.find(['/', '?']) {
+        Some(at) if rest.as_bytes()[at] == b'/' => &rest[at..],
+        // `http://host?query` has the path `/`, and a query that no file asks for.
+        _ => "/",
+    }
+}
+
+/// Appends one segment. `is_directory` says that a slash follows.
+fn push(segment: &str, is_directory: bool, path: &mut Vec<u8>) -> Result<(), Status> {
+    let start = path.len();
+    decode(segment.as_bytes(), path)?;
+    match &path[start..] {
+        // Several slashes are one, as on any file system.
+        b"" | b"." => path.truncate(start),
+        b".." => {
+            path.truncate(start);
+            // What is above stands between the slash at the end and the one before.
+            let parent = path.strip_suffix(b"/").ok_or(Status::BadRequest)?;
+            path.truncate(parent.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1));
+        }
+        name if name.contains(&b'/') => return Err(Status::NotFound),
+        [b'.', ..] if start > 0 || &path[start..] != WELL_KNOWN => return Err(Status::NotFound),
+        _ if is_directory => path.push(b'/'),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Appends what percent-encoded bytes stand for. NUL ends a path to the kernel, and must not to anybody else.
+fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
+    let mut rest = segment;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        path.extend_from_slice(&rest[..at]);
+        let [high, low] = *rest[at + 1..].first_chunk().ok_or(Status::BadRequest)?;
+        let digit = |byte| char::from(byte).to_digit(16).ok_or(Status::BadRequest);
+        path.push((digit(high)? * 16 + digit(low)?) as u8);
+        rest = &rest[at + 3..];
+    }
+    path.extend_from_slice(rest);
+    if memchr::memchr(0, path).is_some() { Err(Status::BadRequest) } else { Ok(()) }
+}
+
+/// The target that [`read`] makes this path of: every byte that means anything to anyone is percent-encoded, so the
+/// path cannot begin like an authority, nor end a header or an attribute.
+pub(super) fn encode(path: &[u8], into: &mut Vec<u8>) {
+    for &byte in path {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => into.push(byte),
+            _ => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                into.extend_from_slice(&[b'%', DIGITS[byte as usize >> 4], DIGITS[byte as usize & 15]]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    fn reading(target: &str) -> Result<(String, String), u16> {
+        let mut path = b"left over".to_vec();
+        let query = read(target, &mut path).map_err(Status::code)?;
+        Ok((String::from_utf8_lossy(&path).into_owned(), query.to_owned()))
+    }
+
+    #[test]
+    fn a_target_is_one_path_or_none() {
+        let table: &[(&str, Result<&str, u16>)] = &[
+            ("/", Ok("")),
+            ("/a", Ok("a")),
+            ("/a/", Ok("a/")),
+            ("/a/b.txt", Ok("a/b.txt")),
+            ("/a%20b", Ok("a b")),
+            ("/%61%2e%74", Ok("a.t")),
+            ("/%C3%BC", Ok("ü")),
+            ("/a+b", Ok("a+b")),
+            ("/a%2541", Ok("a%41")),
+            ("/a%253f", Ok("a%3f")),
+            ("/a%3Fb", Ok("a?b")),
+            // Slashes.
+            ("//", Ok("")),
+            ("//a", Ok("a")),
+            ("/a//b", Ok("a/b")),
+            ("/a///", Ok("a/")),
+            ("//evil.example/", Ok("evil.example/")),
+            ("/a%2Fb", Err(404)),
+            ("/%2F", Err(404)),
+            ("/%2e%2e%2fa", Err(404)),
+            // Dots.
+            ("/.", Ok("")),
+            ("/a/.", Ok("a/")),
+            ("/./a", Ok("a")),
+            ("/a/./b", Ok("a/b")),
+            ("/a/../b", Ok("b")),
+            ("/a/b/..", Ok("a/")),
+            ("/a/b/../..", Ok("")),
+            ("/a/b/../../c", Ok("c")),
+            ("/a//../b", Ok("b")),
+            ("/a/%2e%2E/b", Ok("b")),
+            ("/a/.%2e/b", Ok("b")),
+            ("/..", Err(400)),
+            ("/../", Err(400)),
+            ("/../a", Err(400)),
+            ("/%2e%2e/a", Err(400)),
+            ("/a/../../a", Err(400)),
+            ("/a/..//../a", Err(400)),
+            ("//..", Err(400)),
+            ("/...", Err(404)),
+            ("/a/..b", Err(404)),
+            ("/a../b", Ok("a../b")),
+            // Backslashes are bytes like others.
+            ("/a\\b", Ok("a\\b")),
+            ("/..\\..\\a", Err(404)),
+            ("/a\\..\\b", Ok("a\\..\\b")),
+            ("/%5c%5cevil", Ok("\\\\evil")),
+            // Hidden.
+            ("/.git/config", Err(404)),
+            ("/%2egit/config", Err(404)),
+            ("/a/.htpasswd", Err(404)),
+            ("/.well-known/x", Ok(".well-known/x")),
+            ("/%2Ewell-known/x", Ok(".well-known/x")),
+            ("/a/../.well-known/x", Ok(".well-known/x")),
+            ("/a/.well-known/x", Err(404)),
+            ("/.well-known/.x", Err(404)),
+            ("/.well-knownx", Err(404)),
+            // What is no encoding, and what is none of a path.
+            ("/%", Err(400)),
+            ("/%1", Err(400)),
+            ("/%zz", Err(400)),
+            ("/%+1", Err(400)),
+            ("/%%41", Err(400)),
+            ("/%00", Err(400)),
+            ("/a%00.txt", Err(400)),
+            // A whole URI.
+            ("http://host", Ok("")),
+            ("http://host/", Ok("")),
+            ("http://host/a/b", Ok("a/b")),
+            ("HTTPS://host:1/a", Ok("a")),
+            ("http://host?a/b", Ok("")),
+            ("http://host/../a", Err(400)),
+        ];
+        for (target, expected) in table {
+            assert_eq!(reading(target).map(|(path, _)| path), expected.map(str::to_owned), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_no_part_of_the_path() {
+        for (target, path, query) in
+            [("/a?b", "a", "?b"), ("/?/../..", "", "?/../.."), ("/a?%zz", "a", "?%zz"), ("/a??", "a", "??")]
+        {
+            assert_eq!(reading(target), Ok((path.to_owned(), query.to_owned())), "{target}");
+        }
+    }
+
+    /// The rule for any target whatever, and that encoding is its reverse.
+    #[test]
+    fn no_target_has_a_path_that_leads_anywhere_else_and_each_path_is_read_back_from_its_encoding() {
+        let mut chance = Chance::new(11);
+        let pieces =
+            ["/", "..", ".", "%2e", "%2F", "a", "b.c", "\\", "%5C", "%00", "%", "?", "%25", ".well-known", "ü"];
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let length = 1 + chance.below(8);
+            let target: String = std::iter::once("/").chain((0..length).map(|_| pieces[chance.below(15)])).collect();
+            let mut path = Vec::new();
+            let Ok(_) = read(&target, &mut path) else { continue };
+            taken += 1;
+            assert!(!path.starts_with(b"/") && !path.contains(&0), "{target}");
+            let segments: Vec<_> = path.strip_suffix(b"/").unwrap_or(&path).split(|&byte| byte == b'/').collect();
+            for (index, segment) in segments.iter().enumerate() {
+                let may_be_empty = segments.len() == 1;
+                assert!(may_be_empty || !segment.is_empty(), "{target}");
+                assert!(!segment.starts_with(b".") || (index == 0 && *segment == WELL_KNOWN), "{target}");
+            }
+            let (mut encoded, mut again) = (b"/".to_vec(), Vec::new());
+            encode(&path, &mut encoded);
+            assert!(!encoded.starts_with(b"//"));
+            read(std::str::from_utf8(&encoded).unwrap(), &mut again).unwrap();
+            assert_eq!(again, path, "{target}");
+        }
+        assert!(taken > 5_000, "{taken}");
+    }
+}

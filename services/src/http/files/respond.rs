@@ -1,0 +1,318 @@
+//! From what lies at a path, and what the request asks of it, to bytes on the connection: all of it, a part, several
+//! parts, or why not.
+
+use std::io::Write;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reactor::{Context, Written};
+
+use super::COMPLETE_FOR;
+use super::document::{Content, Document, Rendition};
+use super::encodings::{Accepted, Encoding};
+use super::path;
+use super::resolve::Root;
+use crate::codec::request::{Head, Selector, Status};
+use crate::http::answers::{self, BEFORE_DATE, Line};
+use crate::http::clock::{Clock, DATE_BYTES};
+use crate::http::conditional::{Verdict, evaluate};
+use crate::http::exchange::{Owed, Persistence};
+use crate::http::ranges::{self, Wanted};
+
+/// Content up to this size stands behind its head in one piece, so that a ready answer is one copy. Above it, a shared
+/// piece costs less than copying.
+pub(super) const INLINE_MAX: usize = 4096;
+
+/// What was said, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Answered {
+    pub(in crate::http) written: Written,
+    pub(in crate::http) status: u16,
+    /// Bytes after the head.
+    pub(in crate::http) bytes: u64,
+}
+
+/// A document, and its answers ready to be sent.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) document: Arc<Document>,
+    /// By [`Encoding`].
+    ready: [Option<Ready>; 3],
+    /// When all of it was looked at, and when its stamps were.
+    loaded: Duration,
+    seen: Duration,
+}
+
+/// The answer that most requests get. Made when it is first asked for; then only its date changes.
+#[derive(Debug)]
+struct Ready {
+    /// The head, and the content if it is short.
+    bytes: Vec<u8>,
+    head: usize,
+    /// Which second its date names.
+    second: u64,
+}
+
+impl Entry {
+    pub(super) fn new(document: Arc<Document>, now: Duration) -> Self {
+        Entry { document, ready: [None, None, None], loaded: now, seen: now }
+    }
+
+    /// Whether it may be sent: it was seen to be as it is in this turn, or less than `unseen_for` ago, or is seen now.
+    #[inline]
+    pub(super) fn is_fresh(&mut self, now: Duration, unseen_for: Duration, root: &Root) -> bool {
+        if self.seen == now {
+            return true;
+        }
+        if now - self.loaded >= COMPLETE_FOR || !self.document.settled {
+            return false;
+        }
+        if now - self.seen >= unseen_for {
+            if !self.document.renditions().all(|rendition| root.is_still(&rendition.path, &rendition.stamp)) {
+                return false;
+            }
+            self.seen = now;
+        }
+        true
+    }
+}
+
+/// What is needed to answer one request.
+pub(in crate::http) struct Response<'r, 'a> {
+    pub(in crate::http) cx: &'r mut Context<'a>,
+    pub(in crate::http) clock: &'r Clock,
+    pub(in crate::http) owed: Owed,
+}
+
+impl Response<'_, '_> {
+    /// What the request asks of a document. `room` is for the head.
+    #[inline]
+    pub(super) fn document(
+        &mut self,
+        head: &Head<'_>,
+        entry: &mut Entry,
+        cache_control: Option<&str>,
+        room: &mut Vec<u8>,
+    ) -> Answered {
+        let Entry { document, ready, .. } = entry;
+        let mut encoding = Encoding::Identity;
+        if !head.selectors.is_empty() {
+            encoding = chosen(head, document);
+        }
+        let Some(rendition) = document.rendition(encoding) else { return self.refuse(Status::NotFound) };
+        let mut part = Part { rendition, varies: document.varies(), cache_control, room };
+        if !head.selectors.is_empty() {
+            match evaluate(head, rendition.validators(), self.clock.second()) {
+                Verdict::PreconditionFailed => return self.refuse(Status::PreconditionFailed),
+                Verdict::NotModified => return self.not_modified(&mut part),
+                // A range of `HEAD` has no meaning (RFC 9110 section 14.2).
+                Verdict::Proceed { by_range: true } if head.has(Selector::Range) && !self.owed.bodiless => {
+                    // Twice is no range at all.
+                    match head.value(Selector::Range.name()).map(|value| ranges::read(value, rendition.size())) {
+                        None | Some(Wanted::Whole) => {}
+                        Some(Wanted::One(range)) => return self.one_range(&mut part, range),
+                        Some(Wanted::Several(ranges)) => return self.several_ranges(&mut part, &ranges),
+                        Some(Wanted::Unsatisfiable) => return self.unsatisfiable(rendition.size()),
+                    }
+                }
+                Verdict::Proceed { .. } => {}
+            }
+        }
+        let ready = ready[encoding as usize].get_or_insert_with(|| Ready::new(&mut part, self.clock));
+        self.whole(ready, rendition)
+    }
+
+    #[inline]
+    fn whole(&mut self, ready: &mut Ready, rendition: &Rendition) -> Answered {
+        if ready.second != self.clock.second() {
+            ready.set_date(self.clock);
+        }
+        let sent = if self.owed.bodiless { 0 } else { rendition.size() };
+        let inline = if self.owed.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes[..] };
+        let mut written = if self.owed.persistence == Persistence::Implied {
+            self.cx.write(inline)
+        } else {
+            // Before the empty line there is room for what becomes of the connection.
+            self.cx.write(&ready.bytes[..ready.head - 2]);
+            self.cx.write(answers::connection(self.owed.persistence));
+            self.cx.write(&inline[ready.head - 2..])
+        };
+        if inline.len() as u64 != ready.head as u64 + sent {
+            written = self.content(rendition, 0..sent);
+        }
+        Answered { written, status: 200, bytes: sent }
+    }
+
+    fn not_modified(&mut self, part: &mut Part<'_>) -> Answered {
+        part.begin(answers::NOT_MODIFIED, self.clock);
+        part.write_validators();
+        Answered { written: self.end(part.room), status: 304, bytes: 0 }
+    }
+
+    fn one_range(&mut self, part: &mut Part<'_>, range: Range<u64>) -> Answered {
+        let Range { start, end } = range;
+        part.begin(answers::PARTIAL_CONTENT, self.clock);
+        part.write_content(part.rendition.content_type.as_str(), end - start);
+        let _ = write!(part.room, "Content-Range: bytes {start}-{}/{}\r\n", end - 1, part.rendition.size());
+        part.write_validators();
+        self.end(part.room);
+        Answered { written: self.content(part.rendition, range), status: 206, bytes: end - start }
+    }
+
+    /// RFC 9110 section 14.6. Each part says what it is part of.
+    fn several_ranges(&mut self, part: &mut Part<'_>, ranges: &[Range<u64>]) -> Answered {
+        let (boundary, rendition) = (boundary(), part.rendition);
+        let head_of = |(index, range): (usize, &Range<u64>)| {
+            let before = if index == 0 { "" } else { "\r\n" };
+            let (first, last, size) = (range.start, range.end - 1, rendition.size());
+            let content_type = &rendition.content_type;
+            format!(
+                "{before}--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n"
+            )
+        };
+        let heads: Vec<String> = ranges.iter().enumerate().map(head_of).collect();
+        let end = format!("\r\n--{boundary}--\r\n");
+        let bytes = heads.iter().map(|head| head.len() as u64).sum::<u64>()
+            + ranges.iter().map(|range| range.end - range.start).sum::<u64>()
+            + end.len() as u64;
+        part.begin(answers::PARTIAL_CONTENT, self.clock);
+        part.write_content(&format!("multipart/byteranges; boundary={boundary}"), bytes);
+        part.write_validators();
+        self.end(part.room);
+        for (head, range) in heads.iter().zip(ranges) {
+            self.cx.write(head);
+            self.content(rendition, range.clone());
+        }
+        Answered { written: self.cx.write(end), status: 206, bytes }
+    }
+
+    fn unsatisfiable(&mut self, size: u64) -> Answered {
+        self.refuse_with(Status::RangeNotSatisfiable, &format!("Content-Range: bytes */{size}\r\n"))
+    }
+
+    /// To a directory's own name, which ends with a slash: relative links in its index begin there. It begins with one
+    /// slash, so it cannot name another host.
+    pub(super) fn redirect(&mut self, path: &[u8], query: &str) -> Answered {
+        let mut location = b"/".to_vec();
+        path::encode(path, &mut location);
+        location.push(b'/');
+        for &byte in query.as_bytes() {
+            if byte.is_ascii_graphic() { location.push(byte) } else { path::encode(&[byte], &mut location) }
+        }
+        let fields = format!("Location: {}\r\n", String::from_utf8_lossy(&location));
+        self.say(Line { code: 301, reason: "Moved Permanently" }, &fields)
+    }
+
+    pub(super) fn listing(&mut self, page: Bytes) -> Answered {
+        let mut room = Vec::new();
+        answers::begin(&mut room, answers::OK, self.clock);
+        let _ = write!(room, "Content-Type: text/html; charset=utf-8\r\nContent-Length: {}\r\n", page.len());
+        let (mut written, mut bytes) = (self.end(&mut room), 0);
+        if !self.owed.bodiless {
+            bytes = page.len() as u64;
+            written = self.cx.write_shared(page);
+        }
+        Answered { written, status: 200, bytes }
+    }
+
+    pub(in crate::http) fn refuse(&mut self, status: Status) -> Answered {
+        // Whatever is in the way, it may be gone in a second.
+        self.refuse_with(status, if status == Status::ServiceUnavailable { "Retry-After: 1\r\n" } else { "" })
+    }
+
+    fn refuse_with(&mut self, status: Status, fields: &str) -> Answered {
+        self.say(status.into(), fields)
+    }
+
+    /// An answer that says nothing but its status.
+    fn say(&mut self, line: Line, fields: &str) -> Answered {
+        let (answer, bytes) = answers::short(line, fields, self.owed, self.clock);
+        Answered { written: self.cx.write(answer), status: line.code, bytes }
+    }
+
+    /// The end of a head.
+    fn end(&mut self, room: &mut Vec<u8>) -> Written {
+        room.extend_from_slice(answers::connection(self.owed.persistence).as_bytes());
+        room.extend_from_slice(b"\r\n");
+        self.cx.write(room)
+    }
+
+    fn content(&mut self, rendition: &Rendition, range: Range<u64>) -> Written {
+        match &rendition.content {
+            Content::Held(bytes) => self.cx.write_shared(bytes.slice(range.start as usize..range.end as usize)),
+            Content::Open(file) => self.cx.write_file(file.clone(), range),
+        }
+    }
+}
+
+/// Which of a document's renditions this client gets.
+fn chosen(head: &Head<'_>, document: &Document) -> Encoding {
+    if !document.varies() || !head.has(Selector::AcceptEncoding) {
+        return Encoding::Identity;
+    }
+    let accepted = Accepted::read(head.values(Selector::AcceptEncoding.name()));
+    accepted.choose(|encoding| document.rendition(encoding).is_some())
+}
+
+/// What the heads of answers with a rendition, or a part of it, have in common.
+struct Part<'p> {
+    rendition: &'p Rendition,
+    varies: bool,
+    cache_control: Option<&'p str>,
+    room: &'p mut Vec<u8>,
+}
+
+/// Stands in no file, as far as chance goes: 128 bits that nobody can foretell.
+fn boundary() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let word = || RandomState::new().hash_one(());
+    format!("{:016x}{:016x}", word(), word())
+}
+
+impl Part<'_> {
+    fn begin(&mut self, line: Line, clock: &Clock) {
+        self.room.clear();
+        answers::begin(self.room, line, clock);
+    }
+
+    fn write_content(&mut self, content_type: &str, length: u64) {
+        // Writing to memory never fails.
+        let _ =
+            write!(self.room, "Content-Type: {content_type}\r\nContent-Length: {length}\r\nAccept-Ranges: bytes\r\n");
+        if self.rendition.encoding != Encoding::Identity {
+            let _ = write!(self.room, "Content-Encoding: {}\r\n", self.rendition.encoding.name());
+        }
+    }
+
+    fn write_validators(&mut self) {
+        self.rendition.write_validators(self.room);
+        if self.varies {
+            self.room.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+        }
+        if let Some(value) = self.cache_control {
+            let _ = write!(self.room, "Cache-Control: {value}\r\n");
+        }
+    }
+}
+
+impl Ready {
+    fn new(part: &mut Part<'_>, clock: &Clock) -> Self {
+        part.begin(answers::OK, clock);
+        part.write_content(part.rendition.content_type.as_str(), part.rendition.size());
+        part.write_validators();
+        let mut bytes = [part.room.as_slice(), b"\r\n"].concat();
+        let head = bytes.len();
+        match &part.rendition.content {
+            Content::Held(content) if content.len() <= INLINE_MAX => bytes.extend_from_slice(content),
+            _ => {}
+        }
+        Ready { bytes, head, second: clock.second() }
+    }
+
+    fn set_date(&mut self, clock: &Clock) {
+        self.bytes[BEFORE_DATE..][..DATE_BYTES].copy_from_slice(clock.date());
+        self.second = clock.second();
+    }
+}
