@@ -306,3 +306,6 @@ fn queue(path: &[u8], names: &mut VecDeque<Vec<u8>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
