@@ -47,6 +47,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref()).expect("it can be sent");
     }
 
+    /// The same to a server that may have closed.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())
+    }
+
     /// Sends all in as many segments as there are bytes.
     pub fn send_by_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         bytes.as_ref().chunks(1).for_each(|byte| self.send(byte));
@@ -82,6 +87,15 @@ impl Client {
     /// The same as text.
     pub fn rest_as_text(&mut self) -> String {
         String::from_utf8_lossy(&self.rest()).into_owned()
+    }
+
+    /// Everything up to the end, however that comes.
+    pub fn rest_however_it_ends(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut bytes) {
+            assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+        }
+        bytes
     }
 
     /// Waits for the end, however it comes.
@@ -126,6 +140,20 @@ impl Client {
         let length = response.header("content-length").map_or(0, |length| length.parse().expect("a length"));
         response.body = String::from_utf8(self.bytes(length)).expect("UTF-8");
         response
+    }
+
+    /// The next response, with a body of any bytes, or without one although it says how long that would be; none at
+    /// the end.
+    pub fn try_response(&mut self, is_bodiless: bool) -> Option<Response> {
+        if self.stream.fill_buf().ok()?.is_empty() {
+            return None;
+        }
+        let mut response = self.response_head();
+        let length = response.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+        if !is_bodiless {
+            response.body = String::from_utf8_lossy(&self.bytes(length)).into_owned();
+        }
+        Some(response)
     }
 
     /// The same where no body follows: to HEAD, and with 304.

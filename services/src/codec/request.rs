@@ -335,6 +335,8 @@ pub fn within_limits(bytes: &[u8]) -> Result<(), Status> {
 fn fault<'a>(error: Error, bytes: &[u8]) -> Result<Option<(Head<'a>, usize)>, Status> {
     match error {
         Error::TooManyHeaders => Err(Status::HeaderFieldsTooLarge),
+        // What is too long is that first of all, wherever it goes wrong.
+        _ if within_limits(bytes) == Err(Status::UriTooLong) => Err(Status::UriTooLong),
         // How the version goes on decides whether it is another one or none at all.
         Error::Version => match memchr::memchr(b'\n', bytes) {
             None => within_limits(bytes).map(|()| None),

@@ -158,9 +158,12 @@ fn what_is_inside_is_found_and_what_is_outside_is_not_by_either_resolver() {
 fn links_lead_anywhere_where_that_is_asked_for() {
     let tree = Tree::new();
     for root in [tree.root(Resolver::Kernel, true), tree.root(Resolver::Walk, true)] {
-        for (path, content) in
-            [("out", "outside/secret"), ("out-dir/a/secret", "outside/a/secret"), ("absolute", "root/f"), ("in", "root/f")]
-        {
+        for (path, content) in [
+            ("out", "outside/secret"),
+            ("out-dir/a/secret", "outside/a/secret"),
+            ("absolute", "root/f"),
+            ("in", "root/f"),
+        ] {
             assert_eq!(at(&root, path), Ok(content.to_owned()), "{path} by {:?}", root.way);
         }
         for path in ["fifo", "to-fifo", "socket", "loop", "dangling"] {
@@ -206,7 +209,8 @@ fn what_memory_does_not_have_is_not_waited_for() {
     let walk = tree.root(Resolver::Walk, false);
     assert!(matches!(walk.find(b"f", Patience::Memory), Err(Failure::NotNow)));
     let kernel = tree.root(Resolver::Kernel, false);
-    if kernel.way == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true }) {
+    if kernel.way == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true })
+    {
         // It was written a moment ago.
         assert!(matches!(kernel.find(b"f", Patience::Memory), Ok(Place::File(..))));
     }

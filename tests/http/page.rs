@@ -1,12 +1,10 @@
-//! The HTTP service from outside: one fixed answer, and what is no request.
-
-mod support;
+//! `glowplug http` without a directory: one fixed answer, and what is no request.
 
 use std::io::{ErrorKind, Write};
 use std::thread;
 
-use support::command::Glowplug;
-use support::{on_every_backend, unless_chaos};
+use super::support::command::Glowplug;
+use super::support::{on_every_backend, unless_chaos};
 
 const HTTP: &str = "http --port 0 --log-level off";
 const GET: &str = "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
