@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod files;
 mod page;
 mod site;
 mod tables;

@@ -1,0 +1,108 @@
+//! In steady state a request for a file that is kept allocates nothing, on its way in or out. The whole process is
+//! counted, so the client here allocates nothing either.
+
+use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use reactor::{Address, Application, Backend, Service};
+use services::http::{Files, Http, deadlines, limits};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const GUARD: Duration = Duration::from_secs(20);
+
+/// Requests in one stretch, each sent once the one before it is answered. At this pace they take much less than the
+/// second after which a file is looked at as a whole again, which may allocate; so several stretches are tried.
+const REQUESTS: usize = 500;
+const STRETCHES: usize = 40;
+
+/// Serves a directory, and has a client talk to it.
+fn with(backend: Backend, root: &Path, talk: impl FnOnce(SocketAddr) -> Stats) -> Stats {
+    let (started, has_started) = mpsc::channel();
+    let files = Files::at(root).expect("it is there");
+    let thread = std::thread::spawn(move || {
+        let mut application = Application::with_backend(backend).expect("the backend is there");
+        let service = Service::tcp("127.0.0.1:0", move || Http::with_files(files.clone(), None));
+        let service = service.limits(limits()).deadlines(deadlines());
+        let service = application.add_service(service).expect("a port is free");
+        let Some(Address::Tcp(address)) = service.address() else { panic!("it listens on TCP") };
+        started.send((*address, application.handle())).expect("the test waits");
+        application.run().expect("it ends well");
+    });
+    let (address, handle) = has_started.recv().expect("it starts");
+    let outcome = talk(address);
+    handle.halt();
+    thread.join().expect("the loop does not panic");
+    outcome
+}
+
+/// What the best of some stretches of requests like this one has allocated.
+fn allocated(backend: Backend, root: &Path, request: &str) -> Stats {
+    with(backend, root, |address| {
+        let mut client = TcpStream::connect(address).expect("it listens");
+        client.set_read_timeout(Some(GUARD)).expect("not zero");
+        client.set_nodelay(true).expect("it is TCP");
+        let mut answer = vec![0; 256 * 1024];
+        client.write_all(request.as_bytes()).expect("it is open");
+        let length = whole(&mut client, &mut answer, request.starts_with("HEAD"));
+        let mut stretch = || {
+            let region = Region::new(GLOBAL);
+            for _ in 0..REQUESTS {
+                client.write_all(request.as_bytes()).expect("it is open");
+                client.read_exact(&mut answer[..length]).expect("an answer comes");
+                assert!(answer.starts_with(b"HTTP/1.1 "));
+            }
+            region.change()
+        };
+        let stretches: Vec<Stats> = (0..STRETCHES).map(|_| stretch()).collect();
+        stretches.into_iter().min_by_key(|stats| stats.allocations + stats.reallocations).expect("some")
+    })
+}
+
+/// Reads one answer; its length.
+fn whole(client: &mut TcpStream, answer: &mut [u8], is_bodiless: bool) -> usize {
+    let mut filled = 0;
+    loop {
+        filled += client.read(&mut answer[filled..]).expect("an answer comes");
+        let text = String::from_utf8_lossy(&answer[..filled]);
+        let Some(head) = text.find("\r\n\r\n").map(|at| at + 4) else { continue };
+        let length =
+            text[..head].lines().filter(|_| !is_bodiless).find_map(|line| line.strip_prefix("Content-Length: "));
+        let body: usize = length.map_or(0, |length| length.parse().expect("a length"));
+        if filled >= head + body {
+            return head + body;
+        }
+    }
+}
+
+/// One test and not several: the whole process is counted.
+#[test]
+fn files_that_are_kept_are_answered_without_allocating() {
+    let root = std::env::temp_dir().join(format!("glowplug-allocation-{}", std::process::id()));
+    std::fs::create_dir_all(root.join("sub")).expect("a directory");
+    std::fs::write(root.join("small.txt"), "x".repeat(1024)).expect("a file");
+    std::fs::write(root.join("sub/index.html"), "y".repeat(100_000)).expect("a file");
+    let get = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let requests = [
+        get("/small.txt", ""),
+        get("/small.txt", "Accept-Encoding: gzip, br\r\nUser-Agent: b\r\n"),
+        get("/%73mall.txt?query", "Connection: keep-alive\r\n"),
+        get("/sub/", ""),
+        get("/small.txt", "If-None-Match: *\r\n"),
+        get("/small.txt", "If-Modified-Since: Fri, 31 Dec 9999 23:59:59 GMT\r\n"),
+        get("/small.txt", "").replace("GET", "HEAD"),
+    ];
+    for backend in [Backend::Epoll, Backend::Select] {
+        for request in &requests {
+            let stats = allocated(backend, &root, request);
+            assert_eq!((stats.allocations, stats.reallocations), (0, 0), "{request:?} on {backend}: {stats:?}");
+        }
+    }
+    std::fs::remove_dir_all(root).expect("it was there");
+}

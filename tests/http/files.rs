@@ -1,0 +1,417 @@
+//! Files as they are used: edited, replaced and cut short while they are served, larger than any buffer, asked for by
+//! clients that don't read, and when there are no descriptors left.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use reactor::Backend;
+use rustix::process::Signal;
+
+use super::site::{LARGE, Site};
+use super::support::client::Client;
+use super::support::command::{Glowplug, Scratch, command, eventually, run, shell};
+use super::support::on_every_backend;
+
+/// The command that serves `root`. Its path has no blanks.
+fn http(root: &Path, more: &str) -> String {
+    format!("http --port 0 --log-level off --root {} {more}", root.display())
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+fn ask(client: &mut Client, path: &str) -> (u16, String) {
+    client.send(get(path));
+    let response = client.response();
+    (response.status, response.body)
+}
+
+fn letters(length: usize) -> String {
+    (0..length).map(|at| char::from(b'a' + (at % 26) as u8)).collect()
+}
+
+/// What a process has open.
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+/// Its resident memory.
+fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+on_every_backend! {
+    fn an_edited_file_shows_at_once(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        let path = site.path("root/changing.txt");
+        for number in 0..300 {
+            // Written over, put in its place, or with the same length and time as before.
+            match number % 3 {
+                0 => fs::write(&path, format!("written {number}")).unwrap(),
+                1 => {
+                    fs::write(site.path("root/changing.new"), format!("replaced {number}")).unwrap();
+                    fs::rename(site.path("root/changing.new"), &path).unwrap();
+                }
+                _ => site.write("root/changing.txt", format!("{number:05}")),
+            }
+            let expected = fs::read_to_string(&path).unwrap();
+            assert_eq!(ask(&mut client, "/changing.txt"), (200, expected.clone()));
+            assert_eq!(ask(&mut client, "/changing.txt"), (200, expected));
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(ask(&mut client, "/changing.txt").0, 404);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(ask(&mut client, "/changing.txt").0, 301);
+    }
+
+    fn what_comes_and_goes_beside_a_file_shows_within_a_second(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        let mut encoding = || {
+            client.send("GET /letters.txt HTTP/1.1\r\nHost: a\r\nAccept-Encoding: br, gzip\r\n\r\n");
+            client.response().header("content-encoding").map(str::to_owned)
+        };
+        assert_eq!(encoding(), None);
+        site.write("root/letters.txt.gz", "as gzip");
+        eventually("the sibling", || (encoding().as_deref() == Some("gzip")).then_some(()));
+        fs::remove_file(site.path("root/letters.txt.gz")).unwrap();
+        assert_eq!(encoding(), None, "what is gone is gone at once");
+    }
+
+    fn a_large_file_arrives_as_it_is_however_slowly_it_is_read(backend: Backend) {
+        let site = Site::new();
+        let content: Vec<u8> = (0..20_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        site.write("root/huge.bin", &content);
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let (mut slow, mut quick) = (server.connect(), server.connect());
+        slow.send(get("/huge.bin") + &get("/letters"));
+        assert_eq!(slow.response_head().header("content-length"), Some("20000000"));
+        for piece in content.chunks(1_000_000) {
+            // Others are served in between.
+            assert_eq!(ask(&mut quick, "/letters"), (200, letters(26)));
+            assert!(slow.bytes(piece.len()) == piece);
+        }
+        assert_eq!(slow.response().body, letters(26));
+        slow.send("GET /huge.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9,5000000-14999999,-10\r\n\r\n");
+        let head = slow.response_head();
+        let length = head.header("content-length").unwrap().parse().unwrap();
+        let body = slow.bytes(length);
+        let parts: [&[u8]; 3] = [&content[..10], &content[5_000_000..15_000_000], &content[19_999_990..]];
+        let mut rest = &body[..];
+        for part in parts {
+            let head = rest.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+            assert!(rest[head..].starts_with(part));
+            rest = &rest[head + part.len()..];
+        }
+        assert!(rest.starts_with(b"\r\n--") && rest.ends_with(b"--\r\n"), "{}", rest.escape_ascii());
+    }
+
+    fn a_file_cut_short_under_way_ends_its_connection_and_no_other(backend: Backend) {
+        let site = Site::new();
+        let length = 40_000_000;
+        let file = fs::File::create(site.path("root/shrinking.bin")).unwrap();
+        file.set_len(length).unwrap();
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        client.send(get("/shrinking.bin") + &get("/letters"));
+        assert_eq!(client.response_head().header("content-length"), Some("40000000"));
+        client.bytes(1000);
+        file.set_len(2000).unwrap();
+        client.half_close();
+        let rest = client.rest_however_it_ends();
+        // Either all of it had been read before it was cut, or it ends early, with nothing in place of the rest.
+        let (body, after) = rest.split_at(rest.len().min(length as usize - 1000));
+        assert!(body.iter().all(|&byte| byte == 0));
+        let is_whole = body.len() as u64 == length - 1000;
+        assert_eq!(is_whole, after.ends_with(letters(26).as_bytes()), "{} and {} bytes", body.len(), after.len());
+        assert_eq!(ask(&mut server.connect(), "/letters"), (200, letters(26)));
+        assert_eq!(ask(&mut server.connect(), "/shrinking.bin").1.len(), 2000);
+    }
+
+    fn who_pipelines_megabytes_and_reads_nothing_costs_little(backend: Backend) {
+        let site = Site::new();
+        // A few files too large to be kept, so that each answer would hold a descriptor.
+        for number in 0..20 {
+            site.write(&format!("root/large-{number}.bin"), letters(LARGE));
+        }
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        assert_eq!(ask(&mut server.connect(), "/letters").0, 200);
+        let (memory, open) = (resident_bytes(server.pid()), descriptors(server.pid()));
+        let requests: String = (0..40_000).map(|number| get(&format!("/large-{}.bin", number % 20))).collect();
+        let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+        for client in &clients {
+            let mut writer = client.writer();
+            writer.set_nonblocking(true).unwrap();
+            let mut rest = requests.as_bytes();
+            // As much as it takes; no more means that the server has stopped reading.
+            let mut refusals = 0;
+            while !rest.is_empty() && refusals < 50 {
+                match writer.write(rest) {
+                    Ok(count) => (rest, refusals) = (&rest[count..], 0),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        refusals += 1;
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            writer.set_nonblocking(false).unwrap();
+        }
+        assert_eq!(ask(&mut server.connect(), "/letters"), (200, letters(26)));
+        let (more_memory, more_open) =
+            (resident_bytes(server.pid()).saturating_sub(memory), descriptors(server.pid()) - open);
+        // Twenty connections, what each has sent and is owed, and files that are kept open.
+        assert!(more_memory < 40_000_000, "{more_memory} bytes for twenty of them");
+        assert!(more_open <= 20 + 20 + 25, "{more_open} descriptors for twenty of them");
+    }
+
+    fn without_descriptors_those_connected_are_still_served(backend: Backend) {
+        let site = Site::new();
+        for number in 0..40 {
+            site.write(&format!("root/large-{number}.bin"), letters(LARGE));
+        }
+        let words = http(&site.root(), "--max-connections 500");
+        let mut server = Glowplug::spawn(shell(backend, "ulimit -n 64; exec \"$0\" \"$@\"", &words));
+        server.listens();
+        let mut early = server.connect();
+        assert_eq!(ask(&mut early, "/letters"), (200, letters(26)));
+        // More than there are descriptors for. The last of them wait in the backlog.
+        let mut crowd: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+        eventually("a crowd", || (descriptors(server.pid()) >= 40).then_some(()));
+        for number in 0..40 {
+            let path = format!("/large-{number}.bin");
+            assert_eq!(ask(&mut early, &path), (200, letters(LARGE)), "{path}");
+            assert_eq!(ask(&mut early, "/dir/inner.txt"), (200, "inner".to_owned()));
+        }
+        // They all want a large file, each its own, and read nothing of it.
+        for (number, client) in crowd.iter_mut().enumerate() {
+            client.send(get(&format!("/large-{}.bin", number % 40)).repeat(20));
+        }
+        for number in 0..40 {
+            early.send(get(&format!("/large-{number}.bin")));
+            let response = early.response();
+            match response.status {
+                200 => assert_eq!(response.body, letters(LARGE)),
+                status => assert_eq!((status, response.header("retry-after")), (503, Some("1"))),
+            }
+            assert_eq!(ask(&mut early, "/dir/inner.txt"), (200, "inner".to_owned()));
+        }
+        drop(crowd);
+        assert_eq!(ask(&mut server.connect(), "/large-0.bin").0, 200);
+    }
+
+    fn one_address_has_no_more_connections_than_it_may(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), "--max-connections-per-address 3"));
+        let mut inside: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        inside.iter_mut().for_each(|client| assert_eq!(ask(client, "/letters").0, 200));
+        let mut refused = server.connect();
+        let response = refused.response();
+        assert_eq!((response.status, response.header("connection")), (503, Some("close")));
+        drop(refused);
+        // A flood is dropped without a word, and those inside go on.
+        let flood: Vec<Client> = (0..50).filter_map(|_| Client::try_connect(server.address()).ok()).collect();
+        inside.iter_mut().for_each(|client| assert_eq!(ask(client, "/letters").0, 200));
+        drop(flood);
+        inside.pop();
+        eventually("room for another", || {
+            let mut client = server.connect();
+            client.try_send(get("/letters")).ok()?;
+            client.try_response(false).filter(|response| response.status == 200)
+        });
+    }
+
+    fn each_answer_is_written_down_and_the_file_is_opened_anew(backend: Backend) {
+        let (site, scratch) = (Site::new(), Scratch::new());
+        let log = scratch.join("access.log");
+        let words = format!("http --port 0 --root {} --access-log {}", site.root().display(), log.display());
+        let mut server = Glowplug::start(backend, &words);
+        let mut client = server.connect();
+        client.send(
+            "GET /letters?a=\"b\" HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: \"quoted\"\x1b\r\n\r\n"
+                .replace('\x1b', "\u{fc}"),
+        );
+        assert_eq!(client.response().status, 200);
+        client.send("GET /letters HTTP/1.1\r\nHost: a\r\nRange: bytes=0-4\r\n\r\nHEAD /nothing HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((client.response().status, client.response_head().status), (206, 404));
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\nnonsense\r\n\r\n");
+        assert_eq!((client.response().status, client.response().status), (405, 400));
+        let lines = |count: usize, path: &Path| {
+            eventually("lines in the log", || {
+                let text = fs::read_to_string(path).ok()?;
+                let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                (lines.len() >= count).then_some(lines)
+            })
+        };
+        let told = lines(5, &log);
+        let ends: Vec<&str> = told.iter().map(|line| line.split_once("] ").unwrap().1).collect();
+        assert_eq!(
+            ends,
+            [
+                r#""GET /letters?a=\"b\" HTTP/1.1" 200 26 "http://b/" "\"quoted\"\xC3\xBC""#,
+                r#""GET /letters HTTP/1.1" 206 5 "-" "-""#,
+                r#""HEAD /nothing HTTP/1.1" 404 0 "-" "-""#,
+                r#""POST / HTTP/1.1" 405 23 "-" "-""#,
+                r#""nonsense" 400 16 "-" "-""#,
+            ]
+        );
+        assert!(told[0].starts_with("127.0.0.1 - - ["), "{}", told[0]);
+        // As logrotate does it.
+        fs::rename(&log, scratch.join("access.log.1")).unwrap();
+        server.signal(Signal::HUP);
+        eventually("a new file", || {
+            assert_eq!(ask(&mut server.connect(), "/letters").0, 200);
+            log.exists().then_some(())
+        });
+        assert!(lines(1, &log)[0].contains("\"GET /letters HTTP/1.1\" 200 26"));
+        server.told("backend");
+    }
+
+    fn an_access_log_on_standard_output_follows_the_listening_line(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), "--access-log -"));
+        assert_eq!(ask(&mut server.connect(), "/letters").0, 200);
+        let ended = server.stop();
+        assert!(ended.stdout.contains("\"GET /letters HTTP/1.1\" 200 26 \"-\" \"-\"\n"), "{}", ended.stdout);
+    }
+
+    fn a_root_that_cannot_be_served_is_told_in_one_line(backend: Backend) {
+        let site = Site::new();
+        for root in ["nothing", "root/letters"] {
+            let path = site.path(root);
+            let ended = run(backend, &format!("http --port 0 --root {}", path.display()));
+            assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+            let expected = format!("error: root {}: ", path.display());
+            assert!(ended.stderr.starts_with(&expected) && ended.stderr.lines().count() == 1, "{}", ended.stderr);
+        }
+        for words in [
+            "http --listing",
+            "http --follow-links",
+            "http --cache-control x",
+            "http --root . --body x",
+            "http --max-connections-per-address 0",
+        ] {
+            assert_eq!(run(backend, words).code, Some(2), "{words}");
+        }
+        let mut bad = command(backend, "http --root . --cache-control");
+        bad.arg("a\r\nSet-Cookie: b");
+        assert_eq!(Glowplug::spawn(bad).end().code, Some(2));
+    }
+
+    fn all_services_together_serve_files_too(backend: Backend) {
+        let site = Site::new();
+        let words = format!("serve --echo off --chat off --http 127.0.0.1:0 --root {} --listing", site.root().display());
+        let server = Glowplug::start(backend, &words);
+        assert_eq!(ask(&mut server.connect(), "/dir/inner.txt"), (200, "inner".to_owned()));
+        let before = format!("--root {} --echo off --chat off --http 127.0.0.1:0", site.root().display());
+        let server = Glowplug::start(backend, &before);
+        assert_eq!(ask(&mut server.connect(), "/dir/inner.txt"), (200, "inner".to_owned()));
+    }
+
+    fn links_lead_out_where_that_is_asked_for(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), "--follow-links"));
+        let mut client = server.connect();
+        for (path, content) in [("/outside.txt", "secret"), ("/outside/secret.txt", "secret"), ("/inside.txt", &letters(26))]
+        {
+            assert_eq!(ask(&mut client, path), (200, content.to_owned()), "{path}");
+        }
+        for path in ["/loop", "/dangling.txt", "/to-fifo", "/fifo", "/.hidden", "/../outside/secret.txt"] {
+            assert_ne!(ask(&mut client, path).0, 200, "{path}");
+        }
+    }
+
+    fn what_was_asked_before_a_stop_is_answered(backend: Backend) {
+        let site = Site::new();
+        site.write("root/huge.bin", letters(5_000_000));
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        client.send(get("/huge.bin"));
+        client.half_close();
+        assert_eq!(client.response_head().status, 200);
+        server.signal(Signal::TERM);
+        assert!(client.bytes(5_000_000) == letters(5_000_000).as_bytes());
+        assert_eq!(client.rest(), b"");
+        assert_eq!(server.end().code, Some(0));
+    }
+}
+
+/// A file that nobody may read, for one who is not root: then the system says no, and so does the answer.
+#[test]
+fn a_file_that_is_not_for_us_is_forbidden() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new();
+    let path = site.path("root/letters");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    if fs::File::open(&path).is_ok() {
+        return eprintln!("not tried: root may read everything");
+    }
+    let server = Glowplug::start(Backend::Epoll, &http(&site.root(), ""));
+    assert_eq!(ask(&mut server.connect(), "/letters").0, 403);
+}
+
+/// Somebody writes to a file all the time; each answer is one of its states, and not two of them.
+#[test]
+fn an_answer_is_one_state_of_a_file_that_is_written_to() {
+    let site = Site::new();
+    let length = 60_000;
+    let path = site.path("root/flickering.bin");
+    fs::write(&path, vec![b'a'; length]).unwrap();
+    let server = Glowplug::start(Backend::Epoll, &http(&site.root(), ""));
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let new = site.path("root/flickering.new");
+    let writer = thread::spawn(move || {
+        for number in 0u32.. {
+            if stopped.try_recv().is_ok() {
+                return;
+            }
+            // Replaced as a whole, as editors and deployments do it.
+            fs::write(&new, vec![b'a' + (number % 26) as u8; length]).unwrap();
+            fs::rename(&new, &path).unwrap();
+        }
+    });
+    let mut client = server.connect();
+    let mut states = std::collections::BTreeSet::new();
+    for _ in 0..500 {
+        let (status, body) = ask(&mut client, "/flickering.bin");
+        assert_eq!((status, body.len()), (200, length));
+        assert!(body.bytes().all(|byte| byte == body.as_bytes()[0]), "two states in one answer");
+        states.insert(body.as_bytes()[0]);
+    }
+    stop.send(()).unwrap();
+    writer.join().unwrap();
+    assert!(states.len() > 3, "{states:?}");
+}
+
+/// A sparse file that no memory would hold is served by its ranges.
+#[test]
+fn a_file_larger_than_memory_has_its_ranges() {
+    let site = Site::new();
+    let file = fs::File::create(site.path("root/sparse.bin")).unwrap();
+    let size: u64 = 1 << 40;
+    if file.set_len(size).is_err() {
+        return eprintln!("not tried: no such large files here");
+    }
+    file.write_all_at(b"the end", size - 7).unwrap();
+    let server = Glowplug::start(Backend::Epoll, &http(&site.root(), ""));
+    let mut client = server.connect();
+    client.send("GET /sparse.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=-7\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.body, "the end");
+    assert_eq!(response.header("content-range"), Some("bytes 1099511627769-1099511627775/1099511627776"));
+    client.send("HEAD /sparse.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_head().header("content-length"), Some("1099511627776"));
+    let mut rest = [0; 1];
+    client.half_close();
+    assert_eq!(client.writer().read(&mut rest).unwrap(), 0);
+}
