@@ -11,6 +11,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser;
+mod clients;
 mod files;
 mod page;
 mod site;
