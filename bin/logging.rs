@@ -42,11 +42,12 @@ impl Logging {
     /// Where a service writes down its answers: a file, or standard output for `-`. One at most.
     pub fn access_log(&mut self, to: &Path) -> Result<Lines, Failure> {
         let complain = self.reports();
-        let mut sink = if to == Path::new("-") {
+        let sink = if to == Path::new("-") {
             Sink::to_stdout(complain)
         } else {
             Sink::to_file(to, complain).map_err(|error| format!("access log {}: {error}", to.display()))?
         };
+        let mut sink = sink.strict("access log");
         sink.start();
         Ok(self.access.insert(sink).lines().clone())
     }

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// Lines that wait to be written: one for each of some thousand connections that end at once, which is about a
 /// megabyte.
 const QUEUE_LINES: usize = 8192;
+/// Bytes that are written at once, if so many wait: an access log at full speed is a hundred thousand lines a second.
+const BATCH_BYTES: usize = 64 * 1024;
 /// How long the process stays for lines that are not yet written when it ends: plenty for a disk, and a pipe that
 /// nobody reads does not keep it.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
@@ -76,18 +78,27 @@ enum State {
 impl Sink {
     /// A sink that writes nothing until it is started.
     pub fn to_stderr() -> Self {
-        Sink::new(Output { to: Box::new(io::stderr()), path: None, lost: 0, complain: None })
+        Sink::new(Output { to: Box::new(io::stderr()), path: None, lost: 0, complain: None, strict: None })
     }
 
-    /// A sink for lines that somebody else reads: what is wrong goes to `complain`.
+    /// A sink for lines on standard output. What is wrong with it goes to `complain`.
     pub fn to_stdout(complain: Lines) -> Self {
-        Sink::new(Output { to: Box::new(io::stdout()), path: None, lost: 0, complain: Some(complain) })
+        Sink::new(Output { to: Box::new(io::stdout()), path: None, lost: 0, complain: Some(complain), strict: None })
     }
 
     /// A sink that appends to a file. What is wrong with it later on goes to `complain`.
     pub fn to_file(path: &Path, complain: Lines) -> io::Result<Self> {
         let to = Box::new(open(path)?);
-        Ok(Sink::new(Output { to, path: Some(path.to_owned()), lost: 0, complain: Some(complain) }))
+        Ok(Sink::new(Output { to, path: Some(path.to_owned()), lost: 0, complain: Some(complain), strict: None }))
+    }
+
+    /// Before it is started: nothing but the lines themselves is ever written, since a program reads them. That some
+    /// were lost is told to whom it complains to, under this name.
+    pub fn strict(mut self, name: &'static str) -> Self {
+        if let State::Held(_, output) = &mut self.state {
+            output.strict = Some(name);
+        }
+        self
     }
 
     fn new(output: Output) -> Self {
@@ -148,12 +159,15 @@ struct Output {
     /// Lines that could not be written.
     lost: u64,
     complain: Option<Lines>,
+    /// What those who complain call it, if nothing else may stand in it.
+    strict: Option<&'static str>,
 }
 
 impl Output {
     fn write_all_of(mut self, entries: &Receiver<Entry>, shared: &Shared) {
+        let mut next = None;
         loop {
-            let entry = match entries.try_recv() {
+            let entry = match next.take().map_or_else(|| entries.try_recv(), Ok) {
                 Ok(entry) => entry,
                 Err(_) => {
                     // Nothing waits, so this is where the lines are missing.
@@ -172,13 +186,27 @@ impl Output {
             self.lost += entry.lost_before;
             if !entry.text.is_empty() {
                 self.note_losses();
-                self.write(&entry.text);
+                let mut text = entry.text;
+                while text.len() < BATCH_BYTES && next.is_none() {
+                    match entries.try_recv() {
+                        Ok(entry) if entry.lost_before == 0 => text.push_str(&entry.text),
+                        Ok(entry) => next = Some(entry),
+                        Err(_) => break,
+                    }
+                }
+                self.write(&text);
             }
         }
     }
 
     fn note_losses(&mut self) {
         let lost = std::mem::take(&mut self.lost);
+        if let (Some(name), Some(lines)) = (self.strict, &self.complain) {
+            if lost > 0 {
+                lines.put(&format!("{name}: {lost} lines lost\n"));
+            }
+            return;
+        }
         if lost > 0 && self.try_write(&format!("{lost} log lines lost\n")).is_err() {
             self.lost = lost;
         }
@@ -212,7 +240,8 @@ impl Output {
             Ok(file) => self.to = Box::new(file),
             Err(error) => {
                 if let Some(lines) = &self.complain {
-                    lines.put(&format!("log file {}: {error}; the old one stays in use\n", path.display()));
+                    let name = self.strict.unwrap_or("log file");
+                    lines.put(&format!("{name} {}: {error}; the old one stays in use\n", path.display()));
                 }
             }
         }
@@ -249,7 +278,7 @@ mod tests {
 
     impl Gated {
         fn sink(&self) -> Sink {
-            Sink::new(Output { to: Box::new(self.clone()), path: None, lost: 0, complain: None })
+            Sink::new(Output { to: Box::new(self.clone()), path: None, lost: 0, complain: None, strict: None })
         }
 
         fn text(&self) -> String {
@@ -286,6 +315,22 @@ mod tests {
         let text = output.text();
         let mut ends = text.lines().skip(QUEUE_LINES);
         assert_eq!((ends.next(), ends.next(), ends.next()), (Some("12 log lines lost"), Some("late"), None));
+    }
+
+    #[test]
+    fn nothing_but_its_lines_stands_in_a_strict_one_and_somebody_else_hears_of_losses() {
+        let (output, complaints) = (Gated::default(), Gated::default());
+        let mut told = complaints.sink();
+        told.start();
+        let complain = Some(told.lines().clone());
+        let to = Box::new(output.clone());
+        let mut sink = Sink::new(Output { to, path: None, lost: 0, complain, strict: None }).strict("the log");
+        (0..QUEUE_LINES + 12).for_each(|_| sink.lines().put("line\n"));
+        sink.start();
+        sink.finish();
+        told.finish();
+        assert_eq!(output.text(), "line\n".repeat(QUEUE_LINES));
+        assert_eq!(complaints.text(), "the log: 12 lines lost\n");
     }
 
     #[test]
