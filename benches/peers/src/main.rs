@@ -3,6 +3,7 @@
 //! alone differ.
 
 mod fanout;
+mod fetch;
 mod load;
 mod on_mio;
 mod on_tokio;
@@ -15,11 +16,13 @@ use std::process::ExitCode;
 use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
+       peers fetch ADDR PATH [--connections N] [--depth N] [--fresh]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
        peers fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
+fetch         first `ready …`, then one line `requests=N` for each line of standard input, a number of seconds
 --slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
               `greet` there asks once on each connection, and is answered `greeted`";
 
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let outcome = match *words.as_slice() {
         ["load", work, address, ref rest @ ..] => load::run(work, address, rest),
         ["fanout", way, address, ref rest @ ..] => fanout::run(way, address, rest),
+        ["fetch", address, path, ref rest @ ..] => fetch::run(address, path, rest),
         ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),

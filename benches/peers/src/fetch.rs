@@ -1,0 +1,200 @@
+//! The load for files: closed-loop clients on one thread that ask for one path, over connections that are kept or over
+//! a new one each time. Each compares every byte of each answer but the date's, however large it is.
+
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+const USAGE: &str = "fetch ADDR PATH [--connections N] [--depth N] [--fresh]";
+/// Nothing at all arrives for so long: the server has lost a request.
+const SILENCE: Duration = Duration::from_secs(10);
+const SCRATCH: usize = 256 * 1024;
+
+/// What is sent each time, and what has to come back.
+struct Work {
+    address: SocketAddr,
+    requests: Vec<u8>,
+    depth: usize,
+    /// A new connection for each request.
+    fresh: bool,
+    answer: Vec<u8>,
+    date: Range<usize>,
+}
+
+struct Client {
+    stream: TcpStream,
+    sent: usize,
+    /// Answers missing, and how much of the next one has come.
+    missing: usize,
+    at: usize,
+}
+
+pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
+    let address: SocketAddr = address.parse().map_err(|_| format!("not an address: {address}"))?;
+    let (mut connections, mut depth, mut fresh) = (64, 1, false);
+    let mut words = rest.iter();
+    while let Some(&option) = words.next() {
+        let mut number = || words.next().and_then(|n| n.parse().ok()).filter(|&n: &usize| n > 0);
+        match option {
+            "--connections" => connections = number().ok_or("--connections needs a number")?,
+            "--depth" => depth = number().ok_or("--depth needs a number")?,
+            "--fresh" => fresh = true,
+            _ => return Err(format!("unknown option {option}\nusage: {USAGE}")),
+        }
+    }
+    let close = if fresh { "Connection: close\r\n" } else { "" };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{close}\r\n").into_bytes();
+    let (answer, date) = learn(address, &request)?;
+    let depth = if fresh { 1 } else { depth };
+    let work = Work { address, requests: request.repeat(depth), depth, fresh, answer, date };
+    let mut poll = Poll::new().map_err(|why| why.to_string())?;
+    let mut clients =
+        (0..connections).map(|index| Client::connect(&work, &poll, index)).collect::<Result<Vec<_>, _>>()?;
+    println!("ready answer_bytes={}", work.answer.len());
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|why| why.to_string())?;
+        let seconds: f64 = line.trim().parse().map_err(|_| format!("not a number of seconds: {line}"))?;
+        let answered = slice(&work, &mut poll, &mut clients, Duration::from_secs_f64(seconds))?;
+        println!("requests={answered}");
+    }
+    Ok(())
+}
+
+/// The first answer: 200, with a length and a date.
+fn learn(address: SocketAddr, request: &[u8]) -> Result<(Vec<u8>, Range<usize>), String> {
+    let mut stream = std::net::TcpStream::connect(address).map_err(|why| why.to_string())?;
+    stream.set_read_timeout(Some(SILENCE)).map_err(|why| why.to_string())?;
+    stream.write_all(request).map_err(|why| why.to_string())?;
+    let (mut answer, mut piece) = (Vec::new(), vec![0; SCRATCH]);
+    loop {
+        let count = stream.read(&mut piece).map_err(|why| format!("the first answer: {why}"))?;
+        if count == 0 {
+            return Err("the first answer is cut short".to_owned());
+        }
+        answer.extend_from_slice(&piece[..count]);
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut fields);
+        let parsed = response.parse(&answer).map_err(|why| format!("the first answer: {why}"))?;
+        let httparse::Status::Complete(head) = parsed else { continue };
+        let field = |name: &str| response.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value);
+        let length = field("content-length").and_then(|v| std::str::from_utf8(v).ok()?.parse::<usize>().ok());
+        let (Some(200), Some(length), Some(date)) = (response.code, length, field("date")) else {
+            return Err(format!("the first answer is wrong: {}", answer[..head].escape_ascii()));
+        };
+        if answer.len() >= head + length {
+            let start = date.as_ptr() as usize - answer.as_ptr() as usize;
+            let date = start..start + date.len();
+            return Ok((answer, date));
+        }
+    }
+}
+
+/// Asks until the time is over, and waits for what has been asked. How many answers came.
+fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration) -> Result<u64, String> {
+    let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; SCRATCH]);
+    let end = Instant::now() + length;
+    let (mut answered, mut waiting) = (0, clients.len());
+    for client in clients.iter_mut() {
+        client.ask(work)?;
+    }
+    while waiting > 0 {
+        match poll.poll(&mut events, Some(SILENCE)) {
+            Err(why) if why.kind() == ErrorKind::Interrupted => continue,
+            other => other.map_err(|why| why.to_string())?,
+        }
+        if events.is_empty() {
+            return Err(format!("{waiting} clients wait after {} s of silence", SILENCE.as_secs()));
+        }
+        for event in &events {
+            let index = event.token().0;
+            if clients[index].missing == 0 || !clients[index].advance(work, &mut scratch)? {
+                continue;
+            }
+            answered += work.depth as u64;
+            if work.fresh {
+                clients[index] = Client::connect(work, poll, index)?;
+            }
+            if Instant::now() < end { clients[index].ask(work)? } else { waiting -= 1 }
+        }
+    }
+    Ok(answered)
+}
+
+impl Client {
+    fn connect(work: &Work, poll: &Poll, index: usize) -> Result<Client, String> {
+        let open = || -> std::io::Result<TcpStream> {
+            let stream = std::net::TcpStream::connect(work.address)?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        };
+        let stream = open().map_err(|why| format!("connection {index}: {why}"))?;
+        Ok(Client { stream, sent: 0, missing: 0, at: 0 })
+    }
+
+    fn ask(&mut self, work: &Work) -> Result<(), String> {
+        (self.sent, self.missing, self.at) = (0, work.depth, 0);
+        self.send(work)
+    }
+
+    fn send(&mut self, work: &Work) -> Result<(), String> {
+        while self.sent < work.requests.len() {
+            match self.stream.write(&work.requests[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(why) => return Err(format!("sending: {why}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all answers, and with a fresh connection its end, have come.
+    fn advance(&mut self, work: &Work, scratch: &mut [u8]) -> Result<bool, String> {
+        self.send(work)?;
+        loop {
+            match self.stream.read(scratch) {
+                Ok(0) if work.fresh && self.missing == 1 && self.at == work.answer.len() => {
+                    self.missing = 0;
+                    return Ok(true);
+                }
+                Ok(0) => return Err("the server closed a connection".to_owned()),
+                Ok(count) => self.check(work, &scratch[..count])?,
+                Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(why) => return Err(format!("receiving: {why}")),
+            }
+            if self.missing == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn check(&mut self, work: &Work, mut input: &[u8]) -> Result<(), String> {
+        while !input.is_empty() {
+            if self.missing == 0 || self.at == work.answer.len() {
+                return Err("bytes that nobody asked for".to_owned());
+            }
+            let count = input.len().min(work.answer.len() - self.at);
+            let (from, to) = (self.at, self.at + count);
+            // What lies before the date, and what lies after it.
+            for part in [from..to.min(work.date.start), from.max(work.date.end)..to] {
+                if part.start < part.end && input[part.start - from..part.end - from] != work.answer[part] {
+                    return Err("a wrong answer".to_owned());
+                }
+            }
+            self.at = to;
+            input = &input[count..];
+            if self.at == work.answer.len() && !work.fresh {
+                (self.missing, self.at) = (self.missing - 1, 0);
+            }
+        }
+        Ok(())
+    }
+}
