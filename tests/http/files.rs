@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use reactor::Backend;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 use super::site::{LARGE, Site};
 use super::support::client::Client;
@@ -208,6 +208,22 @@ on_every_backend! {
         }
         drop(crowd);
         assert_eq!(ask(&mut server.connect(), "/large-0.bin").0, 200);
+    }
+
+    fn with_no_descriptor_left_at_all_the_reserve_opens_files(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, "/letters").0, 200);
+        // From here on it gets no number above those that it has.
+        let names = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let numbers = names.map(|name| name.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
+        let limit = Some(numbers.max().unwrap() + 1);
+        let pid = Pid::from_raw(server.pid() as i32);
+        prlimit(pid, Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("it is ours");
+        assert_eq!(ask(&mut client, "/large.bin"), (200, letters(LARGE)));
+        assert_eq!(ask(&mut client, "/dir/inner.txt"), (200, "inner".to_owned()));
+        assert_eq!(ask(&mut client, "/nothing").0, 404);
     }
 
     fn one_address_has_no_more_connections_than_it_may(backend: Backend) {

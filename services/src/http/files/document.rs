@@ -72,12 +72,12 @@ impl Document {
         known: Option<&Document>,
         patience: Patience,
     ) -> Result<Option<Self>, Failure> {
-        let mut settled = true;
+        let (mut settled, now) = (true, SystemTime::now());
         let mut rendition = |encoding: Encoding| {
             let path = [path, encoding.suffix().as_bytes()].concat();
             let known = known.filter(|known| known.settled).and_then(|known| known.rendition(encoding));
             let found = Rendition::load(root, path, encoding, known, patience)?;
-            settled &= found.as_ref().is_none_or(|found| found.stamp.is_settled());
+            settled &= found.as_ref().is_none_or(|found| found.stamp.is_settled(now));
             Ok(found)
         };
         let Some(plain) = rendition(Encoding::Identity)? else { return Ok(None) };
@@ -203,8 +203,8 @@ fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> 
 
 impl Stamp {
     /// Whether its last change is so long ago that the next one has another time.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
         now - self.changed > TICK
     }
 }
@@ -221,4 +221,54 @@ fn etag(stamp: &Stamp, encoding: Encoding) -> Vec<u8> {
 fn modified(stamp: &Stamp, now: SystemTime) -> u64 {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     u64::try_from(stamp.modified / 1_000_000_000).unwrap_or(0).min(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    fn stamp(size: u64, modified: i128, changed: i128) -> Stamp {
+        Stamp { device: 1, inode: 1, size, modified, changed }
+    }
+
+    fn at(nanos: i128) -> SystemTime {
+        UNIX_EPOCH + Duration::from_nanos(nanos as u64)
+    }
+
+    #[test]
+    fn a_tag_tells_sizes_times_and_encodings_apart_and_two_machines_agree_about_it() {
+        let tag = |size, modified, changed, encoding| {
+            String::from_utf8(etag(&stamp(size, modified, changed), encoding)).unwrap()
+        };
+        let (day, plain) = (784_111_777 * SECOND, Encoding::Identity);
+        assert_eq!(tag(26, day, day, plain), "\"1a-ae1b981bc490a00\"");
+        assert_eq!(tag(26, day, day, Encoding::Gzip), "\"1a-ae1b981bc490a00-gz\"");
+        assert_eq!(tag(26, day, 2 * day, plain), tag(26, day, day, plain));
+        assert_ne!(tag(26, day + 1, day, plain), tag(26, day, day, plain));
+        assert_ne!(tag(27, day, day, plain), tag(26, day, day, plain));
+        // As package builders have it.
+        for nothing in [0, SECOND, -SECOND] {
+            assert_ne!(tag(26, nothing, day, plain), tag(26, nothing, day + 1, plain));
+        }
+    }
+
+    #[test]
+    fn nothing_was_modified_in_the_future_or_before_time() {
+        assert_eq!(modified(&stamp(0, 5 * SECOND + 1, 0), at(9 * SECOND)), 5);
+        assert_eq!(modified(&stamp(0, 10 * SECOND, 0), at(9 * SECOND)), 9);
+        assert_eq!(modified(&stamp(0, -SECOND, 0), at(9 * SECOND)), 0);
+    }
+
+    #[test]
+    fn what_has_just_changed_may_change_again_unseen() {
+        assert!(!stamp(0, 0, SECOND).is_settled(at(SECOND)));
+        assert!(!stamp(0, 0, SECOND).is_settled(at(SECOND + TICK)));
+        assert!(stamp(0, 0, SECOND).is_settled(at(SECOND + TICK + 1)));
+        // A clock that was set back.
+        assert!(!stamp(0, 0, 9 * SECOND).is_settled(at(SECOND)));
+    }
 }

@@ -106,8 +106,8 @@ pub(super) enum Place {
 /// What of a file changes with its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
+    pub(super) device: u64,
+    pub(super) inode: u64,
     pub(super) size: u64,
     /// Nanoseconds since 1970.
     pub(super) modified: i128,
@@ -270,6 +270,10 @@ fn walk(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<
     let mut links = 0;
     while let Some(name) = names.pop_front() {
         let here = below.last().map_or(root, AsFd::as_fd);
+        if name == b"." {
+            // Where we are is a directory, and no further down than it was.
+            continue;
+        }
         if name == b".." {
             // As `RESOLVE_BENEATH` has it: what leads above the root leads out, even if it were to come back.
             below.pop().ok_or(Errno::XDEV)?;

@@ -42,6 +42,9 @@ impl Tree {
             ("out", "../outside/secret"),
             ("out-dir", "../outside"),
             ("out-and-in", "../root/f"),
+            // Names that exist below the root, should somebody take what is above it for the root itself.
+            ("above", "../f"),
+            ("a/above", "../../a/f"),
             ("a/out", "../../outside/a"),
             ("over", "../../../../../../../../etc/passwd"),
             ("absolute", &absolute),
@@ -124,6 +127,8 @@ fn what_is_inside_is_found_and_what_is_outside_is_not_by_either_resolver() {
         ("out-dir", Err(())),
         ("out-dir/secret", Err(())),
         ("out-and-in", Err(())),
+        ("above", Err(())),
+        ("a/above", Err(())),
         ("a/out", Err(())),
         ("a/out/secret", Err(())),
         ("over", Err(())),
@@ -227,4 +232,33 @@ fn a_file_that_is_replaced_or_written_to_has_another_stamp() {
     assert!(!root.is_still(c"f", &stamp));
     fs::remove_file(tree.0.join("root/f")).unwrap();
     assert!(!root.is_still(c"f", &stamp));
+}
+
+/// Opening a device may rewind a tape or start a watchdog, and whoever waits at the other end of a fifo would go on.
+#[test]
+fn what_is_no_regular_file_is_not_even_opened() {
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+    let tree = Tree::new();
+    let watch = init(CreateFlags::NONBLOCK).unwrap();
+    for name in ["fifo", "f"] {
+        add_watch(&watch, tree.0.join("root").join(name), WatchFlags::OPEN).unwrap();
+    }
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut opened = || {
+        let mut events = Reader::new(&watch, &mut buffer);
+        let mut count = 0;
+        while events.next().is_ok_and(|event| event.events().contains(ReadFlags::OPEN)) {
+            count += 1;
+        }
+        count
+    };
+    for resolver in [Resolver::Kernel, Resolver::Walk] {
+        let root = tree.root(resolver, false);
+        for path in ["fifo", "to-fifo"] {
+            assert_eq!(at(&root, path), Err(Failure::Absent));
+        }
+        assert_eq!(opened(), 0, "by {:?}", root.way);
+        assert!(at(&root, "f").is_ok());
+        assert_eq!(opened(), 1, "it would be noticed");
+    }
 }
