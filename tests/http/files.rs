@@ -368,7 +368,7 @@ fn a_file_that_is_not_for_us_is_forbidden() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();
     let path = site.path("root/letters");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         return eprintln!("not tried: root may read everything");
     }
