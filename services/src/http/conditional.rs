@@ -211,6 +211,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of rounds")]
     fn a_tag_is_found_in_a_random_list_exactly_when_it_is_in_it() {
         let mut chance = Chance::new(3);
         for _ in 0..20_000 {

@@ -155,6 +155,7 @@ mod tests {
 
     /// Against the plain meaning: a set of bytes.
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of rounds")]
     fn what_comes_out_covers_exactly_what_was_asked_for_and_costs_less_than_twice_the_whole() {
         let mut chance = Chance::new(7);
         for _ in 0..20_000 {

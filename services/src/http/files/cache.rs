@@ -172,6 +172,7 @@ mod tests {
 
     /// Against a plain list: what is found is what was put in last, and no bound is ever passed.
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of rounds")]
     fn it_holds_its_bounds_and_never_answers_with_anything_else() {
         let mut chance = Chance::new(13);
         let (mut cache, mut last) = (Cache::new(BOUNDS), HashMap::new());

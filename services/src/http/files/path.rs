@@ -191,6 +191,7 @@ mod tests {
 
     /// The rule for any target whatever, and that encoding is its reverse.
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of rounds")]
     fn no_target_has_a_path_that_leads_anywhere_else_and_each_path_is_read_back_from_its_encoding() {
         let mut chance = Chance::new(11);
         let pieces =
