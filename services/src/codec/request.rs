@@ -362,6 +362,8 @@ fn names_a_version(line: &[u8]) -> bool {
 #[inline]
 fn check_target(method: Method, target: &str) -> Result<(), Status> {
     match (method, target.as_bytes()) {
+        // What is asked for most.
+        (_, b"/") => Ok(()),
         // A fragment is never sent (section 3.2); some servers end the path there, others don't.
         (_, uri) if memchr::memchr(b'#', uri).is_some() => Err(Status::BadRequest),
         (Method::Connect, _) | (_, [b'/', ..]) | (Method::Options, b"*") => Ok(()),
