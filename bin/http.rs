@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use services::http::{AccessLog, Addresses, BODY, Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
@@ -131,7 +132,11 @@ pub fn add(
         }
         http
     };
-    server.add(HTTP, place, factory, |service| service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL))?;
+    server.add(HTTP, place, factory, |service| {
+        // Nobody is kept waiting in the kernel, but a request that is here already is read before the poller is told.
+        let service = service.client_speaks_first(Duration::ZERO);
+        service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL)
+    })?;
     Ok(())
 }
 

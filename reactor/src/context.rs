@@ -219,6 +219,17 @@ impl<'a> Context<'a> {
         self.close_id(self.id);
     }
 
+    /// The same, but does not wait for the peer to end its half: for when the protocol says that it sends nothing more, as
+    /// HTTP does of a client that has asked for `Connection: close`. Saves five of ten system calls of a short connection.
+    /// What the peer sends nevertheless makes its system drop what it has not read yet.
+    pub fn close_briefly(&mut self) {
+        let core = &mut *self.core;
+        if let Some(link) = core.links.get_mut(self.id) {
+            link.close_briefly(core.now);
+            core.touch(self.id);
+        }
+    }
+
     /// Closes another connection of this loop.
     pub fn close_id(&mut self, id: ConnectionId) {
         let core = &mut *self.core;

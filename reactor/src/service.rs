@@ -157,7 +157,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until
     /// it has said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter
     /// of the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the
-    /// service stops meanwhile.
+    /// service stops meanwhile. With a patience of zero the kernel keeps nobody to itself, and only the early read is left.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
         self
@@ -170,8 +170,10 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         mailboxes: Vec<Arc<Mailbox<Addressed<M>>>>,
         listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
     ) -> Result<(Bound, ServiceParts<H, M>), Error> {
-        let options =
-            ListenOptions { backlog: self.limits.backlog.min(i32::MAX as u32) as i32, defer_accept: self.speaks_first };
+        let options = ListenOptions {
+            backlog: self.limits.backlog.min(i32::MAX as u32) as i32,
+            defer_accept: self.speaks_first.filter(|patience| !patience.is_zero()),
+        };
         let listeners: Vec<Box<dyn Listens>> = match self.source {
             Source::Nothing => Vec::new(),
             Source::Listeners(listeners) => {

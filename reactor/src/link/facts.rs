@@ -33,7 +33,7 @@ pub(super) const DEADLINE_CHANGED: Facts = Facts(1 << 13);
 /// The handler's deadline is relative still: it counts from the end of the callback that set it.
 pub(super) const DEADLINE_FRESH: Facts = Facts(1 << 14);
 
-/// Not to be lingered for.
+/// Not to be lingered for: once what is owed has left it is over.
 pub(super) const BRIEF: Facts = Facts(1 << 15);
 
 /// While closing: it has sent more than is thrown away, and is heard no longer.

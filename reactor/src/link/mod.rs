@@ -398,7 +398,7 @@ impl Link {
         self.since = now;
         self.facts.set(DEADLINE_CHANGED);
         let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
-        if self.facts.has(ENDED.and(BRIEF).and(DEAF)) || self.origin == Origin::Watched || nothing_at_stake {
+        if self.facts.has(ENDED.and(DEAF)) || self.origin == Origin::Watched || nothing_at_stake {
             self.phase = Phase::Over;
         }
     }
@@ -656,6 +656,14 @@ impl Link {
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}
         }
+    }
+
+    /// Flush and close: nothing more comes from the peer.
+    pub(crate) fn close_briefly(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Open | Phase::Connecting) {
+            self.facts.set(BRIEF);
+        }
+        self.close(now);
     }
 
     /// Ends now, with a reset.

@@ -60,6 +60,11 @@ impl Link {
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.tell_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
+                // The FIN goes with the close.
+                None if self.facts.has(BRIEF) => {
+                    self.phase = Phase::Over;
+                    Step::Close
+                }
                 None => Step::Finish,
                 Some(_) if self.facts.has(BLOCKED) => Step::Rest,
                 Some(output) if output.is_missing() => Step::Missed,

@@ -405,9 +405,23 @@ fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
         desk.link.refuse(&Bytes::from_static(b"full"), lingers, desk.now, &mut desk.pool);
         assert_eq!(desk.step(), Step::Send);
         desk.sent(4);
-        desk.finished();
+        if lingers {
+            desk.finished();
+        }
         assert_eq!(desk.step(), if lingers { Step::Rest } else { Step::Close });
     }
+}
+
+#[test]
+fn who_is_closed_briefly_gets_all_it_is_owed_and_is_not_listened_to() {
+    let mut desk = Desk::open();
+    assert!(desk.write(4));
+    desk.link.close_briefly(desk.now);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(1);
+    assert_eq!(desk.step(), Step::Rest);
+    desk.sent(3);
+    assert_eq!((desk.step(), desk.link.reason(), desk.link.resets()), (Step::Close, CloseReason::Closed, false));
 }
 
 #[test]

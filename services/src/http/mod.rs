@@ -123,11 +123,13 @@ impl Http {
     }
 }
 
-/// How much HTTP takes and keeps: the reactor's defaults, whose input has room for the longest head. There is no bound
-/// on what a peer may be owed: one answer may be as long as its file, of which the loop holds no more than a
-/// descriptor, and over [`Limits::output_high`] there is no next one.
+/// Bytes that one answer may have in memory: the listing of a directory of ten thousand long names. Files do not count, and
+/// over [`Limits::output_high`] there is no next answer.
+const ANSWER_MAX: usize = 32 * 1024 * 1024;
+
+/// How much HTTP takes and keeps: the reactor's defaults, whose input has room for the longest head.
 pub fn limits() -> Limits {
-    Limits { output_max: usize::MAX, ..Limits::default() }
+    Limits { output_max: ANSWER_MAX, ..Limits::default() }
 }
 
 /// How long HTTP leaves it to the loop to wait: only for a peer that doesn't read. The handler times requests and the
@@ -316,12 +318,18 @@ impl Http {
             cx.pause_reading();
             return Flow::Break(());
         };
+        // All of it has come, and its sender has said that it is the last (RFC 9112 section 9.6).
+        let is_last = !head.persistent && (head.body == Body::None || exchange.is_in_body());
         exchange.finish();
         if let Some(log) = &mut self.log {
             log.note(cx.peer(), Asked::of(head), answered.status, answered.bytes, &self.clock);
         }
         if owed.persistence == Persistence::Ended {
-            cx.close();
+            if is_last {
+                cx.close_briefly()
+            } else {
+                cx.close()
+            }
             return Flow::Break(());
         }
         // Then the rest is offered again once the peer has read.
