@@ -178,7 +178,8 @@ on_every_backend! {
 #[ignore = "needs slowhttptest, and a minute"]
 fn slow_clients_lose_and_nobody_else_notices() {
     let site = Site::new();
-    site.write("root/readable.bin", vec![b'x'; 200_000]);
+    // More than sockets have room for, and more than is kept in memory.
+    site.write("root/readable.bin", vec![b'x'; 8_000_000]);
     let (server, url) = serve(Backend::Epoll, &site, "--idle-timeout 3");
     let target = format!("{url}/readable.bin");
     let attacks: [&[&str]; 3] = [

@@ -129,11 +129,9 @@ on_every_backend! {
         file.set_len(2000).unwrap();
         client.half_close();
         let rest = client.rest_however_it_ends();
-        // Either all of it had been read before it was cut, or it ends early, with nothing in place of the rest.
-        let (body, after) = rest.split_at(rest.len().min(length as usize - 1000));
-        assert!(body.iter().all(|&byte| byte == 0));
-        let is_whole = body.len() as u64 == length - 1000;
-        assert_eq!(is_whole, after.ends_with(letters(26).as_bytes()), "{} and {} bytes", body.len(), after.len());
+        // What no socket has room for was not read yet: it ends early, with nothing in place of the rest.
+        assert!((rest.len() as u64) < length - 1000, "{} bytes", rest.len());
+        assert!(rest.iter().all(|&byte| byte == 0));
         assert_eq!(ask(&mut server.connect(), "/letters"), (200, letters(26)));
         assert_eq!(ask(&mut server.connect(), "/shrinking.bin").1.len(), 2000);
     }
