@@ -20,9 +20,9 @@ fn room(sim: &mut Simulation) -> Address {
 
 /// What a peer has read, line by line. The last one may be cut where it went.
 fn heard(peer: &Peer) -> Vec<String> {
-    let text = String::from_utf8(peer.received()).unwrap();
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    text[..whole].lines().map(str::to_owned).collect()
+    let bytes = peer.received();
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    std::str::from_utf8(&bytes[..whole]).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// Each hears exactly what the one hears who was there first and stays to the end, from its own coming on, in the same
@@ -34,6 +34,12 @@ fn five_thousand_who_come_and_go_at_random_hear_the_same() {
 }
 
 /// So many in one minute. How many found their name taken.
+#[test]
+fn five_thousand_who_come_and_go_in_one_room_within_a_minute_hear_the_same() {
+    let taken: usize = (1..=2).map(|seed| come_and_go(seed, 5_000)).sum();
+    assert!(taken > 20, "{taken} found their name taken");
+}
+
 fn come_and_go(seed: u64, members: usize) -> usize {
     let (mut sim, mut chance) = (Simulation::new(seed), Chance::new(seed));
     let address = room(&mut sim);
@@ -41,7 +47,7 @@ fn come_and_go(seed: u64, members: usize) -> usize {
     let peers: Vec<Peer> = (0..members)
         .map(|number| {
             // Few names, so that some are taken, and all are used again.
-            let name = format!("{}{}", ["ann", "Ann", "аnn", "ben"][chance.below(4)], chance.below(120));
+            let name = format!("{}{}", ["ann", "Ann", "аnn", "ben"][chance.below(4)], chance.below(members / 4));
             let span = |chance: &mut Chance| Duration::from_millis(chance.below(5000) as u64);
             let script = Script::new().send(format!("NAME: {name}\n")).wait(span(&mut chance));
             let script = script.send(format!("I am {number}\n")).wait(span(&mut chance));
@@ -81,6 +87,10 @@ fn come_and_go(seed: u64, members: usize) -> usize {
             taken += 1;
             continue;
         }
+        if first == "ERROR: no name within 30 seconds" {
+            // The network was as slow as that.
+            continue;
+        }
         assert!(first.starts_with("CLIENT: "), "{first}");
         came += 1;
         let rest: Vec<&String> = rest.iter().filter(|line| *line != "(Goodbye)").collect();
@@ -93,7 +103,8 @@ fn come_and_go(seed: u64, members: usize) -> usize {
         let begins = positions.get(first.as_str()).unwrap_or_else(|| panic!("{number} alone hears {first}"));
         assert!(begins.iter().any(|from| follows(*from)), "{number} hears something else from {first} on");
     }
-    assert!(came > members / 2, "{came} came");
+    // Who closes or resets leaves nothing of what it has read.
+    assert!(came > members / 3, "{came} came");
     taken
 }
 
