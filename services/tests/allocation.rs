@@ -84,6 +84,9 @@ fn whole(client: &mut TcpStream, answer: &mut [u8], is_bodiless: bool) -> usize 
 /// One test and not several: the whole process is counted.
 #[test]
 fn files_that_are_kept_are_answered_without_allocating() {
+    if std::env::var_os("REACTOR_CHAOS").is_some() {
+        return eprintln!("left out under chaos: half an answer is kept until the rest can leave, and that allocates");
+    }
     let root = std::env::temp_dir().join(format!("glowplug-allocation-{}", std::process::id()));
     std::fs::create_dir_all(root.join("sub")).expect("a directory");
     std::fs::write(root.join("small.txt"), "x".repeat(1024)).expect("a file");
