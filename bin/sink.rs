@@ -167,13 +167,15 @@ impl Output {
     fn write_all_of(mut self, entries: &Receiver<Entry>, shared: &Shared) {
         let mut next = None;
         loop {
+            // Looked at before the queue: what was put before the end is then in it.
+            let closing = shared.closing.load(SeqCst);
             let entry = match next.take().map_or_else(|| entries.try_recv(), Ok) {
                 Ok(entry) => entry,
                 Err(_) => {
                     // Nothing waits, so this is where the lines are missing.
                     self.lost += shared.lost.swap(0, SeqCst);
                     self.note_losses();
-                    if shared.closing.load(SeqCst) {
+                    if closing {
                         return;
                     }
                     let Ok(entry) = entries.recv() else { return };
