@@ -59,7 +59,12 @@ impl Client {
 
     /// Ends this side: nothing more is going to be sent.
     pub fn half_close(&mut self) {
-        self.stream.get_ref().shutdown(Shutdown::Write).expect("it is connected");
+        self.try_half_close().expect("it is connected");
+    }
+
+    /// The same towards a server that may have reset the connection.
+    pub fn try_half_close(&mut self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(Shutdown::Write)
     }
 
     /// The next line, its ending taken off. Panics where there is none.
