@@ -22,6 +22,10 @@ pub struct Common {
     #[arg(long, global = true, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
 
+    /// How many event loops serve connections, each on a thread
+    #[arg(long, global = true, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub loops: u16,
+
     /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,

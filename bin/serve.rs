@@ -1,4 +1,4 @@
-//! `glowplug serve`, and `glowplug` alone: echo, chat and http in one application, on one loop.
+//! `glowplug serve`, and `glowplug` alone: echo, chat and http in one application.
 
 use clap::Args;
 use services::http::BODY;
@@ -15,7 +15,7 @@ ADDR is host:port, [v6]:port, unix:PATH or off.
 Example:
   glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080";
 
-/// Run echo, chat and http in one application, on one loop
+/// Run echo, chat and http in one application
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Options {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::absolute;
 
-use reactor::{Address, Application, Error, Handler, Service, ServiceHandle};
+use reactor::{Address, Application, Error, Handler, Runner, Service, ServiceHandle};
 
 use crate::Failure;
 use crate::inherited::Inherited;
@@ -24,7 +24,8 @@ impl<'a> Server<'a> {
     pub fn new(common: &'a Common, services: &[&'static str]) -> Result<Self, Failure> {
         // First, since a descriptor that was promised and is not there must not turn out to be one of ours.
         let inherited = Inherited::take(services)?;
-        let mut app = Application::with_backend(common.backend).map_err(|error| match error {
+        let runner = Runner::loops(common.loops.into())?;
+        let mut app = Application::with(common.backend, runner).map_err(|error| match error {
             // A flag is read as wrong usage before it gets here.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
             other => Failure::from(other),

@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::driver::Readiness;
 use crate::error::Error;
-use crate::event_loop::{Config, EventLoop, Periodic};
+use crate::event_loop::{Orders, Periodic, Reports, Settings};
+use crate::handle::{Handle, Inbox, ServiceHandle};
 use crate::handler::Handler;
-use crate::mailbox::{Handle, Mailbox, Published, Receiver, ServiceHandle};
-use crate::service::{Bound, Host, Service};
+use crate::mailbox::{Mailbox, Receiver};
+use crate::runner::{self, Build, Runner};
+use crate::service::{Bound, Service};
 use crate::sys::System;
 use crate::sys::backend::Backend;
 use crate::sys::listen::Listening;
@@ -56,24 +57,23 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct Application {
-    kernel: System,
+    /// One for each loop, with its end of what others send it.
+    kernels: Vec<(System, Inbox)>,
     backend: Backend,
+    runner: Runner,
     handle: Handle,
-    published: Receiver<Published>,
-    services: Vec<(Bound, Build)>,
+    /// With what builds the handler on each loop.
+    services: Vec<(Bound, Vec<Build>)>,
     loops: Vec<Periodic>,
     signals: Option<Signals>,
     drain_timeout: Option<Duration>,
     max_connections: Option<usize>,
     slow_callback: Duration,
-    on_report: Box<dyn FnMut(&str) + Send>,
+    on_report: Reports,
     on_reopen: Box<dyn FnMut() + Send>,
     descriptor_limit: usize,
     built_in: u32,
 }
-
-/// Makes a service's handler, on the thread of the loop that it is for.
-type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
 
 impl Application {
     /// On the backend that `REACTOR_BACKEND` names, or the system's best.
@@ -93,28 +93,44 @@ impl Application {
     /// # Errors
     /// As [`Application::new`].
     pub fn with_backend(backend: Backend) -> Result<Self, Error> {
+        Self::with(backend, Runner::default())
+    }
+
+    /// On this backend, and with connections served as `runner` says.
+    ///
+    /// ```
+    /// use reactor::{Application, Backend, Runner};
+    /// let app = Application::with(Backend::Auto, Runner::loops(2)?)?;
+    /// assert_eq!(app.runner(), Runner::loops(2)?);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Application::new`].
+    pub fn with(backend: Backend, runner: Runner) -> Result<Self, Error> {
         let descriptor_limit = process::raise_descriptor_limit();
         let (backend, reason) = backend.choose()?;
-        let kernel = System::new(backend)?;
+        let kernels = (0..runner.count()).map(|_| System::new(backend)).collect::<Result<Vec<_>, _>>()?;
         log::info!("backend {backend}: {reason}");
         #[cfg(feature = "chaos")]
-        kernel.announce();
-        let handle = Handle::new([kernel.waker()]);
+        kernels[0].announce();
+        let handle = Handle::new(kernels.iter().map(System::waker));
+        let inboxes = (0..kernels.len()).map(|event_loop| handle.inbox(event_loop));
         Ok(Application {
-            published: handle.desk(0).receiver(),
+            kernels: kernels.into_iter().zip(inboxes).collect(),
             handle,
-            kernel,
             backend,
+            runner,
             services: Vec::new(),
             loops: Vec::new(),
             signals: None,
             drain_timeout: Some(DRAIN_TIMEOUT),
             max_connections: None,
             slow_callback: SLOW_CALLBACK,
-            on_report: Box::new(|report| {
+            on_report: Arc::new(Mutex::new(|report: &str| {
                 // Nobody may be there to read it.
                 let _ = std::io::stderr().write_all(report.as_bytes());
-            }),
+            })),
             on_reopen: Box::new(|| {}),
             descriptor_limit,
             built_in: process::pid(),
@@ -124,6 +140,11 @@ impl Application {
     /// The backend in use: never [`Backend::Auto`].
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Who serves connections.
+    pub fn runner(&self) -> Runner {
+        self.runner
     }
 
     /// Binds the service's addresses. From then on peers can connect; they are served once [`Application::run`] runs.
@@ -137,14 +158,18 @@ impl Application {
         H: Handler<M>,
         M: Send + 'static,
     {
-        let mailbox = Arc::new(Mailbox::new());
-        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], Listening::bind)?;
-        let receiver = Receiver::new(mailbox);
+        let mailboxes: Vec<_> = self.kernels.iter().map(|_| Arc::new(Mailbox::new())).collect();
+        let (bound, parts) = service.bind(self.handle.clone(), mailboxes.clone(), Listening::bind)?;
         let handle = parts.handle.clone();
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }
-        self.services.push((bound, Box::new(move |number| parts.host(number, receiver))));
+        let parts = Arc::new(parts);
+        let build = |mailbox| -> Build {
+            let (parts, receiver) = (parts.clone(), Receiver::new(mailbox));
+            Box::new(move |number| parts.host(number, receiver))
+        };
+        self.services.push((bound, mailboxes.into_iter().map(build).collect()));
         Ok(handle)
     }
 
@@ -168,7 +193,7 @@ impl Application {
     /// # Errors
     /// [`Error::SignalsTaken`]: signals belong to the process, so one application in it can have them.
     pub fn handle_signals(&mut self) -> Result<(), Error> {
-        self.signals = Some(signal::install(self.kernel.waker())?);
+        self.signals = Some(signal::install(self.handle.desk(0).waker.clone())?);
         Ok(())
     }
 
@@ -195,7 +220,7 @@ impl Application {
     /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
     /// loop if whoever reads that doesn't.
     pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
-        self.on_report = Box::new(report);
+        self.on_report = Arc::new(Mutex::new(report));
         self
     }
 
@@ -220,24 +245,20 @@ impl Application {
         }
         signal::survive_broken_pipes();
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
-        let config = Config {
-            drain_timeout: self.drain_timeout,
-            connections: self.max_connections,
-            descriptors: self.descriptor_limit.saturating_sub(others).max(1),
-            slow_callback: self.slow_callback,
-            on_report: self.on_report,
-            on_reopen: self.on_reopen,
-            signals: self.signals,
-        };
-        let driver = Readiness::new(self.kernel, 0, self.handle.desk(0).counters.clone());
-        let mut event_loop = EventLoop::new(driver, 0, self.handle, self.published, config);
-        for (number, (bound, build)) in self.services.into_iter().enumerate() {
-            event_loop.add_service(bound, build(number as u16));
-        }
-        for periodic in self.loops {
-            event_loop.add_periodic(periodic);
-        }
-        event_loop.run()
+        runner::loops::run(
+            self.kernels,
+            self.services,
+            self.loops,
+            self.handle,
+            Settings {
+                drain_timeout: self.drain_timeout,
+                connections: self.max_connections,
+                descriptors: self.descriptor_limit.saturating_sub(others).max(1),
+                slow_callback: self.slow_callback,
+                on_report: self.on_report,
+            },
+            Orders { signals: self.signals.map(Arc::new), on_reopen: self.on_reopen },
+        )
     }
 }
 

@@ -13,9 +13,10 @@ use bytes::Bytes;
 
 use crate::address::{Address, Peer};
 use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
+use crate::handle::ServiceHandle;
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
-use crate::mailbox::ServiceHandle;
+use crate::neighbours::Neighbours;
 use crate::published::Published;
 use crate::reason::CloseReason;
 use crate::recorder::{Recorder, What};
@@ -376,7 +377,11 @@ impl<'a> Context<'a> {
         if !std::mem::replace(&mut link.touched, true) {
             touched.push(id);
         }
-        topics.subscribe(topic, id)
+        let begun = topics.subscribe(topic, id);
+        if let Some(neighbours) = &self.core.neighbours {
+            neighbours.note_topics(self.core.topics.bits());
+        }
+        begun
     }
 
     /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
@@ -412,17 +417,17 @@ impl<'a> Context<'a> {
     /// A member that does not read and is owed more than [`Limits::member_queue`] is dealt with as
     /// [`Limits::slow_members`] says.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
-        self.core.publish(topic, bytes.as_ref(), None, ConnectionId::NONE)
+        self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }
 
     /// The same for every member but this connection.
     pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
-        self.core.publish(topic, bytes.as_ref(), None, self.id)
+        self.core.publish(topic, bytes.as_ref(), None, self.id, self.id)
     }
 
     /// Like [`Context::publish`], for bytes that are shared already.
     pub fn publish_shared(&mut self, topic: &Topic, bytes: &Bytes) -> usize {
-        self.core.publish(topic, bytes, Some(bytes), ConnectionId::NONE)
+        self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)
     }
 
     // ---- new connections -------------------------------------------------------------------------------------------
@@ -511,6 +516,8 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// What happened lately, for those who end badly.
     pub(crate) recorder: Recorder,
+    /// The other loops; none where there is one alone.
+    pub(crate) neighbours: Option<Box<Neighbours>>,
     /// What each service has agreed to, by its number.
     pub(crate) terms: Vec<Terms>,
     /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
@@ -539,14 +546,15 @@ pub(crate) enum Timer {
     Periodic(u32),
 }
 
-/// What a service has agreed to.
+/// What a service has agreed to; each loop has its own copy.
+#[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
     /// Its `ServiceHandle<M>`.
-    pub(crate) handle: Box<dyn Any + Send>,
+    pub(crate) handle: Arc<dyn Any + Send + Sync>,
 }
 
 /// A connection that a callback asked for; its link is there already.
@@ -573,6 +581,7 @@ impl Core {
             pool: Pool::default(),
             counters,
             recorder: Recorder::default(),
+            neighbours: None,
             terms: Vec::new(),
             now,
             turn: 0,
@@ -623,8 +632,30 @@ impl Core {
         }
     }
 
-    /// Gathers one copy for any number of members. How many they are.
+    /// To the members on this loop, and once to each other loop that has any. `by` is held while one of those has no
+    /// room for more.
     pub(crate) fn publish(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        by: ConnectionId,
+        except: ConnectionId,
+    ) -> usize {
+        let reached = self.deliver(topic, bytes, shared, except);
+        if let Some(neighbours) = &mut self.neighbours
+            && !neighbours.publish(topic, || shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)))
+            && let Some(link) = self.links.get_mut(by)
+        {
+            link.hold();
+            neighbours.hold(by);
+            self.touch(by);
+        }
+        reached
+    }
+
+    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
+    pub(crate) fn deliver(
         &mut self,
         topic: &Topic,
         bytes: &[u8],

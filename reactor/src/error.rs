@@ -68,6 +68,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Connections cannot be served in the way that was asked for.
+    #[error("{why}")]
+    Runner {
+        /// What cannot be.
+        why: String,
+    },
     /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
     #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
     Forked {

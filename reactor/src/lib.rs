@@ -97,12 +97,18 @@ mod link;
 
 mod driver;
 
+mod mailbox;
+
+mod handle;
+mod neighbours;
+
 mod context;
 mod handler;
-mod mailbox;
 mod service;
 
 mod event_loop;
+
+mod runner;
 
 mod application;
 
@@ -121,10 +127,12 @@ pub use application::Application;
 pub use buffer::{Framed, Input, Output};
 pub use context::{Context, Written};
 pub use error::{Errno, Error};
+pub use handle::{Handle, ServiceHandle};
 pub use handler::Handler;
 pub use limits::{Deadlines, Limits, SlowPolicy};
-pub use mailbox::{Handle, PostError, ServiceHandle};
+pub use mailbox::PostError;
 pub use reason::{CloseReason, Deadline};
+pub use runner::Runner;
 pub use service::{Listener, Service, inherited_listeners};
 pub use stats::{Lag, Stats};
 pub use sys::backend::Backend;

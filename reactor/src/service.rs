@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +19,11 @@ use crate::address::Address;
 use crate::buffer::Input;
 use crate::context::{Context, Core, Terms};
 use crate::error::{Errno, Error};
+use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
 use crate::limits::{Deadlines, Limits};
 use crate::link::NO_STATE;
-use crate::mailbox::{Addressed, Handle, Mailbox, Receiver, ServiceHandle};
+use crate::mailbox::{Addressed, Mailbox, Receiver};
 use crate::reason::CloseReason;
 use crate::sys::listen::{self, ListenOptions, Listening, Listens};
 use crate::token::ConnectionId;
@@ -196,9 +198,15 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             limits: self.limits,
             deadlines: self.deadlines,
             connection_type: TypeId::of::<H::Connection>(),
-            handle: Box::new(handle.clone()),
+            handle: Arc::new(handle.clone()),
         };
-        let bound = Bound { terms, listeners, refusal: self.refusal, reads_first: self.speaks_first.is_some() };
+        let bound = Bound {
+            terms,
+            listeners: listeners.into_iter().map(Some).collect(),
+            refusal: self.refusal,
+            reads_first: self.speaks_first.is_some(),
+            open: Arc::default(),
+        };
         Ok((bound, ServiceParts { factory: self.factory, handle }))
     }
 }
@@ -295,9 +303,25 @@ pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
 /// A service whose addresses are bound, without its types.
 pub(crate) struct Bound {
     pub(crate) terms: Terms,
-    pub(crate) listeners: Vec<Box<dyn Listens>>,
+    /// One of the loops accepts from them; the others know of each that it is there.
+    pub(crate) listeners: Vec<Option<Box<dyn Listens>>>,
     pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
+    /// Connections that were let in and have not ended, on all loops.
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+impl Bound {
+    /// The same service for a loop that accepts nobody by itself.
+    pub(crate) fn for_another_loop(&self) -> Self {
+        Bound {
+            terms: self.terms.clone(),
+            listeners: self.listeners.iter().map(|_| None).collect(),
+            refusal: self.refusal.clone(),
+            reads_first: self.reads_first,
+            open: self.open.clone(),
+        }
+    }
 }
 
 /// The rest of it, from which each loop builds its own handler.

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::token::ConnectionId;
@@ -34,6 +35,13 @@ impl Topic {
     /// The topic of this name. Any text will do, the empty one included.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Topic(name.into())
+    }
+
+    /// One of 64 bits, the same for the same name: what a loop says of the topics that it has members of.
+    pub(crate) fn bit(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        1 << (hasher.finish() % 64)
     }
 
     /// What the topic was made of.
@@ -71,6 +79,16 @@ pub(crate) struct Topics {
     places: HashMap<ConnectionId, HashMap<Topic, usize>>,
     /// Memberships beyond the first of each connection.
     further: usize,
+    /// Topics there are of each bit.
+    of_bit: Bits,
+}
+
+struct Bits([u32; 64]);
+
+impl Default for Bits {
+    fn default() -> Self {
+        Bits([0; 64])
+    }
 }
 
 impl Topics {
@@ -83,6 +101,9 @@ impl Topics {
         };
         self.further += usize::from(is_further);
         let members = self.members.entry(topic.clone()).or_default();
+        if members.is_empty() {
+            self.of_bit.0[topic.bit().trailing_zeros() as usize] += 1;
+        }
         place.insert(members.len());
         members.push(id);
         true
@@ -117,6 +138,11 @@ impl Topics {
     /// The members in no particular order, none of them twice. Empty for a topic that nobody is in.
     pub(crate) fn members(&self, topic: &Topic) -> &[ConnectionId] {
         self.members.get(topic).map_or(&[], Vec::as_slice)
+    }
+
+    /// The bits of all topics that have members.
+    pub(crate) fn bits(&self) -> u64 {
+        self.of_bit.0.iter().enumerate().fold(0, |bits, (bit, &count)| bits | u64::from(count > 0) << bit)
     }
 
     pub(crate) fn is_member(&self, topic: &Topic, id: ConnectionId) -> bool {
@@ -157,6 +183,7 @@ impl Topics {
             let places = self.places.get_mut(moved).expect("a member knows its places");
             *places.get_mut(topic).expect("a member knows its place") = place;
         } else if members.is_empty() {
+            self.of_bit.0[topic.bit().trailing_zeros() as usize] -= 1;
             self.members.remove(topic);
         }
     }

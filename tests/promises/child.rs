@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use reactor::{Application, Backend, Context, Handler, Input, Service};
+use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::stage::client_of;
@@ -160,9 +160,13 @@ pub fn open_descriptors() -> usize {
 
 /// A loop that echoes lines, until a signal ends it.
 fn echo(change: impl FnOnce(&mut Application)) {
+    echo_by(Runner::default(), change);
+}
+
+fn echo_by(runner: Runner, change: impl FnOnce(&mut Application)) {
     log::set_logger(&WARNINGS).expect("this process has no other");
     log::set_max_level(LevelFilter::Warn);
-    let mut application = Application::new().expect("the backend is there");
+    let mut application = Application::with(Backend::Auto, runner).expect("the backend is there");
     let echo = application.add_service(Service::tcp("127.0.0.1:0", || Lines)).expect("a port is free");
     application.handle_signals().expect("nobody else has them");
     application.on_report(|_| {});
@@ -223,6 +227,7 @@ fn a_role() {
             application.drain_timeout(None);
         }),
         "files" => echo(|_| {}),
+        "two loops" => echo_by(Runner::loops(2).expect("it is a number"), |_| {}),
         "starving" => echo(starve),
         "starving and patient" => echo(starve_for_ever),
         "come and go" => {

@@ -33,6 +33,7 @@
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
+//! | 28 | several loops | `loops`: all of it |
 //! | | what an operator sees | `operator` |
 //!
 //! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`,
@@ -45,6 +46,7 @@ mod child;
 mod fairness;
 mod files;
 mod identity;
+mod loops;
 mod operator;
 mod process;
 mod reading;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use reactor::{Address, Application, Backend, Error, Handle, Handler, Service, ServiceHandle};
+use reactor::{Address, Application, Backend, Error, Handle, Handler, Runner, Service, ServiceHandle};
 
 /// A running application. Dropped, it is halted and waited for, so no test leaves a loop behind.
 pub struct Running<M = ()> {
@@ -32,9 +32,23 @@ where
     H: Handler<M>,
     M: Send + 'static,
 {
+    serve_by(backend, Runner::default(), make, configure)
+}
+
+/// The same, by whom `runner` says.
+pub fn serve_by<H, M>(
+    backend: Backend,
+    runner: Runner,
+    make: impl FnOnce() -> Service<H, M> + Send + 'static,
+    configure: impl FnOnce(&mut Application) + Send + 'static,
+) -> Running<M>
+where
+    H: Handler<M>,
+    M: Send + 'static,
+{
     let (ready, is_ready) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let mut application = Application::with_backend(backend)?;
+        let mut application = Application::with(backend, runner)?;
         let service = application.add_service(make())?;
         configure(&mut application);
         ready.send(service).expect("the test is waiting");

@@ -80,6 +80,10 @@ pub(crate) trait Driver {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Closes a newcomer as it stands.
     fn discard(&mut self, socket: Socket);
+    /// Another loop's driver gets the newcomer: it counts there, and here no longer.
+    fn part_with(&mut self);
+    /// A newcomer that another loop's driver has accepted counts here from now on.
+    fn take_over(&mut self);
     /// Starts an outbound connection: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address);
     /// Takes on a descriptor that is no socket, for reading.

@@ -1,11 +1,13 @@
 //! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
 //! descriptor limit.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::EventLoop;
+use super::{EventLoop, NEWCOMERS_PER_TURN, Served};
 use crate::address::Peer;
 use crate::driver::{Driver, Socket};
+use crate::handle::Newcomer;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
 use crate::sys::listen::Listens;
@@ -27,25 +29,60 @@ pub(super) struct Door {
 
 impl<D: Driver> EventLoop<D> {
     pub(super) fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, reads_first, .. } = self.doors[door];
+        let Door { service, .. } = self.doors[door];
         self.doors[door].busy = true;
         let limits = &self.core.terms[service as usize].limits;
-        let served = &self.hosts[service as usize];
+        let open = |served: &Served| served.open.load(Ordering::Relaxed);
+        let here = open(&self.hosts[service as usize]);
         let over = |limit: Option<usize>, open| limit.is_some_and(|limit| open >= limit);
-        let open_in_all = || self.hosts.iter().map(|served| served.open).sum();
-        if over(limits.connections, served.open)
+        let open_in_all = || self.hosts.iter().map(open).sum();
+        if over(limits.connections, here)
             || (self.config.connections.is_some() && over(self.config.connections, open_in_all()))
-            || self.core.links.is_full()
         {
             return self.refuse(door, socket, peer);
         }
+        self.hosts[service as usize].open.fetch_add(1, Ordering::Relaxed);
+        let newcomer = Newcomer { door, socket, peer };
+        match &mut self.core.neighbours {
+            None => {
+                self.handle.desk(self.event_loop).load_more();
+                self.welcome(newcomer);
+            }
+            Some(neighbours) => match neighbours.hand_out(newcomer) {
+                Some(newcomer) => self.welcome(newcomer),
+                None => self.driver.part_with(),
+            },
+        }
+        self.mind_the_cap();
+    }
+
+    /// Connections that another loop has accepted for this one.
+    pub(super) fn take_on_newcomers(&mut self) {
+        let mut newcomers = Vec::new();
+        self.mail |= self.inbox.newcomers.take(&mut newcomers, NEWCOMERS_PER_TURN);
+        for newcomer in newcomers {
+            self.driver.take_over();
+            let desk = self.handle.desk(self.event_loop);
+            self.handle.note_descriptors(self.event_loop, self.driver.descriptors());
+            desk.has_counted();
+            self.welcome(newcomer);
+        }
+    }
+
+    /// One that is let in, and that this loop is going to serve.
+    fn welcome(&mut self, newcomer: Newcomer) {
+        let Newcomer { door, socket, peer } = newcomer;
+        let Door { service, reads_first, .. } = self.doors[door];
+        if self.core.links.is_full() {
+            self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
+            self.handle.desk(self.event_loop).load_less();
+            return self.driver.discard(socket);
+        }
         let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
-        let served = &mut self.hosts[service as usize];
-        served.open += 1;
         self.core.counters.accepted.add(1);
         self.core.recorder.note(id, What::Accepted, self.core.now);
         self.driver.adopt(id, socket, reads_first);
-        let state = served.host.open(&mut self.core, id);
+        let state = self.hosts[service as usize].host.open(&mut self.core, id);
         log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
         if let Some(link) = self.core.links.get_mut(id) {
             link.state = state;
@@ -55,7 +92,6 @@ impl<D: Driver> EventLoop<D> {
         }
         self.called(id);
         self.attend(id);
-        self.mind_the_cap();
     }
 
     /// One too many: told so if there is something to tell, and let go.
@@ -80,9 +116,14 @@ impl<D: Driver> EventLoop<D> {
 
     /// At the cap that comes from the descriptor limit nobody is accepted: newcomers wait in the backlog.
     pub(super) fn mind_the_cap(&mut self) {
-        let full = self.driver.descriptors() >= self.config.descriptors;
+        self.handle.note_descriptors(self.event_loop, self.driver.descriptors());
+        if self.event_loop != 0 {
+            return;
+        }
+        let full = self.handle.descriptors() >= self.config.descriptors;
         if full != self.full {
             self.full = full;
+            self.handle.set_full(full);
             let said_lately = self.full_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
             if full && !said_lately {
                 self.full_said = Some(self.core.now);

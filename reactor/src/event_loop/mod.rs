@@ -12,14 +12,18 @@ mod input;
 mod report;
 mod stopping;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::context::{Context, Core, Errand, Terms, Timer};
 use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
+use crate::handle::{Handle, Inbox};
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
-use crate::mailbox::{Handle, LoopsThread, Published, Receiver};
+use crate::mailbox::LoopsThread;
+use crate::neighbours::Neighbours;
 use crate::reason::Deadline;
 use crate::recorder::{Recorder, What};
 use crate::service::{Bound, Host, guarded};
@@ -35,14 +39,17 @@ use stopping::Stopping;
 /// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
 /// and never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
-/// Messages published from other threads that are passed on in one turn.
+/// Messages published from other threads, or by other loops, that are delivered in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
+/// Connections accepted for this loop that are taken on in one turn: as many as a listener gives.
+const NEWCOMERS_PER_TURN: usize = 64;
 
 /// A wait that ends so much later than it should have was a stall, not a busy machine.
 const STALL: Duration = Duration::from_millis(50);
 
-/// What a loop is told when it is made, and never asks about again.
-pub(crate) struct Config {
+/// What every loop of an application is told when it is made, and never asks about again.
+#[derive(Clone)]
+pub(crate) struct Settings {
     /// `None`: wait for ever.
     pub(crate) drain_timeout: Option<Duration>,
     /// Connections of all services at once; one more is refused.
@@ -51,10 +58,17 @@ pub(crate) struct Config {
     pub(crate) descriptors: usize,
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
-    pub(crate) on_report: Box<dyn FnMut(&str) + Send>,
-    pub(crate) on_reopen: Box<dyn FnMut() + Send>,
-    pub(crate) signals: Option<Signals>,
+    pub(crate) on_report: Reports,
 }
+
+/// What the process is asked by signals, and the first loop answers.
+pub(crate) struct Orders {
+    pub(crate) signals: Option<Arc<Signals>>,
+    pub(crate) on_reopen: Box<dyn FnMut() + Send>,
+}
+
+/// Where reports go, of whichever loop.
+pub(crate) type Reports = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
 /// Stands for no service: periodic work, and what the operator asks for.
 const NO_SERVICE: u16 = u16::MAX;
@@ -75,9 +89,10 @@ pub(crate) struct EventLoop<D> {
     doors: Vec<Door>,
     periodic: Vec<Option<Periodic>>,
     handle: Handle,
-    published: Receiver<Published>,
+    inbox: Inbox,
     event_loop: usize,
-    config: Config,
+    config: Settings,
+    orders: Option<Orders>,
     /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
     postponed: usize,
     /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
@@ -96,19 +111,17 @@ pub(crate) struct EventLoop<D> {
 /// A handler with its number of connections.
 struct Served {
     host: Box<dyn Host>,
-    open: usize,
+    /// Connections that were let in and have not ended, on all loops.
+    open: Arc<AtomicUsize>,
     refused: usize,
 }
 
 impl<D: Driver> EventLoop<D> {
-    pub(crate) fn new(
-        mut driver: D,
-        event_loop: usize,
-        handle: Handle,
-        published: Receiver<Published>,
-        config: Config,
-    ) -> Self {
-        let core = Core::new(event_loop as u8, driver.now(), handle.desk(event_loop).counters.clone());
+    pub(crate) fn new(mut driver: D, event_loop: usize, handle: Handle, inbox: Inbox, config: Settings) -> Self {
+        let mut core = Core::new(event_loop as u8, driver.now(), handle.desk(event_loop).counters.clone());
+        if handle.desks().len() > 1 {
+            core.neighbours = Some(Box::new(Neighbours::new(handle.clone(), event_loop)));
+        }
         EventLoop {
             driver,
             core,
@@ -116,9 +129,10 @@ impl<D: Driver> EventLoop<D> {
             doors: Vec::new(),
             periodic: Vec::new(),
             handle,
-            published,
+            inbox,
             event_loop,
             config,
+            orders: None,
             postponed: 0,
             again: Vec::new(),
             put_off: Vec::new(),
@@ -133,11 +147,14 @@ impl<D: Driver> EventLoop<D> {
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
         let service = self.hosts.len() as u16;
         for listening in bound.listeners {
-            let door = self.driver.listen(listening.fd(), &format!("{} at {}", bound.terms.name, listening.address()));
-            debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
+            if let Some(listening) = &listening {
+                let name = format!("{} at {}", bound.terms.name, listening.address());
+                let door = self.driver.listen(listening.fd(), &name);
+                debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
+            }
             self.doors.push(Door {
                 service,
-                listening: Some(listening),
+                listening,
                 refusal: bound.refusal.clone(),
                 reads_first: bound.reads_first,
                 // What was in the queue when the stop began, and no connect storm after it.
@@ -146,7 +163,11 @@ impl<D: Driver> EventLoop<D> {
             });
         }
         self.core.terms.push(bound.terms);
-        self.hosts.push(Served { host, open: 0, refused: 0 });
+        self.hosts.push(Served { host, open: bound.open, refused: 0 });
+    }
+
+    pub(crate) fn take_orders(&mut self, orders: Orders) {
+        self.orders = Some(orders);
     }
 
     pub(crate) fn add_periodic(&mut self, mut periodic: Periodic) {
@@ -202,6 +223,7 @@ impl<D: Driver> EventLoop<D> {
             self.settle();
         }
         self.keep_stopping();
+        self.tell_others();
         self.count_turn(heard);
         Ok(())
     }
@@ -443,7 +465,10 @@ impl<D: Driver> EventLoop<D> {
         match origin {
             // It was counted as refused, and never was open.
             Origin::Refused => return self.hosts[service].refused -= 1,
-            Origin::Accepted => self.hosts[service].open -= 1,
+            Origin::Accepted => {
+                self.hosts[service].open.fetch_sub(1, Ordering::Relaxed);
+                self.handle.desk(self.event_loop).load_less();
+            }
             Origin::Outbound | Origin::Watched => {}
         }
         self.core.counters.count_closed(reason);
@@ -523,31 +548,71 @@ impl<D: Driver> EventLoop<D> {
 
     fn read_mail(&mut self) {
         self.core.halting |= self.handle.desk(self.event_loop).is_halting();
-        let mut published = Vec::new();
-        self.mail |= self.published.take(&mut published, PUBLISHED_PER_TURN);
-        for (topic, bytes) in published {
-            self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
-        }
+        self.read_published();
+        self.take_on_newcomers();
         for index in 0..self.hosts.len() {
             self.mail |= self.hosts[index].host.collect();
             while self.hosts[index].host.message(&mut self.core) {
                 self.called(ConnectionId::NONE);
             }
         }
-        let signalled = self.config.signals.as_ref().map(Signals::take).unwrap_or_default();
+        let signalled =
+            self.orders.as_ref().and_then(|orders| Some(orders.signals.as_ref()?.take())).unwrap_or_default();
         if let Some(signal) = signalled.stop {
             log::info!("signal {signal}: stopping");
+            self.handle.halt();
             self.core.halting = true;
         }
         if signalled.report {
-            let report = self.report();
-            let on_report = &mut self.config.on_report;
-            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_report(&report));
+            self.handle.ask_for_reports();
         }
-        if signalled.reopen {
-            let on_reopen = &mut self.config.on_reopen;
-            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| on_reopen());
+        if signalled.report || self.handle.desk(self.event_loop).take_reporting() {
+            let (report, on_report) = (self.report(), self.config.on_report.clone());
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
+                on_report.lock().unwrap_or_else(PoisonError::into_inner)(&report);
+            });
         }
+        if let Some(orders) = self.orders.as_mut().filter(|_| signalled.reopen) {
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| (orders.on_reopen)());
+        }
+    }
+
+    /// What was published from other threads, for all loops, and by other loops, for this one.
+    fn read_published(&mut self) {
+        let mut published = Vec::new();
+        // Those who wait for room at another loop come first, so that this one's queue is not a way round it.
+        let is_behind = self.core.neighbours.as_ref().is_some_and(|neighbours| neighbours.is_behind());
+        if let Some(receiver) = self.inbox.published.as_ref().filter(|_| !is_behind) {
+            self.mail |= receiver.take(&mut published, PUBLISHED_PER_TURN);
+            for (topic, bytes) in published.drain(..) {
+                self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE, ConnectionId::NONE);
+            }
+        }
+        self.mail |= self.inbox.passed_on.take(&mut published, PUBLISHED_PER_TURN);
+        for (topic, bytes) in published {
+            self.core.deliver(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
+        }
+        if self.handle.desk(self.event_loop).take_crowded() {
+            self.handle.desks().iter().for_each(|desk| desk.waker.wake());
+        }
+    }
+
+    /// At the end of a turn: what it has published goes on to the other loops, and the one that accepts hears of
+    /// descriptors that have become free.
+    fn tell_others(&mut self) {
+        let Some(neighbours) = &mut self.core.neighbours else { return };
+        neighbours.note_topics(self.core.topics.bits());
+        let was_behind = neighbours.is_behind();
+        let released = neighbours.flush();
+        // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
+        self.mail |= was_behind && !neighbours.is_behind();
+        for id in released {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.release_hold();
+                self.core.touch(id);
+            }
+        }
+        self.handle.note_descriptors(self.event_loop, self.driver.descriptors());
     }
 
     /// Periodic work: next due by the schedule that it began with, ticks that were missed left out.

@@ -40,7 +40,14 @@ impl<D: Driver> EventLoop<D> {
 
     /// Counters, and a table of connections.
     pub(super) fn report(&mut self) -> String {
-        let mut text = format!("counters: {}\n", self.core.counters.read());
+        let mut text = String::new();
+        if self.core.neighbours.is_some() {
+            if self.event_loop == 0 {
+                let _ = writeln!(text, "counters of all loops: {}", self.handle.stats());
+            }
+            let _ = writeln!(text, "loop {}:", self.event_loop);
+        }
+        let _ = writeln!(text, "counters: {}", self.core.counters.read());
         let links = &self.core.links;
         let _ = writeln!(text, "connections: {}", links.len());
         if links.len() > 0 {

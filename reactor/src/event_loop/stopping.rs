@@ -22,7 +22,9 @@ impl<D: Driver> EventLoop<D> {
         self.stopping.is_some()
             && heard
             && self.core.links.len() == 0
-            && self.doors.iter().all(|door| door.listening.is_none())
+            && self.handle.are_doors_closed()
+            // Looked at after the doors: nobody comes any more.
+            && (self.inbox.newcomers.is_empty() || self.has_given_up())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -36,6 +38,9 @@ impl<D: Driver> EventLoop<D> {
                 self.give_up();
             }
         }
+        if self.event_loop == 0 && self.stopping.is_some() && self.doors.iter().all(|door| door.listening.is_none()) {
+            self.handle.close_doors();
+        }
     }
 
     /// Asks every connection to finish, and takes in those that wait in the accept queues.
@@ -43,13 +48,16 @@ impl<D: Driver> EventLoop<D> {
         let now = self.core.now;
         log::info!("stopping: {} connections to finish", self.core.links.len());
         self.core.stopping = true;
+        if self.core.neighbours.is_some() {
+            self.handle.halt();
+        }
         self.stopping = Some(Stopping {
             since: now,
             until: self.config.drain_timeout.map(|time| now + time),
             closed_before: self.core.counters.read().closed_total(),
             expired: false,
         });
-        for door in 0..self.doors.len() {
+        for door in (0..self.doors.len()).filter(|_| self.event_loop == 0) {
             self.driver.probe_listener(door);
         }
         for id in self.core.links.ids() {
@@ -107,6 +115,12 @@ impl<D: Driver> EventLoop<D> {
     }
 
     pub(super) fn end(mut self) {
+        let mut late = Vec::new();
+        self.inbox.newcomers.take(&mut late, usize::MAX);
+        for newcomer in late {
+            self.driver.take_over();
+            self.driver.discard(newcomer.socket);
+        }
         if let Some(stopping) = self.stopping.take() {
             let stats = self.core.counters.read();
             let aborted = stats.closed(CloseReason::DrainExpired);

@@ -52,10 +52,13 @@ pub(super) const MEMBER: Facts = Facts(1 << 22);
 /// Not to get all of what is being handed out.
 pub(super) const EXCEPTED: Facts = Facts(1 << 23);
 
+/// What it published has not gone on to all loops yet; until it has, nothing is read, and nothing kept is offered.
+pub(super) const HELD: Facts = Facts(1 << 24);
+
 /// What `reads` and `writes` depend on.
-pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF);
+pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD);
 /// What gives an open link something to do besides sending.
-pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING);
+pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD);
 /// What keeps published messages from simply being put at the end of the output.
 pub(super) const HINDERED: Facts = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
 

@@ -181,7 +181,7 @@ impl Link {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         match self.phase {
-            Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE)),
+            Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(HELD)),
             Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched,
             Phase::Connecting | Phase::Over => false,
         }
@@ -597,6 +597,18 @@ impl Link {
     /// the loop has it.
     pub(crate) fn resume(&mut self) {
         if self.facts.take(PAUSED) {
+            self.facts.set(OFFER_DUE);
+        }
+    }
+
+    /// What it published cannot go on yet.
+    pub(crate) fn hold(&mut self) {
+        self.facts.set(HELD);
+    }
+
+    /// It has gone on.
+    pub(crate) fn release_hold(&mut self) {
+        if self.facts.take(HELD) && self.kept.is_some() {
             self.facts.set(OFFER_DUE);
         }
     }

@@ -105,7 +105,7 @@ impl Link {
             }
             return Step::Drained;
         }
-        if self.facts.has(PAUSED) || self.facts.has(CHOKED) {
+        if self.facts.has(PAUSED.and(CHOKED).and(HELD)) {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
             let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.tell_stopping() } else { Step::Rest };

@@ -211,6 +211,14 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.adopt(id, socket, reads_first);
     }
 
+    fn part_with(&mut self) {
+        self.driver.part_with();
+    }
+
+    fn take_over(&mut self) {
+        self.driver.take_over();
+    }
+
     fn discard(&mut self, socket: Socket) {
         self.driver.discard(socket);
     }

@@ -44,16 +44,17 @@ mod script;
 mod tests;
 mod witness;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::context::Context;
 use crate::driver::{Driver, Readiness};
 use crate::error::Error;
-use crate::event_loop::{Config, EventLoop, Periodic};
+use crate::event_loop::{EventLoop, Periodic, Settings};
+use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
-use crate::mailbox::{Handle, Mailbox, Receiver, ServiceHandle};
+use crate::mailbox::{Mailbox, Receiver};
 use crate::reason::CloseReason;
 use crate::service::{Bound, Host, Service};
 use crate::sys::Sys;
@@ -217,20 +218,18 @@ impl Simulation {
             network.drain = Some(self.drain_timeout);
             network.cap = self.descriptors;
         }
-        let published = self.handle.desk(0).receiver();
-        let config = Config {
+        let inbox = self.handle.inbox(0);
+        let settings = Settings {
             drain_timeout: Some(self.drain_timeout),
             connections: self.connections,
             descriptors: self.descriptors,
             slow_callback: Duration::from_secs(1),
-            on_report: Box::new(|_| {}),
-            on_reopen: Box::new(|| {}),
-            signals: None,
+            on_report: Arc::new(Mutex::new(|_: &str| {})),
         };
         let driver = Readiness::new(system, 0, self.handle.desk(0).counters.clone());
         let driver = Checked::new(dress(driver), self.network.clone(), self.books.clone())
             .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
-        let mut event_loop = EventLoop::new(driver, 0, self.handle, published, config);
+        let mut event_loop = EventLoop::new(driver, 0, self.handle, inbox, settings);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
             event_loop.add_service(bound, Box::new(host));

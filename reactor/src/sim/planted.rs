@@ -282,6 +282,14 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.adopt(id, socket, reads_first);
     }
 
+    fn part_with(&mut self) {
+        self.inner.part_with();
+    }
+
+    fn take_over(&mut self) {
+        self.inner.take_over();
+    }
+
     fn discard(&mut self, socket: Socket) {
         if self.bug != LeaksTheRefused {
             self.inner.discard(socket);

@@ -584,6 +584,14 @@ impl<S: Sys> Driver for Readiness<S> {
         self.graveyard.push(socket.0);
     }
 
+    fn part_with(&mut self) {
+        self.open -= 1;
+    }
+
+    fn take_over(&mut self) {
+        self.open += 1;
+    }
+
     fn connect(&mut self, id: ConnectionId, to: &Address) {
         match self.sys.connect(to) {
             Ok(fd) => {
