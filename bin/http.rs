@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use reactor::Bytes;
 use services::http::{AccessLog, Addresses, BODY, Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
 
 use crate::Failure;
@@ -119,10 +120,11 @@ pub fn add(
     let files = site.files()?;
     let addresses = site.max_connections_per_address.map(Addresses::at_most);
     let log = site.access_log.as_deref().map(|to| logging.access_log(to)).transpose()?;
+    let body = Bytes::from(body);
     let factory = move || {
         let mut http = match &files {
             Some(files) => Http::with_files(files.clone(), idle),
-            None => Http::new(&body, idle),
+            None => Http::new(body.clone(), idle),
         };
         if let Some(addresses) = &addresses {
             http = http.addresses(addresses.clone());

@@ -40,6 +40,13 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
 }
 
+/// The names of its threads.
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").map_while(Result::ok);
+    // One that has ended meanwhile has no name.
+    tasks.filter_map(|task| Some(fs::read_to_string(task.path().join("comm")).ok()?.trim().to_owned())).collect()
+}
+
 /// Its resident memory.
 fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -48,6 +55,31 @@ fn resident_bytes(pid: u32) -> u64 {
 }
 
 on_every_backend! {
+    fn however_many_loops_serve_files_they_keep_each_once_and_share_their_helpers(backend: Backend) {
+        const FILES: usize = 40;
+        const LOOPS: usize = 4;
+        let site = Site::new();
+        for number in 0..FILES {
+            site.write(&format!("root/large{number}.bin"), vec![b'x'; LARGE]);
+        }
+        let server = Glowplug::start(backend, &http(&site.root(), &format!("--listing --loops {LOOPS}")));
+        let mut clients: Vec<Client> = (0..2 * LOOPS).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(ask(client, "/letters.txt").0, 200));
+        let before = descriptors(server.pid());
+        for number in 0..FILES {
+            for client in &mut clients {
+                assert_eq!(ask(client, &format!("/large{number}.bin")).1.len(), LARGE);
+            }
+        }
+        // Sent is not closed yet.
+        eventually("each is open once", || (descriptors(server.pid()) == before + FILES).then_some(()));
+        // A listing is always a helper's work.
+        clients.iter_mut().for_each(|client| client.send(get("/list/")));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+        let helpers = threads(server.pid()).iter().filter(|name| *name == "files").count();
+        assert!((1..=4).contains(&helpers), "{helpers} helpers");
+    }
+
     fn an_edited_file_shows_at_once(backend: Backend) {
         let site = Site::new();
         let server = Glowplug::start(backend, &http(&site.root(), ""));

@@ -58,7 +58,8 @@ pub(super) const HELD: Facts = Facts(1 << 24);
 /// What `reads` and `writes` depend on.
 pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD);
 /// What gives an open link something to do besides sending.
-pub(super) const ATTENTION: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD);
+pub(super) const ATTENTION: Facts =
+    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD);
 /// What keeps published messages from simply being put at the end of the output.
 pub(super) const HINDERED: Facts = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
 

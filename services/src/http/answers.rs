@@ -3,14 +3,20 @@
 
 use std::io::Write;
 
-use super::clock::{Clock, DATE_BYTES};
+use bytes::Bytes;
+
+use super::clock::{BEFORE_DATE, Clock, DATE_BYTES};
 use super::exchange::{Kind, Owed, Persistence};
 use crate::codec::request::Status;
 
-/// Where the date stands in an answer that begins with [`OK`].
-pub(super) const BEFORE_DATE: usize = "HTTP/1.1 200 OK\r\nDate: ".len();
+/// Content up to this size stands behind its head in one piece, so that a ready answer is one copy. Above it, a shared
+/// piece costs less than copying.
+pub(super) const INLINE_MAX: usize = 4096;
 
-const SERVER: &str = "Server: glowplug\r\n";
+pub(super) const SERVER: &str = "Server: glowplug\r\n";
+/// Bytes that the head of a fixed answer takes, and some more.
+const HEAD_ROOM: usize = 256;
+
 const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
 const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 
@@ -34,14 +40,14 @@ impl From<Status> for Line {
 /// The fixed answer, in each of its forms.
 #[derive(Debug)]
 pub(super) struct Page {
-    implied: Ready,
-    stated: Ready,
-    ended: Ready,
+    body: Bytes,
+    /// By [`Persistence`], made when first asked for: a handler may serve one connection and no more.
+    ready: [Option<Ready>; 3],
     /// Which second their date names.
     second: u64,
 }
 
-/// One whole answer.
+/// One whole answer, but for a body that is long.
 #[derive(Debug)]
 struct Ready {
     bytes: Vec<u8>,
@@ -50,48 +56,49 @@ struct Ready {
 }
 
 impl Page {
-    pub(super) fn new(body: &[u8]) -> Self {
-        let clock = Clock::new();
-        Page {
-            implied: Ready::new(Persistence::Implied, body, &clock),
-            stated: Ready::new(Persistence::Stated, body, &clock),
-            ended: Ready::new(Persistence::Ended, body, &clock),
-            second: clock.second(),
-        }
+    pub(super) fn new(body: Bytes) -> Self {
+        Page { body, ready: [None, None, None], second: 0 }
     }
 
-    /// It as it is at this time, and how many bytes of it are the body.
+    /// It as it is at this time: what to copy, and what to share after that.
     #[inline]
-    pub(super) fn at(&mut self, clock: &Clock, owed: Owed) -> (&[u8], u64) {
+    pub(super) fn at(&mut self, clock: &Clock, owed: Owed) -> (&[u8], Bytes) {
         if self.second != clock.second() {
             self.set_date(clock);
         }
-        let ready = match owed.persistence {
-            Persistence::Implied => &self.implied,
-            Persistence::Stated => &self.stated,
-            Persistence::Ended => &self.ended,
-        };
-        let bytes = if owed.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes };
-        (bytes, (bytes.len() - ready.head) as u64)
+        let Page { body, ready, .. } = self;
+        let ready = ready[owed.persistence as usize].get_or_insert_with(|| Ready::new(owed.persistence, body, clock));
+        if owed.bodiless {
+            return (&ready.bytes[..ready.head], Bytes::new());
+        }
+        (&ready.bytes, if body.len() > INLINE_MAX { body.clone() } else { Bytes::new() })
+    }
+
+    /// Bytes of the body that this request is owed.
+    #[inline]
+    pub(super) fn bytes(&self, owed: Owed) -> u64 {
+        if owed.bodiless { 0 } else { self.body.len() as u64 }
     }
 
     #[cold]
     fn set_date(&mut self, clock: &Clock) {
         self.second = clock.second();
-        for ready in [&mut self.implied, &mut self.stated, &mut self.ended] {
-            ready.bytes[BEFORE_DATE..][..DATE_BYTES].copy_from_slice(clock.date());
+        for ready in self.ready.iter_mut().flatten() {
+            ready.bytes[BEFORE_DATE.len()..][..DATE_BYTES].copy_from_slice(clock.date());
         }
     }
 }
 
 impl Ready {
+    #[cold]
     fn new(persistence: Persistence, body: &[u8], clock: &Clock) -> Self {
-        let mut bytes = Vec::new();
+        let inline = if body.len() > INLINE_MAX { b"" } else { body };
+        let mut bytes = Vec::with_capacity(HEAD_ROOM + inline.len());
         begin(&mut bytes, OK, clock);
         // Writing to memory never fails.
         let _ = write!(bytes, "{TEXT}Content-Length: {}\r\n{}\r\n", body.len(), connection(persistence));
         let head = bytes.len();
-        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(inline);
         Ready { bytes, head }
     }
 }
@@ -156,9 +163,13 @@ mod tests {
 
     #[test]
     fn the_fixed_answer_is_exactly_this_at_every_time() {
-        let mut page = Page::new(b"Hello");
+        let mut page = Page::new(Bytes::from_static(b"Hello"));
         let mut at = |seconds, bodiless, persistence| {
-            text(page.at(&clock(seconds), Owed { kind: Kind::Page, bodiless, persistence }).0)
+            let owed = Owed { kind: Kind::Page, bodiless, persistence };
+            assert_eq!(page.bytes(owed), if bodiless { 0 } else { 5 });
+            let (bytes, shared) = page.at(&clock(seconds), owed);
+            assert!(shared.is_empty());
+            text(bytes)
         };
         let expected = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: glowplug\r\n\
             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\n";
@@ -167,6 +178,20 @@ mod tests {
         assert!(at(784_111_777, false, Persistence::Stated).ends_with("\r\nConnection: keep-alive\r\n\r\nHello"));
         assert!(at(784_111_777, false, Persistence::Ended).ends_with("\r\nConnection: close\r\n\r\nHello"));
         assert_eq!(at(784_111_778, true, Persistence::Implied), expected.replace(":37 ", ":38 "));
+    }
+
+    #[test]
+    fn a_long_body_is_shared_and_a_short_one_copied() {
+        let body = Bytes::from(vec![b'x'; INLINE_MAX + 1]);
+        let mut page = Page::new(body.clone());
+        let owed = Owed { kind: Kind::Page, bodiless: false, persistence: Persistence::Implied };
+        let (bytes, shared) = page.at(&clock(1), owed);
+        assert!(text(bytes).ends_with("Content-Length: 4097\r\n\r\n") && shared.as_ptr() == body.as_ptr());
+        let (_, shared) = page.at(&clock(1), Owed { bodiless: true, ..owed });
+        assert_eq!((shared.len(), page.bytes(Owed { bodiless: true, ..owed })), (0, 0));
+        let mut page = Page::new(body.slice(1..));
+        let (bytes, shared) = page.at(&clock(1), owed);
+        assert!(bytes.ends_with(&body[1..]) && shared.is_empty());
     }
 
     #[test]

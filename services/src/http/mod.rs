@@ -22,7 +22,7 @@ mod ranges;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
+use reactor::{Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
 
 use crate::codec::request::{Body, Head, LINE_MAX, Status};
 
@@ -96,8 +96,8 @@ enum Site {
 impl Http {
     /// Answers with `body`, and closes a connection that is `idle` for so long between two requests; `None` is for
     /// ever. A request may take no longer than that, nor than 30 seconds.
-    pub fn new(body: impl AsRef<[u8]>, idle: Option<Duration>) -> Self {
-        Http::of(Site::Page(Page::new(body.as_ref())), idle)
+    pub fn new(body: impl Into<Bytes>, idle: Option<Duration>) -> Self {
+        Http::of(Site::Page(Page::new(body.into())), idle)
     }
 
     /// Answers with files.
@@ -341,8 +341,12 @@ impl Http {
     fn say(&mut self, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Option<Answered> {
         let (written, status, bytes) = match (owed.kind, &mut self.site) {
             (Kind::Page, Site::Page(page)) => {
-                let (answer, bytes) = page.at(&self.clock, owed);
-                (cx.write(answer), 200, bytes)
+                let (answer, rest) = page.at(&self.clock, owed);
+                let mut written = cx.write(answer);
+                if !rest.is_empty() {
+                    written = cx.write_shared(rest);
+                }
+                (written, 200, page.bytes(owed))
             }
             (Kind::Page, Site::Files(library)) => {
                 return library.answer(head, Response { cx, clock: &self.clock, owed });

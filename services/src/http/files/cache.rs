@@ -1,7 +1,8 @@
 //! A bounded table that forgets what was not asked for lately: by number, by bytes and by descriptors.
 //!
 //! Second chance: a hand goes round, and what was asked for since it came by last stays for one more round. A hit costs
-//! one flag, so that reading changes no order; a flood of names that are asked for once pushes out little else.
+//! one flag, which is the value's own, so that whoever has it at hand need not come here; a flood of names that are
+//! asked for once pushes out little else.
 
 use std::collections::HashMap;
 
@@ -20,6 +21,13 @@ pub(super) struct Cost {
     pub(super) descriptors: usize,
 }
 
+/// A value remembers whether it was asked for.
+pub(super) trait Kept {
+    fn note(&self);
+    /// Whether it was, since this was asked last.
+    fn take_note(&self) -> bool;
+}
+
 #[derive(Debug)]
 pub(super) struct Cache<V> {
     bounds: Bounds,
@@ -34,10 +42,9 @@ struct Slot<V> {
     key: Box<[u8]>,
     value: V,
     cost: Cost,
-    asked: bool,
 }
 
-impl<V> Cache<V> {
+impl<V: Kept> Cache<V> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Cache { bounds, places: HashMap::new(), slots: Vec::new(), hand: 0, held: Cost::default() }
     }
@@ -45,7 +52,7 @@ impl<V> Cache<V> {
     /// Where the value of this key is, until something is inserted or removed.
     pub(super) fn find(&mut self, key: &[u8]) -> Option<usize> {
         let at = *self.places.get(key)?;
-        self.slots[at].asked = true;
+        self.slots[at].value.note();
         Some(at)
     }
 
@@ -53,26 +60,26 @@ impl<V> Cache<V> {
         &mut self.slots[at].value
     }
 
-    /// Takes a value in, in place of one with the same key, and makes room for it. Where it is then. One that costs too
-    /// much by itself comes back.
-    pub(super) fn insert(&mut self, key: &[u8], value: V, cost: Cost) -> Result<usize, V> {
-        self.remove(key);
+    /// Takes a value in, in place of one with the same key, and makes room for it: what goes is put into `gone`. One
+    /// that costs too much by itself comes back.
+    pub(super) fn insert(&mut self, key: &[u8], value: V, cost: Cost, gone: &mut Vec<V>) -> Result<(), V> {
+        gone.extend(self.remove(key));
         let Bounds { entries, bytes, descriptors } = self.bounds;
         let cost = Cost { bytes: cost.bytes + key.len(), ..cost };
         if entries == 0 || cost.bytes > bytes || cost.descriptors > descriptors {
             return Err(value);
         }
         while self.slots.len() >= entries || self.held.bytes + cost.bytes > bytes {
-            self.evict(|_| true);
+            gone.push(self.evict(|_| true));
         }
         while self.held.descriptors + cost.descriptors > descriptors {
-            self.evict(|held| held.descriptors > 0);
+            gone.push(self.evict(|held| held.descriptors > 0));
         }
         self.held.bytes += cost.bytes;
         self.held.descriptors += cost.descriptors;
         self.places.insert(key.into(), self.slots.len());
-        self.slots.push(Slot { key: key.into(), value, cost, asked: false });
-        Ok(self.slots.len() - 1)
+        self.slots.push(Slot { key: key.into(), value, cost });
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<V> {
@@ -80,25 +87,22 @@ impl<V> Cache<V> {
         Some(self.take(at))
     }
 
-    /// Forgets everything that holds a descriptor. Whether there was anything.
-    pub(super) fn drop_descriptors(&mut self) -> bool {
-        let had_any = self.held.descriptors > 0;
+    /// Forgets everything that holds a descriptor.
+    pub(super) fn drop_descriptors(&mut self, gone: &mut Vec<V>) {
         while self.held.descriptors > 0 {
-            self.evict(|held| held.descriptors > 0);
+            gone.push(self.evict(|held| held.descriptors > 0));
         }
-        had_any
     }
 
     /// Forgets one of those that may go. There has to be one.
-    fn evict(&mut self, may_go: impl Fn(Cost) -> bool) {
+    fn evict(&mut self, may_go: impl Fn(Cost) -> bool) -> V {
         loop {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
             }
-            let slot = &mut self.slots[self.hand];
-            if may_go(slot.cost) && !std::mem::take(&mut slot.asked) {
-                self.take(self.hand);
-                return;
+            let slot = &self.slots[self.hand];
+            if may_go(slot.cost) && !slot.value.take_note() {
+                return self.take(self.hand);
             }
             self.hand += 1;
         }
@@ -119,12 +123,33 @@ impl<V> Cache<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::chance::Chance;
 
-    impl<V> Cache<V> {
-        fn get(&mut self, key: &[u8]) -> Option<&mut V> {
-            self.find(key).map(|at| self.at(at))
+    /// A number, and whether it was asked for.
+    #[derive(Debug, Default)]
+    struct Number(u32, Cell<bool>);
+
+    impl Kept for Number {
+        fn note(&self) {
+            self.1.set(true);
+        }
+
+        fn take_note(&self) -> bool {
+            self.1.take()
+        }
+    }
+
+    impl Cache<Number> {
+        fn get(&mut self, key: &[u8]) -> Option<u32> {
+            self.find(key).map(|at| self.at(at).0)
+        }
+
+        /// Whether it was taken.
+        fn put(&mut self, key: &[u8], number: u32, cost: Cost) -> bool {
+            self.insert(key, Number(number, Cell::default()), cost, &mut Vec::new()).is_ok()
         }
     }
 
@@ -137,16 +162,16 @@ mod tests {
     #[test]
     fn what_was_asked_for_stays_and_what_was_not_goes() {
         let mut cache = Cache::new(BOUNDS);
-        for (number, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
-            cache.insert(key, number, bytes(1)).unwrap();
+        for (number, key) in (0..).zip([b"a", b"b", b"c", b"d"]) {
+            assert!(cache.put(key, number, bytes(1)));
         }
-        assert_eq!(cache.get(b"a"), Some(&mut 0));
-        cache.insert(b"e", 4, bytes(1)).unwrap();
-        assert_eq!((cache.get(b"a").copied(), cache.get(b"b").copied()), (Some(0), None));
+        assert_eq!(cache.get(b"a"), Some(0));
+        assert!(cache.put(b"e", 4, bytes(1)));
+        assert_eq!((cache.get(b"a"), cache.get(b"b")), (Some(0), None));
         // A flood of names that are never asked for again.
         for number in 0..100u8 {
             cache.get(b"a");
-            cache.insert(&[b'x', number], 5, bytes(1)).unwrap();
+            assert!(cache.put(&[b'x', number], 5, bytes(1)));
         }
         assert!(cache.get(b"a").is_some());
     }
@@ -154,20 +179,22 @@ mod tests {
     #[test]
     fn one_that_is_too_large_comes_back_and_pushes_nothing_out() {
         let mut cache = Cache::new(BOUNDS);
-        cache.insert(b"a", 1, bytes(10)).unwrap();
-        assert_eq!(cache.insert(b"b", 2, bytes(100)), Err(2));
-        assert_eq!(cache.insert(b"b", 3, Cost { bytes: 1, descriptors: 3 }), Err(3));
+        assert!(cache.put(b"a", 1, bytes(10)));
+        assert!(!cache.put(b"b", 2, bytes(100)));
+        assert!(!cache.put(b"b", 3, Cost { bytes: 1, descriptors: 3 }));
         assert!(cache.get(b"a").is_some());
     }
 
     #[test]
     fn descriptors_are_given_back_without_the_rest() {
         let mut cache = Cache::new(BOUNDS);
-        cache.insert(b"a", 1, bytes(10)).unwrap();
-        cache.insert(b"b", 2, Cost { bytes: 1, descriptors: 1 }).unwrap();
+        assert!(cache.put(b"a", 1, bytes(10)) && cache.put(b"b", 2, Cost { bytes: 1, descriptors: 1 }));
         cache.get(b"b");
-        assert!(cache.drop_descriptors() && !cache.drop_descriptors());
-        assert_eq!((cache.get(b"a").copied(), cache.get(b"b").copied()), (Some(1), None));
+        let mut gone = Vec::new();
+        cache.drop_descriptors(&mut gone);
+        cache.drop_descriptors(&mut gone);
+        assert_eq!(gone.iter().map(|gone| gone.0).collect::<Vec<_>>(), [2]);
+        assert_eq!((cache.get(b"a"), cache.get(b"b")), (Some(1), None));
     }
 
     /// Against a plain list: what is found is what was put in last, and no bound is ever passed.
@@ -184,10 +211,10 @@ mod tests {
                     let cost = Cost { bytes: chance.below(120), descriptors: chance.below(4) };
                     last.insert(key, number);
                     let fits = cost.bytes < BOUNDS.bytes && cost.descriptors <= BOUNDS.descriptors;
-                    assert_eq!(cache.insert(&key, number, cost).is_ok(), fits);
+                    assert_eq!(cache.put(&key, number, cost), fits);
                 }
-                3 if chance.below(50) == 0 => drop(cache.drop_descriptors()),
-                _ => assert!(cache.get(&key).is_none_or(|value| *value == last[&key])),
+                3 if chance.below(50) == 0 => cache.drop_descriptors(&mut Vec::new()),
+                _ => assert!(cache.get(&key).is_none_or(|value| value == last[&key])),
             }
             let sum = cache.slots.iter().fold(Cost::default(), |sum, slot| Cost {
                 bytes: sum.bytes + slot.cost.bytes,

@@ -5,7 +5,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -15,8 +16,9 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use super::cache::Cost;
 use super::encodings::Encoding;
 use super::resolve::{Failure, Patience, Place, Root, Stamp};
-use super::respond::INLINE_MAX;
+use super::respond::Ready;
 use super::types;
+use crate::http::answers::INLINE_MAX;
 use crate::http::conditional::{Validators, http_date};
 
 /// Files up to this size are kept in memory: below it, sending from memory costs half of what `sendfile` does.
@@ -39,6 +41,10 @@ const NO_TIME: i128 = 86_400_000_000_000;
 pub(super) struct Document {
     /// By [`Encoding`]. The plain one is always there.
     renditions: [Option<Arc<Rendition>>; 3],
+    /// The answers that most requests for them get, made when they are first asked for.
+    ready: [OnceLock<Ready>; 3],
+    /// Whether it was asked for lately.
+    noted: AtomicBool,
     /// Whether anything that changes from now on is seen by its stamp. Otherwise it has changed just now, and may do so
     /// again within the same tick.
     pub(super) settled: bool,
@@ -87,7 +93,26 @@ impl Document {
             other => Ok(other.unwrap_or(None)),
         };
         let renditions = [beside(Encoding::Brotli)?, beside(Encoding::Gzip)?, Some(plain)];
-        Ok(Some(Document { renditions, settled }))
+        Ok(Some(Document { renditions, ready: Default::default(), noted: AtomicBool::new(false), settled }))
+    }
+
+    /// It was asked for. Several handlers have it, so what need not be written is not.
+    #[inline]
+    pub(super) fn note(&self) {
+        if !self.noted.load(Relaxed) {
+            self.noted.store(true, Relaxed);
+        }
+    }
+
+    /// Whether it was since this was asked last.
+    pub(super) fn take_note(&self) -> bool {
+        self.noted.swap(false, Relaxed)
+    }
+
+    /// The ready answer with this rendition.
+    #[inline]
+    pub(super) fn ready(&self, encoding: Encoding, make: impl FnOnce() -> Ready) -> &Ready {
+        self.ready[encoding as usize].get_or_init(make)
     }
 
     pub(super) fn rendition(&self, encoding: Encoding) -> Option<&Arc<Rendition>> {

@@ -1,5 +1,5 @@
-//! A few threads that wait for the disk, so that the loop never does. They are started when they are first needed, and
-//! end with the handler.
+//! A few threads that wait for the disk, so that no loop ever does. They are the process's, whatever the number of
+//! handlers; each is started when it is first needed, and they end with the last of those whom they help.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::document::Document;
 use super::resolve::Patience;
 use super::{Files, Outcome};
 
-/// Threads of one handler: enough to keep a disk busy, and each sleeps nearly always.
+/// Threads at most: enough to keep a disk busy, and each sleeps nearly always.
 const HELPERS: usize = 4;
 
 /// What one of them needs of a stack: a path of names, a row of descriptors.
@@ -24,12 +24,8 @@ pub struct Fetched {
     pub(super) outcome: Outcome,
 }
 
-#[derive(Debug)]
-pub(super) struct Helpers {
-    files: Files,
-    queue: Arc<Queue>,
-    started: bool,
-}
+#[derive(Debug, Default)]
+pub(super) struct Helpers(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -41,57 +37,45 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
+    /// Helpers that there are, and how many of them have nothing to do.
+    helpers: usize,
+    idle: usize,
     closed: bool,
 }
 
+/// Something to look at, and whom to tell.
 #[derive(Debug)]
-struct Job {
-    to: ConnectionId,
-    path: Vec<u8>,
-    known: Option<Arc<Document>>,
+pub(super) struct Job {
+    pub(super) files: Files,
+    pub(super) path: Vec<u8>,
+    pub(super) known: Option<Arc<Document>>,
+    pub(super) to: ConnectionId,
+    pub(super) handler: ServiceHandle<Fetched>,
 }
 
 impl Helpers {
-    pub(super) fn new(files: Files) -> Self {
-        Helpers { files, queue: Arc::default(), started: false }
-    }
-
-    /// Has somebody look at `path` for a connection. Whether there is anybody.
-    pub(super) fn ask(
-        &mut self,
-        to: ConnectionId,
-        path: &[u8],
-        known: Option<Arc<Document>>,
-        handler: impl FnOnce() -> ServiceHandle<Fetched>,
-    ) -> bool {
-        if !self.started {
-            self.started = self.start(&handler());
+    /// Has somebody do it. Whether there is anybody.
+    pub(super) fn ask(&self, job: Job) -> bool {
+        let mut jobs = self.0.lock();
+        if jobs.idle <= jobs.waiting.len() && jobs.helpers < HELPERS {
+            let queue = self.0.clone();
+            let thread = thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES);
+            jobs.helpers += usize::from(thread.spawn(move || queue.work()).is_ok());
         }
-        if self.started {
-            self.queue.lock().waiting.push_back(Job { to, path: path.to_vec(), known });
-            self.queue.changed.notify_one();
+        if jobs.helpers == 0 {
+            return false;
         }
-        self.started
-    }
-
-    /// Whether at least one could be had.
-    fn start(&self, handler: &ServiceHandle<Fetched>) -> bool {
-        let started = (0..HELPERS).filter(|_| {
-            let (files, queue, handler) = (self.files.clone(), self.queue.clone(), handler.clone());
-            let work = move || work(&files, &queue, &handler);
-            thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES).spawn(work).is_ok()
-        });
-        started.count() > 0
+        jobs.waiting.push_back(job);
+        self.0.changed.notify_one();
+        true
     }
 }
 
 impl Drop for Helpers {
     /// They are not waited for: one may be stuck in a file system that is gone.
     fn drop(&mut self) {
-        let mut jobs = self.queue.lock();
-        jobs.closed = true;
-        jobs.waiting.clear();
-        self.queue.changed.notify_all();
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -110,16 +94,17 @@ impl Queue {
             if let Some(job) = jobs.waiting.pop_front() {
                 return Some(job);
             }
+            jobs.idle += 1;
             jobs = self.changed.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            jobs.idle -= 1;
         }
     }
-}
 
-fn work(files: &Files, queue: &Queue, handler: &ServiceHandle<Fetched>) {
-    while let Some(Job { to, path, known }) = queue.next() {
-        let outcome = files.fetch(&path, known.as_deref(), Patience::Disk);
-        if handler.post_wait(to, Fetched { path, outcome }).is_err() {
-            return;
+    fn work(&self) {
+        while let Some(Job { files, path, known, to, handler }) = self.next() {
+            let outcome = files.fetch(&path, known.as_deref(), Patience::Disk);
+            // Whose loop has ended needs it no more.
+            let _ = handler.post_wait(to, Fetched { path, outcome });
         }
     }
 }

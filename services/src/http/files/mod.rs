@@ -1,28 +1,33 @@
 //! Files below one directory, and how to get at them without making anybody wait.
 //!
 //! ```text
-//!   target ─path─▶ path ─▶ cache ──fresh──────────────────────────────▶ entry ─▶ answer
+//!   target ─path─▶ path ─▶ names ──fresh───────────────────────────▶ document ─▶ answer
 //!                            │                                            ▲
 //!                            ├─ a while old: one stat, still the same? ───┤
+//!                            ├─ not there: in the store, still the same? ─┤
 //!                            └─ not there, or changed: resolve, ──────────┤
 //!                               from what the kernel has in memory        │
 //!                                 └─ not in memory: a helper thread, ─────┘
 //!                                    and the connection is paused meanwhile
 //! ```
 //!
-//! One request is under way per connection: it stays in the input until its file is there.
+//! One request is under way per connection: it stays in the input until its file is there. `names` are the handler's
+//! own; the store, the helpers and the descriptors kept back are the process's, shared by the handlers of all loops and
+//! threads, so that their bounds hold however many there are.
 
 mod cache;
 mod document;
 mod encodings;
 mod helpers;
 mod listing;
+mod names;
 mod path;
 mod resolve;
 mod respond;
+mod store;
 mod types;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,32 +37,30 @@ use bytes::Bytes;
 use reactor::{ConnectionId, Context};
 
 use crate::codec::request::{Head, Status};
-use cache::{Bounds, Cache};
 use document::Document;
-use helpers::Helpers;
+use helpers::{Helpers, Job};
+use names::Names;
 use resolve::{Failure, Patience, Root};
-use respond::Entry;
+use store::Store;
 
 pub use helpers::Fetched;
 pub use resolve::Resolver;
 
 pub(super) use respond::{Answered, Response};
 
-/// What is kept ready: names enough for a large site, bytes few enough for a small machine, and descriptors for files
-/// that are too large to keep, a few of those that a process has by default.
-const KEPT: Bounds = Bounds { entries: 4096, bytes: 64 * 1024 * 1024, descriptors: 128 };
-
-/// How long an entry is taken for complete: then its siblings, and the links on the way to it, are looked at again.
+/// How long a document is taken for complete: then its siblings, and the links on the way to it, are looked at again.
 const COMPLETE_FOR: Duration = Duration::from_secs(1);
 
-/// While the loop is busy, an entry is looked at once in this time and not once in each turn.
+/// While the loop is busy, a document is looked at once in this time and not once in each turn.
 const UNSEEN_FOR: Duration = Duration::from_millis(100);
 
 /// Requests for files in one turn from which on the loop is called busy: below it, one `stat` for each turn is not
 /// worth saving, and an edited file shows at once.
 const BUSY: u32 = 16;
 
-/// A directory to serve, and how.
+/// A directory to serve, and how. Clones share what is kept of its files, and the threads that wait for the disk, so
+/// they are for the handlers of one service: 64 MiB and 128 descriptors at most, and 16 more for when there are no
+/// others.
 ///
 /// ```no_run
 /// use services::http::{Files, Http};
@@ -68,6 +71,8 @@ const BUSY: u32 = 16;
 #[derive(Clone, Debug)]
 pub struct Files {
     root: Arc<Root>,
+    store: Arc<Store>,
+    helpers: Arc<Helpers>,
     listing: bool,
     cache_control: Option<Arc<str>>,
 }
@@ -107,7 +112,13 @@ impl Files {
     /// When there is no such directory.
     pub fn resolved_by(resolver: Resolver, root: impl AsRef<Path>, follows_links: bool) -> io::Result<Self> {
         let root = Root::open(root.as_ref(), follows_links, resolver)?;
-        Ok(Files { root: Arc::new(root), listing: false, cache_control: None })
+        Ok(Files {
+            root: Arc::new(root),
+            store: Arc::default(),
+            helpers: Arc::default(),
+            listing: false,
+            cache_control: None,
+        })
     }
 
     /// Shows what is in a directory that has no index.html.
@@ -119,6 +130,8 @@ impl Files {
     /// Says this in `Cache-Control`, with every file. It has to be a field's value: visible characters and blanks.
     pub fn cache_control(mut self, value: &str) -> Self {
         self.cache_control = Some(value.into());
+        // Ready answers say it.
+        self.store = Arc::default();
         self
     }
 
@@ -140,14 +153,13 @@ impl Files {
     }
 }
 
-/// The files of one handler: what is kept of them, and who waits for some.
+/// The files as one handler has them: what it has seen of them, and who waits for some.
 #[derive(Debug)]
 pub(super) struct Library {
     files: Files,
-    cache: Cache<Entry>,
-    helpers: Helpers,
+    names: Names,
     /// What came for those who waited.
-    arrived: HashMap<ConnectionId, Fetched>,
+    arrived: BTreeMap<ConnectionId, Fetched>,
     /// The path in question; kept, because it is one for each request.
     path: Vec<u8>,
     /// Room for the head of an answer.
@@ -157,10 +169,7 @@ pub(super) struct Library {
 
 /// What became of a lookup.
 enum Lookup {
-    /// In the cache, at this place.
-    Kept(usize),
-    /// Too large to be kept.
-    Stray(Box<Entry>),
+    Document(Arc<Document>),
     Directory,
     Listing(Bytes),
     Failed(Failure),
@@ -169,9 +178,8 @@ enum Lookup {
 impl Library {
     pub(super) fn new(files: Files) -> Self {
         Library {
-            cache: Cache::new(KEPT),
-            helpers: Helpers::new(files.clone()),
-            arrived: HashMap::new(),
+            names: files.store.names(),
+            arrived: BTreeMap::new(),
             path: Vec::new(),
             room: Vec::new(),
             pace: Pace::default(),
@@ -190,8 +198,7 @@ impl Library {
         let found = self.look(response.cx)?;
         let cache_control = self.files.cache_control.as_deref();
         Some(match found {
-            Lookup::Kept(at) => response.document(head, self.cache.at(at), cache_control, &mut self.room),
-            Lookup::Stray(mut entry) => response.document(head, &mut entry, cache_control, &mut self.room),
+            Lookup::Document(document) => response.document(head, &document, cache_control, &mut self.room),
             Lookup::Directory => response.redirect(&self.path, query),
             Lookup::Listing(page) => response.listing(page),
             Lookup::Failed(failure) => response.refuse(status_of(failure)),
@@ -203,51 +210,62 @@ impl Library {
     fn look(&mut self, cx: &mut Context<'_>) -> Option<Lookup> {
         let now = cx.now();
         let unseen_for = self.pace.step(now);
-        let known = self.cache.find(&self.path);
-        if let Some(at) = known
-            && self.arrived.is_empty()
-            && self.cache.at(at).is_fresh(now, unseen_for, &self.files.root)
+        if self.arrived.is_empty()
+            && let Some(document) = self.names.fresh(&self.path, now, unseen_for, &self.files.root)
         {
-            return Some(Lookup::Kept(at));
+            return Some(Lookup::Document(document));
         }
-        self.look_again(known, cx)
+        self.look_again(cx)
     }
 
     #[cold]
-    fn look_again(&mut self, known: Option<usize>, cx: &mut Context<'_>) -> Option<Lookup> {
-        let known = known.map(|at| self.cache.at(at).document.clone());
+    fn look_again(&mut self, cx: &mut Context<'_>) -> Option<Lookup> {
         let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.path == self.path);
         let mut outcome = match arrived {
             Some(fetched) => fetched.outcome,
             None => {
-                self.files.root.refill();
-                self.files.fetch(&self.path, known.as_deref(), Patience::Memory)
+                let kept = self.files.store.get(&self.path);
+                if let Some((document, complete_for)) = &kept
+                    && self.names.adopt(&self.path, document, *complete_for, cx.now(), &self.files.root)
+                {
+                    return Some(Lookup::Document(document.clone()));
+                }
+                self.fetch(kept.map(|(document, _)| document), cx)?
             }
         };
-        if is(&outcome, Failure::NotNow) {
-            if self.helpers.ask(cx.id(), &self.path, known, || cx.service_handle()) {
-                return None;
-            }
-            // Nobody to help: better late than not at all.
-            outcome = self.files.fetch(&self.path, None, Patience::Disk);
-        }
-        if is(&outcome, Failure::Busy) && self.cache.drop_descriptors() {
+        if is(&outcome, Failure::Busy) && self.files.store.drop_descriptors() {
             outcome = self.files.fetch(&self.path, None, Patience::Disk);
         }
         Some(self.keep(outcome, cx.now()))
     }
 
+    /// Nothing when a helper is at it.
+    fn fetch(&self, known: Option<Arc<Document>>, cx: &mut Context<'_>) -> Option<Outcome> {
+        self.files.root.refill();
+        // Who serves one connection alone keeps nobody else waiting: there the disk is waited for on the spot.
+        let patience = if serves_alone(cx) { Patience::Disk } else { Patience::Memory };
+        let outcome = self.files.fetch(&self.path, known.as_deref(), patience);
+        if !is(&outcome, Failure::NotNow) {
+            return Some(outcome);
+        }
+        let (files, path, to) = (self.files.clone(), self.path.clone(), cx.id());
+        if self.files.helpers.ask(Job { files, path, known, to, handler: cx.service_handle() }) {
+            return None;
+        }
+        // Nobody to help: better late than not at all.
+        Some(self.files.fetch(&self.path, None, Patience::Disk))
+    }
+
     fn keep(&mut self, outcome: Outcome, now: Duration) -> Lookup {
         match outcome {
             Ok(Found::Document(document)) => {
-                let cost = document.cost();
-                match self.cache.insert(&self.path, Entry::new(document, now), cost) {
-                    Ok(at) => Lookup::Kept(at),
-                    Err(entry) => Lookup::Stray(Box::new(entry)),
-                }
+                self.files.store.put(&self.path, document.clone());
+                self.names.insert(&self.path, &document, COMPLETE_FOR, now);
+                Lookup::Document(document)
             }
             other => {
-                self.cache.remove(&self.path);
+                self.files.store.remove(&self.path);
+                self.names.remove(&self.path);
                 match other {
                     Ok(Found::Listing(page)) => Lookup::Listing(page),
                     Err(failure) => Lookup::Failed(failure),
@@ -269,6 +287,11 @@ impl Library {
             self.arrived.remove(&id);
         }
     }
+}
+
+/// Whether the loop has this one connection and no other. So far every loop serves many.
+fn serves_alone(_: &Context<'_>) -> bool {
+    false
 }
 
 fn is(outcome: &Outcome, failure: Failure) -> bool {

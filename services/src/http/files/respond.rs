@@ -3,27 +3,19 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use reactor::{Context, Written};
 
-use super::COMPLETE_FOR;
 use super::document::{Content, Document, Rendition};
 use super::encodings::{Accepted, Encoding};
 use super::path;
-use super::resolve::Root;
 use crate::codec::request::{Head, Selector, Status};
-use crate::http::answers::{self, BEFORE_DATE, Line};
-use crate::http::clock::{Clock, DATE_BYTES};
+use crate::http::answers::{self, INLINE_MAX, Line};
+use crate::http::clock::Clock;
 use crate::http::conditional::{Verdict, evaluate};
 use crate::http::exchange::{Owed, Persistence};
 use crate::http::ranges::{self, Wanted};
-
-/// Content up to this size stands behind its head in one piece, so that a ready answer is one copy. Above it, a shared
-/// piece costs less than copying.
-pub(super) const INLINE_MAX: usize = 4096;
 
 /// What was said, for the log.
 #[derive(Clone, Copy, Debug)]
@@ -34,49 +26,13 @@ pub(in crate::http) struct Answered {
     pub(in crate::http) bytes: u64,
 }
 
-/// A document, and its answers ready to be sent.
+/// The answer that most requests get, but for its first two lines, which have the date. It never changes, so all
+/// handlers share it.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) document: Arc<Document>,
-    /// By [`Encoding`].
-    ready: [Option<Ready>; 3],
-    /// When all of it was looked at, and when its stamps were.
-    loaded: Duration,
-    seen: Duration,
-}
-
-/// The answer that most requests get. Made when it is first asked for; then only its date changes.
-#[derive(Debug)]
-struct Ready {
-    /// The head, and the content if it is short.
-    bytes: Vec<u8>,
+pub(super) struct Ready {
+    /// The rest of the head, and the content if it is short.
+    bytes: Box<[u8]>,
     head: usize,
-    /// Which second its date names.
-    second: u64,
-}
-
-impl Entry {
-    pub(super) fn new(document: Arc<Document>, now: Duration) -> Self {
-        Entry { document, ready: [None, None, None], loaded: now, seen: now }
-    }
-
-    /// Whether it may be sent: it was seen to be as it is in this turn, or less than `unseen_for` ago, or is seen now.
-    #[inline]
-    pub(super) fn is_fresh(&mut self, now: Duration, unseen_for: Duration, root: &Root) -> bool {
-        if self.seen == now {
-            return true;
-        }
-        if now - self.loaded >= COMPLETE_FOR || !self.document.settled {
-            return false;
-        }
-        if now - self.seen >= unseen_for {
-            if !self.document.renditions().all(|rendition| root.is_still(&rendition.path, &rendition.stamp)) {
-                return false;
-            }
-            self.seen = now;
-        }
-        true
-    }
 }
 
 /// What is needed to answer one request.
@@ -92,11 +48,10 @@ impl Response<'_, '_> {
     pub(super) fn document(
         &mut self,
         head: &Head<'_>,
-        entry: &mut Entry,
+        document: &Document,
         cache_control: Option<&str>,
         room: &mut Vec<u8>,
     ) -> Answered {
-        let Entry { document, ready, .. } = entry;
         let mut encoding = Encoding::Identity;
         if !head.selectors.is_empty() {
             encoding = chosen(head, document);
@@ -120,17 +75,15 @@ impl Response<'_, '_> {
                 Verdict::Proceed { .. } => {}
             }
         }
-        let ready = ready[encoding as usize].get_or_insert_with(|| Ready::new(&mut part, self.clock));
+        let ready = document.ready(encoding, || Ready::new(&mut part));
         self.whole(ready, rendition)
     }
 
     #[inline]
-    fn whole(&mut self, ready: &mut Ready, rendition: &Rendition) -> Answered {
-        if ready.second != self.clock.second() {
-            ready.set_date(self.clock);
-        }
+    fn whole(&mut self, ready: &Ready, rendition: &Rendition) -> Answered {
         let sent = if self.owed.bodiless { 0 } else { rendition.size() };
         let inline = if self.owed.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes[..] };
+        self.cx.write(self.clock.ok());
         let mut written = if self.owed.persistence == Persistence::Implied {
             self.cx.write(inline)
         } else {
@@ -298,21 +251,17 @@ impl Part<'_> {
 }
 
 impl Ready {
-    fn new(part: &mut Part<'_>, clock: &Clock) -> Self {
-        part.begin(answers::OK, clock);
+    fn new(part: &mut Part<'_>) -> Self {
+        part.room.clear();
+        part.room.extend_from_slice(answers::SERVER.as_bytes());
         part.write_content(part.rendition.content_type.as_str(), part.rendition.size());
         part.write_validators();
-        let mut bytes = [part.room.as_slice(), b"\r\n"].concat();
-        let head = bytes.len();
+        part.room.extend_from_slice(b"\r\n");
+        let head = part.room.len();
         match &part.rendition.content {
-            Content::Held(content) if content.len() <= INLINE_MAX => bytes.extend_from_slice(content),
+            Content::Held(content) if content.len() <= INLINE_MAX => part.room.extend_from_slice(content),
             _ => {}
         }
-        Ready { bytes, head, second: clock.second() }
-    }
-
-    fn set_date(&mut self, clock: &Clock) {
-        self.bytes[BEFORE_DATE..][..DATE_BYTES].copy_from_slice(clock.date());
-        self.second = clock.second();
+        Ready { bytes: part.room.as_slice().into(), head }
     }
 }
