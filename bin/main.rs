@@ -22,7 +22,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use logging::Logging;
-use options::Common;
+use options::{Common, Model};
 
 /// Why it cannot run, in one line that names the thing and the cause.
 type Failure = Box<dyn std::error::Error>;
@@ -57,6 +57,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.common.model != Model::Loops && cli.common.loops.is_some() {
+        usage("--loops goes with --model loops alone");
+    }
     let command = match cli.command {
         None => Command::Serve(cli.serve),
         Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),

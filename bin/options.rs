@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use reactor::Backend;
 
@@ -22,9 +22,13 @@ pub struct Common {
     #[arg(long, global = true, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
 
-    /// How many event loops serve connections, each on a thread
-    #[arg(long, global = true, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub loops: u16,
+    /// Who serves a connection
+    #[arg(long, global = true, value_enum, ignore_case = true, default_value = "loops")]
+    pub model: Model,
+
+    /// How many event loops serve connections, each on a thread; with --model loops alone [default: 1]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub loops: Option<u16>,
 
     /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -46,6 +50,13 @@ pub struct Common {
     /// Append the log to this file, too; SIGHUP opens it anew
     #[arg(long, global = true, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
+}
+
+/// Who serves a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Model {
+    /// One of some event loops
+    Loops,
 }
 
 impl Common {

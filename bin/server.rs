@@ -8,7 +8,14 @@ use reactor::{Address, Application, Error, Handler, Runner, Service, ServiceHand
 use crate::Failure;
 use crate::inherited::Inherited;
 use crate::logging::Logging;
-use crate::options::{Common, Place};
+use crate::options::{Common, Model, Place};
+
+/// Who serves connections, as the options have it.
+fn runner(common: &Common) -> Result<Runner, Failure> {
+    Ok(match common.model {
+        Model::Loops => Runner::loops(common.loops.unwrap_or(1).into())?,
+    })
+}
 
 /// An application in the making. Nothing of it is left if it is dropped: a Unix socket's file goes with it.
 pub struct Server<'a> {
@@ -24,8 +31,7 @@ impl<'a> Server<'a> {
     pub fn new(common: &'a Common, services: &[&'static str]) -> Result<Self, Failure> {
         // First, since a descriptor that was promised and is not there must not turn out to be one of ours.
         let inherited = Inherited::take(services)?;
-        let runner = Runner::loops(common.loops.into())?;
-        let mut app = Application::with(common.backend, runner).map_err(|error| match error {
+        let mut app = Application::with(common.backend, runner(common)?).map_err(|error| match error {
             // A flag is read as wrong usage before it gets here.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
             other => Failure::from(other),

@@ -271,8 +271,11 @@ on_every_backend! {
             "chat join --name x --unix /x --port 1",
             "serve --echo off --chat off --http off",
         ];
-        let absent = ["echo --model threads", "chat join", "serve --port 0"];
+        let absent = ["echo --threads", "chat join", "serve --port 0"];
         let values = [
+            "echo --model forks",
+            "echo --loops 0",
+            "echo --loops 257",
             "echo --backend kqueue",
             "echo --port 65536",
             "chat join --name x --port 0",
