@@ -21,8 +21,9 @@ pub struct Logging {
 }
 
 impl Logging {
-    pub fn new(level: LevelFilter, file: Option<&Path>) -> Result<Self, Failure> {
-        let stderr = Sink::to_stderr();
+    /// `direct` is for a process that must have no other thread: whoever has a line writes it.
+    pub fn new(level: LevelFilter, file: Option<&Path>, direct: bool) -> Result<Self, Failure> {
+        let stderr = Sink::to_stderr(direct);
         let file = file.map(|path| {
             Sink::to_file(path, stderr.lines().clone()).map_err(|error| format!("log file {}: {error}", path.display()))
         });

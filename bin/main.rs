@@ -5,6 +5,7 @@
 
 mod chat;
 mod completions;
+mod direct;
 mod echo;
 mod http;
 mod inherited;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         Some(Command::Chat(chat::Command::Join(options))) => return join::run(options, &cli.common),
         Some(command) => command,
     };
-    let mut logging = match Logging::new(cli.common.log_level, cli.common.log_file.as_deref()) {
+    let mut logging = match Logging::new(cli.common.log_level, cli.common.log_file.as_deref(), cli.common.forks()) {
         Ok(logging) => logging,
         Err(failure) => return logging::fail_without(&*failure),
     };

@@ -60,6 +60,13 @@ pub enum Model {
 }
 
 impl Common {
+    /// Whether the process forks, and so must have no other thread.
+    pub fn forks(&self) -> bool {
+        match self.model {
+            Model::Loops => false,
+        }
+    }
+
     /// The idle timeout as it was given, or a service's own.
     pub fn idle_timeout_or(&self, default: Option<Duration>) -> Option<Duration> {
         self.idle_timeout.map_or(default, |timeout| timeout.0)

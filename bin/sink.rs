@@ -1,5 +1,5 @@
 //! Lines on their way to a terminal, a pipe or a file that may be slow or stuck. Whoever has a line to say never waits:
-//! a bounded queue takes it, or it is counted as lost; a thread writes.
+//! a bounded queue takes it, or it is counted as lost; a thread writes. Where there must be no thread, see [`Direct`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
+
+use crate::direct::{Direct, same_as};
 
 /// Lines that wait to be written: one for each of some thousand connections that end at once, which is about a
 /// megabyte.
@@ -23,7 +25,13 @@ const RETRY: Duration = Duration::from_millis(10);
 
 /// One end of the queue, for anybody.
 #[derive(Clone)]
-pub struct Lines(Arc<Shared>);
+pub struct Lines(Way);
+
+#[derive(Clone)]
+enum Way {
+    Queue(Arc<Shared>),
+    Direct(Arc<Direct>),
+}
 
 struct Shared {
     queue: SyncSender<Entry>,
@@ -40,24 +48,42 @@ struct Entry {
 }
 
 impl Lines {
-    /// Queues some whole lines. Never blocks.
+    /// Queues some whole lines, or writes them if there is room. Never blocks.
     pub fn put(&self, text: &str) {
-        let lost_before = self.0.lost.swap(0, SeqCst);
-        let entry = Entry { lost_before, text: text.to_owned() };
-        if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) = self.0.queue.try_send(entry) {
-            self.0.lost.fetch_add(entry.lost_before + entry.text.lines().count() as u64, SeqCst);
+        match &self.0 {
+            Way::Queue(shared) => shared.put(text),
+            Way::Direct(direct) => direct.put(text),
         }
     }
 
-    /// Has the file opened anew, before the next line is written. Never blocks.
+    /// Has the file opened anew, before the next line is written.
     pub fn reopen(&self) {
-        self.0.reopen.store(true, SeqCst);
-        self.wake();
+        match &self.0 {
+            Way::Queue(shared) => {
+                shared.reopen.store(true, SeqCst);
+                shared.wake();
+            }
+            Way::Direct(direct) => direct.reopen(),
+        }
+    }
+
+    fn is_direct(&self) -> bool {
+        matches!(self.0, Way::Direct(_))
+    }
+}
+
+impl Shared {
+    fn put(&self, text: &str) {
+        let lost_before = self.lost.swap(0, SeqCst);
+        let entry = Entry { lost_before, text: text.to_owned() };
+        if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) = self.queue.try_send(entry) {
+            self.lost.fetch_add(entry.lost_before + entry.text.lines().count() as u64, SeqCst);
+        }
     }
 
     /// A full queue wakes the writer up as well.
     fn wake(&self) {
-        let _ = self.0.queue.try_send(Entry { lost_before: 0, text: String::new() });
+        let _ = self.queue.try_send(Entry { lost_before: 0, text: String::new() });
     }
 }
 
@@ -72,40 +98,59 @@ enum State {
     Held(Receiver<Entry>, Output),
     /// Tells when the thread is done.
     Writing(Receiver<()>),
+    /// Whoever has a line writes it.
+    Direct,
     Finished,
 }
 
 impl Sink {
-    /// A sink that writes nothing until it is started.
-    pub fn to_stderr() -> Self {
+    /// A sink that writes nothing until it is started. A `direct` one never has a thread, nor have those that complain to
+    /// it.
+    pub fn to_stderr(direct: bool) -> Self {
+        if direct {
+            return Sink::direct(Direct::new(same_as(io::stderr()), None, None));
+        }
         Sink::new(Output { to: Box::new(io::stderr()), path: None, lost: 0, complain: None, strict: None })
     }
 
     /// A sink for lines on standard output. What is wrong with it goes to `complain`.
     pub fn to_stdout(complain: Lines) -> Self {
+        if complain.is_direct() {
+            return Sink::direct(Direct::new(same_as(io::stdout()), None, Some(complain)));
+        }
         Sink::new(Output { to: Box::new(io::stdout()), path: None, lost: 0, complain: Some(complain), strict: None })
     }
 
     /// A sink that appends to a file. What is wrong with it later on goes to `complain`.
     pub fn to_file(path: &Path, complain: Lines) -> io::Result<Self> {
-        let to = Box::new(open(path)?);
+        let to = open(path)?;
+        if complain.is_direct() {
+            return Ok(Sink::direct(Direct::new(Some(to.into()), Some(path), Some(complain))));
+        }
+        let to = Box::new(to);
         Ok(Sink::new(Output { to, path: Some(path.to_owned()), lost: 0, complain: Some(complain), strict: None }))
     }
 
     /// Before it is started: nothing but the lines themselves is ever written, since a program reads them. That some
     /// were lost is told to whom it complains to, under this name.
     pub fn strict(mut self, name: &'static str) -> Self {
-        if let State::Held(_, output) = &mut self.state {
-            output.strict = Some(name);
+        match (&mut self.state, &self.lines.0) {
+            (State::Held(_, output), _) => output.strict = Some(name),
+            (_, Way::Direct(direct)) => direct.set_strict(name),
+            _ => {}
         }
         self
+    }
+
+    fn direct(direct: Direct) -> Self {
+        Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct }
     }
 
     fn new(output: Output) -> Self {
         let (queue, entries) = sync_channel(QUEUE_LINES);
         let shared =
             Shared { queue, lost: AtomicU64::new(0), reopen: AtomicBool::new(false), closing: AtomicBool::new(false) };
-        Sink { lines: Lines(Arc::new(shared)), state: State::Held(entries, output) }
+        Sink { lines: Lines(Way::Queue(Arc::new(shared))), state: State::Held(entries, output) }
     }
 
     pub fn lines(&self) -> &Lines {
@@ -114,8 +159,11 @@ impl Sink {
 
     /// Begins to write. Should there be no thread to be had, nothing is ever written, and the service goes on.
     pub fn start(&mut self) {
+        let shared = match &self.lines.0 {
+            Way::Queue(shared) => shared.clone(),
+            Way::Direct(direct) => return direct.start(),
+        };
         if let State::Held(entries, output) = std::mem::replace(&mut self.state, State::Finished) {
-            let shared = self.lines.0.clone();
             let (done, is_done) = channel();
             let writer = move || {
                 output.write_all_of(&entries, &shared);
@@ -129,18 +177,24 @@ impl Sink {
 
     /// Forgets what waits, if nothing has been written yet.
     pub fn discard(&mut self) {
-        if let State::Held(entries, _) = &self.state {
-            entries.try_iter().for_each(drop);
+        match (&self.state, &self.lines.0) {
+            (State::Held(entries, _), _) => entries.try_iter().for_each(drop),
+            (_, Way::Direct(direct)) => direct.discard(),
+            _ => {}
         }
     }
 
     /// Waits until everything is written, but not for long. What was held to the end is not written.
     pub fn finish(&mut self) {
-        if let State::Writing(is_done) = std::mem::replace(&mut self.state, State::Finished) {
-            self.lines.0.closing.store(true, SeqCst);
-            self.lines.wake();
-            // Either outcome is the end: the thread hung up, or there was no more time.
-            let _ = is_done.recv_timeout(FLUSH_TIME);
+        match (std::mem::replace(&mut self.state, State::Finished), &self.lines.0) {
+            (State::Writing(is_done), Way::Queue(shared)) => {
+                shared.closing.store(true, SeqCst);
+                shared.wake();
+                // Either outcome is the end: the thread hung up, or there was no more time.
+                let _ = is_done.recv_timeout(FLUSH_TIME);
+            }
+            (State::Direct, Way::Direct(direct)) => direct.finish(),
+            _ => {}
         }
     }
 }
@@ -250,7 +304,7 @@ impl Output {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 

@@ -110,7 +110,7 @@ impl Server {
 
 pub fn run(options: Options, common: &Common) -> ExitCode {
     // Never started on standard error, which belongs to a person here.
-    let logging = common.log_file.as_deref().map(|path| Logging::new(common.log_level, Some(path)));
+    let logging = common.log_file.as_deref().map(|path| Logging::new(common.log_level, Some(path), false));
     if let Some(Err(failure)) = logging {
         return logging::fail_without(&*failure);
     }
