@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::context::Context;
+use crate::desks::{Desks, Inbox};
 use crate::error::Error;
-use crate::event_loop::{Orders, Periodic, Reports, Settings};
-use crate::handle::{Handle, Inbox, ServiceHandle};
+use crate::event_loop::{Orders, Periodic, Reopen, Reports, Settings};
+use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
-use crate::mailbox::{Mailbox, Receiver};
-use crate::runner::{self, Build, Runner};
-use crate::service::{Bound, Service};
+use crate::runner::{self, Build, Prepared, Runner};
+use crate::service::Service;
 use crate::sys::System;
 use crate::sys::backend::Backend;
 use crate::sys::listen::Listening;
@@ -57,20 +57,19 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct Application {
-    /// One for each loop, with its end of what others send it.
-    kernels: Vec<(System, Inbox)>,
+    /// One for each loop that stands, with its end of what others send it.
+    systems: Vec<(System, Inbox)>,
     backend: Backend,
     runner: Runner,
     handle: Handle,
-    /// With what builds the handler on each loop.
-    services: Vec<(Bound, Vec<Build>)>,
+    services: Vec<Prepared>,
     loops: Vec<Periodic>,
     signals: Option<Signals>,
     drain_timeout: Option<Duration>,
     max_connections: Option<usize>,
     slow_callback: Duration,
     on_report: Reports,
-    on_reopen: Box<dyn FnMut() + Send>,
+    on_reopen: Reopen,
     descriptor_limit: usize,
     built_in: u32,
 }
@@ -110,15 +109,15 @@ impl Application {
     pub fn with(backend: Backend, runner: Runner) -> Result<Self, Error> {
         let descriptor_limit = process::raise_descriptor_limit();
         let (backend, reason) = backend.choose()?;
-        let kernels = (0..runner.count()).map(|_| System::new(backend)).collect::<Result<Vec<_>, _>>()?;
+        let systems = (0..runner.standing()).map(|_| System::new(backend)).collect::<Result<Vec<_>, _>>()?;
         log::info!("backend {backend}: {reason}");
         #[cfg(feature = "chaos")]
-        kernels[0].announce();
-        let handle = Handle::new(kernels.iter().map(System::waker));
-        let inboxes = (0..kernels.len()).map(|event_loop| handle.inbox(event_loop));
+        systems[0].announce();
+        let desks = Desks::new(systems.iter().map(System::waker));
+        let inboxes: Vec<_> = desks.standing().iter().map(|desk| desks.inbox(desk)).collect();
         Ok(Application {
-            kernels: kernels.into_iter().zip(inboxes).collect(),
-            handle,
+            handle: Handle(Arc::new(desks)),
+            systems: systems.into_iter().zip(inboxes).collect(),
             backend,
             runner,
             services: Vec::new(),
@@ -131,7 +130,7 @@ impl Application {
                 // Nobody may be there to read it.
                 let _ = std::io::stderr().write_all(report.as_bytes());
             })),
-            on_reopen: Box::new(|| {}),
+            on_reopen: Arc::new(Mutex::new(|| {})),
             descriptor_limit,
             built_in: process::pid(),
         })
@@ -152,24 +151,26 @@ impl Application {
     /// **Blocks** while a host name is looked up.
     ///
     /// # Errors
-    /// [`Error::Bind`] or [`Error::Address`], with the address and the cause.
+    /// [`Error::Bind`] or [`Error::Address`], with the address and the cause. [`Error::Runner`] when the service needs what
+    /// the runner cannot give: see [`Service::shares_memory`].
     pub fn add_service<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Error>
     where
         H: Handler<M>,
         M: Send + 'static,
     {
-        let mailboxes: Vec<_> = self.kernels.iter().map(|_| Arc::new(Mailbox::new())).collect();
-        let (bound, parts) = service.bind(self.handle.clone(), mailboxes.clone(), Listening::bind)?;
+        self.runner.admits(&service)?;
+        let (bound, parts) = service.bind(self.handle.clone(), Listening::bind)?;
         let handle = parts.handle.clone();
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }
         let parts = Arc::new(parts);
         let build = |mailbox| -> Build {
-            let (parts, receiver) = (parts.clone(), Receiver::new(mailbox));
-            Box::new(move |number| parts.host(number, receiver))
+            let parts = parts.clone();
+            Box::new(move |number| parts.host(number, mailbox))
         };
-        self.services.push((bound, mailboxes.into_iter().map(build).collect()));
+        let builds = handle.receivers().map(build).collect();
+        self.services.push(Prepared { bound, builds, for_guest: Arc::new(move |desk| parts.host_of_guest(desk)) });
         Ok(handle)
     }
 
@@ -193,7 +194,7 @@ impl Application {
     /// # Errors
     /// [`Error::SignalsTaken`]: signals belong to the process, so one application in it can have them.
     pub fn handle_signals(&mut self) -> Result<(), Error> {
-        self.signals = Some(signal::install(self.handle.desk(0).waker.clone())?);
+        self.signals = Some(signal::install(self.systems[0].0.waker())?);
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl Application {
 
     /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block.
     pub fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) -> &mut Self {
-        self.on_reopen = Box::new(reopen);
+        self.on_reopen = Arc::new(Mutex::new(reopen));
         self
     }
 
@@ -237,26 +238,28 @@ impl Application {
     /// it must not end the process.
     ///
     /// # Errors
-    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::System`] when waiting for events
-    /// fails.
+    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::Runner`] with
+    /// [`Runner::processes`] in a process that has more than one thread; [`Error::System`] when waiting for events fails.
     pub fn run(self) -> Result<(), Error> {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
         }
         signal::survive_broken_pipes();
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
-        runner::loops::run(
-            self.kernels,
+        let settings = Settings {
+            drain_timeout: self.drain_timeout,
+            connections: self.max_connections,
+            descriptors: self.descriptor_limit.saturating_sub(others).max(1),
+            guests: self.runner.guests(),
+            slow_callback: self.slow_callback,
+            on_report: self.on_report,
+        };
+        runner::run(
+            self.runner,
+            (self.backend, self.handle.0, settings),
+            self.systems,
             self.services,
             self.loops,
-            self.handle,
-            Settings {
-                drain_timeout: self.drain_timeout,
-                connections: self.max_connections,
-                descriptors: self.descriptor_limit.saturating_sub(others).max(1),
-                slow_callback: self.slow_callback,
-                on_report: self.on_report,
-            },
             Orders { signals: self.signals.map(Arc::new), on_reopen: self.on_reopen },
         )
     }
@@ -264,7 +267,7 @@ impl Application {
 
 impl fmt::Debug for Application {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services: Vec<_> = self.services.iter().map(|(bound, _)| &bound.terms.name).collect();
+        let services: Vec<_> = self.services.iter().map(|one| &one.bound.terms.name).collect();
         f.debug_struct("Application")
             .field("backend", &self.backend)
             .field("services", &services)

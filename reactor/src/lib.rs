@@ -99,11 +99,13 @@ mod driver;
 
 mod mailbox;
 
+mod desks;
 mod handle;
 mod neighbours;
 
 mod context;
 mod handler;
+mod host;
 mod service;
 
 mod event_loop;

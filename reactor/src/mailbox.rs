@@ -150,6 +150,13 @@ impl<M> Mailbox<M> {
         !inside.queue.is_empty()
     }
 
+    /// Forgets what is in it.
+    pub(crate) fn clear(&self) {
+        let mut inside = self.lock();
+        inside.queue.clear();
+        inside.weight = 0;
+    }
+
     /// Takes no more. Whoever waits for room is told.
     fn close(&self) {
         self.lock().closed = true;

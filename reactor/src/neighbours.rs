@@ -1,65 +1,66 @@
 //! The other loops of an application, as one of them sees them: what is published here goes to members there, once for each
 //! loop, and one wake-up for however much a turn has published.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::handle::{Handle, Newcomer, Publication};
+use crate::desks::{Desk, Desks, Newcomer, Publication, Roll};
 use crate::mailbox::PostError;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
 pub(crate) struct Neighbours {
-    handle: Handle,
-    here: usize,
-    each: Vec<Neighbour>,
+    desks: Arc<Desks>,
+    here: Arc<Desk>,
+    roll: Roll,
+    /// Who got something in this turn, by the place on the roll.
+    to_wake: Vec<bool>,
+    /// What a mailbox has had no room for yet, in order, by the number of its loop.
+    waiting: HashMap<u32, (Arc<Desk>, VecDeque<Publication>)>,
     /// Connections that published what had no room: nothing is read from them until all has gone on.
     held: Vec<ConnectionId>,
+    /// The last that got a newcomer.
     last: usize,
 }
 
-#[derive(Default)]
-struct Neighbour {
-    /// What its mailbox has had no room for yet, in order.
-    waiting: VecDeque<Publication>,
-    /// Something was put there in this turn.
-    to_wake: bool,
-}
-
 impl Neighbours {
-    pub(crate) fn new(handle: Handle, here: usize) -> Self {
-        let each = handle.desks().iter().map(|_| Neighbour::default()).collect();
-        Neighbours { handle, here, each, held: Vec::new(), last: here }
+    pub(crate) fn new(desks: Arc<Desks>, here: Arc<Desk>) -> Self {
+        let (roll, last) = (desks.roll(), here.number as usize);
+        let to_wake = vec![false; roll.desks.len()];
+        Neighbours { desks, here, roll, to_wake, waiting: HashMap::new(), held: Vec::new(), last }
     }
 
-    /// Passes a message on to each loop that has members of the topic. `false`: one has no room, so whoever published is
-    /// to be held.
-    pub(crate) fn publish(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes) -> bool {
+    /// Passes a message on to each loop that has members of the topic, but not to the one of the number `except`.
+    /// `false`: one has no room, so whoever published is to be held.
+    pub(crate) fn publish(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, except: Option<u32>) -> bool {
+        if !self.desks.is_true(&self.roll) {
+            self.call_the_roll();
+        }
         let bits = topic.bit();
         let mut bytes = Some(bytes);
         let mut shared: Option<Bytes> = None;
         let mut fitted = true;
-        for (index, neighbour) in self.each.iter_mut().enumerate() {
-            let desk = self.handle.desk(index);
-            if index == self.here || !desk.has_topics(bits) {
+        for (desk, to_wake) in self.roll.desks.iter().zip(&mut self.to_wake) {
+            if desk.number == self.here.number || Some(desk.number) == except || !desk.has_topics(bits) {
                 continue;
             }
             if let Some(make) = bytes.take() {
                 shared = Some(make());
             }
             let Some(bytes) = &shared else { continue };
-            let published = (topic.clone(), bytes.clone());
-            if !neighbour.waiting.is_empty() {
-                neighbour.waiting.push_back(published);
+            let publication = (topic.clone(), bytes.clone());
+            if let Some((_, waiting)) = self.waiting.get_mut(&desk.number) {
+                waiting.push_back(publication);
                 fitted = false;
                 continue;
             }
-            match desk.pass_on(published) {
-                Ok(()) => neighbour.to_wake = true,
-                Err(PostError::Full(published)) => {
-                    neighbour.waiting.push_back(published);
-                    neighbour.to_wake = true;
+            *to_wake = true;
+            match desk.pass_on(publication) {
+                Ok(()) => {}
+                Err(PostError::Full(publication)) => {
+                    self.waiting.insert(desk.number, (desk.clone(), VecDeque::from([publication])));
                     fitted = false;
                 }
                 // It has ended, and all its members with it.
@@ -69,6 +70,23 @@ impl Neighbours {
         fitted
     }
 
+    /// Loops have come or gone since the roll was made.
+    #[cold]
+    fn call_the_roll(&mut self) {
+        self.wake();
+        self.roll = self.desks.roll();
+        self.to_wake.clear();
+        self.to_wake.resize(self.roll.desks.len(), false);
+    }
+
+    fn wake(&mut self) {
+        for (desk, to_wake) in self.roll.desks.iter().zip(&mut self.to_wake) {
+            if std::mem::take(to_wake) {
+                desk.wake();
+            }
+        }
+    }
+
     /// Nothing is to be read from this connection until all has gone on.
     pub(crate) fn hold(&mut self, id: ConnectionId) {
         self.held.push(id);
@@ -76,49 +94,52 @@ impl Neighbours {
 
     /// Something waits to be passed on.
     pub(crate) fn is_behind(&self) -> bool {
-        self.each.iter().any(|neighbour| !neighbour.waiting.is_empty())
+        !self.waiting.is_empty()
     }
 
     /// At the end of a turn: passes on what there is room for now, and wakes whoever got something. Those held that need
     /// not be any longer.
     pub(crate) fn flush(&mut self) -> Vec<ConnectionId> {
-        for (index, neighbour) in self.each.iter_mut().enumerate() {
-            let desk = self.handle.desk(index);
-            while let Some(published) = neighbour.waiting.pop_front() {
-                match desk.pass_on(published) {
-                    Ok(()) => neighbour.to_wake = true,
-                    Err(PostError::Full(published)) => {
-                        neighbour.waiting.push_front(published);
-                        break;
+        self.wake();
+        self.waiting.retain(|_, (desk, waiting)| {
+            let before = waiting.len();
+            let is_closed = loop {
+                let Some(publication) = waiting.pop_front() else { break false };
+                match desk.pass_on(publication) {
+                    Ok(()) => {}
+                    Err(PostError::Full(publication)) => {
+                        waiting.push_front(publication);
+                        break false;
                     }
-                    Err(PostError::Closed(_)) => neighbour.waiting.clear(),
+                    Err(PostError::Closed(_)) => break true,
                 }
+            };
+            if waiting.len() < before {
+                desk.wake();
             }
-            if std::mem::take(&mut neighbour.to_wake) {
-                desk.waker.wake();
-            }
-        }
+            !is_closed && !waiting.is_empty()
+        });
         if self.held.is_empty() || self.is_behind() { Vec::new() } else { std::mem::take(&mut self.held) }
     }
 
     /// Gives a newcomer to the loop with the fewest connections. Back, if that is this one, or takes it no more.
     pub(crate) fn hand_out(&mut self, newcomer: Newcomer) -> Option<Newcomer> {
-        let to = self.handle.least_loaded(self.last);
+        let to = self.desks.least_loaded(self.last);
         self.last = to;
-        if to == self.here {
-            self.handle.desk(to).load_more();
+        let desk = &self.desks.standing()[to];
+        desk.load_more();
+        if desk.number == self.here.number {
             return Some(newcomer);
         }
-        let desk = self.handle.desk(to);
-        desk.load_more();
-        match desk.hand(newcomer) {
+        match self.desks.hand(desk, newcomer) {
             Ok(()) => {
-                self.each[to].to_wake = true;
+                // Those that stand come first on every roll.
+                self.to_wake[to] = true;
                 None
             }
             Err(error) => {
                 desk.load_less();
-                self.handle.desk(self.here).load_more();
+                self.here.load_more();
                 Some(error.into_message())
             }
         }
@@ -126,6 +147,6 @@ impl Neighbours {
 
     /// What this loop has members of.
     pub(crate) fn note_topics(&self, bits: u64) {
-        self.handle.desk(self.here).set_topics(bits);
+        self.here.set_topics(bits);
     }
 }

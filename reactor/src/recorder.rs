@@ -11,7 +11,9 @@ use crate::token::ConnectionId;
 
 /// Events of one loop that are kept, 24 bytes each. Under full load they are the last few milliseconds, which is when
 /// a connection that ended badly was last heard of; 96 KiB stay in the second-level cache.
-const EVENTS: usize = 4096;
+pub(crate) const EVENTS: usize = 4096;
+/// The same for a loop that has one connection.
+pub(crate) const EVENTS_OF_ONE: usize = 64;
 /// Of one connection, the last so many are told: more fill a line of a log with what nobody reads.
 const TOLD: usize = 16;
 
@@ -42,30 +44,36 @@ struct Event {
 }
 
 pub(crate) struct Recorder {
-    /// Always full: what has not happened yet happened to no connection.
-    events: Box<[Event; EVENTS]>,
+    /// Always full: what has not happened yet happened to no connection. A power of two.
+    events: Box<[Event]>,
     /// Counts events; the next one's place, modulo their number.
     next: usize,
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
-        let nothing = Event { id: ConnectionId::NONE, at: Time::default(), what: What::Asked };
-        Recorder { events: Box::new([nothing; EVENTS]), next: 0 }
-    }
-}
-
 impl Recorder {
+    /// Keeps so many events, a power of two.
+    pub(crate) fn new(events: usize) -> Self {
+        debug_assert!(events.is_power_of_two());
+        let nothing = Event { id: ConnectionId::NONE, at: Time::default(), what: What::Asked };
+        Recorder { events: vec![nothing; events].into(), next: 0 }
+    }
+
+    #[inline]
+    fn place(&self, number: usize) -> usize {
+        number & (self.events.len() - 1)
+    }
+
     /// Two stores of a hot path: nothing is formatted or compared before somebody asks.
     #[inline]
     pub(crate) fn note(&mut self, id: ConnectionId, what: What, at: Time) {
-        self.events[self.next % EVENTS] = Event { id, at, what };
+        let place = self.place(self.next);
+        self.events[place] = Event { id, at, what };
         self.next = self.next.wrapping_add(1);
     }
 
     /// The last events of this connection, as they went.
     pub(crate) fn history(&self, id: ConnectionId, now: Time) -> History {
-        let newest_first = (1..=EVENTS).map(|back| self.events[self.next.wrapping_sub(back) % EVENTS]);
+        let newest_first = (1..=self.events.len()).map(|back| self.events[self.place(self.next.wrapping_sub(back))]);
         let mut events = VecDeque::with_capacity(TOLD);
         for event in newest_first.filter(|event| event.id == id).take(TOLD) {
             events.push_front((event.what, now.since(event.at)));
@@ -119,7 +127,7 @@ mod tests {
     #[test]
     fn of_all_that_happened_the_last_of_one_connection_is_told_in_order() {
         let [one, other] = [1, 2].map(|generation| ConnectionId::new(0, 0, generation));
-        let mut recorder = Recorder::default();
+        let mut recorder = Recorder::new(EVENTS);
         assert_eq!(recorder.history(one, at(9)).to_string(), "nothing that is remembered");
         recorder.note(one, What::Accepted, at(1));
         recorder.note(other, What::Accepted, at(1));
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn the_ring_forgets_the_oldest_and_tells_no_more_than_a_few() {
         let [one, other] = [1, 2].map(|generation| ConnectionId::new(0, 0, generation));
-        let mut recorder = Recorder::default();
+        let mut recorder = Recorder::new(EVENTS);
         recorder.note(one, What::Accepted, at(0));
         for _ in 1..EVENTS {
             recorder.note(other, What::Sent(1), at(1));

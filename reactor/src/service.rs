@@ -1,35 +1,26 @@
-//! What listens where, with which limits, and who serves it; and that handler beside its connections, its types
-//! forgotten, as the loop drives it.
+//! What listens where, with which limits, and who serves it.
 
-use std::any::{Any, TypeId};
-use std::collections::VecDeque;
+use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
-use slab::Slab;
 
 use crate::address::Address;
-use crate::buffer::Input;
-use crate::context::{Context, Core, Terms};
+use crate::context::Terms;
+use crate::desks::Desk;
 use crate::error::{Errno, Error};
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
+use crate::host::{Host, Hosted};
 use crate::limits::{Deadlines, Limits};
-use crate::link::NO_STATE;
-use crate::mailbox::{Addressed, Mailbox, Receiver};
-use crate::reason::CloseReason;
+use crate::mailbox::{Addressed, Receiver};
 use crate::sys::listen::{self, ListenOptions, Listening, Listens};
-use crate::token::ConnectionId;
-
-/// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
-const MESSAGES_PER_TURN: usize = 1024;
 
 /// A handler bound to an address, with its limits and deadlines.
 ///
@@ -65,6 +56,7 @@ pub struct Service<H, M = ()> {
     deadlines: Deadlines,
     refusal: Bytes,
     speaks_first: Option<Duration>,
+    shares_memory: bool,
     factory: Box<dyn Fn() -> H + Send + Sync>,
     messages: PhantomData<fn(M)>,
 }
@@ -127,6 +119,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             deadlines: Deadlines::default(),
             refusal: Bytes::new(),
             speaks_first: None,
+            shares_memory: false,
             factory: Box::new(factory),
             messages: PhantomData,
         }
@@ -165,11 +158,52 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
+    /// What its connections have in common is in memory: something that the factory gives to every handler, such as an
+    /// `Arc<Mutex<…>>`, or threads that post back to them. Where each connection has a process
+    /// ([`Runner::processes`](crate::Runner::processes)) that cannot be, and adding the service is an error. What connections
+    /// tell one another by topics needs no saying: every model carries it.
+    ///
+    /// ```
+    /// use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}};
+    ///
+    /// struct Ticket(Arc<AtomicU64>);
+    ///
+    /// impl Handler for Ticket {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, cx: &mut Context<'_>) {
+    ///         cx.write(format!("you are number {}\n", self.0.fetch_add(1, Relaxed)));
+    ///     }
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         input.take_all();
+    ///     }
+    /// }
+    ///
+    /// let tickets = Arc::<AtomicU64>::default();
+    /// let service = Service::tcp("127.0.0.1:0", move || Ticket(tickets.clone())).shares_memory();
+    /// let mut app = Application::with(Backend::Auto, Runner::processes())?;
+    /// let error = app.add_service(service).unwrap_err();
+    /// assert!(error.to_string().starts_with("Ticket: its connections share memory"));
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn shares_memory(mut self) -> Self {
+        self.shares_memory = true;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its connections have in common is in memory.
+    pub(crate) fn needs_memory(&self) -> bool {
+        self.shares_memory
+    }
+
     /// Binds, with `listen`. What comes out of it can be built on a loop.
     pub(crate) fn bind<L: Listens + 'static>(
         self,
         application: Handle,
-        mailboxes: Vec<Arc<Mailbox<Addressed<M>>>>,
         listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
     ) -> Result<(Bound, ServiceParts<H, M>), Error> {
         let options = ListenOptions {
@@ -192,7 +226,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             Source::Addresses(addresses) => bind_all(&addresses, &options, listen)?,
         };
         let addresses = listeners.iter().map(|listening| listening.address().clone()).collect();
-        let handle = ServiceHandle::new(application, mailboxes, addresses);
+        let handle = ServiceHandle::new(application, addresses);
         let terms = Terms {
             name: self.name.into(),
             limits: self.limits,
@@ -312,6 +346,16 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// A service that the crate itself has, and that listens nowhere.
+    pub(crate) fn internal(terms: Terms) -> Self {
+        Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, open: Arc::default() }
+    }
+
+    /// The same service for a loop that comes with one of its connections.
+    pub(crate) fn for_guest(&self) -> Self {
+        Bound { listeners: vec![None], ..self.for_another_loop() }
+    }
+
     /// The same service for a loop that accepts nobody by itself.
     pub(crate) fn for_another_loop(&self) -> Self {
         Bound {
@@ -331,169 +375,13 @@ pub(crate) struct ServiceParts<H, M> {
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
+    /// For a loop that stands.
     pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
-        Box::new(Hosted { handler: (self.factory)(), states: Slab::new(), service, mailbox, batch: VecDeque::new() })
-    }
-}
-
-/// A handler and the states of its connections as the loop drives them. Each verb is one callback; none lets a panic
-/// out: it is logged and counted, and the connection it happened in is over.
-pub(crate) trait Host {
-    fn start(&mut self, core: &mut Core);
-    /// The key of the new connection's state, or `NO_STATE` after a panic.
-    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32;
-    /// Takes over the state of a connection that the handler asked for.
-    fn adopt(&mut self, state: Box<dyn Any>) -> u32;
-    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
-    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
-    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64);
-    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    fn turn(&mut self, core: &mut Core);
-    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
-    /// Takes what was posted, up to a bound. Whether there is more.
-    fn collect(&mut self) -> bool;
-    /// Hands over one message of those taken, if there is one.
-    fn message(&mut self, core: &mut Core) -> bool;
-}
-
-struct Hosted<H: Handler<M>, M: Send + 'static> {
-    handler: H,
-    states: Slab<H::Connection>,
-    service: u16,
-    mailbox: Receiver<Addressed<M>>,
-    /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
-    batch: VecDeque<Addressed<M>>,
-}
-
-impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
-    #[inline]
-    fn with(
-        &mut self,
-        core: &mut Core,
-        id: ConnectionId,
-        key: u32,
-        callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_>),
-    ) {
-        let Some(state) = self.states.get_mut(key as usize) else { return };
-        let handler = &mut self.handler;
-        guarded(core, id, self.service, |cx| callback(handler, state, cx));
-    }
-}
-
-impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
-    fn start(&mut self, core: &mut Core) {
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_start(cx));
+        Box::new(Hosted::new((self.factory)(), service, mailbox))
     }
 
-    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
-        let handler = &mut self.handler;
-        match guarded(core, id, self.service, |cx| handler.on_open(cx)) {
-            Some(state) => self.states.insert(state) as u32,
-            None => NO_STATE,
-        }
-    }
-
-    fn adopt(&mut self, state: Box<dyn Any>) -> u32 {
-        // `Context` has checked the type when it took the state.
-        state.downcast().map_or(NO_STATE, |state| self.states.insert(*state) as u32)
-    }
-
-    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.with(core, id, key, |handler, state, cx| handler.on_connected(state, cx));
-    }
-
-    #[inline]
-    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
-        self.with(core, id, key, |handler, state, cx| handler.on_data(state, input, cx));
-    }
-
-    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
-        self.with(core, id, key, |handler, state, cx| handler.on_end_of_input(state, input, cx));
-    }
-
-    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.with(core, id, key, |handler, state, cx| handler.on_drained(state, cx));
-    }
-
-    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64) {
-        self.with(core, id, key, |handler, state, cx| handler.on_missed(state, count, cx));
-    }
-
-    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.with(core, id, key, |handler, state, cx| handler.on_too_slow(state, cx));
-    }
-
-    fn turn(&mut self, core: &mut Core) {
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_turn(cx));
-    }
-
-    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.with(core, id, key, |handler, state, cx| handler.on_deadline(state, cx));
-    }
-
-    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.with(core, id, key, |handler, state, cx| handler.on_stopping(state, cx));
-    }
-
-    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
-        if let Some(state) = self.states.try_remove(key as usize) {
-            let handler = &mut self.handler;
-            guarded(core, id, self.service, |cx| handler.on_close(state, reason, cx));
-        }
-    }
-
-    fn collect(&mut self) -> bool {
-        self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN)
-    }
-
-    fn message(&mut self, core: &mut Core) -> bool {
-        let Some((to, message)) = self.batch.pop_front() else { return false };
-        core.counters.messages.add(1);
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
-        true
-    }
-}
-
-/// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
-///
-/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
-/// `Context`.
-#[inline]
-pub(crate) fn guarded<R>(
-    core: &mut Core,
-    id: ConnectionId,
-    service: u16,
-    callback: impl FnOnce(&mut Context<'_>) -> R,
-) -> Option<R> {
-    let outcome = catch_unwind(AssertUnwindSafe(|| callback(&mut Context::new(core, id, service))));
-    match outcome {
-        Ok(value) => Some(value),
-        Err(panic) => {
-            panicked(core, id, service, &*panic);
-            None
-        }
-    }
-}
-
-#[cold]
-fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: &(dyn Any + Send)) {
-    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    let said = said.unwrap_or("(no message)");
-    core.counters.panics.add(1);
-    let name = core.terms.get(service as usize).map_or("application", |terms| &terms.name);
-    match core.links.get_mut(id) {
-        Some(link) => {
-            log::error!("{name}: a callback of connection {id} from {} panicked: {said}", link.peer);
-            link.over(CloseReason::Panicked);
-            core.touch(id);
-        }
-        None => log::error!("{name}: a callback panicked: {said}"),
+    /// For a loop that comes with one connection: it has this service and no other.
+    pub(crate) fn host_of_guest(&self, desk: &Arc<Desk>) -> Box<dyn Host> {
+        Box::new(Hosted::new((self.factory)(), 0, self.handle.receiver_of_guest(desk)))
     }
 }

@@ -3,8 +3,25 @@
 
 use std::fmt;
 
-/// The most connections one loop can name: 2^24 slots.
-pub(crate) const SLOTS_MAX: usize = 1 << 24;
+/// Loops that stand as long as the application does have numbers below this; from here on they are of loops that come
+/// and go with one connection.
+pub(crate) const LOOPS_MAX: u32 = 1 << 8;
+/// Of the latter, the most at one time.
+pub(crate) const GUESTS_MAX: u32 = 1 << 20;
+
+// How the upper half of an id is used. A loop that stands has many connections; one that comes and goes has that for which it
+// came, and what its handler opens beside it.
+//
+//   0 | 8 bits of the loop   | 23 bits of the slot | 32 bits of the generation
+//   1 | 20 bits of the loop  | 11 bits of the slot | 32 bits of the generation
+const GUEST: u64 = 1 << 63;
+const SLOT_BITS: u32 = 23;
+const GUEST_SLOT_BITS: u32 = 11;
+
+/// The most connections that a loop can name: 2^23, and 2^11 for one that comes and goes.
+pub(crate) fn slots_max(event_loop: u32) -> usize {
+    1 << if event_loop < LOOPS_MAX { SLOT_BITS } else { GUEST_SLOT_BITS }
+}
 
 /// Names one connection of one application for as long as that runs.
 ///
@@ -26,17 +43,27 @@ impl ConnectionId {
     pub const NONE: ConnectionId = ConnectionId(0);
 
     /// `generation` 0 is kept for what is not a connection: listeners, the wake-up, periodic work.
-    pub(crate) fn new(event_loop: u8, slot: usize, generation: u32) -> Self {
-        debug_assert!(slot < SLOTS_MAX);
-        ConnectionId((event_loop as u64) << 56 | (slot as u64) << 32 | generation as u64)
+    pub(crate) fn new(event_loop: u32, slot: usize, generation: u32) -> Self {
+        debug_assert!(slot < slots_max(event_loop));
+        let upper = match event_loop.checked_sub(LOOPS_MAX) {
+            None => (event_loop as u64) << SLOT_BITS,
+            Some(guest) => GUEST >> 32 | (guest as u64) << GUEST_SLOT_BITS,
+        };
+        ConnectionId((upper | slot as u64) << 32 | generation as u64)
     }
 
-    pub(crate) fn event_loop(self) -> usize {
-        (self.0 >> 56) as usize
+    pub(crate) fn event_loop(self) -> u32 {
+        let upper = (self.0 & !GUEST) >> 32;
+        match self.0 & GUEST {
+            0 => (upper >> SLOT_BITS) as u32,
+            _ => (upper >> GUEST_SLOT_BITS) as u32 + LOOPS_MAX,
+        }
     }
 
+    #[inline]
     pub(crate) fn slot(self) -> usize {
-        (self.0 >> 32) as usize & (SLOTS_MAX - 1)
+        let bits = if self.0 & GUEST == 0 { SLOT_BITS } else { GUEST_SLOT_BITS };
+        (self.0 >> 32) as usize & ((1 << bits) - 1)
     }
 
     pub(crate) fn generation(self) -> u32 {
@@ -75,9 +102,13 @@ mod tests {
 
     #[test]
     fn an_id_gives_back_what_it_was_made_of() {
-        let id = ConnectionId::new(7, SLOTS_MAX - 1, u32::MAX);
-        assert_eq!((id.event_loop(), id.slot(), id.generation()), (7, SLOTS_MAX - 1, u32::MAX));
-        assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+        for event_loop in [0, 7, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + GUESTS_MAX - 1] {
+            for slot in [0, slots_max(event_loop) - 1] {
+                let id = ConnectionId::new(event_loop, slot, u32::MAX);
+                assert_eq!((id.event_loop(), id.slot(), id.generation()), (event_loop, slot, u32::MAX));
+                assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+            }
+        }
     }
 
     #[test]

@@ -165,8 +165,8 @@ on_every_backend! {
         let loops = Loops::new(backend, 3);
         let mut clients: Vec<TcpStream> = (0..9).map(|_| loops.open().0).collect();
         let expected = |by: usize| (0..MESSAGES).map(move |number| format!("{by} {number}\n"));
-        for by in 0..3 {
-            let mut client = clients[by].try_clone().unwrap();
+        for (by, client) in clients[..3].iter().enumerate() {
+            let mut client = client.try_clone().unwrap();
             let said: String = expected(by).map(|line| format!("!{line}")).collect();
             std::thread::spawn(move || client.write_all(said.as_bytes()));
         }

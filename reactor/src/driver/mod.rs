@@ -12,7 +12,8 @@
 
 mod readiness;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::address::{Address, Peer};
@@ -48,6 +49,23 @@ pub(crate) enum Completion<'a> {
 /// An accepted connection that nobody has adopted yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Socket(Fd);
+
+impl Socket {
+    /// A connected one that is open already and does not block.
+    pub(crate) fn of(stream: UnixStream) -> Socket {
+        Socket(Fd(stream.into_raw_fd()))
+    }
+
+    /// Its descriptor.
+    pub(crate) fn fd(&self) -> Fd {
+        self.0
+    }
+
+    /// Its number a second time, for who may get it back: a copy is not another descriptor.
+    pub(crate) fn number(&self) -> Socket {
+        Socket(self.0)
+    }
+}
 
 /// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
 pub(crate) trait Driver {
@@ -104,6 +122,9 @@ pub(crate) trait Driver {
     /// Bytes sent that the peer's system has not acknowledged yet.
     fn unacknowledged(&mut self, id: ConnectionId) -> usize;
 
+    /// Every descriptor that it holds, its own and the listeners' among them, for a copy of this process that is to have
+    /// none of them.
+    fn held(&self) -> Vec<Fd>;
     /// Descriptors of connections, those not counted that are closed once the batch is over.
     fn descriptors(&self) -> usize;
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::{EventLoop, NEWCOMERS_PER_TURN, Served};
 use crate::address::Peer;
+use crate::context::Core;
+use crate::desks::Newcomer;
 use crate::driver::{Driver, Socket};
-use crate::handle::Newcomer;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
+use crate::sys::Fd;
 use crate::sys::listen::Listens;
+use crate::token::ConnectionId;
 
 /// How often newcomers that have to wait are worth a line in the log.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
@@ -25,6 +28,26 @@ pub(super) struct Door {
     /// While stopping: rounds of accepting left, and whether the last one brought anybody.
     pub(super) rounds: u32,
     pub(super) busy: bool,
+}
+
+/// Gives an accepted connection a loop of its own.
+pub(crate) trait Spawner {
+    /// What those loops run in, for the operator.
+    fn kind(&self) -> &'static str;
+    /// Descriptors of this process that each of them takes, its connection's included.
+    fn descriptors_each(&self) -> usize;
+    /// `held` are all descriptors of the loop that accepts, for who has copies of them.
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
+}
+
+/// What became of the descriptor of a connection that was to get a loop of its own.
+pub(crate) enum Spawned {
+    /// It belongs to that loop.
+    Moved,
+    /// That loop has a copy.
+    Copied(Socket),
+    /// There is no loop for it.
+    Failed(Socket, String),
 }
 
 impl<D: Driver> EventLoop<D> {
@@ -43,17 +66,46 @@ impl<D: Driver> EventLoop<D> {
         }
         self.hosts[service as usize].open.fetch_add(1, Ordering::Relaxed);
         let newcomer = Newcomer { door, socket, peer };
-        match &mut self.core.neighbours {
-            None => {
-                self.handle.desk(self.event_loop).load_more();
-                self.welcome(newcomer);
-            }
-            Some(neighbours) => match neighbours.hand_out(newcomer) {
-                Some(newcomer) => self.welcome(newcomer),
+        match (&mut self.spawner, &mut self.core.neighbours) {
+            (Some(_), _) => self.give_a_loop(newcomer),
+            (None, Some(neighbours)) => match neighbours.hand_out(newcomer) {
+                Some(newcomer) => {
+                    self.welcome(newcomer);
+                }
                 None => self.driver.part_with(),
             },
+            (None, None) => {
+                self.desk.load_more();
+                self.welcome(newcomer);
+            }
         }
         self.mind_the_cap();
+    }
+
+    /// To a loop that comes with this connection, and ends with it.
+    fn give_a_loop(&mut self, newcomer: Newcomer) {
+        let Some(spawner) = &mut self.spawner else { return };
+        let (service, peer) = (self.doors[newcomer.door].service, newcomer.peer);
+        let driver = &self.driver;
+        match spawner.spawn(&mut self.core, service, newcomer, &|| driver.held()) {
+            Spawned::Moved => self.driver.part_with(),
+            Spawned::Copied(socket) => {
+                self.driver.discard(socket);
+                // The line to the copy is the driver's before there is another copy, which is to have none of it.
+                self.settle();
+            }
+            Spawned::Failed(socket, why) => {
+                self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
+                self.core.counters.refused.add(1);
+                let kind = spawner.kind();
+                if self.failure_said.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
+                    self.failure_said = Some(self.core.now);
+                    let name = &self.core.terms[service as usize].name;
+                    log::error!("{name}: refused {peer}, for which there is no {kind}: {why}");
+                }
+                self.driver.discard(socket);
+            }
+        }
     }
 
     /// Connections that another loop has accepted for this one.
@@ -61,22 +113,26 @@ impl<D: Driver> EventLoop<D> {
         let mut newcomers = Vec::new();
         self.mail |= self.inbox.newcomers.take(&mut newcomers, NEWCOMERS_PER_TURN);
         for newcomer in newcomers {
-            self.driver.take_over();
-            let desk = self.handle.desk(self.event_loop);
-            self.handle.note_descriptors(self.event_loop, self.driver.descriptors());
-            desk.has_counted();
-            self.welcome(newcomer);
+            self.take_on(newcomer);
         }
     }
 
+    pub(super) fn take_on(&mut self, newcomer: Newcomer) -> Option<ConnectionId> {
+        self.driver.take_over();
+        self.note_descriptors();
+        self.desks.has_counted();
+        self.welcome(newcomer)
+    }
+
     /// One that is let in, and that this loop is going to serve.
-    fn welcome(&mut self, newcomer: Newcomer) {
+    fn welcome(&mut self, newcomer: Newcomer) -> Option<ConnectionId> {
         let Newcomer { door, socket, peer } = newcomer;
         let Door { service, reads_first, .. } = self.doors[door];
         if self.core.links.is_full() {
             self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
-            self.handle.desk(self.event_loop).load_less();
-            return self.driver.discard(socket);
+            self.desk.load_less();
+            self.driver.discard(socket);
+            return None;
         }
         let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
         self.core.counters.accepted.add(1);
@@ -92,6 +148,7 @@ impl<D: Driver> EventLoop<D> {
         }
         self.called(id);
         self.attend(id);
+        Some(id)
     }
 
     /// One too many: told so if there is something to tell, and let go.
@@ -114,20 +171,30 @@ impl<D: Driver> EventLoop<D> {
         self.mind_the_cap();
     }
 
-    /// At the cap that comes from the descriptor limit nobody is accepted: newcomers wait in the backlog.
+    /// At the cap that comes from the descriptor limit, or from that of threads or processes, nobody is accepted: newcomers
+    /// wait in the backlog.
     pub(super) fn mind_the_cap(&mut self) {
-        self.handle.note_descriptors(self.event_loop, self.driver.descriptors());
-        if self.event_loop != 0 {
+        self.note_descriptors();
+        if self.doors.is_empty() || self.desk.number != 0 {
             return;
         }
-        let full = self.handle.descriptors() >= self.config.descriptors;
+        let (each, kind) = match &self.spawner {
+            Some(spawner) => (spawner.descriptors_each(), spawner.kind()),
+            None => (1, ""),
+        };
+        let no_descriptor = self.desks.descriptors() + each > self.config.descriptors;
+        let full = no_descriptor || self.desks.guest_count() >= self.config.guests;
         if full != self.full {
             self.full = full;
-            self.handle.set_full(full);
+            self.desks.set_full(full);
             let said_lately = self.full_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
             if full && !said_lately {
                 self.full_said = Some(self.core.now);
-                log::warn!("at the limit of {} descriptors: newcomers have to wait", self.config.descriptors);
+                let (limit, what) = match no_descriptor {
+                    true => (self.config.descriptors, "descriptors"),
+                    false => (self.config.guests, kind),
+                };
+                log::warn!("at the limit of {limit} {what}: newcomers have to wait");
             }
             for door in 0..self.doors.len() {
                 self.driver.set_accepting(door, !full);

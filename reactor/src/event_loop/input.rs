@@ -4,16 +4,18 @@ use super::EventLoop;
 use crate::buffer::{Input, Kept};
 use crate::context::Core;
 use crate::driver::Driver;
+use crate::host::Host;
 use crate::reason::CloseReason;
 use crate::recorder::What;
-use crate::service::Host;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
     #[inline]
     pub(super) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(link) = self.core.links.get_mut(id) else { return };
-        self.core.counters.received.add(bytes.len() as u64);
+        if link.is_counted() {
+            self.core.counters.received.add(bytes.len() as u64);
+        }
         self.core.recorder.note(id, What::Received(bytes.len() as u32), self.core.now);
         let limits = &self.core.terms[link.service as usize].limits;
         if !link.received(bytes.len(), self.core.now, limits) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::EventLoop;
 use crate::driver::Driver;
+use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -18,8 +19,9 @@ impl<D: Driver> EventLoop<D> {
         let counters = &self.core.counters;
         counters.lag.count(self.driver.now().since(heard));
         counters.turns.add(1);
-        counters.open.set(self.core.links.len() as u64);
-        counters.wakes.set(self.handle.desk(self.event_loop).waker.writes());
+        let channel = self.channel.is_some_and(|channel| self.core.links.get(channel).is_some());
+        counters.open.set(self.core.links.len() as u64 - u64::from(channel));
+        counters.wakes.set(self.waker.as_ref().map_or(0, Waker::writes));
     }
 
     /// A connection is ending in a way that somebody may have to look into: what happened to it before.
@@ -42,10 +44,10 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn report(&mut self) -> String {
         let mut text = String::new();
         if self.core.neighbours.is_some() {
-            if self.event_loop == 0 {
-                let _ = writeln!(text, "counters of all loops: {}", self.handle.stats());
+            if self.desk.number == self.desks.first() {
+                let _ = writeln!(text, "counters of all loops: {}", self.desks.stats());
             }
-            let _ = writeln!(text, "loop {}:", self.event_loop);
+            let _ = writeln!(text, "loop {}:", self.desk.number);
         }
         let _ = writeln!(text, "counters: {}", self.core.counters.read());
         let links = &self.core.links;

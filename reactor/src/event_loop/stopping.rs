@@ -4,6 +4,7 @@
 use super::EventLoop;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
+use crate::stats::Stats;
 use crate::time::Time;
 
 /// A stop under way.
@@ -19,17 +20,19 @@ impl<D: Driver> EventLoop<D> {
     /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
         let heard = !self.mail && self.core.called_upon.is_empty() || self.has_given_up();
-        self.stopping.is_some()
-            && heard
-            && self.core.links.len() == 0
-            && self.handle.are_doors_closed()
-            // Looked at after the doors: nobody comes any more.
-            && (self.inbox.newcomers.is_empty() || self.has_given_up())
+        self.stopping.is_some() && heard && self.core.links.len() == 0 && (self.core.alone || self.nobody_comes())
+    }
+
+    fn nobody_comes(&self) -> bool {
+        // In this order: once the doors are closed, whoever was accepted has been handed out.
+        let guests_gone = self.spawner.is_none() || self.desks.guest_count() == 0;
+        self.desks.are_doors_closed() && guests_gone && (self.inbox.newcomers.is_empty() || self.has_given_up())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
     pub(super) fn keep_stopping(&mut self) {
-        if self.core.halting && self.stopping.is_none() {
+        let is_over = self.own.is_some_and(|own| self.core.links.get(own).is_none());
+        if (self.core.halting || is_over) && self.stopping.is_none() {
             self.stop();
         } else if let Some(stopping) = &self.stopping {
             let expired = stopping.until.is_some_and(|until| until <= self.core.now);
@@ -38,35 +41,54 @@ impl<D: Driver> EventLoop<D> {
                 self.give_up();
             }
         }
-        if self.event_loop == 0 && self.stopping.is_some() && self.doors.iter().all(|door| door.listening.is_none()) {
-            self.handle.close_doors();
+        if self.stopping.is_some() {
+            self.part();
+        }
+        let closed = || self.doors.iter().all(|door| door.listening.is_none());
+        if self.desk.number == 0 && self.stopping.is_some() && closed() {
+            self.desks.close_doors();
         }
     }
 
     /// Asks every connection to finish, and takes in those that wait in the accept queues.
     fn stop(&mut self) {
         let now = self.core.now;
-        log::info!("stopping: {} connections to finish", self.core.links.len());
+        if !self.core.alone {
+            let guests = self.spawner.as_ref().map(|_| self.desks.guest_count());
+            log::info!("stopping: {} connections to finish", guests.unwrap_or(self.core.links.len()));
+        }
         self.core.stopping = true;
-        if self.core.neighbours.is_some() {
-            self.handle.halt();
+        if self.core.neighbours.is_some() && self.core.halting {
+            self.desks.halt();
         }
         self.stopping = Some(Stopping {
             since: now,
             until: self.config.drain_timeout.map(|time| now + time),
-            closed_before: self.core.counters.read().closed_total(),
+            closed_before: self.counted().closed_total(),
             expired: false,
         });
-        for door in (0..self.doors.len()).filter(|_| self.event_loop == 0) {
+        for door in (0..self.doors.len()).filter(|&door| self.doors[door].listening.is_some()) {
             self.driver.probe_listener(door);
         }
         for id in self.core.links.ids() {
-            if let Some(link) = self.core.links.get_mut(id) {
+            if let Some(link) = self.core.links.get_mut(id).filter(|_| self.channel != Some(id)) {
                 link.stop();
                 self.core.touch(id);
             }
         }
         self.settle();
+    }
+
+    /// The line to the process that sent this connection is asked to finish when nothing else is left.
+    fn part(&mut self) {
+        if let Some(channel) = self.channel
+            && self.core.links.len() == 1
+            && let Some(link) = self.core.links.get_mut(channel)
+        {
+            link.stop();
+            self.core.touch(channel);
+            self.settle();
+        }
     }
 
     /// A listener is closed once a round of accepting has brought nobody.
@@ -114,6 +136,16 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
+    /// By this loop; and by those that came with a connection which it has accepted.
+    fn counted(&self) -> Stats {
+        if self.spawner.is_some() { self.desks.stats() } else { self.core.counters.read() }
+    }
+
+    /// At which it is told how a loop has ended: of one with a single connection, not more than of that.
+    fn level(&self) -> log::Level {
+        if self.core.alone { log::Level::Debug } else { log::Level::Info }
+    }
+
     pub(super) fn end(mut self) {
         let mut late = Vec::new();
         self.inbox.newcomers.take(&mut late, usize::MAX);
@@ -122,16 +154,17 @@ impl<D: Driver> EventLoop<D> {
             self.driver.discard(newcomer.socket);
         }
         if let Some(stopping) = self.stopping.take() {
-            let stats = self.core.counters.read();
+            let stats = self.counted();
             let aborted = stats.closed(CloseReason::DrainExpired);
-            log::info!(
+            log::log!(
+                self.level(),
                 "stopped after {} ms: {} connections finished, {} aborted",
                 self.driver.now().since(stopping.since).as_millis(),
                 stats.closed_total() - stopping.closed_before - aborted,
                 aborted,
             );
         }
-        log::info!("counters: {}", self.core.counters.read());
+        log::log!(self.level(), "counters: {}", self.counted());
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
     }

@@ -3,18 +3,19 @@
 use slab::Slab;
 
 use super::Link;
-use crate::token::{ConnectionId, SLOTS_MAX};
+use crate::token::{ConnectionId, slots_max};
 
 /// All links of one loop. A slot is used again with another generation, so an id of the former tenant finds nothing.
 pub(crate) struct Links {
     slots: Slab<Link>,
-    event_loop: u8,
+    event_loop: u32,
     next_generation: u32,
 }
 
 impl Links {
-    pub(crate) fn new(event_loop: u8) -> Self {
-        Links { slots: Slab::new(), event_loop, next_generation: 1 }
+    /// The first connection gets this generation: where a loop's number was another's before, one that this has not had.
+    pub(crate) fn new(event_loop: u32, generation: u32) -> Self {
+        Links { slots: Slab::new(), event_loop, next_generation: generation }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -22,7 +23,7 @@ impl Links {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= SLOTS_MAX
+        self.slots.len() >= slots_max(self.event_loop)
     }
 
     pub(crate) fn insert(&mut self, mut link: Link) -> ConnectionId {

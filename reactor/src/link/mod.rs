@@ -47,6 +47,8 @@ pub(crate) enum Origin {
     Refused,
     /// `Context::connect`.
     Outbound,
+    /// One end of a line between a process and its copy.
+    Channel,
     /// `Context::watch`: read only, no socket. `Context::timer`: not even that.
     Watched,
 }
@@ -743,6 +745,12 @@ impl Link {
             Phase::Lingering => "lingering",
             Phase::Over => "over",
         }
+    }
+
+    /// Whether its bytes are a peer's, and not what processes of this application say to one another.
+    #[inline]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.origin != Origin::Channel
     }
 
     pub(crate) fn idle_since(&self) -> Time {

@@ -686,7 +686,7 @@ fn a_linger_deadline_that_costs_bytes_says_so() {
 
 #[test]
 fn a_slot_with_a_new_tenant_answers_to_the_new_name_alone() {
-    let mut links = Links::new(0);
+    let mut links = Links::new(0, 1);
     let first = links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0)));
     links.remove(first);
     let second = links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0)));

@@ -1,13 +1,13 @@
-//! A number of event loops, each on a thread.
+//! The loops that stand, each on a thread.
 
 use std::sync::Arc;
 use std::thread;
 
-use super::Build;
+use super::{Build, Common, Prepare, Prepared, Running};
+use crate::desks::{Desks, Inbox};
 use crate::driver::Readiness;
 use crate::error::Error;
-use crate::event_loop::{EventLoop, Orders, Periodic, Settings};
-use crate::handle::{Handle, Inbox};
+use crate::event_loop::{EventLoop, Orders, Periodic};
 use crate::service::Bound;
 use crate::sys::System;
 
@@ -19,9 +19,10 @@ struct Ready {
 }
 
 impl Ready {
-    fn event_loop(self, number: usize, handle: Handle, settings: Settings) -> EventLoop<Readiness<System>> {
-        let driver = Readiness::new(self.system, number as u8, handle.desk(number).counters.clone());
-        let mut event_loop = EventLoop::new(driver, number, handle, self.inbox, settings);
+    fn event_loop(self, number: usize, common: Common) -> Running {
+        let desk = common.desks.standing()[number].clone();
+        let driver = Readiness::new(self.system, desk.number, desk.counters.clone());
+        let mut event_loop = EventLoop::new(driver, common.desks, desk, self.inbox, common.settings);
         for (service, (bound, build)) in self.services.into_iter().enumerate() {
             event_loop.add_service(bound, build(service as u16));
         }
@@ -30,29 +31,36 @@ impl Ready {
 }
 
 /// Halts the application when the thread of a loop ends by a panic: the others would wait for it for ever.
-struct HaltOnPanic(Handle);
+struct HaltOnPanic(Arc<Desks>);
 
 impl Drop for HaltOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.halt();
-            self.0.close_doors();
+            give_up(&self.0);
         }
     }
 }
 
-/// Runs them all, the first on this thread, until all have ended. The first error of any.
-pub(crate) fn run(
+/// One loop cannot go on: the others end, and wait for no newcomers.
+fn give_up(desks: &Desks) {
+    desks.halt();
+    desks.close_doors();
+}
+
+/// Runs them all, the first on this thread, until all have ended; `prepare` is the last that happens to the first before
+/// it runs. The first error of any.
+pub(super) fn run(
+    common: &Common,
     systems: Vec<(System, Inbox)>,
-    services: Vec<(Bound, Vec<Build>)>,
+    services: Vec<Prepared>,
     periodic: Vec<Periodic>,
-    handle: Handle,
-    settings: Settings,
     orders: Orders,
+    prepare: Prepare,
 ) -> Result<(), Error> {
+    let desks = &common.desks;
     let mut all: Vec<Ready> =
         systems.into_iter().map(|(system, inbox)| Ready { system, inbox, services: Vec::new() }).collect();
-    for (bound, builds) in services {
+    for Prepared { bound, builds, .. } in services {
         let others: Vec<Bound> = (1..all.len()).map(|_| bound.for_another_loop()).collect();
         for ((ready, bound), build) in all.iter_mut().zip(std::iter::once(bound).chain(others)).zip(builds) {
             ready.services.push((bound, build));
@@ -65,34 +73,34 @@ pub(crate) fn run(
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (number, ready) in (1..).zip(all) {
-            let (handle_there, settings) = (handle.clone(), settings.clone());
+            let common = common.clone();
             let run = move || {
-                let _halt = HaltOnPanic(handle_there.clone());
-                let outcome = ready.event_loop(number, handle_there.clone(), settings).run();
+                let desks = common.desks.clone();
+                let _halt = HaltOnPanic(desks.clone());
+                let outcome = ready.event_loop(number, common).run();
                 if outcome.is_err() {
-                    handle_there.halt();
+                    desks.halt();
                 }
                 outcome
             };
             match thread::Builder::new().name(format!("loop {number}")).spawn_scoped(scope, run) {
                 Ok(thread) => threads.push(thread),
                 Err(cause) => {
-                    handle.halt();
-                    handle.close_doors();
+                    give_up(desks);
                     return Err(Error::System { what: "starting a loop's thread", cause });
                 }
             }
         }
-        let _halt = HaltOnPanic(handle.clone());
-        let mut event_loop = first.event_loop(0, handle.clone(), settings);
+        let _halt = HaltOnPanic(desks.clone());
+        let mut event_loop = first.event_loop(0, common.clone());
         event_loop.take_orders(orders);
         for one in periodic {
             event_loop.add_periodic(one);
         }
+        prepare(&mut event_loop);
         let mut outcome = event_loop.run();
         if outcome.is_err() {
-            handle.halt();
-            handle.close_doors();
+            give_up(desks);
         }
         for thread in threads {
             match thread.join() {

@@ -1,14 +1,47 @@
-//! Who serves an accepted connection.
+//! Who serves an accepted connection. Below: the loop and its spawner. Above: [`Application`](crate::Application).
 
-pub(crate) mod loops;
+mod loops;
+mod processes;
+mod threads;
 
+use std::sync::Arc;
+
+use crate::desks::{Desk, Desks, Inbox};
+use crate::driver::Readiness;
 use crate::error::Error;
-use crate::service::Host;
+use crate::event_loop::{EventLoop, Orders, Periodic, Settings};
+use crate::handler::Handler;
+use crate::host::Host;
+use crate::service::{Bound, Service};
+use crate::sys::System;
+use crate::sys::backend::Backend;
+use crate::token::LOOPS_MAX;
+use processes::{PARENTS_PATIENCE, Processes};
+use threads::Threads;
 
-/// The most loops that an application can have: the name of a connection has a byte for its loop.
-const LOOPS_MAX: usize = 256;
+/// Threads at one time, unless said otherwise: each takes three descriptors, a stack and some 40 KiB, and beyond some
+/// thousands they only wait for one another.
+const THREADS: usize = 4096;
 
-/// Who serves a connection that was accepted: one of some event loops, each on a thread of its own.
+/// Processes at one time, unless said otherwise: each costs what its handler makes of its memory anew, some hundred KiB
+/// at least, and one of the numbers that a system has for processes (often 32,768).
+const PROCESSES: usize = 1024;
+
+/// Who serves a connection that was accepted: one of some event loops, a thread of its own, or a process of its own. A
+/// [`Handler`] is the same under each of them.
+///
+/// | | a connection is served by | handlers | a callback that blocks holds up |
+/// |---|---|---|---|
+/// | [`Runner::loops`] | one of *n* event loops, each on a thread | one for each loop | the connections of its loop |
+/// | [`Runner::threads`] | a thread of its own | one for each connection | itself |
+/// | [`Runner::processes`] | a process of its own | one for each connection | itself |
+///
+/// With `threads` and `processes` there is one handler more where connections are accepted, which has none: it gets what is
+/// posted to [`ConnectionId::NONE`](crate::ConnectionId::NONE), and what it connects to in
+/// [`Handler::on_start`](crate::Handler::on_start) is served there.
+///
+/// What connections tell one another by [topics](crate::Topic), each model carries. What they share in memory it does not
+/// where they are processes: a service that needs it says so ([`Service::shares_memory`](crate::Service::shares_memory)).
 ///
 /// ```
 /// use reactor::Runner;
@@ -16,12 +49,16 @@ const LOOPS_MAX: usize = 256;
 /// assert!(Runner::loops(0).is_err());
 /// # Ok::<(), reactor::Error>(())
 /// ```
+///
+/// [`Handler`]: crate::Handler
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runner(Model);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Model {
-    Loops(usize),
+    Loops { count: usize },
+    Threads { most: usize },
+    Processes { most: usize },
 }
 
 impl Runner {
@@ -33,25 +70,165 @@ impl Runner {
     /// # Errors
     /// [`Error::Runner`] for another number.
     pub fn loops(count: usize) -> Result<Self, Error> {
-        if (1..=LOOPS_MAX).contains(&count) {
-            return Ok(Runner(Model::Loops(count)));
+        if (1..=LOOPS_MAX as usize).contains(&count) {
+            return Ok(Runner(Model::Loops { count }));
         }
         Err(Error::Runner { why: format!("{count} loops: it is 1 to {LOOPS_MAX}") })
     }
 
+    /// A thread for each connection, at most 4,096 at one time ([`Runner::at_most`]); further newcomers wait in the
+    /// backlog. It runs a loop with this one connection, so a handler has there all that it has elsewhere: deadlines,
+    /// topics, messages, connections of its own. The factory makes a handler for each connection, on its thread
+    /// ([`Context::serves_alone`](crate::Context::serves_alone)). When the connection has ended, what its handler has opened
+    /// beside it is asked to stop, and the thread ends.
+    ///
+    /// For handlers that compute or block. For many connections that mostly wait it is the dearer model: each costs a
+    /// stack and two descriptors more, and a request a switch of threads and a system call more.
+    ///
+    /// ```
+    /// use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
+    ///
+    /// struct Sum;
+    ///
+    /// impl Handler for Sum {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         // May take its time: nobody else waits for this thread.
+    ///         cx.write(input.take_all().iter().map(|&byte| u64::from(byte)).sum::<u64>().to_string());
+    ///     }
+    /// }
+    ///
+    /// let mut app = Application::with(Backend::Auto, Runner::threads().at_most(100))?;
+    /// app.add_service(Service::tcp("127.0.0.1:0", || Sum))?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn threads() -> Self {
+        Runner(Model::Threads { most: THREADS })
+    }
+
+    /// A process for each connection, at most 1,024 at one time ([`Runner::at_most`]); further newcomers wait in the
+    /// backlog. It is made by fork(2), runs a loop with this one connection and with a handler that the factory makes in
+    /// it, and ends with the connection; this one reaps it. A crash costs that connection and is logged.
+    ///
+    /// - The process that calls [`Application::run`](crate::Application::run) **must have a single thread**, then and
+    ///   whenever somebody connects: what another one had locked would stay locked in the copy for ever. Otherwise `run` is
+    ///   an error, and later on newcomers are refused, with the reason in the log.
+    /// - What is published reaches members in all processes, by way of this one; a message of more than 16 MiB does not.
+    ///   [`ServiceHandle::post`](crate::ServiceHandle::post) reaches connections of the same process only.
+    /// - [`Context::halt`](crate::Context::halt) halts the whole application. Signals are handled by this process alone,
+    ///   which tells the others. When it is gone, however it went, they stop as if it had asked them to.
+    /// - [`Handle::stats`](crate::Handle::stats) has what a process has counted once it has ended.
+    ///
+    /// ```
+    /// use reactor::Runner;
+    /// assert_ne!(Runner::processes(), Runner::processes().at_most(100));
+    /// ```
+    pub fn processes() -> Self {
+        Runner(Model::Processes { most: PROCESSES })
+    }
+
+    /// So many threads or processes at one time and no more, at least one. Changes nothing where there are loops.
+    pub fn at_most(self, count: usize) -> Self {
+        match self.0 {
+            Model::Loops { .. } => self,
+            Model::Threads { .. } => Runner(Model::Threads { most: count.max(1) }),
+            Model::Processes { .. } => Runner(Model::Processes { most: count.max(1) }),
+        }
+    }
+
     /// Loops that run as long as the application does.
-    pub(crate) fn count(self) -> usize {
-        let Model::Loops(count) = self.0;
-        count
+    pub(crate) fn standing(self) -> usize {
+        match self.0 {
+            Model::Loops { count } => count,
+            Model::Threads { .. } | Model::Processes { .. } => 1,
+        }
+    }
+
+    /// Loops that come with one connection each, at the most.
+    pub(crate) fn guests(self) -> usize {
+        match self.0 {
+            Model::Loops { .. } => usize::MAX,
+            Model::Threads { most } | Model::Processes { most } => most,
+        }
+    }
+
+    /// Whether this service can be run so.
+    pub(crate) fn admits<H: Handler<M>, M: Send + 'static>(self, service: &Service<H, M>) -> Result<(), Error> {
+        if matches!(self.0, Model::Processes { .. }) && service.needs_memory() {
+            let name = service.name();
+            return Err(Error::Runner {
+                why: format!("{name}: its connections share memory, which they cannot where each has a process"),
+            });
+        }
+        Ok(())
     }
 }
 
 impl Default for Runner {
     /// One loop.
     fn default() -> Self {
-        Runner(Model::Loops(1))
+        Runner(Model::Loops { count: 1 })
     }
 }
 
-/// Makes a service's handler, on the thread of the loop that it is for.
+/// Makes a service's handler for a loop that stands, on its thread. The service's number on that loop.
 pub(crate) type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
+/// The same for a loop that comes with one connection, as often as one does.
+pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<Desk>) -> Box<dyn Host> + Send + Sync>;
+
+/// A service that is bound, and what makes its handlers.
+pub(crate) struct Prepared {
+    pub(crate) bound: Bound,
+    /// One for each loop that stands.
+    pub(crate) builds: Vec<Build>,
+    pub(crate) for_guest: BuildForGuest,
+}
+
+/// A loop as it runs here.
+type Running = EventLoop<Readiness<System>>;
+/// The last that happens to the first loop before it runs.
+type Prepare = Box<dyn FnOnce(&mut Running)>;
+
+/// What every loop of an application is made with.
+#[derive(Clone)]
+struct Common {
+    backend: Backend,
+    desks: Arc<Desks>,
+    settings: Settings,
+}
+
+/// Serves until the application is stopped and all connections have ended. The first error of any loop.
+pub(crate) fn run(
+    runner: Runner,
+    common: (Backend, Arc<Desks>, Settings),
+    systems: Vec<(System, Inbox)>,
+    services: Vec<Prepared>,
+    periodic: Vec<Periodic>,
+    orders: Orders,
+) -> Result<(), Error> {
+    let (backend, desks, mut settings) = common;
+    let of_guests = Common { backend, desks: desks.clone(), settings: settings.clone() };
+    let for_guests = || services.iter().map(|one| (one.bound.for_guest(), one.for_guest.clone())).collect();
+    let prepare: Prepare = match runner.0 {
+        Model::Loops { .. } => Box::new(|_| {}),
+        Model::Threads { .. } => {
+            let threads = Threads::new(of_guests, for_guests());
+            Box::new(|event_loop| event_loop.set_spawner(Box::new(threads)))
+        }
+        Model::Processes { .. } => {
+            processes::alone()?;
+            settings.drain_timeout = settings.drain_timeout.map(|time| time + PARENTS_PATIENCE);
+            let (services, on_reopen, deaf) = (for_guests(), orders.on_reopen.clone(), orders.signals.is_some());
+            Box::new(move |event_loop| Processes::install(event_loop, of_guests, services, on_reopen, deaf))
+        }
+    };
+    let common = Common { backend, desks, settings };
+    let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
+    // Where the first loop could not go on, they still do.
+    common.desks.wait_for_guests();
+    if common.desks.standing().len() > 1 {
+        log::info!("counters of all loops: {}", common.desks.stats());
+    }
+    outcome
+}

@@ -267,6 +267,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.unacknowledged(id)
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.driver.held()
+    }
+
     fn descriptors(&self) -> usize {
         self.driver.descriptors()
     }

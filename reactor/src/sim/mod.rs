@@ -49,14 +49,15 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::context::Context;
+use crate::desks::Desks;
 use crate::driver::{Driver, Readiness};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Periodic, Settings};
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
-use crate::mailbox::{Mailbox, Receiver};
+use crate::host::Host;
 use crate::reason::CloseReason;
-use crate::service::{Bound, Host, Service};
+use crate::service::{Bound, Service};
 use crate::sys::Sys;
 use crate::sys::simulated::{Happening, Network, Remote, Shared, Simulated, SimulatedListener, Stage};
 use crate::sys::wake::Waker;
@@ -118,7 +119,7 @@ impl Simulation {
     /// As [`Simulation::new`].
     pub fn with_faults(seed: u64, faults: Faults) -> Self {
         let waker = Waker::new().expect("a descriptor for wake-ups");
-        let handle = Handle::new([waker.clone()]);
+        let handle = Handle(Arc::new(Desks::new([waker.clone()])));
         let network = Network::new(seed, faults);
         Simulation {
             network: Shared::new(network.into()),
@@ -143,13 +144,11 @@ impl Simulation {
         H: Handler<M>,
         M: Send + 'static,
     {
-        let mailbox = Arc::new(Mailbox::new());
         let network = &self.network;
-        let (bound, parts) = service.bind(self.handle.clone(), vec![mailbox.clone()], |address, options| {
-            SimulatedListener::bind(network, address, options)
-        })?;
-        let (handle, receiver) = (parts.handle.clone(), Receiver::new(mailbox));
-        self.services.push((bound, Box::new(move |number| parts.host(number, receiver))));
+        let (bound, parts) =
+            service.bind(self.handle.clone(), |address, options| SimulatedListener::bind(network, address, options))?;
+        let (handle, mailbox) = (parts.handle.clone(), parts.handle.receivers().next().expect("there is one loop"));
+        self.services.push((bound, Box::new(move |number| parts.host(number, mailbox))));
         Ok(handle)
     }
 
@@ -218,18 +217,20 @@ impl Simulation {
             network.drain = Some(self.drain_timeout);
             network.cap = self.descriptors;
         }
-        let inbox = self.handle.inbox(0);
+        let desk = self.handle.0.standing()[0].clone();
+        let inbox = self.handle.0.inbox(&desk);
         let settings = Settings {
             drain_timeout: Some(self.drain_timeout),
             connections: self.connections,
             descriptors: self.descriptors,
+            guests: usize::MAX,
             slow_callback: Duration::from_secs(1),
             on_report: Arc::new(Mutex::new(|_: &str| {})),
         };
-        let driver = Readiness::new(system, 0, self.handle.desk(0).counters.clone());
+        let driver = Readiness::new(system, 0, desk.counters.clone());
         let driver = Checked::new(dress(driver), self.network.clone(), self.books.clone())
             .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
-        let mut event_loop = EventLoop::new(driver, 0, self.handle, inbox, settings);
+        let mut event_loop = EventLoop::new(driver, self.handle.0, desk, inbox, settings);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
             event_loop.add_service(bound, Box::new(host));

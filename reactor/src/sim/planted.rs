@@ -204,6 +204,10 @@ impl Sys for Flawed<Simulated> {
         self.inner.reset_on_close(fd);
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.inner.held()
+    }
+
     fn close(&mut self, fd: Fd) {
         self.inner.close(fd);
         if self.bug == ClosesTwice && !std::thread::panicking() {
@@ -333,6 +337,10 @@ impl<D: Driver> Driver for Flawed<D> {
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {
         self.inner.unacknowledged(id)
+    }
+
+    fn held(&self) -> Vec<Fd> {
+        self.inner.held()
     }
 
     fn descriptors(&self) -> usize {

@@ -7,9 +7,9 @@ use std::any::Any;
 use super::ledger::Books;
 use crate::buffer::Input;
 use crate::context::Core;
+use crate::host::Host;
 use crate::link::{Link, NO_STATE};
 use crate::reason::CloseReason;
-use crate::service::Host;
 use crate::sys::simulated::Shared;
 use crate::token::ConnectionId;
 

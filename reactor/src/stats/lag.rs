@@ -110,6 +110,11 @@ pub(crate) struct LagCounters {
 }
 
 impl LagCounters {
+    /// Every number, always in the same order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Counter> {
+        self.counts.iter().chain(std::iter::once(&self.longest))
+    }
+
     /// A turn took so long.
     #[inline]
     pub(crate) fn count(&self, took: Duration) {

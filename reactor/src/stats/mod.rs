@@ -76,6 +76,14 @@ macro_rules! counters {
             }
         }
 
+        impl Counters {
+            /// Every number, always in the same order.
+            pub(crate) fn all(&self) -> impl Iterator<Item = &Counter> {
+                let plain = [$(&self.$name,)*];
+                plain.into_iter().chain(self.lag.all()).chain(&self.closed)
+            }
+        }
+
         /// Of several loops.
         impl AddAssign<&Stats> for Stats {
             fn add_assign(&mut self, other: &Stats) {

@@ -28,6 +28,10 @@ impl Epoll {
         Ok(Epoll { epoll, ready: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT].into_boxed_slice() })
     }
 
+    pub(crate) fn held(&self) -> Fd {
+        Fd(self.epoll.as_raw_fd())
+    }
+
     /// The last registration wins, as with `select`: a descriptor that is known already is modified.
     pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         match self.control(libc::EPOLL_CTL_ADD, fd, token, interest) {

@@ -211,6 +211,10 @@ impl Sys for Kernel {
         let _ = socket::set_to(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.poller.held().into_iter().chain(self.waker.held()).collect()
+    }
+
     fn close(&mut self, fd: Fd) {
         socket::close(fd);
     }

@@ -10,7 +10,7 @@
 //!         ├─ socket ─── call                 addresses, options, EINTR
 //!         ├─ errno                           what the numbers mean to a driver
 //!         └─ wake                            from other threads
-//! listen     signal     process     backend  what an application calls before and around its loops
+//! listen   signal   process   fork   backend  what an application calls before and around its loops
 //! ```
 
 pub(crate) mod backend;
@@ -21,6 +21,7 @@ mod clock;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 pub(crate) mod errno;
+pub(crate) mod fork;
 pub(crate) mod kernel;
 pub(crate) mod listen;
 mod poller;
@@ -141,6 +142,8 @@ pub(crate) trait Sys {
     fn finish(&mut self, fd: Fd);
     /// Makes the next `close` a reset (RST), discarding what was sent and not delivered.
     fn reset_on_close(&mut self, fd: Fd);
+    /// The descriptors that it needs for itself: the poller's and the wake-up's.
+    fn held(&self) -> Vec<Fd>;
     /// close(2), once, whatever it says (Linux frees the number even on EINTR).
     fn close(&mut self, fd: Fd);
 }

@@ -66,6 +66,15 @@ impl Poller {
         }
     }
 
+    /// Its own descriptor, where it has one.
+    pub(crate) fn held(&self) -> Option<Fd> {
+        match self {
+            Poller::Select(_) => None,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Poller::Epoll(poller) => Some(poller.held()),
+        }
+    }
+
     /// epoll reports EPOLLERR and EPOLLHUP whatever it was asked; `select` looks only at what is in its sets.
     pub(crate) fn reports_errors_unasked(&self) -> bool {
         !matches!(self, Poller::Select(_))

@@ -34,7 +34,7 @@ pub(crate) struct Signals {
     before: Vec<(c_int, libc::sigaction)>,
 }
 
-const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
+pub(super) const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// What the handler rings; -1 when there is nothing to.

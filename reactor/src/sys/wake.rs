@@ -69,6 +69,11 @@ impl Waker {
         Fd(self.0.read.as_raw_fd())
     }
 
+    /// All of its descriptors.
+    pub(super) fn held(&self) -> impl Iterator<Item = Fd> {
+        std::iter::once(&self.0.read).chain(&self.0.write).map(|descriptor| Fd(descriptor.as_raw_fd()))
+    }
+
     /// What a signal handler rings, without the flag: it knows a number and nothing else.
     pub(super) fn write_end(&self) -> Fd {
         Fd(self.0.write.as_ref().unwrap_or(&self.0.read).as_raw_fd())

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +47,8 @@ pub fn path_of(example: &str) -> PathBuf {
 pub struct Example {
     pub child: Child,
     pub address: SocketAddr,
+    /// What it says after that.
+    pub said: BufReader<ChildStdout>,
 }
 
 impl Example {
@@ -60,11 +62,11 @@ impl Example {
     pub fn spawn(mut command: Command, backend: &str) -> Self {
         command.env("REACTOR_BACKEND", backend).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it is text");
-        let address = said.trim().strip_prefix("listening tcp://").and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("it said {said:?}"));
-        Example { child, address }
+        let (mut said, mut line) = (BufReader::new(child.stdout.take().expect("it is piped")), String::new());
+        said.read_line(&mut line).expect("it is text");
+        let address = line.trim().strip_prefix("listening tcp://").and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("it said {line:?}"));
+        Example { child, address, said }
     }
 
     pub fn signal(&self, signal: Signal) {

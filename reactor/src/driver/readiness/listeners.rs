@@ -111,6 +111,6 @@ impl<S: Sys> Readiness<S> {
 }
 
 /// Listeners go by generation 0, which no connection has, and by slots from 1, since 0 is the wake-up.
-pub(super) fn listener_token(event_loop: u8, index: usize) -> ConnectionId {
+pub(super) fn listener_token(event_loop: u32, index: usize) -> ConnectionId {
     ConnectionId::new(event_loop, index + 1, 0)
 }

@@ -37,7 +37,7 @@ const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
 
 pub(crate) struct Readiness<S: Sys> {
     sys: S,
-    event_loop: u8,
+    event_loop: u32,
     slots: Vec<Option<Slot>>,
     listeners: Vec<Listener>,
     /// This batch, and how far it is done.
@@ -108,7 +108,7 @@ enum Report {
 }
 
 impl<S: Sys> Readiness<S> {
-    pub(crate) fn new(sys: S, event_loop: u8, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(sys: S, event_loop: u32, counters: Arc<Counters>) -> Self {
         Readiness {
             sys,
             event_loop,
@@ -660,6 +660,12 @@ impl<S: Sys> Driver for Readiness<S> {
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {
         let fd = self.slot(id).filter(|slot| slot.socket).map(|slot| slot.fd);
         fd.map_or(0, |fd| self.sys.unacknowledged(fd))
+    }
+
+    fn held(&self) -> Vec<Fd> {
+        let slots = self.slots.iter().flatten().map(|slot| slot.fd);
+        let listeners = self.listeners.iter().filter(|listener| !listener.gone).map(|listener| listener.fd);
+        slots.chain(listeners).chain(self.graveyard.iter().copied()).chain(self.sys.held()).collect()
     }
 
     fn descriptors(&self) -> usize {

@@ -277,6 +277,10 @@ impl<S: Sys> Sys for Chaos<S> {
         self.sys.reset_on_close(fd);
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.sys.held()
+    }
+
     fn close(&mut self, fd: Fd) {
         self.sys.close(fd);
     }

@@ -259,6 +259,10 @@ impl Sys for Simulated {
         });
     }
 
+    fn held(&self) -> Vec<Fd> {
+        Vec::new()
+    }
+
     fn close(&mut self, fd: Fd) {
         // What is torn down because a check has failed proves nothing more.
         if !panicking() {

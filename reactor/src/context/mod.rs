@@ -1,7 +1,9 @@
 //! What a callback may ask for. It records, and never calls user code: the loop acts on it once the callback has
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
-use std::any::{Any, TypeId, type_name};
+mod core;
+
+use std::any::{TypeId, type_name};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -12,19 +14,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::{Address, Peer};
-use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
+use crate::buffer::Output;
 use crate::handle::ServiceHandle;
-use crate::limits::{Deadlines, Limits};
-use crate::link::{Link, Links, NO_STATE, Origin, Sent};
-use crate::neighbours::Neighbours;
-use crate::published::Published;
+use crate::link::{Link, NO_STATE, Origin};
 use crate::reason::CloseReason;
-use crate::recorder::{Recorder, What};
 use crate::stats::{Counters, Stats};
-use crate::time::Time;
-use crate::timer::Wheel;
 use crate::token::ConnectionId;
-use crate::topics::{Topic, Topics};
+use crate::topics::Topic;
+
+pub(crate) use self::core::{Core, Errand, Terms, Timer, Wish};
 
 /// What became of a write.
 ///
@@ -46,9 +44,10 @@ pub enum Written {
     /// It will be sent.
     Queued,
     /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed
-    /// more than [`Limits::output_high`].
+    /// more than [`Limits::output_high`](crate::Limits::output_high).
     AboveHighWater,
-    /// It was dropped: the connection is gone, closing, read-only, or over [`Limits::output_max`].
+    /// It was dropped: the connection is gone, closing, read-only, or over
+    /// [`Limits::output_max`](crate::Limits::output_max).
     Refused,
 }
 
@@ -154,6 +153,13 @@ impl<'a> Context<'a> {
         handle.unwrap_or_else(|| panic!("{} is no message of service {}", type_name::<M>(), terms.name)).clone()
     }
 
+    /// Whether this loop serves one connection and no other, and ends with it ([`Runner::threads`](crate::Runner::threads),
+    /// [`Runner::processes`](crate::Runner::processes)): then a callback that waits holds up nobody else, and what the
+    /// handler keeps for later is kept for this connection alone.
+    pub fn serves_alone(&self) -> bool {
+        self.core.alone
+    }
+
     /// Which turn of the loop this is: another number than in the turn before. For what is allowed so much in one turn.
     pub fn turn(&self) -> u32 {
         self.core.turn
@@ -214,8 +220,8 @@ impl<'a> Context<'a> {
     // ---- ending ----------------------------------------------------------------------------------------------------
 
     /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends
-    /// its own (within [`Deadlines::linger`] and [`Limits::linger_bytes`]), closes. No more input is delivered, and
-    /// writes are refused.
+    /// its own (within [`Deadlines::linger`](crate::Deadlines::linger) and
+    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No more input is delivered, and writes are refused.
     pub fn close(&mut self) {
         self.close_id(self.id);
     }
@@ -414,8 +420,9 @@ impl<'a> Context<'a> {
     /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
     /// done to it after this, although [`Context::queued_of`] does not count it yet.
     ///
-    /// A member that does not read and is owed more than [`Limits::member_queue`] is dealt with as
-    /// [`Limits::slow_members`] says.
+    /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is dealt
+    /// with as [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for what this
+    /// connection publishes, nothing is read from it.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }
@@ -430,6 +437,32 @@ impl<'a> Context<'a> {
         self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)
     }
 
+    /// What was published in another process, to the members on this loop.
+    pub(crate) fn deliver(&mut self, topic: &Topic, bytes: &Bytes) {
+        self.core.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
+    }
+
+    /// The same to those of all loops but the one of that number.
+    pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, from: u32) {
+        self.core.relay(topic, bytes, self.id, from);
+    }
+
+    /// Lets `write` write to another connection of this loop.
+    pub(crate) fn write_with(&mut self, id: ConnectionId, write: impl FnOnce(&mut Output)) -> Written {
+        self.core.touch(id);
+        self.core.put(id, write)
+    }
+
+    /// Whether the drain time is over.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.core.barred
+    }
+
+    /// What this loop counts.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
     // ---- new connections -------------------------------------------------------------------------------------------
 
     /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
@@ -438,7 +471,7 @@ impl<'a> Context<'a> {
     /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
     ///
     /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
-    /// application is stopping, so that one which always connects again can end; and when the loop has 2^24
+    /// application is stopping, so that one which always connects again can end; and when the loop has 2^23
     /// connections.
     ///
     /// # Panics
@@ -502,253 +535,5 @@ impl<'a> Context<'a> {
 impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("id", &self.id).field("service", &self.service()).finish_non_exhaustive()
-    }
-}
-
-/// Everything of a loop that a callback can reach: its links, and no descriptor and no handler.
-pub(crate) struct Core {
-    pub(crate) links: Links,
-    pub(crate) topics: Topics,
-    pub(crate) published: Published,
-    pub(crate) wheel: Wheel<Timer>,
-    pub(crate) pool: Pool,
-    /// Counted by this loop alone, read by anyone.
-    pub(crate) counters: Arc<Counters>,
-    /// What happened lately, for those who end badly.
-    pub(crate) recorder: Recorder,
-    /// The other loops; none where there is one alone.
-    pub(crate) neighbours: Option<Box<Neighbours>>,
-    /// What each service has agreed to, by its number.
-    pub(crate) terms: Vec<Terms>,
-    /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
-    pub(crate) now: Time,
-    /// Counts turns, never 0: what a link does once a turn is marked with it.
-    pub(crate) turn: u32,
-    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
-    /// who reads is not taken for one that doesn't.
-    pub(crate) crowded: bool,
-    /// Services whose handlers want to be called in the next turn.
-    pub(crate) called_upon: Vec<u16>,
-    /// Links that something was done to since the loop last looked at them.
-    pub(crate) touched: Vec<ConnectionId>,
-    pub(crate) wishes: Vec<Wish>,
-    pub(crate) halting: bool,
-    /// The application is stopping; and no new connection is begun any more.
-    pub(crate) stopping: bool,
-    pub(crate) barred: bool,
-    pub(crate) loop_ended: bool,
-}
-
-/// What a timer stands for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Timer {
-    Link(ConnectionId),
-    Periodic(u32),
-}
-
-/// What a service has agreed to; each loop has its own copy.
-#[derive(Clone)]
-pub(crate) struct Terms {
-    pub(crate) name: Arc<str>,
-    pub(crate) limits: Limits,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) connection_type: TypeId,
-    /// Its `ServiceHandle<M>`.
-    pub(crate) handle: Arc<dyn Any + Send + Sync>,
-}
-
-/// A connection that a callback asked for; its link is there already.
-pub(crate) struct Wish {
-    pub(crate) id: ConnectionId,
-    pub(crate) state: Box<dyn Any>,
-    pub(crate) errand: Errand,
-}
-
-pub(crate) enum Errand {
-    Connect(Address),
-    Watch(OwnedFd),
-    /// It has a deadline, and that is all.
-    Nothing,
-}
-
-impl Core {
-    pub(crate) fn new(event_loop: u8, now: Time, counters: Arc<Counters>) -> Self {
-        Core {
-            links: Links::new(event_loop),
-            topics: Topics::default(),
-            published: Published::default(),
-            wheel: Wheel::new(now),
-            pool: Pool::default(),
-            counters,
-            recorder: Recorder::default(),
-            neighbours: None,
-            terms: Vec::new(),
-            now,
-            turn: 0,
-            crowded: false,
-            called_upon: Vec::new(),
-            touched: Vec::new(),
-            wishes: Vec::new(),
-            halting: false,
-            stopping: false,
-            barred: false,
-            loop_ended: false,
-        }
-    }
-
-    /// Puts a link on the list of those to look at.
-    #[inline]
-    pub(crate) fn touch(&mut self, id: ConnectionId) {
-        if let Some(link) = self.links.get_mut(id)
-            && !link.touched
-        {
-            link.touched = true;
-            self.touched.push(id);
-        }
-    }
-
-    #[inline]
-    fn output(&mut self, id: ConnectionId) -> Option<&mut Output> {
-        self.put_in_order(id);
-        let link = self.links.get_mut(id)?;
-        let limits = &self.terms[link.service as usize].limits;
-        link.writable_output(&mut self.pool, limits)
-    }
-
-    #[inline]
-    fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
-        self.put_in_order(id);
-        let Some(link) = self.links.get_mut(id) else { return Written::Refused };
-        let limits = &self.terms[link.service as usize].limits;
-        let Some(output) = link.writable_output(&mut self.pool, limits) else { return Written::Refused };
-        put(output);
-        match output {
-            output if output.overflowed() => Written::Refused,
-            output if output.queued() > limits.output_high => {
-                self.crowded |= !link.is_blocked();
-                Written::AboveHighWater
-            }
-            _ => Written::Queued,
-        }
-    }
-
-    /// To the members on this loop, and once to each other loop that has any. `by` is held while one of those has no
-    /// room for more.
-    pub(crate) fn publish(
-        &mut self,
-        topic: &Topic,
-        bytes: &[u8],
-        shared: Option<&Bytes>,
-        by: ConnectionId,
-        except: ConnectionId,
-    ) -> usize {
-        let reached = self.deliver(topic, bytes, shared, except);
-        if let Some(neighbours) = &mut self.neighbours
-            && !neighbours.publish(topic, || shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)))
-            && let Some(link) = self.links.get_mut(by)
-        {
-            link.hold();
-            neighbours.hold(by);
-            self.touch(by);
-        }
-        reached
-    }
-
-    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
-    pub(crate) fn deliver(
-        &mut self,
-        topic: &Topic,
-        bytes: &[u8],
-        shared: Option<&Bytes>,
-        except: ConnectionId,
-    ) -> usize {
-        let members = self.topics.count(topic);
-        let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
-        let members = members - usize::from(excepted);
-        if members == 0 || bytes.is_empty() {
-            return members;
-        }
-        if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
-            // Memory is bounded by sending, not only by the end of the turn.
-            self.crowded |= self.published.is_much();
-            self.hand_out();
-            self.published.gather(topic, bytes, shared, except, true);
-        }
-        members
-    }
-
-    /// Before something else happens to this link: what was published before that comes first.
-    #[inline]
-    fn put_in_order(&mut self, id: ConnectionId) {
-        if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
-            self.hand_out();
-        }
-    }
-
-    /// Puts what was published into the outputs of the members, all messages of a topic at once.
-    pub(crate) fn hand_out(&mut self) {
-        self.send_out(|_, _| None);
-    }
-
-    /// The same, but to whom `send` sends it, and whose output is empty, it goes without being copied: that is nearly
-    /// everybody, nearly always.
-    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
-        let Core { links, topics, terms, pool, counters, recorder, touched, published, now, .. } = self;
-        let mut missed = 0;
-        let (batches, lengths) = published.parts();
-        for batch in batches {
-            let first = lengths.len();
-            lengths.extend(batch.messages.iter().map(|message| message.length));
-            batch.share(SHARE_MIN);
-            let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
-            let messages = Messages { bytes, shared, lengths, first, count };
-            let excepted = || batch.messages.iter().map(|message| message.except);
-            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
-            let (mut taken, mut sent) = (0, 0);
-            for &id in topics.members(&batch.topic) {
-                let Some(link) = links.get_mut(id) else { continue };
-                let limits = &terms[link.service as usize].limits;
-                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
-                match outcome {
-                    Some(Sent::Bytes(all)) if all == bytes.len() => {
-                        link.sent_at_once(all, *now);
-                        recorder.note(id, What::Sent(all as u32), *now);
-                        (taken, sent) = (taken + count, sent + all);
-                        continue;
-                    }
-                    None if link.is_excepted() => {
-                        link.set_excepted(false);
-                        let others = |message: &Messages<'_>| batch.messages[message.first - first].except != id;
-                        for message in messages.each().filter(others) {
-                            taken += link.deliver(message, limits, pool, &mut missed);
-                        }
-                    }
-                    None => taken += link.deliver(messages, limits, pool, &mut missed),
-                    Some(outcome) => {
-                        taken += link.deliver(messages, limits, pool, &mut missed);
-                        // That the kernel takes no more now is found out once more, by who sees to the rest.
-                        let (outcome, what) = match outcome {
-                            Sent::Bytes(part) | Sent::Blocked(part) => {
-                                sent += part;
-                                (Sent::Bytes(part), What::Blocked(part as u32))
-                            }
-                            Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
-                            Sent::ShortFile => (outcome, What::ShortFile),
-                        };
-                        recorder.note(id, what, *now);
-                        counters.unsent.add(link.sent(outcome, *now, limits, lengths, pool, || 0).bytes as u64);
-                    }
-                }
-                if !link.touched {
-                    link.touched = true;
-                    touched.push(id);
-                }
-            }
-            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));
-            counters.deliveries.add(taken as u64);
-            counters.sent.add(sent as u64);
-        }
-        counters.missed.add(missed);
-        published.clear();
     }
 }

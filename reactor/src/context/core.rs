@@ -1,0 +1,299 @@
+//! The loop's state behind a [`Context`](super::Context), and what callbacks have asked for and the loop has yet to do.
+
+use std::any::{Any, TypeId};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Written;
+use crate::address::{Address, Peer};
+use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
+use crate::driver::Socket;
+use crate::limits::{Deadlines, Limits};
+use crate::link::{Link, Links, NO_STATE, Origin, Sent};
+use crate::neighbours::Neighbours;
+use crate::published::Published;
+use crate::recorder::{Recorder, What};
+use crate::stats::Counters;
+use crate::time::Time;
+use crate::timer::Wheel;
+use crate::token::ConnectionId;
+use crate::topics::{Topic, Topics};
+
+/// Everything of a loop that a callback can reach: its links, and no descriptor and no handler.
+pub(crate) struct Core {
+    pub(crate) links: Links,
+    pub(crate) topics: Topics,
+    pub(crate) published: Published,
+    pub(crate) wheel: Wheel<Timer>,
+    pub(crate) pool: Pool,
+    /// Counted by this loop alone, read by anyone.
+    pub(crate) counters: Arc<Counters>,
+    /// What happened lately, for those who end badly.
+    pub(crate) recorder: Recorder,
+    /// The other loops; none where there is one alone.
+    pub(crate) neighbours: Option<Box<Neighbours>>,
+    /// It came with one connection, and ends with it.
+    pub(crate) alone: bool,
+    /// What each service has agreed to, by its number.
+    pub(crate) terms: Vec<Terms>,
+    /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
+    pub(crate) now: Time,
+    /// Counts turns, never 0: what a link does once a turn is marked with it.
+    pub(crate) turn: u32,
+    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
+    /// who reads is not taken for one that doesn't.
+    pub(crate) crowded: bool,
+    /// Services whose handlers want to be called in the next turn.
+    pub(crate) called_upon: Vec<u16>,
+    /// Links that something was done to since the loop last looked at them.
+    pub(crate) touched: Vec<ConnectionId>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) halting: bool,
+    /// The application is stopping; and no new connection is begun any more.
+    pub(crate) stopping: bool,
+    pub(crate) barred: bool,
+    pub(crate) loop_ended: bool,
+}
+
+/// What a timer stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    Link(ConnectionId),
+    Periodic(u32),
+}
+
+/// What a service has agreed to; each loop has its own copy.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    pub(crate) name: Arc<str>,
+    pub(crate) limits: Limits,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) connection_type: TypeId,
+    /// Its `ServiceHandle<M>`.
+    pub(crate) handle: Arc<dyn Any + Send + Sync>,
+}
+
+impl Terms {
+    /// Of a service that the crate itself has; nobody posts to it.
+    pub(crate) fn internal<State: 'static>(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
+        Terms { name: name.into(), limits, deadlines, connection_type: TypeId::of::<State>(), handle: Arc::new(()) }
+    }
+}
+
+/// A connection that a callback asked for; its link is there already.
+pub(crate) struct Wish {
+    pub(crate) id: ConnectionId,
+    pub(crate) state: Box<dyn Any>,
+    pub(crate) errand: Errand,
+}
+
+pub(crate) enum Errand {
+    Connect(Address),
+    Watch(OwnedFd),
+    /// Take it on as it is.
+    Adopt(Socket),
+    /// It has a deadline, and that is all.
+    Nothing,
+}
+
+impl Core {
+    pub(crate) fn new(links: Links, recorder: Recorder, now: Time, counters: Arc<Counters>) -> Self {
+        Core {
+            links,
+            topics: Topics::default(),
+            published: Published::default(),
+            wheel: Wheel::new(now),
+            pool: Pool::default(),
+            counters,
+            recorder,
+            neighbours: None,
+            alone: false,
+            terms: Vec::new(),
+            now,
+            turn: 0,
+            crowded: false,
+            called_upon: Vec::new(),
+            touched: Vec::new(),
+            wishes: Vec::new(),
+            halting: false,
+            stopping: false,
+            barred: false,
+            loop_ended: false,
+        }
+    }
+
+    /// Puts a link on the list of those to look at.
+    #[inline]
+    pub(crate) fn touch(&mut self, id: ConnectionId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.touched
+        {
+            link.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    #[inline]
+    pub(super) fn output(&mut self, id: ConnectionId) -> Option<&mut Output> {
+        self.put_in_order(id);
+        let link = self.links.get_mut(id)?;
+        let limits = &self.terms[link.service as usize].limits;
+        link.writable_output(&mut self.pool, limits)
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
+        self.put_in_order(id);
+        let Some(link) = self.links.get_mut(id) else { return Written::Refused };
+        let limits = &self.terms[link.service as usize].limits;
+        let Some(output) = link.writable_output(&mut self.pool, limits) else { return Written::Refused };
+        put(output);
+        match output {
+            output if output.overflowed() => Written::Refused,
+            output if output.queued() > limits.output_high => {
+                self.crowded |= !link.is_blocked();
+                Written::AboveHighWater
+            }
+            _ => Written::Queued,
+        }
+    }
+
+    /// A line to another process, whose state its handler adopts.
+    pub(crate) fn adopt(&mut self, service: u16, socket: Socket, peer: Peer, state: Box<dyn Any>) -> ConnectionId {
+        let id = self.links.insert(Link::new(Origin::Channel, peer, service, NO_STATE, self.now));
+        self.wishes.push(Wish { id, state, errand: Errand::Adopt(socket) });
+        id
+    }
+
+    /// To the members on this loop, and once to each other loop that has any. `by` is held while one of those has no
+    /// room for more.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        by: ConnectionId,
+        except: ConnectionId,
+    ) -> usize {
+        let reached = self.deliver(topic, bytes, shared, except);
+        self.pass_on(topic, || shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)), by, None);
+        reached
+    }
+
+    /// What a loop in another process has published, to all but that one.
+    pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, by: ConnectionId, from: u32) {
+        self.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
+        self.pass_on(topic, || bytes.clone(), by, Some(from));
+    }
+
+    fn pass_on(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, by: ConnectionId, except: Option<u32>) {
+        if let Some(neighbours) = &mut self.neighbours
+            && !neighbours.publish(topic, bytes, except)
+            && let Some(link) = self.links.get_mut(by)
+        {
+            link.hold();
+            neighbours.hold(by);
+            self.touch(by);
+        }
+    }
+
+    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
+    pub(crate) fn deliver(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        except: ConnectionId,
+    ) -> usize {
+        let members = self.topics.count(topic);
+        let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
+        let members = members - usize::from(excepted);
+        if members == 0 || bytes.is_empty() {
+            return members;
+        }
+        if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
+            // Memory is bounded by sending, not only by the end of the turn.
+            self.crowded |= self.published.is_much();
+            self.hand_out();
+            self.published.gather(topic, bytes, shared, except, true);
+        }
+        members
+    }
+
+    /// Before something else happens to this link: what was published before that comes first.
+    #[inline]
+    pub(super) fn put_in_order(&mut self, id: ConnectionId) {
+        if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
+            self.hand_out();
+        }
+    }
+
+    /// Puts what was published into the outputs of the members, all messages of a topic at once.
+    pub(crate) fn hand_out(&mut self) {
+        self.send_out(|_, _| None);
+    }
+
+    /// The same, but to whom `send` sends it, and whose output is empty, it goes without being copied: that is nearly
+    /// everybody, nearly always.
+    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
+        let Core { links, topics, terms, pool, counters, recorder, touched, published, now, .. } = self;
+        let mut missed = 0;
+        let (batches, lengths) = published.parts();
+        for batch in batches {
+            let first = lengths.len();
+            lengths.extend(batch.messages.iter().map(|message| message.length));
+            batch.share(SHARE_MIN);
+            let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
+            let messages = Messages { bytes, shared, lengths, first, count };
+            let excepted = || batch.messages.iter().map(|message| message.except);
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
+            let (mut taken, mut sent) = (0, 0);
+            for &id in topics.members(&batch.topic) {
+                let Some(link) = links.get_mut(id) else { continue };
+                let limits = &terms[link.service as usize].limits;
+                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
+                match outcome {
+                    Some(Sent::Bytes(all)) if all == bytes.len() => {
+                        link.sent_at_once(all, *now);
+                        recorder.note(id, What::Sent(all as u32), *now);
+                        (taken, sent) = (taken + count, sent + all);
+                        continue;
+                    }
+                    None if link.is_excepted() => {
+                        link.set_excepted(false);
+                        let others = |message: &Messages<'_>| batch.messages[message.first - first].except != id;
+                        for message in messages.each().filter(others) {
+                            taken += link.deliver(message, limits, pool, &mut missed);
+                        }
+                    }
+                    None => taken += link.deliver(messages, limits, pool, &mut missed),
+                    Some(outcome) => {
+                        taken += link.deliver(messages, limits, pool, &mut missed);
+                        // That the kernel takes no more now is found out once more, by who sees to the rest.
+                        let (outcome, what) = match outcome {
+                            Sent::Bytes(part) | Sent::Blocked(part) => {
+                                sent += part;
+                                (Sent::Bytes(part), What::Blocked(part as u32))
+                            }
+                            Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
+                            Sent::ShortFile => (outcome, What::ShortFile),
+                        };
+                        recorder.note(id, what, *now);
+                        counters.unsent.add(link.sent(outcome, *now, limits, lengths, pool, || 0).bytes as u64);
+                    }
+                }
+                if !link.touched {
+                    link.touched = true;
+                    touched.push(id);
+                }
+            }
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));
+            counters.deliveries.add(taken as u64);
+            counters.sent.add(sent as u64);
+        }
+        counters.missed.add(missed);
+        published.clear();
+    }
+}

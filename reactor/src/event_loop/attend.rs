@@ -1,0 +1,278 @@
+//! What there is to do for links: what the state machine of each says is next, until all of them rest.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::EventLoop;
+use crate::context::{Core, Errand, Terms, Timer};
+use crate::driver::Driver;
+use crate::limits::Deadlines;
+use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
+use crate::reason::Deadline;
+use crate::recorder::{Recorder, What};
+use crate::stats::Counters;
+use crate::time::Time;
+use crate::timer::Wheel;
+use crate::token::ConnectionId;
+
+impl<D: Driver> EventLoop<D> {
+    /// Does for one link all there is to do, until it rests.
+    #[inline]
+    pub(super) fn attend(&mut self, id: ConnectionId) {
+        while let Some(step) = self.advance(id) {
+            self.call(id, step);
+        }
+    }
+
+    /// Does all that takes no handler. The step that does, or none when the link rests.
+    #[inline]
+    fn advance(&mut self, id: ConnectionId) -> Option<Step> {
+        let Core { links, terms, published, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
+        let link = links.get_mut(id)?;
+        let Terms { limits, deadlines, .. } = &terms[link.service as usize];
+        loop {
+            match link.step(*turn, limits) {
+                Step::Rest => break,
+                Step::Send => {
+                    let outcome = self.driver.send(link);
+                    note_sent(counters, recorder, link, outcome, *now);
+                    let driver = &mut self.driver;
+                    let lost = link.sent(outcome, *now, limits, &published.lengths, pool, || driver.unacknowledged(id));
+                    counters.unsent.add(lost.bytes as u64);
+                    counters.missed.add(lost.messages);
+                }
+                Step::Finish => {
+                    let driver = &mut self.driver;
+                    link.finished(*now, || driver.unacknowledged(id));
+                    recorder.note(id, What::Finished, *now);
+                    self.driver.finish(id);
+                }
+                Step::Probe => self.driver.probe(id),
+                Step::NextTurn => {
+                    if !std::mem::replace(&mut link.put_off, true) {
+                        self.again.push(id);
+                    }
+                    break;
+                }
+                step => return Some(step),
+            }
+        }
+        if link.take_interest_change() {
+            self.driver.changed(id);
+        }
+        let driver = &mut self.driver;
+        if link.take_deadline_change(*now, || driver.unacknowledged(id)) {
+            arm(link, deadlines, wheel);
+        }
+        None
+    }
+
+    /// Does what takes a handler.
+    fn call(&mut self, id: ConnectionId, step: Step) {
+        self.calling();
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        let (service, key) = (link.service as usize, link.state);
+        let host = &mut self.hosts[service].host;
+        match step {
+            Step::Close => return self.close(id),
+            Step::Deliver => {
+                if let Some(kept) = link.kept.take() {
+                    self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
+                }
+                return;
+            }
+            Step::EndOfInput => {
+                let kept = link.kept.take().unwrap_or_else(|| self.core.pool.take_kept());
+                return self.lend_kept(id, kept, |host, core, key, input| host.end_of_input(core, id, key, input));
+            }
+            Step::Drained => host.drained(&mut self.core, id, key),
+            Step::Missed => {
+                let count = link.take_missed();
+                host.missed(&mut self.core, id, key, count);
+                if let Some(link) = self.core.links.get_mut(id) {
+                    link.placed();
+                }
+            }
+            Step::TooSlow => {
+                host.too_slow(&mut self.core, id, key);
+                if let Some(link) = self.core.links.get_mut(id) {
+                    link.close_slow(self.core.now);
+                }
+            }
+            Step::Stopping => host.stopping(&mut self.core, id, key),
+            Step::Rest | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
+        }
+        self.called(id);
+    }
+
+    /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
+    pub(super) fn deadline(&mut self, id: ConnectionId, heard: Time) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        link.set_timer(None);
+        let service = link.service as usize;
+        match link.next_due(&self.core.terms[service].deadlines) {
+            Some((at, due)) if at <= heard => {
+                let on_progress = matches!(due, Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
+                let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
+                let key = link.state;
+                link.set_deadline_changed();
+                self.core.recorder.note(id, What::Overdue, heard);
+                if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
+                    self.calling();
+                    self.hosts[service].host.deadline(&mut self.core, id, key);
+                    self.called(id);
+                }
+                self.attend(id);
+            }
+            _ => arm(link, &self.core.terms[service].deadlines, &mut self.core.wheel),
+        }
+    }
+
+    /// The end of a link, the only place where `on_close` is called.
+    pub(super) fn close(&mut self, id: ConnectionId) {
+        let Some(link) = self.core.links.get(id) else { return };
+        let (service, key, origin, reason) = (link.service as usize, link.state, link.origin, link.reason());
+        let name = &self.core.terms[service].name;
+        log::debug!(
+            "{name}: connection {id} from {} ended: {reason} (received {}, sent {}, unsent {} bytes)",
+            link.peer,
+            link.received,
+            link.sent,
+            link.queued()
+        );
+        if let Some((timer, _)) = link.timer() {
+            self.core.wheel.cancel(timer);
+        }
+        self.driver.release(id, link.resets());
+        self.core.topics.leave_all(id);
+        if reason.is_fault() {
+            self.tell_history(id);
+        }
+        if key != NO_STATE {
+            self.calling();
+            self.core.barred |= self.core.stopping;
+            self.hosts[service].host.close(&mut self.core, id, key, reason);
+            self.called(id);
+            self.core.barred = self.has_given_up();
+        }
+        if let Some(mut link) = self.core.links.remove(id) {
+            let (unread, unsent) = link.release(&mut self.core.pool);
+            self.core.counters.unread.add(unread as u64);
+            self.core.counters.unsent.add(unsent as u64);
+        }
+        match origin {
+            // It was counted as refused, and never was open.
+            Origin::Refused => return self.hosts[service].refused -= 1,
+            Origin::Accepted => {
+                self.hosts[service].open.fetch_sub(1, Ordering::Relaxed);
+                self.desk.load_less();
+            }
+            // What it carried is counted where it came from.
+            Origin::Channel => return,
+            Origin::Outbound | Origin::Watched => {}
+        }
+        self.core.counters.count_closed(reason);
+    }
+
+    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
+    /// the stack stays flat.
+    pub(super) fn settle(&mut self) {
+        if self.core.touched.is_empty() && self.core.published.is_empty() && self.core.wishes.is_empty() && !self.full {
+            return;
+        }
+        let mut next = 0;
+        loop {
+            if next == self.core.touched.len() && !self.core.published.is_empty() {
+                let driver = &mut self.driver;
+                self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
+            }
+            for wish in std::mem::take(&mut self.core.wishes) {
+                let Some(link) = self.core.links.get_mut(wish.id) else { continue };
+                link.state = self.hosts[link.service as usize].host.adopt(wish.state);
+                self.core.recorder.note(wish.id, What::Asked, self.core.now);
+                match wish.errand {
+                    Errand::Connect(to) => self.driver.connect(wish.id, &to),
+                    Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
+                    Errand::Adopt(socket) => {
+                        self.driver.take_over();
+                        self.driver.adopt(wish.id, socket, false);
+                    }
+                    Errand::Nothing => {}
+                }
+                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
+                // again.
+                self.core.touch(wish.id);
+            }
+            let Some(&id) = self.core.touched.get(next) else { break };
+            next += 1;
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.touched = false;
+                self.attend(id);
+            }
+        }
+        self.core.touched.clear();
+        self.core.published.forget_lengths();
+        if self.full {
+            self.mind_the_cap();
+        }
+    }
+
+    /// Before a callback that others' sends may have come before: the time that they took is not its own.
+    pub(super) fn calling(&mut self) {
+        self.core.now = self.core.now.max(self.driver.coarse_now());
+    }
+
+    /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.
+    #[inline]
+    pub(super) fn called(&mut self, id: ConnectionId) {
+        let now = self.driver.coarse_now();
+        if now > self.core.now {
+            let held = now.since(self.core.now);
+            self.core.now = now;
+            if held >= self.config.slow_callback {
+                self.slow(id, held);
+            }
+        }
+    }
+
+    #[cold]
+    fn slow(&mut self, id: ConnectionId, held: Duration) {
+        self.core.counters.slow_callbacks.add(1);
+        let held = held.as_millis();
+        match self.core.links.get(id) {
+            Some(link) => {
+                let name = &self.core.terms[link.service as usize].name;
+                log::warn!("{name}: a callback of connection {id} from {} held the loop for {held} ms", link.peer);
+            }
+            None => log::warn!("a callback outside any connection held the loop for {held} ms"),
+        }
+    }
+}
+
+/// Sees to it that a timer stands for the link's next deadline. Moved only to be earlier: see `Link::timer`.
+fn arm(link: &mut Link, deadlines: &Deadlines, wheel: &mut Wheel<Timer>) {
+    let Some((at, _)) = link.next_due(deadlines) else { return };
+    let timer = link.timer();
+    if timer.is_none_or(|(_, armed)| at < armed) {
+        if let Some((key, _)) = timer {
+            wheel.cancel(key);
+        }
+        link.set_timer(Some((wheel.insert(at, Timer::Link(link.id)), at)));
+    }
+}
+
+#[inline]
+pub(super) fn note_sent(counters: &Counters, recorder: &mut Recorder, link: &Link, outcome: Sent, now: Time) {
+    let what = match outcome {
+        Sent::Bytes(count) => What::Sent(count as u32),
+        Sent::Blocked(count) => What::Blocked(count as u32),
+        Sent::Failed(errno) => What::SendFailed(errno),
+        Sent::ShortFile => What::ShortFile,
+    };
+    recorder.note(link.id, what, now);
+    if let Sent::Bytes(count) | Sent::Blocked(count) = outcome
+        && link.is_counted()
+    {
+        counters.sent.add(count as u64);
+    }
+}

@@ -1,0 +1,186 @@
+//! A handler beside the states of its connections, its types forgotten, as the loop drives it.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use slab::Slab;
+
+use crate::buffer::Input;
+use crate::context::{Context, Core};
+use crate::handle::Mail;
+use crate::handler::Handler;
+use crate::link::NO_STATE;
+use crate::mailbox::Addressed;
+use crate::reason::CloseReason;
+use crate::token::ConnectionId;
+
+/// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// A handler and the states of its connections as the loop drives them. Each verb is one callback; none lets a panic
+/// out: it is logged and counted, and the connection it happened in is over.
+pub(crate) trait Host {
+    fn start(&mut self, core: &mut Core);
+    /// The key of the new connection's state, or `NO_STATE` after a panic.
+    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32;
+    /// Takes over the state of a connection that the handler asked for.
+    fn adopt(&mut self, state: Box<dyn Any>) -> u32;
+    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
+    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
+    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64);
+    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn turn(&mut self, core: &mut Core);
+    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
+    /// Takes what was posted, up to a bound. Whether there is more.
+    fn collect(&mut self) -> bool;
+    /// Hands over one message of those taken, if there is one.
+    fn message(&mut self, core: &mut Core) -> bool;
+}
+
+pub(crate) struct Hosted<H: Handler<M>, M: Send + 'static> {
+    handler: H,
+    states: Slab<H::Connection>,
+    service: u16,
+    /// Not a type parameter: the callbacks of a request would be compiled once for each kind, and inlined in none.
+    mailbox: Box<dyn Mail<M>>,
+    /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
+    batch: VecDeque<Addressed<M>>,
+}
+
+impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
+    pub(crate) fn new(handler: H, service: u16, mailbox: impl Mail<M> + 'static) -> Self {
+        Hosted { handler, states: Slab::new(), service, mailbox: Box::new(mailbox), batch: VecDeque::new() }
+    }
+
+    #[inline]
+    fn with(
+        &mut self,
+        core: &mut Core,
+        id: ConnectionId,
+        key: u32,
+        callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_>),
+    ) {
+        let Some(state) = self.states.get_mut(key as usize) else { return };
+        let handler = &mut self.handler;
+        guarded(core, id, self.service, |cx| callback(handler, state, cx));
+    }
+}
+
+impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
+    fn start(&mut self, core: &mut Core) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_start(cx));
+    }
+
+    fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
+        let handler = &mut self.handler;
+        match guarded(core, id, self.service, |cx| handler.on_open(cx)) {
+            Some(state) => self.states.insert(state) as u32,
+            None => NO_STATE,
+        }
+    }
+
+    fn adopt(&mut self, state: Box<dyn Any>) -> u32 {
+        // `Context` has checked the type when it took the state.
+        state.downcast().map_or(NO_STATE, |state| self.states.insert(*state) as u32)
+    }
+
+    fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_connected(state, cx));
+    }
+
+    #[inline]
+    fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        self.with(core, id, key, |handler, state, cx| handler.on_data(state, input, cx));
+    }
+
+    fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
+        self.with(core, id, key, |handler, state, cx| handler.on_end_of_input(state, input, cx));
+    }
+
+    fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_drained(state, cx));
+    }
+
+    fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64) {
+        self.with(core, id, key, |handler, state, cx| handler.on_missed(state, count, cx));
+    }
+
+    fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_too_slow(state, cx));
+    }
+
+    fn turn(&mut self, core: &mut Core) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_turn(cx));
+    }
+
+    fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_deadline(state, cx));
+    }
+
+    fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
+        self.with(core, id, key, |handler, state, cx| handler.on_stopping(state, cx));
+    }
+
+    fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
+        if let Some(state) = self.states.try_remove(key as usize) {
+            let handler = &mut self.handler;
+            guarded(core, id, self.service, |cx| handler.on_close(state, reason, cx));
+        }
+    }
+
+    fn collect(&mut self) -> bool {
+        self.mailbox.take(&mut self.batch, MESSAGES_PER_TURN)
+    }
+
+    fn message(&mut self, core: &mut Core) -> bool {
+        let Some((to, message)) = self.batch.pop_front() else { return false };
+        core.counters.messages.add(1);
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
+        true
+    }
+}
+
+/// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
+///
+/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
+/// `Context`.
+#[inline]
+pub(crate) fn guarded<R>(
+    core: &mut Core,
+    id: ConnectionId,
+    service: u16,
+    callback: impl FnOnce(&mut Context<'_>) -> R,
+) -> Option<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| callback(&mut Context::new(core, id, service))));
+    match outcome {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            panicked(core, id, service, &*panic);
+            None
+        }
+    }
+}
+
+#[cold]
+fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: &(dyn Any + Send)) {
+    let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    let said = said.unwrap_or("(no message)");
+    core.counters.panics.add(1);
+    let name = core.terms.get(service as usize).map_or("application", |terms| &terms.name);
+    match core.links.get_mut(id) {
+        Some(link) => {
+            log::error!("{name}: a callback of connection {id} from {} panicked: {said}", link.peer);
+            link.over(CloseReason::Panicked);
+            core.touch(id);
+        }
+        None => log::error!("{name}: a callback panicked: {said}"),
+    }
+}

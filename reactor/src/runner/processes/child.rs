@@ -1,0 +1,146 @@
+//! A copy's end of the line: what it publishes goes to the parent, and what the parent says is done.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+
+use super::channel::{Frame, Nonsense, TooLong};
+use crate::buffer::Input;
+use crate::context::{Context, Written};
+use crate::desks::{Desk, Desks, Inbox};
+use crate::event_loop::Reopen;
+use crate::handle::Mail;
+use crate::handler::Handler;
+use crate::mailbox::Addressed;
+use crate::reason::CloseReason;
+use crate::token::ConnectionId;
+
+/// To the parent.
+pub(super) struct Line {
+    desks: Arc<Desks>,
+    desk: Arc<Desk>,
+    on_reopen: Reopen,
+    state: Rc<State>,
+}
+
+/// What the line and the mailbox behind it tell each other.
+#[derive(Default)]
+pub(super) struct State {
+    id: Cell<ConnectionId>,
+    /// So much waits to be sent that no more is taken out of the mailbox.
+    full: Cell<bool>,
+    /// The parent knows that the application is to halt.
+    halting: Cell<bool>,
+}
+
+/// What this process has for the parent: what its loop passes on, and that somebody wants to halt.
+pub(super) struct ForParent {
+    desks: Arc<Desks>,
+    inbox: Inbox,
+    state: Rc<State>,
+}
+
+impl Line {
+    /// With what it has to say.
+    pub(super) fn new(desks: &Arc<Desks>, desk: &Arc<Desk>, on_reopen: Reopen) -> (Self, ForParent, Rc<State>) {
+        let state = Rc::<State>::default();
+        // It takes the place of the loop that was the first.
+        let inbox = desks.inbox(&desks.standing()[0]);
+        let mail = ForParent { desks: desks.clone(), inbox, state: state.clone() };
+        (Line { desks: desks.clone(), desk: desk.clone(), on_reopen, state: state.clone() }, mail, state)
+    }
+
+    fn say(&self, frame: &Frame, cx: &mut Context<'_>) {
+        if write(self.state.id.get(), frame, cx) == Written::AboveHighWater {
+            self.state.full.set(true);
+        }
+    }
+
+    fn hear(&mut self, frame: Frame, cx: &mut Context<'_>) {
+        match frame {
+            Frame::Publish(topic, bytes) => cx.deliver(&topic, &bytes),
+            Frame::Stop => {
+                self.state.halting.set(true);
+                self.desks.halt();
+            }
+            Frame::Reopen => self.on_reopen.lock().unwrap_or_else(PoisonError::into_inner)(),
+            Frame::Report => self.desk.ask_for_report(),
+            Frame::Halt | Frame::Counted(_) => log::error!("the parent process says what only a copy says"),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn is_at(&self, id: ConnectionId) {
+        self.id.set(id);
+    }
+}
+
+impl Handler<Frame> for Line {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        loop {
+            match Frame::read(input) {
+                Ok(Some(frame)) => self.hear(frame, cx),
+                Ok(None) => return,
+                Err(Nonsense) => return cx.abort(),
+            }
+        }
+    }
+
+    fn on_drained(&mut self, _: &mut (), _: &mut Context<'_>) {
+        self.state.full.set(false);
+        // Looks into the mailbox again.
+        self.desk.wake();
+    }
+
+    fn on_message(&mut self, _: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
+        self.say(&frame, cx);
+    }
+
+    /// Nothing else is left: this is the end of the process.
+    fn on_stopping(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        let counted = cx.counters().all().map(|counter| counter.get()).collect();
+        self.say(&Frame::Counted(counted), cx);
+        cx.close_briefly();
+    }
+
+    fn on_close(&mut self, _: (), reason: CloseReason, _: &mut Context<'_>) {
+        if !self.desks.is_halting() && reason != CloseReason::Stopped {
+            log::warn!("the parent process is gone: stopping");
+        }
+        self.state.halting.set(true);
+        self.desks.halt();
+    }
+}
+
+impl Mail<Frame> for ForParent {
+    fn take(&mut self, into: &mut VecDeque<Addressed<Frame>>, most: usize) -> bool {
+        if self.desks.is_halting() && !self.state.halting.replace(true) {
+            into.push_back((ConnectionId::NONE, Frame::Halt));
+        }
+        if self.state.full.get() {
+            return false;
+        }
+        let mut taken = Vec::new();
+        let more = self.inbox.passed_on.take(&mut taken, most);
+        into.extend(taken.into_iter().map(|(topic, bytes)| (ConnectionId::NONE, Frame::Publish(topic, bytes))));
+        if self.desks.standing()[0].take_crowded() {
+            self.desks.wake_all();
+        }
+        more
+    }
+}
+
+/// What is too long is left out, and the log says so.
+pub(super) fn write(to: ConnectionId, frame: &Frame, cx: &mut Context<'_>) -> Written {
+    cx.write_with(to, |output| {
+        if let Err(TooLong(length)) = frame.write(output) {
+            log::error!("{length} bytes that were published are too many to be carried to another process");
+        }
+    })
+}

@@ -1,0 +1,183 @@
+//! A process for each connection: a copy of this one, with a small loop of its own and a line to this one.
+//!
+//! ```text
+//!   client ═════ copy: guest loop ── Line ══ socket pair ══ Parent ── first loop: listeners, signals, outbound services
+//!   client ═════ copy: guest loop ── Line ══ socket pair ══ Parent ┘
+//! ```
+//! Each copy has a desk in the parent, and the parent's desk stands for all others in a copy: what is put into their
+//! mailboxes is written to the line. So the loops on both sides publish as they do between threads.
+
+mod channel;
+mod child;
+mod parent;
+
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BuildForGuest, Common, Running};
+use crate::context::Core;
+use crate::desks::{Desk, Newcomer};
+use crate::driver::{Readiness, Socket};
+use crate::error::Error;
+use crate::event_loop::{EventLoop, Reopen, Spawned, Spawner};
+use crate::host::Hosted;
+use crate::service::Bound;
+use crate::sys::fork::{self, Fork};
+use crate::sys::{Fd, System};
+use channel::{Frame, PARENT, lines};
+use child::Line;
+use parent::{Child, ForChildren, Outlet, Outlets, Parent};
+
+/// How much longer than a copy its parent waits when the application stops, before it kills: what has not ended by then
+/// is stuck in a callback.
+pub(super) const PARENTS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// In a copy, of the two services that it has: the connection's is the first, and the line is the other.
+const LINE: u16 = 1;
+
+pub(super) struct Processes {
+    /// What a copy's loop is made with.
+    common: Common,
+    services: Vec<(Bound, BuildForGuest)>,
+    on_reopen: Reopen,
+    /// Signals are for the parent.
+    deaf: bool,
+    outlets: Outlets,
+    /// The number of the service whose connections are the lines.
+    lines: u16,
+}
+
+impl Processes {
+    /// Makes the first loop one that gives each connection a process.
+    pub(super) fn install(
+        event_loop: &mut Running,
+        common: Common,
+        services: Vec<(Bound, BuildForGuest)>,
+        on_reopen: Reopen,
+        deaf: bool,
+    ) {
+        let (outlets, number) = (Outlets::default(), event_loop.services());
+        let parent = Parent::new(common.desks.clone(), outlets.clone());
+        let host = Hosted::new(parent, number, ForChildren(outlets.clone()));
+        event_loop.add_service(lines::<Child>(), Box::new(host));
+        let processes = Processes { common, services, on_reopen, deaf, outlets, lines: number };
+        event_loop.set_spawner(Box::new(processes));
+    }
+
+    fn fork(
+        &mut self,
+        core: &mut Core,
+        service: u16,
+        newcomer: &Newcomer,
+        held: &dyn Fn() -> Vec<Fd>,
+    ) -> Result<(), String> {
+        alone().map_err(|error| error.to_string())?;
+        let (ours, theirs) = pair().map_err(|error| error.to_string())?;
+        let waker = self.common.desks.standing()[0].waker().ok_or("the application has ended")?;
+        let (desk, generation) = self.common.desks.enter(waker, 0);
+        match fork::fork(self.deaf) {
+            Ok(Fork::Parent(pid)) => {
+                drop(theirs);
+                let inbox = self.common.desks.inbox(&desk);
+                desk.set_topics(u64::MAX);
+                let bound = &self.services[service as usize].0;
+                let child = Child {
+                    pid,
+                    desk: desk.clone(),
+                    service: bound.terms.name.clone(),
+                    peer: newcomer.peer,
+                    open: bound.open.clone(),
+                    has_parted: false,
+                    waited: Duration::ZERO,
+                    is_reaped: false,
+                };
+                log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
+                core.counters.accepted.add(1);
+                let line = core.adopt(self.lines, Socket::of(ours), newcomer.peer, Box::new(child));
+                self.outlets.borrow_mut().insert(desk.number, Outlet { line, desk, inbox, full: false });
+                Ok(())
+            }
+            Ok(Fork::Child) => {
+                let mut held = held();
+                held.push(Socket::of(ours).fd());
+                fork::abandon(&held);
+                let served =
+                    catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &desk, generation)));
+                match served {
+                    Ok(Ok(())) => fork::leave(0),
+                    Ok(Err(error)) => log::error!("{error}"),
+                    // The hook has told.
+                    Err(_) => {}
+                }
+                fork::leave(1)
+            }
+            Err(errno) => {
+                self.common.desks.leave(&desk);
+                Err(errno.to_string())
+            }
+        }
+    }
+
+    /// In the copy.
+    fn serve(
+        &self,
+        service: u16,
+        newcomer: &Newcomer,
+        theirs: UnixStream,
+        desk: &Arc<Desk>,
+        generation: u32,
+    ) -> Result<(), Error> {
+        let Common { backend, desks, settings } = self.common.clone();
+        let system = System::new(backend)?;
+        desks.move_out(desk, system.waker());
+        let (bound, build) = &self.services[service as usize];
+        let driver = Readiness::new(system, desk.number, desk.counters.clone());
+        let mut event_loop = EventLoop::guest(driver, desks.clone(), desk.clone(), generation, settings);
+        event_loop.add_service(bound.for_guest(), build(desk));
+        let (line, mail, state) = Line::new(&desks, desk, self.on_reopen.clone());
+        event_loop.add_service(lines::<()>(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
+        state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
+        desks.count_handed();
+        event_loop.run_for(Newcomer { door: 0, socket: newcomer.socket.number(), peer: newcomer.peer })
+    }
+}
+
+impl Spawner for Processes {
+    fn kind(&self) -> &'static str {
+        "processes"
+    }
+
+    /// The line; and, for a moment, its other end.
+    fn descriptors_each(&self) -> usize {
+        2
+    }
+
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
+        match self.fork(core, service, &newcomer, held) {
+            Ok(()) => Spawned::Copied(newcomer.socket),
+            Err(why) => Spawned::Failed(newcomer.socket, why),
+        }
+    }
+}
+
+/// Whether this process may fork.
+pub(super) fn alone() -> Result<(), Error> {
+    match fork::threads() {
+        Some(threads) if threads > 1 => Err(Error::Runner {
+            why: format!(
+                "a process forks for each connection only while it has a single thread, and this one has {threads}"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A line, both ends; neither blocks.
+fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    theirs.set_nonblocking(true)?;
+    Ok((ours, theirs))
+}

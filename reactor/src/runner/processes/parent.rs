@@ -1,0 +1,213 @@
+//! The parent's end of the lines to its copies: what one of them publishes goes to all others, what it was asked by
+//! signals it passes on, and it reaps each that ends.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::channel::{Frame, Nonsense};
+use super::child::write;
+use crate::address::Peer;
+use crate::buffer::Input;
+use crate::context::{Context, Written};
+use crate::desks::{Desk, Desks, Inbox};
+use crate::handle::Mail;
+use crate::handler::Handler;
+use crate::mailbox::Addressed;
+use crate::reason::CloseReason;
+use crate::sys::fork::{Ended, Pid};
+use crate::token::ConnectionId;
+
+/// A copy closes its line a moment before it can be reaped. How long after that it is looked for, at first; then twice as
+/// long each time.
+const REAP_SOON: Duration = Duration::from_millis(1);
+/// And when it is killed: without its line it is of no use.
+const REAP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// All lines.
+pub(super) struct Parent {
+    desks: Arc<Desks>,
+    outlets: Outlets,
+}
+
+/// One copy.
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    pub(super) desk: Arc<Desk>,
+    /// Whose connection it serves, and how many that service has.
+    pub(super) service: Arc<str>,
+    pub(super) peer: Peer,
+    pub(super) open: Arc<AtomicUsize>,
+    /// It has said all that it had to say.
+    pub(super) has_parted: bool,
+    /// How long it has been looked for since it closed its line.
+    pub(super) waited: Duration,
+    pub(super) is_reaped: bool,
+}
+
+/// The mailboxes of all copies, by the numbers of their loops.
+pub(super) type Outlets = Rc<RefCell<HashMap<u32, Outlet>>>;
+
+/// What the other loops have for one copy.
+pub(super) struct Outlet {
+    pub(super) line: ConnectionId,
+    pub(super) desk: Arc<Desk>,
+    pub(super) inbox: Inbox,
+    /// So much waits to be sent that no more is taken.
+    pub(super) full: bool,
+}
+
+impl Parent {
+    pub(super) fn new(desks: Arc<Desks>, outlets: Outlets) -> Self {
+        Parent { desks, outlets }
+    }
+
+    fn say(&mut self, number: u32, line: ConnectionId, frame: &Frame, cx: &mut Context<'_>) {
+        if write(line, frame, cx) == Written::AboveHighWater
+            && let Some(outlet) = self.outlets.borrow_mut().get_mut(&number)
+        {
+            outlet.full = true;
+        }
+    }
+
+    fn hear(&mut self, child: &mut Child, frame: Frame, cx: &mut Context<'_>) {
+        match frame {
+            Frame::Publish(topic, bytes) => cx.relay(&topic, &bytes, child.desk.number),
+            Frame::Halt => cx.halt(),
+            Frame::Counted(numbers) => {
+                child.has_parted = true;
+                let counters = &child.desk.counters;
+                counters.all().zip(numbers).for_each(|(counter, number)| counter.set(number));
+                // That was counted here.
+                counters.accepted.set(0);
+            }
+            Frame::Stop | Frame::Reopen | Frame::Report => log::error!("a copy says what only its parent says"),
+        }
+    }
+
+    /// Looks whether it has ended, and if so, closes the line.
+    fn look_for(&mut self, child: &mut Child, cx: &mut Context<'_>) {
+        if let Some(ended) = child.pid.reap() {
+            self.has_ended(child, ended, cx);
+            return cx.close_briefly();
+        }
+        if child.waited >= REAP_PATIENCE {
+            log::error!("{}: process {} has closed its line and goes on: killed", child.service, child.pid);
+            child.pid.kill();
+        }
+        let next = child.waited.max(REAP_SOON);
+        child.waited += next;
+        cx.set_deadline(next);
+    }
+
+    fn has_ended(&mut self, child: &mut Child, ended: Ended, cx: &mut Context<'_>) {
+        let Child { pid, desk, service, peer, .. } = child;
+        match ended {
+            Ended::Exit(0) => log::debug!("{service}: process {pid} for {peer} has ended"),
+            ended => log::error!("{service}: process {pid} for {peer} {ended}"),
+        }
+        if !child.has_parted {
+            let reason = if cx.has_given_up() { CloseReason::DrainExpired } else { CloseReason::Panicked };
+            cx.counters().count_closed(reason);
+        }
+        child.is_reaped = true;
+        child.open.fetch_sub(1, Ordering::Relaxed);
+        self.outlets.borrow_mut().remove(&desk.number);
+        self.desks.leave(desk);
+    }
+}
+
+impl Handler<Frame> for Parent {
+    type Connection = Child;
+
+    fn on_open(&mut self, _: &mut Context<'_>) -> Child {
+        unreachable!("nobody is accepted here: a line comes with its copy")
+    }
+
+    fn on_data(&mut self, child: &mut Child, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        loop {
+            match Frame::read(input) {
+                Ok(Some(frame)) => self.hear(child, frame, cx),
+                Ok(None) => return,
+                Err(Nonsense) => {
+                    log::error!("{}: process {} talks nonsense", child.service, child.pid);
+                    return cx.abort();
+                }
+            }
+        }
+    }
+
+    fn on_end_of_input(&mut self, child: &mut Child, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        input.take_all();
+        self.look_for(child, cx);
+    }
+
+    fn on_deadline(&mut self, child: &mut Child, cx: &mut Context<'_>) {
+        self.look_for(child, cx);
+    }
+
+    fn on_drained(&mut self, child: &mut Child, _: &mut Context<'_>) {
+        if let Some(outlet) = self.outlets.borrow_mut().get_mut(&child.desk.number) {
+            outlet.full = false;
+        }
+        // Looks into the mailboxes again.
+        child.desk.wake();
+    }
+
+    fn on_message(&mut self, line: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
+        let number = self.outlets.borrow().values().find(|outlet| outlet.line == line).map(|outlet| outlet.desk.number);
+        if let Some(number) = number {
+            self.say(number, line, &frame, cx);
+        }
+    }
+
+    /// The copy finishes by itself, and the line with it.
+    fn on_stopping(&mut self, child: &mut Child, cx: &mut Context<'_>) {
+        self.say(child.desk.number, cx.id(), &Frame::Stop, cx);
+    }
+
+    fn on_close(&mut self, mut child: Child, _: CloseReason, cx: &mut Context<'_>) {
+        if child.is_reaped {
+            return;
+        }
+        if !child.has_parted {
+            child.pid.kill();
+        }
+        // It has been killed, or is about to end.
+        let ended = child.pid.wait();
+        self.has_ended(&mut child, ended, cx);
+    }
+}
+
+/// What there is for the copies.
+pub(super) struct ForChildren(pub(super) Outlets);
+
+impl Mail<Frame> for ForChildren {
+    fn take(&mut self, into: &mut VecDeque<Addressed<Frame>>, most: usize) -> bool {
+        let mut outlets = self.0.borrow_mut();
+        // An equal share for each, so that one who gets much keeps nobody waiting.
+        let share = most.div_ceil(outlets.len().max(1));
+        let mut more = false;
+        let mut taken = Vec::new();
+        for Outlet { line, desk, inbox, full } in outlets.values_mut() {
+            if desk.take_reopening() {
+                into.push_back((*line, Frame::Reopen));
+            }
+            if desk.take_reporting() {
+                into.push_back((*line, Frame::Report));
+            }
+            if *full {
+                continue;
+            }
+            more |= inbox.passed_on.take(&mut taken, share);
+            into.extend(taken.drain(..).map(|(topic, bytes)| (*line, Frame::Publish(topic, bytes))));
+            if desk.take_crowded() {
+                desk.wake();
+            }
+        }
+        more
+    }
+}
