@@ -101,6 +101,13 @@ pub(crate) struct Roll {
     pub(crate) desks: Arc<[Arc<Desk>]>,
 }
 
+impl Roll {
+    /// That of nobody, which is never true.
+    pub(crate) fn blank() -> Self {
+        Roll { changes: u64::MAX, desks: Arc::new([]) }
+    }
+}
+
 impl Desks {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
         Desks {
@@ -321,6 +328,10 @@ impl Desks {
     }
 
     fn set_descriptors(&self, desk: &Desk, descriptors: usize) -> usize {
+        // Only its own loop changes it. Most turns don't, and then nothing shared is touched.
+        if desk.descriptors() == descriptors {
+            return descriptors;
+        }
         let before = desk.descriptors.swap(descriptors, Ordering::AcqRel);
         self.descriptors.fetch_add(descriptors.wrapping_sub(before), Ordering::AcqRel);
         before

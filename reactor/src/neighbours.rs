@@ -14,9 +14,13 @@ use crate::topics::Topic;
 pub(crate) struct Neighbours {
     desks: Arc<Desks>,
     here: Arc<Desk>,
+    /// Called when something is published: most loops never do.
     roll: Roll,
-    /// Who got something in this turn, by the place on the roll.
-    to_wake: Vec<bool>,
+    /// Who got something in this turn, by the place on the roll; and their places.
+    got_some: Vec<bool>,
+    to_wake: Vec<usize>,
+    /// Loops that stand and got a connection in this turn.
+    newcomers: Vec<usize>,
     /// What a mailbox has had no room for yet, in order, by the number of its loop.
     waiting: HashMap<u32, (Arc<Desk>, VecDeque<Publication>)>,
     /// Connections that published what had no room: nothing is read from them until all has gone on.
@@ -27,9 +31,18 @@ pub(crate) struct Neighbours {
 
 impl Neighbours {
     pub(crate) fn new(desks: Arc<Desks>, here: Arc<Desk>) -> Self {
-        let (roll, last) = (desks.roll(), here.number as usize);
-        let to_wake = vec![false; roll.desks.len()];
-        Neighbours { desks, here, roll, to_wake, waiting: HashMap::new(), held: Vec::new(), last }
+        let last = here.number as usize;
+        Neighbours {
+            desks,
+            here,
+            roll: Roll::blank(),
+            got_some: Vec::new(),
+            to_wake: Vec::new(),
+            newcomers: Vec::new(),
+            waiting: HashMap::new(),
+            held: Vec::new(),
+            last,
+        }
     }
 
     /// Passes a message on to each loop that has members of the topic, but not to the one of the number `except`.
@@ -42,7 +55,7 @@ impl Neighbours {
         let mut bytes = Some(bytes);
         let mut shared: Option<Bytes> = None;
         let mut fitted = true;
-        for (desk, to_wake) in self.roll.desks.iter().zip(&mut self.to_wake) {
+        for (place, desk) in self.roll.desks.iter().enumerate() {
             if desk.number == self.here.number || Some(desk.number) == except || !desk.has_topics(bits) {
                 continue;
             }
@@ -56,7 +69,9 @@ impl Neighbours {
                 fitted = false;
                 continue;
             }
-            *to_wake = true;
+            if !std::mem::replace(&mut self.got_some[place], true) {
+                self.to_wake.push(place);
+            }
             match desk.pass_on(publication) {
                 Ok(()) => {}
                 Err(PostError::Full(publication)) => {
@@ -75,15 +90,17 @@ impl Neighbours {
     fn call_the_roll(&mut self) {
         self.wake();
         self.roll = self.desks.roll();
-        self.to_wake.clear();
-        self.to_wake.resize(self.roll.desks.len(), false);
+        self.got_some.clear();
+        self.got_some.resize(self.roll.desks.len(), false);
     }
 
     fn wake(&mut self) {
-        for (desk, to_wake) in self.roll.desks.iter().zip(&mut self.to_wake) {
-            if std::mem::take(to_wake) {
-                desk.wake();
-            }
+        for place in self.to_wake.drain(..) {
+            self.got_some[place] = false;
+            self.roll.desks[place].wake();
+        }
+        for standing in self.newcomers.drain(..) {
+            self.desks.standing()[standing].wake();
         }
     }
 
@@ -133,8 +150,9 @@ impl Neighbours {
         }
         match self.desks.hand(desk, newcomer) {
             Ok(()) => {
-                // Those that stand come first on every roll.
-                self.to_wake[to] = true;
+                if !self.newcomers.contains(&to) {
+                    self.newcomers.push(to);
+                }
                 None
             }
             Err(error) => {

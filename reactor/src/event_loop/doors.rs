@@ -97,11 +97,10 @@ impl<D: Driver> EventLoop<D> {
             Spawned::Failed(socket, why) => {
                 self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
                 self.core.counters.refused.add(1);
-                let kind = spawner.kind();
                 if self.failure_said.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
                     self.failure_said = Some(self.core.now);
                     let name = &self.core.terms[service as usize].name;
-                    log::error!("{name}: refused {peer}, for which there is no {kind}: {why}");
+                    log::error!("{name}: refused {peer}: {why}");
                 }
                 self.driver.discard(socket);
             }

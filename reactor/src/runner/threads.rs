@@ -55,7 +55,7 @@ impl Spawner for Threads {
             Ok(_) => Spawned::Moved,
             Err(cause) => {
                 self.common.desks.has_counted();
-                Spawned::Failed(socket, cause.to_string())
+                Spawned::Failed(socket, format!("no thread: {cause}"))
             }
         }
     }

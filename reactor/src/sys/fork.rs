@@ -11,9 +11,8 @@ use std::ptr;
 
 use libc::c_int;
 
-use super::Fd;
 use super::call::{check, retry};
-use super::signal::HANDLED;
+use super::{Fd, signal};
 use crate::error::Errno;
 
 /// How many threads this process has; `None` where the system does not tell.
@@ -31,8 +30,8 @@ pub(crate) enum Fork {
 }
 
 /// Makes a copy of this process. Call it with a single thread only. In the copy, and there alone, the signals that an
-/// application handles are ignored if it is `deaf`: they are for the process that made it, which passes on what they ask
-/// for; the terminal sends them to both.
+/// application handles do nothing if it is `deaf`: they are for the process that made it, which passes on what they ask
+/// for; the terminal sends them to both. What the copy executes gets their defaults back.
 pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
     // Held back, so that no handler of the parent's runs in the copy.
     let before = hold_signals();
@@ -40,10 +39,7 @@ pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
     // does next is up to this crate, which ends it with `leave`.
     let outcome = check(unsafe { libc::fork() });
     if deaf && outcome == Ok(0) {
-        for signal in HANDLED {
-            // SAFETY: each of these signals may be ignored.
-            unsafe { libc::signal(signal, libc::SIG_IGN) };
-        }
+        signal::deafen();
     }
     // SAFETY: the kernel reads one set, the one that it gave.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };

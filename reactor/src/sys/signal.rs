@@ -34,7 +34,7 @@ pub(crate) struct Signals {
     before: Vec<(c_int, libc::sigaction)>,
 }
 
-pub(super) const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
+const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// What the handler rings; -1 when there is nothing to.
@@ -118,6 +118,15 @@ extern "C" fn on_signal(signal: c_int) {
     unsafe { *errno_location() = errno };
 }
 
+/// In a copy of this process: what was handled does nothing from now on. By a handler, and not by SIG_IGN, which a
+/// program that the copy executes would inherit.
+pub(super) fn deafen() {
+    extern "C" fn nothing(_: c_int) {}
+    for signal in HANDLED {
+        set(signal, nothing as *const () as libc::sighandler_t);
+    }
+}
+
 /// Sees to it that a write to a broken pipe fails and does not kill: sendfile(2) has no flag for that. What
 /// the process has decided about SIGPIPE stands; only the default, death, is changed. Rust's own `main` has done so already.
 pub(crate) fn survive_broken_pipes() {
@@ -140,8 +149,8 @@ fn set(signal: c_int, handler: libc::sighandler_t) -> libc::sigaction {
     action.sa_flags = libc::SA_RESTART;
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: the mask is part of `action`; the kernel reads one sigaction and writes one, and there is one of each. It
-    // can't fail, since each of these signals may be handled. The handler is `SIG_IGN`, `SIG_DFL` or `on_signal`, which
-    // keeps to what is safe in a handler.
+    // can't fail, since each of these signals may be handled. The handler is `SIG_IGN`, `SIG_DFL`, one that does nothing, or
+    // `on_signal`, which keeps to what is safe in a handler.
     unsafe {
         libc::sigemptyset(&mut action.sa_mask);
         libc::sigaction(signal, &action, before.as_mut_ptr());

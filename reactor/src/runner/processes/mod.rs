@@ -115,7 +115,7 @@ impl Processes {
             }
             Err(errno) => {
                 self.common.desks.leave(&desk);
-                Err(errno.to_string())
+                Err(format!("no process: {errno}"))
             }
         }
     }

@@ -107,6 +107,8 @@ impl Parent {
         let Child { pid, desk, service, peer, .. } = child;
         match ended {
             Ended::Exit(0) => log::debug!("{service}: process {pid} for {peer} has ended"),
+            // Where SIGCHLD is ignored, the system reaps.
+            Ended::Unknown if child.has_parted => {}
             ended => log::error!("{service}: process {pid} for {peer} {ended}"),
         }
         if !child.has_parted {
