@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::address::Peer;
 use crate::driver::Socket;
 use crate::mailbox::{Mailbox, PostError, Receiver};
 use crate::stats::{Counters, Stats};
+use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
 use crate::token::{GUESTS_MAX, LOOPS_MAX};
 use crate::topics::Topic;
@@ -82,6 +83,8 @@ pub(crate) struct Desks {
     descriptors: AtomicUsize,
     /// The loop that gets what is for no connection.
     first: AtomicU32,
+    /// Where loops are pinned: all the cores that they are pinned to one of.
+    cores: OnceLock<Cores>,
 }
 
 #[derive(Default)]
@@ -122,6 +125,7 @@ impl Desks {
             full: AtomicBool::new(false),
             descriptors: AtomicUsize::new(0),
             first: AtomicU32::new(0),
+            cores: OnceLock::new(),
         }
     }
 
@@ -168,6 +172,17 @@ impl Desks {
         if !self.halting.swap(true, Ordering::AcqRel) {
             self.wake_all();
         }
+    }
+
+    /// From now on loops are pinned, each to one of these.
+    pub(crate) fn set_cores(&self, cores: Cores) {
+        // An application runs once.
+        let _ = self.cores.set(cores);
+    }
+
+    /// Where loops are pinned: all the cores that they are pinned to one of.
+    pub(crate) fn cores(&self) -> Option<&Cores> {
+        self.cores.get()
     }
 
     pub(crate) fn is_halting(&self) -> bool {

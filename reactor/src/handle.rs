@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::desks::{Desk, Desks};
 use crate::mailbox::{Addressed, Mailbox, PostError, Receiver, on_a_loops_thread};
 use crate::stats::Stats;
+use crate::sys::affinity::Cores;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
@@ -57,6 +58,29 @@ impl Handle {
     /// ```
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// For a thread that a handler has started: lets it run on every core that the loops are spread over. Where they are
+    /// pinned ([`Runner::pinned`](crate::Runner::pinned)) it would otherwise stay on the core of the loop that started it
+    /// and take turns with that. Does nothing where they are not, nor on a loop's own thread.
+    ///
+    /// ```
+    /// # use reactor::Application;
+    /// # let app = Application::new()?;
+    /// let handle = app.handle(); // in a handler: of the `ServiceHandle`
+    /// std::thread::spawn(move || {
+    ///     handle.leave_core();
+    ///     // What takes long.
+    /// });
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn leave_core(&self) {
+        if on_a_loops_thread() {
+            return;
+        }
+        if let Some(Err(error)) = self.0.cores().map(Cores::keep_to) {
+            log::warn!("a thread stays on the core of the loop that started it: {error}");
+        }
     }
 }
 

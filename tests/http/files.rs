@@ -8,10 +8,12 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use reactor::Backend;
+use reactor::{Backend, Runner, Service};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use services::http::{Files, Http, Resolver};
 
 use super::site::{LARGE, Site};
+use super::support::application::serve_by;
 use super::support::client::Client;
 use super::support::command::{Glowplug, Scratch, command, eventually, run, shell};
 use super::support::on_every_backend;
@@ -54,6 +56,12 @@ fn resident_bytes(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
+/// The cores that a thread may run on, as its status has them.
+fn cores(task: &Path) -> Option<String> {
+    let status = fs::read_to_string(task.join("status")).ok()?;
+    Some(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned())
+}
+
 on_every_backend! {
     fn however_many_loops_serve_files_they_keep_each_once_and_share_their_helpers(backend: Backend) {
         const FILES: usize = 40;
@@ -78,6 +86,27 @@ on_every_backend! {
         clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         let helpers = threads(server.pid()).iter().filter(|name| *name == "files").count();
         assert!((1..=4).contains(&helpers), "{helpers} helpers");
+    }
+
+    fn who_waits_for_the_disk_does_not_stay_on_the_core_of_a_pinned_loop(backend: Backend) {
+        let site = Site::new();
+        // Never answers without them.
+        let files = Files::resolved_by(Resolver::Walk, site.root(), false).unwrap();
+        let make = move || Service::tcp("127.0.0.1:0", move || Http::with_files(files.clone(), None));
+        let server = serve_by(backend, Runner::loops(2).unwrap().pinned(), make, |_| {});
+        let address = server.service.address().expect("it listens");
+        for mut client in [Client::connect(address), Client::connect(address)] {
+            assert_eq!(ask(&mut client, "/letters").0, 200);
+        }
+        let all = cores(Path::new("/proc/thread-self"));
+        let tasks = || fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let is_named = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "files");
+        let helpers = || tasks().filter(|task| is_named(task));
+        assert!(helpers().count() > 0);
+        // Some are only about to begin. One may end meanwhile, of a test beside this one.
+        eventually("helpers to have all cores", || {
+            helpers().filter_map(|task| cores(&task)).all(|cores| Some(cores) == all).then_some(())
+        });
     }
 
     fn an_edited_file_shows_at_once(backend: Backend) {

@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use reactor::{
     Application, Backend, CloseReason, ConnectionId, Context, Handler, Input, Limits, Runner, Service, Topic,
 };
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::child::Child;
 use crate::stage::{QUIET, client_of, read_all, round_trip};
@@ -75,6 +77,15 @@ impl Loops {
         limits: Limits,
         configure: impl FnOnce(&mut Application) + Send + 'static,
     ) -> Self {
+        Self::by(backend, Runner::loops(count).unwrap(), limits, configure)
+    }
+
+    fn by(
+        backend: Backend,
+        runner: Runner,
+        limits: Limits,
+        configure: impl FnOnce(&mut Application) + Send + 'static,
+    ) -> Self {
         let topic = Topic::new("all");
         let ((opened, is_opened), (closed, is_closed)) = (channel(), channel());
         let (opened, closed, of_handlers) = (Mutex::new(opened), Mutex::new(closed), topic.clone());
@@ -84,7 +95,7 @@ impl Loops {
             closed: closed.lock().unwrap().clone(),
         };
         let make = || Service::tcp("127.0.0.1:0", factory).limits(limits).refusal("full\n");
-        let running = serve_by(backend, Runner::loops(count).unwrap(), make, configure);
+        let running = serve_by(backend, runner, make, configure);
         Loops { running, opened: is_opened, closed: is_closed, topic }
     }
 
@@ -126,6 +137,19 @@ impl Loops {
 /// The loop that a connection is served by, as its name has it.
 fn loop_of(id: ConnectionId) -> String {
     id.to_string().split('.').next().unwrap_or_default().to_owned()
+}
+
+/// The cores that this thread may run on.
+fn cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).expect("it is told");
+    (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
+}
+
+/// From now on this thread runs on this core alone.
+fn keep_to(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).expect("it may be used");
 }
 
 fn take(client: &mut TcpStream, count: usize) -> Vec<u8> {
@@ -256,6 +280,71 @@ on_every_backend! {
             }
         }
         assert_eq!(heard + b"still here\n".len(), read.join().unwrap());
+    }
+
+    fn each_pinned_loop_keeps_to_a_core_of_its_own_in_turn(backend: Backend) {
+        let count = cores().len() + 1;
+        let loops = Loops::by(backend, Runner::loops(count).unwrap().pinned(), Limits::default(), |_| {});
+        let clients: Vec<(TcpStream, ConnectionId)> = (0..count).map(|_| loops.open()).collect();
+        let mut each: Vec<(usize, Vec<usize>)> = clients
+            .iter()
+            .map(|&(_, id)| (loop_of(id).parse().unwrap(), loops.ask(id, |_| cores())))
+            .collect();
+        each.sort();
+        let in_turn = cores().into_iter().cycle().map(|core| vec![core]);
+        assert!(each.iter().cloned().eq((0..count).zip(in_turn)), "{each:?}");
+    }
+
+    fn loops_that_are_not_pinned_run_where_they_may(backend: Backend) {
+        let loops = Loops::new(backend, 2);
+        for (_client, id) in [loops.open(), loops.open()] {
+            assert_eq!(loops.ask(id, |_| cores()), cores());
+        }
+    }
+
+    fn pinned_loops_use_no_core_that_their_process_may_not(backend: Backend) {
+        let only = *cores().last().unwrap();
+        let runner = Runner::loops(2).unwrap().pinned();
+        let loops = Loops::by(backend, runner, Limits::default(), move |_| keep_to(only));
+        for (_client, id) in [loops.open(), loops.open()] {
+            assert_eq!(loops.ask(id, |_| cores()), [only]);
+        }
+    }
+
+    fn a_thread_that_a_pinned_loop_starts_may_leave_its_core_and_the_loop_may_not(backend: Backend) {
+        let loops = Loops::by(backend, Runner::loops(2).unwrap().pinned(), Limits::default(), |_| {});
+        for (_client, id) in [loops.open(), loops.open()] {
+            let handle = loops.running.handle.clone();
+            let (own, inherited, after) = loops.ask(id, move |_| {
+                handle.leave_core();
+                let there = std::thread::spawn(move || {
+                    let inherited = cores();
+                    handle.leave_core();
+                    (inherited, cores())
+                });
+                let (inherited, after) = there.join().unwrap();
+                (cores(), inherited, after)
+            });
+            assert_eq!((own.len(), &inherited, after), (1, &own, cores()));
+        }
+    }
+
+    fn whoever_runs_pinned_loops_has_its_cores_back_afterwards(backend: Backend) {
+        let before = cores();
+        let mut application = Application::with(backend, Runner::loops(2).unwrap().pinned()).unwrap();
+        let (tell, told) = channel();
+        application.add_loop(QUIET, move |cx| {
+            let _ = tell.send(cores());
+            cx.halt();
+        });
+        application.run().unwrap();
+        assert_eq!(told.try_iter().last().unwrap(), [before[0]]);
+        assert_eq!(cores(), before);
+        // And so it does where one of them does not end well.
+        let mut application = Application::with(backend, Runner::loops(2).unwrap().pinned()).unwrap();
+        application.add_service(Service::tcp("127.0.0.1:0", || -> Member { panic!("as the test has it") })).unwrap();
+        std::panic::catch_unwind(AssertUnwindSafe(|| application.run())).unwrap_err();
+        assert_eq!(cores(), before);
     }
 
     fn a_panic_on_one_loop_harms_no_other(backend: Backend) {

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::event_loop::{EventLoop, Orders, Periodic};
 use crate::service::Bound;
 use crate::sys::System;
+use crate::sys::affinity::Restore;
 
 /// What one loop is made of, on its way to its thread.
 struct Ready {
@@ -47,6 +48,15 @@ fn give_up(desks: &Desks) {
     desks.close_doors();
 }
 
+/// Keeps the thread that calls it to the core of this loop, if loops are pinned.
+fn pin(number: usize, desks: &Desks) -> Result<(), Error> {
+    let Some(cores) = desks.cores() else { return Ok(()) };
+    let one = cores.one(number);
+    one.keep_to()?;
+    log::info!("loop {number} keeps to core {one}");
+    Ok(())
+}
+
 /// Runs them all, the first on this thread, until all have ended; `prepare` is the last that happens to the first before
 /// it runs. The first error of any.
 pub(super) fn run(
@@ -68,6 +78,7 @@ pub(super) fn run(
     }
     // Held until all have ended: a second signal ends the process even when the first loop has ended already.
     let _signals = orders.signals.as_ref().map(Arc::clone);
+    let _cores = desks.cores().cloned().map(Restore::new);
     let mut all = all.into_iter();
     let first = all.next().expect("there is at least one loop");
     thread::scope(|scope| {
@@ -77,7 +88,7 @@ pub(super) fn run(
             let run = move || {
                 let desks = common.desks.clone();
                 let _halt = HaltOnPanic(desks.clone());
-                let outcome = ready.event_loop(number, common).run();
+                let outcome = pin(number, &desks).and_then(|()| ready.event_loop(number, common).run());
                 if outcome.is_err() {
                     desks.halt();
                 }
@@ -92,13 +103,15 @@ pub(super) fn run(
             }
         }
         let _halt = HaltOnPanic(desks.clone());
-        let mut event_loop = first.event_loop(0, common.clone());
-        event_loop.take_orders(orders);
-        for one in periodic {
-            event_loop.add_periodic(one);
-        }
-        prepare(&mut event_loop);
-        let mut outcome = event_loop.run();
+        let mut outcome = pin(0, desks).and_then(|()| {
+            let mut event_loop = first.event_loop(0, common.clone());
+            event_loop.take_orders(orders);
+            for one in periodic {
+                event_loop.add_periodic(one);
+            }
+            prepare(&mut event_loop);
+            event_loop.run()
+        });
         if outcome.is_err() {
             give_up(desks);
         }

@@ -14,6 +14,7 @@ use crate::handler::Handler;
 use crate::host::Host;
 use crate::service::{Bound, Service};
 use crate::sys::System;
+use crate::sys::affinity::Cores;
 use crate::sys::backend::Backend;
 use crate::token::LOOPS_MAX;
 use processes::{PARENTS_PATIENCE, Processes};
@@ -56,7 +57,7 @@ pub struct Runner(Model);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Model {
-    Loops { count: usize },
+    Loops { count: usize, pinned: bool },
     Threads { most: usize },
     Processes { most: usize },
 }
@@ -71,9 +72,36 @@ impl Runner {
     /// [`Error::Runner`] for another number.
     pub fn loops(count: usize) -> Result<Self, Error> {
         if (1..=LOOPS_MAX as usize).contains(&count) {
-            return Ok(Runner(Model::Loops { count }));
+            return Ok(Runner(Model::Loops { count, pinned: false }));
         }
         Err(Error::Runner { why: format!("{count} loops: it is 1 to {LOOPS_MAX}") })
+    }
+
+    /// Keeps each loop to one core, of those that the thread which calls [`Application::run`](crate::Application::run) may
+    /// use: the first loop to the first core, and so on in turn, from the first core again where there are more loops.
+    /// Otherwise the system moves them as it sees fit, which is better nearly always: where other programs run beside, and
+    /// whenever the loops are not all busy. Changes nothing where there are threads or processes.
+    ///
+    /// A thread that a handler starts is kept to the core of its loop, and takes turns with it, until it calls
+    /// [`Handle::leave_core`](crate::Handle::leave_core). The one that calls `run` has all of its cores back afterwards.
+    ///
+    /// Needs Linux: elsewhere `run` is an [`Error::Runner`].
+    ///
+    /// ```
+    /// use reactor::{Application, Backend, Runner};
+    /// use std::time::Duration;
+    ///
+    /// let mut app = Application::with(Backend::Auto, Runner::loops(2)?.pinned())?;
+    /// app.add_loop(Duration::from_millis(1), |cx| cx.halt());
+    /// # #[cfg(target_os = "linux")]
+    /// app.run()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn pinned(self) -> Self {
+        match self.0 {
+            Model::Loops { count, .. } => Runner(Model::Loops { count, pinned: true }),
+            Model::Threads { .. } | Model::Processes { .. } => self,
+        }
     }
 
     /// A thread for each connection, at most 4,096 at one time ([`Runner::at_most`]); further newcomers wait in the
@@ -140,7 +168,7 @@ impl Runner {
     /// Loops that run as long as the application does.
     pub(crate) fn standing(self) -> usize {
         match self.0 {
-            Model::Loops { count } => count,
+            Model::Loops { count, .. } => count,
             Model::Threads { .. } | Model::Processes { .. } => 1,
         }
     }
@@ -168,7 +196,7 @@ impl Runner {
 impl Default for Runner {
     /// One loop.
     fn default() -> Self {
-        Runner(Model::Loops { count: 1 })
+        Runner(Model::Loops { count: 1, pinned: false })
     }
 }
 
@@ -223,6 +251,9 @@ pub(crate) fn run(
             Box::new(move |event_loop| Processes::install(event_loop, of_guests, services, on_reopen, deaf))
         }
     };
+    if let Model::Loops { pinned: true, .. } = runner.0 {
+        desks.set_cores(Cores::of_this_thread()?);
+    }
     let common = Common { backend, desks, settings };
     let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
     // Where the first loop could not go on, they still do.

@@ -10,9 +10,10 @@
 //!         ├─ socket ─── call                 addresses, options, EINTR
 //!         ├─ errno                           what the numbers mean to a driver
 //!         └─ wake                            from other threads
-//! listen   signal   process   fork   backend  what an application calls before and around its loops
+//! listen   signal   process   fork   affinity   backend  what an application calls before and around its loops
 //! ```
 
+pub(crate) mod affinity;
 pub(crate) mod backend;
 mod call;
 #[cfg(feature = "chaos")]

@@ -58,9 +58,15 @@ impl Helpers {
     pub(super) fn ask(&self, job: Job) -> bool {
         let mut jobs = self.0.lock();
         if jobs.idle <= jobs.waiting.len() && jobs.helpers < HELPERS {
-            let queue = self.0.clone();
+            let (queue, application) = (self.0.clone(), job.handler.handle().clone());
+            let work = move || {
+                // The loop is to go on while it reads.
+                application.leave_core();
+                drop(application);
+                queue.work();
+            };
             let thread = thread::Builder::new().name("files".to_owned()).stack_size(STACK_BYTES);
-            jobs.helpers += usize::from(thread.spawn(move || queue.work()).is_ok());
+            jobs.helpers += usize::from(thread.spawn(work).is_ok());
         }
         if jobs.helpers == 0 {
             return false;
