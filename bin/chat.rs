@@ -14,7 +14,7 @@ use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
 use crate::options::{Common, ListenAt, Place};
-use crate::server::Server;
+use crate::server::{Server, advised};
 use crate::sink::Lines;
 
 pub const PORT: &str = "8801";
@@ -91,7 +91,8 @@ fn policy() -> impl TypedValueParser<Value = SlowPolicy> {
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[CHAT])?;
-    add(&mut server, &options.at.place(), options.members, logging.reports())?;
+    add(&mut server, &options.at.place(), options.members, logging.reports())
+        .map_err(|failure| advised(failure, "--model loops and --model threads serve it"))?;
     server.run(logging)
 }
 
@@ -106,7 +107,8 @@ pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines)
         CHAT,
         place,
         move || Chat::new(in_room.clone()),
-        |service| service.limits(limits).deadlines(deadlines(idle)),
+        // Who is in the room, every member's loop has to know.
+        |service| service.limits(limits).deadlines(deadlines(idle)).shares_memory(),
     )?;
     // Of several loops, the first to begin reads it.
     let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());

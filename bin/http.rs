@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use reactor::Bytes;
-use services::http::{AccessLog, Addresses, BODY, Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
+use reactor::{Bytes, Service};
+use services::http::{AccessLog, Addresses, BODY, Fetched, Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
 
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::HTTP;
 use crate::options::{Common, ListenAt, Place};
-use crate::server::Server;
+use crate::server::{Server, advised};
 
 pub const PORT: &str = "8802";
 
@@ -119,6 +119,7 @@ pub fn add(
     let idle = server.common().idle_timeout_or(Some(IDLE_TIMEOUT));
     let files = site.files()?;
     let addresses = site.max_connections_per_address.map(Addresses::at_most);
+    let counts = addresses.is_some();
     let log = site.access_log.as_deref().map(|to| logging.access_log(to)).transpose()?;
     let body = Bytes::from(body);
     let factory = move || {
@@ -134,11 +135,15 @@ pub fn add(
         }
         http
     };
-    server.add(HTTP, place, factory, |service| {
+    let dress = |service: Service<Http, Fetched>| {
         // Nobody is kept waiting in the kernel, but a request that is here already is read before the poller is told.
         let service = service.client_speaks_first(Duration::ZERO);
-        service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL)
-    })?;
+        let service = service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL);
+        if counts { service.shares_memory() } else { service }
+    };
+    server
+        .add(HTTP, place, factory, dress)
+        .map_err(|failure| advised(failure, "without --max-connections-per-address they need not"))?;
     Ok(())
 }
 

@@ -55,16 +55,18 @@ pub struct Common {
 /// Who serves a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Model {
-    /// One of some event loops
+    /// One of some event loops, each on a thread
     Loops,
+    /// A thread of its own; 4,096 at once, and newcomers wait for one to end
+    Threads,
+    /// A forked process of its own; 1,024 at once, and newcomers wait for one to end. Not for chat
+    Processes,
 }
 
 impl Common {
     /// Whether the process forks, and so must have no other thread.
     pub fn forks(&self) -> bool {
-        match self.model {
-            Model::Loops => false,
-        }
+        self.model == Model::Processes
     }
 
     /// The idle timeout as it was given, or a service's own.

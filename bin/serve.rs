@@ -6,7 +6,7 @@ use services::http::BODY;
 use crate::logging::Logging;
 use crate::names;
 use crate::options::{Addr, Common, HOST, Place};
-use crate::server::Server;
+use crate::server::{Server, advised};
 use crate::{Failure, chat, echo, http, usage};
 
 const EXAMPLE: &str = "\
@@ -74,7 +74,8 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         echo::add(&mut server, place)?;
     }
     if let Some(place) = &chat {
-        chat::add(&mut server, place, options.members, logging.reports())?;
+        chat::add(&mut server, place, options.members, logging.reports())
+            .map_err(|failure| advised(failure, "--chat off leaves it out"))?;
     }
     if let Some(place) = &http {
         http::add(&mut server, place, BODY.to_owned(), &options.site, logging)?;

@@ -14,7 +14,17 @@ use crate::options::{Common, Model, Place};
 fn runner(common: &Common) -> Result<Runner, Failure> {
     Ok(match common.model {
         Model::Loops => Runner::loops(common.loops.unwrap_or(1).into())?,
+        Model::Threads => Runner::threads(),
+        Model::Processes => Runner::processes(),
     })
+}
+
+/// Adds what to do instead, where it is the model that is in the way.
+pub fn advised(failure: Failure, advice: &str) -> Failure {
+    match failure.downcast_ref() {
+        Some(Error::Runner { why }) => format!("{why}; {advice}").into(),
+        _ => failure,
+    }
 }
 
 /// An application in the making. Nothing of it is left if it is dropped: a Unix socket's file goes with it.

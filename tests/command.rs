@@ -269,6 +269,8 @@ on_every_backend! {
             "echo --unix /x --port 1",
             "echo --unix /x --host ::1",
             "chat join --name x --unix /x --port 1",
+            "echo --model threads --loops 2",
+            "--loops 1 http --model processes",
             "serve --echo off --chat off --http off",
         ];
         let absent = ["echo --threads", "chat join", "serve --port 0"];

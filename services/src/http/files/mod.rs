@@ -243,7 +243,7 @@ impl Library {
     fn fetch(&self, known: Option<Arc<Document>>, cx: &mut Context<'_>) -> Option<Outcome> {
         self.files.root.refill();
         // Who serves one connection alone keeps nobody else waiting: there the disk is waited for on the spot.
-        let patience = if serves_alone(cx) { Patience::Disk } else { Patience::Memory };
+        let patience = if cx.serves_alone() { Patience::Disk } else { Patience::Memory };
         let outcome = self.files.fetch(&self.path, known.as_deref(), patience);
         if !is(&outcome, Failure::NotNow) {
             return Some(outcome);
@@ -287,11 +287,6 @@ impl Library {
             self.arrived.remove(&id);
         }
     }
-}
-
-/// Whether the loop has this one connection and no other. So far every loop serves many.
-fn serves_alone(_: &Context<'_>) -> bool {
-    false
 }
 
 fn is(outcome: &Outcome, failure: Failure) -> bool {
