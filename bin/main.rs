@@ -58,8 +58,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if cli.common.model != Model::Loops && cli.common.loops.is_some() {
-        usage("--loops goes with --model loops alone");
+    let Common { model, loops, pin, at_most, .. } = cli.common;
+    if model != Model::Loops && (loops.is_some() || pin) {
+        usage("--loops and --pin go with --model loops alone");
+    }
+    if model == Model::Loops && at_most.is_some() {
+        usage("--at-most goes with --model threads and --model processes");
     }
     let command = match cli.command {
         None => Command::Serve(cli.serve),

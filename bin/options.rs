@@ -30,6 +30,15 @@ pub struct Common {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub loops: Option<u16>,
 
+    /// Keep each event loop to one core; with --model loops alone
+    #[arg(long, global = true)]
+    pub pin: bool,
+
+    /// Threads or processes at once; whoever comes beyond that waits for one to end; not with --model loops [default:
+    /// 4096 threads, 1024 processes]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub at_most: Option<u32>,
+
     /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
@@ -57,9 +66,9 @@ pub struct Common {
 pub enum Model {
     /// One of some event loops, each on a thread
     Loops,
-    /// A thread of its own; 4,096 at once, and newcomers wait for one to end
+    /// A thread of its own
     Threads,
-    /// A forked process of its own; 1,024 at once, and newcomers wait for one to end. Not for chat
+    /// A forked process of its own; not for chat
     Processes,
 }
 

@@ -12,11 +12,13 @@ use crate::options::{Common, Model, Place};
 
 /// Who serves connections, as the options have it.
 fn runner(common: &Common) -> Result<Runner, Failure> {
-    Ok(match common.model {
+    let runner = match common.model {
         Model::Loops => Runner::loops(common.loops.unwrap_or(1).into())?,
         Model::Threads => Runner::threads(),
         Model::Processes => Runner::processes(),
-    })
+    };
+    let runner = if common.pin { runner.pinned() } else { runner };
+    Ok(common.at_most.map_or(runner, |most| runner.at_most(most as usize)))
 }
 
 /// Adds what to do instead, where it is the model that is in the way.

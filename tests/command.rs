@@ -271,6 +271,9 @@ on_every_backend! {
             "chat join --name x --unix /x --port 1",
             "echo --model threads --loops 2",
             "--loops 1 http --model processes",
+            "echo --model threads --pin",
+            "echo --at-most 3",
+            "chat serve --loops 2 --at-most 3",
             "serve --echo off --chat off --http off",
         ];
         let absent = ["echo --threads", "chat join", "serve --port 0"];
@@ -278,6 +281,7 @@ on_every_backend! {
             "echo --model forks",
             "echo --loops 0",
             "echo --loops 257",
+            "echo --model threads --at-most 0",
             "echo --backend kqueue",
             "echo --port 65536",
             "chat join --name x --port 0",

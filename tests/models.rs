@@ -232,6 +232,44 @@ on_every_backend! {
         }
     }
 
+    fn at_their_own_limit_a_newcomer_waits_for_one_to_end(backend: Backend) {
+        for model in [THREADS, PROCESSES] {
+            let glowplug = Glowplug::start(backend, &format!("echo --port 0 --at-most 1 {model}"));
+            let mut first = glowplug.connect();
+            assert_eq!(first.ask("one"), "You said: one");
+            let mut next = glowplug.connect();
+            next.send("two\n");
+            // Asked again, so that whoever was accepted before would have been answered.
+            assert_eq!(first.ask("one"), "You said: one");
+            assert_eq!(children(&glowplug).len() + threads(glowplug.pid()), 2 + usize::from(model == THREADS), "{model}");
+            drop(first);
+            assert_eq!(next.line(), "You said: two");
+            drop(next);
+            stop(glowplug);
+        }
+    }
+
+    fn pinned_loops_keep_to_one_core_each(backend: Backend) {
+        let glowplug = Glowplug::start(backend, "echo --port 0 --loops 2 --pin");
+        assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
+        let pid = glowplug.pid();
+        let cores_of = |thread: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).expect("it runs");
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("it is told");
+            list.trim().to_owned()
+        };
+        let names = |thread: u32| fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).expect("it runs");
+        let all: Vec<u32> = fs::read_dir(format!("/proc/{pid}/task"))
+            .expect("it runs")
+            .map(|entry| entry.expect("it runs").file_name().to_string_lossy().parse().expect("a number"))
+            .collect();
+        let loops: Vec<u32> =
+            all.into_iter().filter(|&thread| thread == pid || names(thread).starts_with("loop")).collect();
+        assert_eq!(loops.len(), 2);
+        assert!(loops.iter().all(|&thread| cores_of(thread).parse::<u32>().is_ok()), "one core each");
+        stop(glowplug);
+    }
+
     fn an_idle_connection_is_closed_under_each(backend: Backend) {
         for model in MODELS {
             let glowplug = Glowplug::start(backend, &format!("echo --port 0 --idle-timeout 0.1 {model}"));
