@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::protocol::BODY;
+use crate::report::Report;
 
 const USAGE: &str = "load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES] \
      [--seconds S | --requests N | --slices]";
@@ -335,79 +336,4 @@ fn learn(input: &[u8]) -> Result<Option<Expected>, String> {
 
 fn shown(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(400)].escape_ascii().to_string()
-}
-
-/// What one slice came to. Latencies are counted in buckets a thirty-second of their size wide.
-struct Report {
-    requests: u64,
-    elapsed: Duration,
-    longest: Duration,
-    buckets: Vec<u64>,
-}
-
-const STEPS_LOG2: u32 = 5;
-
-impl Default for Report {
-    fn default() -> Report {
-        let buckets = vec![0; bucket(u64::MAX) + 1];
-        Report { requests: 0, elapsed: Duration::ZERO, longest: Duration::ZERO, buckets }
-    }
-}
-
-/// Exact below 2^STEPS_LOG2, then that many steps for each doubling.
-fn bucket(nanos: u64) -> usize {
-    let doublings = (u64::BITS - nanos.leading_zeros()).saturating_sub(STEPS_LOG2 + 1);
-    ((u64::from(doublings) << STEPS_LOG2) + (nanos >> doublings)) as usize
-}
-
-/// Where a bucket begins: `bucket` undone.
-fn nanos(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    let doublings = (bucket >> STEPS_LOG2).saturating_sub(1);
-    (bucket - (doublings << STEPS_LOG2)) << doublings
-}
-
-impl Report {
-    fn record(&mut self, requests: u64, latency: Duration) {
-        self.requests += requests;
-        self.longest = self.longest.max(latency);
-        self.buckets[bucket(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX))] += requests;
-    }
-
-    fn quantile_us(&self, share: f64) -> f64 {
-        let wanted = (self.requests as f64 * share).ceil() as u64;
-        let mut seen = 0;
-        let found = self.buckets.iter().position(|&count| {
-            seen += count;
-            seen >= wanted
-        });
-        nanos(found.unwrap_or(0)) as f64 / 1e3
-    }
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "requests={} seconds={:.6} p50_us={:.1} p99_us={:.1} max_us={:.1}",
-            self.requests,
-            self.elapsed.as_secs_f64(),
-            self.quantile_us(0.5),
-            self.quantile_us(0.99),
-            self.longest.as_secs_f64() * 1e6
-        )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_begins_at_most_a_thirty_second_below_what_it_counts() {
-        for n in (0..64).flat_map(|shift| [1u64 << shift, (1 << shift) + 1, u64::MAX >> shift]) {
-            let start = nanos(bucket(n));
-            assert!(start <= n && n - start <= n >> STEPS_LOG2, "{n} is counted at {start}");
-        }
-    }
 }

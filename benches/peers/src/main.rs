@@ -1,13 +1,16 @@
-//! The peers of the side-by-side benchmark: one binary, so that one build serves. `peers mio|tokio http|echo` serves
-//! until it is killed; `peers load http|echo ADDR` asks. What is answered is in `protocol`, shared, so that the loops
-//! alone differ.
+//! The peers of the benchmarks: one binary, so that one build serves. `peers mio|tokio http|echo` and `peers threads|fork
+//! echo` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is in
+//! `protocol`, shared, so that the loops alone differ.
 
+mod bare;
+mod clients;
 mod fanout;
 mod fetch;
 mod load;
 mod on_mio;
 mod on_tokio;
 mod protocol;
+mod report;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,12 +19,15 @@ use std::process::ExitCode;
 use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
+       peers threads|fork echo [--port PORT]
        peers fetch ADDR PATH [--connections N] [--depth N] [--fresh]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
+       peers clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]
        peers fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
+clients       first `ready served=N …`, then one such line, and more, for each line `seconds S` of standard input
 fetch         first `ready …`, then one line `requests=N` for each line of standard input, a number of seconds
 --slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
               `greet` there asks once on each connection, and is answered `greeted`";
@@ -31,12 +37,15 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match *words.as_slice() {
         ["load", work, address, ref rest @ ..] => load::run(work, address, rest),
+        ["clients", kind, address, ref rest @ ..] => clients::run(kind, address, rest),
         ["fanout", way, address, ref rest @ ..] => fanout::run(way, address, rest),
         ["fetch", address, path, ref rest @ ..] => fetch::run(address, path, rest),
         ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
         ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
+        ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::threads(p))),
+        ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::fork(p))),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
