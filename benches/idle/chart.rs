@@ -16,7 +16,7 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn of(active: usize, backend: Backend, measured: &[Measured]) -> Line {
-        let points = measured.iter().map(|m| (m.idle as f64, median(&m.cpu_nanos))).collect();
+        let points = measured.iter().map(|m| (m.idle as f64, median(&m.timed.cpu_nanos))).collect();
         Line { label: format!("{}, {active} active", backend.name()), backend, points }
     }
 }

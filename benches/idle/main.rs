@@ -14,6 +14,7 @@ mod report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use rig::options::{self, Shared, Value};
 use rig::{Asked, Rig, Served, counts};
 
 const USAGE: &str = "\
@@ -70,17 +71,15 @@ impl Work {
 }
 
 pub(crate) struct Options {
+    pub(crate) shared: Shared,
     pub(crate) backends: Vec<Backend>,
     works: Vec<Work>,
     /// The first is none, by which the others are measured.
     pub(crate) idle: Vec<usize>,
     active: Vec<usize>,
-    pub(crate) rounds: usize,
-    pub(crate) seconds: f64,
-    cpu: Option<usize>,
+    control: bool,
     counts: bool,
     svg: Option<PathBuf>,
-    glowplug: Option<PathBuf>,
 }
 
 /// What a table is of.
@@ -108,28 +107,11 @@ impl Case {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|a| a == "--help" || a == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    // `cargo bench` says --bench; `cargo test --all-targets` runs this file too, and does not want minutes of load.
-    if !arguments.iter().any(|a| a == "--bench") {
-        println!("not measured: this is run by `cargo bench --bench idle`");
-        return ExitCode::SUCCESS;
-    }
-    let outcome = Options::parse(&arguments).map_err(|why| format!("{why}\n\n{USAGE}")).and_then(run);
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    options::main(|options: Options| run(options.complete()))
 }
 
 fn run(mut options: Options) -> Result<(), String> {
-    let rig = Rig::prepare(options.cpu, options.glowplug.clone())?;
+    let rig = Rig::prepare(&options.shared)?;
     report::conditions(&options, &rig);
     options.fit(rig::server::descriptor_limit()?)?;
     let mut lines = Vec::new();
@@ -166,75 +148,65 @@ fn count_syscalls(options: &Options, rig: &Rig) -> Result<(), String> {
     Ok(())
 }
 
-impl Options {
-    fn parse(arguments: &[String]) -> Result<Options, String> {
-        let mut options = Options {
+impl options::Options for Options {
+    const NAME: &'static str = "idle";
+    const USAGE: &'static str = USAGE;
+
+    fn new(quick: bool) -> Options {
+        Options {
+            shared: if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) },
             backends: Vec::new(),
             works: Vec::new(),
-            idle: vec![1_000, 10_000, 15_000],
-            active: vec![256, 1],
-            rounds: 30,
-            seconds: 0.3,
-            cpu: None,
+            idle: if quick { vec![500] } else { vec![1_000, 10_000, 15_000] },
+            active: if quick { vec![64] } else { vec![256, 1] },
+            control: false,
             counts: true,
             svg: None,
-            glowplug: None,
-        };
-        // First, so that what is said besides holds whatever the order.
-        if arguments.iter().any(|a| a == "--quick") {
-            (options.idle, options.active, options.rounds, options.seconds) = (vec![500], vec![64], 3, 0.1);
         }
-        let mut control = false;
-        let mut words = arguments.iter().map(String::as_str);
-        while let Some(option) = words.next() {
-            match option {
-                "--bench" | "--quick" => continue,
-                "--control" => control = true,
-                "--no-counts" => options.counts = false,
-                _ => {
-                    let value = words.next().ok_or_else(|| format!("{option}: unknown, or without its value"))?;
-                    options.set(option, value)?;
-                }
-            }
-        }
-        if options.backends.is_empty() {
-            options.backends = vec![Backend::Epoll, Backend::Select];
-        }
-        if options.works.is_empty() {
-            options.works = vec![Work::Echo, Work::Http];
-        }
-        options.idle.splice(0..0, std::iter::repeat_n(0, 1 + usize::from(control)));
-        Ok(options)
     }
 
-    fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
-        let numbers =
-            || value.split(',').map(|n| n.parse().ok().filter(|&n: &usize| n > 0)).collect::<Option<Vec<_>>>();
-        let bad = || format!("{option} does not take {value}");
+    fn shared(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    fn flag(&mut self, option: &str) -> bool {
         match option {
-            "--backend" => self.backends.push(match value {
-                "epoll" => Backend::Epoll,
-                "select" => Backend::Select,
-                _ => return Err(bad()),
-            }),
-            "--work" => self.works.push(match value {
-                "echo" => Work::Echo,
-                "http" => Work::Http,
-                _ => return Err(bad()),
-            }),
-            "--idle" => self.idle = numbers().ok_or_else(bad)?,
-            "--active" => self.active = numbers().ok_or_else(bad)?,
-            "--rounds" => self.rounds = value.parse().ok().filter(|&n| n > 0).ok_or_else(bad)?,
-            "--seconds" => {
-                let seconds = value.parse().ok().filter(|s| rig::figures::SLICE_SECONDS.contains(s));
-                self.seconds = seconds.ok_or_else(bad)?;
-            }
-            "--cpu" => self.cpu = Some(value.parse().map_err(|_| bad())?),
-            "--svg" => self.svg = Some(PathBuf::from(value)),
-            "--glowplug" => self.glowplug = Some(PathBuf::from(value)),
-            _ => return Err(format!("unknown option {option}")),
+            "--control" => self.control = true,
+            "--no-counts" => self.counts = false,
+            _ => return false,
         }
-        Ok(())
+        true
+    }
+
+    fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {
+        match value.option {
+            "--backend" => {
+                let all = [Backend::Epoll, Backend::Select];
+                self.backends.push(value.of(|name| all.into_iter().find(|b| b.name() == name))?);
+            }
+            "--work" => {
+                self.works.push(value.of(|name| [Work::Echo, Work::Http].into_iter().find(|w| w.name() == name))?)
+            }
+            "--idle" => self.idle = value.numbers()?,
+            "--active" => self.active = value.numbers()?,
+            "--svg" => self.svg = Some(value.path()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Options {
+    /// What was not said, and none idle in front, twice for a control.
+    fn complete(mut self) -> Options {
+        if self.backends.is_empty() {
+            self.backends = vec![Backend::Epoll, Backend::Select];
+        }
+        if self.works.is_empty() {
+            self.works = vec![Work::Echo, Work::Http];
+        }
+        self.idle.splice(0..0, std::iter::repeat_n(0, 1 + usize::from(self.control)));
+        self
     }
 
     /// No more than descriptors allow; where that is less than was asked for, as many as fit, and a word about it.

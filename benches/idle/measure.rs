@@ -1,50 +1,34 @@
-//! The figures: a server for each number of idle connections, all alive, each in its turn, compared within a round,
-//! because the machine drifts.
+//! The figures: a server for each number of idle connections, all alive, each in its turn.
 
-use crate::rig::server::Load;
+use crate::rig::load::Load;
+use crate::rig::rounds::{self, Sample, Timed};
 use crate::rig::{Rig, Server};
 use crate::{Backend, Case, Options};
 
 /// A server with this many idle connections.
 pub(crate) struct Measured {
     pub(crate) idle: usize,
-    /// Of the server, per request, of each round.
-    pub(crate) cpu_nanos: Vec<f64>,
-    /// To the server that has none idle, in the same round.
-    pub(crate) ratios: Vec<f64>,
-    pub(crate) per_second: Vec<f64>,
+    /// Compared with the server that has none idle.
+    pub(crate) timed: Timed,
     /// Resident bytes of the server for each idle connection; none where there is none.
     pub(crate) resident: Option<f64>,
 }
 
 pub(crate) fn interleaved(options: &Options, rig: &Rig, case: Case, backend: Backend) -> Result<Vec<Measured>, String> {
-    let mut alive = Vec::new();
-    let mut measured = Vec::new();
+    let (mut alive, mut idle_and_resident) = (Vec::new(), Vec::new());
     for &idle in &options.idle {
         let (server, load, resident) = crowded(rig, case, backend, idle)?;
         alive.push((server, load));
-        let (cpu_nanos, ratios, per_second) = (Vec::new(), Vec::new(), Vec::new());
-        measured.push(Measured { idle, cpu_nanos, ratios, per_second, resident });
+        idle_and_resident.push((idle, resident));
     }
-    for round in 0..options.rounds {
-        for turn in 0..alive.len() {
-            let index = (round + turn) % alive.len();
-            let ((server, load), figures) = (&mut alive[index], &mut measured[index]);
-            // Read between slices, when all is answered and the server sleeps.
-            let before = server.cpu_nanos()?;
-            let slice = load.slice("seconds", options.seconds)?;
-            let spent = server.cpu_nanos()? - before;
-            figures.cpu_nanos.push(spent as f64 / slice.requests);
-            figures.per_second.push(slice.requests / slice.seconds);
-        }
-        let none = measured[0].cpu_nanos[round];
-        for figures in &mut measured {
-            figures.ratios.push(figures.cpu_nanos[round] / none);
-        }
-    }
+    let timed = rounds::interleaved(options.shared.rounds, alive.len(), |index| {
+        let (server, load) = &mut alive[index];
+        Sample::take(server, load, options.shared.seconds, "requests")
+    })?;
     // A server that had let its idle ones go would look good.
     alive.iter_mut().try_for_each(|(_, load)| load.greet())?;
-    Ok(measured)
+    let all = timed.into_iter().zip(idle_and_resident);
+    Ok(all.map(|(timed, (idle, resident))| Measured { idle, timed, resident }).collect())
 }
 
 /// A server with its load connected, and what each idle connection has added to its resident memory.

@@ -8,7 +8,7 @@ use crate::{Backend, Case, Options};
 
 pub(crate) fn conditions(options: &Options, rig: &Rig) {
     let names: Vec<&str> = options.backends.iter().map(|b| b.name()).collect();
-    let (names, rounds, seconds) = (names.join(" and "), options.rounds, options.seconds);
+    let (names, rounds, seconds) = (names.join(" and "), options.shared.rounds, options.shared.seconds);
     println!("Glowplug among idle connections, on {names}, on loopback: {rounds} rounds of {seconds} s each.");
     rig.conditions();
     if options.counts && !rig.tools.strace {
@@ -33,13 +33,13 @@ pub(crate) fn rows(backend: Backend, measured: &[Measured]) {
             "| {:<7} | {:>6} | {:>12.2} µs | {:>13.2} | {:.2}–{:.2} | {:>10.0} | {:>19} | {:<7} |",
             backend.name(),
             figures.idle,
-            median(&figures.cpu_nanos) / 1e3,
-            median(&figures.ratios),
-            quantile(&figures.ratios, 0.2),
-            quantile(&figures.ratios, 0.8),
-            median(&figures.per_second),
+            median(&figures.timed.cpu_nanos) / 1e3,
+            median(&figures.timed.ratios),
+            quantile(&figures.timed.ratios, 0.2),
+            quantile(&figures.timed.ratios, 0.8),
+            median(&figures.timed.per_second),
             figures.resident.map_or(String::new(), |bytes| format!("{bytes:.0}")),
-            if index == 0 { "" } else { verdict(&figures.ratios) }
+            if index == 0 { "" } else { verdict(&figures.timed.ratios) }
         );
     }
 }

@@ -19,11 +19,13 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(words: &[OsString]) -> Result<Process, String> {
+    /// `errors`: where its standard error goes.
+    pub fn start(words: &[OsString], errors: Stdio) -> Result<Process, String> {
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(errors)
             .spawn()
             .map_err(|why| format!("{}: {why}", Path::new(&words[0]).display()))?;
         let stdin = child.stdin.take();

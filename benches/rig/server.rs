@@ -1,16 +1,21 @@
-//! Servers and loads: builds the peers, starts both pinned together, and reads what a server has cost and holds.
+//! Servers and their loads: builds the peers, starts both pinned together, and reads what a server has cost and holds.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::load::Load;
+use super::options::Shared;
 use super::process::{END, Process, works};
+use super::tree;
 
 /// For a server to listen, under valgrind too.
 const START: Duration = Duration::from_secs(30);
-/// For a load to say its next line, beyond the slice itself. It gives up on a silent server after ten seconds.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// What to start as a server, on any free port.
 pub struct Served<'a> {
@@ -18,6 +23,14 @@ pub struct Served<'a> {
     pub name: String,
     pub program: &'a Path,
     pub words: Vec<&'a str>,
+}
+
+impl<'a> Served<'a> {
+    /// The program and its arguments, before those that say where to listen.
+    fn command(&self) -> impl Iterator<Item = OsString> + use<'a> {
+        let words = self.words.clone();
+        std::iter::once(self.program.into()).chain(words.into_iter().map(OsString::from))
+    }
 }
 
 /// What to ask of it: `depth` requests at once on each of its connections.
@@ -42,9 +55,8 @@ pub struct Tools {
 pub struct Rig {
     pub peers: PathBuf,
     glowplug: Option<PathBuf>,
-    /// Words before each server and load that put them on one core, in full batches, with all the descriptors that
-    /// they may have.
-    prefix: Vec<String>,
+    /// Words before each server and load that put them on one core, in full batches.
+    pin: Vec<String>,
     pub cpu: usize,
     pub tools: Tools,
     /// Where the counters write; removed with the rig.
@@ -52,29 +64,33 @@ pub struct Rig {
 }
 
 /// Raises the soft descriptor limit to the hard one: a load has a connection for each of its server's.
-const ALL_DESCRIPTORS: &str = "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\"";
+const ALL_DESCRIPTORS: [&str; 3] = ["sh", "-c", "ulimit -S -n \"$(ulimit -H -n)\" && exec \"$0\" \"$@\""];
 
 impl Rig {
-    pub fn prepare(cpu: Option<usize>, glowplug: Option<PathBuf>) -> Result<Rig, String> {
+    pub fn prepare(options: &Shared) -> Result<Rig, String> {
         let target = target_directory()?;
         let peers = build_peers(&target)?;
-        let glowplug = glowplug.or_else(|| option_env!("CARGO_BIN_EXE_glowplug").map(PathBuf::from));
-        let wanted = cpu;
-        let cpu = wanted.unwrap_or_else(first_allowed_cpu);
+        let built = || option_env!("CARGO_BIN_EXE_glowplug").map(PathBuf::from);
+        let glowplug = options.glowplug.clone().or_else(built);
+        let cpu = options.cpu.unwrap_or_else(first_allowed_cpu);
         let pin = ["chrt", "-b", "0", "taskset", "-c", &cpu.to_string()].map(str::to_owned).to_vec();
         let tools = Tools {
             pinned: works(&pin, &["true"]),
             strace: works(&[], &["strace", "-D", "-f", "-c", "-o", "/dev/null", "true"]),
             valgrind: works(&[], &["valgrind", "--version"]),
         };
-        if wanted.is_some() && !tools.pinned {
+        if options.cpu.is_some() && !tools.pinned {
             return Err(format!("`{} true` fails, so there is no pinning to core {cpu}", pin.join(" ")));
         }
         let scratch = target.join(format!("bench-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).map_err(|why| format!("{}: {why}", scratch.display()))?;
-        let mut prefix = if tools.pinned { pin } else { Vec::new() };
-        prefix.extend(["sh", "-c", ALL_DESCRIPTORS].map(str::to_owned));
-        Ok(Rig { peers, glowplug, prefix, cpu, tools, scratch })
+        let pin = if tools.pinned { pin } else { Vec::new() };
+        Ok(Rig { peers, glowplug, pin, cpu, tools, scratch })
+    }
+
+    /// From here on servers and loads may use every core.
+    pub fn unpin(&mut self) {
+        self.pin.clear();
     }
 
     /// The binary to measure.
@@ -84,17 +100,15 @@ impl Rig {
         Ok(path)
     }
 
-    /// A program and its arguments, as they are started here: pinned with everything else.
-    pub fn words(&self, program: &Path, arguments: &[String]) -> Vec<OsString> {
-        let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
-        all.push(program.into());
-        all.extend(arguments.iter().map(OsString::from));
-        all
+    /// Starts a program: pinned with everything else, and with all the descriptors that it may have.
+    fn start(&self, words: impl IntoIterator<Item = OsString>, errors: Stdio) -> Result<Process, String> {
+        let all: Vec<OsString> = self.pin.iter().map(OsString::from).chain(words).collect();
+        Process::start(&all, errors)
     }
 
     /// How times are taken here, and what that means for them.
     pub fn conditions(&self) {
-        if self.tools.pinned {
+        if !self.pin.is_empty() {
             println!("Server and load share core {} under SCHED_BATCH.", self.cpu);
         } else {
             println!("Without chrt and taskset: neither pinned nor batched, so the times below are rough.");
@@ -106,34 +120,60 @@ impl Rig {
 
     /// A server that listens. `watcher` is put before its command: strace, valgrind.
     pub fn serve(&self, served: &Served, watcher: &[OsString]) -> Result<Server, String> {
-        let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
-        all.extend_from_slice(watcher);
-        all.push(served.program.into());
-        all.extend(served.words.iter().map(OsString::from));
-        all.extend(["--port", "0"].map(OsString::from));
+        self.serve_telling(served, watcher, Stdio::inherit())
+    }
+
+    /// The same, with what it complains of written to a file.
+    pub fn serve_quietly(&self, served: &Served, errors: &Path) -> Result<Server, String> {
+        let file = File::create(errors).map_err(|why| format!("{}: {why}", errors.display()))?;
+        self.serve_telling(served, &[], file.into())
+    }
+
+    fn serve_telling(&self, served: &Served, watcher: &[OsString], errors: Stdio) -> Result<Server, String> {
         let told = |why| format!("{}: {why}", served.name);
-        let mut process = Process::start(&all).map_err(told)?;
+        let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain(watcher.iter().cloned());
+        let words = words.chain(served.command()).chain(["--port", "0"].map(OsString::from));
+        let mut process = self.start(words, errors).map_err(told)?;
         let line = process.line(START).map_err(told)?;
         let address = line.strip_prefix("listening ").and_then(|line| line.split_once(" tcp://"));
         let (_, address) = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?;
         Ok(Server { process, address: address.to_owned(), name: served.name.clone() })
     }
 
-    /// A load that is connected, has had a right answer on each connection, and waits to be told how long to ask.
-    pub fn load(&self, server: &Server, asked: &Asked) -> Result<Load, String> {
-        let mut all: Vec<OsString> = self.prefix.iter().map(OsString::from).collect();
-        all.push(self.peers.clone().into());
-        all.extend(["load", asked.work, &server.address, "--slices"].map(OsString::from));
-        let numbers = [("connections", asked.connections), ("depth", asked.depth), ("size", asked.size)];
-        for (option, number) in numbers.into_iter().chain([("idle", asked.idle)]) {
-            all.extend([format!("--{option}").into(), number.to_string().into()]);
+    /// A server that says nothing when it listens, at an address that it has been told.
+    pub fn serve_at(&self, served: &Served, address: String) -> Result<Server, String> {
+        let told = |why| format!("{}: {why}", served.name);
+        let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain(served.command());
+        let mut process = self.start(words, Stdio::inherit()).map_err(told)?;
+        let begin = Instant::now();
+        while TcpStream::connect(&address).is_err() {
+            if let Ok(Some(status)) = process.wait(Duration::ZERO) {
+                return Err(told(format!("it has ended: {status}")));
+            }
+            if begin.elapsed() > START {
+                return Err(told(format!("it does not listen at {address}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let name = server.name.clone();
-        let told = |why| format!("load for {name}: {why}");
-        let mut process = Process::start(&all).map_err(told)?;
-        let ready = process.line(ANSWER).map_err(told)?;
-        let answer_bytes = field(&ready, "answer_bytes").ok_or_else(|| told(ready.clone()))?;
-        Ok(Load { process, name, answer_bytes: answer_bytes as usize })
+        Ok(Server { process, address, name: served.name.clone() })
+    }
+
+    /// A load that is connected, has had a right answer on each connection, and waits to be told how long to ask.
+    /// `before` and `after` are its words around the address.
+    pub fn ask(&self, server: &Server, before: &[&str], after: &[String]) -> Result<Load, String> {
+        let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain([self.peers.clone().into()]);
+        let words = words.chain(before.iter().map(OsString::from)).chain([server.address.clone().into()]);
+        let process = self.start(words.chain(after.iter().map(OsString::from)), Stdio::inherit());
+        Load::ready(process.map_err(|why| format!("load for {}: {why}", server.name))?, &server.name)
+    }
+
+    /// The same, for requests and answers over connections that stay.
+    pub fn load(&self, server: &Server, asked: &Asked) -> Result<Load, String> {
+        let numbers =
+            [("connections", asked.connections), ("depth", asked.depth), ("size", asked.size), ("idle", asked.idle)];
+        let words = numbers.iter().flat_map(|(option, number)| [format!("--{option}"), number.to_string()]);
+        let words: Vec<String> = std::iter::once("--slices".to_owned()).chain(words).collect();
+        self.ask(server, &["load", asked.work], &words)
     }
 }
 
@@ -151,98 +191,61 @@ pub struct Server {
 }
 
 impl Server {
-    /// CPU time of all its threads so far, in nanoseconds: exact from the scheduler where the kernel keeps it, else in
-    /// clock ticks of 10 ms.
+    /// CPU time of all of it so far, in nanoseconds.
     pub fn cpu_nanos(&self) -> Result<u64, String> {
-        cpu_nanos(self.process.id()).map_err(|why| format!("{}: its CPU time: {why}", self.name))
+        tree::cpu_nanos(self.process.id()).map_err(|why| format!("{}: its CPU time: {why}", self.name))
     }
 
-    /// Bytes of its memory that are resident, counted page by page: the sums in `status` lag behind.
+    /// Bytes of its memory that are resident.
     pub fn resident(&self) -> Result<u64, String> {
-        let told = |why: &str| format!("{}: its resident memory: {why}", self.name);
-        let path = format!("/proc/{}/smaps_rollup", self.process.id());
-        let text = std::fs::read_to_string(path).map_err(|why| told(&why.to_string()))?;
-        let kib = text.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix("kB"));
-        let kib: Option<u64> = kib.and_then(|kib| kib.trim().parse().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| told("no Rss"))
+        tree::rollup(self.process.id(), "Rss:").map_err(|why| format!("{}: its resident memory: {why}", self.name))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.process.wait(Duration::ZERO), Ok(Some(_)))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        send(self.process.id(), signal);
     }
 
     /// Asks it to end and waits; a watcher writes its counts when this happens.
     pub fn end(mut self) -> Result<(), String> {
-        // `kill` of the shell: the standard library can only send SIGKILL, which leaves valgrind no time to write.
-        let pid = self.process.id().to_string();
-        let asked = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
-        asked.map_err(|why| format!("sh: {why}"))?;
+        self.signal(Signal::TERM);
         let ended = self.process.wait(END).map_err(|why| why.to_string())?;
         ended.map(drop).ok_or_else(|| format!("{} does not end on SIGTERM", self.name))
     }
 }
 
-/// CPU time of all threads of a process so far, in nanoseconds.
-pub fn cpu_nanos(pid: u32) -> std::io::Result<u64> {
-    let mut sum = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = task?.path();
-        sum += exact_nanos(&path).map_or_else(|| tick_nanos(&path), Ok)?;
-    }
-    Ok(sum)
-}
-
-fn exact_nanos(task: &Path) -> Option<u64> {
-    std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
-}
-
-fn tick_nanos(task: &Path) -> std::io::Result<u64> {
-    const TICK_NANOS: u64 = 10_000_000;
-    let stat = std::fs::read_to_string(task.join("stat"))?;
-    // The name comes first and may hold spaces; utime and stime are the 12th and 13th word after it.
-    let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    Ok(words.skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>() * TICK_NANOS)
-}
-
-pub struct Load {
-    process: Process,
-    name: String,
-    pub answer_bytes: usize,
-}
-
-/// What the load says of one slice.
-pub struct Slice {
-    pub requests: f64,
-    pub seconds: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
-}
-
-impl Load {
-    /// Runs one slice; all that was asked has been answered, and rightly, when this returns.
-    pub fn slice(&mut self, unit: &str, value: f64) -> Result<Slice, String> {
-        let told = |why| format!("load for {}: {why}", self.name);
-        self.process.say(&format!("{unit} {value}\n")).map_err(|why| told(why.to_string()))?;
-        let limit = if unit == "seconds" { ANSWER + Duration::from_secs_f64(value) } else { ANSWER * 10 };
-        let line = self.process.line(limit).map_err(told)?;
-        let get = |name| field(&line, name).ok_or_else(|| told(format!("no {name} in: {line}")));
-        let slice = Slice {
-            requests: get("requests")?,
-            seconds: get("seconds")?,
-            p50_us: get("p50_us")?,
-            p99_us: get("p99_us")?,
-        };
-        if slice.requests > 0.0 { Ok(slice) } else { Err(told("nothing was answered".to_owned())) }
-    }
-
-    /// One request on each connection, on the idle ones too: they have been there all the time.
-    pub fn greet(&mut self) -> Result<(), String> {
-        let told = |why| format!("load for {}: {why}", self.name);
-        self.process.say("greet\n").map_err(|why| told(why.to_string()))?;
-        let line = self.process.line(ANSWER).map_err(told)?;
-        if line == "greeted" { Ok(()) } else { Err(told(line)) }
+impl Drop for Server {
+    /// All that it has started ends with it. It is stopped first: so nothing is added to the list, and nobody waits for
+    /// who is on it, whose number therefore stays theirs.
+    fn drop(&mut self) {
+        if matches!(self.process.wait(Duration::ZERO), Ok(None)) {
+            self.signal(Signal::STOP);
+            for pid in &tree::processes(self.process.id())[1..] {
+                send(*pid, Signal::KILL);
+            }
+        }
     }
 }
 
-/// `name=number` in a line of such words.
-fn field(line: &str, name: &str) -> Option<f64> {
-    line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+/// Fails only for one that is gone already.
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Free a moment ago, and on loopback nobody takes it that soon.
+pub fn free_port() -> Result<u16, String> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.map(|address| address.port()).map_err(|why| format!("a free port: {why}"))
 }
 
 /// Descriptors that servers and loads may have, each.

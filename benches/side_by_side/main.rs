@@ -8,14 +8,14 @@
 mod rig;
 
 mod contender;
-mod measure;
 mod report;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use contender::Contender;
-use rig::figures::SLICE_SECONDS;
+use rig::load::Load;
+use rig::options::{self, Shared, Value};
+use rig::rounds::{Sample, interleaved};
 use rig::{Asked, Rig, counts};
 
 const USAGE: &str = "\
@@ -25,7 +25,7 @@ usage: cargo bench --bench side_by_side -- [OPTIONS]
 
 --quick               few and short slices: shows that everything works, proves nothing
 --work http|echo      this work only; may be repeated
---only NAME…          glowplug, tokio, or both; mio is always there, as what the others are measured by
+--only NAME,NAME      glowplug, tokio, or both; mio is always there, as what the others are measured by
 --control             mio a second time, as one more contender: its ratio is the error of the measurement
 --connections N,N…    1,64,256
 --depth N,N…          requests sent at once on a connection, for http: 1,16
@@ -53,17 +53,15 @@ impl Work {
 }
 
 pub(crate) struct Options {
+    pub(crate) shared: Shared,
     works: Vec<Work>,
     contenders: Vec<Contender>,
+    control: bool,
     connections: Vec<usize>,
     depths: Vec<usize>,
     pub(crate) size: usize,
-    pub(crate) rounds: usize,
-    pub(crate) seconds: f64,
-    cpu: Option<usize>,
     counts: bool,
     instructions: bool,
-    glowplug: Option<PathBuf>,
 }
 
 /// One row's worth of conditions.
@@ -75,28 +73,11 @@ pub(crate) struct Case {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|a| a == "--help" || a == "-h") {
-        println!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    // `cargo bench` says --bench; `cargo test --all-targets` runs this file too, and does not want minutes of load.
-    if !arguments.iter().any(|a| a == "--bench") {
-        println!("not measured: this is run by `cargo bench --bench side_by_side`");
-        return ExitCode::SUCCESS;
-    }
-    let outcome = Options::parse(&arguments).map_err(|why| format!("{why}\n\n{USAGE}")).and_then(|o| run(&o));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    options::main(|options: Options| run(&options.complete()))
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let rig = Rig::prepare(options.cpu, options.glowplug.clone())?;
+    let rig = Rig::prepare(&options.shared)?;
     report::conditions(options, &rig);
     for &work in &options.works {
         time(options, &rig, work)?;
@@ -119,8 +100,12 @@ fn time(options: &Options, rig: &Rig, work: Work) -> Result<(), String> {
     let servers = options.each(|contender| rig.serve(&contender.serving(rig, work)?, &[]))?;
     report::time_head(options, work);
     for case in options.cases(work) {
-        let timed = measure::interleaved(options, rig, case, &servers)?;
-        report::time_rows(case, &options.contenders, &timed);
+        let asked = case.asked(options.size);
+        let mut loads = servers.iter().map(|server| rig.load(server, &asked)).collect::<Result<Vec<Load>, _>>()?;
+        let timed = interleaved(options.shared.rounds, servers.len(), |index| {
+            Sample::take(&servers[index], &mut loads[index], options.shared.seconds, "requests")
+        })?;
+        report::time_rows(case, &options.contenders, &timed, &loads)?;
     }
     Ok(())
 }
@@ -151,80 +136,68 @@ impl Case {
     }
 }
 
-impl Options {
-    fn parse(arguments: &[String]) -> Result<Options, String> {
-        let mut options = Options {
+impl options::Options for Options {
+    const NAME: &'static str = "side_by_side";
+    const USAGE: &'static str = USAGE;
+
+    fn new(quick: bool) -> Options {
+        Options {
+            shared: if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) },
             works: Vec::new(),
             contenders: Vec::new(),
-            connections: vec![1, 64, 256],
+            control: false,
+            connections: if quick { vec![64] } else { vec![1, 64, 256] },
             depths: vec![1, 16],
             size: 64,
-            rounds: 30,
-            seconds: 0.3,
-            cpu: None,
             counts: true,
             instructions: false,
-            glowplug: None,
-        };
-        // First, so that what is said besides holds whatever the order.
-        if arguments.iter().any(|a| a == "--quick") {
-            (options.connections, options.rounds, options.seconds) = (vec![64], 3, 0.1);
         }
-        let mut control = false;
-        let mut words = arguments.iter().map(String::as_str).peekable();
-        while let Some(option) = words.next() {
-            match option {
-                "--bench" | "--quick" => continue,
-                "--control" => control = true,
-                "--no-counts" => options.counts = false,
-                "--instructions" => options.instructions = true,
-                "--only" => {
-                    while let Some(name) = words.next_if(|word| !word.starts_with("--")) {
-                        options.contenders.push(Contender::named(name).ok_or_else(|| format!("no contender {name}"))?);
-                    }
-                }
-                _ => {
-                    let value = words.next().ok_or_else(|| format!("{option}: unknown, or without its value"))?;
-                    options.set(option, value)?;
-                }
-            }
-        }
-        if options.works.is_empty() {
-            options.works = vec![Work::Http, Work::Echo];
-        }
-        if options.contenders.is_empty() {
-            options.contenders = vec![Contender::Glowplug, Contender::Tokio];
-        }
-        options.contenders.retain(|&c| c != Contender::Mio);
-        options.contenders.insert(0, Contender::Mio);
-        if control {
-            options.contenders.push(Contender::MioAgain);
-        }
-        Ok(options)
     }
 
-    fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
-        let numbers =
-            || value.split(',').map(|n| n.parse().ok().filter(|&n: &usize| n > 0)).collect::<Option<Vec<_>>>();
-        let number = || value.parse().ok().filter(|&n: &usize| n > 0);
-        let seconds = || value.parse().ok().filter(|s: &f64| SLICE_SECONDS.contains(s));
-        let bad = || format!("{option} does not take {value}");
+    fn shared(&mut self) -> &mut Shared {
+        &mut self.shared
+    }
+
+    fn flag(&mut self, option: &str) -> bool {
         match option {
-            "--work" => self.works.push(match value {
-                "http" => Work::Http,
-                "echo" => Work::Echo,
-                _ => return Err(bad()),
-            }),
-            "--connections" => self.connections = numbers().ok_or_else(bad)?,
-            "--depth" => self.depths = numbers().ok_or_else(bad)?,
-            "--size" => self.size = number().ok_or_else(bad)?,
-            "--rounds" => self.rounds = number().ok_or_else(bad)?,
-            "--seconds" => self.seconds = seconds().ok_or_else(bad)?,
-            "--cpu" => self.cpu = Some(value.parse().map_err(|_| bad())?),
-            "--glowplug" => self.glowplug = Some(PathBuf::from(value)),
-            _ => return Err(format!("unknown option {option}")),
+            "--control" => self.control = true,
+            "--no-counts" => self.counts = false,
+            "--instructions" => self.instructions = true,
+            _ => return false,
         }
-        Ok(())
+        true
+    }
+
+    fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {
+        match value.option {
+            "--work" => {
+                self.works.push(value.of(|name| [Work::Http, Work::Echo].into_iter().find(|w| w.name() == name))?)
+            }
+            "--only" => self.contenders = value.of(|names| names.split(',').map(Contender::named).collect())?,
+            "--connections" => self.connections = value.numbers()?,
+            "--depth" => self.depths = value.numbers()?,
+            "--size" => self.size = value.number()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Options {
+    /// What was not said, and mio in front.
+    fn complete(mut self) -> Options {
+        if self.works.is_empty() {
+            self.works = vec![Work::Http, Work::Echo];
+        }
+        if self.contenders.is_empty() {
+            self.contenders = vec![Contender::Glowplug, Contender::Tokio];
+        }
+        self.contenders.retain(|&c| c != Contender::Mio);
+        self.contenders.insert(0, Contender::Mio);
+        if self.control {
+            self.contenders.push(Contender::MioAgain);
+        }
+        self
     }
 
     /// Echo is asked one message at a time: several at once arrive as one read, and are one longer message.

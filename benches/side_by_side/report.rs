@@ -1,15 +1,21 @@
 //! What is printed: Markdown tables that read as plain text too, a row as soon as it is known.
 
 use crate::contender::Contender;
-use crate::measure::Timed;
 use crate::rig::Rig;
 use crate::rig::counts::Syscalls;
 use crate::rig::figures::{median, quantile, unsigned, verdict};
+use crate::rig::load::Load;
+use crate::rig::rounds::Timed;
 use crate::{Case, Options, Work};
 
 pub(crate) fn conditions(options: &Options, rig: &Rig) {
     let names: Vec<&str> = options.contenders.iter().map(|c| c.name()).collect();
-    println!("{} side by side on loopback: {} rounds of {} s each.", names.join(", "), options.rounds, options.seconds);
+    println!(
+        "{} side by side on loopback: {} rounds of {} s each.",
+        names.join(", "),
+        options.shared.rounds,
+        options.shared.seconds
+    );
     rig.conditions();
     if options.counts && !rig.tools.strace {
         println!("Without a working strace: system calls are not counted.");
@@ -32,7 +38,7 @@ pub(crate) fn time_head(options: &Options, work: Work) {
     );
 }
 
-pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed]) {
+pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed], loads: &[Load]) -> Result<(), String> {
     for (contender, figures) in contenders.iter().zip(timed) {
         println!(
             "| {:>19} | {:<9} | {:>12.2} µs | {:>12.2} | {:.2}–{:.2} | {:>10.0} | {:>6.0} | {:>6.0} | {:<7} |",
@@ -48,11 +54,15 @@ pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed]) {
             if *contender == Contender::Mio { "" } else { verdict(&figures.ratios) }
         );
     }
-    let expected = timed[0].answer_bytes;
-    for (contender, figures) in contenders.iter().zip(timed).filter(|(_, figures)| figures.answer_bytes != expected) {
-        // On standard error, so that the table stays whole.
-        eprintln!("note: {} answers {} bytes, mio {expected}", contender.name(), figures.answer_bytes);
+    let expected = loads[0].ready.get("answer_bytes")?;
+    for (contender, load) in contenders.iter().zip(loads) {
+        let answered = load.ready.get("answer_bytes")?;
+        if answered != expected {
+            // On standard error, so that the table stays whole.
+            eprintln!("note: {} answers {answered} bytes, mio {expected}", contender.name());
+        }
     }
+    Ok(())
 }
 
 pub(crate) fn syscalls_head(work: Work) {

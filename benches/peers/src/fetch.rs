@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::report::Report;
+
 const USAGE: &str = "fetch ADDR PATH [--connections N] [--depth N] [--fresh]";
 /// Nothing at all arrives for so long: the server has lost a request.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -31,6 +33,7 @@ struct Client {
     /// Answers missing, and how much of the next one has come.
     missing: usize,
     at: usize,
+    since: Instant,
 }
 
 pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
@@ -57,9 +60,10 @@ pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
     println!("ready answer_bytes={}", work.answer.len());
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|why| why.to_string())?;
-        let seconds: f64 = line.trim().parse().map_err(|_| format!("not a number of seconds: {line}"))?;
-        let answered = slice(&work, &mut poll, &mut clients, Duration::from_secs_f64(seconds))?;
-        println!("requests={answered}");
+        let seconds = line.strip_prefix("seconds ").and_then(|s| s.parse().ok());
+        let length = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        let length = length.ok_or_else(|| format!("not `seconds S`: {line}"))?;
+        println!("{}", slice(&work, &mut poll, &mut clients, length)?);
     }
     Ok(())
 }
@@ -93,11 +97,12 @@ fn learn(address: SocketAddr, request: &[u8]) -> Result<(Vec<u8>, Range<usize>),
     }
 }
 
-/// Asks until the time is over, and waits for what has been asked. How many answers came.
-fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration) -> Result<u64, String> {
+/// Asks until the time is over, and waits for what has been asked.
+fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration) -> Result<Report, String> {
     let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; SCRATCH]);
-    let end = Instant::now() + length;
-    let (mut answered, mut waiting) = (0, clients.len());
+    let start = Instant::now();
+    let end = start + length;
+    let (mut report, mut waiting) = (Report::default(), clients.len());
     for client in clients.iter_mut() {
         client.ask(work)?;
     }
@@ -114,14 +119,16 @@ fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration)
             if clients[index].missing == 0 || !clients[index].advance(work, &mut scratch)? {
                 continue;
             }
-            answered += work.depth as u64;
+            let now = Instant::now();
+            report.record(work.depth as u64, now - clients[index].since);
             if work.fresh {
                 clients[index] = Client::connect(work, poll, index)?;
             }
-            if Instant::now() < end { clients[index].ask(work)? } else { waiting -= 1 }
+            if now < end { clients[index].ask(work)? } else { waiting -= 1 }
         }
     }
-    Ok(answered)
+    report.elapsed = start.elapsed();
+    Ok(report)
 }
 
 impl Client {
@@ -135,11 +142,12 @@ impl Client {
             Ok(stream)
         };
         let stream = open().map_err(|why| format!("connection {index}: {why}"))?;
-        Ok(Client { stream, sent: 0, missing: 0, at: 0 })
+        Ok(Client { stream, sent: 0, missing: 0, at: 0, since: Instant::now() })
     }
 
     fn ask(&mut self, work: &Work) -> Result<(), String> {
         (self.sent, self.missing, self.at) = (0, work.depth, 0);
+        self.since = Instant::now();
         self.send(work)
     }
 

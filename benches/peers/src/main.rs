@@ -27,8 +27,8 @@ const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
-clients       first `ready served=N …`, then one such line, and more, for each line `seconds S` of standard input
-fetch         first `ready …`, then one line `requests=N` for each line of standard input, a number of seconds
+clients,      first `ready …`, then one such line, and more, for each line `seconds S` of standard input
+fetch
 --slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
               `greet` there asks once on each connection, and is answered `greeted`";
 

@@ -1,0 +1,121 @@
+//! How a benchmark begins and ends, and the options that all of them have.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::figures::SLICE_SECONDS;
+
+/// What a benchmark is told. Options of its own go to `flag` and `set`; those in `Shared` are met here.
+pub trait Options: Sized {
+    /// As cargo calls it.
+    const NAME: &'static str;
+    const USAGE: &'static str;
+
+    /// With all its defaults; those of `--quick` are others.
+    fn new(quick: bool) -> Self;
+
+    fn shared(&mut self) -> &mut Shared;
+
+    /// An option without a value; false if there is none of that name.
+    fn flag(&mut self, _option: &str) -> bool {
+        false
+    }
+
+    /// An option with its value; false if there is none of that name.
+    fn set(&mut self, value: &Value<'_>) -> Result<bool, String>;
+}
+
+pub struct Shared {
+    /// Slices of each contender in each case.
+    pub rounds: usize,
+    /// One slice.
+    pub seconds: f64,
+    pub cpu: Option<usize>,
+    pub glowplug: Option<PathBuf>,
+}
+
+impl Shared {
+    pub fn new(rounds: usize, seconds: f64) -> Shared {
+        Shared { rounds, seconds, cpu: None, glowplug: None }
+    }
+
+    fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {
+        match value.option {
+            "--rounds" => self.rounds = value.number()?,
+            "--seconds" => self.seconds = value.of(|text| text.parse().ok().filter(|s| SLICE_SECONDS.contains(s)))?,
+            "--cpu" => self.cpu = Some(value.of(|text| text.parse().ok())?),
+            "--glowplug" => self.glowplug = Some(value.path()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The value of an option, and the readings of it.
+pub struct Value<'a> {
+    pub option: &'a str,
+    text: &'a str,
+}
+
+impl Value<'_> {
+    pub fn of<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
+        read(self.text).ok_or_else(|| format!("{} does not take {}", self.option, self.text))
+    }
+
+    /// At least one.
+    pub fn number(&self) -> Result<usize, String> {
+        self.of(|text| text.parse().ok().filter(|&n| n > 0))
+    }
+
+    /// The same, and several of them.
+    pub fn numbers(&self) -> Result<Vec<usize>, String> {
+        self.of(|text| text.split(',').map(|n| n.parse().ok().filter(|&n| n > 0)).collect())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(self.text)
+    }
+
+    pub fn text(&self) -> String {
+        self.text.to_owned()
+    }
+}
+
+/// The `main` of a benchmark.
+pub fn main<O: Options>(run: impl FnOnce(O) -> Result<(), String>) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--help" || a == "-h") {
+        println!("{}", O::USAGE);
+        return ExitCode::SUCCESS;
+    }
+    // `cargo bench` says --bench; `cargo test --all-targets` runs this file too, and does not want minutes of load.
+    if !arguments.iter().any(|a| a == "--bench") {
+        println!("not measured: this is run by `cargo bench --bench {}`", O::NAME);
+        return ExitCode::SUCCESS;
+    }
+    let outcome = parse(&arguments).map_err(|why| format!("{why}\n\n{}", O::USAGE)).and_then(run);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse<O: Options>(arguments: &[String]) -> Result<O, String> {
+    // First, so that what is said besides holds whatever the order.
+    let mut options = O::new(arguments.iter().any(|a| a == "--quick"));
+    let mut words = arguments.iter().map(String::as_str);
+    while let Some(option) = words.next() {
+        if matches!(option, "--bench" | "--quick") || options.flag(option) {
+            continue;
+        }
+        let text = words.next().ok_or_else(|| format!("{option}: unknown, or without its value"))?;
+        let value = Value { option, text };
+        if !options.shared().set(&value)? && !options.set(&value)? {
+            return Err(format!("unknown option {option}"));
+        }
+    }
+    Ok(options)
+}

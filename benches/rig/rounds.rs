@@ -1,0 +1,66 @@
+//! Slices in turns: each contender in each round, compared within it, because the machine drifts.
+
+use super::load::Load;
+use super::server::Server;
+
+/// One slice of one contender.
+pub struct Sample {
+    /// Of the server, for each of what is counted.
+    pub cpu_nanos: f64,
+    pub per_second: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+impl Sample {
+    /// `counted`: what the load calls that of which the server's CPU time is shared out.
+    pub fn take(server: &Server, load: &mut Load, seconds: f64, counted: &str) -> Result<Sample, String> {
+        // Read between slices, when all is answered and the server sleeps.
+        let before = server.cpu_nanos()?;
+        let said = load.slice("seconds", seconds)?;
+        let spent = server.cpu_nanos()? - before;
+        let count = said.get(counted)?;
+        if count == 0.0 {
+            return Err(said.told("nothing was answered"));
+        }
+        Ok(Sample {
+            cpu_nanos: spent as f64 / count,
+            per_second: count / said.get("seconds")?,
+            p50_us: said.get("p50_us")?,
+            p99_us: said.get("p99_us")?,
+        })
+    }
+}
+
+/// What a contender came to, round by round.
+#[derive(Default)]
+pub struct Timed {
+    pub cpu_nanos: Vec<f64>,
+    /// To the first contender, in the same round.
+    pub ratios: Vec<f64>,
+    pub per_second: Vec<f64>,
+    pub p50_us: Vec<f64>,
+    pub p99_us: Vec<f64>,
+}
+
+/// A B C, B C A, C A B …: in turns, and each follows each other equally often.
+pub fn interleaved(
+    rounds: usize,
+    contenders: usize,
+    mut slice: impl FnMut(usize) -> Result<Sample, String>,
+) -> Result<Vec<Timed>, String> {
+    let mut timed: Vec<Timed> = (0..contenders).map(|_| Timed::default()).collect();
+    for round in 0..rounds {
+        for turn in 0..contenders {
+            let index = (round + turn) % contenders;
+            let (sample, figures) = (slice(index)?, &mut timed[index]);
+            figures.cpu_nanos.push(sample.cpu_nanos);
+            figures.per_second.push(sample.per_second);
+            figures.p50_us.push(sample.p50_us);
+            figures.p99_us.push(sample.p99_us);
+        }
+        let first = timed[0].cpu_nanos[round];
+        timed.iter_mut().for_each(|figures| figures.ratios.push(figures.cpu_nanos[round] / first));
+    }
+    Ok(timed)
+}
