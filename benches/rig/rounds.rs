@@ -10,6 +10,9 @@ pub struct Sample {
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
+    pub counted: f64,
+    /// Connections that failed, and requests that were given up, as far as the load goes on after those.
+    pub failed: f64,
 }
 
 impl Sample {
@@ -23,7 +26,10 @@ impl Sample {
         if count == 0.0 {
             return Err(said.told("nothing was answered"));
         }
+        let failures = ["failed", "given_up"].map(|name| said.get(name).unwrap_or(0.0));
         Ok(Sample {
+            counted: count,
+            failed: failures.iter().sum(),
             cpu_nanos: spent as f64 / count,
             per_second: count / said.get("seconds")?,
             p50_us: said.get("p50_us")?,
@@ -41,6 +47,9 @@ pub struct Timed {
     pub per_second: Vec<f64>,
     pub p50_us: Vec<f64>,
     pub p99_us: Vec<f64>,
+    pub counted: Vec<f64>,
+    /// All rounds together.
+    pub failed: f64,
 }
 
 /// A B C, B C A, C A B …: in turns, and each follows each other equally often.
@@ -58,8 +67,10 @@ pub fn interleaved(
             figures.per_second.push(sample.per_second);
             figures.p50_us.push(sample.p50_us);
             figures.p99_us.push(sample.p99_us);
+            figures.counted.push(sample.counted);
+            figures.failed += sample.failed;
         }
-        let first = timed[0].cpu_nanos[round];
+        let Some(first) = timed.first().map(|figures| figures.cpu_nanos[round]) else { break };
         timed.iter_mut().for_each(|figures| figures.ratios.push(figures.cpu_nanos[round] / first));
     }
     Ok(timed)

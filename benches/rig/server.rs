@@ -100,6 +100,10 @@ impl Rig {
         Ok(path)
     }
 
+    pub fn is_pinned(&self) -> bool {
+        !self.pin.is_empty()
+    }
+
     /// Starts a program: pinned with everything else, and with all the descriptors that it may have.
     fn start(&self, words: impl IntoIterator<Item = OsString>, errors: Stdio) -> Result<Process, String> {
         let all: Vec<OsString> = self.pin.iter().map(OsString::from).chain(words).collect();
@@ -108,8 +112,10 @@ impl Rig {
 
     /// How times are taken here, and what that means for them.
     pub fn conditions(&self) {
-        if !self.pin.is_empty() {
+        if self.is_pinned() {
             println!("Server and load share core {} under SCHED_BATCH.", self.cpu);
+        } else if self.tools.pinned {
+            println!("Servers and load may use every core.");
         } else {
             println!("Without chrt and taskset: neither pinned nor batched, so the times below are rough.");
         }

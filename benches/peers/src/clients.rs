@@ -78,16 +78,7 @@ pub fn run(kind: &str, address: &str, rest: &[&str]) -> Result<(), String> {
             _ => return Err(format!("unknown option {option}\nusage: {USAGE}")),
         }
     }
-    let mut load = Load {
-        poll: Poll::new().map_err(|why| why.to_string())?,
-        address,
-        kept,
-        clients: (0..connections).map(|_| None).collect(),
-        said: (0..size).map(|n| n as u8).collect(),
-        scratch: vec![0; size + 1],
-        opened: 0,
-        failures: Failures::default(),
-    };
+    let mut load = Load::new(address, kept, connections, size)?;
     let served = load.gather(patience)?;
     println!("ready served={served} {}", load.failures.told());
     for line in std::io::stdin().lock().lines() {
@@ -100,6 +91,19 @@ pub fn run(kind: &str, address: &str, rest: &[&str]) -> Result<(), String> {
 }
 
 impl Load {
+    fn new(address: SocketAddr, kept: bool, connections: usize, size: usize) -> Result<Load, String> {
+        Ok(Load {
+            poll: Poll::new().map_err(|why| why.to_string())?,
+            address,
+            kept,
+            clients: (0..connections).map(|_| None).collect(),
+            said: (0..size).map(|n| n as u8).collect(),
+            scratch: vec![0; size + 1],
+            opened: 0,
+            failures: Failures::default(),
+        })
+    }
+
     /// One message of each, unmeasured, a limited number at once; how many were answered.
     fn gather(&mut self, patience: Duration) -> Result<usize, String> {
         let end = Instant::now() + patience;
@@ -316,4 +320,62 @@ fn port_at_connect(socket: &Socket) -> std::io::Result<()> {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, value, length)
     };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Echoes to so many connections, one after another; to `answers` messages on each, before it closes.
+    fn server(connections: usize, answers: usize) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for _ in 0..connections {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut message = [0; 64];
+                for _ in 0..answers {
+                    if stream.read_exact(&mut message).is_err() {
+                        break;
+                    }
+                    stream.write_all(&message).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    fn number(report: &str, name: &str) -> u64 {
+        let word = report.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        word.unwrap_or_else(|| panic!("no {name} in {report}")).parse().unwrap()
+    }
+
+    #[test]
+    fn a_kept_connection_asks_again_until_the_server_closes_it() {
+        let mut load = Load::new(server(1, 101), true, 1, 64).unwrap();
+        assert_eq!(load.gather(PATIENCE), Ok(1));
+        let report = load.slice(Duration::from_secs(60)).unwrap();
+        assert_eq!((number(&report, "in_time"), number(&report, "failed")), (100, 1), "{report}");
+        // It stays away.
+        let report = load.slice(Duration::from_secs(60)).unwrap();
+        assert_eq!((number(&report, "in_time"), number(&report, "failed")), (0, 0), "{report}");
+    }
+
+    #[test]
+    fn short_connections_ask_once_and_connect_again_until_nobody_listens() {
+        let mut load = Load::new(server(21, 1), false, 1, 64).unwrap();
+        assert_eq!(load.gather(PATIENCE), Ok(1));
+        let report = load.slice(Duration::from_secs(60)).unwrap();
+        assert_eq!(number(&report, "in_time"), 20, "{report}");
+        assert!(number(&report, "failed") >= 1 && report.contains("refused"), "{report}");
+    }
+
+    #[test]
+    fn who_is_closed_without_an_answer_has_failed() {
+        let mut load = Load::new(server(3, 0), true, 3, 64).unwrap();
+        assert_eq!(load.gather(PATIENCE), Ok(0));
+        assert_eq!(load.failures.count, 3);
+    }
 }

@@ -17,6 +17,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
 /// Redis has no queue for those who have not been accepted that is longer than 511; so they come one by one.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Said once, before the first round.
+const FENCE: &str = "all here";
 
 /// How a server is spoken to.
 #[derive(Clone, Copy, PartialEq)]
@@ -191,6 +193,12 @@ impl Load {
             until(stream, last.as_bytes())?;
             stream.write_all(answer).map_err(|why| why.to_string())?;
         }
+        if way == Way::Chat {
+            // On several loops, who came just before may be told of after who came last. Once something has been said
+            // nobody is told of any more.
+            sender.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
+            streams.iter_mut().try_for_each(|stream| until(stream, &way.hears(FENCE)))?;
+        }
         streams.truncate(members);
         streams.push(sender);
         let poll = Poll::new().map_err(|why| why.to_string())?;
@@ -298,19 +306,24 @@ impl Listener {
     }
 }
 
-/// Reads until what has come ends with these bytes.
+/// Reads until these bytes have come, and the line that follows them is whole, if there is one.
 fn until(stream: &mut std::net::TcpStream, wanted: &[u8]) -> Result<(), String> {
-    let (mut all, mut buffer) = (Vec::new(), [0; 64 * 1024]);
-    while !all.ends_with(wanted) {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (mut all, mut searched, mut buffer) = (Vec::new(), 0, [0; 64 * 1024]);
+    loop {
+        let found = all[searched..].windows(wanted.len()).any(|bytes| bytes == wanted);
+        if found && all.ends_with(b"\n") {
+            return Ok(());
+        }
+        if !found {
+            searched = all.len().saturating_sub(wanted.len());
+        }
         match stream.read(&mut buffer) {
             Ok(0) => return Err(format!("the end instead of {}", wanted.escape_ascii())),
             Ok(count) => all.extend_from_slice(&buffer[..count]),
             Err(why) => return Err(format!("waiting for {}: {why}", wanted.escape_ascii())),
         }
-        // What came before it is of no interest.
-        if all.len() > 1 << 20 {
-            all.drain(..all.len() - wanted.len());
-        }
     }
-    Ok(())
 }

@@ -1,0 +1,114 @@
+//! Who is measured, as a list: the same echo by each of the models, from three hands.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::rig::{Rig, Served};
+
+/// Who serves a connection.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Model {
+    Processes,
+    Threads,
+    Select,
+    Epoll,
+    TwoLoops,
+}
+
+impl Model {
+    pub(crate) const ALL: [Model; 5] = [Model::Processes, Model::Threads, Model::Select, Model::Epoll, Model::TwoLoops];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Model::Processes => "a process each",
+            Model::Threads => "a thread each",
+            Model::Select => "select",
+            Model::Epoll => "epoll",
+            Model::TwoLoops => "epoll, 2 loops",
+        }
+    }
+}
+
+/// Whose work it is.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Maker {
+    Glowplug,
+    /// Python 3 and its own library: a file beside this one.
+    Python,
+    /// Blocking calls in Rust and nothing else (`benches/peers/src/bare.rs`).
+    Bare,
+}
+
+impl Maker {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Maker::Glowplug => "glowplug",
+            Maker::Python => "Python",
+            Maker::Bare => "bare",
+        }
+    }
+}
+
+pub(crate) struct Contestant {
+    pub(crate) model: Model,
+    pub(crate) maker: Maker,
+    /// Beyond those that all of its maker have.
+    words: &'static [&'static str],
+}
+
+const fn by(maker: Maker, model: Model, words: &'static [&'static str]) -> Contestant {
+    Contestant { model, maker, words }
+}
+
+/// Beside this file, whatever directory the benchmark is started in.
+macro_rules! script {
+    ($name:literal) => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/benches/models/", $name)
+    };
+}
+
+pub(crate) const ALL: [Contestant; 11] = [
+    by(Maker::Python, Model::Processes, &[script!("fork_server.py")]),
+    by(Maker::Bare, Model::Processes, &["fork", "echo"]),
+    by(Maker::Glowplug, Model::Processes, &["--model", "processes"]),
+    by(Maker::Python, Model::Threads, &[script!("thread_server.py")]),
+    by(Maker::Bare, Model::Threads, &["threads", "echo"]),
+    by(Maker::Glowplug, Model::Threads, &["--model", "threads"]),
+    by(Maker::Python, Model::Select, &[script!("select_server.py")]),
+    by(Maker::Glowplug, Model::Select, &["--backend", "select"]),
+    by(Maker::Python, Model::Epoll, &[script!("epoll_server.py")]),
+    by(Maker::Glowplug, Model::Epoll, &["--backend", "epoll"]),
+    by(Maker::Glowplug, Model::TwoLoops, &["--backend", "epoll", "--loops", "2"]),
+];
+
+impl Contestant {
+    pub(crate) fn name(&self) -> String {
+        format!("{}: {}", self.model.name(), self.maker.name())
+    }
+
+    pub(crate) fn served<'a>(&self, rig: &'a Rig, python: Option<&'a Python>) -> Result<Served<'a>, String> {
+        let (program, before): (&Path, &[&str]) = match self.maker {
+            Maker::Glowplug => (rig.glowplug()?, &["echo", "--raw", "--log-level", "warn"]),
+            Maker::Bare => (&rig.peers, &[]),
+            Maker::Python => (&python.ok_or("python3 is not installed")?.path, &[]),
+        };
+        let words = [before, self.words].concat();
+        Ok(Served { name: self.name(), program, words })
+    }
+}
+
+/// The interpreter itself, not what somebody may have put in front of it.
+pub(crate) struct Python {
+    path: PathBuf,
+    pub(crate) version: String,
+}
+
+impl Python {
+    pub(crate) fn find() -> Option<Python> {
+        let asked = "import platform, sys; print(sys.executable); print(platform.python_version())";
+        let said = Command::new("python3").args(["-c", asked]).output().ok().filter(|said| said.status.success())?;
+        let text = String::from_utf8(said.stdout).ok()?;
+        let (path, version) = text.trim().split_once('\n')?;
+        Some(Python { path: path.into(), version: version.to_owned() })
+    }
+}
