@@ -10,8 +10,8 @@ use crate::rig::load::Load;
 use crate::rig::{Rig, Served, Server, tree};
 use crate::{Options, SIZE, Work};
 
-/// For all connections to have been served once, in seconds: Python forks 5,000 times in 20.
-const PATIENCE: usize = 30;
+/// For all connections to have been served once, in seconds: Python forks 5,000 times in 30.
+const PATIENCE: usize = 45;
 /// A load says how a slice was within a second or two of its giving up the rest, which is after four.
 const AFTER_SLICE: Duration = Duration::from_secs(10);
 /// After a slice, until nothing more of it is seen in the server's CPU time: children end, and are waited for.

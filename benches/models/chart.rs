@@ -226,9 +226,10 @@ impl Panel<'_> {
             height = point.as_ref().map(|point| point.1).or(height);
             if let Outcome::Cannot(_) = outcome {
                 let (x, y) = (self.x(connections), height.unwrap_or(self.top + PANEL_HEIGHT - 8.0));
+                let colour = classes(contestant.model, Maker::Glowplug);
                 let [l, r, t, b] = [x - 4.5, x + 4.5, y - 4.5, y + 4.5];
                 out.add(format_args!(
-                    "<path class=\"cross {class}\" d=\"M{l:.1} {t:.1}L{r:.1} {b:.1}M{l:.1} {b:.1}L{r:.1} {t:.1}\"/>"
+                    "<path class=\"cross {colour}\" d=\"M{l:.1} {t:.1}L{r:.1} {b:.1}M{l:.1} {b:.1}L{r:.1} {t:.1}\"/>"
                 ));
             }
         }

@@ -25,7 +25,7 @@ use rig::Rig;
 use rig::options::{self, Shared, Value};
 
 const USAGE: &str = "\
-Measures one echo service under every model of concurrency on loopback. Takes about twelve minutes; --quick, half of one.
+Measures one echo service under every model of concurrency on loopback. Takes about seven minutes; --quick, a quarter of one.
 
 usage: cargo bench --bench models -- [OPTIONS]
 

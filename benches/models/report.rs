@@ -71,22 +71,16 @@ pub(crate) fn machine(options: &Options, rig: &Rig) -> String {
 impl Table {
     pub(crate) fn print(&self) {
         println!("\n## {}", self.work.title());
+        // Each once, by its number.
         let mut remarks: Vec<String> = Vec::new();
-        let mut marks = Vec::new();
-        for (contestant, outcomes) in &self.rows {
-            let mut of_row = Vec::new();
-            for outcome in outcomes {
-                of_row.push(outcome.remark().map(|remark| {
-                    let remark = format!("{}: {remark}", contestant.name());
-                    let known = remarks.iter().position(|known| *known == remark);
-                    1 + known.unwrap_or_else(|| {
-                        remarks.push(remark);
-                        remarks.len() - 1
-                    })
-                }));
-            }
-            marks.push(of_row);
-        }
+        let mut number = |remark: String| {
+            remarks.iter().position(|known| *known == remark).unwrap_or_else(|| {
+                remarks.push(remark);
+                remarks.len() - 1
+            }) + 1
+        };
+        let of_row = |outcomes: &Vec<Outcome>| outcomes.iter().map(|o| o.remark().map(&mut number)).collect::<Vec<_>>();
+        let marks: Vec<_> = self.rows.iter().map(|(_, outcomes)| outcomes).map(of_row).collect();
         for Figure { title, read, unit, digits } in &FIGURES {
             let unit = match unit {
                 Unit::Count => "",
