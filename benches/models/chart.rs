@@ -241,7 +241,7 @@ fn label(value: f64, unit: Unit) -> String {
     let (units, step): (&[&str], f64) = match unit {
         Unit::Count => (&["", "k", "M"], 1e3),
         Unit::Micros => (&[" µs", " ms", " s"], 1e3),
-        Unit::Mebibytes => (&[" MiB", " GiB"], 1024.0),
+        Unit::Mebibytes => (&[" MiB"], 1024.0),
     };
     let (mut value, mut at) = (value, 0);
     while value >= step && at + 1 < units.len() {
