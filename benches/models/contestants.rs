@@ -70,10 +70,10 @@ macro_rules! script {
 pub(crate) const ALL: [Contestant; 11] = [
     by(Maker::Python, Model::Processes, &[script!("fork_server.py")]),
     by(Maker::Bare, Model::Processes, &["fork", "echo"]),
-    by(Maker::Glowplug, Model::Processes, &["--model", "processes"]),
+    by(Maker::Glowplug, Model::Processes, &["--model", "processes", "--at-most", "6000"]),
     by(Maker::Python, Model::Threads, &[script!("thread_server.py")]),
     by(Maker::Bare, Model::Threads, &["threads", "echo"]),
-    by(Maker::Glowplug, Model::Threads, &["--model", "threads"]),
+    by(Maker::Glowplug, Model::Threads, &["--model", "threads", "--at-most", "6000"]),
     by(Maker::Python, Model::Select, &[script!("select_server.py")]),
     by(Maker::Glowplug, Model::Select, &["--backend", "select"]),
     by(Maker::Python, Model::Epoll, &[script!("epoll_server.py")]),
