@@ -148,6 +148,11 @@ impl<D: Driver> EventLoop<D> {
         if reason.is_fault() {
             self.tell_history(id);
         }
+        if origin == Origin::Accepted {
+            // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
+            self.hosts[service].open.fetch_sub(1, Ordering::Relaxed);
+            self.desk.load_less();
+        }
         if key != NO_STATE {
             self.calling();
             self.core.barred |= self.core.stopping;
@@ -163,13 +168,9 @@ impl<D: Driver> EventLoop<D> {
         match origin {
             // It was counted as refused, and never was open.
             Origin::Refused => return self.hosts[service].refused -= 1,
-            Origin::Accepted => {
-                self.hosts[service].open.fetch_sub(1, Ordering::Relaxed);
-                self.desk.load_less();
-            }
             // What it carried is counted where it came from.
             Origin::Channel => return,
-            Origin::Outbound | Origin::Watched => {}
+            Origin::Accepted | Origin::Outbound | Origin::Watched => {}
         }
         self.core.counters.count_closed(reason);
     }
