@@ -3,14 +3,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reactor::{
-    Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, PostError, Service,
+    Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, Limits, PostError, Service,
     Written,
 };
 use rustix::process::Signal;
@@ -52,6 +52,13 @@ fn drain(timeout: Duration) -> impl FnOnce(&mut Application) + Send + 'static {
     move |application| {
         application.drain_timeout(Some(timeout));
     }
+}
+
+/// Newcomers that one turn takes in: so many may come between the wish to stop and the turn that learns of it.
+const A_TURN: usize = 64;
+
+fn opened(seen: &[Seen]) -> usize {
+    seen.iter().filter(|seen| matches!(seen, Seen::Opened(_))).count()
 }
 
 fn same_service(
@@ -256,6 +263,40 @@ on_every_backend! {
         let seen = stage.end();
         let stopped = seen.iter().filter(|seen| matches!(seen, Seen::Closed(_, CloseReason::Stopped, 0))).count();
         assert_eq!(stopped, 200, "{seen:?}");
+    }
+
+    // Rule 24.
+    fn who_comes_while_it_stops_does_not_put_off_the_end(backend: Backend) {
+        let listens = Arc::<OnceLock<SocketAddr>>::default();
+        let address = listens.clone();
+        // Each that is let in has another one join the queue.
+        let plan = Plan::lines().open(move |_| drop(TcpStream::connect(address.get().expect("it is told"))));
+        let stage = Stage::new(backend, plan);
+        listens.set(stage.address()).expect("it is told once");
+        let frozen = stage.freeze();
+        let clients: Vec<TcpStream> = (0..3).map(|_| stage.client()).collect();
+        stage.running.handle.halt();
+        drop(frozen);
+        let opened = opened(&stage.end());
+        // Elsewhere nobody tells how many were there.
+        assert!(opened >= 3 && (opened <= A_TURN + 3 || !cfg!(target_os = "linux")), "{opened}");
+        drop(clients);
+    }
+
+    // Rule 24.
+    fn where_nobody_tells_who_was_there_a_stop_takes_in_as_many_as_can_have_been(backend: Backend) {
+        let path = socket_path("storm", backend);
+        let (listens, connects, limits) = (path.clone(), path.clone(), Limits { backlog: 8, ..Limits::default() });
+        let plan = Plan::lines().open(move |_| drop(UnixStream::connect(&connects)));
+        let make = move |factory| Service::unix(listens, factory);
+        let stage = Stage::at(backend, plan, make, move |service| service.limits(limits), |_| {});
+        let frozen = stage.freeze();
+        let clients: Vec<UnixStream> = (0..3).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        stage.running.handle.halt();
+        drop(frozen);
+        let opened = opened(&stage.end());
+        assert!((3..=A_TURN + 8 + 1).contains(&opened), "{opened}");
+        drop(clients);
     }
 
     // Rules 17 and 24: the last accept found no descriptor, and when there is one, nobody is there to have it.

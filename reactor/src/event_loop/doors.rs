@@ -25,8 +25,8 @@ pub(super) struct Door {
     pub(super) listening: Option<Box<dyn Listens>>,
     pub(super) refusal: bytes::Bytes,
     pub(super) reads_first: bool,
-    /// While stopping: rounds of accepting left, and whether the last one brought anybody.
-    pub(super) rounds: u32,
+    /// While stopping: newcomers that are still taken in, and whether the last round of accepting brought any.
+    pub(super) left: usize,
     pub(super) busy: bool,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Spawned {
 impl<D: Driver> EventLoop<D> {
     pub(super) fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
         let Door { service, .. } = self.doors[door];
-        self.doors[door].busy = true;
+        self.note_arrival(door);
         let limits = &self.core.terms[service as usize].limits;
         let open = |served: &Served| served.open.load(Ordering::Relaxed);
         let here = open(&self.hosts[service as usize]);

@@ -209,8 +209,7 @@ impl<D: Driver> EventLoop<D> {
                 listening,
                 refusal: bound.refusal.clone(),
                 reads_first: bound.reads_first,
-                // What was in the queue when the stop began, and no connect storm after it.
-                rounds: bound.terms.limits.backlog / 64 + 2,
+                left: 0,
                 busy: true,
             });
         }

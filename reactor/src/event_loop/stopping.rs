@@ -67,9 +67,13 @@ impl<D: Driver> EventLoop<D> {
             closed_before: self.counted().closed_total(),
             expired: false,
         });
-        for door in (0..self.doors.len()).filter(|&door| self.doors[door].listening.is_some()) {
-            self.driver.probe_listener(door);
+        for door in &mut self.doors {
+            let Some(listening) = &door.listening else { continue };
+            // Where nobody tells how many wait, no more than a queue can hold: Linux takes one more than it is told.
+            let backlog = self.core.terms[door.service as usize].limits.backlog as usize;
+            (door.left, door.busy) = (listening.waiting().unwrap_or(backlog + 1), true);
         }
+        self.close_doors(false);
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id).filter(|_| self.channel != Some(id)) {
                 link.stop();
@@ -91,14 +95,28 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// A listener is closed once a round of accepting has brought nobody.
+    /// Somebody has come. While stopping, those are taken in who were in the queue when the stop began, and nobody who has
+    /// come since: a connect storm must not put off the end, least of all where each newcomer is a process.
+    pub(super) fn note_arrival(&mut self, door: usize) {
+        self.doors[door].busy = true;
+        if self.stopping.is_some() {
+            let left = &mut self.doors[door].left;
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.driver.forget_listener(door);
+            }
+        }
+    }
+
+    /// A listener is closed once all who waited have been taken in, or a round of accepting has brought nobody.
     fn close_doors(&mut self, at_once: bool) {
         for index in 0..self.doors.len() {
             let door = &mut self.doors[index];
             if door.listening.is_none() {
                 continue;
             }
-            if (self.full || self.driver.is_starving(index)) && !at_once {
+            let has_no_room = self.full || self.driver.is_starving(index);
+            if has_no_room && door.left > 0 && !at_once {
                 // Who waits for room gets a round of its own once there is some. Where nobody does, no event would say so: a
                 // listener that rests is looked at as soon as it rests no more.
                 door.busy = true;
@@ -107,11 +125,10 @@ impl<D: Driver> EventLoop<D> {
                 }
                 continue;
             }
-            if at_once || !std::mem::take(&mut door.busy) || door.rounds == 0 {
+            if at_once || door.left == 0 || !std::mem::take(&mut door.busy) {
                 self.driver.forget_listener(index);
                 door.listening = None;
             } else {
-                door.rounds -= 1;
                 self.driver.probe_listener(index);
             }
         }

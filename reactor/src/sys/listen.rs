@@ -21,6 +21,8 @@ pub(crate) trait Listens: Send {
     fn fd(&self) -> Fd;
     /// Where it really listens.
     fn address(&self) -> &Address;
+    /// How many wait in its queue to be accepted; `None` where the system does not tell.
+    fn waiting(&self) -> Option<usize>;
 }
 
 /// A socket that listens, non-blocking and close-on-exec. Dropped, it is closed, and the file of a Unix socket that was
@@ -123,6 +125,10 @@ impl Listens for Listening {
 
     fn address(&self) -> &Address {
         &self.address
+    }
+
+    fn waiting(&self) -> Option<usize> {
+        socket::waiting(self.fd())
     }
 }
 
@@ -395,6 +401,20 @@ mod tests {
         assert!(asked(&plain).unwrap() > 0);
         let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..PLAIN };
         assert!(asked(&Listening::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap() > 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_tcp_listener_tells_how_many_wait_and_a_unix_one_does_not() {
+        let listening = tcp("127.0.0.1:0").unwrap();
+        let Address::Tcp(address) = *listening.address() else { panic!("not TCP") };
+        assert_eq!(listening.waiting(), Some(0));
+        let clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert_eq!(listening.waiting(), Some(3));
+        socket::close(socket::accept(listening.fd()).unwrap().0);
+        assert_eq!(listening.waiting(), Some(2));
+        drop(clients);
+        assert_eq!(Scratch::new("waiting").bind("x").unwrap().waiting(), None);
     }
 
     #[test]

@@ -214,6 +214,29 @@ pub(super) fn listen(socket: Fd, backlog: i32) -> Result<(), Errno> {
     check(unsafe { libc::listen(socket.0, backlog) }).map(drop)
 }
 
+/// How many connections of a listener wait to be accepted. Linux tells it of TCP alone (TCP_INFO).
+pub(super) fn waiting(listener: Fd) -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        /// Of the kernel's states of a TCP socket, that of a listener.
+        const LISTENS: u8 = 10;
+        // SAFETY: all zeros is a tcp_info, which is made of numbers.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of::<libc::tcp_info>() as socklen_t;
+        let room = (&raw mut info).cast();
+        // SAFETY: the kernel writes at most `length` bytes at `room`, which has that many.
+        check(unsafe { libc::getsockopt(listener.0, libc::IPPROTO_TCP, libc::TCP_INFO, room, &mut length) }).ok()?;
+        // Of a listener, `unacked` is the length of its queue, and `sacked` the most that it may be. Where the one is not
+        // told, neither is the other.
+        (info.tcpi_state == LISTENS && info.tcpi_sacked > 0).then_some(info.tcpi_unacked as usize)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = listener;
+        None
+    }
+}
+
 /// The address that the socket is bound to.
 pub(super) fn bound(socket: Fd) -> Result<RawAddress, Errno> {
     let mut raw = RawAddress::empty();
