@@ -304,7 +304,9 @@ on_every_backend! {
     fn a_second_signal_ends_all_of_them_at_once(backend: Backend) {
         let (site, _) = site();
         for model in MODELS {
-            let glowplug = Glowplug::start(backend, &format!("http --port 0 --root {} {model}", site.path().display()));
+            // Without a drain time, so that nobody ends before its client does unless it is made to.
+            let words = format!("http --port 0 --drain-timeout 0 --root {} {model}", site.path().display());
+            let glowplug = Glowplug::start(backend, &words);
             let mut client = glowplug.connect();
             client.send(get("/large.txt", ""));
             assert_eq!(client.response_head().status, 200);
@@ -314,8 +316,8 @@ on_every_backend! {
             eventually("the end of listening", || Client::try_connect(glowplug.address()).is_err().then_some(()));
             glowplug.signal(Signal::TERM);
             assert_eq!(glowplug.end().code, Some(128 + 15), "{model}");
-            drop(client);
             eventually("the end of the others", || children.iter().all(|&child| is_gone(child)).then_some(()));
+            drop(client);
         }
     }
 

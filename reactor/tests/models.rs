@@ -117,6 +117,12 @@ fn is_over(client: &mut TcpStream) -> bool {
     client.read(&mut [0; 1]).map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |count| count == 0)
 }
 
+/// Whether it has ended. Whoever has taken over an orphan may be slow to reap it.
+fn is_gone(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
 #[test]
 fn each_connection_has_one_of_its_own_that_ends_with_it() {
     on_each(&MODELS, "100", |mut members| {
@@ -267,6 +273,21 @@ fn a_process_that_hangs_is_killed_when_the_drain_time_is_over() {
         assert_eq!(read_all(&mut clients[1]), b"", "who does not hang has ended long before");
         assert!(is_over(&mut clients[0]));
         members.ends();
+    });
+}
+
+#[test]
+fn a_second_signal_ends_even_a_process_that_hangs_at_once() {
+    on_each(&["processes"], "100", |mut members| {
+        let mut clients = members.clients(2);
+        let processes: Vec<Pid> = clients.iter_mut().map(process_of).collect();
+        clients[0].write_all(b"hang\n").unwrap();
+        members.example.signal(Signal::TERM);
+        assert_eq!(read_all(&mut clients[1]), b"", "the first has been heard");
+        members.example.signal(Signal::TERM);
+        assert_eq!(members.example.child.wait().unwrap().code(), Some(128 + 15));
+        assert!(is_over(&mut clients[0]));
+        members.wait_until("they have ended", |_| processes.iter().all(|&pid| is_gone(pid)));
     });
 }
 

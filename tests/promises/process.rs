@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use reactor::{
-    Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, Limits, PostError, Service,
-    Written,
+    Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, Limits, PostError,
+    Service, Written,
 };
 use rustix::process::Signal;
 

@@ -145,7 +145,8 @@ impl Runner {
     /// - What is published reaches members in all processes, by way of this one; a message of more than 16 MiB does not.
     ///   [`ServiceHandle::post`](crate::ServiceHandle::post) reaches connections of the same process only.
     /// - [`Context::halt`](crate::Context::halt) halts the whole application. Signals are handled by this process alone,
-    ///   which tells the others. When it is gone, however it went, they stop as if it had asked them to.
+    ///   which tells the others; a second one to stop kills them. When it is gone in any other way, they stop as if it had
+    ///   asked them to.
     /// - [`Handle::stats`](crate::Handle::stats) has what a process has counted once it has ended.
     ///
     /// ```

@@ -12,6 +12,7 @@ use std::ptr;
 use libc::c_int;
 
 use super::call::{check, retry};
+use super::copies::{self, Place};
 use super::{Fd, signal};
 use crate::error::Errno;
 
@@ -31,19 +32,26 @@ pub(crate) enum Fork {
 
 /// Makes a copy of this process. Call it with a single thread only. In the copy, and there alone, the signals that an
 /// application handles do nothing if it is `deaf`: they are for the process that made it, which passes on what they ask
-/// for; the terminal sends them to both. What the copy executes gets their defaults back.
+/// for; the terminal sends them to both. What the copy executes gets their defaults back. A second request to stop ends
+/// deaf copies with this process.
 pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
     // Held back, so that no handler of the parent's runs in the copy.
     let before = hold_signals();
     // SAFETY: the only thread of this process makes the call, so the copy finds no lock that nobody would open; what it
     // does next is up to this crate, which ends it with `leave`.
     let outcome = check(unsafe { libc::fork() });
-    if deaf && outcome == Ok(0) {
-        signal::deafen();
-    }
+    let outcome = outcome.map(|pid| match pid {
+        0 => {
+            if deaf {
+                signal::deafen();
+            }
+            Fork::Child
+        }
+        number => Fork::Parent(Pid { number, place: deaf.then(|| copies::enter(number)).flatten() }),
+    });
     // SAFETY: the kernel reads one set, the one that it gave.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
-    outcome.map(|pid| if pid == 0 { Fork::Child } else { Fork::Parent(Pid(pid)) })
+    outcome
 }
 
 /// Holds back every signal that can be; what was held back before.
@@ -75,7 +83,11 @@ pub(crate) fn leave(status: u8) -> ! {
 
 /// A copy that this process has made and has not reaped yet. Not reaped, it stays as a zombie when it ends.
 #[derive(Debug)]
-pub(crate) struct Pid(libc::pid_t);
+pub(crate) struct Pid {
+    number: libc::pid_t,
+    /// Among those that end with this process when it has to end at once.
+    place: Option<Place>,
+}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +112,15 @@ impl Pid {
     }
 
     fn wait_for_it(&self, flags: c_int) -> Option<Ended> {
+        if let Some(place) = &self.place {
+            if !self.has_ended(flags) {
+                return None;
+            }
+            copies::leave(place, self.number);
+        }
         let mut status = 0;
         // SAFETY: the kernel writes one int, and `status` is one.
-        match retry(|| unsafe { libc::waitpid(self.0, &mut status, flags) }) {
+        match retry(|| unsafe { libc::waitpid(self.number, &mut status, flags) }) {
             Ok(0) => None,
             Ok(_) if libc::WIFSIGNALED(status) => Some(Ended::Signal(libc::WTERMSIG(status))),
             Ok(_) => Some(Ended::Exit(libc::WEXITSTATUS(status))),
@@ -110,16 +128,26 @@ impl Pid {
         }
     }
 
+    /// Whether it can be reaped, without doing so.
+    fn has_ended(&self, flags: c_int) -> bool {
+        let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
+        let (who, flags) = (self.number as libc::id_t, flags | libc::WEXITED | libc::WNOWAIT);
+        // SAFETY: the kernel writes one siginfo_t, and there is room for one.
+        let outcome = retry(|| unsafe { libc::waitid(libc::P_PID, who, found.as_mut_ptr(), flags) });
+        // SAFETY: all zeros before the call, which is what it leaves where nobody has ended; otherwise a child's.
+        outcome.is_err() || unsafe { found.assume_init().si_pid() } != 0
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&self) {
         // SAFETY: takes no pointer. The number is that of a child which has not been reaped, so nobody else has it.
-        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        unsafe { libc::kill(self.number, libc::SIGKILL) };
     }
 }
 
 impl fmt::Display for Pid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.number, f)
     }
 }
 
@@ -151,8 +179,8 @@ mod tests {
     use super::super::FORKS;
     use super::*;
 
-    fn pid_of(child: impl FnOnce()) -> Pid {
-        match fork(false).unwrap() {
+    fn pid_of(deaf: bool, child: impl FnOnce()) -> Pid {
+        match fork(deaf).unwrap() {
             Fork::Parent(pid) => pid,
             Fork::Child => {
                 child();
@@ -161,20 +189,40 @@ mod tests {
         }
     }
 
+    fn sleep() {
+        loop {
+            std::thread::park();
+        }
+    }
+
     #[test]
     fn how_a_copy_ended_is_told_once_it_has() {
         let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        assert_eq!(pid_of(|| {}).wait(), Ended::Exit(3));
-        let pid = pid_of(|| {
-            loop {
-                std::hint::spin_loop();
-            }
-        });
-        assert_eq!(pid.reap(), None);
-        pid.kill();
-        let ended = pid.wait();
-        assert_eq!((ended, ended.to_string().as_str()), (Ended::Signal(9), "was killed by signal 9 (SIGKILL)"));
-        assert_eq!(pid.reap(), Some(Ended::Unknown), "it is reaped once");
+        for deaf in [false, true] {
+            assert_eq!(pid_of(deaf, || {}).wait(), Ended::Exit(3));
+            let pid = pid_of(deaf, sleep);
+            assert_eq!(pid.reap(), None);
+            pid.kill();
+            let ended = pid.wait();
+            assert_eq!((ended, ended.to_string().as_str()), (Ended::Signal(9), "was killed by signal 9 (SIGKILL)"));
+            assert_eq!(pid.reap(), Some(Ended::Unknown), "it is reaped once");
+        }
+    }
+
+    #[test]
+    fn those_that_are_deaf_are_killed_all_at_once_and_the_others_are_not() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let hears = pid_of(false, sleep);
+        let deaf = [(); 3].map(|()| pid_of(true, sleep));
+        copies::kill();
+        assert!(deaf.iter().all(|pid| pid.wait() == Ended::Signal(9)));
+        assert_eq!(hears.reap(), None);
+        hears.kill();
+        hears.wait();
+        // A place that was left is taken again, and the first of all are free now.
+        let deaf = pid_of(true, || {});
+        assert_eq!(copies::enter(1).map(|place| copies::leave(&place, 1)), Some(()));
+        assert_eq!(deaf.wait(), Ended::Exit(3));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod call;
 #[cfg(feature = "chaos")]
 mod chaos;
 mod clock;
+mod copies;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 pub(crate) mod errno;

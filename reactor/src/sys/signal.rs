@@ -12,8 +12,8 @@ use std::thread;
 
 use libc::c_int;
 
-use super::Fd;
 use super::wake::{Waker, ring};
+use super::{Fd, copies};
 use crate::error::Error;
 
 /// What has been signalled since the last time it was taken.
@@ -92,7 +92,7 @@ impl Drop for Signals {
     }
 }
 
-/// Runs in any thread, between any two instructions: atomics, write(2) and _exit(2), nothing else; and errno is left as
+/// Runs in any thread, between any two instructions: atomics, write(2), kill(2) and _exit(2), nothing else; and errno is left as
 /// it was, for the code in between.
 extern "C" fn on_signal(signal: c_int) {
     // SAFETY: the location is this thread's own errno, always valid; so it is below.
@@ -104,6 +104,7 @@ extern "C" fn on_signal(signal: c_int) {
         // From here and not from the loop: the loop may be what is stuck. 128 + n is what a shell says of a death by
         // signal n.
         _ if STOP.compare_exchange(0, signal, SeqCst, SeqCst).is_err() => {
+            copies::kill();
             // SAFETY: ends the process without unwinding or exit handlers, which a signal handler may do.
             unsafe { libc::_exit(128 + signal) }
         }

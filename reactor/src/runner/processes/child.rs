@@ -44,7 +44,8 @@ pub(super) struct ForParent {
 impl Line {
     /// With what it has to say.
     pub(super) fn new(desks: &Arc<Desks>, desk: &Arc<Desk>, on_reopen: Reopen) -> (Self, ForParent, Rc<State>) {
-        let state = Rc::<State>::default();
+        // Where it came while the application stops, the parent knows.
+        let state = Rc::new(State { halting: Cell::new(desks.is_halting()), ..State::default() });
         // It takes the place of the loop that was the first.
         let inbox = desks.inbox(&desks.standing()[0]);
         let mail = ForParent { desks: desks.clone(), inbox, state: state.clone() };
