@@ -68,10 +68,32 @@ fn hold_signals() -> libc::sigset_t {
 
 /// Closes what the copy has of descriptors that are the parent's alone. Their owners in the copied memory must never be
 /// dropped: `leave` sees to that.
-pub(crate) fn abandon(held: &[Fd]) {
-    for fd in held {
-        // SAFETY: whoever owns the number in this copy is never heard of again.
-        unsafe { libc::close(fd.0) };
+///
+/// Their numbers mostly follow one another, and each row costs one call: one for each number would take as long as all else
+/// that a copy does, with two thousand connections.
+pub(crate) fn abandon(mut held: Vec<Fd>) {
+    held.sort_unstable_by_key(|fd| fd.0);
+    for row in held.chunk_by(|one, next| next.0 == one.0 + 1) {
+        if !close_row(row[0], row[row.len() - 1]) {
+            for fd in row {
+                // SAFETY: whoever owns the number in this copy is never heard of again.
+                unsafe { libc::close(fd.0) };
+            }
+        }
+    }
+}
+
+/// Whether the system can do it. Linux, from 5.9 on.
+fn close_row(first: Fd, last: Fd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: as in `abandon`; takes no pointer.
+        unsafe { libc::syscall(libc::SYS_close_range, first.0, last.0, 0) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (first, last);
+        false
     }
 }
 

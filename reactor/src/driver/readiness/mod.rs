@@ -57,6 +57,8 @@ pub(crate) struct Readiness<S: Sys> {
     failures: Vec<(ConnectionId, Errno)>,
     /// Closed when the batch is over, so that no number is used twice in it.
     graveyard: Vec<Fd>,
+    /// Some have been closed since the last batch was over.
+    freed: bool,
     /// Descriptors that no poller takes (regular files): always ready.
     always_ready: Vec<ConnectionId>,
     /// Terminals that belong to another job, and when that was last looked into.
@@ -125,6 +127,7 @@ impl<S: Sys> Readiness<S> {
             listener_probes: Vec::new(),
             failures: Vec::new(),
             graveyard: Vec::new(),
+            freed: false,
             always_ready: Vec::new(),
             withheld: Vec::new(),
             withheld_probed: Time::default(),
@@ -462,7 +465,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn close_the_dead(&mut self) {
-        let freed = !self.graveyard.is_empty();
+        let freed = std::mem::take(&mut self.freed) || !self.graveyard.is_empty();
         for fd in self.graveyard.drain(..) {
             self.sys.close(fd);
             self.open -= 1;
@@ -581,7 +584,11 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn discard(&mut self, socket: Socket) {
-        self.graveyard.push(socket.0);
+        // At once: no event of this batch is about it. A batch of newcomers that are let go, or go to processes of their
+        // own, would otherwise hold a descriptor each to its end.
+        self.sys.close(socket.0);
+        self.open -= 1;
+        self.freed = true;
     }
 
     fn part_with(&mut self) {

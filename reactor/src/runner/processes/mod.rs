@@ -102,7 +102,7 @@ impl Processes {
             Ok(Fork::Child) => {
                 let mut held = held();
                 held.push(Socket::of(ours).fd());
-                fork::abandon(&held);
+                fork::abandon(held);
                 let served =
                     catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &desk, generation)));
                 match served {
@@ -149,9 +149,9 @@ impl Spawner for Processes {
         "processes"
     }
 
-    /// The line; and, for a moment, its other end.
+    /// The line; and, for a moment, its other end and the connection itself.
     fn descriptors_each(&self) -> usize {
-        2
+        3
     }
 
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
