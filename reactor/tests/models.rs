@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reactor::{Application, Backend, Context, Error, Handler, Input, Runner, Service};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use support::{BACKENDS, Example, GUARD};
+use support::{BACKENDS, Example, GUARD, path_of};
 
 /// How long nothing must happen where nothing is to happen. Too short proves less and never fails.
 const QUIET: Duration = Duration::from_millis(150);
@@ -192,6 +193,45 @@ fn at_their_limit_newcomers_wait_until_one_ends() {
         drop(clients.pop());
         waiting.set_read_timeout(Some(GUARD)).unwrap();
         waiting.read_exact(&mut [0; 6]).expect("it is its turn");
+        members.terminate();
+    });
+}
+
+#[test]
+fn where_descriptors_run_out_newcomers_wait_and_nobody_is_turned_away() {
+    for (backend, model) in BACKENDS.into_iter().flat_map(|backend| MODELS.map(|model| (backend, model))) {
+        println!("{model} on {backend}");
+        let mut command = Command::new("/bin/sh");
+        let script = "ulimit -n 64 && exec \"$0\" \"$@\"";
+        command.args(["-c", script]).arg(path_of("members")).args(["127.0.0.1:0", model, "1000"]);
+        let members = Members { example: Example::spawn(command, backend), model };
+        for _ in 0..3 {
+            // All come at once, while those before them leave.
+            members.example.signal(Signal::STOP);
+            let mut clients: Vec<TcpStream> = (0..100).map(|_| members.client()).collect();
+            clients.iter_mut().for_each(|client| client.write_all(b"hello\n").unwrap());
+            members.example.signal(Signal::CONT);
+            for mut client in clients {
+                client.read_exact(&mut [0; 6]).expect("it is served in its turn");
+            }
+        }
+        members.terminate();
+    }
+}
+
+#[test]
+fn a_process_takes_no_more_memory_where_there_are_many() {
+    const MANY: usize = 400;
+    on_each(&["processes"], "1000", |members| {
+        let mut clients = members.clients(MANY);
+        let own = |client: &mut TcpStream| {
+            let pid = process_of(client).as_raw_nonzero();
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("procfs");
+            let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("it is told");
+            line.trim_end_matches("kB").trim().parse::<usize>().expect("a number")
+        };
+        let (first, last) = (own(&mut clients[0]), own(&mut clients[MANY - 1]));
+        assert!(last < first + 160, "{last} KiB, and {first} where there is one");
         members.terminate();
     });
 }

@@ -87,6 +87,8 @@ pub(crate) trait Driver {
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
+    /// Leaves off accepting for a while, or until a descriptor is freed: whoever was accepted last found none, or no memory.
+    fn rest(&mut self, listener: usize, errno: Errno);
     /// Whether the listener rests for want of descriptors or memory.
     fn is_starving(&self, listener: usize) -> bool;
     /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no

@@ -1,6 +1,7 @@
 //! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
 //! descriptor limit.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::address::Peer;
 use crate::context::Core;
 use crate::desks::Newcomer;
 use crate::driver::{Driver, Socket};
+use crate::error::Errno;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
 use crate::sys::Fd;
@@ -46,8 +48,8 @@ pub(crate) enum Spawned {
     Moved,
     /// That loop has a copy.
     Copied(Socket),
-    /// There is no loop for it.
-    Failed(Socket, String),
+    /// There is no loop for it: none for now, where the system says so, and otherwise none at all.
+    Failed(Socket, io::Error),
 }
 
 impl<D: Driver> EventLoop<D> {
@@ -85,26 +87,52 @@ impl<D: Driver> EventLoop<D> {
     /// To a loop that comes with this connection, and ends with it.
     fn give_a_loop(&mut self, newcomer: Newcomer) {
         let Some(spawner) = &mut self.spawner else { return };
-        let (service, peer) = (self.doors[newcomer.door].service, newcomer.peer);
-        let driver = &self.driver;
-        match spawner.spawn(&mut self.core, service, newcomer, &|| driver.held()) {
+        let (door, peer) = (newcomer.door, newcomer.peer);
+        let service = self.doors[door].service;
+        let (driver, waiting) = (&self.driver, &self.waiting);
+        let held = || driver.held().into_iter().chain(waiting.iter().map(|newcomer| newcomer.socket.fd())).collect();
+        match spawner.spawn(&mut self.core, service, newcomer, &held) {
             Spawned::Moved => self.driver.part_with(),
             Spawned::Copied(socket) => {
                 self.driver.discard(socket);
                 // The line to the copy is the driver's before there is another copy, which is to have none of it.
                 self.settle();
             }
-            Spawned::Failed(socket, why) => {
-                self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
-                self.core.counters.refused.add(1);
-                if self.failure_said.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
-                    self.failure_said = Some(self.core.now);
-                    let name = &self.core.terms[service as usize].name;
-                    log::error!("{name}: refused {peer}: {why}");
+            Spawned::Failed(socket, cause) => match cause.raw_os_error() {
+                // As where accept finds none: it waits, and whoever comes after it does so in the backlog.
+                Some(errno) => {
+                    self.driver.rest(door, Errno(errno));
+                    self.waiting.push(Newcomer { door, socket, peer });
                 }
-                self.driver.discard(socket);
+                None => {
+                    if self.failure_said.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
+                        self.failure_said = Some(self.core.now);
+                        let name = &self.core.terms[service as usize].name;
+                        log::error!("{name}: refused {peer}: {cause}");
+                    }
+                    self.let_go(Newcomer { door, socket, peer });
+                }
+            },
+        }
+    }
+
+    /// Those for whom there was no loop, once their listener rests no more.
+    pub(super) fn try_again(&mut self) {
+        for newcomer in std::mem::take(&mut self.waiting) {
+            if self.driver.is_starving(newcomer.door) {
+                self.waiting.push(newcomer);
+            } else {
+                self.give_a_loop(newcomer);
             }
         }
+    }
+
+    /// One that was let in, and that nobody is going to serve.
+    pub(super) fn let_go(&mut self, newcomer: Newcomer) {
+        let service = self.doors[newcomer.door].service;
+        self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
+        self.core.counters.refused.add(1);
+        self.driver.discard(newcomer.socket);
     }
 
     /// Connections that another loop has accepted for this one.

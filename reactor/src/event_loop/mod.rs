@@ -119,6 +119,8 @@ pub(crate) struct EventLoop<D> {
     /// At the cap that comes from the descriptor limit: nobody is accepted.
     full: bool,
     full_said: Option<Time>,
+    /// Newcomers for whom there is no loop for now: one of each listener at the most.
+    waiting: Vec<Newcomer>,
     /// When it was last said that there is no loop for a newcomer.
     failure_said: Option<Time>,
     /// The second in which histories were last told, and how many in it.
@@ -186,6 +188,7 @@ impl<D: Driver> EventLoop<D> {
             mail: true,
             full: false,
             full_said: None,
+            waiting: Vec::new(),
             failure_said: None,
             told: (0, 0),
             stopping: None,
@@ -310,6 +313,9 @@ impl<D: Driver> EventLoop<D> {
         }
         if std::mem::take(&mut self.mail) {
             self.read_mail();
+        }
+        if !self.waiting.is_empty() {
+            self.try_again();
         }
         self.settle();
         if self.has_heard_all(heard, planned) {

@@ -26,7 +26,8 @@ impl<D: Driver> EventLoop<D> {
     fn nobody_comes(&self) -> bool {
         // In this order: once the doors are closed, whoever was accepted has been handed out.
         let guests_gone = self.spawner.is_none() || self.desks.guest_count() == 0;
-        self.desks.are_doors_closed() && guests_gone && (self.inbox.newcomers.is_empty() || self.has_given_up())
+        let nobody_waits = self.waiting.is_empty() && (self.inbox.newcomers.is_empty() || self.has_given_up());
+        self.desks.are_doors_closed() && nobody_waits && guests_gone
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -144,6 +145,7 @@ impl<D: Driver> EventLoop<D> {
         if let Some(stopping) = &mut self.stopping {
             stopping.expired = true;
         }
+        std::mem::take(&mut self.waiting).into_iter().for_each(|newcomer| self.let_go(newcomer));
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.abort(CloseReason::DrainExpired);

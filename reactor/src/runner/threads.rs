@@ -1,5 +1,6 @@
 //! A thread for each connection, with a small loop of its own.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use super::{BuildForGuest, Common};
 use crate::context::Core;
 use crate::desks::{Desk, Desks, Newcomer};
 use crate::driver::{Driver, Readiness};
+use crate::error::Error;
 use crate::event_loop::{EventLoop, Spawned, Spawner};
 use crate::service::Bound;
 use crate::sys::{Fd, System};
@@ -39,7 +41,8 @@ impl Spawner for Threads {
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, _: &dyn Fn() -> Vec<Fd>) -> Spawned {
         let system = match System::new(self.common.backend) {
             Ok(system) => system,
-            Err(error) => return Spawned::Failed(newcomer.socket, error.to_string()),
+            Err(Error::System { cause, .. }) => return Spawned::Failed(newcomer.socket, cause),
+            Err(other) => return Spawned::Failed(newcomer.socket, io::Error::other(other)),
         };
         let common = self.common.clone();
         let (desk, generation) = common.desks.enter(system.waker(), OWN_DESCRIPTORS);
@@ -55,7 +58,7 @@ impl Spawner for Threads {
             Ok(_) => Spawned::Moved,
             Err(cause) => {
                 self.common.desks.has_counted();
-                Spawned::Failed(socket, format!("no thread: {cause}"))
+                Spawned::Failed(socket, cause)
             }
         }
     }

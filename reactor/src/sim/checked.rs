@@ -198,6 +198,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.forget_listener(listener);
     }
 
+    fn rest(&mut self, listener: usize, errno: Errno) {
+        self.driver.rest(listener, errno);
+    }
+
     fn is_starving(&self, listener: usize) -> bool {
         self.driver.is_starving(listener)
     }

@@ -274,6 +274,10 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.forget_listener(listener);
     }
 
+    fn rest(&mut self, listener: usize, errno: Errno) {
+        self.inner.rest(listener, errno);
+    }
+
     fn is_starving(&self, listener: usize) -> bool {
         self.inner.is_starving(listener)
     }

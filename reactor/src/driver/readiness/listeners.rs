@@ -60,7 +60,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// Leaves off accepting for a while, and says so, once a second at most.
-    fn starve(&mut self, index: usize, errno: Errno) {
+    pub(super) fn starve(&mut self, index: usize, errno: Errno) {
         let now = self.sys.now();
         self.starving += usize::from(self.listeners[index].starved_until.is_none());
         self.listeners[index].starved_until = Some(now + STARVED_REST);

@@ -563,6 +563,10 @@ impl<S: Sys> Driver for Readiness<S> {
         self.settle_listener(index);
     }
 
+    fn rest(&mut self, index: usize, errno: Errno) {
+        self.starve(index, errno);
+    }
+
     fn is_starving(&self, index: usize) -> bool {
         self.listeners[index].starved_until.is_some()
     }

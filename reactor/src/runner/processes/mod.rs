@@ -11,6 +11,7 @@ mod channel;
 mod child;
 mod parent;
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -72,10 +73,11 @@ impl Processes {
         service: u16,
         newcomer: &Newcomer,
         held: &dyn Fn() -> Vec<Fd>,
-    ) -> Result<(), String> {
-        alone().map_err(|error| error.to_string())?;
-        let (ours, theirs) = pair().map_err(|error| error.to_string())?;
-        let waker = self.common.desks.standing()[0].waker().ok_or("the application has ended")?;
+    ) -> io::Result<()> {
+        alone().map_err(io::Error::other)?;
+        let (ours, theirs) = pair()?;
+        let waker =
+            self.common.desks.standing()[0].waker().ok_or_else(|| io::Error::other("the application has ended"))?;
         let (desk, generation) = self.common.desks.enter(waker, 0);
         match fork::fork(self.deaf) {
             Ok(Fork::Parent(pid)) => {
@@ -115,7 +117,7 @@ impl Processes {
             }
             Err(errno) => {
                 self.common.desks.leave(&desk);
-                Err(format!("no process: {errno}"))
+                Err(errno.into())
             }
         }
     }
@@ -157,7 +159,7 @@ impl Spawner for Processes {
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
         match self.fork(core, service, &newcomer, held) {
             Ok(()) => Spawned::Copied(newcomer.socket),
-            Err(why) => Spawned::Failed(newcomer.socket, why),
+            Err(cause) => Spawned::Failed(newcomer.socket, cause),
         }
     }
 }
@@ -175,7 +177,7 @@ pub(super) fn alone() -> Result<(), Error> {
 }
 
 /// A line, both ends; neither blocks.
-fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
+fn pair() -> io::Result<(UnixStream, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     theirs.set_nonblocking(true)?;
