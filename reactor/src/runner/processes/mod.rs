@@ -98,7 +98,7 @@ impl Processes {
                 log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
                 core.counters.accepted.add(1);
                 let line = core.adopt(self.lines, Socket::of(ours), newcomer.peer, Box::new(child));
-                self.outlets.borrow_mut().insert(desk.number, Outlet { line, desk, inbox, full: false });
+                self.outlets.borrow_mut().insert(line, Outlet { desk, inbox, full: false });
                 Ok(())
             }
             Ok(Fork::Child) => {

@@ -48,12 +48,11 @@ pub(super) struct Child {
     pub(super) is_reaped: bool,
 }
 
-/// The mailboxes of all copies, by the numbers of their loops.
-pub(super) type Outlets = Rc<RefCell<HashMap<u32, Outlet>>>;
+/// The mailboxes of all copies, by their lines.
+pub(super) type Outlets = Rc<RefCell<HashMap<ConnectionId, Outlet>>>;
 
 /// What the other loops have for one copy.
 pub(super) struct Outlet {
-    pub(super) line: ConnectionId,
     pub(super) desk: Arc<Desk>,
     pub(super) inbox: Inbox,
     /// So much waits to be sent that no more is taken.
@@ -65,9 +64,9 @@ impl Parent {
         Parent { desks, outlets }
     }
 
-    fn say(&mut self, number: u32, line: ConnectionId, frame: &Frame, cx: &mut Context<'_>) {
+    fn say(&mut self, line: ConnectionId, frame: &Frame, cx: &mut Context<'_>) {
         if write(line, frame, cx) == Written::AboveHighWater
-            && let Some(outlet) = self.outlets.borrow_mut().get_mut(&number)
+            && let Some(outlet) = self.outlets.borrow_mut().get_mut(&line)
         {
             outlet.full = true;
         }
@@ -117,7 +116,7 @@ impl Parent {
         }
         child.is_reaped = true;
         child.open.fetch_sub(1, Ordering::Relaxed);
-        self.outlets.borrow_mut().remove(&desk.number);
+        self.outlets.borrow_mut().remove(&cx.id());
         self.desks.leave(desk);
     }
 }
@@ -151,8 +150,8 @@ impl Handler<Frame> for Parent {
         self.look_for(child, cx);
     }
 
-    fn on_drained(&mut self, child: &mut Child, _: &mut Context<'_>) {
-        if let Some(outlet) = self.outlets.borrow_mut().get_mut(&child.desk.number) {
+    fn on_drained(&mut self, child: &mut Child, cx: &mut Context<'_>) {
+        if let Some(outlet) = self.outlets.borrow_mut().get_mut(&cx.id()) {
             outlet.full = false;
         }
         // Looks into the mailboxes again.
@@ -160,15 +159,14 @@ impl Handler<Frame> for Parent {
     }
 
     fn on_message(&mut self, line: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
-        let number = self.outlets.borrow().values().find(|outlet| outlet.line == line).map(|outlet| outlet.desk.number);
-        if let Some(number) = number {
-            self.say(number, line, &frame, cx);
+        if self.outlets.borrow().contains_key(&line) {
+            self.say(line, &frame, cx);
         }
     }
 
     /// The copy finishes by itself, and the line with it.
-    fn on_stopping(&mut self, child: &mut Child, cx: &mut Context<'_>) {
-        self.say(child.desk.number, cx.id(), &Frame::Stop, cx);
+    fn on_stopping(&mut self, _: &mut Child, cx: &mut Context<'_>) {
+        self.say(cx.id(), &Frame::Stop, cx);
     }
 
     fn on_close(&mut self, mut child: Child, _: CloseReason, cx: &mut Context<'_>) {
@@ -194,7 +192,7 @@ impl Mail<Frame> for ForChildren {
         let share = most.div_ceil(outlets.len().max(1));
         let mut more = false;
         let mut taken = Vec::new();
-        for Outlet { line, desk, inbox, full } in outlets.values_mut() {
+        for (line, Outlet { desk, inbox, full }) in outlets.iter_mut() {
             if desk.take_reopening() {
                 into.push_back((*line, Frame::Reopen));
             }
