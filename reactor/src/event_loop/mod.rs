@@ -297,6 +297,10 @@ impl<D: Driver> EventLoop<D> {
         self.driver.wait(&self.core.links, timeout, self.core.now)?;
         let heard = self.driver.now();
         self.core.now = heard;
+        if !self.waiting.is_empty() {
+            // Before whoever comes in this batch.
+            self.try_again();
+        }
         for service in std::mem::take(&mut self.core.called_upon) {
             self.hosts[service as usize].host.turn(&mut self.core);
             self.called(ConnectionId::NONE);
@@ -313,9 +317,6 @@ impl<D: Driver> EventLoop<D> {
         }
         if std::mem::take(&mut self.mail) {
             self.read_mail();
-        }
-        if !self.waiting.is_empty() {
-            self.try_again();
         }
         self.settle();
         if self.has_heard_all(heard, planned) {
