@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reactor::{CloseReason, Limits};
 
@@ -183,6 +183,22 @@ on_every_backend! {
         assert!(count.starved > later.starved, "it did not happen again");
         assert!(count.warnings - later.warnings <= began.elapsed().as_secs() + 1, "{} warnings", count.warnings);
         drop((waiting, taken));
+        assert_eq!(child.terminate(), Some(0));
+    }
+
+    fn without_descriptors_the_loop_looks_again_once_a_second_and_that_takes_one_wait(backend: Backend) {
+        unless_chaos!("counts turns");
+        let child = Child::start("starving", backend);
+        let mut clients: Vec<TcpStream> = (0..8).map(|_| child.client()).collect();
+        assert!(is_answered(&mut clients[0]) && !is_answered(&mut clients[7]));
+        let (before, began) = (counters(&mut clients[0]), Instant::now());
+        std::thread::sleep(Duration::from_millis(3200));
+        let later = counters(&mut clients[0]);
+        let (looks, turns) = (later.starved - before.starved, later.turns - before.turns);
+        assert!(looks >= 2 && looks <= began.elapsed().as_secs() + 1, "{looks} looks in {:?}", began.elapsed());
+        // Two are those in which the counters were asked for.
+        assert!(turns <= looks + 2, "{turns} turns for {looks} looks");
+        drop(clients);
         assert_eq!(child.terminate(), Some(0));
     }
 

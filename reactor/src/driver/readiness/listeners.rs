@@ -14,6 +14,7 @@ use crate::token::ConnectionId;
 const ACCEPTS_PER_TURN: u32 = 64;
 /// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
 pub(super) const STARVED_REST: Duration = Duration::from_secs(1);
+
 /// A listener, and why it may not be accepted from now.
 pub(super) struct Listener {
     pub(super) fd: Fd,
@@ -72,7 +73,9 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over.
+    /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over. Those are
+    /// looked at in this very batch: an event for who waits there would come from another wait, and starving costs one a
+    /// second.
     pub(super) fn feed(&mut self, freed: bool) {
         if self.starving == 0 {
             return;
@@ -83,7 +86,7 @@ impl<S: Sys> Readiness<S> {
             if listener.starved_until.is_some_and(|until| freed || until <= now) {
                 listener.starved_until = None;
                 self.starving -= 1;
-                if std::mem::take(&mut listener.probe_due) {
+                if std::mem::take(&mut listener.probe_due) || !freed {
                     self.listener_probes.push(index);
                 }
                 self.settle_listener(index);
