@@ -13,7 +13,7 @@
 //! | 8 | a pause is a pause | `reading`: a_pause…, a_paused_peer…, a_reset_ends_a_pause…, …never_spins…, bytes_that_were_kept… |
 //! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells… |
 //! | 10 | interest changes only when it must | `writing`: a_thousand_small_echoes…, a_big_answer…; `syscalls` of the reactor |
-//! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, drained_is_called… |
+//! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, between_the_marks…, drained_is_called… |
 //! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, where_messages_were_dropped…, what_is_missed…, what_another_thread_publishes… |
 //! | 13 | close flushes, lingers, and is bounded; abort resets | `writing`: an_early_answer…, …while_closing…, a_closing_peer…, who_does_not_take…, an_abort…, closing_after…, what_was_owed… |
 //! | 14 | a broken pipe ends one connection; no write after close | `writing`: a_peer_that_goes_away…, a_write_after_close…, past_the_maximum… |
@@ -34,7 +34,7 @@
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
-//! | | what an operator sees | `operator` |
+//! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
 //!
 //! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`,
 //! refusing to run in a fork (26) is one of `application`.

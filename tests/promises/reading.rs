@@ -204,6 +204,30 @@ on_every_backend! {
         stage.sees_nothing();
     }
 
+    // Rule 8: nor what was to be offered by itself, whether in the next turn or because of a resumption.
+    fn a_pause_holds_back_what_was_already_on_its_way_to_the_handler(backend: Backend) {
+        let stage = Stage::new(
+            backend,
+            Plan::new().data(|input, cx| {
+                if input.take(3).is_some() {
+                    cx.offer_again();
+                    cx.pause_reading();
+                }
+            }),
+        );
+        let (mut client, id) = stage.open();
+        client.write_all(b"onetwo").unwrap();
+        assert_eq!(stage.data(id, 3), b"one");
+        stage.sees_nothing();
+        stage.order(move |cx| {
+            cx.resume_reading_id(id);
+            cx.pause_reading_id(id);
+        });
+        stage.sees_nothing();
+        stage.order(move |cx| cx.resume_reading_id(id));
+        assert_eq!(stage.data(id, 3), b"two");
+    }
+
     // Rule 8.
     fn a_pause_by_another_holds_as_well(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());

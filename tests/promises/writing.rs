@@ -196,6 +196,35 @@ on_every_backend! {
         assert_eq!(stage.data(id, 1), b"!", "reading goes on");
     }
 
+    // Rule 11. The marks are apart so that a peer that reads a little is not read for each little that it reads.
+    fn between_the_marks_reading_rests_once_the_upper_one_was_passed(backend: Backend) {
+        let marks = Limits { output_high: 8 << 20, output_low: 1 << 20, output_max: 64 << 20, ..limits() };
+        let plan = Plan::new().data(|input, cx| {
+            if input.take_all() == b"?" {
+                cx.write(vec![b'x'; 32 << 20]);
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
+        let mut client = client_with(stage.address(), 64 * 1024);
+        let id = stage.next().id();
+        client.write_all(b"?").unwrap();
+        assert_eq!(stage.data(id, 1), b"?");
+        client.write_all(b"!").unwrap();
+        // Read until it is owed less than the upper mark, and then no more for a while.
+        let (mut owed, mut received) = (usize::MAX, 0);
+        while owed > 6 << 20 {
+            let mut piece = vec![0; 64 * 1024];
+            received += client.read(&mut piece).unwrap();
+            owed = stage.ask(move |cx| cx.queued_of(id));
+        }
+        assert!(owed > 1 << 20, "the kernel has taken {owed} at once");
+        stage.sees_nothing();
+        let mut rest = vec![0; (32 << 20) - received];
+        client.read_exact(&mut rest).unwrap();
+        assert_eq!(stage.next(), Seen::Drained(id));
+        assert_eq!(stage.data(id, 1), b"!");
+    }
+
     // Rule 11. What a connection is owed may rise and fall within one batch, by the hands of two.
     fn drained_is_called_even_if_the_mark_was_passed_and_left_in_one_batch(backend: Backend) {
         let target = Arc::new(Mutex::new(None));
