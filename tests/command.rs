@@ -460,6 +460,41 @@ on_every_backend! {
         assert_eq!(glowplug.stop().stdout.lines().count(), 1);
     }
 
+    fn a_report_has_a_row_for_the_two_hundred_that_are_owed_most_and_counts_the_rest(backend: Backend) {
+        let mut glowplug = http_with_a_large_body(backend, "--log-level off");
+        let address = glowplug.address().to_string();
+        let idle: Vec<Client> = (0..205).map(|_| glowplug.connect()).collect();
+        let mut owed = glowplug.connect();
+        owed.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10 * REQUESTS));
+        // It came last, so the others are there as well.
+        assert_eq!(owed.bytes(15), b"HTTP/1.1 200 OK");
+        let peer = owed.writer().local_addr().unwrap().as_socket().unwrap().to_string();
+        glowplug.signal(Signal::USR1);
+        glowplug.told(" more, who are owed no more than these\n");
+        drop((idle, owed));
+        let stderr = glowplug.stop().stderr;
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert!(lines[0].starts_with("counters: accepted 206"), "{}", lines[0]);
+        assert!(lines[1].starts_with(&format!("http at {address}: newcomers ")), "{}", lines[1]);
+        assert_eq!(lines[2], "connections: 206");
+        let rows = &lines[4..204];
+        assert!(rows[0].contains(&peer) && rows[0].contains(" choked "), "{stderr}");
+        assert!(rows[1..].iter().all(|row| row.contains(" http ") && !row.contains(" choked ")), "{stderr}");
+        assert!(lines[3..204].iter().all(|row| row.len() == rows[0].len()), "not in columns: {stderr}");
+        assert!(lines[204].starts_with("and 6 more"), "{stderr}");
+    }
+
+    fn a_report_says_why_newcomers_have_to_wait(backend: Backend) {
+        let mut glowplug = Glowplug::spawn(shell(backend, "ulimit -n 40; exec \"$0\" \"$@\"", "echo --port 0"));
+        glowplug.listens();
+        let clients: Vec<Client> = (0..40).map(|_| glowplug.connect()).collect();
+        glowplug.told("at the limit of ");
+        glowplug.signal(Signal::USR1);
+        glowplug.told(": newcomers have to wait, since it is at its limit\n");
+        drop(clients);
+        glowplug.stop();
+    }
+
     fn sighup_opens_the_log_file_anew_and_loses_no_line(backend: Backend) {
         const EACH: usize = 50;
         let scratch = Scratch::new();

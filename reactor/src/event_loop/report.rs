@@ -1,15 +1,20 @@
-//! What an operator sees of a loop: its counters, and a table of its connections.
+//! What an operator sees of a loop: its counters, whom it lets in, and a table of its connections.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::EventLoop;
 use crate::driver::Driver;
+use crate::link::Link;
 use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
 /// Connections that a report shows; the rest are counted.
 const REPORT_ROWS: usize = 200;
+/// Of the table; the first so many are words.
+const COLUMNS: usize = 8;
+const WORDS: usize = 4;
 /// Histories told in one second: each is a line, and peers can cause them. The ends themselves are all counted.
 const HISTORIES_PER_SECOND: usize = 10;
 
@@ -40,7 +45,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Counters, and a table of connections.
+    /// Counters, listeners, and a table of connections.
     pub(super) fn report(&mut self) -> String {
         let mut text = String::new();
         if self.core.neighbours.is_some() {
@@ -49,29 +54,70 @@ impl<D: Driver> EventLoop<D> {
             }
             let _ = writeln!(text, "loop {}:", self.desk.number);
         }
+        // Writing to a string does not fail.
         let _ = writeln!(text, "counters: {}", self.core.counters.read());
-        let links = &self.core.links;
-        let _ = writeln!(text, "connections: {}", links.len());
-        if links.len() > 0 {
-            row(&mut text, ["id", "service", "peer", "state", "owed", "received", "sent", "idle s"]);
+        for (index, door) in self.doors.iter().enumerate() {
+            let Some(listening) = &door.listening else { continue };
+            let name = &self.core.terms[door.service as usize].name;
+            let newcomers = match (self.full, self.driver.is_starving(index)) {
+                (true, _) => "have to wait, since it is at its limit",
+                (_, true) => "have to wait, for want of descriptors or memory",
+                _ => "are let in",
+            };
+            let _ = writeln!(text, "{name} at {}: newcomers {newcomers}", listening.address());
         }
-        for link in links.iter().take(REPORT_ROWS) {
-            let (id, peer, service) = (link.id.to_string(), link.peer.to_string(), link.service as usize);
-            let [owed, received, sent] =
-                [link.queued() as u64, link.received, link.sent].map(|count| count.to_string());
-            let idle = self.core.now.since(link.idle_since()).as_secs().to_string();
-            let name = &self.core.terms[service].name;
-            row(&mut text, [&id, name, &peer, link.describe(), &owed, &received, &sent, &idle]);
-        }
-        if links.len() > REPORT_ROWS {
-            let _ = writeln!(text, "and {} more", links.len() - REPORT_ROWS);
-        }
+        self.table(&mut text);
         text
     }
-}
 
-fn row(text: &mut String, [id, service, peer, state, owed, received, sent, idle]: [&str; 8]) {
-    // Writing to a string does not fail.
-    let _ = write!(text, "{id:<12} {service:<10} {peer:<22} {state:<11} ");
-    let _ = writeln!(text, "{owed:>10} {received:>12} {sent:>12} {idle:>7}");
+    /// One row for each connection. Of more than there is room for, those that are owed most: it is them that somebody
+    /// looks for.
+    fn table(&self, text: &mut String) {
+        let mut links: Vec<&Link> = self.core.links.iter().collect();
+        let left_out = links.len().saturating_sub(REPORT_ROWS);
+        let _ = writeln!(text, "connections: {}", links.len());
+        if links.is_empty() {
+            return;
+        }
+        if left_out > 0 {
+            links.sort_by_key(|link| Reverse(link.queued()));
+            links.truncate(REPORT_ROWS);
+        }
+        let head = ["id", "service", "peer", "state", "owed", "received", "sent", "idle s"].map(str::to_owned);
+        let mut rows = vec![head];
+        rows.extend(links.into_iter().map(|link| self.row(link)));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; COLUMNS] = std::array::from_fn(width);
+        for row in &rows {
+            // Words to the left, numbers to the right.
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let _ = match column {
+                    0 => write!(text, "{cell:<width$}"),
+                    1..WORDS => write!(text, "  {cell:<width$}"),
+                    _ => write!(text, "  {cell:>width$}"),
+                };
+            }
+            text.push('\n');
+        }
+        if left_out > 0 {
+            let _ = writeln!(text, "and {left_out} more, who are owed no more than these");
+        }
+    }
+
+    fn row(&self, link: &Link) -> [String; COLUMNS] {
+        let name = &self.core.terms[link.service as usize].name;
+        let idle = self.core.now.since(link.idle_since()).as_secs();
+        let [owed, received, sent, idle] =
+            [link.queued() as u64, link.received, link.sent, idle].map(|count| count.to_string());
+        [
+            link.id.to_string(),
+            name.to_string(),
+            link.peer.to_string(),
+            link.describe().into(),
+            owed,
+            received,
+            sent,
+            idle,
+        ]
+    }
 }
