@@ -2,10 +2,22 @@
 //! made up from a seed. What may happen on a bad day happens all the time, time costs nothing, and a run that fails
 //! is the same when it is run again.
 //!
-//! Needs the feature `sim`. After every step it is checked that no byte was lost, doubled or moved, that each
-//! connection ended once with its reason, that the poller knows what every connection waits for, and that the loop
-//! neither waits for ever nor turns for nothing; in the end that no descriptor, timer or state is left. What is wrong
-//! is a panic that names the seed.
+//! Needs the feature `sim`. What is checked, at every call, and of all connections whenever the loop waits:
+//!
+//! - Bytes: a handler is lent exactly what its peer has sent, in order, and a peer gets exactly what was written to it and
+//!   published to it; what came before an end or a reset is heard before it; counters agree with what was moved.
+//! - Lives: each connection opens once, ends once with its reason, and hears nothing after that, nor while it is paused; it
+//!   receives once a turn; no descriptor is used after it was closed, closed before the poller has forgotten it, or given
+//!   away in the turn in which it was another's.
+//! - Interest: the poller knows of every connection exactly what that waits for; who is owed bytes is sent them, who is open
+//!   is read, who has drained is told, what was kept in a pause is offered after it.
+//! - Limits: input that is kept, and messages that wait for a slow member, are within what their service says.
+//! - Progress: the loop neither waits for ever nor turns for nothing, no deadline comes early, nobody waits in a backlog
+//!   while there is room, a stop ends within its drain time.
+//! - In the end no descriptor, timer or state is left.
+//!
+//! What is wrong is a panic that names the seed. There is one loop: what several of them hand each other, and wake-ups by
+//! other threads, are a matter of real threads, and no seed decides those.
 //!
 //! ```
 //! use reactor::sim::{Script, Simulation};
