@@ -79,6 +79,7 @@ impl Sys for Kernel {
         clock::now()
     }
 
+    #[inline]
     fn coarse_now(&mut self) -> Time {
         clock::coarse_now()
     }
@@ -129,9 +130,9 @@ impl Sys for Kernel {
         Ok(Fd(opened.into_raw_fd()))
     }
 
+    #[inline]
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
-        // SAFETY: the kernel writes at most `len` bytes at the pointer, and both are those of `into`.
-        received(retry(|| unsafe { libc::recv(fd.0, into.as_mut_ptr().cast(), into.len(), 0) }), into.len())
+        received(retry(|| recv(fd, into)), into.len())
     }
 
     fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
@@ -146,9 +147,9 @@ impl Sys for Kernel {
         foreground >= 0 && foreground != own
     }
 
+    #[inline]
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        // SAFETY: the kernel reads at most `len` bytes at the pointer, and both are those of `bytes`.
-        sent(retry(|| unsafe { libc::send(fd.0, bytes.as_ptr().cast(), bytes.len(), SEND_FLAGS) }))
+        sent(retry(|| send(fd, bytes)))
     }
 
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
@@ -220,11 +221,45 @@ impl Sys for Kernel {
     }
 }
 
+// The two calls of every request. In the C library they are points at which a thread can be cancelled, and as soon as there
+// is a second thread each pays two locked instructions and fifty others for that. Nobody here cancels threads, so on Linux
+// the kernel is called past them.
+
+/// One recv(2), cut short or not.
+#[inline]
+fn recv(fd: Fd, into: &mut [u8]) -> isize {
+    let (space, room) = (into.as_mut_ptr(), into.len());
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    // SAFETY: the kernel writes at most `room` bytes at `space`, both are those of `into`, and it is asked for no address.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_recvfrom, fd.0 as usize, space, room, 0usize, 0usize, 0usize) as isize };
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    // SAFETY: the kernel writes at most `room` bytes at `space`, and both are those of `into`.
+    let answer = unsafe { libc::recv(fd.0, space.cast(), room, 0) };
+    answer
+}
+
+/// One send(2), cut short or not.
+#[inline]
+fn send(fd: Fd, bytes: &[u8]) -> isize {
+    let (start, count) = (bytes.as_ptr(), bytes.len());
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    let (fd, flags) = (fd.0 as usize, SEND_FLAGS as usize);
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    // SAFETY: the kernel reads at most `count` bytes at `start`, both are those of `bytes`, and it is given no address.
+    let answer = unsafe { libc::syscall(libc::SYS_sendto, fd, start, count, flags, 0usize, 0usize) as isize };
+    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    // SAFETY: the kernel reads at most `count` bytes at `start`, and both are those of `bytes`.
+    let answer = unsafe { libc::send(fd.0, start.cast(), count, SEND_FLAGS) };
+    answer
+}
+
 fn would_block(errno: Errno) -> bool {
     // Two names, one number on most systems, so no `match`.
     errno.0 == libc::EAGAIN || errno.0 == libc::EWOULDBLOCK
 }
 
+#[inline]
 fn received(answer: Result<isize, Errno>, room: usize) -> Moved {
     debug_assert!(room > 0, "receiving into nothing looks like the end of input");
     match answer {
@@ -234,6 +269,7 @@ fn received(answer: Result<isize, Errno>, room: usize) -> Moved {
 }
 
 /// ENOBUFS and ENOMEM fail the connection: the system has no memory for it, and no event would say when to try again.
+#[inline]
 fn sent(answer: Result<isize, Errno>) -> Moved {
     match answer {
         // Nothing was asked for, so nothing moved.
