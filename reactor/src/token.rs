@@ -60,7 +60,13 @@ impl ConnectionId {
         }
     }
 
+    /// The slot, where `home` is what all ids of its loop have in common: its first slot without a generation. What is of
+    /// another loop comes out beyond every slot that a loop can have. Each callback asks several times.
     #[inline]
+    pub(crate) fn slot_at(self, home: ConnectionId) -> usize {
+        ((self.0 ^ home.0) >> 32) as usize
+    }
+
     pub(crate) fn slot(self) -> usize {
         let bits = if self.0 & GUEST == 0 { SLOT_BITS } else { GUEST_SLOT_BITS };
         (self.0 >> 32) as usize & ((1 << bits) - 1)
@@ -107,6 +113,20 @@ mod tests {
                 let id = ConnectionId::new(event_loop, slot, u32::MAX);
                 assert_eq!((id.event_loop(), id.slot(), id.generation()), (event_loop, slot, u32::MAX));
                 assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+            }
+        }
+    }
+
+    #[test]
+    fn at_home_an_id_comes_to_its_slot_and_elsewhere_to_none() {
+        let loops = [0, 1, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + 1, LOOPS_MAX + GUESTS_MAX - 1];
+        for event_loop in loops {
+            for slot in [0, 1, slots_max(event_loop) - 1] {
+                let id = ConnectionId::new(event_loop, slot, 7);
+                for other in loops {
+                    let at = id.slot_at(ConnectionId::new(other, 0, 0));
+                    assert!(if other == event_loop { at == slot } else { at >= slots_max(other) }, "{id} at {other}");
+                }
             }
         }
     }

@@ -8,14 +8,16 @@ use crate::token::{ConnectionId, slots_max};
 /// All links of one loop. A slot is used again with another generation, so an id of the former tenant finds nothing.
 pub(crate) struct Links {
     slots: Slab<Link>,
-    event_loop: u32,
+    /// What all of their ids have in common.
+    home: ConnectionId,
     next_generation: u32,
 }
 
 impl Links {
     /// The first connection gets this generation: where a loop's number was another's before, one that this has not had.
     pub(crate) fn new(event_loop: u32, generation: u32) -> Self {
-        Links { slots: Slab::new(), event_loop, next_generation: generation }
+        let home = ConnectionId::new(event_loop, 0, 0);
+        Links { slots: Slab::new(), home, next_generation: generation }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -23,12 +25,12 @@ impl Links {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= slots_max(self.event_loop)
+        self.slots.len() >= slots_max(self.home.event_loop())
     }
 
     pub(crate) fn insert(&mut self, mut link: Link) -> ConnectionId {
         let slot = self.slots.vacant_entry();
-        let id = ConnectionId::new(self.event_loop, slot.key(), self.next_generation);
+        let id = ConnectionId::new(self.home.event_loop(), slot.key(), self.next_generation);
         // 0 names what is no connection. After four thousand million connections a slot's old name could come back.
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         link.id = id;
@@ -38,17 +40,17 @@ impl Links {
 
     #[inline]
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Link> {
-        self.slots.get(id.slot()).filter(|link| link.id == id)
+        self.slots.get(id.slot_at(self.home)).filter(|link| link.id == id)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Link> {
-        self.slots.get_mut(id.slot()).filter(|link| link.id == id)
+        self.slots.get_mut(id.slot_at(self.home)).filter(|link| link.id == id)
     }
 
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Link> {
         self.get(id)?;
-        Some(self.slots.remove(id.slot()))
+        Some(self.slots.remove(id.slot_at(self.home)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {

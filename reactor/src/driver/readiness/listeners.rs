@@ -105,7 +105,7 @@ impl<S: Sys> Readiness<S> {
         if !wanted {
             return self.sys.forget(listener.fd);
         }
-        let token = listener_token(self.event_loop, index);
+        let token = listener_token(self.home.event_loop(), index);
         if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
             listener.registered = false;
             self.starve(index, errno);

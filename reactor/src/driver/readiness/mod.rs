@@ -37,7 +37,8 @@ const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
 
 pub(crate) struct Readiness<S: Sys> {
     sys: S,
-    event_loop: u32,
+    /// What the ids of its loop have in common.
+    home: ConnectionId,
     slots: Vec<Option<Slot>>,
     listeners: Vec<Listener>,
     /// This batch, and how far it is done.
@@ -113,7 +114,7 @@ impl<S: Sys> Readiness<S> {
     pub(crate) fn new(sys: S, event_loop: u32, counters: Arc<Counters>) -> Self {
         Readiness {
             sys,
-            event_loop,
+            home: ConnectionId::new(event_loop, 0, 0),
             slots: Vec::new(),
             listeners: Vec::new(),
             events: Vec::new(),
@@ -145,9 +146,8 @@ impl<S: Sys> Readiness<S> {
     /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister`
     /// ends it.
     fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
-        let Some(slot) = self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id) else {
-            return;
-        };
+        let at = id.slot_at(self.home);
+        let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
         let wanted = Interest { read: link.reads(), write: link.writes() };
@@ -181,7 +181,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn unregister(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slots[id.slot()].as_mut()
+        if let Some(slot) = self.slots[id.slot_at(self.home)].as_mut()
             && let Some(interest) = slot.registered.take()
         {
             self.blind -= usize::from(interest == Interest::default());
@@ -259,7 +259,6 @@ impl<S: Sys> Readiness<S> {
     // ---- one batch -------------------------------------------------------------------------------------------------
 
     /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
-    #[inline]
     fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
@@ -302,6 +301,23 @@ impl<S: Sys> Readiness<S> {
         None
     }
 
+    /// The socket to receive from, where the next event is that there is something to read and nothing else is the
+    /// matter: nearly every event. It is done with then.
+    #[inline]
+    fn only_to_read(&mut self, links: &Links) -> Option<(ConnectionId, Fd)> {
+        let event = *self.events.get(self.cursor)?;
+        let (id, batch) = (event.token, self.batch);
+        let usual = event.readable & !(event.writable | event.hangup | event.error) & (id.generation() != 0);
+        if !usual || !links.get(id)?.reads() {
+            return None;
+        }
+        let slot = self.slot_mut(id).filter(|slot| slot.socket & !slot.connecting)?;
+        slot.read_in = batch;
+        let fd = slot.fd;
+        self.cursor += 1;
+        Some((id, fd))
+    }
+
     fn woken(&mut self) -> Option<Report> {
         self.stage = Stage::Done;
         self.sys.drain_wake();
@@ -309,10 +325,9 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
-    #[inline]
     fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         let (id, batch) = (event.token, self.batch);
-        // Nearly always there is something to read and nothing else, and one look is enough.
+        // For something to read and nothing else, one look is enough.
         let fresh = matches!(self.stage, Stage::Fresh);
         let only_reading = !(event.writable || event.hangup || event.error);
         self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
@@ -447,21 +462,21 @@ impl<S: Sys> Readiness<S> {
             listed: false,
             connecting,
         };
-        if self.slots.len() <= id.slot() {
-            self.slots.resize_with(id.slot() + 1, || None);
+        if self.slots.len() <= id.slot_at(self.home) {
+            self.slots.resize_with(id.slot_at(self.home) + 1, || None);
         }
-        self.slots[id.slot()] = Some(slot);
+        self.slots[id.slot_at(self.home)] = Some(slot);
         self.changed(id);
     }
 
     #[inline]
     fn slot_mut(&mut self, id: ConnectionId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.slot()).and_then(Option::as_mut).filter(|slot| slot.id == id)
+        self.slots.get_mut(id.slot_at(self.home)).and_then(Option::as_mut).filter(|slot| slot.id == id)
     }
 
     #[inline]
     fn slot(&self, id: ConnectionId) -> Option<&Slot> {
-        self.slots.get(id.slot()).and_then(Option::as_ref).filter(|slot| slot.id == id)
+        self.slots.get(id.slot_at(self.home)).and_then(Option::as_ref).filter(|slot| slot.id == id)
     }
 
     fn close_the_dead(&mut self) {
@@ -517,7 +532,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         self.feed(false);
         for index in self.listener_probes.drain(..) {
-            self.events.push(readable(listener_token(self.event_loop, index)));
+            self.events.push(readable(listener_token(self.home.event_loop(), index)));
         }
         self.always_ready.retain(|&id| links.get(id).is_some());
         for &id in &self.always_ready {
@@ -533,6 +548,14 @@ impl<S: Sys> Driver for Readiness<S> {
 
     #[inline]
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+        if let Some((id, fd)) = self.only_to_read(links) {
+            match self.sys.recv(fd, scratch) {
+                Moved::Bytes(count) => return Some(Completion::Received { id, bytes: &scratch[..count] }),
+                Moved::Blocked => self.not_read(id),
+                Moved::Ended => return Some(Completion::Ended { id }),
+                Moved::Failed(errno) => return Some(Completion::Failed { id, errno }),
+            }
+        }
         Some(match self.report(links, scratch)? {
             Report::Received(id, count) => Completion::Received { id, bytes: &scratch[..count] },
             Report::Said(completion) => completion,
@@ -625,7 +648,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
         match self.slot(id) {
             Some(slot) => self.transmit_bytes(slot.fd, bytes),
@@ -660,7 +683,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         // The poller forgets it before it is closed: a duplicate in another process would keep the registration alive.
         self.unregister(id);
-        if let Some(slot) = self.slots[id.slot()].take() {
+        if let Some(slot) = self.slots[id.slot_at(self.home)].take() {
             if reset && slot.socket {
                 self.sys.reset_on_close(slot.fd);
             }
