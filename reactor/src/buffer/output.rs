@@ -440,6 +440,21 @@ impl Output {
         self.copied.capacity() + self.messages.capacity() * size_of::<Mark>()
     }
 
+    /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        let bytes = self.copied.get(self.run..)?;
+        ((self.ahead == 0) & self.behind.is_none() & !self.overflowed & !bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Notes that all of that has left.
+    #[inline]
+    pub(crate) fn plain_left(&mut self) {
+        self.copied.clear();
+        self.messages.clear();
+        (self.sent, self.run, self.done) = (0, 0, 0);
+    }
+
     /// The bytes to send next, when they stand in one piece.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {

@@ -12,6 +12,8 @@ const BUFFERS_MAX: usize = 16 * 1024;
 /// The emptied buffers of one loop.
 #[derive(Default)]
 pub(crate) struct Pool {
+    /// The one that came back last. Nearly every answer takes this and gives it back, so it is in no list and no book.
+    warm: Option<Box<Output>>,
     #[expect(clippy::vec_box, reason = "connections hold boxes: an idle one pays eight bytes")]
     outputs: Vec<Box<Output>>,
     #[expect(clippy::vec_box, reason = "as above")]
@@ -22,17 +24,35 @@ pub(crate) struct Pool {
 impl Pool {
     #[inline]
     pub(crate) fn take_output(&mut self, max: usize) -> Box<Output> {
-        let mut output = self.outputs.pop().unwrap_or_default();
-        self.retained -= output.capacity();
+        let mut output = self.warm.take().unwrap_or_else(|| self.take_cold());
         output.set_max(max);
         output
     }
 
-    #[inline]
+    #[inline(never)]
+    fn take_cold(&mut self) -> Box<Output> {
+        let output = self.outputs.pop().unwrap_or_default();
+        self.retained -= output.capacity();
+        output
+    }
+
     pub(crate) fn give_output(&mut self, mut output: Box<Output>) {
-        if !output.is_empty() || output.overflowed() {
-            output.clear();
+        output.clear();
+        self.give_empty(output);
+    }
+
+    /// One that all has left.
+    #[inline]
+    pub(crate) fn give_empty(&mut self, output: Box<Output>) {
+        if self.warm.is_none() && output.capacity() <= BUFFER_MAX {
+            self.warm = Some(output);
+        } else {
+            self.give_cold(output);
         }
+    }
+
+    #[inline(never)]
+    fn give_cold(&mut self, output: Box<Output>) {
         if self.admits(self.outputs.len(), output.capacity()) {
             self.outputs.push(output);
         }
@@ -75,6 +95,19 @@ mod tests {
         let output = pool.take_output(100);
         assert!(output.is_empty() && output.capacity() == capacity);
         assert_eq!(pool.retained, 0);
+    }
+
+    #[test]
+    fn the_books_are_right_however_many_buffers_are_out() {
+        let mut pool = Pool::default();
+        for round in 1..4 {
+            let mut out: Vec<_> = (0..round).map(|_| pool.take_output(100)).collect();
+            out.iter_mut().for_each(|output| output.put(&[0; 1000]));
+            out.into_iter().for_each(|output| pool.give_output(output));
+            // One is warm, the others are kept and counted.
+            assert_eq!((pool.warm.is_some(), pool.outputs.len()), (true, round - 1));
+            assert_eq!(pool.retained, pool.outputs.iter().map(|output| output.capacity()).sum::<usize>());
+        }
     }
 
     #[test]

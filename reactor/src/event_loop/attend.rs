@@ -16,16 +16,40 @@ use crate::timer::Wheel;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
-    /// Does for one link all there is to do, until it rests.
-    #[inline]
+    /// Does for one link all there is to do, until it rests. In nearly every case that is to send an answer that stands
+    /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
     pub(super) fn attend(&mut self, id: ConnectionId) {
+        let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
+        let Some(link) = links.get_mut(id) else { return };
+        if !link.is_at_ease() {
+            return self.attend_fully(id);
+        }
+        let Some(bytes) = link.answer(&terms[link.service as usize].limits) else {
+            return if link.output().is_some() {
+                self.attend_fully(id)
+            };
+        };
+        match self.driver.send_bytes(id, bytes) {
+            Sent::Bytes(count) if count == bytes.len() => {
+                recorder.note(id, What::Sent(count as u32), *now);
+                if link.is_counted() {
+                    counters.sent.add(count as u64);
+                }
+                link.answered(count, *now, pool);
+            }
+            outcome => self.sent(id, outcome),
+        }
+    }
+
+    /// The long way: what the state machine says, step by step.
+    #[inline(never)]
+    fn attend_fully(&mut self, id: ConnectionId) {
         while let Some(step) = self.advance(id) {
             self.call(id, step);
         }
     }
 
     /// Does all that takes no handler. The step that does, or none when the link rests.
-    #[inline]
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
         let Core { links, terms, published, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;

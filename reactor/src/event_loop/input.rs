@@ -17,8 +17,8 @@ impl<D: Driver> EventLoop<D> {
             self.core.counters.received.add(bytes.len() as u64);
         }
         self.core.recorder.note(id, What::Received(bytes.len() as u32), self.core.now);
-        let limits = &self.core.terms[link.service as usize].limits;
-        if !link.received(bytes.len(), self.core.now, limits) {
+        if !link.received(bytes.len(), self.core.now) {
+            link.discard(bytes.len(), &self.core.terms[link.service as usize].limits);
             self.core.counters.unread.add(bytes.len() as u64);
             return self.attend(id);
         }

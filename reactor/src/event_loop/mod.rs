@@ -403,8 +403,9 @@ impl<D: Driver> EventLoop<D> {
         self.attend(id);
     }
 
-    /// Output of a blocked link has left, or cannot.
-    fn sent(&mut self, id: ConnectionId, outcome: Sent) {
+    /// Output of a blocked link has left, or cannot; or the kernel has not taken all of an answer.
+    #[inline(never)]
+    pub(super) fn sent(&mut self, id: ConnectionId, outcome: Sent) {
         if let Some(link) = self.core.links.get_mut(id) {
             let limits = &self.core.terms[link.service as usize].limits;
             note_sent(&self.core.counters, &mut self.core.recorder, link, outcome, self.core.now);

@@ -182,11 +182,11 @@ impl Link {
     /// Whether bytes are wanted from the peer. While closing they are, to be thrown away.
     #[inline]
     pub(crate) fn reads(&self) -> bool {
-        match self.phase {
-            Phase::Open => !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(HELD)),
-            Phase::Flushing | Phase::Lingering => !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched,
-            Phase::Connecting | Phase::Over => false,
+        if self.phase == Phase::Open {
+            return !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(HELD));
         }
+        let closing = matches!(self.phase, Phase::Flushing | Phase::Lingering);
+        closing && !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched
     }
 
     /// Whether the driver is to say when the kernel takes bytes, or when the connection has come about.
@@ -202,6 +202,23 @@ impl Link {
         std::mem::replace(&mut self.told, decisive) != decisive
     }
 
+    /// Whether there is nothing to do for it but to send what it owes. One branch: the answer is nearly always yes.
+    #[inline]
+    pub(crate) fn is_at_ease(&self) -> bool {
+        let (phase, facts) = self.told;
+        (self.phase == Phase::Open)
+            & !self.facts.has(UNEASY)
+            & (self.stopping == Stopping::No)
+            & (phase == Phase::Open)
+            & (facts == Facts::default())
+    }
+
+    /// What one that is at ease owes, if it goes to the driver as it stands: in one piece, not above the high-water mark.
+    #[inline]
+    pub(crate) fn answer(&self, limits: &Limits) -> Option<&[u8]> {
+        self.output.as_ref()?.plain().filter(|bytes| bytes.len() <= limits.output_high)
+    }
+
     /// What is to be sent.
     #[inline]
     pub(crate) fn output(&self) -> Option<&Output> {
@@ -210,9 +227,9 @@ impl Link {
 
     // ---- what happened ---------------------------------------------------------------------------------------------
 
-    /// `count` bytes arrived. Whether the handler gets them; otherwise they are thrown away.
+    /// `count` bytes arrived. Whether the handler gets them; otherwise they are thrown away, by `discard`.
     #[inline]
-    pub(crate) fn received(&mut self, count: usize, now: Time, limits: &Limits) -> bool {
+    pub(crate) fn received(&mut self, count: usize, now: Time) -> bool {
         self.received += count as u64;
         self.active = now;
         if self.stopping != Stopping::No {
@@ -221,9 +238,11 @@ impl Link {
                 self.stopping = Stopping::Asked;
             }
         }
-        if self.phase == Phase::Open {
-            return true;
-        }
+        self.phase == Phase::Open
+    }
+
+    /// These bytes are thrown away, as long as they are not too many.
+    pub(crate) fn discard(&mut self, count: usize, limits: &Limits) {
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
             // What is owed still leaves, or the deadline says that it does not.
@@ -232,7 +251,6 @@ impl Link {
                 self.over(self.reason());
             }
         }
-        false
     }
 
     /// The peer has ended its half.
@@ -296,7 +314,16 @@ impl Link {
         }
     }
 
+    /// The short way: all of an `answer` left, and there is nothing more to do.
     #[inline]
+    pub(crate) fn answered(&mut self, count: usize, now: Time, pool: &mut Pool) {
+        self.sent_at_once(count, now);
+        if let Some(mut output) = self.output.take() {
+            output.plain_left();
+            pool.give_empty(output);
+        }
+    }
+
     fn left(&mut self, count: usize, now: Time, limits: &Limits, pool: &mut Pool) {
         let Some(output) = &mut self.output else { return };
         // Whoever was told that this is above the mark waits to hear when it is not.
@@ -426,10 +453,11 @@ impl Link {
     }
 
     /// Whether a write would be taken.
+    #[inline]
     pub(crate) fn takes_writes(&self) -> bool {
         let usual = matches!(self.phase, Phase::Open | Phase::Connecting)
-            && !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
-            && self.origin != Origin::Watched;
+            & !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
+            & (self.origin != Origin::Watched);
         usual || (self.facts.has(PLACING) && self.phase != Phase::Over)
     }
 

@@ -71,7 +71,11 @@ impl Desk {
     }
 
     fn received(&mut self, count: usize) -> bool {
-        self.link.received(count, self.now, &self.limits)
+        let delivered = self.link.received(count, self.now);
+        if !delivered {
+            self.link.discard(count, &self.limits);
+        }
+        delivered
     }
 
     fn close(&mut self) {

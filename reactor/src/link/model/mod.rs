@@ -266,7 +266,8 @@ impl<'o, 't> World<'o, 't> {
         self.kernel.reported += count;
         (self.kernel.active, self.kernel.heard) = (self.now, self.now);
         let (now, limits) = (self.now, self.limits.clone());
-        if !self.link().received(bytes.len(), now, &limits) {
+        if !self.link().received(bytes.len(), now) {
+            self.link().discard(bytes.len(), &limits);
             assert!(self.handler.closing, "thrown away");
             return self.attend();
         }
@@ -399,6 +400,23 @@ impl<'o, 't> World<'o, 't> {
     /// As the loop does after whatever has happened: until it rests.
     fn attend(&mut self) {
         let limits = self.limits.clone();
+        if self.link().is_at_ease() {
+            if let Some(count) = self.link().answer(&limits).map(<[u8]>::len) {
+                let (outcome, now) = (self.transmit(), self.now);
+                if outcome == Sent::Bytes(count)
+                    && let Some(link) = &mut self.link
+                {
+                    link.answered(count, now, &mut self.pool);
+                    (self.kernel.active, self.kernel.heard) = (now, now);
+                } else {
+                    self.sent(outcome);
+                }
+            }
+            // Where the short way is the whole way, the long one has nothing to add.
+            let whole = self.link().is_at_ease() && self.link().output().is_none();
+            let turn = self.turn;
+            assert!(!whole || self.link().step(turn, &limits) == Step::Rest, "the short way leaves something undone");
+        }
         let mut steps = 0;
         loop {
             steps += 1;
