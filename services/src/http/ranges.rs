@@ -52,7 +52,8 @@ pub(super) fn read(value: &[u8], size: u64) -> Wanted {
 fn one(spec: &[u8], size: u64) -> Option<Range<u64>> {
     let dash = memchr::memchr(b'-', spec)?;
     match (&spec[..dash], &spec[dash + 1..]) {
-        (b"", suffix) => Some(size - number(suffix)?.min(size)..size),
+        // The last of nothing are all of it (section 14.1.2), which no range can say.
+        (b"", suffix) => number(suffix).filter(|&length| size > 0 || length == 0).map(|l| size - l.min(size)..size),
         (first, b"") => Some(number(first)?.min(size)..size),
         (first, last) => {
             let (first, last) = (number(first)?, number(last)?);
@@ -117,7 +118,8 @@ mod tests {
             ("bytes=10-20,30-40", 10, Unsatisfiable),
             ("bytes=-0", 10, Unsatisfiable),
             ("bytes=0-", 0, Unsatisfiable),
-            ("bytes=-5", 0, Unsatisfiable),
+            ("bytes=-0", 0, Unsatisfiable),
+            ("bytes=-5", 0, Whole),
             ("bytes=0-99999999999999999999999999", 10, One(0..10)),
             ("bytes=99999999999999999999999999-", 10, Unsatisfiable),
             ("bytes=-99999999999999999999999999", 10, One(0..10)),
@@ -181,6 +183,8 @@ mod tests {
                     ranges
                 }
                 Wanted::Unsatisfiable => vec![],
+                // The last of nothing.
+                Wanted::Whole if size == 0 => continue,
                 Wanted::Whole => panic!("{value}"),
             };
             let mut sent = vec![false; size as usize];
