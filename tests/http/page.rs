@@ -156,7 +156,6 @@ on_every_backend! {
             (line("GET * HTTP/1.1"), 400),
             (line("G@T / HTTP/1.1"), 400),
             (line("GET / HTTP/2.0"), 505),
-            (line("GET / HTTP/1.2"), 505),
             (line("GET / http/1.1"), 400),
             (line("GET / HTTP/one"), 400),
             (line(&format!("GET /{} HTTP/1.1", "x".repeat(10_000))), 414),

@@ -5,9 +5,15 @@
 //! `Host` it is for, and whether the connection goes on. Where two parsers could differ about the end of a request, the
 //! request is refused.
 
+mod host;
+mod version;
+
 use std::mem::MaybeUninit;
 
 use httparse::{Error, Header};
+
+use host::is_host;
+use version::Version;
 
 /// Bytes of the request line, its ending not counted: the 8000 that RFC 9112 section 3 asks for, rounded up.
 pub const LINE_MAX: usize = 8 * 1024;
@@ -263,14 +269,26 @@ impl<'a> Head<'a> {
         let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
             return Err(Status::BadRequest);
         };
+        let head = Head::weighed(method, target, version == 0, request.headers, &bytes[..length])?;
+        Ok(Some((head, length)))
+    }
+
+    /// What its parts, whose syntax is right, come to.
+    #[inline]
+    fn weighed(
+        method: &str,
+        target: &'a str,
+        is_1_0: bool,
+        fields: &[Header<'_>],
+        raw: &'a [u8],
+    ) -> Result<Self, Status> {
         // Both limits are at least this, so that one comparison does for nearly all.
-        if length > LINE_MAX {
-            within_limits(&bytes[..length])?;
+        if raw.len() > LINE_MAX {
+            within_limits(raw)?;
         }
         let method = Method::named(method);
         check_target(method, target)?;
-        let head = Fields::read(request.headers)?.head(method, target, version == 0, &bytes[..length])?;
-        Ok(Some((head, length)))
+        Fields::read(fields)?.head(method, target, is_1_0, raw)
     }
 
     /// Whether there is such a field, once or more often.
@@ -332,7 +350,7 @@ pub fn within_limits(bytes: &[u8]) -> Result<(), Status> {
 
 /// What to say about a head that `httparse` does not take.
 #[cold]
-fn fault<'a>(error: Error, bytes: &[u8]) -> Result<Option<(Head<'a>, usize)>, Status> {
+fn fault(error: Error, bytes: &[u8]) -> Result<Option<(Head<'_>, usize)>, Status> {
     match error {
         Error::TooManyHeaders => Err(Status::HeaderFieldsTooLarge),
         // What is too long is that first of all, wherever it goes wrong.
@@ -340,21 +358,14 @@ fn fault<'a>(error: Error, bytes: &[u8]) -> Result<Option<(Head<'a>, usize)>, St
         // How the version goes on decides whether it is another one or none at all.
         Error::Version => match memchr::memchr(b'\n', bytes) {
             None => within_limits(bytes).map(|()| None),
-            Some(end) if names_a_version(&bytes[..end]) => Err(Status::VersionNotSupported),
-            Some(_) => Err(Status::BadRequest),
+            Some(end) => match version::of_line(&bytes[..end]) {
+                Version::LaterMinor => version::read(bytes, end),
+                Version::Other => Err(Status::VersionNotSupported),
+                Version::None => Err(Status::BadRequest),
+            },
         },
         _ => Err(Status::BadRequest),
     }
-}
-
-/// Whether the third and last word of a request line is `HTTP/` and a number.
-fn names_a_version(line: &[u8]) -> bool {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let third = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
-    let Some(version) = third.strip_prefix(b"HTTP/") else { return false };
-    let mut numbers = version.split(|&byte| byte == b'.');
-    numbers.by_ref().take(2).all(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
-        && numbers.next().is_none()
 }
 
 /// RFC 9112 section 3.2: a path, or a whole URI as for a proxy, or `*` for `OPTIONS`, or for `CONNECT` whatever that
@@ -450,8 +461,12 @@ impl Fields {
         // Nearly all say no more than for whom they are, and that they want to go on.
         let is_plain = self.facts & !KEEP_ALIVE == HOST && !is_1_0;
         let selectors = Selectors(self.selectors);
-        let (body, persistent, expects_continue) =
+        let (mut body, persistent, expects_continue) =
             if is_plain { (Body::None, true, false) } else { self.weighed(is_1_0)? };
+        if method == Method::Connect {
+            // It has none: what follows is for whoever is at the other end (RFC 9110 section 9.3.6).
+            body = Body::None;
+        }
         Ok(Head { method, target, is_1_0, persistent, body, expects_continue, selectors, raw })
     }
 
@@ -490,16 +505,25 @@ fn once(fact: u8, facts: u8) -> Result<u8, Status> {
 }
 
 fn expectation(value: &[u8]) -> u8 {
-    if value.eq_ignore_ascii_case(b"100-continue") { EXPECTS_CONTINUE } else { EXPECTS_OTHER }
+    members(value).fold(0, |facts, expectation| match expectation {
+        _ if expectation.eq_ignore_ascii_case(b"100-continue") => facts | EXPECTS_CONTINUE,
+        // A list may have empty places (RFC 9110 section 5.6.1).
+        b"" => facts,
+        _ => facts | EXPECTS_OTHER,
+    })
 }
 
 fn connection(value: &[u8]) -> u8 {
-    let options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    options.fold(0, |facts, option| match option {
+    members(value).fold(0, |facts, option| match option {
         _ if option.eq_ignore_ascii_case(b"keep-alive") => facts | KEEP_ALIVE,
         _ if option.eq_ignore_ascii_case(b"close") => facts | CLOSE,
         _ => facts,
     })
+}
+
+/// What stands between the commas of a list.
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// One length, in digits.
@@ -523,63 +547,6 @@ fn check_coding(value: &[u8]) -> Result<(), Status> {
         Some(_) => Err(Status::NotImplemented),
     }
 }
-
-/// Whether `value` is a host and perhaps a port (RFC 9110 section 7.2), or nothing at all, which is what a client
-/// says whose target has no host.
-fn is_host(value: &[u8]) -> bool {
-    after_host(value).is_empty() || is_bracketed(value)
-}
-
-/// What comes after the longest name, and perhaps a port, that `bytes` begins with.
-///
-/// A function of its own at run time too: among the variables of its callers, each byte costs half as much again.
-#[inline(never)]
-fn after_host(bytes: &[u8]) -> &[u8] {
-    let rest = after_all(bytes, |byte| IN_NAME[byte as usize]);
-    if rest.len() < bytes.len() { after_port(rest) } else { rest }
-}
-
-/// An IPv6 address in brackets and perhaps a port. A zone has no meaning to anybody else, and addresses of a future
-/// version (RFC 3986) have none yet.
-#[cold]
-fn is_bracketed(value: &[u8]) -> bool {
-    let Some(rest) = value.strip_prefix(b"[") else { return false };
-    let Some(end) = rest.iter().position(|&byte| byte == b']') else { return false };
-    let is_address = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
-    std::str::from_utf8(&rest[..end]).is_ok_and(is_address) && after_port(&rest[end + 1..]).is_empty()
-}
-
-/// What comes after a colon and what may be a port; all of `bytes` when they begin with none.
-#[inline]
-fn after_port(bytes: &[u8]) -> &[u8] {
-    let [b':', digits @ ..] = bytes else { return bytes };
-    let rest = after_all(digits, |byte| byte.is_ascii_digit());
-    if digits.len() - rest.len() <= 5 { rest } else { bytes }
-}
-
-/// What comes after the bytes of this kind at the beginning.
-#[inline]
-fn after_all(bytes: &[u8], is_kind: impl Fn(u8) -> bool) -> &[u8] {
-    let mut rest = bytes;
-    while let [byte, after @ ..] = rest
-        && is_kind(*byte)
-    {
-        rest = after;
-    }
-    rest
-}
-
-/// The bytes of a registered name: unreserved, percent-encoded and sub-delimiters (RFC 3986 section 3.2.2).
-const IN_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests;

@@ -195,7 +195,9 @@ impl Exchange {
             Method::Connect | Method::Other => Kind::Refusal(Status::MethodNotAllowed),
             Method::Unknown => Kind::Refusal(Status::NotImplemented),
         };
-        let persistence = match (head.persistent && !self.stopping, head.is_1_0) {
+        // Whoever asks for a tunnel may have begun to use it (RFC 9110 section 9.3.6): what comes next is no request.
+        let persistent = head.persistent && !self.stopping && head.method != Method::Connect;
+        let persistence = match (persistent, head.is_1_0) {
             (false, _) => Persistence::Ended,
             (true, false) => Persistence::Implied,
             (true, true) => Persistence::Stated,

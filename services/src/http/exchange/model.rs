@@ -148,7 +148,8 @@ impl<'h> Strict<'h> {
             return None;
         }
         let is_1_0 = words[2] == b"HTTP/1.0";
-        if !is_1_0 && words[2] != b"HTTP/1.1" {
+        // A later minor version is read as the latest that we know (RFC 9110 section 2.5).
+        if !is_1_0 && !matches!(words[2], [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9']) {
             return None;
         }
         let mut fields = Vec::new();
@@ -180,6 +181,10 @@ impl<'h> Strict<'h> {
     }
 
     fn body(&self) -> Body {
+        // What follows is for whoever is at the other end of the tunnel.
+        if self.words[0] == b"CONNECT" {
+            return Body::None;
+        }
         if !self.values("transfer-encoding").is_empty() {
             return Body::Chunked;
         }
@@ -230,7 +235,8 @@ mod tests {
             // What smugglers send: more than one word about where the body ends.
             2 => prop::collection::vec(prop::sample::select(FRAMING), 1..4).prop_map(|fields| fields.concat() + "\r\n"),
         ];
-        let line = "(GET|HEAD|POST|OPTIONS|[A-Z]{1,4}) (/[!-~]{0,8}|\\*|http://[a-z.:@]{0,8}/) HTTP/1\\.[01]\r?\n";
+        let line =
+            "(GET|HEAD|POST|OPTIONS|CONNECT|[A-Z]{1,4}) (/[!-~]{0,8}|\\*|http://[a-z.:@]{0,8}/) HTTP/1\\.[012]\r?\n";
         let host = prop_oneof![4 => Just("Host: a\r\n"), 1 => Just(""), 1 => Just("Host: [::1]:80\n")];
         let fields = "([A-Z][a-z-]{0,5}: ?[ -~]{0,8}\r?\n){0,3}\
             (Connection: (close|keep-alive|[a-z, ]{0,9})\r\n)?";
@@ -258,11 +264,12 @@ mod tests {
         /// The other way round: what is as it should be is taken.
         #[test]
         fn what_has_nothing_wrong_is_taken(
-            method in "[A-Z]{1,7}", target in "/[!\"$-~]{0,20}", host in "[a-z0-9.-]{1,9}(:[0-9]{1,5})?",
+            method in "([A-Z]{1,7}|CONNECT)", target in "/[!\"$-~]{0,20}", minor in "[1-9]",
+            host in "[a-z0-9.-]{1,9}(:[0-9]{1,4})?",
             fields in prop::collection::vec(("[A-Za-z-]{1,3}", "[ -~\t]{0,12}"), 0..6), eol in "\r?\n",
             body in prop::option::of(0..BODY_MAX),
         ) {
-            let mut head = format!("{method} {target} HTTP/1.1{eol}Host: {host}{eol}");
+            let mut head = format!("{method} {target} HTTP/1.{minor}{eol}Host: {host}{eol}");
             fields.iter().for_each(|(name, value)| head += &format!("X{name}: {value}{eol}"));
             if let Some(length) = body {
                 head += &format!("Content-Length: {length}{eol}");
