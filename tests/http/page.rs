@@ -254,10 +254,14 @@ on_every_backend! {
 
     fn a_request_that_dribbles_or_never_comes_has_408(backend: Backend) {
         let http = Glowplug::start(backend, &format!("{HTTP} --idle-timeout 0.3"));
-        for begun in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"] {
+        let bodies = ["Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n9\r\nabc"];
+        let [post, head] = ["POST", "HEAD"].map(|method| format!("{method} / HTTP/1.1\r\nHost: x\r\n"));
+        let begun = ["", "GET / HT", "HEAD / HT"].map(str::to_owned);
+        let uploads = bodies.iter().flat_map(|body| [format!("{post}{body}"), format!("{head}{body}")]);
+        for begun in begun.into_iter().chain(uploads) {
             let mut client = http.connect();
-            client.send(begun);
-            let response = client.response();
+            client.send(&begun);
+            let response = if begun.starts_with("HEAD") { client.response_head() } else { client.response() };
             assert_eq!((response.status, response.header("connection")), (408, Some("close")), "{begun:?}");
             assert_eq!(client.rest(), b"");
         }

@@ -188,7 +188,7 @@ fn failure(case: &Case, client: &mut Client, by_bytes: bool) -> Option<String> {
 /// Of each answer in turn, whether it is to HEAD, as far as that is to be seen.
 fn methods(request: &[u8]) -> Vec<bool> {
     let text = String::from_utf8_lossy(request);
-    let lines = text.split('\n').filter(|line| line.contains(" HTTP/1."));
+    let lines = text.split('\n').filter(|line| line.contains(" HTTP/"));
     lines.map(|line| line.trim_start().starts_with("HEAD ")).collect()
 }
 

@@ -24,6 +24,8 @@ pub struct Exchange {
     pub(super) timed: bool,
     /// A request is there as a whole, and waits for its file.
     pub(super) waiting: bool,
+    /// What is asked for is a head, as far as that is to be seen of a request that has not come as a whole, or waits.
+    pub(super) bodiless: bool,
     /// How it is counted among those of its address.
     pub(super) admission: Admission,
     /// The application is stopping: the answer to the request that is coming in is the last.
@@ -102,6 +104,7 @@ impl Exchange {
             active: now,
             timed: true,
             waiting: false,
+            bodiless: false,
             admission: Admission::Admitted,
             stopping: false,
             tried: 0,
@@ -149,6 +152,7 @@ impl Exchange {
         let unread = input.as_slice();
         let Some((head, _)) = Head::parse(unread)? else {
             (self.tried, self.searched) = (unread.len(), unread.len());
+            self.bodiless = asks_for_head(unread);
             return Ok(None);
         };
         // Should it be offered again, it is known to be whole.
@@ -205,6 +209,12 @@ impl Exchange {
         Owed { kind, bodiless: head.method == Method::Head, persistence }
     }
 
+    /// What the request that has not come as a whole is owed instead.
+    pub(super) fn refusal(&self, status: Status) -> Owed {
+        let bodiless = self.unread.as_ref().map_or(self.bodiless, |unread| unread.owed.bodiless);
+        Owed { bodiless, ..Owed::refusal(status) }
+    }
+
     /// A body of at most `max` bytes comes before the answer to `head`.
     pub(super) fn expect(&mut self, head: &Head<'_>, max: u64, owed: Owed) {
         let rest = match head.body {
@@ -240,7 +250,12 @@ impl Exchange {
         Ok(None)
     }
 
-    /// The head that came before the body, and what that is owed.
+    /// The head that came before the body.
+    pub(super) fn head(&self) -> Option<&[u8]> {
+        self.unread.as_ref().map(|unread| &*unread.head)
+    }
+
+    /// The same, and what it is owed.
     pub(super) fn asked(&self) -> Option<(Box<[u8]>, Owed)> {
         let unread = self.unread.as_ref()?;
         let persistence = if self.stopping { Persistence::Ended } else { unread.owed.persistence };
@@ -251,8 +266,14 @@ impl Exchange {
     #[inline]
     pub(super) fn finish(&mut self) {
         self.unread = None;
-        (self.timed, self.waiting, self.tried, self.empty_lines) = (false, false, 0, 0);
+        (self.timed, self.waiting, self.bodiless) = (false, false, false);
+        (self.tried, self.empty_lines) = (0, 0);
     }
+}
+
+/// Whether a request that begins like this is answered without a body, whatever else is wrong with it.
+pub(super) fn asks_for_head(request: &[u8]) -> bool {
+    request.starts_with(b"HEAD ")
 }
 
 #[cfg(any(test, feature = "fuzzing"))]

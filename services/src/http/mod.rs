@@ -37,7 +37,7 @@ use access_log::Asked;
 use addresses::Admission;
 use answers::Page;
 use clock::Clock;
-use exchange::{Kind, Owed, Persistence};
+use exchange::{Kind, Owed, Persistence, asks_for_head};
 use files::{Answered, Library, Response};
 
 /// The body of the fixed answer, unless another is asked for.
@@ -58,6 +58,10 @@ const BODY_MAX: u64 = 1024 * 1024;
 /// Bytes of a body that have to come in each [`REQUEST_TIMEOUT`]: what the slowest modem sends, and more than a
 /// dribble.
 const BODY_PROGRESS: u64 = 4096;
+
+/// Bytes of an answer that leave at once, before the client could say a word (RFC 6928): after a longer one, which it is
+/// still reading, its connection is not closed before it is done.
+const BRIEF_MAX: u64 = 14_600;
 
 /// What a newcomer over the limit of connections is told, for [`Service::refusal`](reactor::Service::refusal).
 pub const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: glowplug\r\n\
@@ -184,8 +188,9 @@ impl Handler<Fetched> for Http {
 
     /// Whoever leaves in the middle of a request may still read what was wrong with it.
     fn on_end_of_input(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        self.clock.refresh(cx.now());
         if !input.is_empty() || exchange.has_begun() {
-            return self.refuse(Owed::refusal(Status::BadRequest), first_line(input), cx);
+            return self.refuse(exchange, Status::BadRequest, first_line(input), cx);
         }
         cx.close();
     }
@@ -196,11 +201,11 @@ impl Handler<Fetched> for Http {
         self.clock.refresh(cx.now());
         if exchange.waiting {
             // The disk, and whoever looks at it for us, has had as long as a request may take.
-            return self.refuse(Owed::refusal(Status::ServiceUnavailable), b"", cx);
+            return self.refuse(exchange, Status::ServiceUnavailable, b"", cx);
         }
         if exchange.timed {
             if !exchange.has_progressed(BODY_PROGRESS) {
-                return self.refuse(Owed::refusal(Status::RequestTimeout), b"", cx);
+                return self.refuse(exchange, Status::RequestTimeout, b"", cx);
             }
             return cx.set_deadline(self.request);
         }
@@ -248,7 +253,8 @@ impl Http {
             Ok(Some(head)) => {
                 let owed = exchange.owed(&head);
                 if head.body == Body::None {
-                    let flow = self.answer(exchange, &head, owed, cx);
+                    let more = input.len() > head.raw.len();
+                    let flow = self.answer(exchange, &head, owed, more, cx);
                     if !exchange.waiting {
                         input.consume(head.raw.len());
                     }
@@ -258,9 +264,8 @@ impl Http {
             }
             Ok(None) => Flow::Break(()),
             Err(status) => {
-                // The answer to `HEAD` has no body, whatever else is wrong with it.
-                let bodiless = input.as_slice().starts_with(b"HEAD ");
-                self.refuse(Owed { bodiless, ..Owed::refusal(status) }, first_line(input), cx);
+                exchange.bodiless = asks_for_head(input.as_slice());
+                self.refuse(exchange, status, first_line(input), cx);
                 Flow::Break(())
             }
         }
@@ -279,11 +284,11 @@ impl Http {
     ) -> Flow {
         input.consume(head.raw.len());
         if matches!(head.body, Body::Length(length) if length > BODY_MAX) {
-            return self.answer(exchange, head, owed.refused(Status::ContentTooLarge), cx);
+            return self.answer(exchange, head, owed.refused(Status::ContentTooLarge), true, cx);
         }
         if head.expects_continue && input.is_empty() {
             if let Kind::Refusal(status) = owed.kind {
-                return self.answer(exchange, head, owed.refused(status), cx);
+                return self.answer(exchange, head, owed.refused(status), true, cx);
             }
             cx.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -297,35 +302,43 @@ impl Http {
             Ok(Some(last)) => last,
             Ok(None) => return Flow::Break(()),
             Err(status) => {
-                self.refuse(Owed::refusal(status), b"", cx);
+                self.refuse(exchange, status, b"", cx);
                 return Flow::Break(());
             }
         };
         let Some((head, owed)) = exchange.asked() else { return Flow::Break(()) };
         // It was whole when it was put aside.
         let Ok(Some((head, _))) = Head::parse(&head) else { return Flow::Break(()) };
-        let flow = self.answer(exchange, &head, owed, cx);
+        let flow = self.answer(exchange, &head, owed, input.len() > last, cx);
         if !exchange.waiting {
             input.consume(last);
         }
         flow
     }
 
+    /// `more` has come, or is to come, than the request.
     #[inline]
-    fn answer(&mut self, exchange: &mut Exchange, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Flow {
+    fn answer(
+        &mut self,
+        exchange: &mut Exchange,
+        head: &Head<'_>,
+        owed: Owed,
+        more: bool,
+        cx: &mut Context<'_>,
+    ) -> Flow {
         let Some(answered) = self.say(head, owed, cx) else {
-            exchange.waiting = true;
+            (exchange.waiting, exchange.bodiless) = (true, owed.bodiless);
             cx.pause_reading();
             return Flow::Break(());
         };
-        // All of it has come, and its sender has said that it is the last (RFC 9112 section 9.6).
-        let is_last = !head.persistent && (head.body == Body::None || exchange.is_in_body());
         exchange.finish();
         if let Some(log) = &mut self.log {
             log.note(cx.peer(), Asked::of(head), answered.status, answered.bytes, &self.clock);
         }
         if owed.persistence == Persistence::Ended {
-            if is_last {
+            // Its sender has said that it is the last (RFC 9112 section 9.6). Should something come all the same, a long
+            // answer would be lost with it.
+            if !head.persistent && !more && answered.bytes <= BRIEF_MAX {
                 cx.close_briefly()
             } else {
                 cx.close()
@@ -359,14 +372,17 @@ impl Http {
         Some(Answered { written, status, bytes })
     }
 
-    /// Says what is wrong where a next request cannot be found, and closes. `line` is what came of the request.
+    /// Says what is wrong where a next request cannot be found, and closes. `line` is what came of the request, unless
+    /// its head is there.
     #[cold]
-    fn refuse(&mut self, owed: Owed, line: &[u8], cx: &mut Context<'_>) {
-        let (answer, status, bytes) = answers::other(owed, &self.clock);
+    fn refuse(&mut self, exchange: &Exchange, status: Status, line: &[u8], cx: &mut Context<'_>) {
+        let (answer, status, bytes) = answers::other(exchange.refusal(status), &self.clock);
         cx.write(answer);
         cx.close();
         if let Some(log) = &mut self.log {
-            log.note(cx.peer(), Asked { line, ..Asked::default() }, status, bytes, &self.clock);
+            let head = exchange.head().and_then(|head| Head::parse(head).ok().flatten());
+            let asked = head.map_or(Asked { line, ..Asked::default() }, |(head, _)| Asked::of(&head));
+            log.note(cx.peer(), asked, status, bytes, &self.clock);
             log.flush();
         }
     }
