@@ -17,7 +17,7 @@ const PAGE: &str = r#"<!DOCTYPE html>
 <link rel="stylesheet" href="style/main.css">
 <p id="text">Grüße</p>
 <img src="images/one.svg"><img src="images/two%20%C3%BC.svg">
-<video src="video.webm" preload="auto" muted></video>
+<video src="video.webm" preload="metadata" muted></video>
 <script type="module">
 import { greeting } from './script.js';
 const report = (name, outcome) => fetch(`/report/${name}/${encodeURIComponent(outcome)}`);
