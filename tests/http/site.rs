@@ -29,6 +29,7 @@ impl Site {
             ("root/page.html", "<p>page</p>"),
             ("root/picture.svg", "<svg/>"),
             ("root/data.json", "{}"),
+            ("root/module.mjs", "export {}"),
             ("root/sp ace.txt", "space"),
             ("root/ü.txt", "umlaut"),
             ("root/a+b&c.txt", "plus"),
@@ -55,6 +56,8 @@ impl Site {
             ("root/gzipped.html", "plain text"),
             ("root/gzipped.html.gz", "as gzip"),
             ("root/only.txt.gz", "as gzip"),
+            ("root/oddly.txt", "plain text"),
+            ("root/oddly.txt.br/x", "a directory"),
             ("outside/secret.txt", "secret"),
         ];
         for (path, content) in table {
@@ -62,6 +65,8 @@ impl Site {
         }
         let large: Vec<u8> = (0..LARGE).map(|at| b'a' + (at % 26) as u8).collect();
         site.write("root/large.bin", large);
+        site.write("root/long.txt", "plain".repeat(100));
+        site.write("root/long.txt.gz", "gzip".repeat(100));
         for (link, target) in [
             ("inside.txt", "letters.txt"),
             ("dir/up.txt", "../letters.txt"),
@@ -74,6 +79,7 @@ impl Site {
             ("loop", "loop"),
             ("dangling.txt", "nothing.txt"),
             ("to-fifo", "fifo"),
+            ("oddly.txt.gz", "../outside/secret.txt"),
         ] {
             symlink(target, site.path("root").join(link)).expect("a link");
         }

@@ -67,6 +67,8 @@ impl Response<'_, '_> {
                     // Twice is no range at all.
                     match head.value(Selector::Range.name()).map(|value| ranges::read(value, rendition.size())) {
                         None | Some(Wanted::Whole) => {}
+                        // The parts would be encoded and what joins them would not: no field says so.
+                        Some(Wanted::Several(_)) if encoding != Encoding::Identity => {}
                         Some(Wanted::One(range)) => return self.one_range(&mut part, range),
                         Some(Wanted::Several(ranges)) => return self.several_ranges(&mut part, &ranges),
                         Some(Wanted::Unsatisfiable) => return self.unsatisfiable(rendition.size()),

@@ -8,7 +8,11 @@ pub(super) fn content_type(path: &[u8]) -> (&'static str, &'static str) {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let ending = name.iter().rposition(|&byte| byte == b'.').map(|dot| &name[dot + 1..]);
     let ending = ending.and_then(|ending| std::str::from_utf8(ending).ok()).unwrap_or_default();
-    let guess = mime_guess::from_ext(ending).first_raw().unwrap_or(UNKNOWN);
+    let guess = match mime_guess::from_ext(ending).first_raw().unwrap_or(UNKNOWN) {
+        // As modules are said to be. It is obsolete, and means the same (RFC 9239 section 6).
+        "application/javascript" => "text/javascript",
+        guess => guess,
+    };
     (guess, if guess.starts_with("text/") { "; charset=utf-8" } else { "" })
 }
 
@@ -23,6 +27,7 @@ mod tests {
             ("a/b.HTM", "text/html; charset=utf-8"),
             ("a.css", "text/css; charset=utf-8"),
             ("a.js", "text/javascript; charset=utf-8"),
+            ("a.mjs", "text/javascript; charset=utf-8"),
             ("a.txt", "text/plain; charset=utf-8"),
             ("a.svg", "image/svg+xml"),
             ("a.png", "image/png"),
