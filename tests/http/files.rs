@@ -335,6 +335,10 @@ on_every_backend! {
         assert_eq!((client.response().status, client.response_head().status), (206, 404));
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\nnonsense\r\n\r\n");
         assert_eq!((client.response().status, client.response().status), (405, 400));
+        // One that is refused for its body.
+        let mut client = server.connect();
+        client.send("HEAD /up HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n");
+        assert_eq!(client.response_head().status, 400);
         let lines = |count: usize, path: &Path| {
             eventually("lines in the log", || {
                 let text = fs::read_to_string(path).ok()?;
@@ -342,7 +346,7 @@ on_every_backend! {
                 (lines.len() >= count).then_some(lines)
             })
         };
-        let told = lines(5, &log);
+        let told = lines(6, &log);
         let ends: Vec<&str> = told.iter().map(|line| line.split_once("] ").unwrap().1).collect();
         assert_eq!(
             ends,
@@ -352,6 +356,7 @@ on_every_backend! {
                 r#""HEAD /nothing HTTP/1.1" 404 0 "-" "-""#,
                 r#""POST / HTTP/1.1" 405 23 "-" "-""#,
                 r#""nonsense" 400 16 "-" "-""#,
+                r#""HEAD /up HTTP/1.1" 400 0 "-" "b""#,
             ]
         );
         assert!(told[0].starts_with("127.0.0.1 - - ["), "{}", told[0]);
