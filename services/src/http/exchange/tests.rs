@@ -94,3 +94,27 @@ fn a_body_progresses_by_bytes_and_a_head_only_as_a_whole() {
     exchange.skip_body(&mut Input::of(&[0; 9])).unwrap();
     assert!(!exchange.has_progressed(10));
 }
+
+#[test]
+fn whoever_asks_for_a_tunnel_is_told_at_once_and_heard_no_more() {
+    let stream = b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let (replies, status, _) = replies([&stream[..]]);
+    let expected = Owed::refusal(Status::MethodNotAllowed);
+    assert_eq!((replies, status), (vec![expected], None));
+}
+
+#[test]
+fn what_is_refused_in_the_middle_of_a_request_to_head_has_no_body() {
+    for (begun, bodiless) in [
+        ("HEAD / HT", true),
+        ("GET / HT", false),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab", true),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nHEAD ", false),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET", false),
+    ] {
+        let mut exchange = Exchange::new(Duration::ZERO);
+        let (mut input, mut examined) = (Input::of(begun.as_bytes()), 0);
+        while let Ok(Some(_)) = next(&mut exchange, &mut input, &mut examined) {}
+        assert_eq!(exchange.refusal(Status::RequestTimeout).bodiless, bodiless, "{begun}");
+    }
+}
