@@ -119,8 +119,7 @@ enum Piece {
     /// This many of the copied bytes.
     Copied(usize),
     Shared(Bytes),
-    /// Boxed, because most pieces are not this and should stay small.
-    File(Box<FilePart>),
+    File(FilePart),
 }
 
 impl Default for Output {
@@ -219,7 +218,7 @@ impl Output {
         self.end_run();
         self.ahead += part.length();
         self.filed += part.length();
-        self.pieces.push_back(Piece::File(Box::new(part)));
+        self.pieces.push_back(Piece::File(part));
     }
 
     /// The last run of copied bytes becomes a piece, if there is one.
@@ -437,7 +436,9 @@ impl Output {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.copied.capacity() + self.messages.capacity() * size_of::<Mark>()
+        self.copied.capacity()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.messages.capacity() * size_of::<Mark>()
     }
 
     /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
