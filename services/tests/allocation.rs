@@ -90,12 +90,15 @@ fn files_that_are_kept_are_answered_without_allocating() {
     let root = std::env::temp_dir().join(format!("glowplug-allocation-{}", std::process::id()));
     std::fs::create_dir_all(root.join("sub")).expect("a directory");
     std::fs::write(root.join("small.txt"), "x".repeat(1024)).expect("a file");
-    std::fs::write(root.join("sub/index.html"), "y".repeat(100_000)).expect("a file");
+    std::fs::write(root.join("shared.txt"), "y".repeat(10_000)).expect("a file");
+    // Sent by the kernel from where it keeps the file.
+    std::fs::write(root.join("sub/index.html"), "z".repeat(100_000)).expect("a file");
     let get = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let requests = [
         get("/small.txt", ""),
         get("/small.txt", "Accept-Encoding: gzip, br\r\nUser-Agent: b\r\n"),
         get("/%73mall.txt?query", "Connection: keep-alive\r\n"),
+        get("/shared.txt", ""),
         get("/sub/", ""),
         get("/small.txt", "If-None-Match: *\r\n"),
         get("/small.txt", "If-Modified-Since: Fri, 31 Dec 9999 23:59:59 GMT\r\n"),

@@ -21,8 +21,12 @@ use super::types;
 use crate::http::answers::INLINE_MAX;
 use crate::http::conditional::{Validators, http_date};
 
-/// Files up to this size are kept in memory: below it, sending from memory costs half of what `sendfile` does.
-pub(super) const HELD_MAX: u64 = 256 * 1024;
+/// Files up to this size are kept in memory: their answers are one call, and copying them costs the kernel no more than
+/// `sendfile` does. Above it, copying costs up to twice as much (benches/README.md).
+pub(super) const HELD_MAX: u64 = 16 * 1024;
+
+/// Files up to this size are read when they are opened, so that the kernel has them in memory when the loop sends them.
+const READ_MAX: u64 = 256 * 1024;
 
 /// Bytes that a file takes beside its content: its head, its names, its place in the cache.
 const OVERHEAD: usize = 1024;
@@ -187,7 +191,8 @@ impl Rendition {
 }
 
 impl Content {
-    /// All of it if it is small, and the stamp that it has. A file that never holds still is not kept.
+    /// All of it if it is small, and the stamp that it has. A file that never holds still is not kept. What waits for
+    /// the disk is done with that here, where it may.
     fn of(file: File, mut stamp: Stamp, patience: Patience) -> Result<(Self, Stamp), Failure> {
         for _ in 0..READS_MAX {
             if stamp.size > HELD_MAX {
@@ -199,6 +204,9 @@ impl Content {
                 return Ok((Content::Held(bytes.into()), stamp));
             }
             stamp = after;
+        }
+        if (HELD_MAX + 1..=READ_MAX).contains(&stamp.size) {
+            read(&file, stamp.size, patience)?;
         }
         Ok((Content::Open(Arc::new(file)), stamp))
     }
@@ -286,6 +294,24 @@ mod tests {
         assert_eq!(modified(&stamp(0, 5 * SECOND + 1, 0), at(9 * SECOND)), 5);
         assert_eq!(modified(&stamp(0, 10 * SECOND, 0), at(9 * SECOND)), 9);
         assert_eq!(modified(&stamp(0, -SECOND, 0), at(9 * SECOND)), 0);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "files")]
+    fn a_small_file_is_held_and_of_a_larger_one_there_is_a_descriptor() {
+        let path = std::env::temp_dir().join(format!("glowplug-document-{}", std::process::id()));
+        for size in [0, 1, HELD_MAX, HELD_MAX + 1, READ_MAX + 1] {
+            std::fs::write(&path, vec![b'x'; size as usize]).unwrap();
+            let file = File::open(&path).unwrap();
+            let stamp = Stamp::of(&fstat(&file).unwrap());
+            let (content, after) = Content::of(file, stamp, Patience::Disk).unwrap();
+            assert_eq!(after, stamp);
+            match content {
+                Content::Held(bytes) => assert!(size <= HELD_MAX && bytes.len() as u64 == size, "{size}"),
+                Content::Open(_) => assert!(size > HELD_MAX, "{size}"),
+            }
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

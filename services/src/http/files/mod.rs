@@ -59,7 +59,7 @@ const UNSEEN_FOR: Duration = Duration::from_millis(100);
 const BUSY: u32 = 16;
 
 /// A directory to serve, and how. Clones share what is kept of its files, and the threads that wait for the disk, so
-/// they are for the handlers of one service: 64 MiB and 128 descriptors at most, and 16 more for when there are no
+/// they are for the handlers of one service: 64 MiB and 1,024 descriptors at most, and 16 more for when there are no
 /// others.
 ///
 /// ```no_run

@@ -5,14 +5,19 @@ use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::COMPLETE_FOR;
 use super::cache::{Bounds, Cache, Kept};
 use super::document::Document;
 use super::names::Names;
 
 /// What is kept ready, by all handlers together: names enough for a large site, bytes few enough for a small machine,
-/// and descriptors for files that are too large to keep, a few of those that a process has by default.
-const KEPT: Bounds = Bounds { entries: 4096, bytes: 64 * 1024 * 1024, descriptors: 128 };
+/// and descriptors for files that are too large to keep.
+const KEPT: Bounds = Bounds { entries: 4096, bytes: 64 * 1024 * 1024, descriptors: 1024 };
+
+/// Of the descriptors that the process may have, one in so many is for files: the others are for connections.
+const DESCRIPTORS_SHARE: u64 = 8;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -40,7 +45,9 @@ impl Kept for Loaded {
 
 impl Default for Store {
     fn default() -> Self {
-        Store { cache: Mutex::new(Cache::new(KEPT)), chance: RandomState::new() }
+        let share = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / DESCRIPTORS_SHARE;
+        let descriptors = KEPT.descriptors.min(usize::try_from(share).unwrap_or(usize::MAX));
+        Store { cache: Mutex::new(Cache::new(Bounds { descriptors, ..KEPT })), chance: RandomState::new() }
     }
 }
 
