@@ -1,4 +1,5 @@
-//! Files beside nginx: the same files, the same load, in turns, and what a request costs each server in CPU time.
+//! Files beside nginx, and beside a floor that sends as many bytes without looking at what is asked: the same load, in
+//! turns, and what a request costs each server in CPU time.
 //!
 //! `cargo bench --bench files -- --help`; how to read what it prints is in benches/README.md.
 
@@ -32,29 +33,34 @@ usage: cargo bench --bench files -- [OPTIONS]
 struct Case {
     name: &'static str,
     path: &'static str,
+    /// Bytes of the content.
+    size: usize,
     connections: usize,
     depth: usize,
     fresh: bool,
 }
 
-const fn kept(name: &'static str, path: &'static str, connections: usize, depth: usize) -> Case {
-    Case { name, path, connections, depth, fresh: false }
+const fn kept(name: &'static str, file: (&'static str, usize), connections: usize, depth: usize) -> Case {
+    Case { name, path: file.0, size: file.1, connections, depth, fresh: false }
 }
 
-const CASES: [Case; 8] = [
-    kept("fixed answer", "/fixed", 64, 1),
-    kept("fixed answer", "/fixed", 64, 16),
-    kept("1 KiB", "/1k.txt", 64, 1),
-    kept("1 KiB", "/1k.txt", 64, 16),
-    Case { name: "1 KiB, a connection each", path: "/1k.txt", connections: 64, depth: 1, fresh: true },
-    kept("16 KiB", "/16k.txt", 64, 1),
-    kept("64 KiB", "/64k.txt", 64, 1),
-    kept("1 MiB", "/1m.txt", 16, 1),
-];
+const BODY: &str = "Hello from Epoll Server!";
+const FIXED: (&str, usize) = ("fixed", BODY.len());
+const KIB: (&str, usize) = ("1k.txt", 1 << 10);
+const KIB_16: (&str, usize) = ("16k.txt", 16 << 10);
+const KIB_64: (&str, usize) = ("64k.txt", 64 << 10);
+const MIB: (&str, usize) = ("1m.txt", 1 << 20);
 
-/// The files, and their sizes.
-const FILES: [(&str, usize); 4] =
-    [("1k.txt", 1 << 10), ("16k.txt", 16 << 10), ("64k.txt", 64 << 10), ("1m.txt", 1 << 20)];
+const CASES: [Case; 8] = [
+    kept("fixed answer", FIXED, 64, 1),
+    kept("fixed answer", FIXED, 64, 16),
+    kept("1 KiB", KIB, 64, 1),
+    kept("1 KiB", KIB, 64, 16),
+    Case { fresh: true, ..kept("1 KiB, a connection each", KIB, 64, 1) },
+    kept("16 KiB", KIB_16, 64, 1),
+    kept("64 KiB", KIB_64, 64, 1),
+    kept("1 MiB", MIB, 16, 1),
+];
 
 struct Options {
     shared: Shared,
@@ -90,43 +96,42 @@ impl options::Options for Options {
 fn run(options: &Options) -> Result<(), String> {
     let rig = Rig::prepare(&options.shared)?;
     std::fs::create_dir(rig.scratch.join("root")).map_err(|why| format!("root: {why}"))?;
-    for (name, size) in FILES {
+    for (name, size) in [KIB, KIB_16, KIB_64, MIB] {
         let content: Vec<u8> = (0..size).map(|at| b'a' + (at % 23) as u8).collect();
         write(&rig, &format!("root/{name}"), &content)?;
     }
-    write(&rig, "root/fixed", b"Hello from Epoll Server!")?;
+    write(&rig, "root/fixed", BODY.as_bytes())?;
     let with_nginx = works(&[], &["nginx", "-v"]);
     let Shared { rounds, seconds, .. } = options.shared;
     println!("{rounds} rounds of {seconds} s each, CPU time of the server per request.");
     rig.conditions();
     if !with_nginx {
-        println!("nginx is not installed: glowplug alone.");
+        println!("nginx is not installed: ratios are to the floor.");
     }
-    println!("\n| what | connections × depth | glowplug | nginx | ratio | p20–p80 | verdict |");
-    println!("| --- | ---: | ---: | ---: | ---: | --- | --- |");
+    println!("\n| what | connections × depth | who | CPU per request | ratio | p20–p80 | verdict |");
+    println!("| --- | ---: | --- | ---: | ---: | --- | --- |");
     for case in CASES.iter().filter(|case| case.name.contains(&options.only)) {
         measure(case, options, &rig, with_nginx)?;
     }
     Ok(())
 }
 
+/// Ratios are to the first: nginx, where it is installed.
 fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Result<(), String> {
-    // nginx first, as what the other is measured by.
     let mut servers = if with_nginx { vec![nginx(rig)?] } else { Vec::new() };
+    servers.push(floor(case, rig)?);
     servers.push(glowplug(case, rig)?);
     let mut loads = servers.iter().map(|server| load(case, rig, server)).collect::<Result<Vec<_>, _>>()?;
     let timed = interleaved(options.shared.rounds, servers.len(), |index| {
         Sample::take(&servers[index], &mut loads[index], options.shared.seconds, "requests")
     })?;
-    let micros: Vec<f64> = timed.iter().map(|figures| median(&figures.cpu_nanos) / 1e3).collect();
-    let what = format!("{} | {} × {}", case.name, case.connections, case.depth);
-    let [theirs, ours] = micros[..] else {
-        println!("| {what} | {:.2} µs | | | | |", micros[0]);
-        return Ok(());
-    };
-    let ratios = &timed[1].ratios;
-    let [low, middle, high] = [0.2, 0.5, 0.8].map(|share| quantile(ratios, share));
-    println!("| {what} | {ours:.2} µs | {theirs:.2} µs | {middle:.2} | {low:.2}–{high:.2} | {} |", verdict(ratios));
+    for (server, figures) in servers.iter().zip(&timed) {
+        let (micros, ratios) = (median(&figures.cpu_nanos) / 1e3, &figures.ratios);
+        let [low, middle, high] = [0.2, 0.5, 0.8].map(|share| quantile(ratios, share));
+        let (name, verdict) = (&server.name, verdict(ratios));
+        let what = format!("{} | {} × {}", case.name, case.connections, case.depth);
+        println!("| {what} | {name} | {micros:.2} µs | {middle:.2} | {low:.2}–{high:.2} | {verdict} |");
+    }
     Ok(())
 }
 
@@ -134,10 +139,17 @@ fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Resul
 fn glowplug(case: &Case, rig: &Rig) -> Result<Server, String> {
     let root = rig.scratch.join("root").display().to_string();
     let mut words = vec!["http", "--log-level", "warn", "--idle-timeout", "0"];
-    if case.path != "/fixed" {
+    if case.path != FIXED.0 {
         words.extend(["--root", &root]);
     }
     rig.serve(&Served { name: "glowplug".to_owned(), program: rig.glowplug()?, words }, &[])
+}
+
+/// As many bytes from memory, for no other request than "whatever ends with an empty line".
+fn floor(case: &Case, rig: &Rig) -> Result<Server, String> {
+    let size = case.size.to_string();
+    let words = vec!["floor", &size, if case.fresh { "closed" } else { "kept" }];
+    rig.serve(&Served { name: "floor".to_owned(), program: &rig.peers, words }, &[])
 }
 
 fn nginx(rig: &Rig) -> Result<Server, String> {
@@ -152,7 +164,7 @@ fn nginx(rig: &Rig) -> Result<Server, String> {
           types {{ text/plain txt; }} default_type text/plain;
           server {{
             listen {address} backlog=4096; root {directory}/root;
-            location = /fixed {{ return 200 \"Hello from Epoll Server!\"; }}
+            location = /fixed {{ return 200 \"{BODY}\"; }}
           }}
         }}"
     );
@@ -163,7 +175,7 @@ fn nginx(rig: &Rig) -> Result<Server, String> {
 }
 
 fn load(case: &Case, rig: &Rig, server: &Server) -> Result<Load, String> {
-    let mut words = vec![case.path.to_owned()];
+    let mut words = vec![format!("/{}", case.path)];
     words.extend(["--connections".to_owned(), case.connections.to_string()]);
     words.extend(["--depth".to_owned(), case.depth.to_string()]);
     words.extend(case.fresh.then(|| "--fresh".to_owned()));

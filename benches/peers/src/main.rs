@@ -6,6 +6,7 @@ mod bare;
 mod clients;
 mod fanout;
 mod fetch;
+mod floor;
 mod load;
 mod on_mio;
 mod on_tokio;
@@ -20,6 +21,7 @@ use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers threads|fork echo [--port PORT]
+       peers floor BYTES kept|closed [--port PORT]
        peers fetch ADDR PATH [--connections N] [--depth N] [--fresh]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
         ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
         ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::threads(p))),
+        ["floor", size, kind, ref rest @ ..] => port(rest).and_then(|p| floor(p, size, kind)),
         ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::fork(p))),
         _ => Err(USAGE.to_owned()),
     };
@@ -65,6 +68,14 @@ fn port(rest: &[&str]) -> Result<SocketAddr, String> {
         _ => return Err(USAGE.to_owned()),
     };
     Ok(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+fn floor(address: SocketAddr, size: &str, kind: &str) -> Result<(), String> {
+    let size = size.parse().map_err(|_| format!("not a number of bytes: {size}"))?;
+    match kind {
+        "kept" | "closed" => told(floor::serve(address, size, kind == "closed")),
+        _ => Err(USAGE.to_owned()),
+    }
 }
 
 fn told(served: std::io::Result<()>) -> Result<(), String> {
