@@ -613,12 +613,13 @@ on_every_backend! {
             told.push(cx.write(b"after"));
             told.push(cx.write_shared(vec![b'!'; 10_000].into()));
             assert!(cx.output().is_none());
+            told.push(cx.encode(|_| unreachable!("there is nobody to encode for")));
             assert!(!cx.subscribe(&Topic::new("late")));
         }));
         let (mut client, id) = stage.open();
         client.write_all(b"x").unwrap();
         assert_eq!(read_all(&mut client), b"before");
-        assert_eq!(*told.lock().unwrap(), [Written::Queued, Written::Refused, Written::Refused]);
+        assert_eq!(*told.lock().unwrap(), [Written::Queued, Written::Refused, Written::Refused, Written::Refused]);
         assert_eq!(stage.ask(move |cx| cx.write_to(id, b"much later")), Written::Refused);
         drop(client);
         assert_eq!(stage.closed(id), (CloseReason::Closed, 0));

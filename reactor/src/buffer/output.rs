@@ -467,6 +467,15 @@ impl Output {
         }
     }
 
+    /// The bytes to send next, when they stand in one piece and a part of a file comes after it.
+    #[inline]
+    pub(crate) fn before_file(&self) -> Option<&[u8]> {
+        match (self.pieces.front(), self.pieces.get(1)) {
+            (Some(Piece::Copied(length)), Some(Piece::File(_))) => Some(&self.copied[self.sent..][..*length]),
+            _ => None,
+        }
+    }
+
     /// The bytes to send next, as far as `slices` go and up to where messages were missed; how many slices were filled.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let (mut filled, mut at) = (0, self.sent);
@@ -748,7 +757,10 @@ mod tests {
             slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
         };
         assert_eq!(gathered(&output), b"head ");
-        output.advance(5);
+        output.advance(1);
+        assert_eq!(output.before_file(), Some(&b"ead "[..]));
+        output.advance(4);
+        assert_eq!(output.before_file(), None);
         let part = output.file().expect("it is next");
         assert_eq!((part.at(), part.length()), (2, 3));
         output.advance(1);
@@ -756,6 +768,7 @@ mod tests {
         output.advance(2);
         assert!(output.file().is_none());
         assert_eq!(gathered(&output), b" between ");
+        assert_eq!(output.before_file(), Some(&b" between "[..]));
         output.advance(9);
         output.advance(999_999);
         assert_eq!(output.file().map(|part| (part.at(), part.length())), Some((999_999, 1)));

@@ -189,6 +189,13 @@ impl<'a> Context<'a> {
         self.core.put(self.id, |output| output.put_file(file, range))
     }
 
+    /// Queues all that `encode` puts into the output, at the price of one write. Where a write would be refused, it is not
+    /// called.
+    #[inline]
+    pub fn encode(&mut self, encode: impl FnOnce(&mut Output)) -> Written {
+        self.core.put(self.id, encode)
+    }
+
     /// The output itself, for encoders; `None` where a write would be refused.
     #[inline]
     pub fn output(&mut self) -> Option<&mut Output> {

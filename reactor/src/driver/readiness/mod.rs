@@ -208,9 +208,10 @@ impl<S: Sys> Readiness<S> {
         if output.is_empty() {
             return Sent::Bytes(0);
         }
-        let (moved, offered) = match output.single() {
-            Some(bytes) => return self.transmit_bytes(fd, bytes),
-            None => {
+        let (moved, offered) = match (output.single(), output.before_file()) {
+            (Some(bytes), _) => return self.transmit_bytes(fd, bytes),
+            (None, Some(bytes)) => (self.sys.send_vectored(fd, &[IoSlice::new(bytes)], true), bytes.len()),
+            (None, None) => {
                 let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
                 let filled = output.gather(&mut pieces);
                 if let Some(part) = output.file().filter(|_| filled == 0) {

@@ -4,12 +4,14 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use reactor::Output;
 use rustix::fs::fstat;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
@@ -179,6 +181,14 @@ impl Rendition {
 
     pub(super) fn validators(&self) -> Validators<'_> {
         Validators { etag: &self.etag, modified: self.modified }
+    }
+
+    /// Puts a part of its content into the output.
+    pub(super) fn put(&self, range: Range<u64>, output: &mut Output) {
+        match &self.content {
+            Content::Held(bytes) => output.put_shared(bytes.slice(range.start as usize..range.end as usize)),
+            Content::Open(file) => output.put_file(file.clone(), range),
+        }
     }
 
     /// The fields that hold for it and for every part of it, and that come with 304 as well.

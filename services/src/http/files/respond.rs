@@ -85,18 +85,21 @@ impl Response<'_, '_> {
     fn whole(&mut self, ready: &Ready, rendition: &Rendition) -> Answered {
         let sent = if self.owed.bodiless { 0 } else { rendition.size() };
         let inline = if self.owed.bodiless { &ready.bytes[..ready.head] } else { &ready.bytes[..] };
-        self.cx.write(self.clock.ok());
-        let mut written = if self.owed.persistence == Persistence::Implied {
-            self.cx.write(inline)
-        } else {
-            // Before the empty line there is room for what becomes of the connection.
-            self.cx.write(&ready.bytes[..ready.head - 2]);
-            self.cx.write(answers::connection(self.owed.persistence));
-            self.cx.write(&inline[ready.head - 2..])
-        };
-        if inline.len() as u64 != ready.head as u64 + sent {
-            written = self.content(rendition, 0..sent);
-        }
+        let (clock, persistence) = (self.clock, self.owed.persistence);
+        let written = self.cx.encode(|output| {
+            output.put(clock.ok());
+            if persistence == Persistence::Implied {
+                output.put(inline);
+            } else {
+                // Before the empty line there is room for what becomes of the connection.
+                output.put(&ready.bytes[..ready.head - 2]);
+                output.put(answers::connection(persistence).as_bytes());
+                output.put(&inline[ready.head - 2..]);
+            }
+            if inline.len() as u64 != ready.head as u64 + sent {
+                rendition.put(0..sent, output);
+            }
+        });
         Answered { written, status: 200, bytes: sent }
     }
 
@@ -195,10 +198,7 @@ impl Response<'_, '_> {
     }
 
     fn content(&mut self, rendition: &Rendition, range: Range<u64>) -> Written {
-        match &rendition.content {
-            Content::Held(bytes) => self.cx.write_shared(bytes.slice(range.start as usize..range.end as usize)),
-            Content::Open(file) => self.cx.write_file(file.clone(), range),
-        }
+        self.cx.encode(|output| rendition.put(range, output))
     }
 }
 
