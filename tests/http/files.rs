@@ -134,6 +134,26 @@ on_every_backend! {
         assert_eq!(ask(&mut client, "/changing.txt").0, 301);
     }
 
+    fn an_edited_file_shows_at_once_by_each_of_its_names(backend: Backend) {
+        let site = Site::new();
+        let server = Glowplug::start(backend, &http(&site.root(), ""));
+        let mut client = server.connect();
+        let long = format!("{}changing.txt", "/.".repeat(200) + "/");
+        let names = ["/changing.txt", "/%63hanging.txt", "/dir/../changing.txt?a=/b", "http://here/changing.txt", &long];
+        for number in 0..30 {
+            let expected = format!("edition {number}");
+            site.write("root/changing.txt", &expected);
+            for at in 0..2 * names.len() {
+                let name = names[(number + at) % names.len()];
+                assert_eq!(ask(&mut client, name), (200, expected.clone()), "{name}");
+            }
+        }
+        fs::remove_file(site.path("root/changing.txt")).unwrap();
+        for name in names {
+            assert_eq!(ask(&mut client, name).0, 404, "{name}");
+        }
+    }
+
     fn what_comes_and_goes_beside_a_file_shows_within_a_second(backend: Backend) {
         let site = Site::new();
         let server = Glowplug::start(backend, &http(&site.root(), ""));

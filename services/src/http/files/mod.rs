@@ -1,14 +1,14 @@
 //! Files below one directory, and how to get at them without making anybody wait.
 //!
 //! ```text
-//!   target ─path─▶ path ─▶ names ──fresh───────────────────────────▶ document ─▶ answer
-//!                            │                                            ▲
-//!                            ├─ a while old: one stat, still the same? ───┤
-//!                            ├─ not there: in the store, still the same? ─┤
-//!                            └─ not there, or changed: resolve, ──────────┤
-//!                               from what the kernel has in memory        │
-//!                                 └─ not in memory: a helper thread, ─────┘
-//!                                    and the connection is paused meanwhile
+//!   target ─▶ names ──fresh─────────────────────────────────────────▶ document ─▶ answer
+//!               ├─ a while old: one stat, still the same? ───────────────┤
+//!               └─ not there ─▶ path                                     │
+//!                                ├─ in the store, still the same? ───────┤
+//!                                └─ not there, or changed: resolve, ─────┤
+//!                                   from what the kernel has in memory   │
+//!                                    └─ not in memory: a helper thread, ─┘
+//!                                       and the connection is paused meanwhile
 //! ```
 //!
 //! One request is under way per connection: it stays in the input until its file is there. `names` are the handler's
@@ -191,11 +191,30 @@ impl Library {
     /// be paused, and the request to be offered again.
     #[inline]
     pub(super) fn answer(&mut self, head: &Head<'_>, mut response: Response<'_, '_>) -> Option<Answered> {
-        let query = match path::read(head.target, &mut self.path) {
-            Ok(query) => query,
-            Err(status) => return Some(response.refuse(status)),
-        };
-        let found = self.look(response.cx)?;
+        let (name, query) = path::split(head.target);
+        let now = response.cx.now();
+        let unseen_for = self.pace.step(now);
+        if self.arrived.is_empty()
+            && let Some(document) = self.names.fresh(name.as_bytes(), now, unseen_for, &self.files.root)
+        {
+            return Some(response.document(head, &document, self.files.cache_control.as_deref(), &mut self.room));
+        }
+        self.answer_unseen(head, name, query, response)
+    }
+
+    /// The same, when what it asks for was not seen lately, or not by this name.
+    #[cold]
+    fn answer_unseen(
+        &mut self,
+        head: &Head<'_>,
+        name: &str,
+        query: &str,
+        mut response: Response<'_, '_>,
+    ) -> Option<Answered> {
+        if let Err(status) = path::read(name, &mut self.path) {
+            return Some(response.refuse(status));
+        }
+        let found = self.look(name.as_bytes(), response.cx)?;
         let cache_control = self.files.cache_control.as_deref();
         Some(match found {
             Lookup::Document(document) => response.document(head, &document, cache_control, &mut self.room),
@@ -205,28 +224,15 @@ impl Library {
         })
     }
 
-    /// What there is at the path; `None` when that has to be waited for.
-    #[inline]
-    fn look(&mut self, cx: &mut Context<'_>) -> Option<Lookup> {
-        let now = cx.now();
-        let unseen_for = self.pace.step(now);
-        if self.arrived.is_empty()
-            && let Some(document) = self.names.fresh(&self.path, now, unseen_for, &self.files.root)
-        {
-            return Some(Lookup::Document(document));
-        }
-        self.look_again(cx)
-    }
-
-    #[cold]
-    fn look_again(&mut self, cx: &mut Context<'_>) -> Option<Lookup> {
+    /// What there is at the path, of which this is the name; `None` when that has to be waited for.
+    fn look(&mut self, name: &[u8], cx: &mut Context<'_>) -> Option<Lookup> {
         let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.path == self.path);
         let mut outcome = match arrived {
             Some(fetched) => fetched.outcome,
             None => {
                 let kept = self.files.store.get(&self.path);
                 if let Some((document, complete_for)) = &kept
-                    && self.names.adopt(&self.path, document, *complete_for, cx.now(), &self.files.root)
+                    && self.names.adopt(name, document, *complete_for, cx.now(), &self.files.root)
                 {
                     return Some(Lookup::Document(document.clone()));
                 }
@@ -236,7 +242,7 @@ impl Library {
         if is(&outcome, Failure::Busy) && self.files.store.drop_descriptors() {
             outcome = self.files.fetch(&self.path, None, Patience::Disk);
         }
-        Some(self.keep(outcome, cx.now()))
+        Some(self.keep(name, outcome, cx.now()))
     }
 
     /// Nothing when a helper is at it.
@@ -256,16 +262,16 @@ impl Library {
         Some(self.files.fetch(&self.path, None, Patience::Disk))
     }
 
-    fn keep(&mut self, outcome: Outcome, now: Duration) -> Lookup {
+    fn keep(&mut self, name: &[u8], outcome: Outcome, now: Duration) -> Lookup {
         match outcome {
             Ok(Found::Document(document)) => {
                 self.files.store.put(&self.path, document.clone());
-                self.names.insert(&self.path, &document, COMPLETE_FOR, now);
+                self.names.insert(name, &document, COMPLETE_FOR, now);
                 Lookup::Document(document)
             }
             other => {
                 self.files.store.remove(&self.path);
-                self.names.remove(&self.path);
+                self.names.remove(name);
                 match other {
                     Ok(Found::Listing(page)) => Lookup::Listing(page),
                     Err(failure) => Lookup::Failed(failure),

@@ -1,5 +1,6 @@
-//! What one handler has seen lately, by name, so that it need not ask the store, whose lock is everybody's. It keeps
-//! nothing: what the store forgets is gone, and its descriptor and its memory with it.
+//! What one handler has seen lately, by the names that it was asked for, so that it need not read them as paths, nor ask
+//! the store, whose lock is everybody's. It keeps nothing: what the store forgets is gone, and its descriptor and its
+//! memory with it. A file of several names (`/a`, `/%61`) has an entry for each.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -12,6 +13,9 @@ use super::resolve::Root;
 /// Names that one handler remembers. Those that are asked for are back at once when all have been forgotten, for a look
 /// into the store each.
 const NAMES_MAX: usize = 1024;
+
+/// Bytes of a name that is remembered. Longer ones are looked up in the store each time.
+const NAME_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Names(HashMap<Box<[u8]>, Seen, RandomState>);
@@ -32,17 +36,17 @@ impl Names {
         Names(HashMap::with_hasher(chance))
     }
 
-    /// What is at `path`, if it may be sent: it was seen to be as it is in this turn, or less than `unseen_for` ago, or
+    /// What is called `name`, if it may be sent: it was seen to be as it is in this turn, or less than `unseen_for` ago, or
     /// is seen now.
     #[inline]
     pub(super) fn fresh(
         &mut self,
-        path: &[u8],
+        name: &[u8],
         now: Duration,
         unseen_for: Duration,
         root: &Root,
     ) -> Option<Arc<Document>> {
-        let seen = self.0.get_mut(path)?;
+        let seen = self.0.get_mut(name)?;
         let document = seen.document.upgrade()?;
         if !seen.is_fresh(&document, now, unseen_for, root) {
             return None;
@@ -54,7 +58,7 @@ impl Names {
     /// Takes over what another handler has looked at, if it still is as it was.
     pub(super) fn adopt(
         &mut self,
-        path: &[u8],
+        name: &[u8],
         document: &Arc<Document>,
         complete_for: Duration,
         now: Duration,
@@ -63,29 +67,32 @@ impl Names {
         let mut seen = Seen { document: Arc::downgrade(document), complete_until: now + complete_for, at: NEVER };
         let is_fresh = seen.is_fresh(document, now, Duration::ZERO, root);
         if is_fresh {
-            self.put(path, seen);
+            self.put(name, seen);
         }
         is_fresh
     }
 
     /// It has been looked at just now.
-    pub(super) fn insert(&mut self, path: &[u8], document: &Arc<Document>, complete_for: Duration, now: Duration) {
-        self.put(path, Seen { document: Arc::downgrade(document), complete_until: now + complete_for, at: now });
+    pub(super) fn insert(&mut self, name: &[u8], document: &Arc<Document>, complete_for: Duration, now: Duration) {
+        self.put(name, Seen { document: Arc::downgrade(document), complete_until: now + complete_for, at: now });
     }
 
-    fn put(&mut self, path: &[u8], seen: Seen) {
-        if let Some(known) = self.0.get_mut(path) {
+    fn put(&mut self, name: &[u8], seen: Seen) {
+        if let Some(known) = self.0.get_mut(name) {
             *known = seen;
+            return;
+        }
+        if name.len() > NAME_MAX {
             return;
         }
         if self.0.len() >= NAMES_MAX {
             self.0.clear();
         }
-        self.0.insert(path.into(), seen);
+        self.0.insert(name.into(), seen);
     }
 
-    pub(super) fn remove(&mut self, path: &[u8]) {
-        self.0.remove(path);
+    pub(super) fn remove(&mut self, name: &[u8]) {
+        self.0.remove(name);
     }
 }
 

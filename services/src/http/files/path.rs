@@ -8,22 +8,27 @@ use crate::codec::request::Status;
 /// Hidden files are nobody's business, but for this directory at the root (RFC 8615).
 const WELL_KNOWN: &[u8] = b".well-known";
 
-/// Writes the path that `target` names into `path`: without a slash at its beginning, with one at its end if it was
-/// said to be a directory; empty for the root. Returns the query, its question mark included.
+/// What a target says of the path, and its query, the question mark included.
+#[inline]
+pub(super) fn split(target: &str) -> (&str, &str) {
+    target.split_at(memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len()))
+}
+
+/// Writes the path that a target without its query names into `path`: without a slash at its beginning, with one at its
+/// end if it was said to be a directory; empty for the root.
 ///
 /// # Errors
 /// 400 for what is no path, or leads above the root; 404 for what is never there.
-pub(in crate::http) fn read<'t>(target: &'t str, path: &mut Vec<u8>) -> Result<&'t str, Status> {
+pub(super) fn read(target: &str, path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
-    let target = origin_form(target);
-    let (mut rest, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let mut rest = origin_form(target);
     // Begins with a slash, and each step takes one.
     while let Some(after) = rest.strip_prefix('/') {
         let (segment, following) = after.split_at(after.find('/').unwrap_or(after.len()));
         push(segment, !following.is_empty(), path)?;
         rest = following;
     }
-    Ok(query)
+    Ok(())
 }
 
 /// What comes after the authority of a whole URI, which is what a proxy would be sent (RFC 9112 section 3.2.2).
@@ -32,11 +37,8 @@ fn origin_form(target: &str) -> &str {
         return target;
     }
     let rest = target.split_once("://").map_or("", |(_, rest)| rest);
-    match rest.find(['/', '?']) {
-        Some(at) if rest.as_bytes()[at] == b'/' => &rest[at..],
-        // `http://host?query` has the path `/`, and a query that no file asks for.
-        _ => "/",
-    }
+    // `http://host` has the path `/`.
+    rest.find('/').map_or("/", |at| &rest[at..])
 }
 
 /// Appends one segment. `is_directory` says that a slash follows.
@@ -95,7 +97,8 @@ mod tests {
 
     fn reading(target: &str) -> Result<(String, String), u16> {
         let mut path = b"left over".to_vec();
-        let query = read(target, &mut path).map_err(Status::code)?;
+        let (name, query) = split(target);
+        read(name, &mut path).map_err(Status::code)?;
         Ok((String::from_utf8_lossy(&path).into_owned(), query.to_owned()))
     }
 
