@@ -53,6 +53,7 @@ fn run(options: &Options) -> Result<(), String> {
         before.metadata().map_err(|why| format!("{}: {why}", before.display()))?;
         contenders.push(Contender::Glowplug { name: "before", path: before.clone() });
     }
+    contenders.push(Contender::Floor);
     for peer in [Contender::Redis, Contender::Nats] {
         match peer.version() {
             Some(version) => {

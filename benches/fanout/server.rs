@@ -18,7 +18,12 @@ counted in their place | owed 32 MB at most, 8 MB for 60 s; then cut off | owed 
 | memory for that | bounded for each member | bounded for each member | bounded for each member |";
 
 pub(crate) enum Contender {
-    Glowplug { name: &'static str, path: PathBuf },
+    Glowplug {
+        name: &'static str,
+        path: PathBuf,
+    },
+    /// What the kernel alone costs: the same bytes, in one send to each member, from a loop that does nothing else.
+    Floor,
     Redis,
     Nats,
 }
@@ -27,6 +32,7 @@ impl Contender {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Contender::Glowplug { name, .. } => name,
+            Contender::Floor => "floor",
             Contender::Redis => "redis",
             Contender::Nats => "nats",
         }
@@ -35,6 +41,7 @@ impl Contender {
     pub(crate) fn program(&self) -> &'static str {
         match self {
             Contender::Glowplug { .. } => "glowplug",
+            Contender::Floor => "peers",
             Contender::Redis => "redis-server",
             Contender::Nats => "nats-server",
         }
@@ -50,6 +57,7 @@ impl Contender {
     pub(crate) fn way(&self) -> &'static str {
         match self {
             Contender::Glowplug { .. } => "chat",
+            Contender::Floor => "floor",
             Contender::Redis => "redis",
             Contender::Nats => "nats",
         }
@@ -61,6 +69,9 @@ impl Contender {
         if let Contender::Glowplug { path, .. } = self {
             let words = vec!["chat", "serve", "--log-level", "warn"];
             return rig.serve(&Served { name, program: path, words }, &[]);
+        }
+        if let Contender::Floor = self {
+            return rig.serve(&Served { name, program: &rig.peers, words: vec!["floor", "fanout"] }, &[]);
         }
         let port = free_port()?.to_string();
         let [scratch, config, log] =

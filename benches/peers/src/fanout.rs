@@ -2,7 +2,8 @@
 //! once, every member has to get all of them, byte for byte and in order, and then it says the next.
 //!
 //! Three ways to say the same: glowplug's chat in lines, NATS, and Redis. What they have in common is that one message
-//! is the same bytes for every member, known beforehand.
+//! is the same bytes for every member, known beforehand. And the floor, which hands on what it gets: there the sender
+//! itself says what members of the chat hear.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-const USAGE: &str = "fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
+const USAGE: &str =
+    "fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
 /// Nothing at all arrives for so long: a message is lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
@@ -24,6 +26,7 @@ const FENCE: &str = "all here";
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Chat,
+    Floor,
     Nats,
     Redis,
 }
@@ -32,6 +35,7 @@ impl Way {
     fn named(name: &str) -> Option<Way> {
         match name {
             "chat" => Some(Way::Chat),
+            "floor" => Some(Way::Floor),
             "nats" => Some(Way::Nats),
             "redis" => Some(Way::Redis),
             _ => None,
@@ -42,6 +46,7 @@ impl Way {
     fn join(self, number: usize) -> (Vec<u8>, &'static [u8]) {
         match self {
             Way::Chat => (format!("NAME: m{number}\n").into_bytes(), b"CLIENT: 127.0.0.1\n"),
+            Way::Floor => (Vec::new(), b""),
             Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB t 1\r\nPING\r\n".into(), b"PONG\r\n"),
             Way::Redis => (b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nt\r\n".into(), b"$1\r\nt\r\n:1\r\n"),
         }
@@ -51,6 +56,7 @@ impl Way {
     fn arrive(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Way::Chat => (b"NAME: s\n", b"CLIENT: 127.0.0.1\n"),
+            Way::Floor => (b"", b""),
             Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n", b"PONG\r\n"),
             Way::Redis => (b"PING\r\n", b"+PONG\r\n"),
         }
@@ -62,13 +68,14 @@ impl Way {
         match self {
             Way::Chat => (format!("(Connected: New client ({}) from s@127.0.0.1)\n", members + 1), b""),
             Way::Nats => ("PING\r\n".to_owned(), b"PONG\r\n"),
-            Way::Redis => (String::new(), b""),
+            Way::Floor | Way::Redis => (String::new(), b""),
         }
     }
 
     fn says(self, text: &str) -> Vec<u8> {
         match self {
             Way::Chat => format!("{text}\n"),
+            Way::Floor => return Way::Chat.hears(text),
             Way::Nats => format!("PUB t {}\r\n{text}\r\n", text.len()),
             Way::Redis => format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
         }
@@ -77,7 +84,7 @@ impl Way {
 
     fn hears(self, text: &str) -> Vec<u8> {
         match self {
-            Way::Chat => format!("#s@127.0.0.1>>{text}\n"),
+            Way::Chat | Way::Floor => format!("#s@127.0.0.1>>{text}\n"),
             Way::Nats => format!("MSG t 1 {}\r\n{text}\r\n", text.len()),
             Way::Redis => format!("*3\r\n$7\r\nmessage\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
         }
@@ -88,7 +95,7 @@ impl Way {
     fn answers(self, members: usize) -> Vec<u8> {
         match self {
             Way::Redis => format!(":{members}\r\n").into_bytes(),
-            Way::Chat | Way::Nats => Vec::new(),
+            Way::Chat | Way::Floor | Way::Nats => Vec::new(),
         }
     }
 }
@@ -193,9 +200,9 @@ impl Load {
             until(stream, last.as_bytes())?;
             stream.write_all(answer).map_err(|why| why.to_string())?;
         }
-        if way == Way::Chat {
+        if let Way::Chat | Way::Floor = way {
             // On several loops, who came just before may be told of after who came last. Once something has been said
-            // nobody is told of any more.
+            // nobody is told of any more. And the floor has told nobody that it is there.
             sender.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
             streams.iter_mut().try_for_each(|stream| until(stream, &way.hears(FENCE)))?;
         }

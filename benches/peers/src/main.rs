@@ -1,5 +1,5 @@
 //! The peers of the benchmarks: one binary, so that one build serves. `peers mio|tokio http|echo` and `peers threads|fork
-//! echo` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is in
+//! echo` and `peers floor fanout` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is in
 //! `protocol`, shared, so that the loops alone differ.
 
 mod bare;
@@ -21,12 +21,13 @@ use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers threads|fork echo [--port PORT]
+       peers floor fanout [--port PORT]
        peers floor BYTES kept|closed [--port PORT]
        peers fetch ADDR PATH [--connections N] [--depth N] [--fresh]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
        peers clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]
-       peers fanout chat|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
+       peers fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
 clients,      first `ready …`, then one such line, and more, for each line `seconds S` of standard input
@@ -47,8 +48,9 @@ fn main() -> ExitCode {
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
         ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
         ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::threads(p))),
-        ["floor", size, kind, ref rest @ ..] => port(rest).and_then(|p| floor(p, size, kind)),
         ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::fork(p))),
+        ["floor", "fanout", ref rest @ ..] => port(rest).and_then(|p| told(floor::fanout::serve(p))),
+        ["floor", size, kind, ref rest @ ..] => port(rest).and_then(|p| floor(p, size, kind)),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
@@ -73,7 +75,7 @@ fn port(rest: &[&str]) -> Result<SocketAddr, String> {
 fn floor(address: SocketAddr, size: &str, kind: &str) -> Result<(), String> {
     let size = size.parse().map_err(|_| format!("not a number of bytes: {size}"))?;
     match kind {
-        "kept" | "closed" => told(floor::serve(address, size, kind == "closed")),
+        "kept" | "closed" => told(floor::answers::serve(address, size, kind == "closed")),
         _ => Err(USAGE.to_owned()),
     }
 }
