@@ -336,6 +336,18 @@ on_every_backend! {
         terminal.ends_with("ERROR: kicked");
     }
 
+    fn who_cannot_connect_is_told_why_on_the_first_line_and_fails(backend: Backend) {
+        let words = Fake::new().words();
+        let port = words.rsplit(' ').next().unwrap();
+        let mut ann = at_terminal(backend, &words);
+        let why = format!("Failed to connect to chat server @ port {port}: Connection refused (os error 111)");
+        ann.terminal.shows(&why);
+        assert_eq!(ann.terminal.rows()[0], why);
+        let (code, terminal) = ann.ends("a refused connection");
+        assert_eq!(code, Some(1));
+        assert!(!terminal.raw().contains(&0x1b), "no line was ever edited");
+    }
+
     fn names_are_in_colour_unless_the_environment_says_otherwise(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         for (name, colours, variables) in [

@@ -199,11 +199,12 @@ impl Gate {
         self.lock().prompt = (plain, coloured);
     }
 
-    /// The editor is to leave. What has to be printed for it to notice.
-    pub fn end(&self) -> &'static str {
-        self.lock().ended = true;
+    /// The editor is to leave. What has to be printed for it to notice, if it is there.
+    pub fn end(&self) -> Option<&'static str> {
+        let mut state = self.lock();
+        state.ended = true;
         self.changed.notify_all();
-        NUDGE
+        state.editing.then_some(NUDGE)
     }
 
     /// The process goes on after a stop, and whoever had the terminal meanwhile has changed it. The editor puts it in

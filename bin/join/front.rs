@@ -141,8 +141,10 @@ impl Screen for Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        if let Seat::Terminal { gate, .. } = &self.seat {
-            self.queue.put(gate.end());
+        if let Seat::Terminal { gate, .. } = &self.seat
+            && let Some(nudge) = gate.end()
+        {
+            self.queue.put(nudge);
         }
     }
 }
