@@ -3,6 +3,9 @@
 /// Stands in for each character that is not let through: U+FFFD.
 const REPLACEMENT: &str = "\u{fffd}";
 
+/// Bytes that are looked at together: a line that people type is one or two of them.
+const PIECE: usize = 64;
+
 /// Whether `character` does something instead of showing something: control characters (Cc), the separators of lines
 /// and paragraphs, and what overrides, embeds or isolates a direction of writing.
 ///
@@ -24,7 +27,7 @@ pub fn is_control(character: char) -> bool {
 /// ```
 pub fn append_clean(text: &str, output: &mut Vec<u8>) {
     // Nearly all text is plain, and then it is one copy.
-    if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+    if is_plain(text) {
         return output.extend_from_slice(text.as_bytes());
     }
     let mut rest = text;
@@ -35,6 +38,13 @@ pub fn append_clean(text: &str, output: &mut Vec<u8>) {
         rest = &rest[at + width..];
     }
     output.extend_from_slice(rest.as_bytes());
+}
+
+/// Whether nothing of it has to be looked at by itself. A piece is looked at as a whole, without a way out at each byte,
+/// so that the compiler does it in wide registers.
+fn is_plain(text: &str) -> bool {
+    let is_plain = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
+    text.as_bytes().chunks(PIECE).all(|piece| piece.iter().fold(true, |so_far, &byte| so_far & is_plain(byte)))
 }
 
 #[cfg(test)]
@@ -53,6 +63,19 @@ mod tests {
             let expected = if character != '\t' && bad.contains(&character) { '\u{fffd}' } else { character };
             assert_eq!(output, format!("a{expected}b").as_bytes(), "{:x}", character as u32);
             assert!(!bad.contains(&character) || is_control(character));
+        }
+    }
+
+    #[test]
+    fn one_is_found_wherever_it_stands() {
+        for length in [1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE - 1] {
+            for at in 0..length {
+                let mut text = "x".repeat(length);
+                text.replace_range(at..=at, "\x1b");
+                let mut output = Vec::new();
+                append_clean(&text, &mut output);
+                assert_eq!(output, text.replace('\x1b', REPLACEMENT).as_bytes(), "{at} of {length}");
+            }
         }
     }
 }
