@@ -1,6 +1,6 @@
-//! The peers of the benchmarks: one binary, so that one build serves. `peers mio|tokio http|echo` and `peers threads|fork
-//! echo` and `peers floor fanout` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is in
-//! `protocol`, shared, so that the loops alone differ.
+//! The peers of the benchmarks: one binary, so that one build serves. `peers mio|tokio http|echo`, `peers threads|fork echo`
+//! and `peers floor …` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is
+//! in `protocol`, shared, so that the loops alone differ.
 
 mod bare;
 mod clients;
