@@ -418,6 +418,11 @@ impl Desk {
         }
     }
 
+    /// Whether all that was passed on to this loop has been taken.
+    pub(crate) fn is_read_out(&self) -> bool {
+        self.passed_on.is_empty()
+    }
+
     /// Whether somebody waits to pass something on to this loop.
     pub(crate) fn take_crowded(&self) -> bool {
         self.crowded.load(Ordering::SeqCst) && self.crowded.swap(false, Ordering::SeqCst)

@@ -76,7 +76,7 @@ impl<M> Receiver<M> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().queue.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -148,6 +148,10 @@ impl<M> Mailbox<M> {
             self.room.notify_all();
         }
         !inside.queue.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().queue.is_empty()
     }
 
     /// Forgets what is in it.

@@ -265,6 +265,26 @@ fn a_handler_that_halts_the_application_halts_all_of_it() {
 }
 
 #[test]
+fn what_one_says_before_it_leaves_is_heard_by_all() {
+    const LINES: usize = 200;
+    on_each(&MODELS, "100", |members| {
+        let [mut member, mut publisher, mut halts] = members.clients(3).try_into().unwrap();
+        let text: Vec<u8> = (0..LINES).flat_map(|number| format!("!{number}\n").into_bytes()).collect();
+        publisher.write_all(&text).unwrap();
+        drop(publisher);
+        let all: String = (0..LINES).map(|number| format!("{number}\n")).collect();
+        let mut heard = vec![0; all.len()];
+        member.read_exact(&mut heard).unwrap();
+        assert!(heard == all.as_bytes());
+        halts.write_all(b"halt\n").unwrap();
+        drop(halts);
+        assert_eq!(read_all(&mut member), b"");
+        drop(member);
+        members.ends();
+    });
+}
+
+#[test]
 fn what_each_has_counted_is_in_the_sum() {
     on_each(&MODELS, "100", |mut members| {
         drop(members.clients(3));

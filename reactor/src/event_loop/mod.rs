@@ -109,6 +109,8 @@ pub(crate) struct EventLoop<D> {
     /// Where each connection has a loop: the one that this came with, and the one to the process that sent it.
     own: Option<ConnectionId>,
     channel: Option<ConnectionId>,
+    /// The channel alone is left.
+    parting: bool,
     /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
     postponed: usize,
     /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
@@ -182,6 +184,7 @@ impl<D: Driver> EventLoop<D> {
             spawner: None,
             own: None,
             channel: None,
+            parting: false,
             postponed: 0,
             again: Vec::new(),
             put_off: Vec::new(),

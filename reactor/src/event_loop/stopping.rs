@@ -84,12 +84,20 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
-    /// The line to the process that sent this connection is asked to finish when nothing else is left.
+    /// The line to the process that sent this connection is asked to finish when nothing else is left, and all that there
+    /// was to say to that process has been said: what the connection has published last, and that it wants to halt.
     fn part(&mut self) {
-        if let Some(channel) = self.channel
-            && self.core.links.len() == 1
-            && let Some(link) = self.core.links.get_mut(channel)
-        {
+        let Some(channel) = self.channel.filter(|_| self.core.links.len() == 1) else { return };
+        if !std::mem::replace(&mut self.parting, true) {
+            // A turn more, in which that is looked for.
+            self.mail = true;
+            return;
+        }
+        let is_behind = self.core.neighbours.as_ref().is_some_and(|neighbours| neighbours.is_behind());
+        if self.mail || is_behind || !self.desks.standing()[0].is_read_out() {
+            return;
+        }
+        if let Some(link) = self.core.links.get_mut(channel) {
             link.stop();
             self.core.touch(channel);
             self.settle();
