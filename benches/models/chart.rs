@@ -1,6 +1,7 @@
-//! The same as a picture: a small chart for each work and figure, connections across, all axes logarithmic; colours are
-//! models, strokes are makers. Written by hand, because it is lines and text. It brings its own ground, a light and a dark
-//! one, and a title on each dot for who opens it by itself.
+//! The same as a picture: for each work a row of small charts for each figure, one by each maker, with the same axis for all
+//! in a row; connections across, all axes logarithmic. Colours are models, and each line has its name where it ends. Written
+//! by hand, because it is lines and text. It brings its own ground, a light and a dark one, and a title on each dot for who
+//! opens it by itself.
 
 use std::fmt::{Arguments, Write};
 
@@ -10,33 +11,60 @@ use crate::report::{FIGURES, Figure, Table, Unit};
 
 /// The drawing's own units; the viewer scales them.
 const WIDTH: f64 = 980.0;
-const LEFT: f64 = 78.0;
-const PANEL_WIDTH: f64 = 372.0;
-const PANEL_HEIGHT: f64 = 142.0;
-/// From one panel to the next.
-const RIGHTWARDS: f64 = 470.0;
-const DOWNWARDS: f64 = 206.0;
-const TOP: f64 = 182.0;
+const LEFT: f64 = 68.0;
+const PANEL_WIDTH: f64 = 240.0;
+const PANEL_HEIGHT: f64 = 112.0;
+/// From one panel to the next. Between them are the names of lines.
+const RIGHTWARDS: f64 = 305.0;
+const DOWNWARDS: f64 = 168.0;
+/// To the head of the first work.
+const TOP: f64 = 92.0;
+/// What the head of a work takes.
+const HEAD: f64 = 70.0;
 const NOTE_HEIGHT: f64 = 18.0;
 /// Characters of a note that fit.
 const NOTE_LENGTH: usize = 135;
+/// Between the names of two lines that end at one height.
+const NAME_HEIGHT: f64 = 12.0;
 
 const STYLE: &str = "\
 .ground{fill:#fff;stroke:#d0d7de}text{font:13px system-ui,-apple-system,sans-serif;fill:#24292f}.title{font-size:20px;\
-font-weight:600}.head{font-size:15px;font-weight:600}.dim{fill:#57606a}.small,tspan{font-size:12px;font-weight:400}.grid{stroke:#e4e8ec}\
-.axis{stroke:#8c959f}.line{fill:none;stroke-width:2.2;stroke-linejoin:round}.bare{stroke-dasharray:2 3.5}\
-.python{stroke-dasharray:8 4}.cross{stroke-width:2}\
+font-weight:600}.head{font-size:17px;font-weight:600}.maker{font-weight:600}.dim{fill:#57606a}\
+.small,tspan{font-size:12px;font-weight:400}.grid{stroke:#e4e8ec}\
+.axis{stroke:#8c959f}.line{fill:none;stroke:var(--c);stroke-width:2.2;stroke-linejoin:round}\
+.tail{stroke-width:1.4;stroke-dasharray:4 3}.cross{fill:none;stroke:var(--c);stroke-width:2}.dot{fill:var(--c)}\
+.name{font-size:11.5px;fill:var(--c)}\
 .m0{--c:#c2410c}.m1{--c:#a16207}.m2{--c:#a21caf}.m3{--c:#1d4ed8}.m4{--c:#047857}\
-.line,.cross{stroke:var(--c)}.dot{fill:var(--c)}.dot.bare,.dot.python{fill:#fff;stroke:var(--c);stroke-width:1.6;\
-stroke-dasharray:none}\
 @media(prefers-color-scheme:dark){.ground{fill:#0d1117;stroke:#30363d}text{fill:#e6edf3}.dim{fill:#9198a1}\
-.grid{stroke:#262c34}.axis{stroke:#6e7681}.m0{--c:#fb8f5e}.m1{--c:#e3b341}.m2{--c:#e38bf0}.m3{--c:#6cb0ff}.m4{--c:#3fd69b}\
-.dot.bare,.dot.python{fill:#0d1117}}";
+.name{fill:var(--c)}.grid{stroke:#262c34}.axis{stroke:#6e7681}\
+.m0{--c:#fb8f5e}.m1{--c:#e3b341}.m2{--c:#e38bf0}.m3{--c:#6cb0ff}.m4{--c:#3fd69b}}";
+
+/// Columns, and what is said of each.
+const MAKERS: [(Maker, &str, &str); 3] = [
+    (Maker::Glowplug, "glowplug", "one handler, each model"),
+    (Maker::Bare, "bare", "blocking calls in Rust"),
+    (Maker::Python, "Python 3", "its own library"),
+];
+
+/// A row of panels: a figure, and one that goes with it, dashed.
+struct Row {
+    title: &'static str,
+    figure: &'static Figure,
+    tail: Option<&'static Figure>,
+}
+
+const ROWS: [Row; 4] = [
+    Row { title: "Requests a second", figure: &FIGURES[0], tail: None },
+    Row { title: "Latency, p50; dashed, p99", figure: &FIGURES[1], tail: Some(&FIGURES[2]) },
+    Row { title: "CPU time of the server for a request", figure: &FIGURES[3], tail: None },
+    Row { title: "Memory of the server", figure: &FIGURES[4], tail: None },
+];
 
 pub(crate) fn svg(tables: &[Table], machine: &str) -> String {
     let notes = notes(tables);
-    let bottom = TOP + DOWNWARDS * FIGURES.len() as f64;
-    let height = bottom + NOTE_HEIGHT * notes.len() as f64;
+    let of_work = HEAD + DOWNWARDS * ROWS.len() as f64;
+    let bottom = TOP + of_work * tables.len() as f64;
+    let height = bottom + NOTE_HEIGHT * notes.len() as f64 + 4.0;
     let mut out = Drawing::default();
     out.add(format_args!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
@@ -44,17 +72,18 @@ pub(crate) fn svg(tables: &[Table], machine: &str) -> String {
     ));
     let (w, h) = (WIDTH - 1.0, height - 1.0);
     out.add(format_args!("<rect class=\"ground\" x=\"0.5\" y=\"0.5\" width=\"{w}\" height=\"{h}\" rx=\"8\"/>"));
-    out.text("title", 24.0, 36.0, "start", "One echo service, every model");
+    out.text("title", 24.0, 36.0, "start", "One echo service, every model, from 1 connection to 5,000");
     out.text("dim", 24.0, 58.0, "start", machine);
-    legend(&mut out);
-    for (column, table) in tables.iter().enumerate() {
-        let left = LEFT + RIGHTWARDS * column as f64;
+    for (table, top) in tables.iter().zip((0..).map(|work| TOP + of_work * f64::from(work))) {
         let (head, rest) = table.work.title().split_once(": ").unwrap_or((table.work.title(), ""));
-        let (y, rest) = (TOP - 40.0, format!("<tspan class=\"dim\" dx=\"10\">{}</tspan>", escaped(rest)));
-        out.add(format_args!("<text class=\"head\" x=\"{left}\" y=\"{y}\">{}{rest}</text>", escaped(head)));
-        for (row, figure) in FIGURES.iter().enumerate() {
-            let span = Span::of(table, figure);
-            Panel { table, figure, span, left, top: TOP + DOWNWARDS * row as f64 }.draw(&mut out);
+        let rest = format!("<tspan class=\"dim\" dx=\"10\">{}</tspan>", escaped(rest));
+        out.add(format_args!("<text class=\"head\" x=\"24\" y=\"{top}\">{}{rest}</text>", escaped(head)));
+        for (&(maker, name, rest), left) in MAKERS.iter().zip((0..).map(|at| LEFT + RIGHTWARDS * f64::from(at))) {
+            let (y, rest) = (top + 30.0, format!("<tspan class=\"dim\" dx=\"8\">{rest}</tspan>"));
+            out.add(format_args!("<text class=\"maker\" x=\"{left}\" y=\"{y}\">{name}{rest}</text>"));
+            for (row, top) in ROWS.iter().zip((0..).map(|at| top + HEAD + DOWNWARDS * f64::from(at))) {
+                Panel { table, row, maker, span: Span::of(table, row), left, top }.draw(&mut out);
+            }
         }
     }
     for (note, at) in notes.iter().zip(0..) {
@@ -90,33 +119,20 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Colour and stroke.
-fn classes(model: Model, maker: Maker) -> String {
-    let colour = Model::ALL.iter().position(|&m| m == model).unwrap_or(0);
-    format!("m{colour} {}", maker.name().to_lowercase())
+/// Its colour.
+fn class(model: Model) -> String {
+    format!("m{}", Model::ALL.iter().position(|&one| one == model).unwrap_or(0))
 }
 
-fn legend(out: &mut Drawing) {
-    let mut x = 24.0;
-    for model in Model::ALL {
-        out.line(&format!("line {}", classes(model, Maker::Glowplug)), [x, 84.0, x + 26.0, 84.0]);
-        out.text("", x + 34.0, 88.5, "start", model.name());
-        x += 34.0 + 7.2 * model.name().len() as f64 + 26.0;
+/// What fits beside a line.
+fn short_name(model: Model) -> &'static str {
+    match model {
+        Model::Processes => "process",
+        Model::Threads => "thread",
+        Model::Select => "select",
+        Model::Epoll => "epoll",
+        Model::TwoLoops => "2 loops",
     }
-    let mut x = 24.0;
-    let of =
-        [(Maker::Glowplug, "glowplug"), (Maker::Bare, "bare: blocking calls in Rust"), (Maker::Python, "Python 3")];
-    for (maker, label) in of {
-        let class = classes(Model::Epoll, maker);
-        out.add(format_args!("<path class=\"line {class}\" style=\"--c:#848d97\" d=\"M{x} 108h44\"/>"));
-        out.add(format_args!(
-            "<circle class=\"dot {class}\" style=\"--c:#848d97\" cx=\"{}\" cy=\"108\" r=\"3.5\"/>",
-            x + 22.0
-        ));
-        out.text("", x + 52.0, 112.5, "start", label);
-        x += 52.0 + 7.2 * label.len() as f64 + 26.0;
-    }
-    out.text("dim small", x, 112.5, "start", "× cannot do it, for the reason below");
 }
 
 /// From where to where an axis goes, in powers of ten.
@@ -127,9 +143,11 @@ struct Span {
 }
 
 impl Span {
-    fn of(table: &Table, figure: &Figure) -> Span {
-        let outcomes = table.rows.iter().flat_map(|(_, outcomes)| outcomes);
-        let values = outcomes.filter_map(Outcome::figures).map(figure.read).filter(|value| *value > 0.0);
+    /// Wide enough for all makers, so that they can be compared.
+    fn of(table: &Table, row: &Row) -> Span {
+        let outcomes = table.rows.iter().flat_map(|(_, outcomes)| outcomes).filter_map(Outcome::figures);
+        let read = |figures| std::iter::once(row.figure).chain(row.tail).map(move |figure| (figure.read)(figures));
+        let values = outcomes.flat_map(read).filter(|value| *value > 0.0);
         let (low, high) = values.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
         if low > high {
             return Span { low: 0.0, high: 1.0 };
@@ -158,7 +176,8 @@ fn steps(power: f64) -> impl DoubleEndedIterator<Item = f64> {
 
 struct Panel<'a> {
     table: &'a Table,
-    figure: &'a Figure,
+    row: &'a Row,
+    maker: Maker,
     span: Span,
     left: f64,
     top: f64,
@@ -179,11 +198,17 @@ impl Panel<'_> {
 
     fn draw(&self, out: &mut Drawing) {
         let (right, bottom) = (self.left + PANEL_WIDTH, self.top + PANEL_HEIGHT);
-        out.text("", self.left, self.top - 12.0, "start", self.figure.title);
+        // The first in its row says what it is, for all of them.
+        let is_first = self.maker == MAKERS[0].0;
+        if is_first {
+            out.text("", self.left, self.top - 12.0, "start", self.row.title);
+        }
         for tick in self.span.ticks() {
             let y = self.y(tick);
             out.line("grid", [self.left, y, right, y]);
-            out.text("dim small", self.left - 8.0, y + 4.0, "end", &label(tick, self.figure.unit));
+            if is_first {
+                out.text("dim small", self.left - 8.0, y + 4.0, "end", &label(tick, self.row.figure.unit));
+            }
         }
         out.line("axis", [self.left, bottom, right, bottom]);
         for &connections in &self.table.connections {
@@ -191,47 +216,80 @@ impl Panel<'_> {
             out.line("axis", [x, bottom, x, bottom + 4.0]);
             out.text("dim small", x, bottom + 18.0, "middle", &label(connections as f64, Unit::Count));
         }
-        // Glowplug's last, above the others.
-        for maker in [Maker::Python, Maker::Bare, Maker::Glowplug] {
-            for (contestant, outcomes) in self.table.rows.iter().filter(|(contestant, _)| contestant.maker == maker) {
-                self.curve(out, contestant, outcomes);
-            }
+        if is_first {
+            out.text("dim small", self.left - 8.0, bottom + 18.0, "end", "at once");
         }
+        let mut ends = Vec::new();
+        for (contestant, outcomes) in self.table.rows.iter().filter(|(contestant, _)| contestant.maker == self.maker) {
+            if let Some(tail) = self.row.tail {
+                self.line(out, &format!("tail {}", class(contestant.model)), &self.points(outcomes, tail));
+            }
+            ends.extend(self.curve(out, contestant, outcomes).map(|end| (end, contestant.model)));
+        }
+        self.names(out, ends);
     }
 
-    fn curve(&self, out: &mut Drawing, contestant: &Contestant, outcomes: &[Outcome]) {
-        let class = classes(contestant.model, contestant.maker);
+    /// Where a figure is, for each number of connections.
+    fn points(&self, outcomes: &[Outcome], figure: &Figure) -> Vec<Option<(f64, f64, f64)>> {
         let at = |connections: usize, figures: &Figures| {
-            let value = (self.figure.read)(figures);
-            (value > 0.0).then(|| (self.x(connections), self.y(value), connections, value))
+            let value = (figure.read)(figures);
+            (value > 0.0).then(|| (self.x(connections), self.y(value), value))
         };
         let all = self.table.connections.iter().zip(outcomes);
-        let points: Vec<_> = all.clone().map(|(&n, outcome)| outcome.figures().and_then(|f| at(n, f))).collect();
+        all.map(|(&n, outcome)| outcome.figures().and_then(|figures| at(n, figures))).collect()
+    }
+
+    fn line(&self, out: &mut Drawing, class: &str, points: &[Option<(f64, f64, f64)>]) {
         for stretch in points.split(Option::is_none) {
-            let path: Vec<String> = stretch.iter().flatten().map(|(x, y, ..)| format!("{x:.1},{y:.1}")).collect();
+            let path: Vec<String> = stretch.iter().flatten().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
             if path.len() > 1 {
                 out.add(format_args!("<polyline class=\"line {class}\" points=\"{}\"/>", path.join(" ")));
             }
         }
-        for (x, y, connections, value) in points.iter().flatten() {
-            let (name, value) = (escaped(&contestant.name()), label(*value, self.figure.unit));
-            out.add(format_args!(
-                "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\"><title>{name}, {connections} \
-                 connections: {value}</title></circle>"
-            ));
-        }
-        // Where it cannot go on, as high as it was last.
-        let mut height = None;
-        for ((&connections, outcome), point) in all.zip(&points) {
-            height = point.as_ref().map(|point| point.1).or(height);
-            if let Outcome::Cannot(_) = outcome {
-                let (x, y) = (self.x(connections), height.unwrap_or(self.top + PANEL_HEIGHT - 8.0));
-                let colour = classes(contestant.model, Maker::Glowplug);
+    }
+
+    /// Where it ends.
+    fn curve(&self, out: &mut Drawing, contestant: &Contestant, outcomes: &[Outcome]) -> Option<(f64, f64)> {
+        let class = class(contestant.model);
+        let points = self.points(outcomes, self.row.figure);
+        self.line(out, &class, &points);
+        let all = || self.table.connections.iter().zip(outcomes).zip(&points);
+        let mut end = None;
+        for ((&connections, outcome), point) in all() {
+            if let &Some((x, y, value)) = point {
+                let (name, value) = (escaped(&contestant.name()), label(value, self.row.figure.unit));
+                out.add(format_args!(
+                    "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{name}, {connections} \
+                     connections: {value}</title></circle>"
+                ));
+                end = Some((x, y));
+            } else if let Outcome::Cannot(_) = outcome {
+                // It cannot go on: as high as it was last.
+                let (x, y) = (self.x(connections), end.map_or(self.top + PANEL_HEIGHT - 8.0, |end| end.1));
                 let [l, r, t, b] = [x - 4.5, x + 4.5, y - 4.5, y + 4.5];
                 out.add(format_args!(
-                    "<path class=\"cross {colour}\" d=\"M{l:.1} {t:.1}L{r:.1} {b:.1}M{l:.1} {b:.1}L{r:.1} {t:.1}\"/>"
+                    "<path class=\"cross {class}\" d=\"M{l:.1} {t:.1}L{r:.1} {b:.1}M{l:.1} {b:.1}L{r:.1} {t:.1}\"/>"
                 ));
+                end = Some((x, y));
             }
+        }
+        end
+    }
+
+    /// Each line's name beside its end, one below the other where they would be on one another.
+    fn names(&self, out: &mut Drawing, mut ends: Vec<((f64, f64), Model)>) {
+        ends.sort_by(|((_, one), _), ((_, other), _)| one.total_cmp(other));
+        let mut heights: Vec<f64> = ends.iter().map(|((_, y), _)| *y).collect();
+        for at in 1..heights.len() {
+            heights[at] = heights[at].max(heights[at - 1] + NAME_HEIGHT);
+        }
+        // Up again, where that has led below the panel.
+        let lowest = self.top + PANEL_HEIGHT;
+        for (at, height) in heights.iter_mut().rev().zip(0..).map(|(height, at)| (f64::from(at), height)) {
+            *height = height.min(lowest - at * NAME_HEIGHT);
+        }
+        for (((x, _), model), y) in ends.into_iter().zip(heights) {
+            out.text(&format!("name {}", class(model)), x + 8.0, y + 4.0, "start", short_name(model));
         }
     }
 }
