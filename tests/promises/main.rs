@@ -28,7 +28,7 @@
 //! | 23 | wake-ups and mailboxes | `process`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
 //! | 24 | stopping | `process`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
 //! | 25 | `select` past 1024 | `process`: descriptors_beyond_1024… |
-//! | 26 | nothing is inherited | `process`: no_descriptor_goes_to_a_program… |
+//! | 26 | nothing is inherited; forked children | `process`: no_descriptor_goes_to_a_program…; `models` of the reactor: a_process_…, when_the_parent_is_gone…; `models` of the command: a_second_signal_ends_all…, a_process_that_is_killed… |
 //! | 27 | one outcome for a connect | `process`: a_connection_… |
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
@@ -36,8 +36,11 @@
 //! | 28 | several loops | `loops`: all of it |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
 //!
-//! Not here: what a socket cannot show. The rotating scan and the culprit of EBADF (25) are tests of `sys::select`,
-//! refusing to run in a fork (26) is one of `application`.
+//! Not here: what a socket cannot show. That no descriptor is closed before its batch ends (1) is an invariant of the
+//! simulator, which also shows that whoever waits for a descriptor gets the next that is freed, and what each errno of
+//! accept(2) comes to (17). That a wait which a signal cut short goes on with the
+//! time that is left (22) is a test of `sys::poller`; the rotating scan and the culprit of EBADF (25) are tests of
+//! `sys::select`; refusing to run in a fork (26) is one of `application`.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -7,7 +7,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::reason::Deadline;
 
 /// Seeds of one test; there are four, so that they run side by side.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 2500;
 
 fn exercise_all(seeds: std::ops::Range<u64>) {
     for seed in seeds {
@@ -170,6 +170,23 @@ fn a_remote_answers_as_it_was_told_to() {
     let report = sim.run();
     assert_eq!(report.closed.len(), 2);
     assert!(report.closed.iter().all(|(_, reason)| *reason == CloseReason::PeerEnded), "{:?}", report.closed);
+}
+
+#[test]
+fn a_descriptor_that_is_freed_lets_in_who_waits_before_the_listener_has_rested() {
+    for seed in 0..50 {
+        // The listener's, and two more.
+        let mut sim = Simulation::with_faults(seed, Faults { descriptors: 3, ..Faults::none() });
+        let address = sim.add_service(lines()).unwrap().address().unwrap().clone();
+        let (short, long) = (Duration::from_millis(10), Duration::from_millis(300));
+        for _ in 0..2 {
+            sim.connect(&address, Script::new().send("a\n").expect("a\n").wait(long).shutdown().expect_end());
+        }
+        let waits = sim.connect_after(short, &address, Script::new().send("b\n").expect("b\n").shutdown().expect_end());
+        let report = sim.run();
+        assert_eq!(waits.received(), b"b\n");
+        assert!(report.elapsed > long && report.elapsed < 2 * long, "seed {seed}: {:?}", report.elapsed);
+    }
 }
 
 #[test]
