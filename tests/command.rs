@@ -469,19 +469,23 @@ on_every_backend! {
         // It came last, so the others are there as well.
         assert_eq!(owed.bytes(15), b"HTTP/1.1 200 OK");
         let peer = owed.writer().local_addr().unwrap().as_socket().unwrap().to_string();
-        glowplug.signal(Signal::USR1);
-        glowplug.told(" more, who are owed no more than these\n");
+        // Nothing is owed until the kernel has its fill.
+        let report = eventually("somebody that is owed something", || {
+            glowplug.signal(Signal::USR1);
+            let report = glowplug.told_up_to(" more, who are owed no more than these\n");
+            report.contains("  choked  ").then_some(report)
+        });
         drop((idle, owed));
-        let stderr = glowplug.stop().stderr;
-        let lines: Vec<&str> = stderr.lines().collect();
+        glowplug.stop();
+        let lines: Vec<&str> = report.lines().collect();
         assert!(lines[0].starts_with("counters: accepted 206"), "{}", lines[0]);
         assert!(lines[1].starts_with(&format!("http at {address}: newcomers ")), "{}", lines[1]);
         assert_eq!(lines[2], "connections: 206");
         let rows = &lines[4..204];
-        assert!(rows[0].contains(&peer) && rows[0].contains(" choked "), "{stderr}");
-        assert!(rows[1..].iter().all(|row| row.contains(" http ") && !row.contains(" choked ")), "{stderr}");
-        assert!(lines[3..204].iter().all(|row| row.len() == rows[0].len()), "not in columns: {stderr}");
-        assert!(lines[204].starts_with("and 6 more"), "{stderr}");
+        assert!(rows[0].contains(&peer) && rows[0].contains("  choked  "), "{report}");
+        assert!(rows.iter().all(|row| row.contains("  http  ")), "{report}");
+        assert!(lines[3..204].iter().all(|row| row.len() == rows[0].len()), "not in columns: {report}");
+        assert!(lines[204].starts_with("and 6 more"), "{report}");
     }
 
     fn a_report_says_why_newcomers_have_to_wait(backend: Backend) {
@@ -548,6 +552,28 @@ on_every_backend! {
         }
         assert_eq!(Glowplug::start(backend, "echo --port 0 --log-level warn").stop().stderr, "");
         assert_eq!(Glowplug::start(backend, "--log-level off echo --port 0").stop().stderr, "");
+    }
+
+    fn a_routine_disconnect_is_one_line_at_debug_with_its_reason_and_none_above(backend: Backend) {
+        let visited = |level| {
+            let mut glowplug = Glowplug::start(backend, &format!("echo --port 0 --log-level {level}"));
+            let mut client = glowplug.connect();
+            let peer = client.writer().local_addr().unwrap().as_socket().unwrap().to_string();
+            client.ask("hello");
+            client.half_close();
+            assert_eq!(client.rest(), b"");
+            glowplug.signal(Signal::USR1);
+            glowplug.told("connections: 0\n");
+            let stderr = glowplug.stop().stderr;
+            let about: Vec<String> = stderr.lines().filter(|line| line.contains(&peer)).map(str::to_owned).collect();
+            (peer, about)
+        };
+        let (peer, about) = visited("debug");
+        assert_eq!(about.len(), 2, "{about:?}");
+        assert!(about[0].contains("[DEBUG] echo: connection ") && about[0].ends_with(&format!(" from {peer}")));
+        let ended = format!(" from {peer} ended: peer ended (received 6, sent 16, unsent 0 bytes)");
+        assert!(about[1].contains("[DEBUG] echo: connection ") && about[1].ends_with(&ended), "{about:?}");
+        assert_eq!(visited("info").1, [""; 0]);
     }
 
     fn why_it_cannot_run_is_in_the_log_file_too(backend: Backend) {

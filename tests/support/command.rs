@@ -127,6 +127,13 @@ impl Glowplug {
         self.stderr.until(text);
     }
 
+    /// The same, and takes what it has had so far, so that the next such text is another.
+    pub fn told_up_to(&mut self, text: &str) -> String {
+        self.stderr.until(text);
+        let end = self.stderr.text.find(text).expect("it was waited for") + text.len();
+        self.stderr.text.drain(..end).collect()
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Ended {
         let status = self.wait();
