@@ -649,7 +649,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
         match self.slot(id) {
             Some(slot) => self.transmit_bytes(slot.fd, bytes),
