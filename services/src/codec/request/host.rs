@@ -45,12 +45,14 @@ fn is_encoded(value: &[u8]) -> bool {
 fn after_port(bytes: &[u8]) -> &[u8] {
     let [b':', digits @ ..] = bytes else { return bytes };
     let rest = after_all(digits, |byte| byte.is_ascii_digit());
-    match digits.len() - rest.len() {
-        0..5 => rest,
-        // Of numbers as long as each other, the larger one comes later as text too.
-        5 if digits[..5] <= b"65535"[..] => rest,
-        _ => bytes,
-    }
+    let length = digits.len() - rest.len();
+    if length < 5 || is_large_port(&digits[..length]) { rest } else { bytes }
+}
+
+/// Of numbers as long as each other, the larger one comes later as text too.
+#[cold]
+fn is_large_port(digits: &[u8]) -> bool {
+    digits.len() == 5 && *digits <= b"65535"[..]
 }
 
 /// What comes after the bytes of this kind at the beginning.
