@@ -1,8 +1,11 @@
-//! The least that an answer can cost: one receive, a search for the end of each request, one send of a constant. It reads no
-//! request, so it is no server; what others cost above it is what they do with theirs.
+//! The least that an answer can cost: one receive, a search for the end of each request, one send of a constant; if that is
+//! large, its head and then a sendfile. It reads no request, so it is no server; what others cost above it is what they
+//! do with theirs.
 
-use std::io::{ErrorKind, Read, Result, Write};
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -17,6 +20,20 @@ const SCRATCH: usize = 64 * 1024;
 /// Requests that arrive together and are answered together, at most.
 const DEPTH_MAX: usize = 16;
 
+/// Content above this size is sent from a file: from there on that is cheaper.
+const COPIED_MAX: usize = 16 * 1024;
+
+/// What is sent.
+enum Answers {
+    /// Several of them one after the other, and the length of one.
+    Copied(Vec<u8>, usize),
+    Filed {
+        head: Vec<u8>,
+        content: File,
+        length: usize,
+    },
+}
+
 struct Connection {
     stream: TcpStream,
     /// Bytes of answers that are owed.
@@ -27,9 +44,7 @@ struct Connection {
 /// Answers each request with `size` bytes, and closes after the first if told so. Then it also lets the kernel wait for
 /// that request, reads it at once, and leaves the poller alone.
 pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
-    let one = answer(size, closes);
-    // Several in a row for those that arrive together; where that would take too much memory, they leave one by one.
-    let answers = one.repeat(if size <= SCRATCH { DEPTH_MAX } else { 1 });
+    let answers = Answers::new(size, closes)?;
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(EVENTS));
     let mut listener = listen(address, closes)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -46,7 +61,7 @@ pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
             if event.token() == LISTENER {
                 while let Ok((stream, _)) = listener.accept() {
                     let mut connection = Connection { stream, owed: 0, registered: false };
-                    if !closes || connection.advance(&mut scratch, &answers, one.len(), closes) {
+                    if !closes || connection.advance(&mut scratch, &answers, closes) {
                         let slot = connections.vacant_entry();
                         let both = Interest::READABLE | Interest::WRITABLE;
                         poll.registry().register(&mut connection.stream, Token(slot.key()), both)?;
@@ -55,7 +70,7 @@ pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
                     }
                 }
             } else if let Some(connection) = connections.get_mut(key)
-                && !connection.advance(&mut scratch, &answers, one.len(), closes)
+                && !connection.advance(&mut scratch, &answers, closes)
             {
                 connections.remove(key);
             }
@@ -65,19 +80,16 @@ pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
 
 impl Connection {
     /// What is owed first, then one receive and its answers. False when the connection is over.
-    fn advance(&mut self, scratch: &mut [u8], answers: &[u8], length: usize, closes: bool) -> bool {
+    fn advance(&mut self, scratch: &mut [u8], answers: &Answers, closes: bool) -> bool {
         if self.owed == 0 {
             match self.stream.read(scratch) {
                 Ok(0) => return false,
-                Ok(received) => self.owed = requests(&scratch[..received]) * length,
+                Ok(received) => self.owed = requests(&scratch[..received]) * answers.length(),
                 Err(why) => return why.kind() == ErrorKind::WouldBlock,
             }
         }
         while self.owed > 0 {
-            // Where the next byte is; a request waits for its answer, so what is owed ends with the last one.
-            let start = (length - self.owed % length) % length;
-            let end = answers.len().min(start + self.owed);
-            match self.stream.write(&answers[start..end]) {
+            match answers.send(&self.stream, self.owed) {
                 Ok(sent) => self.owed -= sent,
                 Err(why) => return why.kind() == ErrorKind::WouldBlock,
             }
@@ -91,13 +103,51 @@ fn requests(bytes: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', bytes).filter(|&at| at >= 3 && bytes[at - 3..at] == *b"\r\n\r").count()
 }
 
-fn answer(size: usize, closes: bool) -> Vec<u8> {
-    let connection = if closes { "Connection: close\r\n" } else { "" };
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: floor\r\nContent-Type: text/plain\r\n\
-         Content-Length: {size}\r\n{connection}\r\n"
-    );
-    head.into_bytes().into_iter().chain((0..size).map(|at| b'a' + (at % 23) as u8)).collect()
+impl Answers {
+    fn new(size: usize, closes: bool) -> Result<Answers> {
+        let connection = if closes { "Connection: close\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: floor\r\nContent-Type: text/plain\r\n\
+             Content-Length: {size}\r\n{connection}\r\n"
+        );
+        let length = head.len() + size;
+        let head = head.into_bytes();
+        let content: Vec<u8> = (0..size).map(|at| b'a' + (at % 23) as u8).collect();
+        if size <= COPIED_MAX {
+            return Ok(Answers::Copied([head, content].concat().repeat(DEPTH_MAX), length));
+        }
+        let path = std::env::temp_dir().join(format!("peers-floor-{}", std::process::id()));
+        std::fs::write(&path, content)?;
+        let file = File::open(&path);
+        std::fs::remove_file(&path)?;
+        Ok(Answers::Filed { head, content: file?, length })
+    }
+
+    /// Of one.
+    fn length(&self) -> usize {
+        match self {
+            Answers::Copied(_, length) | Answers::Filed { length, .. } => *length,
+        }
+    }
+
+    /// Sends what it can of `owed` bytes, which end with an answer.
+    fn send(&self, mut stream: &TcpStream, owed: usize) -> Result<usize> {
+        let length = self.length();
+        let start = (length - owed % length) % length;
+        match self {
+            Answers::Copied(bytes, _) => stream.write(&bytes[start..bytes.len().min(start + owed)]),
+            Answers::Filed { head, .. } if start < head.len() => {
+                socket2::SockRef::from(stream).send_with_flags(&head[start..], libc::MSG_MORE | libc::MSG_NOSIGNAL)
+            }
+            Answers::Filed { head, content, .. } => {
+                let mut at = (start - head.len()) as libc::off_t;
+                // SAFETY: the kernel reads and writes the one offset that it is given.
+                let sent =
+                    unsafe { libc::sendfile(stream.as_raw_fd(), content.as_raw_fd(), &raw mut at, length - start) };
+                usize::try_from(sent).map_err(|_| Error::last_os_error())
+            }
+        }
+    }
 }
 
 fn listen(address: SocketAddr, defers: bool) -> Result<TcpListener> {
@@ -116,11 +166,10 @@ fn listen(address: SocketAddr, defers: bool) -> Result<TcpListener> {
 
 /// A connection is accepted when something has come over it.
 fn defer(socket: &Socket) -> Result<()> {
-    use std::os::fd::AsRawFd;
     let (level, option, seconds) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 30 as libc::c_int);
     // SAFETY: the kernel reads one int, and `seconds` is one.
     let answer = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const seconds).cast(), size_of::<libc::c_int>() as _)
     };
-    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if answer == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
