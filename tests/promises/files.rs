@@ -63,13 +63,14 @@ on_every_backend! {
         file.set_len(LONG).unwrap();
         let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
             match input.take_all() {
-                b"file" => cx.write_file(file.clone(), 0..LONG),
+                // One byte, which no receive can cut in two.
+                b"!" => cx.write_file(file.clone(), 0..LONG),
                 other => cx.write(other),
             };
         }));
         let (mut greedy, id) = stage.open();
         let (mut other, _) = stage.open();
-        greedy.write_all(b"file").unwrap();
+        greedy.write_all(b"!").unwrap();
         let reading = std::thread::spawn(move || {
             let (mut buffer, mut left) = (vec![0; 1 << 20], LONG);
             while left > 0 {
