@@ -14,6 +14,7 @@
 mod deadlines;
 mod facts;
 mod links;
+mod member;
 mod step;
 
 use std::time::Duration;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Peer;
-use crate::buffer::{Kept, Messages, Offered, Output, Pool};
+use crate::buffer::{Kept, Output, Pool};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
@@ -459,134 +460,6 @@ impl Link {
             & !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
             & (self.origin != Origin::Watched);
         usual || (self.facts.has(PLACING) && self.phase != Phase::Over)
-    }
-
-    /// Puts published messages into the output. How many were taken; `missed` counts those that are dropped because of
-    /// them.
-    #[inline]
-    pub(crate) fn deliver(
-        &mut self,
-        messages: Messages<'_>,
-        limits: &Limits,
-        pool: &mut Pool,
-        missed: &mut u64,
-    ) -> usize {
-        if self.phase == Phase::Open && !self.facts.has(HINDERED) {
-            let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
-            if output.put_messages(messages) {
-                return messages.count;
-            }
-        }
-        self.deliver_late(messages, limits, pool, missed)
-    }
-
-    /// The same one by one to a peer that does not take what it is owed.
-    #[cold]
-    fn deliver_late(&mut self, messages: Messages<'_>, limits: &Limits, pool: &mut Pool, missed: &mut u64) -> usize {
-        if !self.takes_writes() {
-            return 0;
-        }
-        let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
-        let mut taken = 0;
-        for message in messages.each() {
-            if self.facts.has(TOO_SLOW) {
-                *missed += 1;
-                continue;
-            }
-            match output.offer(message, limits, missed) {
-                Offered::Taken => taken += 1,
-                Offered::Dropped => {}
-                Offered::TooSlow => self.facts.set(TOO_SLOW),
-            }
-        }
-        // Dropping makes it less, too.
-        self.unchoke(self.queued(), limits);
-        taken
-    }
-
-    /// Whether what is handed out may go to the driver at once, without ever being in the output.
-    #[inline]
-    pub(crate) fn takes_at_once(&self, count: usize, limits: &Limits) -> bool {
-        self.output.is_none()
-            && self.phase == Phase::Open
-            && !self.facts.has(HINDERED)
-            && !self.touched
-            && count <= limits.output_high
-    }
-
-    /// It did, and all of it left.
-    #[inline]
-    pub(crate) fn sent_at_once(&mut self, count: usize, now: Time) {
-        self.sent += count as u64;
-        self.active = now;
-    }
-
-    #[cfg(feature = "sim")]
-    pub(crate) fn is_too_slow(&self) -> bool {
-        self.facts.has(TOO_SLOW)
-    }
-
-    /// Whether it is to be left out of a part of what is being handed out.
-    pub(crate) fn is_excepted(&self) -> bool {
-        self.facts.has(EXCEPTED)
-    }
-
-    pub(crate) fn set_excepted(&mut self, is: bool) {
-        self.facts.put(EXCEPTED, is);
-    }
-
-    /// What was published in one turn is more than may wait, now that the kernel has not taken it.
-    fn trim(&mut self, lengths: &[u32], limits: &Limits) -> Lost {
-        let mut lost = Lost::default();
-        // One that is closing gets what it is owed.
-        if let (Some(output), Phase::Open) = (&mut self.output, self.phase)
-            && output.has_fresh_messages()
-            && output.trim(lengths, limits, &mut lost.messages) == Offered::TooSlow
-        {
-            self.facts.set(TOO_SLOW);
-        }
-        self.unchoke(self.queued(), limits);
-        lost
-    }
-
-    /// The handler is told next how many messages were missed here: so many. What it writes until `placed` is put in
-    /// their place.
-    pub(crate) fn take_missed(&mut self) -> u64 {
-        self.facts.set(PLACING);
-        self.output.as_mut().map_or(0, |output| output.take_missed())
-    }
-
-    pub(crate) fn placed(&mut self) {
-        self.facts.clear(PLACING);
-        if let Some(output) = &mut self.output {
-            output.placed();
-        }
-    }
-
-    /// The handler has said what it had to say to one that is too slow.
-    pub(crate) fn close_slow(&mut self, now: Time) {
-        let queued = self.queued();
-        self.close(now);
-        if self.phase != Phase::Over {
-            self.reason = Some(CloseReason::OutputOverflow { queued });
-        }
-    }
-
-    /// Whether what was published before has to be in its output first. Not where messages were missed: they were
-    /// published before that.
-    #[inline]
-    pub(crate) fn is_in_order(&self) -> bool {
-        self.facts.has(MEMBER) && !self.facts.has(PLACING)
-    }
-
-    /// It has become a member of a topic, or is none any more.
-    pub(crate) fn set_member(&mut self, is: bool, limits: &Limits) {
-        if is {
-            self.facts.set(USEFUL);
-        }
-        self.facts.put(MEMBER, is);
-        self.facts.put(KEPT_AS_MEMBER, is && limits.slow_members.keeps());
-        self.facts.set(DEADLINE_CHANGED);
     }
 
     /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they

@@ -1,0 +1,123 @@
+//! The output, sent in steps of every length: what arrives and in which order, and where its limit is.
+
+use super::*;
+
+/// Sends everything in steps of at most `step` bytes, as a kernel would take it, and returns what arrived.
+fn drain(output: &mut Output, step: usize) -> Vec<u8> {
+    let mut arrived = Vec::new();
+    while !output.is_empty() {
+        let mut taken = Vec::new();
+        if let Some(bytes) = output.single() {
+            taken.extend_from_slice(bytes);
+        } else {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = output.gather(&mut slices);
+            slices[..filled].iter().for_each(|slice| taken.extend_from_slice(slice));
+        }
+        taken.truncate(step);
+        assert!(!taken.is_empty());
+        output.advance(taken.len());
+        arrived.extend(taken);
+    }
+    arrived
+}
+
+#[test]
+fn copied_and_shared_bytes_leave_in_order_whatever_the_kernel_takes() {
+    // Miri would take minutes over single bytes.
+    for step in [1, 7, 4096, 5000, usize::MAX].into_iter().skip(if cfg!(miri) { 2 } else { 0 }) {
+        let mut output = Output::default();
+        let mut expected = Vec::new();
+        for round in 0..6u8 {
+            let small = vec![round; 5 + round as usize];
+            let large = Bytes::from(vec![100 + round; SHARE_MIN + round as usize]);
+            expected.extend_from_slice(&small);
+            expected.extend_from_slice(&large);
+            output.put(&small);
+            output.put_shared(large.clone());
+            if round % 2 == 0 {
+                output.put_shared(large.clone());
+                expected.extend_from_slice(&large);
+            }
+        }
+        output.put(b"end");
+        expected.extend_from_slice(b"end");
+        assert_eq!(output.queued(), expected.len());
+        assert_eq!(drain(&mut output, step), expected, "step {step}");
+        assert_eq!((output.queued(), output.ahead, output.run, output.sent), (0, 0, 0, 0));
+    }
+}
+
+#[test]
+fn small_shared_bytes_are_copied_together_into_one_piece() {
+    let mut output = Output::default();
+    output.put_shared(Bytes::from_static(b"a"));
+    output.put(b"b");
+    assert_eq!(output.single(), Some(&b"ab"[..]));
+}
+
+#[test]
+fn the_limit_takes_one_item_when_nothing_is_owed_and_none_past_it() {
+    let mut output = Output::default();
+    output.set_max(10);
+    output.put(&[0; 50]);
+    assert_eq!((output.queued(), output.overflowed()), (50, false));
+    output.put(b"x");
+    assert_eq!((output.queued(), output.overflowed()), (50, true));
+}
+
+#[test]
+fn a_peer_that_never_catches_up_does_not_make_the_sent_part_grow() {
+    let mut output = Output::default();
+    output.put(&[1; 1000]);
+    for _ in 0..10_000 {
+        output.put(&[2; 1000]);
+        output.advance(1000);
+    }
+    assert_eq!(output.queued(), 1000);
+    assert!(output.capacity() < 512 * 1024, "{}", output.capacity());
+}
+
+#[test]
+fn files_stand_in_their_place_and_count_as_owed_but_not_against_the_limit() {
+    use std::os::unix::fs::FileExt;
+    let file = Arc::new(crate::buffer::file::nameless_file());
+    file.write_all_at(b"0123456789", 0).unwrap();
+    let mut output = Output::default();
+    output.set_max(20);
+    output.put(b"head ");
+    output.put_file(file.clone(), 2..5);
+    output.put_file(file.clone(), 7..7);
+    output.put(b" between ");
+    output.put_file(file.clone(), 0..1_000_000);
+    assert_eq!(output.queued(), 5 + 3 + 9 + 1_000_000);
+    assert!(!output.overflowed() && output.has_file() && output.single().is_none() && output.file().is_none());
+
+    let gathered = |output: &Output| {
+        let mut slices = [IoSlice::new(&[]); 3];
+        let filled = output.gather(&mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
+    };
+    assert_eq!(gathered(&output), b"head ");
+    output.advance(1);
+    assert_eq!(output.before_file(), Some(&b"ead "[..]));
+    output.advance(4);
+    assert_eq!(output.before_file(), None);
+    let part = output.file().expect("it is next");
+    assert_eq!((part.at(), part.length()), (2, 3));
+    output.advance(1);
+    assert_eq!(output.file().map(|part| (part.at(), part.length())), Some((3, 2)));
+    output.advance(2);
+    assert!(output.file().is_none());
+    assert_eq!(gathered(&output), b" between ");
+    assert_eq!(output.before_file(), Some(&b" between "[..]));
+    output.advance(9);
+    output.advance(999_999);
+    assert_eq!(output.file().map(|part| (part.at(), part.length())), Some((999_999, 1)));
+    output.put(b"tail");
+    output.advance(1);
+    assert_eq!(output.single(), Some(&b"tail"[..]));
+    assert!(!output.has_file());
+    output.clear();
+    assert!(output.is_empty() && output.file().is_none());
+}
