@@ -451,7 +451,8 @@ on_every_backend! {
             assert_eq!(client.response().status, 200);
             assert_eq!(client.rest(), b"");
         }
-        eventually("the end of all", || (children(&glowplug).is_empty() && open() == before).then_some(()));
+        // Not equal: while it starts it looks through a descriptor of its own how many it has, which may have counted.
+        eventually("the end of all", || (children(&glowplug).is_empty() && open() <= before).then_some(()));
         let ended = stop(glowplug);
         assert!(!ended.stderr.contains("[ERROR]") && !ended.stderr.contains("[WARN]"), "{}", ended.stderr);
         let counted = ["accepted 1000,", " open 0,", " panics 0,", " closed 1000 ("];
