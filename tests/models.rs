@@ -29,6 +29,39 @@ fn children(glowplug: &Glowplug) -> Vec<Pid> {
     children.split_whitespace().map(|child| child.parse().ok().and_then(Pid::from_raw).expect("a number")).collect()
 }
 
+/// The descriptors of a process, by number, and what each stands for.
+fn descriptors(pid: Pid) -> Vec<(String, String)> {
+    let pid = pid.as_raw_nonzero();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").map_while(Result::ok);
+    let name = |path: &Path| path.file_name().expect("a number").to_string_lossy().into_owned();
+    // One that is closed meanwhile is left out.
+    let mut all: Vec<_> =
+        open.filter_map(|fd| Some((name(&fd.path()), fs::read_link(fd.path()).ok()?.display().to_string()))).collect();
+    all.sort();
+    all
+}
+
+/// What a child that serves one connection must not hold: a socket beside its connection and its channel, or any
+/// descriptor beside its poller, its wake-up, the files that its parent had at the start, and those of the site.
+fn too_many(child: Pid, of_the_parent: &[(String, String)], site: &Path) -> Vec<(String, String)> {
+    let is = |kind: &'static str| move |(_, to): &&(String, String)| to.starts_with(kind);
+    let mut held = descriptors(child);
+    let mut sockets = 0;
+    held.retain(|(_, to)| match to {
+        _ if to.starts_with("socket:") => {
+            sockets += 1;
+            sockets > 2 || of_the_parent.iter().any(|(_, parents)| parents == to)
+        }
+        _ if to.starts_with("anon_inode:") || Path::new(to).starts_with(site) => false,
+        _ => !of_the_parent.iter().any(|(_, parents)| parents == to),
+    });
+    let of_child = descriptors(child);
+    for kind in ["anon_inode:[eventpoll]", "anon_inode:[eventfd]"] {
+        held.extend(of_child.iter().filter(is(kind)).skip(1).cloned());
+    }
+    held
+}
+
 /// How many threads a process has.
 fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").count()
@@ -299,6 +332,72 @@ on_every_backend! {
             }
             assert_eq!(glowplug.end().code, Some(0), "{model}");
             assert!(children.iter().all(|&child| test_kill_process(child).is_err()), "somebody is left");
+        }
+    }
+
+    fn a_child_holds_its_connection_its_log_and_its_channel_whenever_it_was_forked(backend: Backend) {
+        let (site, scratch) = (site().0, Scratch::new());
+        let words = format!(
+            "serve --echo unix:{at}/echo --chat off --http 127.0.0.1:0 --root {} --model processes --log-file {at}/log \
+             --access-log {at}/access",
+            site.path().display(),
+            at = scratch.path().display()
+        );
+        let mut glowplug = Glowplug::start(backend, &words);
+        let http = glowplug.listens().1;
+        let parent = Pid::from_raw(glowplug.pid() as i32).expect("a number");
+        let of_the_parent = descriptors(parent);
+        let mut clients: Vec<Client> = Vec::new();
+        for address in [glowplug.address(), &http, glowplug.address(), &http] {
+            clients.push(Client::connect(address));
+            clients.last_mut().expect("it has connected").send("x");
+            let count = clients.len();
+            eventually("its child", || (children(&glowplug).len() == count).then_some(()));
+        }
+        let nobody_has_more = |when: &str| {
+            eventually(&format!("children {when} that hold no more than they need"), || {
+                children(&glowplug).iter().all(|&child| too_many(child, &of_the_parent, site.path()).is_empty()).then_some(())
+            });
+        };
+        nobody_has_more("that were forked before");
+        fs::rename(scratch.join("log"), scratch.join("log.1")).expect("it is there");
+        fs::rename(scratch.join("access"), scratch.join("access.1")).expect("it is there");
+        glowplug.signal(Signal::HUP);
+        eventually("new files", || (scratch.join("log").exists() && scratch.join("access").exists()).then_some(()));
+        nobody_has_more("whose logs were opened anew");
+        drop(clients);
+        stop(glowplug);
+    }
+
+    fn a_child_that_is_forked_during_a_stop_does_not_listen_and_a_restart_finds_the_port_free(backend: Backend) {
+        let (site, large) = site();
+        // More than a listener gives in one turn: the last is accepted when the stop has begun.
+        for queued in [65, 66] {
+            let words = format!("http --port 0 --drain-timeout 0 --model processes --root {}", site.path().display());
+            let glowplug = Glowplug::start(backend, &words);
+            let parent = Pid::from_raw(glowplug.pid() as i32).expect("a number");
+            let of_the_parent = descriptors(parent);
+            glowplug.signal(Signal::STOP);
+            let mut clients: Vec<Client> = (0..queued).map(|_| glowplug.connect()).collect();
+            // Nobody reads the answer, so each child stays.
+            clients.iter_mut().for_each(|client| client.send(get("/large.txt", "")));
+            glowplug.signal(Signal::TERM);
+            glowplug.signal(Signal::CONT);
+            eventually("a child for each", || (children(&glowplug).len() == queued).then_some(()));
+            eventually("children that hold no more than they need", || {
+                children(&glowplug).iter().all(|&child| too_many(child, &of_the_parent, site.path()).is_empty()).then_some(())
+            });
+            let address = glowplug.tcp();
+            eventually("the end of listening", || Client::try_connect(glowplug.address()).is_err().then_some(()));
+            let restarted = Glowplug::start(backend, &format!("echo --port {}", address.port()));
+            assert_eq!(restarted.connect().ask("hello"), "You said: hello");
+            restarted.stop();
+            // Those in the queue are served to the end.
+            let mut last = clients.pop().expect("it has connected");
+            assert_eq!(last.response_head().status, 200);
+            assert!(last.rest() == large);
+            drop((last, clients));
+            assert_eq!(glowplug.end().code, Some(0));
         }
     }
 

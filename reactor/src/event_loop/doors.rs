@@ -86,18 +86,23 @@ impl<D: Driver> EventLoop<D> {
 
     /// To a loop that comes with this connection, and ends with it.
     fn give_a_loop(&mut self, newcomer: Newcomer) {
+        // The driver owns every descriptor that callbacks of this batch have opened, and the channel of the last child,
+        // before the next child is forked: a child closes what the driver names.
+        self.settle();
         let Some(spawner) = &mut self.spawner else { return };
         let (door, peer) = (newcomer.door, newcomer.peer);
         let service = self.doors[door].service;
-        let (driver, waiting) = (&self.driver, &self.waiting);
-        let held = || driver.held().into_iter().chain(waiting.iter().map(|newcomer| newcomer.socket.fd())).collect();
+        let (driver, waiting, doors) = (&self.driver, &self.waiting, &self.doors);
+        let held = || {
+            let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
+            // Not all of them are the driver's: during a stop the driver forgets a listener with the last connection in
+            // its queue, and the listener is closed after that connection has been given its child.
+            let listeners = doors.iter().filter_map(|door| door.listening.as_ref()).map(|listening| listening.fd());
+            driver.held().into_iter().chain(waiting).chain(listeners).collect()
+        };
         match spawner.spawn(&mut self.core, service, newcomer, &held) {
             Spawned::Moved => self.driver.part_with(),
-            Spawned::Copied(socket) => {
-                self.driver.discard(socket);
-                // The line to the copy is the driver's before there is another copy, which is to have none of it.
-                self.settle();
-            }
+            Spawned::Copied(socket) => self.driver.discard(socket),
             Spawned::Failed(socket, cause) => match cause.raw_os_error() {
                 // As where accept finds none: it waits, and whoever comes after it does so in the backlog.
                 Some(errno) => {

@@ -73,6 +73,7 @@ fn hold_signals() -> libc::sigset_t {
 /// that a copy does, with two thousand connections.
 pub(crate) fn abandon(mut held: Vec<Fd>) {
     held.sort_unstable_by_key(|fd| fd.0);
+    held.dedup();
     for row in held.chunk_by(|one, next| next.0 == one.0 + 1) {
         if !close_row(row[0], row[row.len() - 1]) {
             for fd in row {
