@@ -142,6 +142,48 @@ on_every_backend! {
         assert_eq!(client.response().status, 405);
     }
 
+    fn a_refusal_leaves_before_the_body_and_the_connection_goes_on_after_it(backend: Backend) {
+        let http = Glowplug::start(backend, HTTP);
+        for (method, status) in [("POST", 405), ("PUT", 405), ("TRACE", 405), ("BREW", 501)] {
+            let mut client = http.connect();
+            let head = format!("{method} / HTTP/1.1\r\nHost: x\r\n");
+            client.send(format!("{head}Content-Length: 100\r\n\r\n"));
+            let response = client.response();
+            assert_eq!((response.status, response.header("connection")), (status, None), "{method}");
+            client.send("x".repeat(99));
+            client.send(format!("x{GET}{head}Transfer-Encoding: chunked\r\n\r\n3\r\nab"));
+            assert_eq!((client.response().status, client.response().status), (200, status), "{method}");
+            client.send(format!("c\r\n0\r\nTrailer: x\r\n\r\n{GET}"));
+            assert_eq!(client.response().status, 200, "{method}");
+            // A length over the limit is known from the head.
+            client.send(format!("{head}Content-Length: 2000000\r\n\r\n"));
+            assert_eq!(client.response().status, 413, "{method}");
+        }
+    }
+
+    fn a_body_that_is_malformed_or_has_no_end_has_one_answer_and_ends_the_connection(backend: Backend) {
+        let http = Glowplug::start(backend, &format!("{HTTP} --idle-timeout 0.3"));
+        for rest in ["1\nx\r\n0\r\n\r\n", "1\r\nx\n0\r\n\r\n", "0\r\n\n", "x\r\n", "fffffff\r\n", ""] {
+            let mut client = http.connect();
+            client.send(post("Transfer-Encoding: chunked\r\n"));
+            assert_eq!(client.response().status, 405, "{rest:?}");
+            // With nothing more, the time for a body ends the connection.
+            client.try_send(format!("{rest}{}", if rest.is_empty() { "" } else { GET })).ok();
+            assert_eq!(client.rest_however_it_ends(), b"", "{rest:?}");
+        }
+        let mut client = http.connect();
+        client.send(post("Transfer-Encoding: chunked\r\n"));
+        assert_eq!(client.response().status, 405);
+        let mut upload = client.writer();
+        let sender = thread::spawn(move || {
+            let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+            // More than is discarded while a connection is open, and while it closes.
+            (0..100_000).all(|_| upload.write_all(chunk.as_bytes()).is_ok())
+        });
+        assert_eq!(client.rest_however_it_ends(), b"");
+        assert!(!sender.join().unwrap(), "the server went on reading");
+    }
+
     fn what_is_no_request_is_refused_with_its_status_and_the_end(backend: Backend) {
         let http = Glowplug::start(backend, HTTP);
         let line = |line: &str| format!("{line}\r\nHost: x\r\n\r\n");
@@ -190,12 +232,12 @@ on_every_backend! {
             ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 400),
             (post("Content-Length: 99999999999999999999999\r\n"), 413),
             // Chunks.
-            (post("Transfer-Encoding: chunked\r\n") + "x\r\n", 400),
-            (post("Transfer-Encoding: chunked\r\n") + "-1\r\n", 400),
-            (post("Transfer-Encoding: chunked\r\n") + "1\nx\r\n0\r\n\r\n", 400),
-            (post("Transfer-Encoding: chunked\r\n") + "1\r\nx\n0\r\n\r\n", 400),
-            (post("Transfer-Encoding: chunked\r\n") + "1\r\nxy\r\n0\r\n\r\n", 400),
-            (post("Transfer-Encoding: chunked\r\n") + "ffffffffffffffffff\r\n", 413),
+            (get("Transfer-Encoding: chunked\r\n") + "x\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "-1\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "1\nx\r\n0\r\n\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "1\r\nx\n0\r\n\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "1\r\nxy\r\n0\r\n\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "ffffffffffffffffff\r\n", 413),
         ];
         for (request, status) in table {
             let shown = &request[..request.len().min(100)];
@@ -255,9 +297,9 @@ on_every_backend! {
     fn a_request_that_dribbles_or_never_comes_has_408(backend: Backend) {
         let http = Glowplug::start(backend, &format!("{HTTP} --idle-timeout 0.3"));
         let bodies = ["Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n9\r\nabc"];
-        let [post, head] = ["POST", "HEAD"].map(|method| format!("{method} / HTTP/1.1\r\nHost: x\r\n"));
+        let [get, head] = ["GET", "HEAD"].map(|method| format!("{method} / HTTP/1.1\r\nHost: x\r\n"));
         let begun = ["", "GET / HT", "HEAD / HT"].map(str::to_owned);
-        let uploads = bodies.iter().flat_map(|body| [format!("{post}{body}"), format!("{head}{body}")]);
+        let uploads = bodies.iter().flat_map(|body| [format!("{get}{body}"), format!("{head}{body}")]);
         for begun in begun.into_iter().chain(uploads) {
             let mut client = http.connect();
             client.send(&begun);
@@ -268,7 +310,7 @@ on_every_backend! {
         let mut client = http.connect();
         let mut dribble = client.writer();
         let feeder = thread::spawn(move || {
-            let mut bytes = get("Endless: ").into_bytes();
+            let mut bytes = self::get("Endless: ").into_bytes();
             bytes.truncate(bytes.len() - 2);
             bytes.extend([b'x'; 20_000]);
             for byte in bytes.chunks(1) {

@@ -132,8 +132,13 @@ pub(super) fn other(owed: Owed, clock: &Clock) -> (Vec<u8>, u16, u64) {
         Kind::Refusal(status) => status.into(),
         Kind::Page | Kind::Options => OK,
     };
-    let (answer, bytes) = short(line, "", owed, clock);
+    let (answer, bytes) = short(line, retry_after(line.code), owed, clock);
     (answer, line.code, bytes)
+}
+
+/// The field that comes with a refusal: a shortage may be over in a second.
+pub(super) fn retry_after(code: u16) -> &'static str {
+    if code == Status::ServiceUnavailable.code() { "Retry-After: 1\r\n" } else { "" }
 }
 
 /// What an answer says about the connection.

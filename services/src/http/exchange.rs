@@ -41,9 +41,11 @@ pub struct Exchange {
 #[derive(Debug)]
 struct Unread {
     rest: Rest,
-    /// What comes after it, and what was asked.
+    /// What was asked, and the answer's kind. The answer comes after the body, or before it: see `is_answered`.
     owed: Owed,
     head: Box<[u8]>,
+    /// The answer has left; the rest of the body is discarded, and the next request follows.
+    is_answered: bool,
     /// Bytes of it that have come, and how many had when its deadline was last met.
     skipped: u64,
     mark: u64,
@@ -123,6 +125,16 @@ impl Exchange {
     #[inline]
     pub(super) fn is_in_body(&self) -> bool {
         self.unread.is_some()
+    }
+
+    /// Whether part of a request has come that has no answer yet.
+    pub(super) fn owes_answer(&self) -> bool {
+        self.has_begun() && !self.discards_body()
+    }
+
+    /// Whether the request is answered and the rest of its body is still to come.
+    pub(super) fn discards_body(&self) -> bool {
+        self.unread.as_ref().is_some_and(|unread| unread.is_answered)
     }
 
     /// Whether part of a request has come and no deadline is set for the rest.
@@ -222,7 +234,7 @@ impl Exchange {
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunked::new(max)),
         };
-        self.unread = Some(Box::new(Unread { rest, owed, head: head.raw.into(), skipped: 0, mark: 0 }));
+        self.unread = Some(Box::new(Unread { rest, owed, head: head.raw.into(), is_answered: false, skipped: 0, mark: 0 }));
         // A body has its own time.
         self.timed = false;
     }
@@ -260,6 +272,18 @@ impl Exchange {
         let unread = self.unread.as_ref()?;
         let persistence = if self.stopping { Persistence::Ended } else { unread.owed.persistence };
         Some((unread.head.clone(), Owed { persistence, ..unread.owed }))
+    }
+
+    /// The request is refused and its body has not come as a whole: its answer does not depend on the rest.
+    pub(super) fn is_refused_early(&self) -> bool {
+        self.unread.as_ref().is_some_and(|unread| !unread.is_answered && matches!(unread.owed.kind, Kind::Refusal(_)))
+    }
+
+    /// The answer has left before the end of the body.
+    pub(super) fn note_answer(&mut self) {
+        if let Some(unread) = &mut self.unread {
+            unread.is_answered = true;
+        }
     }
 
     /// The request is answered: what comes next is another.

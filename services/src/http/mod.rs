@@ -38,7 +38,7 @@ use addresses::Admission;
 use answers::Page;
 use clock::Clock;
 use exchange::{Kind, Owed, Persistence, asks_for_head};
-use files::{Answered, Library, Response};
+use files::{Answered, Library, Lookahead, Response};
 
 /// The body of the fixed answer, unless another is asked for.
 pub const BODY: &str = "Hello from Epoll Server!";
@@ -189,7 +189,7 @@ impl Handler<Fetched> for Http {
     /// Whoever leaves in the middle of a request may still read what was wrong with it.
     fn on_end_of_input(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.clock.refresh(cx.now());
-        if !input.is_empty() || exchange.has_begun() {
+        if !exchange.discards_body() && (!input.is_empty() || exchange.has_begun()) {
             return self.refuse(exchange, Status::BadRequest, first_line(input), cx);
         }
         cx.close();
@@ -205,6 +205,9 @@ impl Handler<Fetched> for Http {
         }
         if exchange.timed {
             if !exchange.has_progressed(BODY_PROGRESS) {
+                if exchange.discards_body() {
+                    return cx.close();
+                }
                 return self.refuse(exchange, Status::RequestTimeout, b"", cx);
             }
             return cx.set_deadline(self.request);
@@ -221,7 +224,7 @@ impl Handler<Fetched> for Http {
 
     fn on_stopping(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) {
         exchange.stopping = true;
-        if !exchange.has_begun() {
+        if !exchange.owes_answer() {
             cx.close();
         }
     }
@@ -271,19 +274,31 @@ impl Http {
         }
     }
 
-    /// A body comes before the answer. Whoever waits for a word before sending one that is not wanted gets the answer
-    /// at once, and then the connection ends: there is no telling whether the body is still going to be sent.
+    /// A body follows the head. A refusal does not depend on the body, so it leaves as soon as the end of the body is
+    /// not there: the client may wait for the answer before it sends more. Any other answer follows the body.
+    ///
+    /// A client that waits for `100 Continue` and is refused gets the refusal, and the connection ends: whether the body
+    /// will still be sent cannot be known.
     #[cold]
     fn expect_body(
         &mut self,
         exchange: &mut Exchange,
         head: &Head<'_>,
-        owed: Owed,
+        mut owed: Owed,
         input: &mut Input<'_>,
         cx: &mut Context<'_>,
     ) -> Flow {
+        let is_too_long = matches!(head.body, Body::Length(length) if length > BODY_MAX);
+        if let (Kind::Page, Site::Files(library), false) = (owed.kind, &mut self.site, is_too_long) {
+            match library.refusal(head, cx) {
+                Lookahead::Served => {}
+                Lookahead::Refused(status) => owed.kind = Kind::Refusal(status),
+                Lookahead::Waiting => return Self::wait(exchange, owed, cx),
+            }
+            exchange.waiting = false;
+        }
         input.consume(head.raw.len());
-        if matches!(head.body, Body::Length(length) if length > BODY_MAX) {
+        if is_too_long {
             return self.answer(exchange, head, owed.refused(Status::ContentTooLarge), true, cx);
         }
         if head.expects_continue && input.is_empty() {
@@ -293,27 +308,64 @@ impl Http {
             cx.write(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         exchange.expect(head, BODY_MAX, owed);
-        Flow::Continue(())
+        self.body(exchange, input, cx)
     }
 
     #[cold]
     fn body(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) -> Flow {
         let last = match exchange.skip_body(input) {
-            Ok(Some(last)) => last,
-            Ok(None) => return Flow::Break(()),
+            Ok(last) => last,
+            // The end of the request cannot be found, and its answer has left.
+            Err(_) if exchange.discards_body() => {
+                cx.close();
+                return Flow::Break(());
+            }
             Err(status) => {
                 self.refuse(exchange, status, b"", cx);
                 return Flow::Break(());
             }
         };
+        match last {
+            Some(last) if exchange.discards_body() => {
+                exchange.finish();
+                input.consume(last);
+                return Flow::Continue(());
+            }
+            None if !exchange.is_refused_early() => return Flow::Break(()),
+            _ => {}
+        }
         let Some((head, owed)) = exchange.asked() else { return Flow::Break(()) };
         // It was whole when it was put aside.
         let Ok(Some((head, _))) = Head::parse(&head) else { return Flow::Break(()) };
+        let Some(last) = last else { return self.answer_early(exchange, &head, owed, cx) };
         let flow = self.answer(exchange, &head, owed, input.len() > last, cx);
         if !exchange.waiting {
             input.consume(last);
         }
         flow
+    }
+
+    /// Refuses a request whose body has not come as a whole. The rest is discarded if the connection goes on.
+    #[cold]
+    fn answer_early(&mut self, exchange: &mut Exchange, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Flow {
+        let (answer, status, bytes) = answers::other(owed, &self.clock);
+        cx.write(answer);
+        if let Some(log) = &mut self.log {
+            log.note(cx.peer(), Asked::of(head), status, bytes, &self.clock);
+        }
+        exchange.note_answer();
+        if owed.persistence == Persistence::Ended {
+            cx.close();
+        }
+        Flow::Break(())
+    }
+
+    /// Leaves the request in the input until a helper has looked for its file.
+    #[cold]
+    fn wait(exchange: &mut Exchange, owed: Owed, cx: &mut Context<'_>) -> Flow {
+        (exchange.waiting, exchange.bodiless) = (true, owed.bodiless);
+        cx.pause_reading();
+        Flow::Break(())
     }
 
     /// `more` has come, or is to come, than the request.
@@ -326,11 +378,7 @@ impl Http {
         more: bool,
         cx: &mut Context<'_>,
     ) -> Flow {
-        let Some(answered) = self.say(head, owed, cx) else {
-            (exchange.waiting, exchange.bodiless) = (true, owed.bodiless);
-            cx.pause_reading();
-            return Flow::Break(());
-        };
+        let Some(answered) = self.say(head, owed, cx) else { return Self::wait(exchange, owed, cx) };
         exchange.finish();
         if let Some(log) = &mut self.log {
             log.note(cx.peer(), Asked::of(head), answered.status, answered.bytes, &self.clock);

@@ -175,6 +175,16 @@ enum Lookup {
     Failed(Failure),
 }
 
+/// What is known of a request's answer before its body has come.
+pub(super) enum Lookahead {
+    /// There is something to serve.
+    Served,
+    /// The answer is this status, whatever the body says.
+    Refused(Status),
+    /// A helper has to look. The connection is to be paused, and the request to be offered again.
+    Waiting,
+}
+
 impl Library {
     pub(super) fn new(files: Files) -> Self {
         Library {
@@ -222,6 +232,20 @@ impl Library {
             Lookup::Listing(page) => response.listing(page),
             Lookup::Failed(failure) => response.refuse(status_of(failure)),
         })
+    }
+
+    /// Whether a `GET` or `HEAD` with a body is refused, without answering it.
+    #[cold]
+    pub(super) fn refusal(&mut self, head: &Head<'_>, cx: &mut Context<'_>) -> Lookahead {
+        let (name, _) = path::split(head.target);
+        if let Err(status) = path::read(name, &mut self.path) {
+            return Lookahead::Refused(status);
+        }
+        match self.look(name.as_bytes(), cx) {
+            None => Lookahead::Waiting,
+            Some(Lookup::Failed(failure)) => Lookahead::Refused(status_of(failure)),
+            Some(_) => Lookahead::Served,
+        }
     }
 
     /// What there is at the path, of which this is the name; `None` when that has to be waited for.

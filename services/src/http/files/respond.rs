@@ -176,8 +176,7 @@ impl Response<'_, '_> {
     }
 
     pub(in crate::http) fn refuse(&mut self, status: Status) -> Answered {
-        // Whatever is in the way, it may be gone in a second.
-        self.refuse_with(status, if status == Status::ServiceUnavailable { "Retry-After: 1\r\n" } else { "" })
+        self.refuse_with(status, answers::retry_after(status.code()))
     }
 
     fn refuse_with(&mut self, status: Status, fields: &str) -> Answered {
