@@ -234,7 +234,8 @@ impl Exchange {
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunked::new(max)),
         };
-        self.unread = Some(Box::new(Unread { rest, owed, head: head.raw.into(), is_answered: false, skipped: 0, mark: 0 }));
+        self.unread =
+            Some(Box::new(Unread { rest, owed, head: head.raw.into(), is_answered: false, skipped: 0, mark: 0 }));
         // A body has its own time.
         self.timed = false;
     }
