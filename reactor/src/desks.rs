@@ -21,7 +21,7 @@ use crate::topics::Topic;
 
 /// Bytes that wait, published from other threads or passed on by another loop, before whoever publishes has to wait:
 /// a burst to a room, and no more memory than one slow member may cost several times over.
-const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// What is published elsewhere.
 pub(crate) type Publication = (Topic, Bytes);
@@ -53,7 +53,7 @@ pub(crate) struct Desk {
     newcomers: Arc<Mailbox<Newcomer>>,
     reporting: AtomicBool,
     reopening: AtomicBool,
-    /// Somebody had no room for what was passed on to this loop, and waits to hear that there is some.
+    /// Another loop found a mailbox of this one full, and waits to hear that there is room.
     crowded: AtomicBool,
     /// Connections that it has or is about to get.
     load: AtomicUsize,
@@ -408,11 +408,17 @@ impl Desk {
 
     /// Passes something on, without waking the loop.
     pub(crate) fn pass_on(&self, publication: Publication) -> Result<(), PostError<Publication>> {
-        match self.passed_on.post(publication) {
-            Err(PostError::Full(publication)) => {
+        self.post(&self.passed_on, publication)
+    }
+
+    /// Posts to a mailbox of this loop, without waking it. Where there is no room, this loop wakes all others once it has made
+    /// some.
+    pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
+        match mailbox.post(message) {
+            Err(PostError::Full(message)) => {
                 // Said before the second try: either that finds room, or whoever makes room finds this.
                 self.crowded.store(true, Ordering::SeqCst);
-                self.passed_on.post(publication)
+                mailbox.post(message)
             }
             outcome => outcome,
         }
@@ -423,7 +429,12 @@ impl Desk {
         self.passed_on.is_empty()
     }
 
-    /// Whether somebody waits to pass something on to this loop.
+    /// Whether another loop waits for room in a mailbox of this one.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::SeqCst)
+    }
+
+    /// The same, once: who takes it wakes the others.
     pub(crate) fn take_crowded(&self) -> bool {
         self.crowded.load(Ordering::SeqCst) && self.crowded.swap(false, Ordering::SeqCst)
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::desks::{Desk, Desks};
-use crate::mailbox::{Addressed, Mailbox, PostError, Receiver, on_a_loops_thread};
+use crate::mailbox::{Addressed, Mailbox, PostError, Receiver};
+use crate::outbox::{self, on_a_loops_thread};
 use crate::stats::Stats;
 use crate::sys::affinity::Cores;
 use crate::token::ConnectionId;
@@ -34,7 +35,8 @@ impl Handle {
         self.0.halt();
     }
 
-    /// Queues `bytes` for every member of the topic, whoever serves it. Never blocks.
+    /// Queues `bytes` for every member of the topic, whoever serves it. Never blocks. For threads: in a callback
+    /// [`Context::publish`](crate::Context::publish) waits for room instead of giving the bytes back.
     ///
     /// # Errors
     /// Gives the bytes back when so much waits already (65,536 messages, or 16 MiB) or the first loop has ended.
@@ -199,19 +201,29 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
     /// handler on the first loop. Never blocks. Messages of one sender arrive in order.
     ///
+    /// In a callback of the same application a full mailbox (65,536 messages) is no error: the message waits at the posting
+    /// loop, in order, and nothing is read from the connection that the callback is for until all waiting messages have gone
+    /// on. So a callback of a connection may post any number. A turn that begins with 65,536 waiting messages or more gives
+    /// back what callbacks without a connection post (periodic work,
+    /// [`on_message`](crate::Handler::on_message), [`on_turn`](crate::Handler::on_turn)), and what connections post that are
+    /// held already; in such a turn the loop takes no messages itself, unless another loop waits for room in its mailboxes. So
+    /// a chain of loops slows down to the pace of the last, and a circle in which each message causes more than one ends in
+    /// errors, never in a standstill.
+    ///
     /// # Errors
-    /// Gives the message back when the mailbox is full (65,536 messages), or when the loop has ended.
+    /// Gives the message back when the loop has ended; when the mailbox is full, for a thread that is no loop of this
+    /// application; and in a callback as above. Of messages given back in callbacks the log tells, once a second at most.
     pub fn post(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         self.put(to, message, false)
     }
 
-    /// Like [`ServiceHandle::post`], but **blocks** while the mailbox is full.
+    /// Like [`ServiceHandle::post`], but **blocks** while the mailbox is full. In a callback it is the same as that, and does
+    /// not block.
     ///
     /// # Errors
-    /// Gives the message back when the loop has ended, and when called on a loop's own thread with the mailbox full: it
-    /// would wait for itself.
+    /// Gives the message back when the loop has ended; in a callback, as [`ServiceHandle::post`] does.
     pub fn post_wait(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
-        self.put(to, message, !on_a_loops_thread())
+        self.put(to, message, true)
     }
 
     fn put(&self, to: ConnectionId, message: M, may_wait: bool) -> Result<(), PostError<M>> {
@@ -219,18 +231,15 @@ impl<M: Send + 'static> ServiceHandle<M> {
         let number = if to == ConnectionId::NONE { desks.first() } else { to.event_loop() };
         let here = |error: PostError<Addressed<M>>| error.map(|(_, message)| message);
         if let Some(mailbox) = self.mailboxes.standing.get(number as usize) {
-            mailbox.post_wait((to, message), may_wait).map_err(here)?;
-            desks.wake(number);
-            return Ok(());
+            let desk = &desks.standing()[number as usize];
+            return outbox::post(desks, desk, mailbox, (to, message), may_wait).map_err(here);
         }
         let guests = self.mailboxes.guests.read().unwrap_or_else(PoisonError::into_inner);
         let guest = guests.get(&number).map(|guest| (guest.mailbox.clone(), guest.desk.clone()));
         // Not held while waiting: a guest that leaves takes its own out.
         drop(guests);
         let Some((mailbox, desk)) = guest else { return Err(PostError::Closed(message)) };
-        mailbox.post_wait((to, message), may_wait).map_err(here)?;
-        desk.wake();
-        Ok(())
+        outbox::post(desks, &desk, &mailbox, (to, message), may_wait).map_err(here)
     }
 
     /// The whole application's handle.

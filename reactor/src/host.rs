@@ -159,6 +159,7 @@ pub(crate) fn guarded<R>(
     service: u16,
     callback: impl FnOnce(&mut Context<'_>) -> R,
 ) -> Option<R> {
+    core.outbox.set_caller(id);
     let outcome = catch_unwind(AssertUnwindSafe(|| callback(&mut Context::new(core, id, service))));
     match outcome {
         Ok(value) => Some(value),

@@ -102,6 +102,7 @@ mod mailbox;
 mod desks;
 mod handle;
 mod neighbours;
+mod outbox;
 
 mod context;
 mod handler;

@@ -1,6 +1,5 @@
 //! Queues from any thread to one loop, bounded. Below: nothing. Above: [`handle`](crate::handle), which wakes the loop.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +8,7 @@ use crate::token::ConnectionId;
 
 /// Messages that one mailbox holds: enough to smooth a burst, few enough that a loop which cannot keep up is
 /// noticed by those who post.
-const MAILBOX_MESSAGES: usize = if cfg!(miri) { 64 } else { 64 * 1024 };
+pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(miri) { 64 } else { 64 * 1024 };
 
 /// Why a message was not taken. It has the message, for another try.
 ///
@@ -171,30 +170,6 @@ impl<M> Mailbox<M> {
     fn lock(&self) -> MutexGuard<'_, Inside<M>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-thread_local! {
-    static ON_A_LOOP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks this thread as a loop's for as long as the guard lives.
-pub(crate) struct LoopsThread(());
-
-impl LoopsThread {
-    pub(crate) fn enter() -> Self {
-        ON_A_LOOP.set(true);
-        LoopsThread(())
-    }
-}
-
-impl Drop for LoopsThread {
-    fn drop(&mut self) {
-        ON_A_LOOP.set(false);
-    }
-}
-
-pub(crate) fn on_a_loops_thread() -> bool {
-    ON_A_LOOP.get()
 }
 
 #[cfg(test)]

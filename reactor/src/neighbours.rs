@@ -1,13 +1,13 @@
 //! The other loops of an application, as one of them sees them: what is published here goes to members there, once for each
 //! loop, and one wake-up for however much a turn has published.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::desks::{Desk, Desks, Newcomer, Publication, Roll};
-use crate::mailbox::PostError;
+use crate::desks::{Desk, Desks, Newcomer, PUBLISHED_BYTES, Publication, Roll};
+use crate::mailbox::{MAILBOX_MESSAGES, PostError};
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
@@ -24,7 +24,11 @@ pub(crate) struct Neighbours {
     /// What a mailbox has had no room for yet, in order, by the number of its loop.
     waiting: HashMap<u32, (Arc<Desk>, VecDeque<Publication>)>,
     /// Connections that published what had no room: nothing is read from them until all has gone on.
-    held: Vec<ConnectionId>,
+    held: HashSet<ConnectionId>,
+    /// As much waited when this turn began as a mailbox holds: callbacks without a connection publish nothing to other loops.
+    is_full: bool,
+    /// Publications left out because of that, since [`Neighbours::take_left_out`] was called last.
+    left_out: u64,
     /// The last that got a newcomer.
     last: usize,
 }
@@ -40,14 +44,22 @@ impl Neighbours {
             to_wake: Vec::new(),
             newcomers: Vec::new(),
             waiting: HashMap::new(),
-            held: Vec::new(),
+            held: HashSet::new(),
+            is_full: false,
+            left_out: 0,
             last,
         }
     }
 
     /// Passes a message on to each loop that has members of the topic, but not to the one of the number `except`.
-    /// `false`: one has no room, so whoever published is to be held.
-    pub(crate) fn publish(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, except: Option<u32>) -> bool {
+    /// `false`: one has no room, so `by`, whose callback published, is to be held.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Topic,
+        bytes: impl FnOnce() -> Bytes,
+        by: ConnectionId,
+        except: Option<u32>,
+    ) -> bool {
         if !self.desks.is_true(&self.roll) {
             self.call_the_roll();
         }
@@ -63,6 +75,10 @@ impl Neighbours {
                 shared = Some(make());
             }
             let Some(bytes) = &shared else { continue };
+            if self.is_full && self.waiting.contains_key(&desk.number) && !may_wait(&self.held, by) {
+                self.left_out += 1;
+                continue;
+            }
             let publication = (topic.clone(), bytes.clone());
             if let Some((_, waiting)) = self.waiting.get_mut(&desk.number) {
                 waiting.push_back(publication);
@@ -106,7 +122,23 @@ impl Neighbours {
 
     /// Nothing is to be read from this connection until all has gone on.
     pub(crate) fn hold(&mut self, id: ConnectionId) {
-        self.held.push(id);
+        self.held.insert(id);
+    }
+
+    /// As much waited to be passed on when this turn began as a mailbox holds.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Whether publications were left out since [`Neighbours::take_left_out`].
+    pub(crate) fn has_left_out(&self) -> bool {
+        self.left_out > 0
+    }
+
+    /// Takes the number of publications that were not passed on to a loop since the last call, because callbacks without a
+    /// connection published more than that loop takes.
+    pub(crate) fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
     }
 
     /// Something waits to be passed on.
@@ -136,7 +168,11 @@ impl Neighbours {
             }
             !is_closed && !waiting.is_empty()
         });
-        if self.held.is_empty() || self.is_behind() { Vec::new() } else { std::mem::take(&mut self.held) }
+        self.is_full = self.waiting.values().any(|(_, waiting)| is_much(waiting));
+        match self.held.is_empty() || self.is_behind() {
+            true => Vec::new(),
+            false => std::mem::take(&mut self.held).into_iter().collect(),
+        }
     }
 
     /// Gives a newcomer to the loop with the fewest connections. Back, if that is this one, or takes it no more.
@@ -167,4 +203,15 @@ impl Neighbours {
     pub(crate) fn note_topics(&self, bits: u64) {
         self.here.set_topics(bits);
     }
+}
+
+/// Whether what the callback of this connection publishes may wait for room however much waits already: the connection is
+/// still read, and will be held.
+fn may_wait(held: &HashSet<ConnectionId>, by: ConnectionId) -> bool {
+    by != ConnectionId::NONE && !held.contains(&by)
+}
+
+/// Whether as much waits as a mailbox holds.
+fn is_much(waiting: &VecDeque<Publication>) -> bool {
+    waiting.len() >= MAILBOX_MESSAGES || waiting.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= PUBLISHED_BYTES
 }

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 8] = [
     &["limits", "buffer", "random", "recorder", "stats", "timer", "topics", "published"],
     &["sys"],
     &["link", "driver"],
-    &["mailbox", "desks", "handle", "neighbours", "context", "handler", "host", "service"],
+    &["mailbox", "desks", "outbox", "handle", "neighbours", "context", "handler", "host", "service"],
     &["event_loop"],
     &["runner"],
     &["application", "sim", "fuzzing"],

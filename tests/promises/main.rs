@@ -50,6 +50,7 @@ mod fairness;
 mod files;
 mod identity;
 mod loops;
+mod messages;
 mod operator;
 mod process;
 mod reading;

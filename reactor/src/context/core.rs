@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::driver::Socket;
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::neighbours::Neighbours;
+use crate::outbox::Outbox;
 use crate::published::Published;
 use crate::recorder::{Recorder, What};
 use crate::stats::Counters;
@@ -32,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// What happened lately, for those who end badly.
     pub(crate) recorder: Recorder,
+    /// What callbacks have posted and a full mailbox has no room for yet.
+    pub(crate) outbox: Rc<Outbox>,
     /// The other loops; none where there is one alone.
     pub(crate) neighbours: Option<Box<Neighbours>>,
     /// It came with one connection, and ends with it.
@@ -99,7 +103,13 @@ pub(crate) enum Errand {
 }
 
 impl Core {
-    pub(crate) fn new(links: Links, recorder: Recorder, now: Time, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        links: Links,
+        recorder: Recorder,
+        now: Time,
+        counters: Arc<Counters>,
+        outbox: Rc<Outbox>,
+    ) -> Self {
         Core {
             links,
             topics: Topics::default(),
@@ -108,6 +118,7 @@ impl Core {
             pool: Pool::default(),
             counters,
             recorder,
+            outbox,
             neighbours: None,
             alone: false,
             terms: Vec::new(),
@@ -190,7 +201,7 @@ impl Core {
 
     fn pass_on(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, by: ConnectionId, except: Option<u32>) {
         if let Some(neighbours) = &mut self.neighbours
-            && !neighbours.publish(topic, bytes, except)
+            && !neighbours.publish(topic, bytes, by, except)
             && let Some(link) = self.links.get_mut(by)
         {
             link.hold();

@@ -429,7 +429,10 @@ impl<'a> Context<'a> {
     ///
     /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is dealt
     /// with as [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for what this
-    /// connection publishes, nothing is read from it.
+    /// connection publishes, nothing is read from it. What callbacks without a connection publish waits for room, too, up to
+    /// 65,536 messages or 16 MiB for each loop: then the loop takes no messages ([`on_message`](crate::Handler::on_message)),
+    /// and what periodic work publishes all the same does not reach the members on the loop that is behind; the log tells how
+    /// many messages those were.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }

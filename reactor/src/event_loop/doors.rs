@@ -18,7 +18,7 @@ use crate::sys::listen::Listens;
 use crate::token::ConnectionId;
 
 /// How often newcomers that have to wait are worth a line in the log.
-const SAY_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A listener, and what it leads to.
 pub(super) struct Door {

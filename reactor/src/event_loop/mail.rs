@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use super::doors::SAY_AGAIN;
 use super::{EventLoop, NO_SERVICE};
 use crate::driver::Driver;
 use crate::host::guarded;
@@ -17,11 +18,20 @@ impl<D: Driver> EventLoop<D> {
         self.core.halting |= self.desks.is_halting();
         self.read_published();
         self.take_on_newcomers();
+        // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
+        let publishes = self.core.neighbours.as_ref().is_none_or(|neighbours| !neighbours.is_full());
+        let takes_messages = publishes && !self.core.outbox.is_full() || self.desk.is_crowded();
         for index in 0..self.hosts.len() {
-            self.mail |= self.hosts[index].host.collect();
+            if takes_messages {
+                self.mail |= self.hosts[index].host.collect();
+            }
             while self.hosts[index].host.message(&mut self.core) {
                 self.called(ConnectionId::NONE);
             }
+        }
+        // After all mailboxes: whoever has found one full since then finds room in it.
+        if self.desk.take_crowded() {
+            self.desks.wake_all();
         }
         let signalled =
             self.orders.as_ref().and_then(|orders| Some(orders.signals.as_ref()?.take())).unwrap_or_default();
@@ -63,27 +73,72 @@ impl<D: Driver> EventLoop<D> {
         for (topic, bytes) in published {
             self.core.deliver(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
         }
-        if self.desk.take_crowded() {
-            self.desks.wake_all();
-        }
     }
 
-    /// At the end of a turn: what it has published goes on to the other loops, and the one that accepts hears of
+    /// At the end of a turn: what it has posted and published goes on to the other loops, and the one that accepts hears of
     /// descriptors that have become free.
     pub(super) fn tell_others(&mut self) {
-        let Some(neighbours) = &mut self.core.neighbours else { return };
-        neighbours.note_topics(self.core.topics.bits());
-        let was_behind = neighbours.is_behind();
-        let released = neighbours.flush();
-        // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
-        self.mail |= was_behind && !neighbours.is_behind();
+        let mut released = match self.core.outbox.is_behind() {
+            true => self.post_waiting(),
+            false => Vec::new(),
+        };
+        if let Some(neighbours) = &mut self.core.neighbours {
+            neighbours.note_topics(self.core.topics.bits());
+            let was_behind = neighbours.is_behind();
+            released.extend(neighbours.flush());
+            // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
+            self.mail |= was_behind && !neighbours.is_behind();
+            if neighbours.has_left_out() {
+                let said_lately = self.refusals_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
+                if !said_lately {
+                    self.refusals_said = Some(self.core.now);
+                    let count = neighbours.take_left_out();
+                    log::warn!("{count} publications of periodic work were left out: another loop cannot keep up");
+                }
+            }
+            if neighbours.is_behind() {
+                released.drain(..).for_each(|id| neighbours.hold(id));
+            }
+        }
+        if self.core.outbox.is_behind() {
+            self.core.outbox.hold(std::mem::take(&mut released));
+        }
         for id in released {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.release_hold();
                 self.core.touch(id);
             }
         }
-        self.note_descriptors();
+        if self.core.neighbours.is_some() {
+            self.note_descriptors();
+        }
+    }
+
+    /// Posts what there is room for now, and reads nothing more from connections whose callbacks have posted the rest. Those
+    /// that need not be held any longer.
+    #[cold]
+    fn post_waiting(&mut self) -> Vec<ConnectionId> {
+        for id in self.core.outbox.take_posted() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.hold();
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+        let said_lately = self.refusals_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
+        if self.core.outbox.has_refused() && !said_lately {
+            self.refusals_said = Some(self.core.now);
+            let refused = self.core.outbox.take_refused();
+            log::warn!(
+                "{refused} messages posted in callbacks were given back: the loops that they are for cannot keep up"
+            );
+        }
+        let was_full = self.core.outbox.is_full();
+        let released = self.core.outbox.flush();
+        // Then messages are taken again, and those who are released go on, in a turn that begins at once.
+        let (is_full, is_behind) = (self.core.outbox.is_full(), self.core.outbox.is_behind());
+        self.mail |= was_full && !is_full || !is_behind;
+        released
     }
 
     pub(super) fn note_descriptors(&self) {

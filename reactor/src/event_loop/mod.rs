@@ -15,6 +15,7 @@ mod report;
 mod stopping;
 
 use std::any::Any;
+use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,8 +27,8 @@ use crate::driver::{Completion, Driver, Socket};
 use crate::error::{Errno, Error};
 use crate::host::{Host, guarded};
 use crate::link::{Link, Links, Sent};
-use crate::mailbox::LoopsThread;
 use crate::neighbours::Neighbours;
+use crate::outbox::{LoopsThread, Outbox};
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::service::Bound;
 use crate::sys::EVENTS_PER_WAIT;
@@ -125,6 +126,8 @@ pub(crate) struct EventLoop<D> {
     waiting: Vec<Newcomer>,
     /// When it was last said that there is no loop for a newcomer.
     failure_said: Option<Time>,
+    /// When the log last told that callbacks got messages back, for want of room.
+    refusals_said: Option<Time>,
     /// The second in which histories were last told, and how many in it.
     told: (u64, usize),
     stopping: Option<Stopping>,
@@ -167,7 +170,7 @@ impl<D: Driver> EventLoop<D> {
         recorder: Recorder,
         config: Settings,
     ) -> Self {
-        let core = Core::new(links, recorder, driver.now(), desk.counters.clone());
+        let core = Core::new(links, recorder, driver.now(), desk.counters.clone(), Rc::new(Outbox::new(desks.clone())));
         EventLoop {
             driver,
             core,
@@ -193,6 +196,7 @@ impl<D: Driver> EventLoop<D> {
             full_said: None,
             waiting: Vec::new(),
             failure_said: None,
+            refusals_said: None,
             told: (0, 0),
             stopping: None,
         }
@@ -267,8 +271,18 @@ impl<D: Driver> EventLoop<D> {
         self.serve(Some(newcomer))
     }
 
-    fn serve(mut self, newcomer: Option<Newcomer>) -> Result<(), Error> {
-        let _here = LoopsThread::enter();
+    fn serve(self, newcomer: Option<Newcomer>) -> Result<(), Error> {
+        let (desks, desk) = (self.desks.clone(), self.desk.clone());
+        let outcome = self.serve_to_the_end(newcomer);
+        // Its mailboxes are closed now, and whoever waited for room in one has to look again.
+        if desk.take_crowded() {
+            desks.wake_all();
+        }
+        outcome
+    }
+
+    fn serve_to_the_end(mut self, newcomer: Option<Newcomer>) -> Result<(), Error> {
+        let _here = LoopsThread::enter(self.core.outbox.clone());
         let mut scratch = vec![0; if self.core.alone { SCRATCH_OF_ONE } else { SCRATCH }].into_boxed_slice();
         self.start();
         if let Some(newcomer) = newcomer {

@@ -19,7 +19,8 @@ pub(super) struct Stopping {
 impl<D: Driver> EventLoop<D> {
     /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
-        let heard = !self.mail && self.core.called_upon.is_empty() || self.has_given_up();
+        let nothing_waits = !self.mail && self.core.called_upon.is_empty() && !self.core.outbox.is_behind();
+        let heard = nothing_waits || self.has_given_up();
         self.stopping.is_some() && heard && self.core.links.len() == 0 && (self.core.alone || self.nobody_comes())
     }
 

@@ -1,0 +1,262 @@
+//! Messages that the callbacks of one loop post while the mailbox that they are for is full. They wait here, in order, until
+//! that mailbox has room, so a post from a callback is never lost and never blocks the loop. Below: desks. Above:
+//! [`handle`](crate::handle), which posts.
+//!
+//! Two bounds hold. The connection whose callback posted a waiting message is not read until all messages have gone on. And a
+//! turn that begins with [`WAITING_MAX`] waiting messages or more gives further messages back ([`PostError::Full`]) to
+//! callbacks without a connection (periodic work, `on_message`, `on_turn`, `on_start`) and to connections that are held
+//! already; nor does the loop take messages out of its own mailboxes in such a turn, unless another loop waits for room there.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::desks::{Desk, Desks};
+use crate::mailbox::{Addressed, MAILBOX_MESSAGES, Mailbox, PostError};
+use crate::token::ConnectionId;
+
+/// Waiting messages at the beginning of a turn from which on that turn takes no more: as many as a mailbox holds.
+const WAITING_MAX: usize = MAILBOX_MESSAGES;
+
+/// The messages of one loop that wait for room.
+pub(crate) struct Outbox {
+    desks: Arc<Desks>,
+    /// The connection whose callback runs or ran last; [`ConnectionId::NONE`] where a callback belongs to none.
+    caller: Cell<ConnectionId>,
+    /// One queue for each full mailbox, by the mailbox's address.
+    queues: RefCell<HashMap<usize, Box<dyn Queue>>>,
+    /// Messages in all queues.
+    count: Cell<usize>,
+    /// [`WAITING_MAX`] messages or more waited when this turn began.
+    is_full: Cell<bool>,
+    /// Connections whose callbacks posted waiting messages in this turn, and are read until its end.
+    posted: RefCell<Vec<ConnectionId>>,
+    /// Connections that are not read until all messages have gone on.
+    held: RefCell<HashSet<ConnectionId>>,
+    /// Messages given back since the last [`Outbox::take_refused`].
+    refused: Cell<u64>,
+}
+
+/// The waiting messages for one mailbox, its message type forgotten.
+trait Queue {
+    /// Moves messages into the mailbox while there is room, and wakes its loop. Whether the mailbox is closed.
+    fn flush(&mut self) -> bool;
+    fn len(&self) -> usize;
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+struct Waiting<M> {
+    desk: Arc<Desk>,
+    mailbox: Arc<Mailbox<Addressed<M>>>,
+    messages: VecDeque<Addressed<M>>,
+}
+
+impl<M: Send + 'static> Queue for Waiting<M> {
+    fn flush(&mut self) -> bool {
+        let is_closed = loop {
+            let Some(message) = self.messages.pop_front() else { break false };
+            let (error, is_closed) = match self.desk.post(&self.mailbox, message) {
+                Ok(()) => continue,
+                Err(error @ PostError::Full(_)) => (error, false),
+                Err(error @ PostError::Closed(_)) => (error, true),
+            };
+            self.messages.push_front(error.into_message());
+            break is_closed;
+        };
+        // Also where nothing went: that loop takes no messages while it has too many waiting itself, until it sees that
+        // somebody waits for it.
+        self.desk.wake();
+        is_closed
+    }
+
+    fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(desks: Arc<Desks>) -> Self {
+        Outbox {
+            desks,
+            caller: Cell::new(ConnectionId::NONE),
+            queues: RefCell::default(),
+            count: Cell::new(0),
+            is_full: Cell::new(false),
+            posted: RefCell::default(),
+            held: RefCell::default(),
+            refused: Cell::new(0),
+        }
+    }
+
+    /// A callback for this connection begins.
+    #[inline]
+    pub(crate) fn set_caller(&self, id: ConnectionId) {
+        self.caller.set(id);
+    }
+
+    /// Whether messages wait for room.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.count.get() > 0
+    }
+
+    /// Whether so many messages waited when this turn began that callbacks without a connection get theirs back.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
+    /// Takes the number of messages that were given back since the last call.
+    pub(crate) fn take_refused(&self) -> u64 {
+        self.refused.take()
+    }
+
+    /// Whether messages were given back since [`Outbox::take_refused`].
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.get() > 0
+    }
+
+    /// Connections whose callbacks have posted waiting messages since the last call: they are not to be read until
+    /// [`Outbox::flush`] releases them.
+    pub(crate) fn take_posted(&self) -> Vec<ConnectionId> {
+        let posted = self.posted.take();
+        self.held.borrow_mut().extend(&posted);
+        posted
+    }
+
+    fn post<M: Send + 'static>(
+        &self,
+        desk: &Arc<Desk>,
+        mailbox: &Arc<Mailbox<Addressed<M>>>,
+        message: Addressed<M>,
+    ) -> Result<(), PostError<Addressed<M>>> {
+        let key = Arc::as_ptr(mailbox) as usize;
+        let message = if self.is_behind() && self.queues.borrow().contains_key(&key) {
+            // A message that came earlier waits already.
+            message
+        } else {
+            match desk.post(mailbox, message) {
+                Ok(()) => {
+                    desk.wake();
+                    return Ok(());
+                }
+                Err(PostError::Full(message)) => message,
+                closed => return closed,
+            }
+        };
+        let caller = self.caller.get();
+        if self.is_full.get() && (caller == ConnectionId::NONE || self.held.borrow().contains(&caller)) {
+            self.refused.set(self.refused.get() + 1);
+            return Err(PostError::Full(message));
+        }
+        let mut queues = self.queues.borrow_mut();
+        let queue = queues.entry(key).or_insert_with(|| {
+            Box::new(Waiting { desk: desk.clone(), mailbox: mailbox.clone(), messages: VecDeque::new() })
+        });
+        let waiting =
+            queue.as_any().downcast_mut::<Waiting<M>>().expect("the queue holds its mailbox, so no other is there");
+        waiting.messages.push_back(message);
+        self.count.set(self.count.get() + 1);
+        let mut posted = self.posted.borrow_mut();
+        if caller != ConnectionId::NONE && posted.last() != Some(&caller) {
+            posted.push(caller);
+        }
+        Ok(())
+    }
+
+    /// At the end of a turn: posts what there is room for now. Connections that may be read again: all that were held, once no
+    /// message waits.
+    pub(crate) fn flush(&self) -> Vec<ConnectionId> {
+        // Taken out meanwhile: a message that is dropped may post another one.
+        let mut queues = self.queues.take();
+        let mut closed = Vec::new();
+        queues.retain(|_, queue| {
+            let is_closed = queue.flush();
+            if is_closed {
+                closed.push(std::mem::replace(queue, Box::new(Gone)));
+            }
+            !is_closed && queue.len() > 0
+        });
+        self.count.set(queues.values().map(|queue| queue.len()).sum());
+        self.is_full.set(self.count.get() >= WAITING_MAX);
+        *self.queues.borrow_mut() = queues;
+        let lost: usize = closed.iter().map(|queue| queue.len()).sum();
+        if lost > 0 {
+            log::debug!("{lost} messages were for a loop that has ended");
+        }
+        drop(closed);
+        if self.is_behind() { Vec::new() } else { self.held.take().into_iter().collect() }
+    }
+
+    /// Connections that another queue holds: released together with this one's.
+    pub(crate) fn hold(&self, ids: Vec<ConnectionId>) {
+        self.held.borrow_mut().extend(ids);
+    }
+}
+
+/// In the place of a queue whose mailbox is closed.
+struct Gone;
+
+impl Queue for Gone {
+    fn flush(&mut self) -> bool {
+        true
+    }
+
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Rc<Outbox>>> = const { RefCell::new(None) };
+}
+
+/// Marks this thread as a loop's for as long as the guard lives.
+pub(crate) struct LoopsThread {
+    before: Option<Rc<Outbox>>,
+}
+
+impl LoopsThread {
+    pub(crate) fn enter(outbox: Rc<Outbox>) -> Self {
+        LoopsThread { before: HERE.replace(Some(outbox)) }
+    }
+}
+
+impl Drop for LoopsThread {
+    fn drop(&mut self) {
+        HERE.replace(self.before.take());
+    }
+}
+
+fn here() -> Option<Rc<Outbox>> {
+    HERE.try_with(|here| here.borrow().clone()).ok().flatten()
+}
+
+pub(crate) fn on_a_loops_thread() -> bool {
+    here().is_some()
+}
+
+/// Posts from a callback of a loop of this application: where there is no room, the message waits. On other threads, and from
+/// the loop of another application, whether the message finds room is up to the caller, or the thread blocks if it `may_wait`.
+pub(crate) fn post<M: Send + 'static>(
+    desks: &Arc<Desks>,
+    desk: &Arc<Desk>,
+    mailbox: &Arc<Mailbox<Addressed<M>>>,
+    message: Addressed<M>,
+    may_wait: bool,
+) -> Result<(), PostError<Addressed<M>>> {
+    match here() {
+        Some(outbox) if Arc::ptr_eq(&outbox.desks, desks) => outbox.post(desk, mailbox, message),
+        // It would hold up its own loop.
+        Some(_) => mailbox.post(message).map(|()| desk.wake()),
+        None => mailbox.post_wait(message, may_wait).map(|()| desk.wake()),
+    }
+}
