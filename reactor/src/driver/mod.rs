@@ -77,6 +77,8 @@ pub(crate) trait Driver {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// Whether this batch has as much as one can have, so that others may have to wait for the next.
     fn is_batch_full(&self) -> bool;
+    /// The most events that one batch has.
+    fn events_per_batch(&self) -> usize;
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 

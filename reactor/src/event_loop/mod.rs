@@ -31,7 +31,6 @@ use crate::neighbours::Neighbours;
 use crate::outbox::{LoopsThread, Outbox};
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::service::Bound;
-use crate::sys::EVENTS_PER_WAIT;
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
 use crate::time::Time;
@@ -361,7 +360,8 @@ impl<D: Driver> EventLoop<D> {
     /// as many as it takes to hear all connections once.
     fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
         let stalled = heard.since(planned) > STALL && self.postponed == 0;
-        let all = !stalled && !self.driver.is_batch_full() || self.postponed > self.core.links.len() / EVENTS_PER_WAIT;
+        let batches = self.core.links.len() / self.driver.events_per_batch();
+        let all = !stalled && !self.driver.is_batch_full() || self.postponed > batches;
         self.postponed = if all { 0 } else { self.postponed + 1 };
         all
     }

@@ -146,6 +146,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.is_batch_full()
     }
 
+    fn events_per_batch(&self) -> usize {
+        self.driver.events_per_batch()
+    }
+
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
         let completion = self.driver.next(links, scratch)?;
         if let Completion::Failed { id, .. } = &completion

@@ -240,6 +240,10 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.is_batch_full()
     }
 
+    fn events_per_batch(&self) -> usize {
+        self.inner.events_per_batch()
+    }
+
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
         if let (ReportsTheReleased, Some(id)) = (self.bug, self.last.take()) {
             return Some(Completion::Received { id, bytes: &scratch[..1] });

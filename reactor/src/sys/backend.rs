@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 
+use super::poller::{NAMED, PRESENT};
 use crate::error::Error;
 
 /// The variable that chooses a backend for any program that leaves the choice open.
@@ -49,12 +50,15 @@ impl Backend {
         let name = variable.unwrap_or_default().to_string_lossy().into_owned();
         let asked = if name.is_empty() { Backend::Auto } else { name.parse()? };
         Ok(match asked {
-            Backend::Auto if cfg!(any(target_os = "linux", target_os = "android")) => {
-                (Backend::Epoll, "the default on Linux".to_owned())
-            }
-            Backend::Auto => (Backend::Select, "the default on this system".to_owned()),
+            Backend::Auto if cfg!(target_os = "linux") => (PRESENT[0], "the default on Linux".to_owned()),
+            Backend::Auto => (PRESENT[0], "the default on this system".to_owned()),
             chosen => (chosen, format!("{VARIABLE}={name}")),
         })
+    }
+
+    /// The name that the command and the environment use.
+    pub(super) fn name(self) -> &'static str {
+        NAMED.iter().find(|(backend, _)| *backend == self).map_or("auto", |(_, name)| name)
     }
 }
 
@@ -62,22 +66,15 @@ impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        match name.to_ascii_lowercase().as_str() {
-            "auto" => Ok(Backend::Auto),
-            "epoll" => Ok(Backend::Epoll),
-            "select" => Ok(Backend::Select),
-            _ => Err(Error::UnknownBackend { name: name.to_owned() }),
-        }
+        let mut all = std::iter::once(Backend::Auto).chain(NAMED.iter().map(|(backend, _)| *backend));
+        let found = all.find(|backend| backend.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| Error::UnknownBackend { name: name.to_owned() })
     }
 }
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Backend::Auto => "auto",
-            Backend::Epoll => "epoll",
-            Backend::Select => "select",
-        })
+        f.pad(self.name())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::call::{EINTR, attempt, check};
 use super::clock::Patience;
-use super::{EVENTS_PER_WAIT, Event, Fd, Interest};
+use super::{Event, Fd, Interest};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -20,16 +20,23 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
+    /// Anything from 16 to 512 measures the same, 1 costs 11 to 21 %. Events that do not fit come with the next wait, after
+    /// those that have not been reported yet.
+    pub(super) const EVENTS_PER_WAIT: usize = 256;
+    /// EPOLLERR and EPOLLHUP are reported whatever a descriptor is registered for.
+    pub(super) const REPORTS_ERRORS_UNASKED: bool = true;
+
     pub(crate) fn new() -> Result<Self, Errno> {
         // SAFETY: takes no pointer.
         let number = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the call has just made this descriptor, and nobody else knows its number.
         let epoll = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(Epoll { epoll, ready: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT].into_boxed_slice() })
+        let ready = vec![libc::epoll_event { events: 0, u64: 0 }; Self::EVENTS_PER_WAIT].into_boxed_slice();
+        Ok(Epoll { epoll, ready })
     }
 
-    pub(crate) fn held(&self) -> Fd {
-        Fd(self.epoll.as_raw_fd())
+    pub(crate) fn held(&self) -> Option<Fd> {
+        Some(Fd(self.epoll.as_raw_fd()))
     }
 
     /// The last registration wins, as with `select`: a descriptor that is known already is modified.

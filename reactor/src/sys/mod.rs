@@ -45,10 +45,6 @@ use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// The most events that one wait of epoll brings; `select` brings all. Anything from 16 to 512 measures the same, 1
-/// costs 11 to 21 %; what doesn't fit comes with the next wait, after those it has not told yet.
-pub(crate) const EVENTS_PER_WAIT: usize = 256;
-
 /// A descriptor's number. Whoever holds the slot that carries it closes it, with [`Sys::close`]; copying the number
 /// copies no ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,88 +1,107 @@
-//! The readiness primitive under the driver, one of two with the same verbs. An enum, so the choice is made at run time
-//! and costs one predictable branch.
+//! The readiness primitive under the driver. Every backend has the same functions and the same two facts; an enum holds
+//! the one that was chosen at run time, and costs one predictable branch.
+//!
+//! A further backend is one file with these names, a row in the list below, a variant of [`Backend`], and its `mod` line:
+//!
+//! ```text
+//! EVENTS_PER_WAIT          most events that one wait brings; a full batch means that others may have to wait
+//! REPORTS_ERRORS_UNASKED   whether a reset is reported for a descriptor that is registered for nothing
+//! new() register() modify() forget() wait() held()
+//! ```
 
 use std::io;
 use std::time::Duration;
 
 use super::backend::Backend;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-use super::epoll::Epoll;
-use super::select::Select;
 use super::{Event, Fd, Interest};
 use crate::error::{Errno, Error};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-pub(crate) enum Poller {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    Epoll(Epoll),
-    Select(Select),
-}
+/// Makes the enum out of the list of backends.
+macro_rules! pollers {
+    ($($(#[$system:meta])? $name:ident in $file:ident;)+) => {
+        pub(crate) enum Poller {
+            $($(#[$system])? $name(super::$file::$name),)+
+        }
 
-/// The same words to whichever it is.
-macro_rules! either {
-    ($poller:expr, $it:ident => $words:expr) => {
-        match $poller {
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Poller::Epoll($it) => $words,
-            Poller::Select($it) => $words,
+        /// Every backend with its name, which is the name of its file, on this system or not.
+        pub(super) const NAMED: &[(Backend, &str)] = &[$((Backend::$name, stringify!($file))),+];
+        /// The backends of this system. The first one is the default.
+        pub(super) const PRESENT: &[Backend] = &[$($(#[$system])? Backend::$name),+];
+
+        impl Poller {
+            pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
+                let (chosen, _) = backend.choose()?;
+                let unavailable = |cause| Error::BackendUnavailable { backend: chosen.name(), cause };
+                match chosen {
+                    $(
+                        $(#[$system])?
+                        Backend::$name => {
+                            let poller = super::$file::$name::new();
+                            poller.map(Poller::$name).map_err(|errno| unavailable(errno.to_io()))
+                        }
+                    )+
+                    #[allow(unreachable_patterns)]
+                    _ => Err(unavailable(io::Error::new(io::ErrorKind::Unsupported, "this system does not have it"))),
+                }
+            }
+
+            pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+                match self {
+                    $($(#[$system])? Poller::$name(poller) => poller.register(fd, token, interest),)+
+                }
+            }
+
+            pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+                match self {
+                    $($(#[$system])? Poller::$name(poller) => poller.modify(fd, token, interest),)+
+                }
+            }
+
+            pub(crate) fn forget(&mut self, fd: Fd) {
+                match self {
+                    $($(#[$system])? Poller::$name(poller) => poller.forget(fd),)+
+                }
+            }
+
+            pub(crate) fn wait(
+                &mut self,
+                events: &mut Vec<Event>,
+                timeout: Option<Duration>,
+                now: Time,
+            ) -> Result<(), Errno> {
+                match self {
+                    $($(#[$system])? Poller::$name(poller) => poller.wait(events, timeout, now),)+
+                }
+            }
+
+            /// The poller's own descriptor, where it has one.
+            pub(crate) fn held(&self) -> Option<Fd> {
+                match self {
+                    $($(#[$system])? Poller::$name(poller) => poller.held(),)+
+                }
+            }
+
+            pub(crate) fn events_per_wait(&self) -> usize {
+                match self {
+                    $($(#[$system])? Poller::$name(_) => super::$file::$name::EVENTS_PER_WAIT,)+
+                }
+            }
+
+            pub(crate) fn reports_errors_unasked(&self) -> bool {
+                match self {
+                    $($(#[$system])? Poller::$name(_) => super::$file::$name::REPORTS_ERRORS_UNASKED,)+
+                }
+            }
         }
     };
 }
 
-impl Poller {
-    pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
-        match backend.choose()?.0 {
-            Backend::Select => Ok(Poller::Select(Select::new())),
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            _ => Epoll::new().map(Poller::Epoll).map_err(|errno| unavailable(errno.to_io())),
-            #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            _ => Err(unavailable(io::Error::new(io::ErrorKind::Unsupported, "it exists on Linux only"))),
-        }
-    }
-
-    pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        either!(self, poller => poller.register(fd, token, interest))
-    }
-
-    pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        either!(self, poller => poller.modify(fd, token, interest))
-    }
-
-    pub(crate) fn forget(&mut self, fd: Fd) {
-        either!(self, poller => poller.forget(fd))
-    }
-
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
-        either!(self, poller => poller.wait(events, timeout, now))
-    }
-
-    /// `select` brings all that is ready.
-    pub(crate) fn events_per_wait(&self) -> usize {
-        match self {
-            Poller::Select(_) => usize::MAX,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Poller::Epoll(_) => super::EVENTS_PER_WAIT,
-        }
-    }
-
-    /// Its own descriptor, where it has one.
-    pub(crate) fn held(&self) -> Option<Fd> {
-        match self {
-            Poller::Select(_) => None,
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            Poller::Epoll(poller) => Some(poller.held()),
-        }
-    }
-
-    /// epoll reports EPOLLERR and EPOLLHUP whatever it was asked; `select` looks only at what is in its sets.
-    pub(crate) fn reports_errors_unasked(&self) -> bool {
-        !matches!(self, Poller::Select(_))
-    }
-}
-
-fn unavailable(cause: io::Error) -> Error {
-    Error::BackendUnavailable { backend: "epoll", cause }
+pollers! {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    Epoll in epoll;
+    Select in select;
 }
 
 #[cfg(test)]

@@ -57,8 +57,18 @@ struct Sets {
 }
 
 impl Select {
-    pub(crate) fn new() -> Self {
-        Select::with_limit(LIMIT)
+    /// A wait brings all that is ready.
+    pub(super) const EVENTS_PER_WAIT: usize = usize::MAX;
+    /// select(2) looks only at the descriptors in its sets.
+    pub(super) const REPORTS_ERRORS_UNASKED: bool = false;
+
+    pub(crate) fn new() -> Result<Self, Errno> {
+        Ok(Select::with_limit(LIMIT))
+    }
+
+    /// The sets are memory of this process: no descriptor.
+    pub(crate) fn held(&self) -> Option<Fd> {
+        None
     }
 
     fn with_limit(limit: Option<RawFd>) -> Self {
@@ -246,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_sets_are_as_long_as_the_highest_descriptor_that_is_waited_for() {
-        let mut select = Select::new();
+        let mut select = Select::new().unwrap();
         for number in [3, 64, 1500] {
             select.register(Fd(number), token(number as usize), READ).unwrap();
         }
@@ -263,7 +273,7 @@ mod tests {
     fn every_start_tells_all_that_is_ready_in_order_and_once() {
         let numbers = [0usize, 1, 62, 63, 64, 127, 128, 200];
         for start in 0..300 {
-            let mut select = Select::new();
+            let mut select = Select::new().unwrap();
             for number in numbers {
                 select.register(Fd(number as RawFd), token(number), READ).unwrap();
             }

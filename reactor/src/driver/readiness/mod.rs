@@ -547,6 +547,10 @@ impl<S: Sys> Driver for Readiness<S> {
         self.batch_full
     }
 
+    fn events_per_batch(&self) -> usize {
+        self.sys.events_per_wait()
+    }
+
     #[inline]
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
         if let Some((id, fd)) = self.only_to_read(links) {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::random::Random;
-use crate::sys::EVENTS_PER_WAIT;
+
+/// Events that one wait brings at most, as epoll's.
+const EVENTS_PER_WAIT: usize = 256;
 
 /// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it
 /// is within what a kernel may do.
