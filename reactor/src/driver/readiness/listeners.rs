@@ -15,16 +15,28 @@ const ACCEPTS_PER_TURN: u32 = 64;
 /// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
 pub(super) const STARVED_REST: Duration = Duration::from_secs(1);
 
-/// A listener, and why it may not be accepted from now.
+/// A listener as the driver sees it.
 pub(super) struct Listener {
     pub(super) fd: Fd,
     pub(super) name: String,
-    pub(super) accepting: bool,
-    pub(super) gone: bool,
-    pub(super) registered: bool,
-    pub(super) starved_until: Option<Time>,
-    /// Somebody waits for a look, event or none, as soon as it rests no more.
-    pub(super) probe_due: bool,
+    state: State,
+}
+
+/// The poller watches a listener in the state `Accepting`, and in no other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Accepting,
+    /// The loop has no room; connections wait in the backlog until `set_accepting`.
+    Held,
+    /// Accepting failed for want of a descriptor or of memory. Ends when a descriptor is freed, or at `until`; then the
+    /// listener is looked at without an event if somebody asked for that (`probe`), and held if the loop asked for that.
+    Suspended {
+        until: Time,
+        probe: bool,
+        held: bool,
+    },
+    /// No longer watched, for good.
+    Forgotten,
 }
 
 impl<S: Sys> Readiness<S> {
@@ -38,7 +50,7 @@ impl<S: Sys> Readiness<S> {
     fn accept(&mut self, index: usize) -> Option<Report> {
         while let Stage::Accepting(left) = self.stage {
             let listener = &self.listeners[index];
-            if left == 0 || listener.gone || !listener.accepting || listener.starved_until.is_some() {
+            if left == 0 || listener.state != State::Accepting {
                 return None;
             }
             self.stage = Stage::Accepting(left - 1);
@@ -60,12 +72,44 @@ impl<S: Sys> Readiness<S> {
         None
     }
 
-    /// Leaves off accepting for a while, and says so, once a second at most.
+    pub(super) fn add_listener(&mut self, fd: Fd, name: &str) -> usize {
+        let index = self.listeners.len();
+        self.listeners.push(Listener { fd, name: name.to_owned(), state: State::Held });
+        self.set_state(index, State::Accepting);
+        index
+    }
+
+    /// Goes on with accepting, or leaves it off, at the loop's request.
+    pub(super) fn hold_listener(&mut self, index: usize, held: bool) {
+        match self.listeners[index].state {
+            State::Suspended { until, probe, .. } => {
+                self.listeners[index].state = State::Suspended { until, probe, held };
+            }
+            State::Accepting | State::Held => {
+                self.set_state(index, if held { State::Held } else { State::Accepting });
+            }
+            State::Forgotten => {}
+        }
+    }
+
+    pub(super) fn drop_listener(&mut self, index: usize) {
+        self.set_state(index, State::Forgotten);
+    }
+
+    /// Suspends accepting; what the loop has asked for meanwhile holds after that.
     pub(super) fn starve(&mut self, index: usize, errno: Errno) {
+        match self.listeners[index].state {
+            State::Accepting => self.suspend(index, errno, false, false),
+            State::Held => self.suspend(index, errno, false, true),
+            State::Suspended { probe, held, .. } => self.suspend(index, errno, probe, held),
+            State::Forgotten => {}
+        }
+    }
+
+    /// Logged once a second at most.
+    fn suspend(&mut self, index: usize, errno: Errno, probe: bool, held: bool) {
         let now = self.sys.now();
-        self.starving += usize::from(self.listeners[index].starved_until.is_none());
-        self.listeners[index].starved_until = Some(now + STARVED_REST);
-        self.settle_listener(index);
+        self.set_state(index, State::Suspended { until: now + STARVED_REST, probe, held });
         self.counters.accept_starved.add(1);
         if self.starved_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
             self.starved_logged = Some(now);
@@ -73,42 +117,57 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Takes resting listeners up again: all of them when a descriptor was freed, else those whose rest is over. Those are
-    /// looked at in this very batch: an event for who waits there would come from another wait, and starving costs one a
-    /// second.
+    pub(super) fn is_starved(&self, index: usize) -> bool {
+        matches!(self.listeners[index].state, State::Suspended { .. })
+    }
+
+    /// Looks at a listener without an event: in the next batch, or as soon as its suspension ends.
+    pub(super) fn look_at_listener(&mut self, index: usize) {
+        match &mut self.listeners[index].state {
+            State::Suspended { probe, .. } => *probe = true,
+            _ => self.listener_probes.push(index),
+        }
+    }
+
+    /// Ends suspensions: all of them when a descriptor was freed, otherwise those whose time is over. The latter are
+    /// looked at in this very batch: an event would come from another wait, and suspended listeners cost one wait a second.
     pub(super) fn feed(&mut self, freed: bool) {
         if self.starving == 0 {
             return;
         }
         let now = self.sys.now();
         for index in 0..self.listeners.len() {
-            let listener = &mut self.listeners[index];
-            if listener.starved_until.is_some_and(|until| freed || until <= now) {
-                listener.starved_until = None;
-                self.starving -= 1;
-                if std::mem::take(&mut listener.probe_due) || !freed {
+            if let State::Suspended { until, probe, held } = self.listeners[index].state
+                && (freed || until <= now)
+            {
+                if probe || !freed {
                     self.listener_probes.push(index);
                 }
-                self.settle_listener(index);
+                self.set_state(index, if held { State::Held } else { State::Accepting });
             }
         }
     }
 
-    /// Brings the poller up to date with whether this listener is to be accepted from.
-    pub(super) fn settle_listener(&mut self, index: usize) {
+    /// The descriptors of the listeners that are still watched, or will be again.
+    pub(super) fn listener_descriptors(&self) -> impl Iterator<Item = Fd> {
+        self.listeners.iter().filter(|listener| listener.state != State::Forgotten).map(|listener| listener.fd)
+    }
+
+    /// Changes the state, and brings the poller up to date: nobody else tells it of a listener.
+    fn set_state(&mut self, index: usize, state: State) {
         let listener = &mut self.listeners[index];
-        let wanted = listener.accepting && !listener.gone && listener.starved_until.is_none();
-        if wanted == listener.registered {
-            return;
+        let before = std::mem::replace(&mut listener.state, state);
+        self.starving += usize::from(matches!(state, State::Suspended { .. }));
+        self.starving -= usize::from(matches!(before, State::Suspended { .. }));
+        if before == State::Accepting && state != State::Accepting {
+            self.sys.forget(listener.fd);
         }
-        listener.registered = wanted;
-        if !wanted {
-            return self.sys.forget(listener.fd);
-        }
-        let token = listener_token(self.home.event_loop(), index);
-        if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
-            listener.registered = false;
-            self.starve(index, errno);
+        if state == State::Accepting && before != State::Accepting {
+            let token = listener_token(self.home.event_loop(), index);
+            if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
+                listener.state = State::Held;
+                self.suspend(index, errno, false, false);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! went within one turn was never known to it.
 
 mod listeners;
+mod terminals;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -24,12 +25,11 @@ use crate::sys::{Event, Fd, Interest, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 use listeners::{Listener, STARVED_REST, listener_token};
+use terminals::Terminals;
 
 /// How often connections that are watched for nothing are asked for errors, where the poller does not report them
 /// unasked.
 const BLIND_PROBE: Duration = Duration::from_millis(900);
-/// How often a terminal that belongs to another job is looked at again. Nothing tells that it has become ours.
-const TERMINAL_PROBE: Duration = Duration::from_secs(1);
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
 /// Bytes of a file that one connection gets sent in one turn: some hundred microseconds, for which the others wait.
@@ -62,9 +62,7 @@ pub(crate) struct Readiness<S: Sys> {
     freed: bool,
     /// Descriptors that no poller takes (regular files): always ready.
     always_ready: Vec<ConnectionId>,
-    /// Terminals that belong to another job, and when that was last looked into.
-    withheld: Vec<ConnectionId>,
-    withheld_probed: Time,
+    terminals: Terminals,
     /// Connections registered for nothing, and when they were last asked for errors.
     blind: usize,
     blind_probed: Time,
@@ -84,8 +82,8 @@ struct Slot {
     read_in: u32,
     socket: bool,
     always_ready: bool,
-    /// A terminal that belongs to another job. Not registered, or what is typed for that job would wake the loop.
-    withheld: bool,
+    /// A terminal that belongs to another job now.
+    background: bool,
     /// Both halves are over, and the link does not read. Not registered, or the poller would report it for ever.
     hung_up: bool,
     /// In the list of changed ones.
@@ -130,8 +128,7 @@ impl<S: Sys> Readiness<S> {
             graveyard: Vec::new(),
             freed: false,
             always_ready: Vec::new(),
-            withheld: Vec::new(),
-            withheld_probed: Time::default(),
+            terminals: Terminals::default(),
             blind: 0,
             blind_probed: Time::default(),
             starving: 0,
@@ -151,7 +148,7 @@ impl<S: Sys> Readiness<S> {
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
         let wanted = Interest { read: link.reads(), write: link.writes() };
-        if slot.always_ready || slot.withheld || slot.registered == Some(wanted) {
+        if slot.always_ready || slot.background || slot.registered == Some(wanted) {
             return;
         }
         if slot.hung_up {
@@ -354,7 +351,7 @@ impl<S: Sys> Readiness<S> {
             }));
         }
         if reading && !socket && self.sys.is_anothers_terminal(fd) {
-            self.withhold(id);
+            self.leave_terminal(id);
             return None;
         }
         if reading {
@@ -399,40 +396,6 @@ impl<S: Sys> Readiness<S> {
         self.changed(id);
     }
 
-    /// Before each read, since a terminal changes hands at any time (`fg`, `bg`): in another job's hands it is not
-    /// read, and not polled either.
-    #[cold]
-    fn withhold(&mut self, id: ConnectionId) {
-        self.not_read(id);
-        self.unregister(id);
-        if let Some(slot) = self.slot_mut(id) {
-            slot.withheld = true;
-        }
-        self.withheld.push(id);
-        self.withheld_probed = self.sys.now();
-    }
-
-    fn probe_withheld(&mut self) {
-        let now = self.sys.now();
-        if now.since(self.withheld_probed) < TERMINAL_PROBE {
-            return;
-        }
-        self.withheld_probed = now;
-        let mut withheld = std::mem::take(&mut self.withheld);
-        withheld.retain(|&id| {
-            let Some(fd) = self.slot(id).map(|slot| slot.fd) else { return false };
-            if self.sys.is_anothers_terminal(fd) {
-                return true;
-            }
-            if let Some(slot) = self.slot_mut(id) {
-                slot.withheld = false;
-            }
-            self.changed(id);
-            false
-        });
-        self.withheld = withheld;
-    }
-
     /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
     /// pause within a second. Linear in the connections, once a second, and only while one is paused.
     fn probe_blind(&mut self) {
@@ -458,7 +421,7 @@ impl<S: Sys> Readiness<S> {
             read_in: 0,
             socket,
             always_ready: false,
-            withheld: false,
+            background: false,
             hung_up: false,
             listed: false,
             connecting,
@@ -512,8 +475,8 @@ impl<S: Sys> Driver for Readiness<S> {
         if self.starving > 0 {
             timeout = at_most(timeout, STARVED_REST);
         }
-        if !self.withheld.is_empty() {
-            timeout = at_most(timeout, TERMINAL_PROBE);
+        if let Some(most) = self.terminals.wait_at_most() {
+            timeout = at_most(timeout, most);
         }
         let blind = self.blind > 0 && !self.sys.reports_errors_unasked();
         if blind {
@@ -528,9 +491,7 @@ impl<S: Sys> Driver for Readiness<S> {
         if blind {
             self.probe_blind();
         }
-        if !self.withheld.is_empty() {
-            self.probe_withheld();
-        }
+        self.probe_terminals();
         self.feed(false);
         for index in self.listener_probes.drain(..) {
             self.events.push(readable(listener_token(self.home.event_loop(), index)));
@@ -568,27 +529,15 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn listen(&mut self, fd: Fd, name: &str) -> usize {
-        self.listeners.push(Listener {
-            fd,
-            name: name.to_owned(),
-            accepting: true,
-            gone: false,
-            registered: false,
-            starved_until: None,
-            probe_due: false,
-        });
-        self.settle_listener(self.listeners.len() - 1);
-        self.listeners.len() - 1
+        self.add_listener(fd, name)
     }
 
     fn set_accepting(&mut self, index: usize, accepting: bool) {
-        self.listeners[index].accepting = accepting;
-        self.settle_listener(index);
+        self.hold_listener(index, !accepting);
     }
 
     fn forget_listener(&mut self, index: usize) {
-        self.listeners[index].gone = true;
-        self.settle_listener(index);
+        self.drop_listener(index);
     }
 
     fn rest(&mut self, index: usize, errno: Errno) {
@@ -596,15 +545,11 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn is_starving(&self, index: usize) -> bool {
-        self.listeners[index].starved_until.is_some()
+        self.is_starved(index)
     }
 
     fn probe_listener(&mut self, index: usize) {
-        if self.listeners[index].starved_until.is_some() {
-            self.listeners[index].probe_due = true;
-        } else {
-            self.listener_probes.push(index);
-        }
+        self.look_at_listener(index);
     }
 
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
@@ -703,8 +648,7 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn held(&self) -> Vec<Fd> {
         let slots = self.slots.iter().flatten().map(|slot| slot.fd);
-        let listeners = self.listeners.iter().filter(|listener| !listener.gone).map(|listener| listener.fd);
-        slots.chain(listeners).chain(self.graveyard.iter().copied()).chain(self.sys.held()).collect()
+        slots.chain(self.listener_descriptors()).chain(self.graveyard.iter().copied()).chain(self.sys.held()).collect()
     }
 
     fn descriptors(&self) -> usize {
