@@ -42,6 +42,13 @@ pub struct Limits {
     /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few
     /// to be a way around `connections`. The others are told, and closed at once.
     pub refused_lingering: usize,
+    /// Bytes of output that the kernel takes for a peer and has not sent yet, 128 KiB by default. The rest waits in the
+    /// connection's output, where the other limits bound it. Without this bound the kernel takes up to 4 MB for a peer
+    /// that does not read. TCP: TCP_NOTSENT_LOWAT, which the kernel may exceed by one segment (64 KiB); on the way, and in
+    /// the peer's own buffer, there may be more. Unix sockets: half of it as SO_SNDBUF, which Linux doubles and which
+    /// counts all that the peer has not read. Linux and Android; elsewhere the system's own bounds hold. A smaller value
+    /// costs more calls for one large answer.
+    pub unsent: usize,
     /// The length of the listener's queue of connections not yet accepted, 4096 by default; the kernel caps it
     /// (`net.core.somaxconn` on Linux).
     pub backlog: u32,
@@ -59,6 +66,7 @@ impl Default for Limits {
             slow_members: SlowPolicy::Disconnect,
             linger_bytes: 64 * 1024 * 1024,
             refused_lingering: 16,
+            unsent: 128 * 1024,
             backlog: 4096,
         }
     }

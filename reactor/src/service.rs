@@ -209,10 +209,12 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         let options = ListenOptions {
             backlog: self.limits.backlog.min(i32::MAX as u32) as i32,
             defer_accept: self.speaks_first.filter(|patience| !patience.is_zero()),
+            unsent: self.limits.unsent,
         };
         let listeners: Vec<Box<dyn Listens>> = match self.source {
             Source::Nothing => Vec::new(),
             Source::Listeners(listeners) => {
+                listeners.iter().for_each(|Listener(listening)| listening.bound_unsent(options.unsent));
                 if let Some(patience) = options.defer_accept {
                     for Listener(listening) in &listeners {
                         let failed =

@@ -32,6 +32,7 @@
 //! | 27 | one outcome for a connect | `process`: a_connection_… |
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
+//! | 33 | the kernel keeps little for who does not read | `memory`: the_kernel_keeps_little…; the chat: `memory.rs` beside this directory |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
@@ -50,6 +51,7 @@ mod fairness;
 mod files;
 mod identity;
 mod loops;
+mod memory;
 mod messages;
 mod operator;
 mod process;

@@ -83,8 +83,8 @@ pub(crate) trait Driver {
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 
     /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
-    /// [`Completion::Accepted`].
-    fn listen(&mut self, listener: Fd, name: &str) -> usize;
+    /// [`Completion::Accepted`]. For each connection the kernel keeps at most `unsent` bytes that it has not sent.
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize;
     /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
@@ -106,8 +106,8 @@ pub(crate) trait Driver {
     fn part_with(&mut self);
     /// A newcomer that another loop's driver has accepted counts here from now on.
     fn take_over(&mut self);
-    /// Starts an outbound connection: `Connected` or `Failed` follows, later, always.
-    fn connect(&mut self, id: ConnectionId, to: &Address);
+    /// Starts an outbound connection, bounded as with [`Driver::listen`]: `Connected` or `Failed` follows, later, always.
+    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize);
     /// Takes on a descriptor that is no socket, for reading.
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);
 

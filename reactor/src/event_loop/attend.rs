@@ -216,7 +216,10 @@ impl<D: Driver> EventLoop<D> {
                 link.state = self.hosts[link.service as usize].host.adopt(wish.state);
                 self.core.recorder.note(wish.id, What::Asked, self.core.now);
                 match wish.errand {
-                    Errand::Connect(to) => self.driver.connect(wish.id, &to),
+                    Errand::Connect(to) => {
+                        let unsent = self.core.terms[link.service as usize].limits.unsent;
+                        self.driver.connect(wish.id, &to, unsent);
+                    }
                     Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
                     Errand::Adopt(socket) => {
                         self.driver.take_over();

@@ -210,7 +210,7 @@ impl<D: Driver> EventLoop<D> {
         for listening in bound.listeners {
             if let Some(listening) = &listening {
                 let name = format!("{} at {}", bound.terms.name, listening.address());
-                let door = self.driver.listen(listening.fd(), &name);
+                let door = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
                 debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
             }
             self.doors.push(Door {

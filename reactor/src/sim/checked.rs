@@ -190,8 +190,8 @@ impl<D: Driver> Driver for Checked<D> {
         Some(completion)
     }
 
-    fn listen(&mut self, listener: Fd, name: &str) -> usize {
-        self.driver.listen(listener, name)
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
+        self.driver.listen(listener, name, unsent)
     }
 
     fn set_accepting(&mut self, listener: usize, accepting: bool) {
@@ -231,8 +231,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.discard(socket);
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address) {
-        self.driver.connect(id, to);
+    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
+        self.driver.connect(id, to, unsent);
         self.name(id);
     }
 

@@ -407,6 +407,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             output_max: high + random.size(1_000_000),
             linger_bytes: random.size(1_000_000) as u64,
             refused_lingering: random.index(3),
+            unsent: random.size(100_000),
             backlog: random.size(64) as u32,
             member_queue: if random.chance(0.5) { random.size(2_000) } else { random.size(200_000) },
             slow_members: [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][random.index(3)],

@@ -147,15 +147,15 @@ impl Sys for Flawed<Simulated> {
         self.inner.drain_wake();
     }
 
-    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
-        match self.inner.accept(listener) {
+    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
+        match self.inner.accept(listener, unsent) {
             Err(errno) if self.bug == SpinsWithoutDescriptors && !concerns_one_newcomer(errno) => Ok(None),
             outcome => outcome,
         }
     }
 
-    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
-        self.inner.connect(to)
+    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
+        self.inner.connect(to, unsent)
     }
 
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
@@ -268,8 +268,8 @@ impl<D: Driver> Driver for Flawed<D> {
         })
     }
 
-    fn listen(&mut self, listener: Fd, name: &str) -> usize {
-        self.inner.listen(listener, name)
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
+        self.inner.listen(listener, name, unsent)
     }
 
     fn set_accepting(&mut self, listener: usize, accepting: bool) {
@@ -312,8 +312,8 @@ impl<D: Driver> Driver for Flawed<D> {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address) {
-        self.inner.connect(id, to);
+    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
+        self.inner.connect(id, to, unsent);
     }
 
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {

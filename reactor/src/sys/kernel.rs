@@ -112,21 +112,30 @@ impl Sys for Kernel {
         self.waker.clear();
     }
 
-    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
         match socket::accept(listener) {
+            Ok((fd, Peer::Unix)) => {
+                socket::bound_unread(fd, unsent);
+                Ok(Some((fd, Peer::Unix)))
+            }
             Ok(accepted) => Ok(Some(accepted)),
             Err(errno) if would_block(errno) => Ok(None),
             Err(errno) => Err(errno),
         }
     }
 
-    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
         let raw = socket::RawAddress::of(to)?;
         let opened = socket::open(to)?;
-        if let Address::Tcp(_) = to {
-            socket::set_tcp_options(socket::fd(&opened))?;
+        let fd = socket::fd(&opened);
+        match to {
+            Address::Tcp(_) => {
+                socket::set_tcp_options(fd)?;
+                socket::bound_unsent(fd, unsent);
+            }
+            Address::Unix(_) => socket::bound_unread(fd, unsent),
         }
-        socket::connect(socket::fd(&opened), &raw)?;
+        socket::connect(fd, &raw)?;
         Ok(Fd(opened.into_raw_fd()))
     }
 
@@ -291,6 +300,8 @@ mod tests {
     use super::*;
 
     const READ: Interest = Interest { read: true, write: false };
+    /// Bytes that the kernel may keep for a peer that does not take them.
+    const UNSENT: usize = 32 * 1024;
     const WRITE: Interest = Interest { read: false, write: true };
 
     fn each(test: impl Fn(Kernel)) {
@@ -335,7 +346,7 @@ mod tests {
         let (listener, address) = listener();
         let client = TcpStream::connect(address).unwrap();
         until(kernel, Fd(listener.as_raw_fd()), READ);
-        let (fd, peer) = kernel.accept(Fd(listener.as_raw_fd())).unwrap().unwrap();
+        let (fd, peer) = kernel.accept(Fd(listener.as_raw_fd()), UNSENT).unwrap().unwrap();
         assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
         (fd, client)
     }
@@ -344,10 +355,10 @@ mod tests {
     fn accept_tells_the_peer_and_when_there_is_none() {
         each(|mut kernel| {
             let (listener, _) = listener();
-            assert_eq!(kernel.accept(Fd(listener.as_raw_fd())), Ok(None));
+            assert_eq!(kernel.accept(Fd(listener.as_raw_fd()), UNSENT), Ok(None));
             let (fd, _client) = accepted(&mut kernel);
             kernel.close(fd);
-            assert_eq!(kernel.accept(Fd(-1)), Err(Errno(libc::EBADF)));
+            assert_eq!(kernel.accept(Fd(-1), UNSENT), Err(Errno(libc::EBADF)));
         });
     }
 
@@ -465,14 +476,16 @@ mod tests {
         each(|mut kernel| {
             // An address of its own, so that no other test is given the port once it is free.
             let (listener, address) = listener_at("127.0.0.78:0");
-            let fd = kernel.connect(&Address::Tcp(address)).unwrap();
+            let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
             assert!(until(&mut kernel, fd, WRITE).writable);
             assert_eq!(kernel.take_error(fd), None);
             assert_eq!(socket::get(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
+            #[cfg(target_os = "linux")]
+            assert_eq!(socket::get(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), Ok(UNSENT as c_int));
             kernel.close(fd);
 
             drop(listener);
-            let fd = kernel.connect(&Address::Tcp(address)).unwrap();
+            let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
             assert!(until(&mut kernel, fd, WRITE).writable);
             assert_eq!(kernel.take_error(fd), Some(Errno(libc::ECONNREFUSED)));
             kernel.close(fd);
@@ -485,16 +498,20 @@ mod tests {
             let path = std::env::temp_dir().join(format!("reactor-kernel-{}.sock", std::process::id()));
             let _ = std::fs::remove_file(&path);
             let address = Address::Unix(path.clone());
-            assert_eq!(kernel.connect(&address), Err(Errno(libc::ENOENT)));
+            assert_eq!(kernel.connect(&address, UNSENT), Err(Errno(libc::ENOENT)));
             let listener = UnixListener::bind(&path).unwrap();
-            let fd = kernel.connect(&address).unwrap();
+            let fd = kernel.connect(&address, UNSENT).unwrap();
             assert!(until(&mut kernel, fd, WRITE).writable);
-            let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd())).unwrap().unwrap();
+            let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd()), UNSENT).unwrap().unwrap();
             assert_eq!(peer, Peer::Unix);
+            #[cfg(target_os = "linux")]
+            for fd in [fd, accepted] {
+                assert_eq!(socket::get(fd, libc::SOL_SOCKET, libc::SO_SNDBUF), Ok(UNSENT as c_int));
+            }
             socket::listen(Fd(listener.as_raw_fd()), 0).unwrap();
             let mut queued = Vec::new();
             let full = loop {
-                match kernel.connect(&address) {
+                match kernel.connect(&address, UNSENT) {
                     Ok(fd) => queued.push(fd),
                     Err(errno) => break errno,
                 }

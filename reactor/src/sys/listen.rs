@@ -43,6 +43,9 @@ pub(crate) struct ListenOptions {
     pub(crate) backlog: i32,
     /// Where the client speaks first: its connection shows only with its first bytes, or after this time. Linux only.
     pub(crate) defer_accept: Option<Duration>,
+    /// Bytes that the kernel keeps unsent for each accepted connection. TCP only: for Unix sockets see
+    /// [`Sys::accept`](super::Sys::accept).
+    pub(crate) unsent: usize,
 }
 
 /// A listener that the starting process left open for this one.
@@ -116,6 +119,13 @@ impl Listening {
             Address::Unix(_) => Ok(()),
         }
     }
+
+    /// [`ListenOptions::unsent`] for one that listens already.
+    pub(crate) fn bound_unsent(&self, bytes: usize) {
+        if let Address::Tcp(_) = self.address {
+            socket::bound_unsent(self.fd(), bytes);
+        }
+    }
 }
 
 impl Listens for Listening {
@@ -148,6 +158,7 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
         }
     }
     socket::set_tcp_options(fd)?;
+    socket::bound_unsent(fd, options.unsent);
     if let Some(span) = options.defer_accept {
         defer_accept(fd, span)?;
     }
@@ -290,7 +301,7 @@ mod tests {
     use super::super::FORKS;
     use super::*;
 
-    const PLAIN: ListenOptions = ListenOptions { backlog: 16, defer_accept: None };
+    const PLAIN: ListenOptions = ListenOptions { backlog: 16, defer_accept: None, unsent: 32 * 1024 };
 
     fn tcp(text: &str) -> Result<Listening, Error> {
         Listening::bind(&text.parse().unwrap(), &PLAIN)
@@ -381,6 +392,8 @@ mod tests {
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10),
             (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 6),
+            #[cfg(target_os = "linux")]
+            (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 32 * 1024),
         ] {
             assert_eq!(socket::get(accepted, level, option), Ok(value), "option {option}");
         }
@@ -442,7 +455,7 @@ mod tests {
     #[test]
     fn a_live_socket_with_a_full_queue_is_alive() {
         let scratch = Scratch::new("full");
-        let _live = Listening::bind(&scratch.address("x"), &ListenOptions { backlog: 0, defer_accept: None }).unwrap();
+        let _live = Listening::bind(&scratch.address("x"), &ListenOptions { backlog: 0, ..PLAIN }).unwrap();
         let raw = RawAddress::of(&scratch.address("x")).unwrap();
         let mut clients = Vec::new();
         loop {

@@ -113,10 +113,11 @@ pub(crate) trait Sys {
     /// Takes back what wake-ups have written, so that the descriptor is quiet again.
     fn drain_wake(&mut self);
 
-    /// The next connection in the queue of `listener`; `None` when there is none now.
-    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno>;
-    /// Starts a connection. The outcome comes when the descriptor is writable: `take_error` tells it.
-    fn connect(&mut self, to: &Address) -> Result<Fd, Errno>;
+    /// The next connection in the queue of `listener`; `None` when there is none now. The kernel keeps at most `unsent`
+    /// bytes for a peer that does not take them: a TCP socket has that from its listener, a Unix socket is told here.
+    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno>;
+    /// Starts a connection, with the same bound. The outcome comes when the descriptor is writable: `take_error` tells it.
+    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno>;
     /// One recv(2).
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
     /// One read(2), for what is no socket. May block where the descriptor is a blocking one that another process reads

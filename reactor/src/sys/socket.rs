@@ -294,6 +294,31 @@ pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Bounds the bytes that the kernel takes for a TCP socket and has not sent. Set on a listener, the bound comes to each
+/// socket that it accepts. A kernel that does not know the option (before Linux 3.12) keeps its own bound.
+pub(super) fn bound_unsent(socket: Fd, bytes: usize) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        // Zero would mean the bound of the whole system.
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX).max(1);
+        let _ = set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (socket, bytes);
+}
+
+/// Bounds the bytes that the kernel takes for a Unix socket and that the peer has not read. Linux doubles the value, for
+/// its own bookkeeping, and has a minimum of some 4 KiB. An accepted socket does not inherit it.
+pub(super) fn bound_unread(socket: Fd, bytes: usize) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let bytes = c_int::try_from(bytes / 2).unwrap_or(c_int::MAX);
+        let _ = set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (socket, bytes);
+}
+
 /// Non-blocking and close-on-exec, for a descriptor that was not born so.
 pub(super) fn make_non_blocking(fd: Fd) -> Result<(), Errno> {
     // SAFETY: takes no pointer, as with the next two.

@@ -44,6 +44,10 @@ const NAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// no more than a gigabyte.
 pub const MEMBER_QUEUE: usize = 1024 * 1024;
 
+/// Bytes that the kernel keeps unsent for a member: an answer at once, and little of old messages before a member that
+/// missed some is told so.
+const UNSENT: usize = 16 * 1024;
+
 /// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
 const INPUT_MAX: usize = 192 * 1024;
 
@@ -108,7 +112,7 @@ pub fn limits_for(member_queue: usize, slow_members: SlowPolicy) -> Limits {
     // Answers come on top of the messages that wait, so a member is heard no more long before these are at their limit.
     let output_high = usual.output_high.min(member_queue / 2);
     let output_low = usual.output_low.min(output_high / 4);
-    Limits { input: INPUT_MAX, output_high, output_low, member_queue, slow_members, ..usual }
+    Limits { input: INPUT_MAX, output_high, output_low, member_queue, slow_members, unsent: UNSENT, ..usual }
 }
 
 /// How long chat waits. The handler itself waits 30 seconds for a name, and says so when none has come; members may

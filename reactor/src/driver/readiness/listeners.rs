@@ -19,6 +19,8 @@ pub(super) const STARVED_REST: Duration = Duration::from_secs(1);
 pub(super) struct Listener {
     pub(super) fd: Fd,
     pub(super) name: String,
+    /// Bytes that the kernel may keep for a peer that does not take them.
+    unsent: usize,
     state: State,
 }
 
@@ -54,7 +56,7 @@ impl<S: Sys> Readiness<S> {
                 return None;
             }
             self.stage = Stage::Accepting(left - 1);
-            match self.sys.accept(listener.fd) {
+            match self.sys.accept(listener.fd, listener.unsent) {
                 Ok(Some((fd, peer))) => {
                     self.open += 1;
                     return Some(Report::Said(Completion::Accepted { listener: index, socket: Socket(fd), peer }));
@@ -72,9 +74,9 @@ impl<S: Sys> Readiness<S> {
         None
     }
 
-    pub(super) fn add_listener(&mut self, fd: Fd, name: &str) -> usize {
+    pub(super) fn add_listener(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
         let index = self.listeners.len();
-        self.listeners.push(Listener { fd, name: name.to_owned(), state: State::Held });
+        self.listeners.push(Listener { fd, name: name.to_owned(), unsent, state: State::Held });
         self.set_state(index, State::Accepting);
         index
     }

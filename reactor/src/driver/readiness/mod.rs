@@ -528,8 +528,8 @@ impl<S: Sys> Driver for Readiness<S> {
         })
     }
 
-    fn listen(&mut self, fd: Fd, name: &str) -> usize {
-        self.add_listener(fd, name)
+    fn listen(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
+        self.add_listener(fd, name, unsent)
     }
 
     fn set_accepting(&mut self, index: usize, accepting: bool) {
@@ -576,8 +576,8 @@ impl<S: Sys> Driver for Readiness<S> {
         self.open += 1;
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address) {
-        match self.sys.connect(to) {
+    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
+        match self.sys.connect(to, unsent) {
             Ok(fd) => {
                 self.open += 1;
                 self.place(id, fd, true, true);

@@ -195,17 +195,17 @@ impl<S: Sys> Sys for Chaos<S> {
         self.call(S::drain_wake);
     }
 
-    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
         if self.random.chance(self.orders.odds.emfile) {
             self.struck.emfile += 1;
             return Err(Errno(libc::EMFILE));
         }
-        self.call(|sys| sys.accept(listener))
+        self.call(|sys| sys.accept(listener, unsent))
     }
 
     /// No EINTR: connect(2) goes on by itself after one, so there is nothing to make again.
-    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
-        self.sys.connect(to)
+    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
+        self.sys.connect(to, unsent)
     }
 
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {

@@ -131,6 +131,11 @@ impl Line {
         }
     }
 
+    /// Our kernel keeps at most so many bytes besides those for which the peer's has room.
+    pub(crate) fn bound_unsent(&mut self, bytes: usize) {
+        self.room = self.room.min(self.peer_room.saturating_add(bytes));
+    }
+
     // ---- what a poller sees
     // ----------------------------------------------------------------------------------------
 

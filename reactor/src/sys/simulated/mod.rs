@@ -172,9 +172,9 @@ impl Sys for Simulated {
         self.waker.clear();
     }
 
-    fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
         self.call(|network| {
-            let outcome = network.accept(listener);
+            let outcome = network.accept(listener, unsent);
             let came_to = match &outcome {
                 Ok(Some((fd, _))) => fd.0.into(),
                 Ok(None) => 0,
@@ -185,9 +185,9 @@ impl Sys for Simulated {
         })
     }
 
-    fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
         self.call(|network| {
-            let outcome = network.connect(to);
+            let outcome = network.connect(to, unsent);
             network.note("connect", 0, outcome.map_or_else(|errno| -i64::from(errno.0), |fd| fd.0.into()));
             outcome
         })

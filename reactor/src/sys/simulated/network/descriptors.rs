@@ -97,7 +97,7 @@ impl Network {
         }
     }
 
-    pub(crate) fn accept(&mut self, listener: Fd) -> Result<Option<(Fd, Peer)>, Errno> {
+    pub(crate) fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
         let waits = match self.file(listener, "accept") {
             File::Listener { queue, .. } => !queue.is_empty(),
             File::Line(_) => self.violation("accept of a connection"),
@@ -122,18 +122,20 @@ impl Network {
         }
         let fd = self.open(File::Line(line));
         self.lines[line].stage = Stage::Open;
+        self.lines[line].bound_unsent(unsent);
         self.lines[line].fd = Some(fd);
         self.latest = Some(line);
         Ok(Some((fd, self.address_of(line))))
     }
 
-    pub(crate) fn connect(&mut self, to: &Address) -> Result<Fd, Errno> {
+    pub(crate) fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
         self.latest = None;
         if let Some(errno) = self.starved() {
             return Err(errno);
         }
         let line = self.new_line(Stage::Connecting, to.clone(), Vec::new());
         let fd = self.open(File::Line(line));
+        self.lines[line].bound_unsent(unsent);
         self.lines[line].fd = Some(fd);
         self.latest = Some(line);
         self.progress();
