@@ -63,10 +63,17 @@ impl Logging {
         self.stderr.lines().clone()
     }
 
-    /// What SIGHUP does: the log file and the access log are opened anew, where there are any.
-    pub fn reopening(&self) -> impl Fn() + 'static {
-        let files: Vec<Lines> = self.file.iter().chain(&self.access).map(|sink| sink.lines().clone()).collect();
-        move || files.iter().for_each(Lines::reopen)
+    /// What SIGHUP does: the log file and the access log are opened anew. `None` where there is neither: then SIGHUP has
+    /// nothing to do, and stays ignored if it was.
+    pub fn reopening(&self) -> Option<impl Fn() + 'static> {
+        let files: Vec<Lines> = self
+            .file
+            .iter()
+            .chain(&self.access)
+            .filter(|sink| sink.is_file())
+            .map(|sink| sink.lines().clone())
+            .collect();
+        (!files.is_empty()).then_some(move || files.iter().for_each(Lines::reopen))
     }
 
     /// Says why it cannot run, on standard error in one line, and in the log file.

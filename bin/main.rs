@@ -57,6 +57,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before anything is written: standard output may be a file that has reached its greatest size.
+    reactor::reset_inherited_signals();
     let cli = Cli::parse();
     let Common { model, loops, pin, at_most, .. } = cli.common;
     if model != Model::Loops && (loops.is_some() || pin) {

@@ -95,7 +95,9 @@ impl<'a> Server<'a> {
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
         let (reports, reopening) = (logging.reports(), logging.reopening());
         self.app.on_report(move |report| reports.put(report));
-        self.app.on_reopen(reopening);
+        if let Some(reopening) = reopening {
+            self.app.on_reopen(reopening);
+        }
         logging.start();
         self.announce();
         Ok(self.app.run()?)

@@ -91,6 +91,8 @@ impl Shared {
 pub struct Sink {
     lines: Lines,
     state: State,
+    /// It can be opened anew.
+    is_file: bool,
 }
 
 enum State {
@@ -125,10 +127,14 @@ impl Sink {
     pub fn to_file(path: &Path, complain: Lines) -> io::Result<Self> {
         let to = open(path)?;
         if complain.is_direct() {
-            return Ok(Sink::direct(Direct::new(Some(to.into()), Some(path), Some(complain))));
+            let mut sink = Sink::direct(Direct::new(Some(to.into()), Some(path), Some(complain)));
+            sink.is_file = true;
+            return Ok(sink);
         }
-        let to = Box::new(to);
-        Ok(Sink::new(Output { to, path: Some(path.to_owned()), lost: 0, complain: Some(complain), strict: None }))
+        let (to, path) = (Box::new(to), Some(path.to_owned()));
+        let mut sink = Sink::new(Output { to, path, lost: 0, complain: Some(complain), strict: None });
+        sink.is_file = true;
+        Ok(sink)
     }
 
     /// Before it is started: nothing but the lines themselves is ever written, since a program reads them. That some
@@ -143,18 +149,23 @@ impl Sink {
     }
 
     fn direct(direct: Direct) -> Self {
-        Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct }
+        Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct, is_file: false }
     }
 
     fn new(output: Output) -> Self {
         let (queue, entries) = sync_channel(QUEUE_LINES);
         let shared =
             Shared { queue, lost: AtomicU64::new(0), reopen: AtomicBool::new(false), closing: AtomicBool::new(false) };
-        Sink { lines: Lines(Way::Queue(Arc::new(shared))), state: State::Held(entries, output) }
+        Sink { lines: Lines(Way::Queue(Arc::new(shared))), state: State::Held(entries, output), is_file: false }
     }
 
     pub fn lines(&self) -> &Lines {
         &self.lines
+    }
+
+    /// Whether its lines go to a file, which can be opened anew.
+    pub fn is_file(&self) -> bool {
+        self.is_file
     }
 
     /// Begins to write. Should there be no thread to be had, nothing is ever written, and the service goes on.

@@ -153,7 +153,7 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
     app.handle_signals()?;
     // Whoever hangs up a terminal leaves.
     let handle = app.handle();
-    app.on_reopen(move || handle.halt());
+    app.on_hang_up(move || handle.halt());
     app.drain_timeout(Some(LINGER + FLUSH_TIME));
     let addresses = match server.look_up() {
         Ok(addresses) => addresses,

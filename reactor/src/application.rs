@@ -70,6 +70,8 @@ pub struct Application {
     slow_callback: Duration,
     on_report: Reports,
     on_reopen: Reopen,
+    /// SIGHUP is taken even where it was ignored at the start.
+    takes_hang_up: bool,
     descriptor_limit: usize,
     built_in: u32,
 }
@@ -131,6 +133,7 @@ impl Application {
                 let _ = std::io::stderr().write_all(report.as_bytes());
             })),
             on_reopen: Arc::new(Mutex::new(|| {})),
+            takes_hang_up: false,
             descriptor_limit,
             built_in: process::pid(),
         })
@@ -189,7 +192,12 @@ impl Application {
 
     /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when
     /// they come a second time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
-    /// [`Application::on_reopen`]; SIGPIPE does nothing.
+    /// [`Application::on_reopen`] or [`Application::on_hang_up`]; SIGPIPE and SIGXFSZ do nothing.
+    ///
+    /// These signals are unblocked, in this thread and in that which calls [`Application::run`]. SIGINT stays ignored if
+    /// the process was started so, as a shell does with what it runs in the background; so does SIGHUP, unless there is
+    /// something to [reopen](Application::on_reopen). When the application is dropped, each of them has the disposition
+    /// again that it had before, and stays unblocked.
     ///
     /// # Errors
     /// [`Error::SignalsTaken`]: signals belong to the process, so one application in it can have them.
@@ -225,26 +233,51 @@ impl Application {
         self
     }
 
-    /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block.
+    /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block. Takes SIGHUP even where
+    /// the process was started with SIGHUP ignored: a server that nohup(1) has started opens its logs anew, too.
     pub fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) -> &mut Self {
         self.on_reopen = Arc::new(Mutex::new(reopen));
+        self.takes_hang_up = true;
+        self
+    }
+
+    /// What SIGHUP does in a program that belongs to its terminal, such as to end when the terminal is closed. In place of
+    /// what was given to [`Application::on_reopen`]. Must not block. Where the process was started with SIGHUP ignored,
+    /// as by nohup(1), SIGHUP stays ignored.
+    ///
+    /// ```
+    /// let mut app = reactor::Application::new()?;
+    /// let handle = app.handle();
+    /// app.on_hang_up(move || handle.halt());
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn on_hang_up(&mut self, leave: impl FnMut() + Send + 'static) -> &mut Self {
+        self.on_reopen = Arc::new(Mutex::new(leave));
+        self.takes_hang_up = false;
         self
     }
 
     /// Serves until it is stopped, by a signal, by [`Handle::halt`] or by [`Context::halt`], and all connections have
     /// ended. **Blocks** until then.
     ///
-    /// Ignores SIGPIPE from then on, unless the process has decided about it: a peer that goes away while a file is sent to
-    /// it must not end the process.
+    /// Ignores SIGPIPE and SIGXFSZ from then on, unless the process has handlers for them: neither a peer that goes away
+    /// while a file is sent to it, nor a log that reaches `ulimit -f`, must end the process. With [`Runner::processes`], SIGCHLD
+    /// is not ignored until `run` returns.
     ///
     /// # Errors
     /// [`Error::Forked`] in a forked child of the process that built it; [`Error::Runner`] with
     /// [`Runner::processes`] in a process that has more than one thread; [`Error::System`] when waiting for events fails.
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(mut self) -> Result<(), Error> {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
         }
-        signal::survive_broken_pipes();
+        signal::survive_failed_writes();
+        if let Some(signals) = &mut self.signals {
+            signals.unblock();
+            if self.takes_hang_up {
+                signals.handle_hang_up();
+            }
+        }
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
         let settings = Settings {
             drain_timeout: self.drain_timeout,

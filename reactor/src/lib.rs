@@ -139,6 +139,7 @@ pub use runner::Runner;
 pub use service::{Listener, Service, inherited_listeners};
 pub use stats::{Lag, Stats};
 pub use sys::backend::Backend;
+pub use sys::signal::reset_inherited_signals;
 pub use token::ConnectionId;
 pub use topics::Topic;
 

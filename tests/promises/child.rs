@@ -37,7 +37,8 @@ pub struct Child {
 
 impl Child {
     pub fn start(role: &str, backend: Backend) -> Self {
-        Self::start_by(role, backend, "exec \"$0\" \"$@\"")
+        // What a shell runs in the background has SIGINT ignored, and so would have the child.
+        Self::start_by(role, backend, "exec env --default-signal=INT \"$0\" \"$@\"")
     }
 
     /// Started by a shell, which sets limits before it becomes the child.

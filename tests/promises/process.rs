@@ -463,6 +463,13 @@ on_every_backend! {
         assert_eq!(child.wait(), Some(0));
     }
 
+    // Rule 35.
+    fn a_signal_that_was_blocked_at_the_start_is_heard(backend: Backend) {
+        let child = Child::start_by("echo", backend, "exec env --block-signal=TERM,INT,USR1,HUP \"$0\" \"$@\"");
+        round_trip(&mut child.client(), b"hello\n");
+        assert_eq!(child.terminate(), Some(0));
+    }
+
     // Rule 24.
     fn a_second_signal_ends_it_at_once(backend: Backend) {
         for second in [Signal::INT, Signal::TERM] {

@@ -33,7 +33,17 @@ pub struct Ended {
 
 /// The command with these words, split at blanks, on this backend.
 pub fn command(backend: Backend, words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_glowplug"));
+    // What a shell runs in the background has SIGINT ignored, and so would have what these tests start.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let glowplug = env!("CARGO_BIN_EXE_glowplug");
+    let mut command = if ignored.is_some_and(|set| set & (1 << (Signal::INT.as_raw() - 1)) != 0) {
+        let mut by_env = Command::new("env");
+        by_env.args(["--default-signal=INT", glowplug]);
+        by_env
+    } else {
+        Command::new(glowplug)
+    };
     command.args(words.split_whitespace());
     dress(&mut command, backend);
     command

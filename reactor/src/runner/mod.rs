@@ -16,6 +16,7 @@ use crate::service::{Bound, Service};
 use crate::sys::System;
 use crate::sys::affinity::Cores;
 use crate::sys::backend::Backend;
+use crate::sys::signal::ChildrenAreReaped;
 use crate::token::LOOPS_MAX;
 use processes::{PARENTS_PATIENCE, Processes};
 use threads::Threads;
@@ -255,6 +256,8 @@ pub(crate) fn run(
     if let Model::Loops { pinned: true, .. } = runner.0 {
         desks.set_cores(Cores::of_this_thread()?);
     }
+    // A process that was started with SIGCHLD ignored would not learn how its children end.
+    let _reaps = matches!(runner.0, Model::Processes { .. }).then(ChildrenAreReaped::by_this_process);
     let common = Common { backend, desks, settings };
     let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
     // Where the first loop could not go on, they still do.

@@ -35,6 +35,10 @@ pub(crate) struct Signals {
 }
 
 const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
+/// Handled unless the process was started with them ignored: by a shell that runs it in the background, by nohup(1).
+const STAY_IGNORED: [c_int; 2] = [libc::SIGINT, libc::SIGHUP];
+/// Sent to a process whose write fails: to a broken pipe, to a file that has reached `RLIMIT_FSIZE`.
+const OF_FAILED_WRITES: [c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// What the handler rings; -1 when there is nothing to.
@@ -47,21 +51,48 @@ static STOP_TAKEN: AtomicBool = AtomicBool::new(false);
 static REPORT: AtomicBool = AtomicBool::new(false);
 static REOPEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes SIGTERM, SIGINT, SIGUSR1 and SIGHUP, and ignores SIGPIPE: a write to a broken pipe fails instead, whoever
-/// makes it (sendfile(2) has no flag for that).
+/// Takes SIGTERM and SIGUSR1, and SIGINT and SIGHUP unless they are ignored; unblocks these four in this thread. Ignores
+/// SIGPIPE and SIGXFSZ: a write that fails is an error of its own, whoever makes it (sendfile(2) has no flag for that).
 pub(crate) fn install(waker: Waker) -> Result<Signals, Error> {
     if INSTALLED.swap(true, SeqCst) {
         return Err(Error::SignalsTaken);
     }
     WAKE.store(waker.write_end().0, SeqCst);
-    let mut before = vec![(libc::SIGPIPE, set(libc::SIGPIPE, libc::SIG_IGN))];
+    let mut signals =
+        Signals { waker, before: OF_FAILED_WRITES.map(|signal| (signal, set(signal, libc::SIG_IGN))).into() };
     for signal in HANDLED {
-        before.push((signal, set(signal, on_signal as *const () as libc::sighandler_t)));
+        if !(STAY_IGNORED.contains(&signal) && is_ignored(signal)) {
+            signals.handle(signal);
+        }
     }
-    Ok(Signals { waker, before })
+    // After there are handlers: one that waited to be let through is handled.
+    signals.unblock();
+    Ok(signals)
 }
 
 impl Signals {
+    fn handle(&mut self, signal: c_int) {
+        self.before.push((signal, set(signal, on_signal as *const () as libc::sighandler_t)));
+    }
+
+    /// Takes SIGHUP even where the process was started with SIGHUP ignored.
+    pub(crate) fn handle_hang_up(&mut self) {
+        if is_ignored(libc::SIGHUP) {
+            self.handle(libc::SIGHUP);
+        }
+    }
+
+    /// Lets the handled signals through to this thread, and to those that it starts from now on.
+    pub(crate) fn unblock(&self) {
+        let mut handled = empty_set();
+        for signal in HANDLED {
+            // SAFETY: writes to the one set that it is given.
+            unsafe { libc::sigaddset(&mut handled, signal) };
+        }
+        // SAFETY: the kernel reads one set; the thread's mask is written nowhere.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &handled, ptr::null_mut()) };
+    }
+
     /// After each wake-up, once the descriptor has been drained.
     pub(crate) fn take(&self) -> Taken {
         let stop = STOP.load(SeqCst);
@@ -123,22 +154,90 @@ extern "C" fn on_signal(signal: c_int) {
 /// program that the copy executes would inherit.
 pub(super) fn deafen() {
     extern "C" fn nothing(_: c_int) {}
-    for signal in HANDLED {
+    for signal in HANDLED.into_iter().filter(|&signal| !is_ignored(signal)) {
         set(signal, nothing as *const () as libc::sighandler_t);
     }
 }
 
-/// Sees to it that a write to a broken pipe fails and does not kill: sendfile(2) has no flag for that. What
-/// the process has decided about SIGPIPE stands; only the default, death, is changed. Rust's own `main` has done so already.
-pub(crate) fn survive_broken_pipes() {
+/// Lets a write to a broken pipe, or to a file that has reached its greatest size, fail and not kill: sendfile(2) has no
+/// flag for that. A handler of the process's own stays; only the default, death, is changed. Rust's own `main` has changed it
+/// for SIGPIPE already.
+pub(crate) fn survive_failed_writes() {
+    for signal in OF_FAILED_WRITES.into_iter().filter(|&signal| disposition(signal) == libc::SIG_DFL) {
+        set(signal, libc::SIG_IGN);
+    }
+}
+
+/// Gives an ignored SIGCHLD its default, which does as little, until it is dropped: while SIGCHLD is ignored, the system
+/// reaps children by itself, and nobody learns how one has ended.
+pub(crate) struct ChildrenAreReaped(Option<libc::sigaction>);
+
+impl ChildrenAreReaped {
+    pub(crate) fn by_this_process() -> Self {
+        ChildrenAreReaped(is_ignored(libc::SIGCHLD).then(|| set(libc::SIGCHLD, libc::SIG_DFL)))
+    }
+}
+
+impl Drop for ChildrenAreReaped {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // SAFETY: the kernel reads one sigaction, the one that it gave us itself.
+            unsafe { libc::sigaction(libc::SIGCHLD, before, ptr::null_mut()) };
+        }
+    }
+}
+
+/// Makes harmless whatever signals a process was started with. For the beginning of `main`, of a program to which its
+/// signals belong:
+///
+/// - unblocks every signal, in this thread and in those that it starts afterwards: whoever started the process may have
+///   blocked SIGTERM, and then only SIGKILL would end it;
+/// - ignores SIGPIPE and SIGXFSZ unless they have a handler: a write to a broken pipe fails with `EPIPE`, and one to a
+///   file that has reached `ulimit -f` with `EFBIG`;
+/// - gives SIGCHLD its default if it was ignored, so that the end of a child can be waited for.
+///
+/// SIGINT, SIGQUIT and SIGHUP stay ignored if they were: shells and nohup(1) ask for that. [`Application`] does what it
+/// needs of this by itself ([`Application::handle_signals`], [`Application::run`]); a program calls this function for what
+/// happens before, and for signals that it does not handle. Never blocks, never fails.
+///
+/// ```
+/// reactor::reset_inherited_signals();
+/// let mut app = reactor::Application::new()?;
+/// app.handle_signals()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+///
+/// [`Application`]: crate::Application
+/// [`Application::handle_signals`]: crate::Application::handle_signals
+/// [`Application::run`]: crate::Application::run
+pub fn reset_inherited_signals() {
+    survive_failed_writes();
+    if is_ignored(libc::SIGCHLD) {
+        set(libc::SIGCHLD, libc::SIG_DFL);
+    }
+    // SAFETY: the kernel reads one set, and it is empty; the thread's mask is written nowhere.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &empty_set(), ptr::null_mut()) };
+}
+
+fn empty_set() -> libc::sigset_t {
+    let mut empty = MaybeUninit::uninit();
+    // SAFETY: the call fills the one set that it is given, and cannot fail.
+    unsafe {
+        libc::sigemptyset(empty.as_mut_ptr());
+        empty.assume_init()
+    }
+}
+
+fn is_ignored(signal: c_int) -> bool {
+    disposition(signal) == libc::SIG_IGN
+}
+
+fn disposition(signal: c_int) -> libc::sighandler_t {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: the kernel writes one sigaction, and there is one; nothing is set.
-    let handler = unsafe {
-        libc::sigaction(libc::SIGPIPE, ptr::null(), now.as_mut_ptr());
+    // SAFETY: the kernel writes one sigaction, and there is room for one; nothing is set. All zeros before is a sigaction.
+    unsafe {
+        libc::sigaction(signal, ptr::null(), now.as_mut_ptr());
         now.assume_init().sa_sigaction
-    };
-    if handler == libc::SIG_DFL {
-        set(libc::SIGPIPE, libc::SIG_IGN);
     }
 }
 
@@ -191,40 +290,82 @@ mod tests {
         unsafe { libc::raise(signal) };
     }
 
-    fn disposition(signal: c_int) -> libc::sighandler_t {
-        let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: the kernel writes one sigaction, and there is room for one.
-        unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) };
-        // SAFETY: written just now, and all zeros before.
-        unsafe { now.assume_init() }.sa_sigaction
+    #[test]
+    fn a_failed_write_no_longer_kills_and_what_was_decided_about_it_stands() {
+        let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for signal in OF_FAILED_WRITES {
+            let killed = status_of(|| {
+                set(signal, libc::SIG_DFL);
+                raise(signal);
+            });
+            assert_eq!(killed & 0x7f, signal, "this is what would happen");
+            let survives = status_of(|| {
+                set(signal, libc::SIG_DFL);
+                survive_failed_writes();
+                raise(signal);
+                let decided = on_signal as *const () as libc::sighandler_t;
+                set(signal, decided);
+                survive_failed_writes();
+                if disposition(signal) != decided {
+                    std::process::abort();
+                }
+            });
+            assert_eq!(survives, 0);
+        }
     }
 
     #[test]
-    fn a_broken_pipe_no_longer_kills_and_what_was_decided_about_it_stands() {
+    fn inherited_signals_are_harmless_and_those_that_were_ignored_for_a_reason_stay_so() {
         let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let killed = status_of(|| {
-            set(libc::SIGPIPE, libc::SIG_DFL);
-            raise(libc::SIGPIPE);
-        });
-        assert_eq!(killed, libc::SIGPIPE, "this is what would happen");
-        let survives = status_of(|| {
-            set(libc::SIGPIPE, libc::SIG_DFL);
-            survive_broken_pipes();
-            raise(libc::SIGPIPE);
-            let decided = on_signal as *const () as libc::sighandler_t;
-            set(libc::SIGPIPE, decided);
-            survive_broken_pipes();
-            if disposition(libc::SIGPIPE) != decided {
-                std::process::abort();
+        let waker = Waker::new().unwrap();
+        let status = status_of(|| {
+            let kept = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+            let all = kept.into_iter().chain([libc::SIGTERM, libc::SIGUSR1, libc::SIGCHLD]);
+            all.for_each(|signal| _ = set(signal, libc::SIG_IGN));
+            let mut mask = MaybeUninit::uninit();
+            // SAFETY: the first call fills one set, the second reads it.
+            unsafe {
+                libc::sigfillset(mask.as_mut_ptr());
+                libc::pthread_sigmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut());
             }
+            {
+                let _reaps = ChildrenAreReaped::by_this_process();
+                assert_eq!(disposition(libc::SIGCHLD), libc::SIG_DFL);
+            }
+            assert!(is_ignored(libc::SIGCHLD), "it is given back");
+            let mut signals = install(waker.clone()).unwrap();
+            let stay = kept.map(is_ignored);
+            let taken = [libc::SIGTERM, libc::SIGUSR1].map(is_ignored);
+            let blocked = [HANDLED.map(is_blocked), [is_blocked(libc::SIGQUIT); 4]];
+            assert_eq!((stay, taken, blocked), ([true; 3], [false; 2], [[false; 4], [true; 4]]));
+            deafen();
+            assert_eq!((is_ignored(libc::SIGINT), is_ignored(libc::SIGTERM)), (true, false));
+            signals.handle_hang_up();
+            assert!(!is_ignored(libc::SIGHUP));
+            drop(signals);
+            assert!(is_ignored(libc::SIGHUP) && is_ignored(libc::SIGTERM), "they are given back");
+            reset_inherited_signals();
+            assert!(!is_blocked(libc::SIGQUIT) && is_ignored(libc::SIGXFSZ) && !is_ignored(libc::SIGCHLD));
+            assert!(kept.into_iter().all(is_ignored));
         });
-        assert_eq!(survives, 0);
+        assert_eq!(status, 0);
+    }
+
+    fn is_blocked(signal: c_int) -> bool {
+        let mut mask = empty_set();
+        // SAFETY: the kernel writes one set, and the other call reads it.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut mask);
+            libc::sigismember(&mask, signal) == 1
+        }
     }
 
     /// One test, because signals belong to the process and tests share one.
     #[test]
     fn signals_are_told_once_and_wake_the_loop_and_are_given_back() {
         let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Whoever runs the tests in the background has SIGINT ignored, and nohup(1) SIGHUP.
+        let inherited = STAY_IGNORED.map(|signal| (signal, set(signal, libc::SIG_DFL)));
         let before: Vec<_> = HANDLED.map(disposition).into();
         let waker = Waker::new().unwrap();
         let mut poller = Poller::new(Backend::Auto).unwrap();
@@ -278,5 +419,10 @@ mod tests {
         assert_eq!(HANDLED.map(disposition).to_vec(), before);
         let again = install(waker).unwrap();
         assert_eq!(again.take(), nothing, "nothing is left over");
+        drop(again);
+        for (signal, action) in inherited {
+            // SAFETY: the kernel reads one sigaction, the one that it gave us itself.
+            unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
+        }
     }
 }
