@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::super::{Completion, Socket};
-use super::{Readiness, Report, Stage};
+use super::Readiness;
+use super::batch::{Report, Stage};
 use crate::error::Errno;
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::{Fd, Interest, Sys};
@@ -13,7 +14,7 @@ use crate::token::ConnectionId;
 /// Newcomers taken from one listener in one turn: a connect storm must not keep those who are connected waiting.
 const ACCEPTS_PER_TURN: u32 = 64;
 /// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
-pub(super) const STARVED_REST: Duration = Duration::from_secs(1);
+pub(super) const SUSPENDED_REST: Duration = Duration::from_secs(1);
 
 /// A listener as the driver sees it.
 pub(super) struct Listener {
@@ -66,7 +67,7 @@ impl<S: Sys> Readiness<S> {
                     log::debug!("{}: a newcomer was lost before it was accepted: {errno}", listener.name);
                 }
                 Err(errno) => {
-                    self.starve(index, errno);
+                    self.suspend_listener(index, errno);
                     return None;
                 }
             }
@@ -99,27 +100,27 @@ impl<S: Sys> Readiness<S> {
     }
 
     /// Suspends accepting; what the loop has asked for meanwhile holds after that.
-    pub(super) fn starve(&mut self, index: usize, errno: Errno) {
+    pub(super) fn suspend_listener(&mut self, index: usize, errno: Errno) {
         match self.listeners[index].state {
-            State::Accepting => self.suspend(index, errno, false, false),
-            State::Held => self.suspend(index, errno, false, true),
-            State::Suspended { probe, held, .. } => self.suspend(index, errno, probe, held),
+            State::Accepting => self.suspend_until_room(index, errno, false, false),
+            State::Held => self.suspend_until_room(index, errno, false, true),
+            State::Suspended { probe, held, .. } => self.suspend_until_room(index, errno, probe, held),
             State::Forgotten => {}
         }
     }
 
     /// Logged once a second at most.
-    fn suspend(&mut self, index: usize, errno: Errno, probe: bool, held: bool) {
+    fn suspend_until_room(&mut self, index: usize, errno: Errno, probe: bool, held: bool) {
         let now = self.sys.now();
-        self.set_state(index, State::Suspended { until: now + STARVED_REST, probe, held });
+        self.set_state(index, State::Suspended { until: now + SUSPENDED_REST, probe, held });
         self.counters.accept_starved.add(1);
-        if self.starved_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
-            self.starved_logged = Some(now);
+        if self.suspended_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
+            self.suspended_logged = Some(now);
             log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
         }
     }
 
-    pub(super) fn is_starved(&self, index: usize) -> bool {
+    pub(super) fn is_listener_suspended(&self, index: usize) -> bool {
         matches!(self.listeners[index].state, State::Suspended { .. })
     }
 
@@ -133,8 +134,8 @@ impl<S: Sys> Readiness<S> {
 
     /// Ends suspensions: all of them when a descriptor was freed, otherwise those whose time is over. The latter are
     /// looked at in this very batch: an event would come from another wait, and suspended listeners cost one wait a second.
-    pub(super) fn feed(&mut self, freed: bool) {
-        if self.starving == 0 {
+    pub(super) fn resume_suspended(&mut self, freed: bool) {
+        if self.suspended == 0 {
             return;
         }
         let now = self.sys.now();
@@ -159,8 +160,8 @@ impl<S: Sys> Readiness<S> {
     fn set_state(&mut self, index: usize, state: State) {
         let listener = &mut self.listeners[index];
         let before = std::mem::replace(&mut listener.state, state);
-        self.starving += usize::from(matches!(state, State::Suspended { .. }));
-        self.starving -= usize::from(matches!(before, State::Suspended { .. }));
+        self.suspended += usize::from(matches!(state, State::Suspended { .. }));
+        self.suspended -= usize::from(matches!(before, State::Suspended { .. }));
         if before == State::Accepting && state != State::Accepting {
             self.sys.forget(listener.fd);
         }
@@ -168,7 +169,7 @@ impl<S: Sys> Readiness<S> {
             let token = listener_token(self.home.event_loop(), index);
             if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
                 listener.state = State::Held;
-                self.suspend(index, errno, false, false);
+                self.suspend_until_room(index, errno, false, false);
             }
         }
     }

@@ -1,0 +1,156 @@
+//! One batch: events of the poller in, completions out, one at a time.
+
+use super::super::Completion;
+use super::Readiness;
+use crate::link::Links;
+use crate::sys::{Event, Fd, Sys};
+use crate::token::ConnectionId;
+
+/// How far the event at the cursor is done.
+#[derive(Clone, Copy)]
+pub(super) enum Stage {
+    Fresh,
+    /// Reading is done; writing is left.
+    Reading,
+    /// So many more newcomers in this turn.
+    Accepting(u32),
+    Done,
+}
+
+/// A completion before its loan: the scratch buffer is lent only once it is known that there is one.
+pub(super) enum Report {
+    Received(ConnectionId, usize),
+    Said(Completion<'static>),
+}
+
+impl<S: Sys> Readiness<S> {
+    /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
+    pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+        while let Some(&event) = self.events.get(self.cursor) {
+            let report = match event.token {
+                token if token.generation() != 0 => self.connection_event(event, links, scratch),
+                ConnectionId::NONE => self.woken(),
+                token => self.listener_event(token.slot() - 1),
+            };
+            // One event may come to several things.
+            if report.is_none() || matches!(self.stage, Stage::Done) {
+                self.cursor += 1;
+                self.stage = Stage::Fresh;
+            }
+            if report.is_some() {
+                return report;
+            }
+        }
+        while let Some((id, errno)) = self.failures.pop() {
+            if links.get(id).is_some() {
+                return Some(Report::Said(Completion::Failed { id, errno }));
+            }
+        }
+        while self.probes_left > 0 {
+            self.probes_left -= 1;
+            let id = self.probes.pop_front()?;
+            if let Some(link) = links.get(id) {
+                // Another look in this batch has told already.
+                if self.slot(id).is_some_and(|slot| slot.read_in == self.batch) {
+                    continue;
+                }
+                // What is no socket may block: it is read when it is ready, and only then.
+                let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
+                let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
+                let batch = self.batch;
+                if let (Some(Report::Received(..)), Some(slot)) = (&report, self.slot_mut(id)) {
+                    slot.read_in = batch;
+                }
+                return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
+            }
+        }
+        None
+    }
+
+    /// The socket to receive from, where the next event is that there is something to read and nothing else is the
+    /// matter: nearly every event. It is done with then.
+    #[inline]
+    pub(super) fn only_to_read(&mut self, links: &Links) -> Option<(ConnectionId, Fd)> {
+        let event = *self.events.get(self.cursor)?;
+        let (id, batch) = (event.token, self.batch);
+        let usual = event.readable & !(event.writable | event.hangup | event.error) & (id.generation() != 0);
+        if !usual || !links.get(id)?.reads() {
+            return None;
+        }
+        let slot = self.slot_mut(id).filter(|slot| slot.socket & !slot.connecting)?;
+        slot.read_in = batch;
+        let fd = slot.fd;
+        self.cursor += 1;
+        Some((id, fd))
+    }
+
+    pub(super) fn woken(&mut self) -> Option<Report> {
+        self.stage = Stage::Done;
+        self.sys.drain_wake();
+        Some(Report::Said(Completion::Woken))
+    }
+
+    /// Reading first, then writing, so that what arrived before an error is delivered before it.
+    pub(super) fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+        let (id, batch) = (event.token, self.batch);
+        // For something to read and nothing else, one look is enough.
+        let fresh = matches!(self.stage, Stage::Fresh);
+        let only_reading = !(event.writable || event.hangup || event.error);
+        self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
+        // One that another's callback has ended in this batch is as good as gone.
+        let link = links.get(id).filter(|link| !link.is_over());
+        let (Some(link), Some(slot)) = (link, self.slot_mut(id)) else {
+            self.counters.stale_events.add(fresh.into());
+            return None;
+        };
+        let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
+        let reading = fresh && (event.readable || trouble) && link.reads();
+        if reading {
+            slot.read_in = batch;
+        }
+        if slot.connecting {
+            if !(event.writable || trouble) {
+                return None;
+            }
+            slot.connecting = false;
+            return Some(Report::Said(match self.sys.take_error(fd) {
+                None => Completion::Connected { id },
+                Some(errno) => Completion::Failed { id, errno },
+            }));
+        }
+        if reading && !socket && self.sys.is_anothers_terminal(fd) {
+            self.leave_terminal(id);
+            return None;
+        }
+        if reading {
+            if let Some(report) = self.receive(id, fd, socket, scratch) {
+                return Some(report);
+            }
+            self.not_read(id);
+        } else if fresh
+            && event.error
+            // Where output waits, sending it tells the error, and what has arrived is still delivered.
+            && !link.writes()
+            && let Some(errno) = self.sys.take_error(fd)
+        {
+            return Some(Report::Said(Completion::Failed { id, errno }));
+        }
+        if (event.writable || trouble) && link.writes() {
+            self.stage = Stage::Done;
+            let output = link.output()?;
+            return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
+        }
+        if event.hangup && !link.reads() {
+            self.hang_up(id);
+        }
+        None
+    }
+
+    /// It was not ready after all, or not to be read: whoever asked for a look still waits for the answer.
+    #[cold]
+    pub(super) fn not_read(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.read_in = 0;
+        }
+    }
+}

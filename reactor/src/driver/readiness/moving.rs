@@ -1,0 +1,84 @@
+//! One receive or one send for a connection, and what its outcome means.
+
+use std::io::IoSlice;
+
+use super::super::Completion;
+use super::Readiness;
+use super::batch::Report;
+use crate::buffer::{FilePart, Output};
+use crate::link::Sent;
+use crate::sys::{Fd, Moved, Sys};
+use crate::token::ConnectionId;
+
+/// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
+const PIECES_PER_SEND: usize = 64;
+/// Bytes of a file that one connection gets sent in one turn: some hundred microseconds, for which the others wait.
+const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
+
+impl<S: Sys> Readiness<S> {
+    /// One receive, reported; nothing when nothing has arrived.
+    #[inline]
+    pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
+        match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
+            Moved::Bytes(count) => Some(Report::Received(id, count)),
+            Moved::Blocked => None,
+            Moved::Ended => Some(Report::Said(Completion::Ended { id })),
+            Moved::Failed(errno) => Some(Report::Said(Completion::Failed { id, errno })),
+        }
+    }
+
+    /// One send. A short one is taken for a full kernel: asking again would only say EAGAIN.
+    #[inline]
+    pub(super) fn transmit(&mut self, fd: Fd, output: &Output) -> Sent {
+        if output.is_empty() {
+            return Sent::Bytes(0);
+        }
+        let (moved, offered) = match (output.single(), output.before_file()) {
+            (Some(bytes), _) => return self.transmit_bytes(fd, bytes),
+            (None, Some(bytes)) => (self.sys.send_vectored(fd, &[IoSlice::new(bytes)], true), bytes.len()),
+            (None, None) => {
+                let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
+                let filled = output.gather(&mut pieces);
+                if let Some(part) = output.file().filter(|_| filled == 0) {
+                    return self.transmit_file(fd, part);
+                }
+                if filled == 0 {
+                    // What comes next is not bytes, but that messages were missed.
+                    return Sent::Bytes(0);
+                }
+                let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
+                (self.sys.send_vectored(fd, &pieces[..filled], output.has_file()), offered)
+            }
+        };
+        self.transmitted(moved, offered)
+    }
+
+    #[inline]
+    pub(super) fn transmit_bytes(&mut self, fd: Fd, bytes: &[u8]) -> Sent {
+        let moved = self.sys.send(fd, bytes);
+        self.transmitted(moved, bytes.len())
+    }
+
+    /// What is more than one turn's is left for when the socket is writable, which it may be at once.
+    pub(super) fn transmit_file(&mut self, fd: Fd, part: &FilePart) -> Sent {
+        let offered = part.length().min(FILE_BYTES_PER_TURN);
+        match self.sys.send_file(fd, part.file(), part.at(), offered) {
+            Moved::Ended => Sent::ShortFile,
+            Moved::Bytes(count) if count == offered && offered < part.length() => Sent::Blocked(count),
+            moved => self.transmitted(moved, offered),
+        }
+    }
+
+    #[inline]
+    pub(super) fn transmitted(&mut self, moved: Moved, offered: usize) -> Sent {
+        match moved {
+            Moved::Bytes(count) if count == offered => Sent::Bytes(count),
+            Moved::Bytes(count) => {
+                self.counters.partial_sends.add(1);
+                Sent::Blocked(count)
+            }
+            Moved::Blocked | Moved::Ended => Sent::Blocked(0),
+            Moved::Failed(errno) => Sent::Failed(errno),
+        }
+    }
+}
