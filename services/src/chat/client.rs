@@ -102,7 +102,8 @@ type LookUp = Box<dyn FnMut(ServiceHandle<Order>)>;
 
 /// A member of a chat room, far from it.
 ///
-/// ```
+#[cfg_attr(feature = "sim", doc = "```")]
+#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
 /// use reactor::sim::{Script, Simulation};
 /// use reactor::{Address, Service};
 /// use services::chat::{Client, Ending, Note, Screen, client_limits};
@@ -573,5 +574,5 @@ impl<S> std::fmt::Debug for Client<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sim"))]
 mod tests;

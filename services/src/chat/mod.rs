@@ -322,5 +322,5 @@ impl Encoded {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sim"))]
 mod tests;
