@@ -2,7 +2,7 @@
 //! tried in a unit test.
 //!
 //! Chat speaks [`lines`] or [`frames`], says what [`text`] lets through and takes what is [`typed`]; HTTP reads a
-//! [`request`] and skips what is [`chunked`].
+//! [`request`] and skips what is [`chunked`]; echo speaks [`websocket`] too.
 
 pub mod chunked;
 pub mod frames;
@@ -10,6 +10,7 @@ pub mod lines;
 pub mod request;
 pub mod text;
 pub mod typed;
+pub mod websocket;
 
 use std::fmt;
 
