@@ -22,8 +22,8 @@ pub(crate) struct Published {
     /// The first `gathered` of them have something in them; the others are kept for their capacity.
     batches: Vec<Batch>,
     gathered: usize,
-    /// The length of each message that was handed out in this turn: whoever falls behind is looked up here.
-    pub(crate) lengths: Vec<u32>,
+    /// The lengths of one batch's messages while that batch is handed out. Kept for its capacity.
+    lengths: Vec<u32>,
 }
 
 /// Messages of one topic, one after the other.
@@ -96,7 +96,7 @@ impl Published {
         self.batches[..self.gathered].iter().any(|batch| batch.bytes().len() > GATHERED_MAX / 2)
     }
 
-    /// All there is, each topic once, and the lengths of what was handed out. To be emptied by `clear`.
+    /// All batches, one for each topic, and room for the lengths of one batch. To be emptied by `clear`.
     pub(crate) fn parts(&mut self) -> (&mut [Batch], &mut Vec<u32>) {
         (&mut self.batches[..self.gathered], &mut self.lengths)
     }
@@ -106,11 +106,6 @@ impl Published {
         self.gathered = 0;
         // Names of topics may come from peers: not more are kept than one turn has at once.
         self.batches.truncate(TOPICS_MAX);
-    }
-
-    /// Nobody has anything left that has not been tried to send.
-    pub(crate) fn forget_lengths(&mut self) {
-        self.lengths.clear();
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) struct Backlog {
     /// Of all that, what can be dropped: messages, and their bytes.
     messages: usize,
     message_bytes: usize,
+    /// Some messages were appended without a look at the limit, because the kernel may still take them in this turn.
+    /// Cleared when the limit has been applied to them.
+    fresh: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +93,8 @@ impl Backlog {
         self.in_memory() - self.message_bytes
     }
 
-    fn in_memory(&self) -> usize {
+    /// Bytes in memory.
+    pub(crate) fn in_memory(&self) -> usize {
         self.length() - self.fixed.filed - self.rest.filed
     }
 
@@ -148,6 +152,89 @@ impl Backlog {
         self.rest.items.push_back(item);
     }
 
+    /// Notes that messages were appended to which the limit has not been applied.
+    pub(crate) fn set_fresh(&mut self) {
+        self.fresh = true;
+    }
+
+    /// Whether the limit has yet to be applied to some messages.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Makes every message an ordinary write, which no policy drops. For a connection that is closing: it gets all that
+    /// was published before.
+    pub(crate) fn keep_messages(&mut self) {
+        for item in &mut self.rest.items {
+            if let Item::Copied { message, .. } | Item::Shared { message, .. } = item {
+                *message = false;
+            }
+        }
+        (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
+    }
+
+    /// Applies the limit to messages that were appended without a look at it: offers every item again, in order. Shared
+    /// bytes shorter than `share_min` are copied, because they may be a part of a much longer buffer. Costs a copy of
+    /// what waits, once each time the kernel takes less than a turn's messages.
+    pub(crate) fn offer_anew(&mut self, head: usize, share_min: usize, limits: &Limits, missed: &mut u64) -> Offered {
+        if !std::mem::take(&mut self.fresh) {
+            return Offered::Taken;
+        }
+        let mut old = std::mem::take(&mut self.rest);
+        (self.messages, self.message_bytes) = (0, 0);
+        let mut worst = Offered::Taken;
+        let mut copied = Vec::new();
+        while let Some(item) = old.items.pop_front() {
+            copied.clear();
+            old.hand_over(&item, |bytes| copied.extend_from_slice(bytes));
+            let is_message = item.is_message();
+            let shared = match item {
+                Item::Copied { .. } => None,
+                Item::Shared { bytes, .. } => Some(*bytes),
+                Item::File(part) => {
+                    self.push_own_file(*part);
+                    continue;
+                }
+                Item::Missed(count) => {
+                    self.rest.miss(count);
+                    continue;
+                }
+            };
+            let bytes = shared.as_deref().unwrap_or(&copied);
+            let kept = shared.as_ref().filter(|shared| shared.len() >= share_min);
+            match (is_message, kept) {
+                (false, None) => self.push_own(bytes),
+                (false, Some(shared)) => self.push_own_shared(shared.clone()),
+                // The handler is told once that its peer is too slow; the messages after that are lost with the others.
+                (true, _) if worst == Offered::TooSlow => *missed += 1,
+                (true, kept) => {
+                    if self.offer(head, bytes, kept, limits, missed) == Offered::TooSlow {
+                        worst = Offered::TooSlow;
+                    }
+                }
+            }
+        }
+        worst
+    }
+
+    /// Bytes of memory that this holds beside its items' own: what the pool counts.
+    pub(crate) fn capacity(&self) -> usize {
+        [&self.fixed, &self.rest]
+            .map(|queue| queue.items.capacity() * size_of::<Item>() + queue.copied.capacity())
+            .iter()
+            .sum()
+    }
+
+    /// Forgets everything, and keeps the memory for the next.
+    pub(crate) fn clear(&mut self) {
+        for queue in [&mut self.fixed, &mut self.rest] {
+            queue.items.clear();
+            queue.copied.clear();
+            (queue.length, queue.filed) = (0, 0);
+        }
+        (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
+    }
+
     /// Takes a message, or does as the policy says. `head` bytes are owed before all this; `missed` counts what is
     /// dropped.
     pub(crate) fn offer(
@@ -160,7 +247,7 @@ impl Backlog {
     ) -> Offered {
         let (max, cost) = (limits.member_queue.saturating_sub(head), bytes.len() + ITEM_COST);
         let alone = head == 0 && self.is_empty();
-        let fits = bytes.is_empty() || alone || self.cost().saturating_add(cost) <= max || planted(Flaw::NeverDrops);
+        let fits = bytes.is_empty() || alone || self.cost().saturating_add(cost) <= max;
         match limits.slow_members {
             SlowPolicy::DropOldest if !fits && self.make_room(cost, max, missed) => {}
             _ if fits => {}
@@ -202,11 +289,11 @@ impl Backlog {
 
     fn drop_oldest(&mut self) -> bool {
         while let Some(item) = self.rest.items.pop_front() {
-            if item.is_message() || (planted(Flaw::DropsAnswers) && item.length() > 0) {
-                self.messages -= usize::from(item.is_message());
-                self.message_bytes -= if item.is_message() { item.length() } else { 0 };
+            if item.is_message() {
+                self.messages -= 1;
+                self.message_bytes -= item.length();
                 self.rest.forget(&item);
-                self.fixed.miss(if planted(Flaw::Miscounts) { 2 } else { 1 });
+                self.fixed.miss(1);
                 return true;
             }
             if let Item::Missed(count) = item {
@@ -246,11 +333,44 @@ impl Backlog {
         filled + self.rest.gather(&mut slices[filled..]).0
     }
 
-    /// The first `count` bytes have left. What has begun to leave goes into the head, and cannot be dropped any more.
+    /// The bytes to send next, when they are everything and stand in one piece: what a turn's short messages usually are.
+    pub(crate) fn single(&self) -> Option<&[u8]> {
+        let is_copied = self.fixed.items.is_empty() && self.rest.length == self.rest.copied.len();
+        let (front, back) = self.rest.copied.as_slices();
+        let one_piece = is_copied && back.is_empty() && !front.is_empty();
+        let all = one_piece && self.rest.items.iter().all(|item| matches!(item, Item::Copied { .. }));
+        all.then_some(front)
+    }
+
+    /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave goes into the head, and
+    /// cannot be dropped any more.
     pub(crate) fn advance(&mut self, mut count: usize, head: &mut Output) {
+        if count == self.length() && !matches!(self.rest.items.back(), Some(Item::Missed(_))) {
+            return self.clear();
+        }
         while count > 0 {
             let queue = if self.fixed.items.is_empty() { &mut self.rest } else { &mut self.fixed };
-            let Some(item) = queue.items.pop_front() else { return debug_assert!(false, "more has left than is owed") };
+            // Items that have left whole leave the ring of bytes together.
+            let mut whole = 0;
+            while let Some(Item::Copied { message, length }) = queue.items.front()
+                && whole + length <= count
+            {
+                whole += length;
+                self.messages -= usize::from(*message);
+                self.message_bytes -= if *message { *length } else { 0 };
+                queue.items.pop_front();
+            }
+            queue.copied.drain(..whole);
+            queue.length -= whole;
+            count -= whole;
+            if count == 0 {
+                return;
+            }
+            let Some(item) = queue.items.pop_front() else {
+                // Nothing is left in this queue: the other bytes are of the next.
+                assert!(!self.is_empty(), "more has left than is owed");
+                continue;
+            };
             if item.is_message() {
                 self.messages -= 1;
                 self.message_bytes -= item.length();
@@ -260,10 +380,6 @@ impl Backlog {
             match item {
                 Item::Copied { message, length } => {
                     queue.forget(&Item::Copied { message, length: left });
-                    if planted(Flaw::DropsTheBegun) && message && left < length {
-                        queue.forget(&Item::Copied { message, length: length - left });
-                        continue;
-                    }
                     queue.hand_over(&Item::Copied { message, length: length - left }, |bytes| head.append(bytes));
                 }
                 Item::Shared { bytes, .. } => {
@@ -296,37 +412,6 @@ impl Backlog {
     fn first(&self) -> &Queue {
         if self.fixed.items.is_empty() { &self.rest } else { &self.fixed }
     }
-}
-
-/// What could be wrong here, for tests of the tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// What has begun to leave is dropped.
-    DropsTheBegun,
-    /// What was dropped is counted wrongly.
-    Miscounts,
-    /// What was written to the member itself is dropped.
-    DropsAnswers,
-    /// The limit is none.
-    NeverDrops,
-}
-
-#[cfg(all(test, feature = "sim"))]
-thread_local! {
-    /// The one that is planted on this thread.
-    pub(crate) static PLANTED: std::cell::Cell<Option<Flaw>> = const { std::cell::Cell::new(None) };
-}
-
-#[cfg(all(test, feature = "sim"))]
-fn planted(flaw: Flaw) -> bool {
-    PLANTED.get() == Some(flaw)
-}
-
-/// Nothing is, outside the tests of the tests.
-#[cfg(not(all(test, feature = "sim")))]
-#[inline]
-fn planted(_: Flaw) -> bool {
-    false
 }
 
 impl Queue {

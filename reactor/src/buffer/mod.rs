@@ -11,8 +11,8 @@
 //!                └──────┘
 //! ```
 //!
-//! The output of a member of a topic that is behind goes on in a backlog (`backlog.rs`), which knows where messages
-//! begin, so that the policy for slow members can leave some out.
+//! A published message that cannot leave at once waits in the output's backlog (`backlog.rs`), and with it everything
+//! that is written after it. The backlog knows where messages begin, so that the policy for slow members can drop some.
 
 mod backlog;
 mod file;
@@ -23,8 +23,6 @@ mod pool;
 pub use input::{Framed, Input};
 pub use output::Output;
 
-#[cfg(all(test, feature = "sim"))]
-pub(crate) use backlog::{Flaw, PLANTED};
 pub(crate) use file::FilePart;
 pub(crate) use input::Kept;
 pub(crate) use output::{Messages, Offered, SHARE_MIN};

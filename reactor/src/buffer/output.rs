@@ -54,20 +54,11 @@ pub struct Output {
     overflowed: bool,
     /// What is written now goes before the backlog: it stands for what was dropped there.
     placing: bool,
-    /// Where published messages lie, counted from when the output was last empty, and how much has left since. From a
-    /// hand-out to the next send; looked at only if that does not take all.
-    messages: Vec<Mark>,
-    done: usize,
-    /// What comes after all this, while the peer is behind.
+    /// What comes after all this: published messages that could not leave at once, and what was written behind them.
+    /// Never empty.
     behind: Option<Box<Backlog>>,
-}
-
-/// Messages one after the other; their lengths are in the loop's list for the turn, `count` of them from `first` on.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    start: u32,
-    first: u32,
-    count: u32,
+    /// The backlog before, emptied. Goes back to the pool with the output.
+    spare: Option<Box<Backlog>>,
 }
 
 /// Messages that are handed out together.
@@ -76,26 +67,19 @@ pub(crate) struct Messages<'a> {
     pub(crate) bytes: &'a [u8],
     /// The same, where they are worth sharing.
     pub(crate) shared: Option<&'a Bytes>,
-    /// Of all that were handed out in this turn, the length of each; and which of these they are.
+    /// The length of each.
     pub(crate) lengths: &'a [u32],
-    pub(crate) first: usize,
-    pub(crate) count: usize,
 }
 
 impl<'a> Messages<'a> {
     /// One after the other.
     pub(crate) fn each(self) -> impl Iterator<Item = Messages<'a>> {
         let mut at = 0;
-        (self.first..self.first + self.count).map(move |first| {
+        self.lengths.iter().map(move |length| {
             let from = at;
-            at += self.lengths[first] as usize;
-            self.part(first, 1, from..at)
+            at += *length as usize;
+            Messages { bytes: &self.bytes[from..at], lengths: std::slice::from_ref(length), ..self }
         })
-    }
-
-    /// Some of them.
-    pub(crate) fn part(self, first: usize, count: usize, range: std::ops::Range<usize>) -> Messages<'a> {
-        Messages { bytes: &self.bytes[range], first, count, ..self }
     }
 
     /// The bytes as shared ones, if these are and it is worth it from so many on.
@@ -134,9 +118,8 @@ impl Default for Output {
             max: usize::MAX,
             overflowed: false,
             placing: false,
-            messages: Vec::new(),
-            done: 0,
             behind: None,
+            spare: None,
         }
     }
 }
@@ -274,127 +257,73 @@ impl Output {
 
     // ---- messages --------------------------------------------------------------------------------------------------
 
-    /// Appends published messages. Not taken where they have to be offered one by one: while the peer is behind, and
-    /// past the limit.
-    #[inline]
-    pub(crate) fn put_messages(&mut self, messages: Messages<'_>) -> bool {
-        if self.behind.is_some() || !self.fits(messages.bytes.len()) {
+    /// Appends published messages, each with its boundaries, so that the policy for slow members can drop some if the
+    /// kernel does not take them in this turn. `false`: they do not fit below `output_max`, and each has to be offered.
+    /// `backlog` makes an empty one where there is none.
+    pub(crate) fn put_messages(&mut self, messages: Messages<'_>, backlog: impl FnOnce() -> Box<Backlog>) -> bool {
+        if messages.bytes.is_empty() {
+            return true;
+        }
+        let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.in_memory());
+        if self.overflowed || (queued > 0 && queued.saturating_add(messages.bytes.len()) > self.max) {
             return false;
         }
-        // Beyond 4 GiB they count as begun.
-        if let Ok(start) = u32::try_from(self.done + self.of_head()) {
-            self.messages.push(Mark { start, first: messages.first as u32, count: messages.count as u32 });
+        let spare = &mut self.spare;
+        let behind = self.behind.get_or_insert_with(|| spare.take().unwrap_or_else(backlog));
+        for message in messages.each().filter(|message| !message.bytes.is_empty()) {
+            behind.push_message(message.bytes, message.share(SHARE_MIN).as_ref());
         }
-        match messages.share(SHARE_MIN) {
-            None => self.copied.extend_from_slice(messages.bytes),
-            Some(shared) => self.append_shared(shared),
-        }
+        behind.set_fresh();
         true
     }
 
-    /// A published message for a peer that does not take what it is owed. `missed` counts what is dropped, this or
-    /// others.
+    /// Appends one published message for a peer that does not take what it is owed, or does as the policy says. `missed`
+    /// counts what is dropped, this message or others.
     pub(crate) fn offer(&mut self, message: Messages<'_>, limits: &Limits, missed: &mut u64) -> Offered {
-        if self.trim(message.lengths, limits, missed) == Offered::TooSlow {
+        if self.trim(limits, missed) == Offered::TooSlow {
             *missed += 1;
             return Offered::TooSlow;
         }
         let head = self.of_head();
-        let behind = self.behind.get_or_insert_default();
+        let spare = &mut self.spare;
+        let behind = self.behind.get_or_insert_with(|| spare.take().unwrap_or_default());
         let offered = behind.offer(head, message.bytes, message.share(KEEP_SHARED_MIN).as_ref(), limits, missed);
-        self.behind.take_if(|behind| behind.is_empty());
+        self.put_empty_backlog_away();
         offered
     }
 
     /// Whether there are messages of which it is not yet known how much of them the kernel takes.
     #[inline]
     pub(crate) fn has_fresh_messages(&self) -> bool {
-        !self.messages.is_empty()
+        self.behind.as_ref().is_some_and(|behind| behind.is_fresh())
     }
 
-    /// The kernel has not taken all of a turn's messages: those that have not begun are offered one by one.
-    pub(crate) fn trim(&mut self, lengths: &[u32], limits: &Limits, missed: &mut u64) -> Offered {
-        let mut worst = Offered::Taken;
-        self.part_with_messages(lengths, |output, part| match part {
-            Part::Own(piece) => output.put_behind(piece),
-            Part::Message(_) if worst == Offered::TooSlow => *missed += 1,
-            Part::Message(piece) => {
-                let (head, (bytes, shared)) = (output.of_head(), piece.parts());
-                let shared = shared.filter(|shared| shared.len() >= KEEP_SHARED_MIN);
-                let behind = output.behind.get_or_insert_default();
-                if behind.offer(head, bytes, shared, limits, missed) == Offered::TooSlow {
-                    worst = Offered::TooSlow;
-                }
-            }
-        });
-        self.behind.take_if(|behind| behind.is_empty());
+    /// Makes every waiting message an ordinary write, which no policy drops.
+    pub(crate) fn keep_messages(&mut self) {
+        if let Some(behind) = &mut self.behind {
+            behind.keep_messages();
+        }
+    }
+
+    /// Applies the policy to a turn's messages of which the kernel has not taken all.
+    pub(crate) fn trim(&mut self, limits: &Limits, missed: &mut u64) -> Offered {
+        let head = self.of_head();
+        let Some(behind) = &mut self.behind else { return Offered::Taken };
+        let worst = behind.offer_anew(head, KEEP_SHARED_MIN, limits, missed);
+        self.put_empty_backlog_away();
         worst
     }
 
-    /// Before the first message that waits, bytes just stay where they leave next.
-    fn put_behind(&mut self, piece: Chunk<'_>) {
-        match (&mut self.behind, piece) {
-            (None, Chunk::Copied(bytes)) => self.append(bytes),
-            (None, Chunk::Shared(bytes)) if bytes.len() < KEEP_SHARED_MIN => self.append(&bytes),
-            (None, Chunk::Shared(bytes)) => self.append_shared(bytes),
-            (Some(behind), Chunk::Copied(bytes)) => behind.push_own(bytes),
-            (Some(behind), Chunk::Shared(bytes)) => behind.push_own_shared(bytes),
+    fn put_empty_backlog_away(&mut self) {
+        if let Some(empty) = self.behind.take_if(|behind| behind.is_empty()) {
+            self.spare = Some(empty);
         }
     }
 
-    /// Takes the queue apart at the messages that were put into it, and hands each part over, in order, with an output
-    /// that has none of them. Linear, and done once each time a peer falls behind.
-    fn part_with_messages(&mut self, lengths: &[u32], mut each: impl FnMut(&mut Output, Part<'_>)) {
-        if self.messages.is_empty() {
-            return;
-        }
-        if self.filed > 0 {
-            // Among files, messages count as begun: bounded as they are by the limit of what is written.
-            return self.messages.clear();
-        }
-        let Output { max, overflowed, placing, .. } = *self;
-        let mut whole = std::mem::replace(self, Output { max, overflowed, placing, ..Output::default() });
-        debug_assert!(whole.behind.is_none(), "messages are not put there while the peer is behind");
-        let marks = std::mem::take(&mut whole.messages);
-        let mut at = whole.done;
-        let mut hand_over = |whole: &mut Output, mut length: usize, is_message: bool| {
-            while length > 0 {
-                let piece = whole.first(length);
-                length -= piece.len();
-                let taken = piece.len();
-                each(self, if is_message { Part::Message(piece) } else { Part::Own(piece) });
-                whole.advance_pieces(taken);
-            }
-        };
-        for mark in marks.iter().copied() {
-            let (mut start, first) = (mark.start as usize, mark.first as usize);
-            for length in lengths[first..first + mark.count as usize].iter().map(|length| *length as usize) {
-                // What has begun to leave is not a message any more.
-                if start >= at {
-                    hand_over(&mut whole, start - at, false);
-                    hand_over(&mut whole, length, true);
-                    at = start + length;
-                }
-                start += length;
-            }
-        }
-        let rest = whole.of_head();
-        hand_over(&mut whole, rest, false);
-        self.messages = marks;
-        self.messages.clear();
-    }
-
-    /// The first bytes that are owed, so many at most, as far as they stand in one piece.
-    fn first(&self, most: usize) -> Chunk<'_> {
-        match self.pieces.front() {
-            Some(Piece::Shared(bytes)) => Chunk::Shared(bytes.slice(..most.min(bytes.len()))),
-            Some(Piece::Copied(length)) => Chunk::Copied(&self.copied[self.sent..][..most.min(*length)]),
-            Some(Piece::File(_)) => unreachable!("a queue with files is not taken apart"),
-            None => {
-                let run = &self.copied[self.run..];
-                Chunk::Copied(&run[..most.min(run.len())])
-            }
-        }
+    /// An emptied backlog, for the pool.
+    #[inline]
+    pub(crate) fn take_spare(&mut self) -> Option<Box<Backlog>> {
+        self.spare.take()
     }
 
     /// What messages that wait take of the limit for members, and how many they are.
@@ -416,7 +345,7 @@ impl Output {
     /// How many they are. What is put until `placed` comes in their place.
     pub(crate) fn take_missed(&mut self) -> u64 {
         let missed = self.behind.as_mut().and_then(|behind| behind.take_missed());
-        self.behind.take_if(|behind| behind.is_empty());
+        self.put_empty_backlog_away();
         self.placing = true;
         missed.unwrap_or_default()
     }
@@ -436,9 +365,7 @@ impl Output {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.copied.capacity()
-            + self.pieces.capacity() * size_of::<Piece>()
-            + self.messages.capacity() * size_of::<Mark>()
+        self.copied.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 
     /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
@@ -452,15 +379,16 @@ impl Output {
     #[inline]
     pub(crate) fn plain_left(&mut self) {
         self.copied.clear();
-        self.messages.clear();
-        (self.sent, self.run, self.done) = (0, 0, 0);
+        (self.sent, self.run) = (0, 0);
     }
 
     /// The bytes to send next, when they stand in one piece.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
+        if let Some(behind) = &self.behind {
+            return if self.of_head() == 0 { behind.single() } else { None };
+        }
         match self.pieces.front() {
-            _ if self.behind.is_some() => None,
             None => Some(&self.copied[self.sent..]),
             Some(Piece::Shared(bytes)) if self.ahead == bytes.len() && self.run == self.copied.len() => Some(bytes),
             Some(_) => None,
@@ -525,17 +453,16 @@ impl Output {
         }
         self.run += count;
         self.sent = self.run;
-        self.done += count;
         self.reclaim();
     }
 
     fn advance_past(&mut self, count: usize) {
         let of_head = count.min(self.of_head());
-        self.done += of_head;
         self.advance_pieces(of_head);
         if let Some(mut behind) = self.behind.take() {
             behind.advance(count - of_head, self);
-            self.behind = (!behind.is_empty()).then_some(behind);
+            self.behind = Some(behind);
+            self.put_empty_backlog_away();
         }
     }
 
@@ -586,10 +513,6 @@ impl Output {
         if self.sent == self.copied.len() {
             self.copied.clear();
             (self.sent, self.run) = (0, 0);
-            if self.ahead == 0 {
-                self.messages.clear();
-                self.done = 0;
-            }
         } else if self.sent > RECLAIM_MIN && self.sent > self.copied.len() / 2 {
             // A peer that never quite catches up would otherwise make the sent part grow for ever. Amortised O(1).
             self.copied.drain(..self.sent);
@@ -602,35 +525,12 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();
-        self.messages.clear();
-        self.behind = None;
-        (self.sent, self.run, self.ahead, self.filed, self.done) = (0, 0, 0, 0, 0);
-        (self.overflowed, self.placing) = (false, false);
-    }
-}
-
-/// Bytes that stand in one piece.
-enum Chunk<'a> {
-    Copied(&'a [u8]),
-    Shared(Bytes),
-}
-
-/// Of a queue that is taken apart.
-enum Part<'a> {
-    Own(Chunk<'a>),
-    Message(Chunk<'a>),
-}
-
-impl Chunk<'_> {
-    fn len(&self) -> usize {
-        self.parts().0.len()
-    }
-
-    fn parts(&self) -> (&[u8], Option<&Bytes>) {
-        match self {
-            Chunk::Copied(bytes) => (bytes, None),
-            Chunk::Shared(bytes) => (bytes, Some(bytes)),
+        if let Some(mut behind) = self.behind.take() {
+            behind.clear();
+            self.spare = Some(behind);
         }
+        (self.sent, self.run, self.ahead, self.filed) = (0, 0, 0, 0);
+        (self.overflowed, self.placing) = (false, false);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Emptied buffers, kept for the next connection that needs one, so that steady state allocates nothing.
 
+use super::backlog::Backlog;
 use super::{Kept, Output};
 
 /// Bytes of capacity the pool holds on to: enough for a fan-out to thousands of members, small beside a process.
@@ -18,6 +19,8 @@ pub(crate) struct Pool {
     outputs: Vec<Box<Output>>,
     #[expect(clippy::vec_box, reason = "as above")]
     kept: Vec<Box<Kept>>,
+    #[expect(clippy::vec_box, reason = "as above")]
+    backlogs: Vec<Box<Backlog>>,
     retained: usize,
 }
 
@@ -38,6 +41,11 @@ impl Pool {
 
     pub(crate) fn give_output(&mut self, mut output: Box<Output>) {
         output.clear();
+        if let Some(backlog) = output.take_spare()
+            && self.admits(self.backlogs.len(), backlog.capacity())
+        {
+            self.backlogs.push(backlog);
+        }
         self.give_empty(output);
     }
 
@@ -56,6 +64,12 @@ impl Pool {
         if self.admits(self.outputs.len(), output.capacity()) {
             self.outputs.push(output);
         }
+    }
+
+    pub(crate) fn take_backlog(&mut self) -> Box<Backlog> {
+        let backlog = self.backlogs.pop().unwrap_or_default();
+        self.retained -= backlog.capacity();
+        backlog
     }
 
     pub(crate) fn take_kept(&mut self) -> Box<Kept> {
@@ -84,6 +98,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Messages;
 
     #[test]
     fn a_buffer_comes_back_empty_with_its_capacity() {
@@ -108,6 +123,19 @@ mod tests {
             assert_eq!((pool.warm.is_some(), pool.outputs.len()), (true, round - 1));
             assert_eq!(pool.retained, pool.outputs.iter().map(|output| output.capacity()).sum::<usize>());
         }
+    }
+
+    #[test]
+    fn a_backlog_comes_back_empty_with_its_capacity() {
+        let mut pool = Pool::default();
+        let mut output = pool.take_output(1 << 20);
+        let message = Messages { bytes: b"message", shared: None, lengths: &[7] };
+        assert!(output.put_messages(message, || pool.take_backlog()));
+        pool.give_output(output);
+        assert!(pool.retained > 0, "what is kept is counted");
+        let backlog = pool.take_backlog();
+        assert!(backlog.is_empty() && backlog.capacity() > 0);
+        assert_eq!(pool.retained, 0);
     }
 
     #[test]

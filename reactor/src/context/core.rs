@@ -15,7 +15,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::neighbours::Neighbours;
 use crate::outbox::Outbox;
-use crate::published::Published;
+use crate::published::{Message, Published};
 use crate::recorder::{Recorder, What};
 use crate::stats::Counters;
 use crate::time::Time;
@@ -253,11 +253,11 @@ impl Core {
         let mut missed = 0;
         let (batches, lengths) = published.parts();
         for batch in batches {
-            let first = lengths.len();
+            lengths.clear();
             lengths.extend(batch.messages.iter().map(|message| message.length));
             batch.share(SHARE_MIN);
             let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
-            let messages = Messages { bytes, shared, lengths, first, count };
+            let messages = Messages { bytes, shared, lengths };
             let excepted = || batch.messages.iter().map(|message| message.except);
             excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
             let (mut taken, mut sent) = (0, 0);
@@ -274,9 +274,10 @@ impl Core {
                     }
                     None if link.is_excepted() => {
                         link.set_excepted(false);
-                        let others = |message: &Messages<'_>| batch.messages[message.first - first].except != id;
-                        for message in messages.each().filter(others) {
-                            taken += link.deliver(message, limits, pool, &mut missed);
+                        for (message, Message { except, .. }) in messages.each().zip(&batch.messages) {
+                            if *except != id {
+                                taken += link.deliver(message, limits, pool, &mut missed);
+                            }
                         }
                     }
                     None => taken += link.deliver(messages, limits, pool, &mut missed),
@@ -292,7 +293,7 @@ impl Core {
                             Sent::ShortFile => (outcome, What::ShortFile),
                         };
                         recorder.note(id, what, *now);
-                        counters.unsent.add(link.sent(outcome, *now, limits, lengths, pool, || 0).bytes as u64);
+                        counters.unsent.add(link.sent(outcome, *now, limits, pool, || 0).bytes as u64);
                     }
                 }
                 if !link.touched {

@@ -51,7 +51,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does all that takes no handler. The step that does, or none when the link rests.
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, published, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
+        let Core { links, terms, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
@@ -61,7 +61,7 @@ impl<D: Driver> EventLoop<D> {
                     let outcome = self.driver.send(link);
                     note_sent(counters, recorder, link, outcome, *now);
                     let driver = &mut self.driver;
-                    let lost = link.sent(outcome, *now, limits, &published.lengths, pool, || driver.unacknowledged(id));
+                    let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
                     counters.unsent.add(lost.bytes as u64);
                     counters.missed.add(lost.messages);
                 }
@@ -239,7 +239,6 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.core.touched.clear();
-        self.core.published.forget_lengths();
         if self.full {
             self.mind_the_cap();
         }

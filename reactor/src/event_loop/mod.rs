@@ -426,9 +426,8 @@ impl<D: Driver> EventLoop<D> {
         if let Some(link) = self.core.links.get_mut(id) {
             let limits = &self.core.terms[link.service as usize].limits;
             note_sent(&self.core.counters, &mut self.core.recorder, link, outcome, self.core.now);
-            let (driver, lengths) = (&mut self.driver, &self.core.published.lengths);
-            let lost =
-                link.sent(outcome, self.core.now, limits, lengths, &mut self.core.pool, || driver.unacknowledged(id));
+            let driver = &mut self.driver;
+            let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
             self.core.counters.unsent.add(lost.bytes as u64);
             self.core.counters.missed.add(lost.messages);
             self.attend(id);

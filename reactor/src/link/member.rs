@@ -21,8 +21,8 @@ impl Link {
     ) -> usize {
         if self.phase == Phase::Open && !self.facts.has(HINDERED) {
             let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
-            if output.put_messages(messages) {
-                return messages.count;
+            if output.put_messages(messages, || pool.take_backlog()) {
+                return messages.lengths.len();
             }
         }
         self.deliver_late(messages, limits, pool, missed)
@@ -83,15 +83,18 @@ impl Link {
         self.facts.put(EXCEPTED, is);
     }
 
-    /// What was published in one turn is more than may wait, now that the kernel has not taken it.
-    pub(super) fn trim(&mut self, lengths: &[u32], limits: &Limits) -> Lost {
+    /// Applies the policy for slow members to what was published in this turn, now that the kernel has not taken it.
+    pub(super) fn trim(&mut self, limits: &Limits) -> Lost {
         let mut lost = Lost::default();
-        // One that is closing gets what it is owed.
-        if let (Some(output), Phase::Open) = (&mut self.output, self.phase)
+        if let Some(output) = &mut self.output
             && output.has_fresh_messages()
-            && output.trim(lengths, limits, &mut lost.messages) == Offered::TooSlow
         {
-            self.facts.set(TOO_SLOW);
+            // A connection that is closing gets what it is owed.
+            if self.phase != Phase::Open {
+                output.keep_messages();
+            } else if output.trim(limits, &mut lost.messages) == Offered::TooSlow {
+                self.facts.set(TOO_SLOW);
+            }
         }
         self.unchoke(self.queued(), limits);
         lost

@@ -274,15 +274,13 @@ impl Link {
         }
     }
 
-    /// What became of the output when it was sent. What is lost by it. `lengths` are those of the messages that were
-    /// handed out in this turn.
+    /// What became of the output when it was sent. What is lost by it.
     #[inline]
     pub(crate) fn sent(
         &mut self,
         outcome: Sent,
         now: Time,
         limits: &Limits,
-        lengths: &[u32],
         pool: &mut Pool,
         unacknowledged: impl FnOnce() -> usize,
     ) -> Lost {
@@ -305,7 +303,7 @@ impl Link {
                         self.mark = self.sent.saturating_sub(unacknowledged() as u64);
                     }
                 }
-                self.trim(lengths, limits)
+                self.trim(limits)
             }
             Sent::Failed(errno) => Lost { bytes: self.send_failed(errno, now, pool), messages: 0 },
             Sent::ShortFile => {

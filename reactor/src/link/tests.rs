@@ -49,7 +49,7 @@ impl Desk {
     }
 
     fn outcome(&mut self, outcome: Sent, unacknowledged: usize) -> usize {
-        self.link.sent(outcome, self.now, &self.limits, &[], &mut self.pool, || unacknowledged).bytes
+        self.link.sent(outcome, self.now, &self.limits, &mut self.pool, || unacknowledged).bytes
     }
 
     fn sent(&mut self, count: usize) {

@@ -10,9 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 use std::time::Duration;
 
-use super::exercise::{exercise, exercise_with};
+use super::exercise::exercise_with;
 use crate::address::{Address, Peer};
-use crate::buffer::{Flaw, PLANTED};
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
@@ -436,15 +435,4 @@ fn every_planted_bug_is_found() {
     let missed: Vec<Bug> =
         bugs.into_iter().filter(|&bug| !Found::by(|seed| is_found(bug, seed), SEEDS).told(&bug)).collect();
     assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
-}
-
-/// The same for the policy for slow members, which is in no driver.
-#[test]
-fn every_planted_flaw_of_what_waits_for_slow_members_is_found() {
-    for flaw in [Flaw::DropsTheBegun, Flaw::Miscounts, Flaw::DropsAnswers, Flaw::NeverDrops] {
-        PLANTED.set(Some(flaw));
-        let found = Found::by(|seed| fails(|| exercise(seed)), 3 * SEEDS);
-        PLANTED.set(None);
-        assert!(found.told(&flaw), "{flaw:?} is not found in {} seeds", 3 * SEEDS);
-    }
 }

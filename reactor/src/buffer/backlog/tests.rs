@@ -30,6 +30,21 @@ fn items(mut stream: &[u8]) -> Vec<(u8, u64)> {
     items
 }
 
+/// A fault that a backlog could have, for the test of this test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// The rest of what has begun to leave is dropped.
+    DropsTheBegun,
+    /// The number of dropped messages is wrong.
+    Miscounts,
+    /// An answer is dropped with the messages.
+    DropsAnswers,
+    /// The limit is not applied.
+    NeverDrops,
+    /// A dropped message is counted and not told.
+    HidesTheMissed,
+}
+
 /// An output, a peer that takes what it likes, and all that was put.
 struct Wire {
     output: Output,
@@ -39,24 +54,27 @@ struct Wire {
     read: Vec<u8>,
     /// Answers and messages in the order in which they were put.
     put: Vec<(u8, u64)>,
-    lengths: Vec<u32>,
     missed: u64,
     too_slow: bool,
     /// Where some answers come from.
     file: Arc<File>,
+    flaw: Option<Flaw>,
 }
 
 impl Wire {
     fn new(member_queue: usize, slow_members: SlowPolicy) -> Self {
         let limits = Limits { member_queue, slow_members, ..Limits::default() };
-        let (output, read, put, lengths) = (Output::default(), Vec::new(), Vec::new(), Vec::new());
+        let (output, read, put) = (Output::default(), Vec::new(), Vec::new());
         let file = Arc::new(nameless_file());
-        Wire { output, limits, held: false, read, put, lengths, missed: 0, too_slow: false, file }
+        Wire { output, limits, held: false, read, put, missed: 0, too_slow: false, file, flaw: None }
     }
 
     fn answer(&mut self, length: usize) {
         let number = self.put.len() as u64;
         let bytes = item(b'A', number, length);
+        if self.flaw == Some(Flaw::DropsAnswers) && self.missed > 0 {
+            return self.put.push((b'A', number));
+        }
         match number % 3 {
             0 => self.output.put_shared(Bytes::from(bytes)),
             1 => self.output.put(&bytes),
@@ -77,14 +95,17 @@ impl Wire {
         let bytes = Bytes::from(item(b'M', number, length));
         let shared = (bytes.len() >= crate::buffer::SHARE_MIN).then_some(&bytes);
         self.put.push((b'M', number));
-        self.lengths.push(bytes.len() as u32);
-        let (first, lengths) = (self.lengths.len() - 1, &self.lengths[..]);
-        let message = Messages { bytes: &bytes, shared, lengths, first, count: 1 };
-        if self.held || !self.output.put_messages(message) {
-            let offered = self.output.offer(message, &self.limits, &mut self.missed);
+        let message = Messages { bytes: &bytes, shared, lengths: &[bytes.len() as u32] };
+        if self.held || !self.output.put_messages(message, Box::default) {
+            let offered = self.output.offer(message, &self.applied_limits(), &mut self.missed);
             self.too_slow = offered == Offered::TooSlow;
             self.check_bound();
         }
+    }
+
+    fn applied_limits(&self) -> Limits {
+        let member_queue = if self.flaw == Some(Flaw::NeverDrops) { usize::MAX } else { self.limits.member_queue };
+        Limits { member_queue, ..self.limits.clone() }
     }
 
     /// Answers come as they come; messages do not pile up beyond the limit.
@@ -96,7 +117,15 @@ impl Wire {
     /// One send, of which the peer takes at most so many bytes.
     fn send(&mut self, most: usize) {
         while self.output.is_missing() {
-            let count = self.output.take_missed();
+            let mut count = self.output.take_missed();
+            match self.flaw {
+                Some(Flaw::Miscounts) => count += 1,
+                Some(Flaw::HidesTheMissed) => {
+                    self.output.placed();
+                    continue;
+                }
+                _ => {}
+            }
             self.output.put(&item(b'N', count, 0)[..5]);
             self.output.put(&item(b'N', count, 0)[5..]);
             self.output.placed();
@@ -118,8 +147,12 @@ impl Wire {
         self.held = taken < offered.len();
         self.output.advance(taken);
         self.read.extend_from_slice(&offered[..taken]);
+        if self.flaw == Some(Flaw::DropsTheBegun) && self.held {
+            let begun = self.output.single().map_or(0, |bytes| bytes.len().min(3));
+            self.output.advance(begun);
+        }
         if self.held && self.output.has_fresh_messages() {
-            self.too_slow |= self.output.trim(&self.lengths, &self.limits, &mut self.missed) == Offered::TooSlow;
+            self.too_slow |= self.output.trim(&self.applied_limits(), &mut self.missed) == Offered::TooSlow;
             self.check_bound();
         }
     }
@@ -153,28 +186,41 @@ impl Wire {
     }
 }
 
+/// Writes, publishes and sends by chance, and compares what the peer has read with what was put.
+fn try_seed(seed: u64, flaw: Option<Flaw>) {
+    let mut state = seed;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % limit as u64) as usize
+    };
+    let policy = [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][below(3)];
+    let mut wire = Wire::new([1, 100, 2000, 30_000][below(4)], policy);
+    wire.flaw = flaw;
+    for _ in 0..below(200) {
+        let length = if below(10) == 0 { 4000 + below(300) } else { below(60) };
+        match below(10) {
+            0 => wire.answer(length),
+            1..8 => wire.message(length),
+            8 => wire.send(below(300)),
+            _ => wire.send(below(20_000)),
+        }
+    }
+    wire.check();
+}
+
 #[test]
 fn whatever_happens_answers_arrive_and_messages_whole_or_counted_in_their_place() {
-    for seed in 1..=3000u64 {
-        let mut state = seed;
-        let mut below = |limit: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % limit as u64) as usize
-        };
-        let policy = [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][below(3)];
-        let mut wire = Wire::new([1, 100, 2000, 30_000][below(4)], policy);
-        for _ in 0..below(200) {
-            let length = if below(10) == 0 { 4000 + below(300) } else { below(60) };
-            match below(10) {
-                0 => wire.answer(length),
-                1..8 => wire.message(length),
-                8 => wire.send(below(300)),
-                _ => wire.send(below(20_000)),
-            }
-        }
-        wire.check();
+    (1..=3000).for_each(|seed| try_seed(seed, None));
+}
+
+#[test]
+fn every_flaw_that_a_backlog_could_have_is_found() {
+    use Flaw::*;
+    for flaw in [DropsTheBegun, Miscounts, DropsAnswers, NeverDrops, HidesTheMissed] {
+        let fails = |seed: &u64| std::panic::catch_unwind(|| try_seed(*seed, Some(flaw))).is_err();
+        assert!((1..=300).any(|seed| fails(&seed)), "{flaw:?}");
     }
 }
 
@@ -254,7 +300,7 @@ fn a_flood_of_the_shortest_messages_costs_memory_in_bounds() {
     wire.message(2000);
     wire.send(1);
     for _ in 0..1_000_000 {
-        let message = Messages { bytes: b"x", shared: None, lengths: &[1], first: 0, count: 1 };
+        let message = Messages { bytes: b"x", shared: None, lengths: &[1] };
         wire.output.offer(message, &wire.limits, &mut wire.missed);
     }
     let behind = wire.output.behind().unwrap();

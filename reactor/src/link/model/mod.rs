@@ -516,7 +516,7 @@ impl<'o, 't> World<'o, 't> {
         let (now, limits, owed) = (self.now, self.limits.clone(), self.link().queued());
         let unacknowledged = self.kernel.unacknowledged as usize;
         let Some(link) = &mut self.link else { return };
-        let lost = link.sent(outcome, now, &limits, &[], &mut self.pool, || unacknowledged).bytes;
+        let lost = link.sent(outcome, now, &limits, &mut self.pool, || unacknowledged).bytes;
         let kernel = &mut self.kernel;
         match outcome {
             Sent::Bytes(_) => kernel.blocked_at = None,
