@@ -118,7 +118,8 @@ pub struct Deadlines {
     /// Without a byte moving either way. `None` by default: only the service knows whether silence is normal.
     pub idle: Option<Duration>,
     /// Within which a peer that is owed more than the kernel takes has to acknowledge
-    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it. Not for members of a topic whose
+    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it. Looked at every 5 s at the latest, so a peer
+    /// that stops reading ends at most 5 s after the deadline. Not for members of a topic whose
     /// [`SlowPolicy`] keeps them.
     pub write_progress: Option<Duration>,
     /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that

@@ -284,6 +284,29 @@ on_every_backend! {
     }
 
     // Rule 24.
+    fn a_stop_ends_once_the_last_answer_is_acknowledged_although_the_peer_keeps_its_end_open(backend: Backend) {
+        let path = socket_path("acknowledged", backend);
+        let listens = path.clone();
+        let make = move |factory| Service::unix(listens, factory);
+        let hour = Duration::from_secs(3600);
+        let patient = Deadlines { linger: hour, first_request: None, ..Deadlines::default() };
+        let endless = |app: &mut Application| _ = app.drain_timeout(None);
+        let stage = Stage::at(backend, Plan::echo(), make, move |service| service.deadlines(patient), endless);
+        // What a Unix socket has not read it has not acknowledged.
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"three requests\n").unwrap();
+        let Seen::Opened(id) = stage.next() else { panic!("it is opened first") };
+        stage.data(id, 15);
+        stage.running.handle.halt();
+        stage.until(|seen| *seen == Seen::Stopping(id));
+        client.read_exact(&mut [0; 15]).unwrap();
+        // Well within the hour.
+        let seen = stage.end();
+        assert!(seen.contains(&Seen::Closed(id, CloseReason::Stopped, 0)), "{seen:?}");
+        drop(client);
+    }
+
+    // Rule 24.
     fn where_nobody_tells_who_was_there_a_stop_takes_in_as_many_as_can_have_been(backend: Backend) {
         let path = socket_path("storm", backend);
         let (listens, connects, limits) = (path.clone(), path.clone(), Limits { backlog: 8, ..Limits::default() });

@@ -136,11 +136,14 @@ impl<D: Driver> EventLoop<D> {
         let service = link.service as usize;
         match link.next_due(&self.core.terms[service].deadlines) {
             Some((at, due)) if at <= heard => {
-                let on_progress = matches!(due, Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
+                let on_progress =
+                    matches!(due, Due::Look | Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
                 let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
                 link.set_deadline_changed();
-                self.core.recorder.note(id, What::Overdue, heard);
+                if due != Due::Look {
+                    self.core.recorder.note(id, What::Overdue, heard);
+                }
                 if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
                     self.calling();
                     self.hosts[service].host.deadline(&mut self.core, id, key);

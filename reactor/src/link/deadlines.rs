@@ -15,6 +15,17 @@ pub(super) const UNMARKED: u64 = u64::MAX;
 /// How soon an idle connection is looked at again whose peer is still taking what the kernel has for it.
 const TAKING: Duration = Duration::from_secs(5);
 
+/// Looks at a peer's acknowledgements within one progress deadline, and the longest and the shortest time between two of them. A peer's system
+/// takes what fits into its buffers although the peer reads nothing; a deadline that began anew only when it had passed would
+/// count that as progress at its end, and last twice as long.
+const LOOKS: u8 = 5;
+const LOOK_MAX: Duration = Duration::from_secs(5);
+const LOOK_MIN: Duration = Duration::from_millis(1);
+
+/// How soon a connection is looked at again that ends as soon as its peer has acknowledged all, because the application stops.
+/// A delayed acknowledgement takes 40 ms.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default,
 /// which is what nginx takes too.
 const PROLONGED_MAX: u8 = 5;
@@ -23,13 +34,20 @@ const PROLONGED_MAX: u8 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Loop(Deadline),
+    /// No deadline, but the time to ask how much the peer has acknowledged.
+    Look,
     /// The handler's own: `on_deadline`.
     Handler,
 }
 
 impl Link {
-    /// When the next deadline is, and which.
+    /// When there is something to do next, and what: a deadline, or a look at what the peer has acknowledged.
     pub(crate) fn next_due(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
+        earliest([self.next_deadline(deadlines), self.next_look(deadlines)])
+    }
+
+    /// When the next deadline is, and which.
+    pub(super) fn next_deadline(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let at = |from: Time, span: Option<Duration>, deadline| span.map(|span| (from + span, Due::Loop(deadline)));
         match self.phase {
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
@@ -43,26 +61,56 @@ impl Link {
                     at(self.since, deadlines.first_request, Deadline::FirstRequest)
                 },
                 // A member that stays however slow it is need not make progress.
-                if self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER) {
+                if self.must_progress() {
                     at(self.since, deadlines.write_progress, Deadline::WriteProgress)
                 } else {
                     None
                 },
                 // While output waits, the progress deadline says it better: a large answer may take its time.
-                if self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER) || self.origin == Origin::Watched {
+                if self.must_progress() || self.origin == Origin::Watched {
                     None
                 } else {
                     at(self.active, deadlines.idle, Deadline::Idle)
                 },
             ]),
             // Who still has to be sent something may take as long over it as if the connection were not closing.
-            Phase::Flushing => {
-                let patience = deadlines.write_progress.map_or(deadlines.linger, |span| span.max(deadlines.linger));
-                at(self.since, Some(patience), Deadline::Linger)
-            }
+            Phase::Flushing => at(self.since, Some(patience(deadlines)), Deadline::Linger),
             Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
         }
+    }
+
+    /// Whether the peer has to take output that the kernel has no room for. A member that stays however slow it is need not.
+    pub(super) fn must_progress(&self) -> bool {
+        self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER)
+    }
+
+    /// When to look next at what the peer has acknowledged.
+    fn next_look(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
+        let span = match self.phase {
+            Phase::Open if self.must_progress() && !self.facts.has(BROKEN) => deadlines.write_progress?,
+            Phase::Flushing => patience(deadlines),
+            Phase::Lingering if self.awaits_acknowledgement() => return Some((self.deadline, Due::Look)),
+            // Where nothing is on its way to the peer, there is nothing to look at.
+            Phase::Lingering if self.mark != UNMARKED && self.sent > self.mark + 1 => deadlines.linger,
+            _ => return None,
+        };
+        // The count of looks must not come to its end before the deadline does.
+        let least = LOOK_MIN.max(span / u32::from(u8::MAX - 1));
+        let between = (span / u32::from(LOOKS + 1)).min(LOOK_MAX).max(least);
+        Some((self.since + between * (u32::from(self.looks) + 1), Due::Look))
+    }
+
+    /// Whether the connection is over as soon as the peer has acknowledged all: the application stops, and nothing has come
+    /// from the peer meanwhile.
+    pub(super) fn awaits_acknowledgement(&self) -> bool {
+        self.facts.has(LAST_ACKNOWLEDGEMENT) && !self.facts.has(ANSWERED)
+    }
+
+    /// Looks for the first time a while from now.
+    pub(super) fn await_acknowledgement(&mut self, now: Time) {
+        self.facts.set(LAST_ACKNOWLEDGEMENT);
+        self.deadline = now + LOOK_AGAIN;
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
@@ -104,7 +152,22 @@ impl Link {
     pub(crate) fn due(&mut self, due: Due, now: Time, unacknowledged: usize) -> Option<Due> {
         match due {
             Due::Loop(Deadline::Linger) if self.is_still_speaking() => {
-                self.since = now;
+                // Its last bytes may have come long ago.
+                self.progressed(self.since.max(self.active));
+                return None;
+            }
+            Due::Look => {
+                if self.awaits_acknowledgement() {
+                    // Our FIN counts as one.
+                    if unacknowledged <= 1 {
+                        self.over(self.reason());
+                        return Some(due);
+                    }
+                    self.deadline = now + LOOK_AGAIN;
+                    return None;
+                }
+                self.looks = self.looks.saturating_add(1);
+                self.note_progress(now, unacknowledged);
                 return None;
             }
             Due::Handler => {
@@ -112,12 +175,7 @@ impl Link {
                 return Some(due);
             }
             Due::Loop(Deadline::WriteProgress | Deadline::Linger) => {
-                let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-                // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress
-                // with.
-                let under_way = self.queued() > 0 || unacknowledged > 1;
-                if under_way && self.has_taken_more(acknowledged) && !self.facts.has(BROKEN) {
-                    (self.since, self.mark) = (now, acknowledged);
+                if self.note_progress(now, unacknowledged) {
                     return None;
                 }
             }
@@ -146,6 +204,24 @@ impl Link {
         Some(due)
     }
 
+    /// Whether the peer has taken enough since the last progress, and has more to take. If so, its deadline begins anew.
+    fn note_progress(&mut self, now: Time, unacknowledged: usize) -> bool {
+        let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
+        // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
+        let under_way = self.queued() > 0 || unacknowledged > 1;
+        let progressed = under_way && self.has_taken_more(acknowledged) && !self.facts.has(BROKEN);
+        if progressed {
+            self.progressed(now);
+            self.mark = acknowledged;
+        }
+        progressed
+    }
+
+    /// What `since` counts from begins anew.
+    pub(super) fn progressed(&mut self, now: Time) {
+        (self.since, self.looks) = (now, 0);
+    }
+
     fn has_taken_more(&self, acknowledged: u64) -> bool {
         self.mark != UNMARKED && acknowledged >= self.mark + PROGRESS_MIN
     }
@@ -159,6 +235,11 @@ impl Link {
         self.prolonged += u8::from(speaks);
         speaks
     }
+}
+
+/// How long a peer that is closed may go without progress while it still has to be sent something.
+fn patience(deadlines: &Deadlines) -> Duration {
+    deadlines.write_progress.map_or(deadlines.linger, |span| span.max(deadlines.linger))
 }
 
 fn earliest<const N: usize>(dues: [Option<(Time, Due)>; N]) -> Option<(Time, Due)> {

@@ -55,6 +55,9 @@ pub(super) const EXCEPTED: Facts = Facts(1 << 23);
 /// What it published has not gone on to all loops yet; until it has, nothing is read, and nothing kept is offered.
 pub(super) const HELD: Facts = Facts(1 << 24);
 
+/// Over as soon as the peer has acknowledged all that was sent, unless more comes from it.
+pub(super) const LAST_ACKNOWLEDGEMENT: Facts = Facts(1 << 25);
+
 /// What `reads` and `writes` depend on.
 pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD);
 /// What gives an open link something to do besides sending.

@@ -141,6 +141,8 @@ pub(crate) struct Link {
     /// Of these, those that had come when the linger deadline was last due; and how often it was moved because of them.
     heard: u64,
     prolonged: u8,
+    /// How often the peer's acknowledgements were looked at since `since`, without progress.
+    looks: u8,
     /// Why it is closing.
     reason: Option<CloseReason>,
 }
@@ -174,6 +176,7 @@ impl Link {
             discarded: 0,
             heard: 0,
             prolonged: 0,
+            looks: 0,
             reason: None,
         }
     }
@@ -299,7 +302,7 @@ impl Link {
                     self.facts.set(BLOCKED);
                     self.facts.set(DEADLINE_CHANGED);
                     if self.phase == Phase::Open {
-                        self.since = now;
+                        self.progressed(now);
                         self.mark = self.sent.saturating_sub(unacknowledged() as u64);
                     }
                 }
@@ -375,7 +378,7 @@ impl Link {
             self.over(reason_of(errno));
             return lost;
         }
-        self.since = now;
+        self.progressed(now);
         self.facts.set(DEADLINE_CHANGED);
         lost
     }
@@ -395,7 +398,7 @@ impl Link {
             Phase::Open if self.facts.has(OFFER_DUE) && !self.facts.has(PAUSED) => {
                 // Sending may have told already: there is one deadline for what is left.
                 if !self.facts.has(BROKEN) {
-                    self.since = now;
+                    self.progressed(now);
                 }
                 self.facts.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
                 return;
@@ -408,7 +411,8 @@ impl Link {
     pub(crate) fn connected(&mut self, now: Time) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Open;
-            (self.active, self.since) = (now, now);
+            self.active = now;
+            self.progressed(now);
             self.facts.set(DEADLINE_CHANGED);
             if self.facts.has(CLOSE_DUE) {
                 self.close(now);
@@ -423,11 +427,16 @@ impl Link {
             return;
         }
         self.phase = Phase::Lingering;
-        self.since = now;
+        self.progressed(now);
         self.facts.set(DEADLINE_CHANGED);
-        let nothing_at_stake = self.stopping != Stopping::No && !self.facts.has(ANSWERED) && unacknowledged() == 0;
-        if self.facts.has(ENDED.and(DEAF)) || self.origin == Origin::Watched || nothing_at_stake {
+        if self.facts.has(ENDED.and(DEAF)) || self.origin == Origin::Watched {
             self.phase = Phase::Over;
+        } else if self.stopping != Stopping::No && !self.facts.has(ANSWERED) {
+            match unacknowledged() {
+                0 => self.phase = Phase::Over,
+                // It may be on its way: an acknowledgement is looked for until it is there.
+                _ => self.await_acknowledgement(now),
+            }
         }
     }
 
@@ -564,7 +573,11 @@ impl Link {
                 self.deadline = Time::NEVER;
                 self.facts.clear(DEADLINE_FRESH);
                 self.facts.set(DEADLINE_CHANGED);
-                (self.since, self.mark) = (now, UNMARKED);
+                // A peer that has not taken anything for a while does not begin anew.
+                if !self.must_progress() {
+                    self.progressed(now);
+                    self.mark = UNMARKED;
+                }
                 self.facts.clear(OFFER_DUE);
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}

@@ -94,7 +94,18 @@ impl Desk {
     }
 
     fn next_due(&self) -> Option<(u64, Due)> {
-        self.link.next_due(&self.deadlines).map(|(at, due)| (at.0 / SECOND, due))
+        self.link.next_deadline(&self.deadlines).map(|(at, due)| (at.0 / SECOND, due))
+    }
+
+    /// Lets time pass until then; at each look that is due meanwhile the peer has so much left to acknowledge.
+    fn pass(&mut self, until: u64, unacknowledged: usize) {
+        while let Some((at, due)) = self.link.next_due(&self.deadlines).filter(|(at, _)| *at <= Time(until * SECOND)) {
+            self.now = at;
+            if self.link.due(due, at, unacknowledged).is_some() {
+                return;
+            }
+        }
+        self.now = Time(until * SECOND);
     }
 }
 
@@ -523,6 +534,28 @@ fn stopping_lingers_for_who_has_not_taken_what_the_kernel_has() {
     assert_eq!(desk.step(), Step::Finish);
     desk.link.finished(desk.now, || 1000);
     assert_eq!(desk.step(), Step::Rest);
+    // It is over soon after the peer has acknowledged all but the FIN, as soon as that is seen.
+    desk.pass(3, 1000);
+    assert_eq!(desk.step(), Step::Rest);
+    let acknowledged = desk.now;
+    desk.pass(4, 1);
+    assert!(desk.now.since(acknowledged) <= Duration::from_millis(100));
+    assert_eq!(desk.closes(), CloseReason::Stopped);
+}
+
+#[test]
+fn stopping_lingers_to_the_deadline_for_who_speaks_meanwhile() {
+    let mut desk = Desk::open();
+    desk.link.stop();
+    assert_eq!(desk.step(), Step::Probe);
+    desk.link.nothing_arrived();
+    assert_eq!(desk.step(), Step::Stopping);
+    desk.close();
+    assert_eq!(desk.step(), Step::Finish);
+    desk.link.finished(desk.now, || 1000);
+    desk.received(10);
+    desk.pass(3600, 0);
+    assert_eq!(desk.now, Time(6 * SECOND));
 }
 
 #[test]
@@ -550,6 +583,65 @@ fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
     assert_eq!(desk.link.due(due, desk.now, 89_999), Some(due));
     assert_eq!(desk.closes(), CloseReason::TimedOut(Deadline::WriteProgress));
     assert!(desk.link.resets());
+}
+
+#[test]
+fn a_peer_whose_system_takes_a_lot_at_first_and_that_reads_nothing_ends_after_the_deadline_and_not_after_two() {
+    for closing in [false, true] {
+        let mut desk = Desk::open();
+        desk.write(8 << 20);
+        assert_eq!(desk.step(), Step::Send);
+        desk.outcome(Sent::Blocked(3 << 20), 3 << 20);
+        if closing {
+            desk.close();
+        }
+        // Within a second its buffers are full.
+        desk.pass(3600, 1 << 20);
+        assert_eq!(
+            desk.link.reason(),
+            CloseReason::TimedOut(if closing { Deadline::Linger } else { Deadline::WriteProgress })
+        );
+        let after = desk.now.0 / SECOND - 1;
+        assert!((30..=35).contains(&after), "after {after} s");
+    }
+}
+
+#[test]
+fn a_close_does_not_give_a_peer_that_takes_nothing_its_deadline_anew() {
+    let mut desk = Desk::open();
+    desk.write(8 << 20);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(100_000);
+    desk.pass(25, 0);
+    desk.close();
+    assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::Linger))));
+}
+
+#[test]
+fn a_peer_that_takes_little_by_little_and_enough_in_all_goes_on() {
+    let mut desk = Desk::open();
+    desk.write(8 << 20);
+    assert_eq!(desk.step(), Step::Send);
+    desk.outcome(Sent::Blocked(3 << 20), 3 << 20);
+    // 200 bytes a second.
+    for second in 1..3600 {
+        desk.pass(second, (3 << 20) - 200 * second as usize);
+    }
+    assert_eq!(desk.step(), Step::Rest);
+}
+
+#[test]
+fn lingering_ends_a_second_or_less_after_the_deadline_for_a_peer_that_took_something_at_first_or_said_something() {
+    let mut desk = Desk::open();
+    desk.write(100_000);
+    assert_eq!(desk.step(), Step::Send);
+    desk.sent(100_000);
+    desk.link.close(desk.now);
+    desk.anchored(90_000);
+    desk.finished();
+    desk.received(5000);
+    desk.pass(3600, 50_000);
+    assert!(desk.now <= Time(7 * SECOND), "{:?}", desk.now);
 }
 
 #[test]
