@@ -1,4 +1,4 @@
-//! A small event loop for Unix: `epoll`, `select(2)`, callbacks, and no allocation on the way of a byte.
+//! A small event loop for Unix in 10,000 lines: `epoll`, `select(2)`, callbacks, no allocation on the way of a byte.
 //!
 //! An [`Application`] runs any number of [`Service`]s, each a [`Handler`] bound to an address. The loop moves the bytes
 //! and keeps the promises (backpressure, half-close, deadlines, draining); the handler says what they mean.
@@ -69,6 +69,8 @@
 //! [`Application::new`]; unset or empty, the variable changes nothing. **Without the feature it is not looked at**, so
 //! see that the log says so before you trust a test that passes.
 
+#![deny(unsafe_code)]
+
 mod token;
 
 mod address;
@@ -91,6 +93,7 @@ mod topics;
 
 mod published;
 
+#[allow(unsafe_code)]
 mod sys;
 
 mod link;

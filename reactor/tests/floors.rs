@@ -1,5 +1,8 @@
-//! Holds the architecture: the floors of the crate, the one address of `unsafe`, and its notes. Reads the sources as
-//! text, so that a wrong import fails here with its line, and not in a review.
+//! Holds what the compiler cannot check of the architecture: the floors of the crate, the one address of `libc`, and that
+//! the compiler has been told to check the rest. Reads the sources as text, so that a wrong import fails here with its
+//! line, and not in a review.
+//!
+//! The compiler checks that `unsafe` stays in `sys` (`deny(unsafe_code)`), and clippy that each block has its SAFETY note.
 //!
 //! Imports point downwards, or to the left on their own floor.
 
@@ -18,10 +21,6 @@ const FLOORS: [&[&str]; 8] = [
     &["runner"],
     &["application", "sim", "fuzzing"],
 ];
-
-/// The only tests that may be `unsafe`, by name: none. Allocations are counted by a crate that brings its own
-/// allocator.
-const UNSAFE_TESTS: [&str; 0] = [];
 
 fn place(module: &str) -> Option<(usize, usize)> {
     FLOORS
@@ -187,36 +186,20 @@ fn wrong_imports(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// `unsafe` and `libc` where they have no business.
-fn unsafe_uses(source: &Source) -> Vec<String> {
+/// Lines that name `libc`.
+fn libc_uses(source: &Source) -> Vec<String> {
     let lines = source.code.iter().enumerate();
-    let used = lines.filter(|(_, line)| has_word(line, "unsafe") || has_word(line, "libc"));
-    used.map(|(number, _)| format!("{}: only `sys` may", source.at(number))).collect()
+    lines
+        .filter(|(_, line)| has_word(line, "libc"))
+        .map(|(number, _)| format!("{}: only `sys` may", source.at(number)))
+        .collect()
 }
 
-/// `unsafe` blocks, functions, implementations and foreign declarations without a note right above their statement.
-fn unnoted(source: &Source) -> Vec<String> {
-    let mut found = Vec::new();
-    for (number, line) in source.code.iter().enumerate().filter(|(_, line)| has_word(line, "unsafe")) {
-        // In the type of a function pointer nothing is done that needs a note.
-        if line.contains("unsafe extern \"C\" fn(") {
-            continue;
-        }
-        let above = source.lines[..number].iter().zip(&source.code[..number]).rev();
-        let noted = above
-            .map_while(|(line, code)| {
-                let (line, code) = (line.trim(), code.trim());
-                let comment = line.starts_with("//");
-                let same_statement =
-                    comment || line.starts_with("#[") || !(code.is_empty() || code.ends_with([';', '{', '}']));
-                same_statement.then_some(comment && line.contains("SAFETY:"))
-            })
-            .any(|noted| noted);
-        if !noted {
-            found.push(format!("{}: no SAFETY note", source.at(number)));
-        }
-    }
-    found
+/// The item below each attribute that lets unsafe code in.
+fn lets_unsafe_in(source: &Source) -> Vec<&str> {
+    let lines = source.code.iter().enumerate();
+    let attributes = lines.filter(|(_, line)| has_word(line, "unsafe_code") && !line.contains("deny("));
+    attributes.map(|(number, _)| source.code.get(number + 1).map_or("", |line| line.trim())).collect()
 }
 
 /// Every Rust file under `root`, named from there.
@@ -257,29 +240,55 @@ fn imports_point_downwards_or_to_the_left() {
 }
 
 #[test]
-fn unsafe_and_libc_have_one_address() {
+fn libc_has_one_address() {
     let (src, examples) = (sources(&reactor().join("src")), sources(&reactor().join("examples")));
     let outside = src.iter().filter(|source| source.module() != "sys").chain(&examples);
-    none(outside.flat_map(unsafe_uses).collect());
-    let tests = sources(&reactor().join("tests"));
-    let tests = tests.iter().filter(|source| !UNSAFE_TESTS.contains(&&*source.name));
-    none(tests.flat_map(unsafe_uses).collect());
+    none(outside.flat_map(libc_uses).collect());
+    none(sources(&reactor().join("tests")).iter().flat_map(libc_uses).collect());
 }
 
 #[test]
-fn every_unsafe_in_sys_has_its_note() {
+fn the_compiler_denies_unsafe_code_everywhere_but_in_sys() {
     let sources = sources(&reactor().join("src"));
-    let sys: Vec<_> = sources.iter().filter(|source| source.module() == "sys").collect();
-    assert!(sys.iter().any(|source| source.code.iter().any(|line| has_word(line, "unsafe"))), "nothing was checked");
-    none(sys.into_iter().flat_map(unnoted).collect());
-}
-
-#[test]
-fn services_and_command_forbid_unsafe_code() {
+    let root = sources.iter().find(|source| source.name == "lib.rs").expect("a crate has a root");
+    assert!(root.code.iter().any(|line| line == "#![deny(unsafe_code)]"), "lib.rs does not");
+    let allowed: Vec<_> = sources.iter().flat_map(lets_unsafe_in).collect();
+    assert_eq!(allowed, ["mod sys;"]);
     for crate_root in ["../services/src/lib.rs", "../bin/main.rs"] {
         let text =
             fs::read_to_string(reactor().join(crate_root)).unwrap_or_else(|error| panic!("{crate_root}: {error}"));
         assert!(blanked(&text).contains("#![forbid(unsafe_code)]"), "{crate_root} does not");
+    }
+    let workspace = fs::read_to_string(reactor().join("../Cargo.toml")).expect("the workspace has a manifest");
+    for lint in ["unsafe_code = \"deny\"", "undocumented_unsafe_blocks = \"deny\""] {
+        assert!(workspace.lines().any(|line| line == lint), "the workspace's lints lack {lint}");
+    }
+}
+
+/// What a build without features leaves out, by a part of its path.
+const NOT_SHIPPED: [&str; 9] =
+    ["test", "model", "seeds", "sim/", "sys/simulated", "sys/chaos", "random", "fuzzing", "operations"];
+
+/// Lines of code that a build without features compiles: no comments, no blank lines, no tests.
+fn lines_shipped() -> usize {
+    let sources = sources(&reactor().join("src"));
+    let shipped = sources.iter().filter(|source| !NOT_SHIPPED.iter().any(|part| source.name.contains(part)));
+    shipped.flat_map(Source::before_tests).filter(|line| !line.trim().is_empty()).count()
+}
+
+/// The number that stands before "lines" in the first sentence that has one.
+fn lines_stated(text: &str) -> Option<usize> {
+    let (before, _) = text.split_once(" lines")?;
+    before.rsplit(' ').next()?.replace(',', "").parse().ok()
+}
+
+#[test]
+fn the_number_of_lines_that_the_first_sentences_state_is_true() {
+    let shipped = lines_shipped();
+    for page in ["src/lib.rs", "Cargo.toml", "../README.md"] {
+        let text = fs::read_to_string(reactor().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        let stated = lines_stated(&text).unwrap_or_else(|| panic!("{page} states no number of lines"));
+        assert!(stated.abs_diff(shipped) <= stated / 10, "{page} states {stated} lines, and there are {shipped}");
     }
 }
 
@@ -305,25 +314,24 @@ fn an_import_that_points_up_or_right_or_nowhere_is_found() {
 }
 
 #[test]
-fn unsafe_and_libc_outside_sys_are_found() {
-    let found = |text: &str| unsafe_uses(&Source::of("link.rs", text)).len();
-    assert_eq!(found("fn f() { unsafe { g() } }\nuse libc::c_int;\n"), 2);
-    assert_eq!(
-        found(
-            "// unsafe, libc\n#![deny(unsafe_op_in_unsafe_fn)]\nlet a = \"unsafe \\\" libc\"; let b = r#\"unsafe\"#;\n"
-        ),
-        0
-    );
-    assert_eq!(found("let quote = '\"'; unsafe { f::<'static>('\\'') } let c = \"\";\n"), 1);
+fn libc_outside_sys_is_found() {
+    let found = |text: &str| libc_uses(&Source::of("link.rs", text)).len();
+    assert_eq!(found("fn f() -> libc::c_int { 0 }\nuse libc::c_int;\n"), 2);
+    assert_eq!(found("// libc\nlet a = \"\\\" libc\"; let b = r#\"libc\"#; let libcxx = 1;\n"), 0);
+    assert_eq!(found("let quote = '\"'; libc::f::<'static>('\\''); let c = \"\";\n"), 1);
 }
 
 #[test]
-fn unsafe_without_a_note_is_found() {
-    let found = |text: &str| unnoted(&Source::of("sys/x.rs", text)).len();
-    assert_eq!(found("// SAFETY: it is.\nlet a = unsafe { f() };\n"), 0);
-    assert_eq!(found("// SAFETY: it is,\n// as long as it is.\nlet a =\n    retry(|| unsafe { f() });\n"), 0);
-    assert_eq!(found("let a = unsafe { f() };\n"), 1);
-    assert_eq!(found("// SAFETY: of the first.\nlet a = unsafe { f() };\nlet b = unsafe { g() };\n"), 1);
-    assert_eq!(found("// It is safe.\nunsafe impl Send for X {}\n"), 1);
-    assert_eq!(found("// SAFETY: it is.\n\nunsafe extern \"C\" {}\n"), 1);
+fn what_lets_unsafe_code_in_is_found() {
+    let found = |text: &str| lets_unsafe_in(&Source::of("lib.rs", text)).join(" ");
+    assert_eq!(found("#![deny(unsafe_code)]\n#[allow(unsafe_code)]\nmod sys;\nmod link;\n"), "mod sys;");
+    assert_eq!(found("#[expect(unsafe_code, reason = \"one\")]\nfn f() {}\n"), "fn f() {}");
+    assert_eq!(found("// allow(unsafe_code)\nmod link;\n"), "");
+}
+
+#[test]
+fn a_number_of_lines_is_read_from_a_sentence() {
+    assert_eq!(lines_stated("A small loop in 9,600 lines of Rust, of 3 lines each."), Some(9600));
+    assert_eq!(lines_stated("A small loop in some lines."), None);
+    assert_eq!(lines_stated("A small loop."), None);
 }
