@@ -5,11 +5,12 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use reactor::{Address, Backend};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::Client;
-use support::command::{Glowplug, Scratch, eventually, shell};
+use support::command::{Glowplug, Scratch, command, eventually, shell};
 use support::on_every_backend;
 
 const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--model processes"];
@@ -117,6 +118,29 @@ on_every_backend! {
         glowplug.told(&format!("process {child} for"));
         glowplug.told("was killed by signal 9 (SIGKILL)");
         glowplug.stop();
+    }
+
+    // Rule 24.
+    fn an_endless_standard_input_does_not_delay_a_stop(backend: Backend) {
+        // The drain time is for ever, so whoever waited for the end of the input would be noticed.
+        let mut yes = Command::new("yes").arg("/who").stdout(Stdio::piped()).spawn().expect("there is one");
+        let endless = [Stdio::from(fs::File::open("/dev/zero").expect("a device")), yes.stdout.take().expect("piped").into()];
+        for input in endless {
+            let mut words = command(backend, "chat serve --port 0 --drain-timeout 0");
+            words.stdin(input);
+            let mut chat = Glowplug::spawn(words);
+            chat.listens();
+            let client = format!("chat join --name ann --port {}", chat.tcp().port());
+            let ann = Glowplug::spawn(shell(backend, r#"exec "$0" "$@" < /dev/zero"#, &client));
+            let mut ben = chat.connect();
+            ben.ask("ben");
+            eventually("ann", || ben.ask("/who").contains("ann").then_some(()));
+            ann.signal(Signal::TERM);
+            ann.end();
+            drop(ben);
+            chat.stop();
+        }
+        yes.wait().expect("it is ours");
     }
 
     // Rule 35.

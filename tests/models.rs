@@ -401,6 +401,20 @@ on_every_backend! {
         }
     }
 
+    // Rule 24.
+    fn a_child_that_does_not_end_is_killed_when_the_drain_time_is_over_and_not_a_second_later(backend: Backend) {
+        let glowplug = Glowplug::start(backend, "echo --port 0 --model processes --drain-timeout 0.4");
+        let mut client = glowplug.connect();
+        client.ask("hello");
+        kill_process(children(&glowplug)[0], Signal::STOP).expect("it is there");
+        let ended = stop(glowplug);
+        let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
+        let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
+        // A generous guard: a second is what its parent once waited beyond that.
+        assert!((400..1300).contains(&took), "{took} ms");
+        assert!(client.is_ended());
+    }
+
     fn a_second_signal_ends_all_of_them_at_once(backend: Backend) {
         let (site, _) = site();
         for model in MODELS {

@@ -281,6 +281,7 @@ impl Application {
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
         let settings = Settings {
             drain_timeout: self.drain_timeout,
+            drain_margin: Duration::ZERO,
             connections: self.max_connections,
             descriptors: self.descriptor_limit.saturating_sub(others).max(1),
             guests: self.runner.guests(),

@@ -16,6 +16,7 @@ use crate::mailbox::{Mailbox, PostError, Receiver};
 use crate::stats::{Counters, Stats};
 use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
+use crate::time::Time;
 use crate::token::{GUESTS_MAX, LOOPS_MAX};
 use crate::topics::Topic;
 
@@ -75,6 +76,8 @@ pub(crate) struct Desks {
     /// What other threads publish. The first loop takes it and passes it on, so that all see it in one order.
     published: Arc<Mailbox<Publication>>,
     halting: AtomicBool,
+    /// Set by the first loop that stops with the application: the end of the drain time.
+    drain_until: OnceLock<Option<Time>>,
     /// Nobody is accepted any more, so whoever was has been handed out.
     doors_closed: AtomicBool,
     /// Newcomers wait for a descriptor: whoever frees one says so.
@@ -121,6 +124,7 @@ impl Desks {
             guest_count: AtomicUsize::new(0),
             published: Arc::new(mailbox_of_published()),
             halting: AtomicBool::new(false),
+            drain_until: OnceLock::new(),
             doors_closed: AtomicBool::new(false),
             full: AtomicBool::new(false),
             descriptors: AtomicUsize::new(0),
@@ -183,6 +187,11 @@ impl Desks {
     /// Where loops are pinned: all the cores that they are pinned to one of.
     pub(crate) fn cores(&self) -> Option<&Cores> {
         self.cores.get()
+    }
+
+    /// When the drain time of the application is over, for every loop: as the first loop to stop has it.
+    pub(crate) fn drain_until(&self, own: Option<Time>) -> Option<Time> {
+        *self.drain_until.get_or_init(|| own)
     }
 
     pub(crate) fn is_halting(&self) -> bool {

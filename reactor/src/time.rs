@@ -15,6 +15,11 @@ impl Time {
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The time `span` before this one. Never stays never.
+    pub(crate) fn before(self, span: Duration) -> Time {
+        if self == Time::NEVER { self } else { Time(self.0.saturating_sub(span.as_nanos() as u64)) }
+    }
 }
 
 impl Add<Duration> for Time {

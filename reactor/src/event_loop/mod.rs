@@ -56,6 +56,8 @@ const STALL: Duration = Duration::from_millis(50);
 pub(crate) struct Settings {
     /// `None`: wait for ever.
     pub(crate) drain_timeout: Option<Duration>,
+    /// How much earlier than the application this loop gives up its connections.
+    pub(crate) drain_margin: Duration,
     /// Connections of all services at once; one more is refused.
     pub(crate) connections: Option<usize>,
     /// Descriptors that connections may take; one more has to wait in the backlog.

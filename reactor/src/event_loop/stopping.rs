@@ -63,9 +63,12 @@ impl<D: Driver> EventLoop<D> {
         if self.core.neighbours.is_some() && self.core.halting {
             self.desks.halt();
         }
+        // A loop that begins late, with a connection from the accept queue, has what is left of the application's time.
+        let own = self.config.drain_timeout.map(|time| now + time);
+        let until = if self.core.halting { self.desks.drain_until(own) } else { own };
         self.stopping = Some(Stopping {
             since: now,
-            until: self.config.drain_timeout.map(|time| now + time),
+            until: until.map(|until| until.before(self.config.drain_margin)),
             closed_before: self.counted().closed_total(),
             expired: false,
         });

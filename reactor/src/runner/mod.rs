@@ -5,6 +5,7 @@ mod processes;
 mod threads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::desks::{Desk, Desks, Inbox};
 use crate::driver::Readiness;
@@ -18,7 +19,7 @@ use crate::sys::affinity::Cores;
 use crate::sys::backend::Backend;
 use crate::sys::signal::ChildrenAreReaped;
 use crate::token::LOOPS_MAX;
-use processes::{PARENTS_PATIENCE, Processes};
+use processes::{Processes, left_to_the_parent};
 use threads::Threads;
 
 /// Threads at one time, unless said otherwise: each takes three descriptors, a stack and some 40 KiB, and beyond some
@@ -237,8 +238,8 @@ pub(crate) fn run(
     periodic: Vec<Periodic>,
     orders: Orders,
 ) -> Result<(), Error> {
-    let (backend, desks, mut settings) = common;
-    let of_guests = Common { backend, desks: desks.clone(), settings: settings.clone() };
+    let (backend, desks, settings) = common;
+    let mut of_guests = Common { backend, desks: desks.clone(), settings: settings.clone() };
     let for_guests = || services.iter().map(|one| (one.bound.for_guest(), one.for_guest.clone())).collect();
     let prepare: Prepare = match runner.0 {
         Model::Loops { .. } => Box::new(|_| {}),
@@ -248,7 +249,7 @@ pub(crate) fn run(
         }
         Model::Processes { .. } => {
             processes::alone()?;
-            settings.drain_timeout = settings.drain_timeout.map(|time| time + PARENTS_PATIENCE);
+            of_guests.settings.drain_margin = settings.drain_timeout.map_or(Duration::ZERO, left_to_the_parent);
             let (services, on_reopen, deaf) = (for_guests(), orders.on_reopen.clone(), orders.signals.is_some());
             Box::new(move |event_loop| Processes::install(event_loop, of_guests, services, on_reopen, deaf))
         }

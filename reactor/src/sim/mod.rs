@@ -233,6 +233,7 @@ impl Simulation {
         let inbox = self.handle.0.inbox(&desk);
         let settings = Settings {
             drain_timeout: Some(self.drain_timeout),
+            drain_margin: Duration::ZERO,
             connections: self.connections,
             descriptors: self.descriptors,
             guests: usize::MAX,

@@ -486,7 +486,13 @@ impl<S: Screen> Handler<Order> for Client<S> {
 
     fn on_data(&mut self, line: &mut Line, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if let Kind::Keyboard(typed) = &mut line.0 {
-            return self.read_keyboard(typed, input, cx);
+            self.read_keyboard(typed, input, cx);
+            if cx.is_stopping() {
+                // An input that never ends, such as /dev/zero, does not hold up the end.
+                input.take_all();
+                cx.close();
+            }
+            return;
         }
         loop {
             match next_within(HEARD_MAX, input) {

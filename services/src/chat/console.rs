@@ -95,6 +95,11 @@ impl<A: FnMut(&str) + 'static> Handler for Console<A> {
     }
 
     fn on_data(&mut self, typed: &mut Typed, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if cx.is_stopping() {
+            // No member has typed this, so nobody waits for an answer; and it may never end.
+            input.take_all();
+            return cx.close();
+        }
         for _ in 0..LINES_AT_ONCE {
             match typed.next(input) {
                 Some(Ok(line)) => self.obey(line, cx),
