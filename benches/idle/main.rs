@@ -126,7 +126,7 @@ fn run(mut options: Options) -> Result<(), String> {
         }
     }
     if let Some(path) = &options.svg {
-        std::fs::write(path, chart::svg(&lines)).map_err(|why| format!("{}: {why}", path.display()))?;
+        std::fs::write(path, chart::svg(&lines, &rig.machine())).map_err(|why| format!("{}: {why}", path.display()))?;
     }
     // Counting comes last: its servers are slowed down by who watches them, so nothing may be timed beside them.
     if options.counts && rig.tools.strace {

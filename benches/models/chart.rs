@@ -1,7 +1,7 @@
-//! The same as a picture: for each work a row of small charts for each figure, one by each maker, with the same axis for all
-//! in a row; connections across, all axes logarithmic. Colours are models, and each line has its name where it ends. Written
-//! by hand, because it is lines and text. It brings its own ground, a light and a dark one, and a title on each dot for who
-//! opens it by itself.
+//! The chart: for each work a row of small charts for each figure, a column for each maker, with equal axes within a row.
+//! Connections are across, and all axes are logarithmic. Colours are models, and each line has its name where the line
+//! ends. The SVG is written by hand, because it is lines and text. It brings its own background, a light one and a dark
+//! one. Each dot has a title, for a reader who opens the file by itself.
 
 use std::fmt::{Arguments, Write};
 
@@ -54,7 +54,7 @@ struct Row {
 }
 
 const ROWS: [Row; 4] = [
-    Row { title: "Requests a second", figure: &FIGURES[0], tail: None },
+    Row { title: "Requests per second", figure: &FIGURES[0], tail: None },
     Row { title: "Latency, p50; dashed, p99", figure: &FIGURES[1], tail: Some(&FIGURES[2]) },
     Row { title: "CPU time of the server for a request", figure: &FIGURES[3], tail: None },
     Row { title: "Memory of the server", figure: &FIGURES[4], tail: None },
@@ -72,7 +72,13 @@ pub(crate) fn svg(tables: &[Table], machine: &str) -> String {
     ));
     let (w, h) = (WIDTH - 1.0, height - 1.0);
     out.add(format_args!("<rect class=\"ground\" x=\"0.5\" y=\"0.5\" width=\"{w}\" height=\"{h}\" rx=\"8\"/>"));
-    out.text("title", 24.0, 36.0, "start", "One echo service, every model, from 1 connection to 5,000");
+    out.text(
+        "title",
+        24.0,
+        36.0,
+        "start",
+        "One echo service, every model, from 1 connection to 5,000 (all axes logarithmic)",
+    );
     out.text("dim", 24.0, 58.0, "start", machine);
     for (table, top) in tables.iter().zip((0..).map(|work| TOP + of_work * f64::from(work))) {
         let (head, rest) = table.work.title().split_once(": ").unwrap_or((table.work.title(), ""));
@@ -216,8 +222,9 @@ impl Panel<'_> {
             out.line("axis", [x, bottom, x, bottom + 4.0]);
             out.text("dim small", x, bottom + 18.0, "middle", &label(connections as f64, Unit::Count));
         }
-        if is_first {
-            out.text("dim small", self.left - 8.0, bottom + 18.0, "end", "at once");
+        // The columns of all rows are alike, so the last row names the axis for all of them.
+        if self.row.title == ROWS[ROWS.len() - 1].title {
+            out.text("dim small", (self.left + right) / 2.0, bottom + 32.0, "middle", "connections at once");
         }
         let mut ends = Vec::new();
         for (contestant, outcomes) in self.table.rows.iter().filter(|(contestant, _)| contestant.maker == self.maker) {
@@ -299,7 +306,7 @@ fn label(value: f64, unit: Unit) -> String {
     let (units, step): (&[&str], f64) = match unit {
         Unit::Count => (&["", "k", "M"], 1e3),
         Unit::Micros => (&[" µs", " ms", " s"], 1e3),
-        Unit::Mebibytes => (&[" MiB"], 1024.0),
+        Unit::Mebibytes => (&[" MiB", "k MiB"], 1e3),
     };
     let (mut value, mut at) = (value, 0);
     while value >= step && at + 1 < units.len() {

@@ -53,19 +53,10 @@ pub(crate) fn conditions(options: &Options, rig: &Rig, python: Option<&Python>) 
     }
 }
 
-/// In a line: how, and on what.
+/// How, where and when the figures were measured, in a line.
 pub(crate) fn machine(options: &Options, rig: &Rig) -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let processors = read("/proc/cpuinfo");
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
-    let shared = if rig.is_pinned() { "one" } else { "all" };
-    let (model, kernel, seconds) = (model.map_or("?", |(_, model)| model), kernel.join("."), options.shared.seconds);
-    format!(
-        "{SIZE} bytes there and back. Server and load on {shared} of {cores} cores ({model}), Linux {kernel}, slices of {seconds} s"
-    )
+    let seconds = options.shared.seconds;
+    format!("{SIZE} bytes there and back. {}, slices of {seconds} s", rig.machine())
 }
 
 impl Table {

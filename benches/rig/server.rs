@@ -110,6 +110,22 @@ impl Rig {
         Process::start(&all, errors)
     }
 
+    /// The machine and the date, in a line: a chart is looked at far from where it was drawn.
+    pub fn machine(&self) -> String {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let processors = read("/proc/cpuinfo");
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = model.map_or("?", |(_, model)| model);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let kernel = read("/proc/sys/kernel/osrelease");
+        let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
+        let shared = if self.is_pinned() { "one" } else { "all" };
+        let today =
+            Command::new("date").arg("+%F").output().ok().and_then(|output| String::from_utf8(output.stdout).ok());
+        let today = today.unwrap_or_default();
+        format!("Server and load on {shared} of {cores} cores ({model}), Linux {}, {}", kernel.join("."), today.trim())
+    }
+
     /// How times are taken here, and what that means for them.
     pub fn conditions(&self) {
         if self.is_pinned() {
