@@ -5,14 +5,15 @@
 //! (`Runner::threads`), so who wants to reach all keeps a [`Roll`] and looks whether it is still true.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
 use crate::address::Peer;
 use crate::driver::Socket;
-use crate::mailbox::{Mailbox, PostError, Receiver};
+use crate::mailbox::{Crowd, Mailbox, PostError, Receiver};
+use crate::protocols::{Changes, Mask, Room, Version};
 use crate::stats::{Counters, Stats};
 use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
@@ -55,13 +56,13 @@ pub(crate) struct Desk {
     reporting: AtomicBool,
     reopening: AtomicBool,
     /// Another loop found a mailbox of this one full, and waits to hear that there is room.
-    crowded: AtomicBool,
+    crowd: Crowd,
     /// Connections that it has or is about to get.
     load: AtomicUsize,
     /// Descriptors of its connections, and a guest's own.
     descriptors: AtomicUsize,
-    /// Topics that it has members of, a bit for each (several may share one).
-    topics: AtomicU64,
+    /// Topics that it has members of.
+    topics: Mask,
 }
 
 /// All of them.
@@ -71,19 +72,13 @@ pub(crate) struct Desks {
     /// Tells that the last guest has gone.
     gone: Condvar,
     /// How often guests have come or gone.
-    changes: AtomicU64,
-    guest_count: AtomicUsize,
+    changes: Changes,
+    /// What the loop that accepts waits for.
+    room: Room,
     /// What other threads publish. The first loop takes it and passes it on, so that all see it in one order.
     published: Arc<Mailbox<Publication>>,
-    halting: AtomicBool,
     /// Set by the first loop that stops with the application: the end of the drain time.
     drain_until: OnceLock<Option<Time>>,
-    /// Nobody is accepted any more, so whoever was has been handed out.
-    doors_closed: AtomicBool,
-    /// Newcomers wait for a descriptor: whoever frees one says so.
-    full: AtomicBool,
-    /// Descriptors of the connections of all loops, and those handed to a loop that has not counted them yet.
-    descriptors: AtomicUsize,
     /// The loop that gets what is for no connection.
     first: AtomicU32,
     /// Where loops are pinned: all the cores that they are pinned to one of.
@@ -103,14 +98,14 @@ struct Guests {
 
 /// All desks as they were at one time.
 pub(crate) struct Roll {
-    changes: u64,
+    version: Version,
     pub(crate) desks: Arc<[Arc<Desk>]>,
 }
 
 impl Roll {
     /// That of nobody, which is never true.
     pub(crate) fn blank() -> Self {
-        Roll { changes: u64::MAX, desks: Arc::new([]) }
+        Roll { version: Version::NONE, desks: Arc::new([]) }
     }
 }
 
@@ -120,14 +115,10 @@ impl Desks {
             standing: (0..).zip(wakers).map(|(number, waker)| Arc::new(Desk::new(number, waker, 0))).collect(),
             guests: Mutex::default(),
             gone: Condvar::new(),
-            changes: AtomicU64::new(0),
-            guest_count: AtomicUsize::new(0),
+            changes: Changes::new(),
+            room: Room::new(),
             published: Arc::new(mailbox_of_published()),
-            halting: AtomicBool::new(false),
             drain_until: OnceLock::new(),
-            doors_closed: AtomicBool::new(false),
-            full: AtomicBool::new(false),
-            descriptors: AtomicUsize::new(0),
             first: AtomicU32::new(0),
             cores: OnceLock::new(),
         }
@@ -173,7 +164,7 @@ impl Desks {
     }
 
     pub(crate) fn halt(&self) {
-        if !self.halting.swap(true, Ordering::AcqRel) {
+        if self.room.halt() {
             self.wake_all();
         }
     }
@@ -195,18 +186,24 @@ impl Desks {
     }
 
     pub(crate) fn is_halting(&self) -> bool {
-        self.halting.load(Ordering::Acquire)
+        self.room.is_halting()
     }
 
     /// Nobody is accepted any more.
     pub(crate) fn close_doors(&self) {
-        if !self.doors_closed.swap(true, Ordering::AcqRel) {
+        if self.room.close_doors() {
             self.standing.iter().for_each(|desk| desk.wake());
         }
     }
 
+    /// Nobody is accepted any more, and this queue of newcomers is empty.
+    pub(crate) fn nobody_comes(&self, newcomers: &Receiver<Newcomer>) -> bool {
+        self.room.nobody_comes(|| newcomers.is_empty())
+    }
+
+    /// Nobody is accepted any more.
     pub(crate) fn are_doors_closed(&self) -> bool {
-        self.doors_closed.load(Ordering::Acquire)
+        self.room.nobody_comes(|| true)
     }
 
     /// Asks each other loop for its report; of the guests, so many.
@@ -250,7 +247,7 @@ impl Desks {
             }
         };
         let desk = Arc::new(Desk::new(number, waker, descriptors));
-        self.descriptors.fetch_add(descriptors, Ordering::AcqRel);
+        self.room.add_descriptors(descriptors);
         guests.here.insert(number, desk.clone());
         self.changed(&mut guests);
         (desk, generation)
@@ -267,7 +264,7 @@ impl Desks {
         *desk.waker.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.set_descriptors(desk, 0);
         // It waits for room, or for everybody to have gone.
-        if self.full.load(Ordering::Acquire) || self.is_halting() {
+        if self.room.is_waited_for_by_a_stop() {
             self.wake(self.first());
         }
         self.gone.notify_all();
@@ -275,13 +272,18 @@ impl Desks {
 
     fn changed(&self, guests: &mut Guests) {
         guests.roll = None;
-        self.guest_count.store(guests.here.len(), Ordering::Release);
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.room.set_guests(guests.here.len());
+        self.changes.count();
     }
 
     /// How many there are.
     pub(crate) fn guest_count(&self) -> usize {
-        self.guest_count.load(Ordering::Acquire)
+        self.room.guests()
+    }
+
+    /// While the application stops: whether all have gone. If not, the last wakes the loop that accepts.
+    pub(crate) fn have_guests_gone(&self) -> bool {
+        self.room.have_guests_gone()
     }
 
     /// Blocks until all have gone.
@@ -294,17 +296,17 @@ impl Desks {
 
     pub(crate) fn roll(&self) -> Roll {
         let mut guests = self.guests();
-        let changes = self.changes.load(Ordering::Acquire);
+        let version = self.changes.version();
         let everybody = || self.standing.iter().chain(guests.here.values()).cloned().collect();
         let desks = guests.roll.clone().unwrap_or_else(everybody);
         guests.roll = Some(desks.clone());
-        Roll { changes, desks }
+        Roll { version, desks }
     }
 
     /// Whether everybody who is here now is on it.
     #[inline]
     pub(crate) fn is_true(&self, roll: &Roll) -> bool {
-        self.changes.load(Ordering::Acquire) == roll.changes
+        self.changes.version() == roll.version
     }
 
     fn guests(&self) -> MutexGuard<'_, Guests> {
@@ -322,7 +324,7 @@ impl Desks {
         guests.here.insert(guest.number, guest.clone());
         guests.counted = Stats::default();
         self.changed(&mut guests);
-        self.full.store(false, Ordering::Release);
+        self.room.forget_cap();
         self.published.clear();
         for desk in &self.standing {
             desk.counters.all().for_each(|counter| counter.set(0));
@@ -337,19 +339,20 @@ impl Desks {
 
     /// Descriptors of the connections of all loops.
     pub(crate) fn descriptors(&self) -> usize {
-        self.descriptors.load(Ordering::Acquire)
+        self.room.descriptors()
     }
 
-    /// Newcomers wait for a descriptor, or no longer do.
-    pub(crate) fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Release);
+    /// By the loop that accepts: whether newcomers have to wait, as `is_full` finds by the counts of descriptors and guests. If
+    /// so, whoever makes one of them smaller wakes it.
+    pub(crate) fn look_for_room(&self, is_full: impl Fn() -> bool) -> bool {
+        self.room.look(is_full)
     }
 
     /// So many descriptors of connections a loop has now, a guest's own among them. The one that accepts hears of each that
     /// is freed while newcomers wait for it.
     pub(crate) fn note_descriptors(&self, desk: &Desk, descriptors: usize) {
         let before = self.set_descriptors(desk, descriptors);
-        if descriptors < before && desk.number != self.first() && self.full.load(Ordering::Acquire) {
+        if descriptors < before && desk.number != self.first() && self.room.is_waited_for() {
             self.wake(self.first());
         }
     }
@@ -360,7 +363,7 @@ impl Desks {
             return descriptors;
         }
         let before = desk.descriptors.swap(descriptors, Ordering::AcqRel);
-        self.descriptors.fetch_add(descriptors.wrapping_sub(before), Ordering::AcqRel);
+        self.room.add_descriptors(descriptors.wrapping_sub(before));
         before
     }
 
@@ -372,12 +375,12 @@ impl Desks {
 
     /// One is on its way to a loop, which has not counted its descriptor yet.
     pub(crate) fn count_handed(&self) {
-        self.descriptors.fetch_add(1, Ordering::AcqRel);
+        self.room.add_descriptors(1);
     }
 
     /// One that was handed to a loop is among its descriptors now.
     pub(crate) fn has_counted(&self) {
-        self.descriptors.fetch_sub(1, Ordering::AcqRel);
+        self.room.add_descriptors(usize::MAX);
     }
 
     /// The standing loop with the fewest connections; of several, the first after `last`.
@@ -397,10 +400,10 @@ impl Desk {
             newcomers: Arc::new(Mailbox::new()),
             reporting: AtomicBool::new(false),
             reopening: AtomicBool::new(false),
-            crowded: AtomicBool::new(false),
+            crowd: Crowd::new(),
             load: AtomicUsize::new(0),
             descriptors: AtomicUsize::new(descriptors),
-            topics: AtomicU64::new(0),
+            topics: Mask::new(),
         }
     }
 
@@ -423,14 +426,7 @@ impl Desk {
     /// Posts to a mailbox of this loop, without waking it. Where there is no room, this loop wakes all others once it has made
     /// some.
     pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
-        match mailbox.post(message) {
-            Err(PostError::Full(message)) => {
-                // Said before the second try: either that finds room, or whoever makes room finds this.
-                self.crowded.store(true, Ordering::SeqCst);
-                mailbox.post(message)
-            }
-            outcome => outcome,
-        }
+        self.crowd.post(mailbox, message)
     }
 
     /// Whether all that was passed on to this loop has been taken.
@@ -440,12 +436,12 @@ impl Desk {
 
     /// Whether another loop waits for room in a mailbox of this one.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::SeqCst)
+        self.crowd.is_waiting()
     }
 
     /// The same, once: who takes it wakes the others.
     pub(crate) fn take_crowded(&self) -> bool {
-        self.crowded.load(Ordering::SeqCst) && self.crowded.swap(false, Ordering::SeqCst)
+        self.crowd.take()
     }
 
     pub(crate) fn take_reporting(&self) -> bool {
@@ -487,11 +483,11 @@ impl Desk {
 
     /// Topics that the loop has members of, a bit for each.
     pub(crate) fn set_topics(&self, bits: u64) {
-        self.topics.store(bits, Ordering::Release);
+        self.topics.set(bits);
     }
 
     pub(crate) fn has_topics(&self, bits: u64) -> bool {
-        self.topics.load(Ordering::Acquire) & bits != 0
+        self.topics.has(bits)
     }
 }
 

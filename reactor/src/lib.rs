@@ -91,6 +91,7 @@ mod stats;
 mod timer;
 mod topics;
 
+mod protocols;
 mod published;
 
 #[allow(unsafe_code)]
@@ -105,6 +106,8 @@ mod mailbox;
 mod desks;
 mod handle;
 mod neighbours;
+#[cfg(all(test, loom))]
+mod orders;
 mod outbox;
 
 mod context;

@@ -2,13 +2,20 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
+use crate::protocols::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::token::ConnectionId;
 
 /// Messages that one mailbox holds: enough to smooth a burst, few enough that a loop which cannot keep up is
 /// noticed by those who post.
-pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(miri) { 64 } else { 64 * 1024 };
+pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(loom) {
+    1
+} else if cfg!(miri) {
+    64
+} else {
+    64 * 1024
+};
 
 /// Why a message was not taken. It has the message, for another try.
 ///
@@ -136,7 +143,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Moves up to `most` messages into `into`. Whether there are more.
-    fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
+    pub(crate) fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         let mut guard = self.lock();
         let inside = &mut *guard;
         let count = inside.queue.len().min(most);
@@ -169,6 +176,36 @@ impl<M> Mailbox<M> {
     /// A sender that panicked while it held the lock cannot have left the queue half changed.
     fn lock(&self) -> MutexGuard<'_, Inside<M>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether other loops have found a mailbox of one loop full, and wait to hear that there is room.
+pub(crate) struct Crowd(AtomicBool);
+
+impl Crowd {
+    pub(crate) fn new() -> Self {
+        Crowd(AtomicBool::new(false))
+    }
+
+    /// Posts, without waking the loop. Where there is no room, whoever makes some finds that somebody waits for it.
+    pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
+        match mailbox.post(message) {
+            Err(PostError::Full(message)) => {
+                // Said before the second try: either that finds room, or whoever takes the lock after it finds this.
+                self.0.store(true, Ordering::SeqCst);
+                mailbox.post(message)
+            }
+            outcome => outcome,
+        }
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// By the loop, after it has taken messages or its mailboxes are closed: whether somebody waits, once.
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }
 }
 

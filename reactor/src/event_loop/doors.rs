@@ -214,15 +214,14 @@ impl<D: Driver> EventLoop<D> {
             Some(spawner) => (spawner.descriptors_each(), spawner.kind()),
             None => (1, ""),
         };
-        let no_descriptor = self.desks.descriptors() + each > self.config.descriptors;
-        let full = no_descriptor || self.desks.guest_count() >= self.config.guests;
+        let no_descriptor = || self.desks.descriptors() + each > self.config.descriptors;
+        let full = self.desks.look_for_room(|| no_descriptor() || self.desks.guest_count() >= self.config.guests);
         if full != self.full {
             self.full = full;
-            self.desks.set_full(full);
             let said_lately = self.full_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
             if full && !said_lately {
                 self.full_said = Some(self.core.now);
-                let (limit, what) = match no_descriptor {
+                let (limit, what) = match no_descriptor() {
                     true => (self.config.descriptors, "descriptors"),
                     false => (self.config.guests, kind),
                 };

@@ -25,10 +25,11 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn nobody_comes(&self) -> bool {
-        // In this order: once the doors are closed, whoever was accepted has been handed out.
-        let guests_gone = self.spawner.is_none() || self.desks.guest_count() == 0;
-        let nobody_waits = self.waiting.is_empty() && (self.inbox.newcomers.is_empty() || self.has_given_up());
-        self.desks.are_doors_closed() && nobody_waits && guests_gone
+        let nobody_comes = match self.has_given_up() {
+            true => self.desks.are_doors_closed(),
+            false => self.desks.nobody_comes(&self.inbox.newcomers),
+        };
+        nobody_comes && self.waiting.is_empty() && (self.spawner.is_none() || self.desks.have_guests_gone())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.

@@ -15,11 +15,12 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Fd;
 use super::call::retry;
 use crate::error::Errno;
+use crate::protocols::Alarm;
 
 /// Ends the wait of one loop, from any thread. Clones wake the same loop; the descriptor lives as long as the last.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub(crate) struct Waker(Arc<Shared>);
 
 struct Shared {
     /// Set by the first wake-up, cleared by the loop when it answers.
-    awake: AtomicBool,
+    awake: Alarm,
     /// How many system calls the wake-ups came to.
     writes: AtomicU64,
     read: OwnedFd,
@@ -38,14 +39,12 @@ struct Shared {
 impl Waker {
     pub(crate) fn new() -> Result<Self, Errno> {
         let (read, write) = open()?;
-        Ok(Waker(Arc::new(Shared { awake: AtomicBool::new(false), writes: AtomicU64::new(0), read, write })))
+        Ok(Waker(Arc::new(Shared { awake: Alarm::new(), writes: AtomicU64::new(0), read, write })))
     }
 
     /// Ends the wait, the one that is going on or the next. What the loop is to find must be in its place before.
     pub(crate) fn wake(&self) {
-        // AcqRel, so that whatever was stored before this is seen by the loop after its own swap, whether it is this
-        // call or an earlier one that wrote.
-        if !self.0.awake.swap(true, Ordering::AcqRel) {
+        if self.0.awake.ring() {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
             ring(self.write_end());
         }
@@ -54,14 +53,13 @@ impl Waker {
     /// For the loop, when the descriptor is readable, before it looks at what it was woken for.
     pub(crate) fn clear(&self) {
         drain(self.read_end());
-        // A swap and not a store: only what reads the flag is ordered after those who set it.
-        self.0.awake.swap(false, Ordering::AcqRel);
+        self.0.awake.answer();
     }
 
     /// Whether somebody has called and was not answered yet: what a simulated poller asks.
     #[cfg(feature = "sim")]
     pub(super) fn is_ringing(&self) -> bool {
-        self.0.awake.load(Ordering::Acquire)
+        self.0.awake.is_ringing()
     }
 
     /// What the loop watches.
