@@ -2,7 +2,7 @@
 
 use clap::Args;
 use reactor::Handler;
-use services::echo::{Echo, RawEcho, deadlines, limits};
+use services::echo::{Echo, RawEcho, WEBSOCKET_REFUSAL, WebSocketEcho, deadlines, limits, websocket_limits};
 
 use crate::Failure;
 use crate::logging::Logging;
@@ -28,6 +28,11 @@ pub struct Options {
     /// Send every byte back unchanged instead (RFC 862)
     #[arg(long)]
     raw: bool,
+
+    /// Speak WebSocket instead, on every path, and send each message of up to 16 MiB back (RFC 6455). Pages of every
+    /// origin may connect: for test suites
+    #[arg(long, conflicts_with = "raw")]
+    websocket: bool,
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
@@ -35,6 +40,11 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     let place = options.at.place();
     if options.raw {
         add_as(&mut server, &place, || RawEcho)?;
+    } else if options.websocket {
+        let deadlines = deadlines(server.common().idle_timeout_or(None));
+        server.add(ECHO, &place, WebSocketEcho::default, |service| {
+            service.limits(websocket_limits()).deadlines(deadlines).refusal(WEBSOCKET_REFUSAL)
+        })?;
     } else {
         add(&mut server, &place)?;
     }

@@ -1,11 +1,16 @@
-//! The echo service: each line back with `You said: ` before it, or every byte back as it came (RFC 862).
+//! The echo service: each line back with `You said: ` before it, or every byte back as it came (RFC 862), or each
+//! WebSocket message.
 //!
 //! Nothing is kept of a peer and nothing is allocated for a request: a line is copied once, from where the loop lends
 //! it to where the loop sends it from.
 
+mod websocket;
+
 use std::time::Duration;
 
 use reactor::{Context, Deadlines, Framed, Handler, Input, Limits, Written};
+
+pub use websocket::{Client, MESSAGE_MAX, WEBSOCKET_REFUSAL, WebSocketEcho, websocket_limits};
 
 /// Bytes of one line, its ending not counted: more than anybody types, little enough to keep for each of many peers.
 pub const LINE_MAX: usize = 64 * 1024;

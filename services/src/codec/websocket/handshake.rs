@@ -144,9 +144,13 @@ pub enum Refusal {
     ServiceUnavailable,
 }
 
-/// A whole answer: the status, further fields, and the length of the body, which repeats the status.
+/// A whole answer: the status, further fields, the length of the body, which repeats the status, and the options of the
+/// connection before `close`.
 macro_rules! answer {
     ($status:literal, $fields:literal, $length:literal) => {
+        answer!($status, $fields, $length, "")
+    };
+    ($status:literal, $fields:literal, $length:literal, $options:literal) => {
         concat!(
             "HTTP/1.1 ",
             $status,
@@ -154,7 +158,9 @@ macro_rules! answer {
             $fields,
             "Content-Type: text/plain; charset=utf-8\r\nContent-Length: ",
             $length,
-            "\r\nConnection: close\r\n\r\n",
+            "\r\nConnection: ",
+            $options,
+            "close\r\n\r\n",
             $status,
             "\n"
         )
@@ -171,8 +177,9 @@ impl Refusal {
             Refusal::RequestTimeout => answer!("408 Request Timeout", "", "20"),
             Refusal::UpgradeRequired => answer!(
                 "426 Upgrade Required",
-                "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\n",
-                "21"
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+                "21",
+                "upgrade, "
             ),
             Refusal::HeadTooLong => answer!("431 Request Header Fields Too Large", "", "36"),
             Refusal::ServiceUnavailable => answer!("503 Service Unavailable", "Retry-After: 1\r\n", "24"),
@@ -312,10 +319,10 @@ mod tests {
             let (head, body) = refusal.answer().split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
             assert_eq!(head.lines().next().unwrap(), format!("HTTP/1.1 {}", body.trim_end()));
-            assert!(head.ends_with("\r\nConnection: close"));
+            assert!(head.ends_with("close"), "{head}");
         }
         let upgrade = UpgradeRequired.answer();
-        let fields = ["Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13"];
+        let fields = ["Upgrade: websocket", "Connection: upgrade, close", "Sec-WebSocket-Version: 13"];
         assert!(fields.iter().all(|field| upgrade.contains(&format!("\r\n{field}\r\n"))), "{upgrade}");
     }
 }

@@ -214,7 +214,7 @@ fn may_become_utf8(bytes: &[u8]) -> bool {
 
 /// A client's frame.
 #[cfg(test)]
-pub(super) fn masked(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         short @ 0..126 => frame.push(0x80 | short as u8),
