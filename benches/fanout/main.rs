@@ -1,8 +1,8 @@
-//! One says something and a thousand hear it: glowplug's chat beside the publish and subscribe of `nats-server` and
-//! `redis-server`, same messages, same load, in turns. What is compared is the server's CPU time for one delivery: one
-//! message to one member.
+//! One sender and a thousand members: glowplug's chat beside the publish and subscribe of `nats-server` and
+//! `redis-server`, with equal messages and an equal load, in turns. The figure is the server's CPU time for one
+//! delivery, a message to a member.
 //!
-//! `cargo bench --bench fanout -- --help`; how to read what it prints is in benches/README.md.
+//! `cargo bench --bench fanout -- --help`; benches/README.md says how to read the output.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -80,7 +80,7 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// One row of each contender.
+/// A row of each contender.
 fn case(
     options: &Options,
     rig: &Rig,
@@ -92,7 +92,7 @@ fn case(
     let numbers = [("members", options.members), ("depth", depth), ("size", size)];
     let words = numbers.iter().flat_map(|(option, number)| [format!("--{option}"), number.to_string()]);
     let words: Vec<String> = std::iter::once("--slices".to_owned()).chain(words).collect();
-    // Their members are all in, and have heard something.
+    // All members are subscribed and have received a message.
     let loads = contenders.iter().zip(servers).map(|(c, server)| rig.ask(server, &["fanout", c.way()], &words));
     let mut loads = loads.collect::<Result<Vec<Load>, _>>()?;
     let timed = interleaved(options.shared.rounds, servers.len(), |index| {

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::rig::server::free_port;
 use crate::rig::{Rig, Served, Server};
 
-/// What the three promise for that time.
+/// The guarantees of the three servers for that price.
 pub(crate) const GUARANTEES: &str = "\
 | | glowplug chat | redis | nats (core) |
 | --- | --- | --- | --- |
@@ -22,7 +22,7 @@ pub(crate) enum Contender {
         name: &'static str,
         path: PathBuf,
     },
-    /// What the kernel alone costs: the same bytes, in one send to each member, from a loop that does nothing else.
+    /// The cost of the kernel alone: equal bytes, in one send to each member, from a loop that does nothing else.
     Floor,
     Redis,
     Nats,
@@ -47,13 +47,13 @@ impl Contender {
         }
     }
 
-    /// What it says of itself, if it is there.
+    /// The server's version, if the server is installed.
     pub(crate) fn version(&self) -> Option<String> {
         let said = Command::new(self.program()).arg("--version").output().ok().filter(|said| said.status.success())?;
         Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
     }
 
-    /// How the load speaks to it.
+    /// The protocol that the load speaks.
     pub(crate) fn way(&self) -> &'static str {
         match self {
             Contender::Glowplug { .. } => "chat",
@@ -63,7 +63,7 @@ impl Contender {
         }
     }
 
-    /// Started, and accepting.
+    /// Starts the server and waits until it accepts.
     pub(crate) fn start(&self, rig: &Rig) -> Result<Server, String> {
         let name = self.name().to_owned();
         if let Contender::Glowplug { path, .. } = self {
@@ -78,11 +78,11 @@ impl Contender {
             ["", "nats.conf", "nats.log"].map(|file| rig.scratch.join(file).display().to_string());
         let mut words = vec!["--port", &port];
         if let Contender::Redis = self {
-            // Nothing is kept on disk, and nothing else is done beside.
+            // Without storage on disk, and without other work.
             words.extend(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", &scratch]);
             words.extend(["--loglevel", "warning", "--maxclients", "20000"]);
         } else {
-            // It asks idle clients whether they are there; the load answers once.
+            // NATS asks idle clients for a sign of life. The load answers once.
             let text = "ping_interval: \"1h\"\nmax_connections: 20000\nlogfile_size_limit: 1MB\n";
             std::fs::write(&config, text).map_err(|why| format!("{config}: {why}"))?;
             words.extend(["--addr", "127.0.0.1", "-c", &config, "-l", &log]);

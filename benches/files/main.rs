@@ -1,7 +1,7 @@
-//! Files beside nginx, and beside a floor that sends as many bytes without looking at what is asked: the same load, in
-//! turns, and what a request costs each server in CPU time.
+//! Files beside nginx, and beside a floor that sends as many bytes without reading the request: an equal load, in
+//! turns. The figure is the CPU time of a request for each server.
 //!
-//! `cargo bench --bench files -- --help`; how to read what it prints is in benches/README.md.
+//! `cargo bench --bench files -- --help`; benches/README.md says how to read the output.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -29,7 +29,7 @@ usage: cargo bench --bench files -- [OPTIONS]
 --cpu N               the core that servers and load share; the first one allowed
 --glowplug PATH       measure this binary instead of the one that cargo has built";
 
-/// One row: what is asked for, and how.
+/// A row: the request, and the load.
 struct Case {
     name: &'static str,
     path: &'static str,
@@ -116,7 +116,7 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Ratios are to the first: nginx, where it is installed.
+/// Ratios are to the first contender: nginx, where nginx is installed.
 fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Result<(), String> {
     let mut servers = if with_nginx { vec![nginx(rig)?] } else { Vec::new() };
     servers.push(floor(case, rig)?);
@@ -135,7 +135,7 @@ fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Resul
     Ok(())
 }
 
-/// For the fixed answer one without files, and one with files for the others.
+/// Two of glowplug: one without files for the fixed answer, one with files.
 fn glowplug(case: &Case, rig: &Rig) -> Result<Server, String> {
     let root = rig.scratch.join("root").display().to_string();
     let mut words = vec!["http", "--log-level", "warn", "--idle-timeout", "0"];
@@ -145,7 +145,7 @@ fn glowplug(case: &Case, rig: &Rig) -> Result<Server, String> {
     rig.serve(&Served { name: "glowplug".to_owned(), program: rig.glowplug()?, words }, &[])
 }
 
-/// As many bytes from memory, for no other request than "whatever ends with an empty line".
+/// As many bytes from memory, for any request that ends with an empty line.
 fn floor(case: &Case, rig: &Rig) -> Result<Server, String> {
     let size = case.size.to_string();
     let words = vec!["floor", &size, if case.fresh { "closed" } else { "kept" }];

@@ -1,6 +1,6 @@
 //! The chart: CPU time of a request over idle connections, with a line for each backend and each number of active
-//! connections. The SVG is written by hand, because it is a few lines of text. It brings its own background, a light
-//! one and a dark one, because a page does not tell an image which of the two the page has.
+//! connections. The SVG is written by hand, because it is a few lines of text. The chart brings a light and a dark
+//! background of its own, because a page does not tell an image which background the page has.
 
 use std::fmt::Write;
 

@@ -1,8 +1,8 @@
-//! What thousands of silent peers cost those who speak, on epoll and on select: memory for each, and CPU time of a
-//! request beside them. This file has the options and the order of work; `measure` takes the figures, `report` prints
-//! them, `chart` draws them; the rest is the rig's.
+//! The cost of thousands of silent peers for the active ones, on epoll and on select: memory of each, and CPU time of a
+//! request beside them. This file has the options and the order of work. `measure` takes the figures, `report` prints
+//! the figures, `chart` draws them. Everything else is the rig's.
 //!
-//! `cargo bench --bench idle -- --help`; how to read what it prints is in benches/README.md.
+//! `cargo bench --bench idle -- --help`; benches/README.md says how to read the output.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -35,9 +35,9 @@ usage: cargo bench --bench idle -- [OPTIONS]
 --svg FILE                draw the chart of echo too
 --glowplug PATH           measure this binary instead of the one that cargo has built";
 
-/// Bytes of one line. Few, because moving them is not what is measured.
+/// Bytes of one line. Few, because the benchmark does not measure moving bytes.
 const SIZE: usize = 64;
-/// Descriptors that server and load have besides their connections, and those that the server keeps back.
+/// Descriptors of server and load besides their connections, and the descriptors that the server reserves.
 const OTHER_DESCRIPTORS: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,7 +74,7 @@ pub(crate) struct Options {
     pub(crate) shared: Shared,
     pub(crate) backends: Vec<Backend>,
     works: Vec<Work>,
-    /// The first is none, by which the others are measured.
+    /// The first is 0, the base of all ratios.
     pub(crate) idle: Vec<usize>,
     active: Vec<usize>,
     control: bool,
@@ -82,7 +82,7 @@ pub(crate) struct Options {
     svg: Option<PathBuf>,
 }
 
-/// What a table is of.
+/// The subject of a table.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) work: Work,
@@ -90,7 +90,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Idle connections of HTTP each have a deadline, far enough off that none ends.
+    /// Idle connections of HTTP each have a deadline, far enough off that no connection ends.
     pub(crate) fn served(self, rig: &Rig, backend: Backend, idle: usize) -> Result<Served<'_>, String> {
         let mut words = vec![self.work.name(), "--log-level", "warn", "--backend", backend.name()];
         if self.work == Work::Http {
@@ -128,14 +128,14 @@ fn run(mut options: Options) -> Result<(), String> {
     if let Some(path) = &options.svg {
         std::fs::write(path, chart::svg(&lines, &rig.machine())).map_err(|why| format!("{}: {why}", path.display()))?;
     }
-    // Counting comes last: its servers are slowed down by who watches them, so nothing may be timed beside them.
+    // Counting comes last: strace slows its servers down, so nothing may be timed beside them.
     if options.counts && rig.tools.strace {
         count_syscalls(&options, &rig)?;
     }
     Ok(())
 }
 
-/// With none idle and with the most, of the first of the cases: calls do not depend on what is said.
+/// With no idle connections and with the most, of the first of the cases: calls do not depend on the messages.
 fn count_syscalls(options: &Options, rig: &Rig) -> Result<(), String> {
     let case = options.cases()[0];
     report::syscalls_head(case);
@@ -197,7 +197,7 @@ impl options::Options for Options {
 }
 
 impl Options {
-    /// What was not said, and none idle in front, twice for a control.
+    /// Fills in the defaults, with 0 idle connections in front, twice as a control.
     fn complete(mut self) -> Options {
         if self.backends.is_empty() {
             self.backends = vec![Backend::Epoll, Backend::Select];
@@ -209,7 +209,7 @@ impl Options {
         self
     }
 
-    /// No more than descriptors allow; where that is less than was asked for, as many as fit, and a word about it.
+    /// Lowers the number of connections to the descriptor limit, and says so.
     fn fit(&mut self, limit: usize) -> Result<(), String> {
         let most = self.active.iter().copied().max().unwrap_or(0) + OTHER_DESCRIPTORS;
         let room = limit.checked_sub(most).filter(|&room| room > 0);

@@ -8,9 +8,9 @@ use crate::{Backend, Case, Options};
 /// A server with this many idle connections.
 pub(crate) struct Measured {
     pub(crate) idle: usize,
-    /// Compared with the server that has none idle.
+    /// Compared with the server without idle connections.
     pub(crate) timed: Timed,
-    /// Resident bytes of the server for each idle connection; none where there is none.
+    /// Resident bytes of the server for each idle connection; `None` without idle connections.
     pub(crate) resident: Option<f64>,
 }
 
@@ -25,17 +25,17 @@ pub(crate) fn interleaved(options: &Options, rig: &Rig, case: Case, backend: Bac
         let (server, load) = &mut alive[index];
         Sample::take(server, load, options.shared.seconds, "requests")
     })?;
-    // A server that had let its idle ones go would look good.
+    // A server that had closed its idle connections would look good.
     alive.iter_mut().try_for_each(|(_, load)| load.greet())?;
     let all = timed.into_iter().zip(idle_and_resident);
     Ok(all.map(|(timed, (idle, resident))| Measured { idle, timed, resident }).collect())
 }
 
-/// A server with its load connected, and what each idle connection has added to its resident memory.
+/// A server with its load connected, and the resident memory that each idle connection has added.
 fn crowded(rig: &Rig, case: Case, backend: Backend, idle: usize) -> Result<(Server, Load, Option<f64>), String> {
     let server = rig.serve(&case.served(rig, backend, idle)?, &[])?;
-    // A first load, as large as the part that will ask, comes and goes: what a server loads and allocates once, and
-    // what the active ones need, is there before the first look.
+    // A first load, as large as the active part, comes and goes. So memory that a server allocates once, and memory for
+    // the active connections, is allocated before the first look.
     let mut first = rig.load(&server, &case.asked(0))?;
     first.slice("seconds", WARM_UP_SECONDS)?;
     drop(first);

@@ -1,4 +1,4 @@
-//! What is printed: Markdown tables that read as plain text too, rows as soon as they are known.
+//! The output: Markdown tables that read as plain text too. Rows are printed as soon as they are known.
 
 use crate::measure::Measured;
 use crate::rig::Rig;

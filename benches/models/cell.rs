@@ -1,5 +1,5 @@
-//! One contestant under one load: a server of its own, all connections served once, slices, and what they have cost.
-//! Each step has a limit, and whatever goes wrong is a result, with its reason.
+//! A contestant under a load: a server of its own, all connections served once, then slices, and their cost. Each step
+//! has a limit, and a failure is a result, with its reason.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,26 +10,26 @@ use crate::rig::load::Load;
 use crate::rig::{Rig, Served, Server, tree};
 use crate::{Options, SIZE, Work};
 
-/// For all connections to have been served once, in seconds: Python forks 5,000 times in 30.
+/// Limit in seconds until all connections have been served once: Python forks 5,000 times in 30.
 const PATIENCE: usize = 45;
-/// A load says how a slice was within a second or two of its giving up the rest, which is after four.
+/// Limit for a load to report a slice: a load gives up unanswered requests after four seconds.
 const AFTER_SLICE: Duration = Duration::from_secs(10);
-/// After a slice, until nothing more of it is seen in the server's CPU time: children end, and are waited for.
+/// Limit after a slice until the server's CPU time stands still: children end, and their parent waits for them.
 const QUIET: Duration = Duration::from_millis(30);
 const QUIET_AT_LAST: Duration = Duration::from_secs(3);
-/// The same when requests were given up: the server has them before it still, and nobody to answer.
+/// The limit when requests were given up: the server still works on them, and finds no client to answer.
 const CAUGHT_UP_AT_LAST: Duration = Duration::from_secs(12);
-/// What a server that is asked nothing may use in that time.
+/// CPU time that a server without requests may use within the limit.
 const QUIET_NANOS: u64 = 500_000;
-/// A slice for nothing but a look at memory, in its middle.
+/// Length of the slice in whose middle memory is read.
 const LOOK_SECONDS: f64 = 0.3;
 const LOOK_AFTER: Duration = Duration::from_millis(150);
 
 pub(crate) enum Outcome {
     Measured(Figures),
-    /// It is there, and cannot do this.
+    /// The contestant exists, and cannot carry this load.
     Cannot(String),
-    /// It is not there at all.
+    /// The contestant is not installed.
     Absent(String),
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Figures {
     /// Of the whole tree of processes, for each request.
     pub(crate) cpu_us: f64,
     pub(crate) memory_mib: f64,
-    /// Connections that were refused, reset, or closed too early, and requests that were not answered in time.
+    /// Connections that were refused, reset, or closed too early, and requests without an answer in time.
     pub(crate) failed: f64,
     pub(crate) given_up: f64,
     pub(crate) why: String,
@@ -54,7 +54,7 @@ impl Outcome {
         }
     }
 
-    /// What there is to say of it besides the figures.
+    /// The remark besides the figures.
     pub(crate) fn remark(&self) -> Option<String> {
         match self {
             Outcome::Measured(Figures { failed, given_up, why, .. }) => {
@@ -69,7 +69,7 @@ impl Outcome {
     }
 }
 
-/// A second time where not the server but a load or a figure has failed: on a busy machine that happens.
+/// Tries again when not the server but a load or a figure has failed, which happens on a busy machine.
 pub(crate) fn measure(
     options: &Options,
     rig: &Rig,
@@ -103,7 +103,7 @@ fn attempt(options: &Options, rig: &Rig, served: &Served, work: Work, connection
         }
         slices(options, &server, &mut load, work).map(Outcome::Measured)
     });
-    // The load is gone, and with it all connections: those who served them end by themselves.
+    // The load is gone, and all connections with it: processes and threads that served them end by themselves.
     let begin = Instant::now();
     while tree::processes(server.id()).len() > 1 && begin.elapsed() < QUIET_AT_LAST {
         std::thread::sleep(QUIET);
@@ -161,7 +161,7 @@ fn slices(options: &Options, server: &Server, load: &mut Load, work: Work) -> Re
     })
 }
 
-/// CPU time so far, once what was asked has been done.
+/// CPU time so far, once all requests are done.
 fn cpu_when_quiet(server: &Server, at_last: Duration) -> Result<u64, String> {
     let begin = Instant::now();
     let mut before = server.cpu_nanos()?;
@@ -175,7 +175,7 @@ fn cpu_when_quiet(server: &Server, at_last: Duration) -> Result<u64, String> {
     }
 }
 
-/// An option that this glowplug has not is one that another has, or will have.
+/// An option that this glowplug lacks exists in another version.
 fn not_started(why: String, errors: &Path) -> Outcome {
     match complaint(errors) {
         Some(said) if said.contains("unexpected argument") => Outcome::Absent(said),
@@ -184,7 +184,7 @@ fn not_started(why: String, errors: &Path) -> Outcome {
     }
 }
 
-/// What a server has said last, or of what it has said of errors the first.
+/// The server's last line of output, or its first error.
 pub(crate) fn complaint(errors: &Path) -> Option<String> {
     let text = std::fs::read_to_string(errors).unwrap_or_default();
     let error = text.lines().find(|line| line.starts_with("error: ")).map(str::to_owned);

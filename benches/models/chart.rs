@@ -1,7 +1,7 @@
 //! The chart: for each work a row of small charts for each figure, a column for each maker, with equal axes within a row.
 //! Connections are across, and all axes are logarithmic. Colours are models, and each line has its name where the line
-//! ends. The SVG is written by hand, because it is lines and text. It brings its own background, a light one and a dark
-//! one. Each dot has a title, for a reader who opens the file by itself.
+//! ends. The SVG is written by hand, because it is lines and text. The chart brings a light and a dark background of
+//! its own. Each dot has a title, for a reader who opens the file by itself.
 
 use std::fmt::{Arguments, Write};
 
@@ -14,17 +14,17 @@ const WIDTH: f64 = 980.0;
 const LEFT: f64 = 68.0;
 const PANEL_WIDTH: f64 = 240.0;
 const PANEL_HEIGHT: f64 = 112.0;
-/// From one panel to the next. Between them are the names of lines.
+/// Distance between panels. The names of lines stand in between.
 const RIGHTWARDS: f64 = 305.0;
 const DOWNWARDS: f64 = 168.0;
-/// To the head of the first work.
+/// Distance to the heading of the first work.
 const TOP: f64 = 92.0;
-/// What the head of a work takes.
+/// Height of the heading of a work.
 const HEAD: f64 = 70.0;
 const NOTE_HEIGHT: f64 = 18.0;
 /// Characters of a note that fit.
 const NOTE_LENGTH: usize = 135;
-/// Between the names of two lines that end at one height.
+/// Distance between the names of two lines that end at one height.
 const NAME_HEIGHT: f64 = 12.0;
 
 const STYLE: &str = "\
@@ -39,14 +39,14 @@ font-weight:600}.head{font-size:17px;font-weight:600}.maker{font-weight:600}.dim
 .name{fill:var(--c)}.grid{stroke:#262c34}.axis{stroke:#6e7681}\
 .m0{--c:#fb8f5e}.m1{--c:#e3b341}.m2{--c:#e38bf0}.m3{--c:#6cb0ff}.m4{--c:#3fd69b}}";
 
-/// Columns, and what is said of each.
+/// Columns, with a caption each.
 const MAKERS: [(Maker, &str, &str); 3] = [
     (Maker::Glowplug, "glowplug", "one handler, each model"),
     (Maker::Bare, "bare", "blocking calls in Rust"),
     (Maker::Python, "Python 3", "its own library"),
 ];
 
-/// A row of panels: a figure, and one that goes with it, dashed.
+/// A row of panels: a figure, and a dashed second figure.
 struct Row {
     title: &'static str,
     figure: &'static Figure,
@@ -125,12 +125,12 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Its colour.
+/// The class of the model's colour.
 fn class(model: Model) -> String {
     format!("m{}", Model::ALL.iter().position(|&one| one == model).unwrap_or(0))
 }
 
-/// What fits beside a line.
+/// A name that fits beside a line.
 fn short_name(model: Model) -> &'static str {
     match model {
         Model::Processes => "process",
@@ -141,7 +141,7 @@ fn short_name(model: Model) -> &'static str {
     }
 }
 
-/// From where to where an axis goes, in powers of ten.
+/// The ends of an axis, in powers of ten.
 #[derive(Clone, Copy)]
 struct Span {
     low: f64,
@@ -149,7 +149,7 @@ struct Span {
 }
 
 impl Span {
-    /// Wide enough for all makers, so that they can be compared.
+    /// Wide enough for all makers, so that a reader can compare them.
     fn of(table: &Table, row: &Row) -> Span {
         let outcomes = table.rows.iter().flat_map(|(_, outcomes)| outcomes).filter_map(Outcome::figures);
         let read = |figures| std::iter::once(row.figure).chain(row.tail).map(move |figure| (figure.read)(figures));
@@ -163,7 +163,7 @@ impl Span {
         Span { low: low.log10(), high: high.log10().max(low.log10() + 0.3) }
     }
 
-    /// Where lines go across: at each power of ten, and between them where there are few.
+    /// Values with a line across: each power of ten, and values in between where powers of ten are few.
     fn ticks(self) -> impl Iterator<Item = f64> {
         let all = (self.low.floor() as i32 - 1..=self.high.ceil() as i32).flat_map(|power| steps(f64::from(power)));
         let fine = self.high - self.low < 2.1;
@@ -174,7 +174,7 @@ impl Span {
     }
 }
 
-/// 1, 2 and 5 and 10 times the power of ten that is not above this one.
+/// 1, 2, 5 and 10 times the highest power of ten that is at most `power`.
 fn steps(power: f64) -> impl DoubleEndedIterator<Item = f64> {
     let ten = 10f64.powi(power.floor() as i32);
     [1.0, 2.0, 5.0, 10.0].into_iter().map(move |times| times * ten)
@@ -193,7 +193,7 @@ impl Panel<'_> {
     fn x(&self, connections: usize) -> f64 {
         let log = |n: Option<&usize>| (*n.unwrap_or(&1) as f64).log10();
         let (low, high) = (log(self.table.connections.iter().min()), log(self.table.connections.iter().max()));
-        // Some air on both sides, so that dots are not cut.
+        // Air on both sides, so that dots are not cut.
         let share = if high > low { ((connections as f64).log10() - low) / (high - low) } else { 0.5 };
         self.left + 12.0 + share * (PANEL_WIDTH - 24.0)
     }
@@ -204,7 +204,7 @@ impl Panel<'_> {
 
     fn draw(&self, out: &mut Drawing) {
         let (right, bottom) = (self.left + PANEL_WIDTH, self.top + PANEL_HEIGHT);
-        // The first in its row says what it is, for all of them.
+        // The first panel names the figure for its row.
         let is_first = self.maker == MAKERS[0].0;
         if is_first {
             out.text("", self.left, self.top - 12.0, "start", self.row.title);
@@ -236,7 +236,7 @@ impl Panel<'_> {
         self.names(out, ends);
     }
 
-    /// Where a figure is, for each number of connections.
+    /// The place of a figure, for each number of connections.
     fn points(&self, outcomes: &[Outcome], figure: &Figure) -> Vec<Option<(f64, f64, f64)>> {
         let at = |connections: usize, figures: &Figures| {
             let value = (figure.read)(figures);
@@ -255,7 +255,7 @@ impl Panel<'_> {
         }
     }
 
-    /// Where it ends.
+    /// Draws a line and its dots. Returns the end of the line.
     fn curve(&self, out: &mut Drawing, contestant: &Contestant, outcomes: &[Outcome]) -> Option<(f64, f64)> {
         let class = class(contestant.model);
         let points = self.points(outcomes, self.row.figure);
@@ -271,7 +271,7 @@ impl Panel<'_> {
                 ));
                 end = Some((x, y));
             } else if let Outcome::Cannot(_) = outcome {
-                // It cannot go on: as high as it was last.
+                // The contestant cannot go on: a cross at the last height.
                 let (x, y) = (self.x(connections), end.map_or(self.top + PANEL_HEIGHT - 8.0, |end| end.1));
                 let [l, r, t, b] = [x - 4.5, x + 4.5, y - 4.5, y + 4.5];
                 out.add(format_args!(
@@ -283,14 +283,14 @@ impl Panel<'_> {
         end
     }
 
-    /// Each line's name beside its end, one below the other where they would be on one another.
+    /// Writes each line's name beside its end, with names apart where ends are close.
     fn names(&self, out: &mut Drawing, mut ends: Vec<((f64, f64), Model)>) {
         ends.sort_by(|((_, one), _), ((_, other), _)| one.total_cmp(other));
         let mut heights: Vec<f64> = ends.iter().map(|((_, y), _)| *y).collect();
         for at in 1..heights.len() {
             heights[at] = heights[at].max(heights[at - 1] + NAME_HEIGHT);
         }
-        // Up again, where that has led below the panel.
+        // Up again, where names have moved below the panel.
         let lowest = self.top + PANEL_HEIGHT;
         for (at, height) in heights.iter_mut().rev().zip(0..).map(|(height, at)| (f64::from(at), height)) {
             *height = height.min(lowest - at * NAME_HEIGHT);
@@ -316,7 +316,7 @@ fn label(value: f64, unit: Unit) -> String {
     format!("{value:.digits$}{}", units[at])
 }
 
-/// What could not be done, and why; and what was not there.
+/// Notes below the chart: failures with their reasons, and contestants that are not installed.
 fn notes(tables: &[Table]) -> Vec<String> {
     let (mut notes, mut absent) = (Vec::new(), Vec::new());
     for table in tables {

@@ -1,11 +1,11 @@
-//! Who is measured, as a list: the same echo by each of the models, from three hands.
+//! The contestants, as a list: the echo service under each model, by three makers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::rig::{Rig, Served};
 
-/// Who serves a connection.
+/// The model: how a connection is served.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Model {
     Processes,
@@ -29,11 +29,11 @@ impl Model {
     }
 }
 
-/// Whose work it is.
+/// The maker of a server.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Maker {
     Glowplug,
-    /// Python 3 and its own library: a file beside this one.
+    /// Python 3 and its own library: a file in this directory.
     Python,
     /// Blocking calls in Rust and nothing else (`benches/peers/src/bare.rs`).
     Bare,
@@ -52,7 +52,7 @@ impl Maker {
 pub(crate) struct Contestant {
     pub(crate) model: Model,
     pub(crate) maker: Maker,
-    /// Beyond those that all of its maker have.
+    /// Arguments beyond the maker's common arguments.
     words: &'static [&'static str],
 }
 
@@ -60,7 +60,7 @@ const fn by(maker: Maker, model: Model, words: &'static [&'static str]) -> Conte
     Contestant { model, maker, words }
 }
 
-/// Beside this file, whatever directory the benchmark is started in.
+/// In this directory, from whatever directory the benchmark is started.
 macro_rules! script {
     ($name:literal) => {
         concat!(env!("CARGO_MANIFEST_DIR"), "/benches/models/", $name)
@@ -97,7 +97,7 @@ impl Contestant {
     }
 }
 
-/// The interpreter itself, not what somebody may have put in front of it.
+/// The interpreter itself, not a wrapper in front of it.
 pub(crate) struct Python {
     path: PathBuf,
     pub(crate) version: String,

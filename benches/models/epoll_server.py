@@ -32,7 +32,7 @@ def serve(listener):
                     continue
             if left := data[send(peer, data):]:
                 owed[number] = left
-            # Nothing more is read from a peer that does not take what it is owed.
+            # Reading from a peer pauses while the peer does not take its answers.
             if left or event & select.EPOLLOUT:
                 epoll.modify(number, select.EPOLLOUT if left else select.EPOLLIN)
 

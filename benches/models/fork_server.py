@@ -15,7 +15,7 @@ class Echo(socketserver.BaseRequestHandler):
 class Server(socketserver.ForkingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 4096
-    # Of its own accord it serves 40 at once, and keeps the next waiting until one of them leaves.
+    # By default the library serves 40 at once, and the next connection waits until a process ends.
     max_children = 20_000
 
 

@@ -1,9 +1,9 @@
-//! The chapter as a benchmark: one echo service under every model (a process or a thread for each connection, one loop
-//! on select, one or several on epoll), by glowplug, by Python's own library and by nothing but blocking calls, from 1 to
-//! 5,000 connections. This file has the options and the order of work; `contestants` is the list, `cell` takes the
-//! figures of one of them, `report` prints and `chart` draws them; `scaling` compares one loop with several.
+//! One echo service under every model (a process or a thread for each connection, one loop on select, one or several on
+//! epoll), by glowplug, by Python's own library and by nothing but blocking calls, from 1 to 5,000 connections. This
+//! file has the options and the order of work. `contestants` is the list, `cell` takes the figures of a contestant,
+//! `report` prints and `chart` draws the figures, and `scaling` compares one loop with several.
 //!
-//! `cargo bench --bench models -- --help`; how to read what it prints is in benches/README.md.
+//! `cargo bench --bench models -- --help`; benches/README.md says how to read the output.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -43,7 +43,7 @@ usage: cargo bench --bench models -- [OPTIONS]
 --glowplug PATH       measure this binary instead of the one that cargo has built
 --before PATH         and this one beside it, in the table of one loop and several";
 
-/// Bytes of one message. Few, because moving them is not what is measured.
+/// Bytes of one message. Few, because the benchmark does not measure moving bytes.
 const SIZE: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -62,7 +62,7 @@ impl Work {
         }
     }
 
-    /// As the load calls its clients.
+    /// The load's name for its clients.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Work::Echo => "kept",
@@ -120,7 +120,7 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// A column at a time, so that those who are compared are measured one after another.
+/// Measures a column at a time, so that contestants to be compared are measured one after another.
 fn measure(options: &Options, rig: &Rig, python: Option<&Python>, work: Work) -> Table {
     let wanted = |contestant: &&Contestant| contestant.name().contains(&options.only);
     let mut rows: Vec<_> = contestants::ALL.iter().filter(wanted).map(|contestant| (contestant, Vec::new())).collect();

@@ -1,24 +1,24 @@
-//! What is printed: a Markdown table for each figure, models down and connections across, and under them whatever does
-//! not fit into a table.
+//! The output: a Markdown table for each figure, models down and connections across. Remarks that do not fit into a
+//! table stand below it.
 
 use crate::cell::{Figures, Outcome};
 use crate::contestants::{Contestant, Python};
 use crate::rig::Rig;
 use crate::{Options, SIZE, Work};
 
-/// What one work came to: a row for each contestant, an outcome for each number of connections.
+/// The result of one work: a row for each contestant, an outcome for each number of connections.
 pub(crate) struct Table {
     pub(crate) work: Work,
     pub(crate) connections: Vec<usize>,
     pub(crate) rows: Vec<(&'static Contestant, Vec<Outcome>)>,
 }
 
-/// One of the figures that a cell comes to.
+/// A figure of a cell.
 pub(crate) struct Figure {
     pub(crate) title: &'static str,
     pub(crate) read: fn(&Figures) -> f64,
     pub(crate) unit: Unit,
-    /// Behind the point, in tables.
+    /// Digits behind the point, in tables.
     digits: usize,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn machine(options: &Options, rig: &Rig) -> String {
 impl Table {
     pub(crate) fn print(&self) {
         println!("\n## {}", self.work.title());
-        // Each once, by its number.
+        // Each remark once, by its number.
         let mut remarks: Vec<String> = Vec::new();
         let mut number = |remark: String| {
             remarks.iter().position(|known| *known == remark).unwrap_or_else(|| {

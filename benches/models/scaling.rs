@@ -1,5 +1,5 @@
-//! One loop and several, free to use every core: what a request costs, how evenly connections are spread over the loops,
-//! and how often one loop has to wake another.
+//! One loop and several, free to use every core: the CPU time of a request, how evenly the loops share connections, and
+//! how often one loop has to wake another.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,18 +13,18 @@ use crate::rig::rounds::{Sample, Timed, interleaved};
 use crate::rig::{Rig, Served, Server};
 use crate::{Options, SIZE};
 
-/// For the loops to have written down their counters.
+/// Time for the loops to write their counters.
 const REPORTED: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What is asked, and of which service.
+/// The request, and the service.
 struct Case {
     title: &'static str,
     serve: [&'static str; 2],
     /// Words of the load before the address, and after it.
     load: [&'static str; 2],
     words: &'static [&'static str],
-    /// What the load calls its connections, and what is counted.
+    /// The load's name for its connections, and for the counted events.
     connections: &'static str,
     counted: &'static str,
     many: usize,
@@ -49,7 +49,7 @@ const CASES: [Case; 4] = [
     chat("chat, 16 in flight", &["--slices", "--depth", "16"]),
 ];
 
-/// A binary, and how many loops.
+/// A binary, and the number of its loops.
 struct Row {
     name: &'static str,
     program: PathBuf,
@@ -64,11 +64,11 @@ struct Running {
     load: Load,
     loops: usize,
     errors: PathBuf,
-    /// Of each loop, before the first slice.
+    /// Counters of each loop, before the first slice.
     before: Vec<Counters>,
 }
 
-/// What a loop says of itself on SIGUSR1, as far as it is of interest here.
+/// The counters of a loop's report on SIGUSR1 that matter here.
 struct Counters {
     accepted: f64,
     wakes: f64,
@@ -136,7 +136,7 @@ impl Running {
             accepted.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), n| (low.min(n), high.max(n)));
         let wakes = |all: &[Counters]| all.iter().map(|counters| counters.wakes).sum::<f64>();
         let per_thousand = (wakes(&after) - wakes(before)) / timed.counted.iter().sum::<f64>() * 1e3;
-        // Without its counters: a dash.
+        // A dash where counters are missing.
         let told = |value: f64, there: bool| if there { format!("{value:.2}") } else { "–".to_owned() };
         let there = after.len() == self.loops && before.len() == self.loops;
         println!(
@@ -154,7 +154,7 @@ impl Running {
         );
     }
 
-    /// Asks the server to report, and reads it from where its complaints go; empty if it does not in time.
+    /// Asks the server to report, and reads the report from the server's standard error. Empty after the time limit.
     fn counters(&self) -> Vec<Counters> {
         let read = || std::fs::read_to_string(&self.errors).unwrap_or_default();
         let seen = read().len();
@@ -170,7 +170,7 @@ impl Running {
     }
 }
 
-/// A line `counters: accepted 7372, refused 0, …`; the sum of all loops is called something else.
+/// Reads a line `counters: accepted 7372, refused 0, …`. The sum of all loops has another name.
 fn parse(line: &str) -> Option<Counters> {
     let rest = line.strip_prefix("counters: ")?;
     let get = |name: &str| rest.split(", ").find_map(|pair| pair.strip_prefix(name)?.trim().parse().ok());

@@ -25,7 +25,7 @@ def serve(listener):
                 reading.remove(peer)
                 peer.close()
             elif left := data[send(peer, data):]:
-                # Nothing more is read from a peer that does not take what it is owed.
+                # Reading from a peer pauses while the peer does not take its answers.
                 reading.remove(peer)
                 owed[peer] = left
         for peer in writable:

@@ -15,7 +15,7 @@ class Echo(socketserver.BaseRequestHandler):
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 4096
-    # Nobody waits for them at the end.
+    # At exit the server does not wait for threads.
     daemon_threads = True
 
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use super::process::written;
 use super::{Asked, Rig, Served};
 
-/// Batches of requests that a longer run has more than the shorter one: over all connections, but no fewer for each than
+/// Batches of requests by which a longer run exceeds the shorter: over all connections, but no fewer for each than
 /// `BATCHES_EACH`, so that a call more or less per connection while they connect moves the sum by 0.01 at most.
 const SYSCALL_BATCHES: usize = 10_000;
 const INSTRUCTION_BATCHES: usize = 2_000;
 const BATCHES_EACH: usize = 100;
-/// The same for connections that ask nothing, of which there may be thousands: 0.05 at the very most.
+/// The number for silent connections, possibly thousands: 0.05 at most.
 const REQUESTS_PER_IDLE: usize = 20;
 
 /// Calls per request, by kind.
@@ -24,7 +24,7 @@ pub struct Syscalls {
     pub wait: f64,
     pub control: f64,
     pub other: f64,
-    /// Of all these, those that only said EAGAIN or another error.
+    /// Calls of all kinds that returned EAGAIN or another error.
     pub failed: f64,
 }
 
@@ -107,7 +107,7 @@ fn watched(rig: &Rig, served: &Served, asked: &Asked, watcher: &[OsString], requ
     let server = rig.serve(served, watcher)?;
     let mut load = rig.load(&server, asked)?;
     load.slice("requests", requests as f64)?;
-    // The load first: then the server has nobody left to wait for.
+    // The load ends first: then the server has no client left to wait for.
     drop(load);
     server.end()
 }
@@ -116,7 +116,7 @@ fn told(served: &Served) -> impl Fn(String) -> String {
     move |why| format!("{}: {why}", served.name)
 }
 
-/// So that the next run's counts are not taken for these.
+/// Removes the file, so that the next run does not take these counts for its own.
 fn remove(path: &Path) -> Result<(), String> {
     std::fs::remove_file(path).map_err(|why| format!("{}: {why}", path.display()))
 }

@@ -1,12 +1,12 @@
-//! What many rounds come to.
+//! Figures over many rounds.
 
-/// No slice is longer, because a connection is idle while the others have their turns, and servers close idle ones.
+/// Limit of a slice: a connection is idle during the slices of other contenders, and servers close idle connections.
 pub const SLICE_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
-/// A difference below this is none: one program measured twice differs by as much.
+/// Differences below this share mean nothing: one program measured twice differs by as much.
 pub const SAME: f64 = 0.03;
 
-/// The value that `share` of them are not above.
+/// The value that `share` of the values do not exceed.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -18,7 +18,7 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Slower or faster only when the median and the quantile on the other side of it both say so.
+/// Slower or faster only when the median and the quantile on the other side both say so.
 pub fn verdict(ratios: &[f64]) -> &'static str {
     let middle = median(ratios);
     if middle > 1.0 + SAME && quantile(ratios, 0.2) > 1.0 + SAME {
@@ -32,7 +32,7 @@ pub fn verdict(ratios: &[f64]) -> &'static str {
     }
 }
 
-/// Of a difference of two runs, which may come out just below zero where there is nothing.
+/// The difference of two runs, at least 0: noise may bring it just below zero.
 pub fn unsigned(count: f64) -> f64 {
     count.max(0.0)
 }

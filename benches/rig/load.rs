@@ -1,17 +1,17 @@
-//! A load, as a child that is told what to do in lines, and says in one line what came of it.
+//! A load: a child that takes commands in lines, and reports each result in a line.
 
 use std::time::Duration;
 
 use super::process::Process;
 
-/// For a load to say its next line, beyond the slice itself. It gives up on a silent server after ten seconds.
+/// Limit for a load's next line, beyond the slice itself. A load gives up on a silent server after ten seconds.
 const ANSWER: Duration = Duration::from_secs(60);
 
 pub struct Load {
     process: Process,
-    /// In complaints.
+    /// The name in errors.
     name: String,
-    /// Its first line: it is connected, and has had right answers.
+    /// The first line: the load is connected, and has had right answers.
     pub ready: Said,
 }
 
@@ -23,13 +23,13 @@ impl Load {
         if ready.line.starts_with("ready ") { Ok(Load { process, name, ready }) } else { Err(ready.told("not ready")) }
     }
 
-    /// Runs one slice; all that was asked has been answered, and rightly, when this returns.
+    /// Runs a slice. When this returns, all requests have been answered, and rightly.
     pub fn slice(&mut self, unit: &str, value: f64) -> Result<Said, String> {
         self.begin(unit, value)?;
         self.end(if unit == "seconds" { ANSWER + Duration::from_secs_f64(value) } else { ANSWER * 10 })
     }
 
-    /// The same in two, for who has something to do meanwhile.
+    /// Begins a slice. [`end`](Self::end) waits for the report, so a caller can work in between.
     pub fn begin(&mut self, unit: &str, value: f64) -> Result<(), String> {
         self.process.say(&format!("{unit} {value}\n")).map_err(|why| format!("{}: {why}", self.name))
     }
@@ -39,7 +39,7 @@ impl Load {
         Ok(Said { line, name: self.name.clone() })
     }
 
-    /// One request on each connection, on the idle ones too: they have been there all the time.
+    /// Sends one request on each connection, on the idle connections too: so all of them are still connected.
     pub fn greet(&mut self) -> Result<(), String> {
         self.process.say("greet\n").map_err(|why| format!("{}: {why}", self.name))?;
         let said = self.end(ANSWER)?;
@@ -47,7 +47,7 @@ impl Load {
     }
 }
 
-/// What a load says: words, and `name=number` among them.
+/// A line of a load: words, and `name=number` among them.
 pub struct Said {
     line: String,
     name: String,
@@ -59,12 +59,12 @@ impl Said {
         self.line.split_whitespace().find_map(number).ok_or_else(|| self.told(&format!("no {name}")))
     }
 
-    /// All that comes after `name=`, which may have spaces in it.
+    /// The text after `name=`, which may have spaces.
     pub fn rest(&self, name: &str) -> &str {
         self.line.split_once(&format!(" {name}=")).map_or("", |(_, rest)| rest)
     }
 
-    /// A complaint about it.
+    /// An error about the line.
     pub fn told(&self, why: &str) -> String {
         format!("{}: {why}: {}", self.name, self.line)
     }

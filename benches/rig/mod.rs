@@ -1,7 +1,7 @@
-//! What the benchmarks share. `options` is how they begin and end; `process` starts and ends children; `server` pins
-//! servers and loads together; `load` speaks to a load; `tree` reads what a server has cost and holds; `rounds` takes
-//! slices in turns and `figures` says what many of them come to; `counts` takes system calls and instructions from who
-//! watches a server.
+//! The common part of the benchmarks. `options` has the beginning and the end; `process` starts and ends children;
+//! `server` pins servers and loads together; `load` speaks to a load; `tree` reads CPU time and memory of a server;
+//! `rounds` takes slices in turns and `figures` sums them up; `counts` takes system calls and instructions from a
+//! server's watcher.
 #![allow(dead_code, reason = "each benchmark uses its part of this")]
 
 pub mod counts;

@@ -1,34 +1,34 @@
-//! How a benchmark begins and ends, and the options that all of them have.
+//! The beginning and the end of a benchmark, and the options of all benchmarks.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::figures::SLICE_SECONDS;
 
-/// What a benchmark is told. Options of its own go to `flag` and `set`; those in `Shared` are met here.
+/// The options of a benchmark. Its own options go to `flag` and `set`; options in `Shared` are read here.
 pub trait Options: Sized {
-    /// As cargo calls it.
+    /// Cargo's name of the benchmark.
     const NAME: &'static str;
     const USAGE: &'static str;
 
-    /// With all its defaults; those of `--quick` are others.
+    /// The defaults, or the defaults of `--quick`.
     fn new(quick: bool) -> Self;
 
     fn shared(&mut self) -> &mut Shared;
 
-    /// An option without a value; false if there is none of that name.
+    /// Takes an option without a value; false for an unknown name.
     fn flag(&mut self, _option: &str) -> bool {
         false
     }
 
-    /// An option with its value; false if there is none of that name.
+    /// Takes an option with its value; false for an unknown name.
     fn set(&mut self, value: &Value<'_>) -> Result<bool, String>;
 }
 
 pub struct Shared {
     /// Slices of each contender in each case.
     pub rounds: usize,
-    /// One slice.
+    /// Length of a slice.
     pub seconds: f64,
     pub cpu: Option<usize>,
     pub glowplug: Option<PathBuf>,
@@ -51,7 +51,7 @@ impl Shared {
     }
 }
 
-/// The value of an option, and the readings of it.
+/// The value of an option, and the ways to read it.
 pub struct Value<'a> {
     pub option: &'a str,
     text: &'a str,
@@ -62,12 +62,12 @@ impl Value<'_> {
         read(self.text).ok_or_else(|| format!("{} does not take {}", self.option, self.text))
     }
 
-    /// At least one.
+    /// A number of at least one.
     pub fn number(&self) -> Result<usize, String> {
         self.of(|text| text.parse().ok().filter(|&n| n > 0))
     }
 
-    /// The same, and several of them.
+    /// A list of numbers of at least one.
     pub fn numbers(&self) -> Result<Vec<usize>, String> {
         self.of(|text| text.split(',').map(|n| n.parse().ok().filter(|&n| n > 0)).collect())
     }
@@ -88,7 +88,7 @@ pub fn main<O: Options>(run: impl FnOnce(O) -> Result<(), String>) -> ExitCode {
         println!("{}", O::USAGE);
         return ExitCode::SUCCESS;
     }
-    // `cargo bench` says --bench; `cargo test --all-targets` runs this file too, and does not want minutes of load.
+    // `cargo bench` passes --bench; `cargo test --all-targets` runs this file too, and does not want minutes of load.
     if !arguments.iter().any(|a| a == "--bench") {
         println!("not measured: this is run by `cargo bench --bench {}`", O::NAME);
         return ExitCode::SUCCESS;
@@ -104,7 +104,7 @@ pub fn main<O: Options>(run: impl FnOnce(O) -> Result<(), String>) -> ExitCode {
 }
 
 fn parse<O: Options>(arguments: &[String]) -> Result<O, String> {
-    // First, so that what is said besides holds whatever the order.
+    // --quick comes first, so that other options win, whatever the order.
     let mut options = O::new(arguments.iter().any(|a| a == "--quick"));
     let mut words = arguments.iter().map(String::as_str);
     while let Some(option) = words.next() {

@@ -1,5 +1,5 @@
-//! Child processes that speak in lines. Each wait has a limit, and each child is ended by its own handle, whatever
-//! happened.
+//! Child processes that speak in lines. Each wait has a limit, and each child is ended by its own handle, also after a
+//! failure.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// For a server to end after SIGTERM, and for a watcher to write down what it saw.
+/// Limit for a server to end after SIGTERM, and for a watcher to write its counts.
 pub const END: Duration = Duration::from_secs(10);
 
-/// A child that does not outlive its value: dropping it, in a panic too, kills and reaps it.
+/// A child process. Dropping the value, in a panic too, kills and reaps the child.
 pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -19,7 +19,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// `errors`: where its standard error goes.
+    /// `errors`: the destination of standard error.
     pub fn start(words: &[OsString], errors: Stdio) -> Result<Process, String> {
         let mut child = Command::new(&words[0])
             .args(&words[1..])
@@ -31,7 +31,7 @@ impl Process {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take();
         let (sender, lines) = channel();
-        // A thread, because a pipe has no read with a time limit. It ends with its child's output.
+        // A thread, because a pipe has no read with a time limit. The thread ends with the child's output.
         std::thread::spawn(move || {
             for line in stdout.into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -46,7 +46,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Its next line of standard output.
+    /// The next line of standard output.
     pub fn line(&mut self, limit: Duration) -> Result<String, String> {
         self.lines.recv_timeout(limit).map_err(|why| match why {
             RecvTimeoutError::Timeout => format!("nothing said for {} s", limit.as_secs()),
@@ -62,7 +62,7 @@ impl Process {
         self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(line.as_bytes()))
     }
 
-    /// How it has ended, if within the limit. Asks every few milliseconds: nothing is measured meanwhile.
+    /// The exit status, if the child ends within the limit. Asks every few milliseconds: nothing is measured meanwhile.
     pub fn wait(&mut self, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
         let end = Instant::now() + limit;
         loop {
@@ -77,13 +77,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a child that is gone already.
+        // Both calls fail only for a child that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a watcher wrote to `path` once `complete` says that it is whole: strace does so after its server is gone.
+/// Reads a watcher's file once `complete` says that the file is whole: strace writes after its server has ended.
 pub fn written(path: &Path, complete: impl Fn(&str) -> bool) -> Result<String, String> {
     let end = Instant::now() + END;
     loop {

@@ -1,24 +1,24 @@
-//! Slices in turns: each contender in each round, compared within it, because the machine drifts.
+//! Slices in turns: all contenders in each round, compared within the round, because the machine drifts.
 
 use super::load::Load;
 use super::server::Server;
 
-/// One slice of one contender.
+/// A slice of a contender.
 pub struct Sample {
-    /// Of the server, for each of what is counted.
+    /// CPU time of the server for each counted event.
     pub cpu_nanos: f64,
     pub per_second: f64,
     pub p50_us: f64,
     pub p99_us: f64,
     pub counted: f64,
-    /// Connections that failed, and requests that were given up, as far as the load goes on after those.
+    /// Failed connections, and abandoned requests, as far as the load goes on after them.
     pub failed: f64,
 }
 
 impl Sample {
-    /// `counted`: what the load calls that of which the server's CPU time is shared out.
+    /// `counted`: the load's name for the event over which the server's CPU time is shared out.
     pub fn take(server: &Server, load: &mut Load, seconds: f64, counted: &str) -> Result<Sample, String> {
-        // Read between slices, when all is answered and the server sleeps.
+        // Read between slices, when all requests are answered and the server sleeps.
         let before = server.cpu_nanos()?;
         let said = load.slice("seconds", seconds)?;
         let spent = server.cpu_nanos()? - before;
@@ -38,21 +38,21 @@ impl Sample {
     }
 }
 
-/// What a contender came to, round by round.
+/// The figures of a contender, round by round.
 #[derive(Default)]
 pub struct Timed {
     pub cpu_nanos: Vec<f64>,
-    /// To the first contender, in the same round.
+    /// Ratio to the first contender, in each round.
     pub ratios: Vec<f64>,
     pub per_second: Vec<f64>,
     pub p50_us: Vec<f64>,
     pub p99_us: Vec<f64>,
     pub counted: Vec<f64>,
-    /// All rounds together.
+    /// Sum over all rounds.
     pub failed: f64,
 }
 
-/// A B C, B C A, C A B …: in turns, and each follows each other equally often.
+/// A B C, B C A, C A B …: in turns, with each order of neighbours equally often.
 pub fn interleaved(
     rounds: usize,
     contenders: usize,

@@ -1,4 +1,5 @@
-//! Servers and their loads: builds the peers, starts both pinned together, and reads what a server has cost and holds.
+//! Servers and their loads: builds the peers, starts a server and a load pinned together, and reads the server's CPU
+//! time and memory.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,38 +15,38 @@ use super::options::Shared;
 use super::process::{END, Process, works};
 use super::tree;
 
-/// For a server to listen, under valgrind too.
+/// Limit for a server to listen, under valgrind too.
 const START: Duration = Duration::from_secs(30);
 
-/// What to start as a server, on any free port.
+/// A server to start, on any free port.
 pub struct Served<'a> {
-    /// In tables and complaints.
+    /// The name in tables and errors.
     pub name: String,
     pub program: &'a Path,
     pub words: Vec<&'a str>,
 }
 
 impl<'a> Served<'a> {
-    /// The program and its arguments, before those that say where to listen.
+    /// The program and its arguments, before the arguments for the address.
     fn command(&self) -> impl Iterator<Item = OsString> + use<'a> {
         let words = self.words.clone();
         std::iter::once(self.program.into()).chain(words.into_iter().map(OsString::from))
     }
 }
 
-/// What to ask of it: `depth` requests at once on each of its connections.
+/// The load of a server: `depth` requests at once on each connection.
 pub struct Asked {
-    /// As the load calls it.
+    /// The load's name for the protocol.
     pub work: &'static str,
     pub connections: usize,
     pub depth: usize,
-    /// Connections besides, that ask once and are silent from then on.
+    /// Further connections that ask once and are silent from then on.
     pub idle: usize,
     /// Bytes of one echo message.
     pub size: usize,
 }
 
-/// What this machine has of the tools that are asked for. None is needed; what is missing is said in the output.
+/// The tools of this machine. All are optional, and the output names missing tools.
 pub struct Tools {
     pub pinned: bool,
     pub strace: bool,
@@ -55,11 +56,11 @@ pub struct Tools {
 pub struct Rig {
     pub peers: PathBuf,
     glowplug: Option<PathBuf>,
-    /// Words before each server and load that put them on one core, in full batches.
+    /// Words before each server and load that put both on one core, in full batches.
     pin: Vec<String>,
     pub cpu: usize,
     pub tools: Tools,
-    /// Where the counters write; removed with the rig.
+    /// Directory for the counters' files; removed with the rig.
     pub scratch: PathBuf,
 }
 
@@ -88,7 +89,7 @@ impl Rig {
         Ok(Rig { peers, glowplug, pin, cpu, tools, scratch })
     }
 
-    /// From here on servers and loads may use every core.
+    /// Lets servers and loads use every core from here on.
     pub fn unpin(&mut self) {
         self.pin.clear();
     }
@@ -104,13 +105,13 @@ impl Rig {
         !self.pin.is_empty()
     }
 
-    /// Starts a program: pinned with everything else, and with all the descriptors that it may have.
+    /// Starts a program: pinned like all programs, and with the highest descriptor limit.
     fn start(&self, words: impl IntoIterator<Item = OsString>, errors: Stdio) -> Result<Process, String> {
         let all: Vec<OsString> = self.pin.iter().map(OsString::from).chain(words).collect();
         Process::start(&all, errors)
     }
 
-    /// The machine and the date, in a line: a chart is looked at far from where it was drawn.
+    /// The machine and the date, in a line, for readers of a chart who see nothing else.
     pub fn machine(&self) -> String {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let processors = read("/proc/cpuinfo");
@@ -126,7 +127,7 @@ impl Rig {
         format!("Server and load on {shared} of {cores} cores ({model}), Linux {}, {}", kernel.join("."), today.trim())
     }
 
-    /// How times are taken here, and what that means for them.
+    /// Prints how times are taken here, and the consequences for them.
     pub fn conditions(&self) {
         if self.is_pinned() {
             println!("Server and load share core {} under SCHED_BATCH.", self.cpu);
@@ -140,12 +141,12 @@ impl Rig {
         }
     }
 
-    /// A server that listens. `watcher` is put before its command: strace, valgrind.
+    /// Starts a server and waits until it listens. `watcher` is put before its command: strace, valgrind.
     pub fn serve(&self, served: &Served, watcher: &[OsString]) -> Result<Server, String> {
         self.serve_telling(served, watcher, Stdio::inherit())
     }
 
-    /// The same, with what it complains of written to a file.
+    /// Starts a server whose standard error goes to a file.
     pub fn serve_quietly(&self, served: &Served, errors: &Path) -> Result<Server, String> {
         let file = File::create(errors).map_err(|why| format!("{}: {why}", errors.display()))?;
         self.serve_telling(served, &[], file.into())
@@ -162,7 +163,7 @@ impl Rig {
         Ok(Server { process, address: address.to_owned(), name: served.name.clone() })
     }
 
-    /// A server that says nothing when it listens, at an address that it has been told.
+    /// Starts a server that prints nothing when it listens, at a given address.
     pub fn serve_at(&self, served: &Served, address: String) -> Result<Server, String> {
         let told = |why| format!("{}: {why}", served.name);
         let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain(served.command());
@@ -180,7 +181,7 @@ impl Rig {
         Ok(Server { process, address, name: served.name.clone() })
     }
 
-    /// A load that is connected, has had a right answer on each connection, and waits to be told how long to ask.
+    /// Starts a load: connected, with a right answer on each connection, waiting for the length of a slice.
     /// `before` and `after` are its words around the address.
     pub fn ask(&self, server: &Server, before: &[&str], after: &[String]) -> Result<Load, String> {
         let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain([self.peers.clone().into()]);
@@ -189,7 +190,7 @@ impl Rig {
         Load::ready(process.map_err(|why| format!("load for {}: {why}", server.name))?, &server.name)
     }
 
-    /// The same, for requests and answers over connections that stay.
+    /// Starts a load of requests and answers over connections that stay.
     pub fn load(&self, server: &Server, asked: &Asked) -> Result<Load, String> {
         let numbers =
             [("connections", asked.connections), ("depth", asked.depth), ("size", asked.size), ("idle", asked.idle)];
@@ -201,7 +202,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // Counts of a run that is over; nobody misses them, nor can anything be done about a failure here.
+        // Counts of a run that is over. A failure here has no remedy and no consequence.
         let _ = std::fs::remove_dir_all(&self.scratch);
     }
 }
@@ -213,12 +214,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// CPU time of all of it so far, in nanoseconds.
+    /// CPU time of the process tree so far, in nanoseconds.
     pub fn cpu_nanos(&self) -> Result<u64, String> {
         tree::cpu_nanos(self.process.id()).map_err(|why| format!("{}: its CPU time: {why}", self.name))
     }
 
-    /// Bytes of its memory that are resident.
+    /// Resident bytes of the process tree.
     pub fn resident(&self) -> Result<u64, String> {
         tree::rollup(self.process.id(), "Rss:").map_err(|why| format!("{}: its resident memory: {why}", self.name))
     }
@@ -227,7 +228,7 @@ impl Server {
         self.process.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the server has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.process.wait(Duration::ZERO), Ok(Some(_)))
     }
@@ -236,7 +237,7 @@ impl Server {
         send(self.process.id(), signal);
     }
 
-    /// Asks it to end and waits; a watcher writes its counts when this happens.
+    /// Asks the server to end and waits. A watcher writes its counts at the end of the server.
     pub fn end(mut self) -> Result<(), String> {
         self.signal(Signal::TERM);
         let ended = self.process.wait(END).map_err(|why| why.to_string())?;
@@ -245,8 +246,8 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// All that it has started ends with it. It is stopped first: so nothing is added to the list, and nobody waits for
-    /// who is on it, whose number therefore stays theirs.
+    /// Kills the server and all its descendants. The server is stopped first: so no process is added to the list, and
+    /// no parent reaps a process on the list, whose number therefore stays valid.
     fn drop(&mut self) {
         if matches!(self.process.wait(Duration::ZERO), Ok(None)) {
             self.signal(Signal::STOP);
@@ -257,20 +258,20 @@ impl Drop for Server {
     }
 }
 
-/// Fails only for one that is gone already.
+/// Fails only for a process that has ended.
 fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Free a moment ago, and on loopback nobody takes it that soon.
+/// A port that was free a moment ago. On loopback no program takes the port that soon.
 pub fn free_port() -> Result<u16, String> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     free.map(|address| address.port()).map_err(|why| format!("a free port: {why}"))
 }
 
-/// Descriptors that servers and loads may have, each.
+/// The descriptor limit of each server and load.
 pub fn descriptor_limit() -> Result<usize, String> {
     let limits = std::fs::read_to_string("/proc/self/limits").map_err(|why| format!("the limits: {why}"))?;
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -284,13 +285,13 @@ fn first_allowed_cpu() -> usize {
     list.trim().split([',', '-']).next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// This program is `<target>/release/deps/BENCHMARK-…`; a target directory set from outside is met this way too.
+/// This program is `<target>/release/deps/BENCHMARK-…`, also with a target directory from the environment.
 fn target_directory() -> Result<PathBuf, String> {
     let this = std::env::current_exe().map_err(|why| format!("this program's path: {why}"))?;
     this.ancestors().nth(3).map(Path::to_owned).ok_or_else(|| format!("no target directory above {}", this.display()))
 }
 
-/// By cargo, every time: it does nothing when nothing has changed.
+/// Calls cargo every time: cargo does nothing when nothing has changed.
 fn build_peers(target: &Path) -> Result<PathBuf, String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/Cargo.toml");
     let target = target.join("peers");

@@ -1,12 +1,12 @@
-//! A server with all that it has started: what the whole tree of processes has used and holds.
+//! A server with all its descendants: CPU time and memory of the whole tree of processes.
 
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 
-/// Of `stat` and its like: USER_HZ, which is 100 wherever Linux runs.
+/// The unit of `stat`: USER_HZ, which is 100 wherever Linux runs.
 const TICK_NANOS: u64 = 10_000_000;
 
-/// A process and its descendants, those that have ended and are not waited for included.
+/// A process and its descendants, including children that have ended without being waited for.
 pub fn processes(root: u32) -> Vec<u32> {
     let mut all = vec![root];
     let mut next = 0;
@@ -20,11 +20,11 @@ pub fn processes(root: u32) -> Vec<u32> {
     all
 }
 
-/// CPU time of the tree so far, in nanoseconds. Of threads that are there it is exact, from the scheduler; of threads that
-/// have ended, and of children that were waited for, it is in ticks of 10 ms, so those want some seconds of work.
+/// CPU time of the tree so far, in nanoseconds. It is exact for running threads, from the scheduler. For ended threads
+/// and reaped children it is in ticks of 10 ms, so some seconds of work are needed.
 pub fn cpu_nanos(root: u32) -> std::io::Result<u64> {
     let own = of_process(root)?;
-    // Who has ended since the list was made is in its parent's sum, or will be when it has been waited for.
+    // A process that has ended since the list was made is in its parent's sum, or will be after its parent's wait.
     Ok(own + processes(root)[1..].iter().filter_map(|&pid| of_process(pid).ok()).sum::<u64>())
 }
 
@@ -37,7 +37,7 @@ fn of_process(pid: u32) -> std::io::Result<u64> {
     // The name comes first and may hold spaces. After it, as the 12th word: utime, stime, cutime, cstime.
     let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let [user, system, user_of_children, system_of_children] = [11, 12, 13, 14].map(|n| number(words, n) * TICK_NANOS);
-    // The ticks know of threads that have ended, and are cut off; the scheduler does not, and is exact.
+    // The ticks include ended threads, and are cut off; the scheduler excludes ended threads, and is exact.
     Ok(there.max(user + system) + user_of_children + system_of_children)
 }
 
@@ -49,12 +49,12 @@ fn tasks(pid: u32) -> std::io::Result<Vec<PathBuf>> {
     read_dir(format!("/proc/{pid}/task"))?.map(|task| Ok(task?.path())).collect()
 }
 
-/// Bytes of memory: what is shared by some of the tree counts once in the sum, a part of it in each.
+/// Bytes of memory: a page shared within the tree counts once in the sum, in part for each process.
 pub fn proportional(root: u32) -> u64 {
     processes(root).iter().filter_map(|&pid| rollup(pid, "Pss:").ok()).sum()
 }
 
-/// Bytes of one process, counted page by page: the sums in `status` lag behind.
+/// Bytes of a process, counted page by page: the sums in `status` lag behind.
 pub fn rollup(pid: u32, field: &str) -> Result<u64, String> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = read_to_string(Path::new(&path)).map_err(|why| format!("{path}: {why}"))?;

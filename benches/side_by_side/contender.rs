@@ -1,4 +1,4 @@
-//! Who is measured, and how each is started.
+//! The contenders, and how each is started.
 
 use crate::Work;
 use crate::rig::{Rig, Served};

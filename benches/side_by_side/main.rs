@@ -1,8 +1,8 @@
-//! Glowplug beside a plain mio loop and a tokio server: the same answers under the same load, in turns. This file has
-//! the options and the order of work; `contender` knows who is measured, `measure` takes the times, `report` prints
-//! them; the rest is the rig's.
+//! Glowplug beside a plain mio loop and a tokio server: equal answers under an equal load, in turns. This file has the
+//! options and the order of work. `contender` starts the servers, `measure` takes the times, `report` prints the times.
+//! Everything else is the rig's.
 //!
-//! `cargo bench --bench side_by_side -- --help`; how to read what it prints is in benches/README.md.
+//! `cargo bench --bench side_by_side -- --help`; benches/README.md says how to read the output.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -64,7 +64,7 @@ pub(crate) struct Options {
     instructions: bool,
 }
 
-/// One row's worth of conditions.
+/// The conditions of a row.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) work: Work,
@@ -82,7 +82,7 @@ fn run(options: &Options) -> Result<(), String> {
     for &work in &options.works {
         time(options, &rig, work)?;
     }
-    // Counting comes last: its servers are slowed down by who watches them, so nothing may be timed beside them.
+    // Counting comes last: strace and valgrind slow their servers down, so nothing may be timed beside them.
     if options.counts && rig.tools.strace {
         for &work in &options.works {
             count_syscalls(options, &rig, work)?;
@@ -184,7 +184,7 @@ impl options::Options for Options {
 }
 
 impl Options {
-    /// What was not said, and mio in front.
+    /// Fills in the defaults, with mio in front.
     fn complete(mut self) -> Options {
         if self.works.is_empty() {
             self.works = vec![Work::Http, Work::Echo];
@@ -200,7 +200,7 @@ impl Options {
         self
     }
 
-    /// Echo is asked one message at a time: several at once arrive as one read, and are one longer message.
+    /// Echo gets one message at a time: several messages arrive as one read, and look like one longer message.
     fn cases(&self, work: Work) -> Vec<Case> {
         let depths: &[usize] = if work == Work::Http { &self.depths } else { &[1] };
         let case = |&depth| self.connections.iter().map(move |&connections| Case { work, connections, depth });

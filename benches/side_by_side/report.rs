@@ -1,4 +1,4 @@
-//! What is printed: Markdown tables that read as plain text too, a row as soon as it is known.
+//! The output: Markdown tables that read as plain text too. Each row is printed as soon as it is known.
 
 use crate::contender::Contender;
 use crate::rig::Rig;

@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 
 use reactor::{Address, Application, Backend, Error, Handle, Handler, Runner, Service, ServiceHandle};
 
-/// A running application. Dropped, it is halted and waited for, so no test leaves a loop behind.
+/// A running application. Dropping the value halts the application and waits for its end, so no test leaves a loop
+/// behind.
 pub struct Running<M = ()> {
     pub service: ServiceHandle<M>,
     pub handle: Handle,
@@ -21,8 +22,8 @@ where
     serve_with(backend, move || Service::tcp("127.0.0.1:0", factory), |_| {})
 }
 
-/// Runs a service that `make` makes, after `configure` had a look at the application. Both on the loop's thread, since
-/// an application stays on the thread that made it.
+/// Runs the service that `make` returns, after `configure` has changed the application. Both run on the loop's thread,
+/// since an application stays on the thread that made it.
 pub fn serve_with<H, M>(
     backend: Backend,
     make: impl FnOnce() -> Service<H, M> + Send + 'static,
@@ -35,7 +36,7 @@ where
     serve_by(backend, Runner::default(), make, configure)
 }
 
-/// The same, by whom `runner` says.
+/// Runs the service under the model that `runner` says.
 pub fn serve_by<H, M>(
     backend: Backend,
     runner: Runner,
@@ -61,7 +62,7 @@ where
 }
 
 impl<M> Running<M> {
-    /// Where it listens.
+    /// The address of the service.
     pub fn address(&self) -> SocketAddr
     where
         M: Send + 'static,
@@ -72,7 +73,7 @@ impl<M> Running<M> {
         }
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for the application to end by itself.
     pub fn join(mut self) -> Result<(), Error> {
         self.thread.take().expect("it is joined once").join().expect("the loop does not panic")
     }

@@ -13,7 +13,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Panics if nobody is there.
+    /// Connects. Panics when the server refuses.
     pub fn connect(address: &Address) -> Self {
         Client::try_connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
     }
@@ -33,12 +33,12 @@ impl Client {
         Ok(Client { stream: BufReader::new(socket) })
     }
 
-    /// A socket that is connected already.
+    /// A client on a connected socket.
     pub fn from(socket: Socket) -> Self {
         Client { stream: BufReader::new(socket) }
     }
 
-    /// The same connection, for another thread to write to.
+    /// The connection, for another thread to write to.
     pub fn writer(&self) -> Socket {
         self.stream.get_ref().try_clone().expect("a descriptor")
     }
@@ -47,7 +47,7 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref()).expect("it can be sent");
     }
 
-    /// The same to a server that may have closed.
+    /// Sends to a server that may have closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
@@ -57,17 +57,17 @@ impl Client {
         bytes.as_ref().chunks(1).for_each(|byte| self.send(byte));
     }
 
-    /// Ends this side: nothing more is going to be sent.
+    /// Ends this side: no more bytes will be sent.
     pub fn half_close(&mut self) {
         self.try_half_close().expect("it is connected");
     }
 
-    /// The same towards a server that may have reset the connection.
+    /// Ends this side towards a server that may have reset the connection.
     pub fn try_half_close(&mut self) -> io::Result<()> {
         self.stream.get_ref().shutdown(Shutdown::Write)
     }
 
-    /// The next line, its ending taken off. Panics where there is none.
+    /// The next line without its ending. Panics when no line comes.
     pub fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.stream.read_until(b'\n', &mut line).expect("a line comes");
@@ -89,12 +89,12 @@ impl Client {
         bytes
     }
 
-    /// The same as text.
+    /// Everything up to the orderly end, as text.
     pub fn rest_as_text(&mut self) -> String {
         String::from_utf8_lossy(&self.rest()).into_owned()
     }
 
-    /// Everything up to the end, however that comes.
+    /// Everything up to the end, orderly or not.
     pub fn rest_however_it_ends(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut bytes) {
@@ -103,7 +103,7 @@ impl Client {
         bytes
     }
 
-    /// Waits for the end, however it comes.
+    /// Waits for the end, orderly or not.
     pub fn is_ended(&mut self) -> bool {
         match self.stream.read_to_end(&mut Vec::new()) {
             Ok(_) => true,
@@ -111,13 +111,13 @@ impl Client {
         }
     }
 
-    /// Sends a line, and gives the line that comes back.
+    /// Sends a line, and returns the line of the answer.
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\n"));
         self.line()
     }
 
-    /// The same with a server that may end the connection instead.
+    /// Sends a line to a server that may end the connection instead of answering.
     pub fn try_ask(&mut self, line: &str) -> Option<String> {
         let mut answer = String::new();
         self.stream.get_mut().write_all(format!("{line}\n").as_bytes()).ok()?;
@@ -139,7 +139,7 @@ impl Client {
 
     // ---- HTTP -------------------------------------------------------------------------------------------------------
 
-    /// The next response, whose body is as long as its Content-Length says.
+    /// The next response, whose length is its Content-Length.
     pub fn response(&mut self) -> Response {
         let mut response = self.response_head();
         let length = response.header("content-length").map_or(0, |length| length.parse().expect("a length"));
@@ -147,8 +147,7 @@ impl Client {
         response
     }
 
-    /// The next response, with a body of any bytes, or without one although it says how long that would be; none at
-    /// the end.
+    /// The next response, with a body, or without a body in spite of its Content-Length; none at the end.
     pub fn try_response(&mut self, is_bodiless: bool) -> Option<Response> {
         if self.stream.fill_buf().ok()?.is_empty() {
             return None;
@@ -161,7 +160,7 @@ impl Client {
         Some(response)
     }
 
-    /// The same where no body follows: to HEAD, and with 304.
+    /// A response without a body: to HEAD, and with 304.
     pub fn response_head(&mut self) -> Response {
         let line = |client: &mut Client| {
             let line = client.line();

@@ -1,5 +1,5 @@
-//! The `glowplug` command as a child process: what it prints is read as it comes, so it never waits for the test, and
-//! it is killed when the test is done with it.
+//! The `glowplug` command as a child process. Its output is read as it comes, so the command never waits for the test.
+//! The command is killed when the test is done with it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct Glowplug {
     listening: Vec<(String, Address)>,
 }
 
-/// What became of a command that has ended.
+/// The result of a command that has ended.
 pub struct Ended {
     /// `None` after a death by signal.
     pub code: Option<i32>,
@@ -33,7 +33,7 @@ pub struct Ended {
 
 /// The command with these words, split at blanks, on this backend.
 pub fn command(backend: Backend, words: &str) -> Command {
-    // What a shell runs in the background has SIGINT ignored, and so would have what these tests start.
+    // A shell ignores SIGINT in background jobs, and tests and their children would inherit that.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     let glowplug = env!("CARGO_BIN_EXE_glowplug");
@@ -49,7 +49,7 @@ pub fn command(backend: Backend, words: &str) -> Command {
     command
 }
 
-/// The same started by a shell: `script` ends with `exec "$0" "$@"` and something to redirect.
+/// The command, started by a shell: `script` ends with `exec "$0" "$@"` and a redirection.
 pub fn shell(backend: Backend, script: &str, words: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_glowplug")]).args(words.split_whitespace());
@@ -65,20 +65,20 @@ fn dress(command: &mut Command, backend: Backend) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 }
 
-/// Runs it to its end.
+/// Runs the command to its end.
 pub fn run(backend: Backend, words: &str) -> Ended {
     Glowplug::spawn(command(backend, words)).end()
 }
 
 impl Glowplug {
-    /// Starts it and waits for its first `listening` line.
+    /// Starts the command and waits for the first `listening` line.
     pub fn start(backend: Backend, words: &str) -> Self {
         let mut glowplug = Glowplug::spawn(command(backend, words));
         glowplug.listens();
         glowplug
     }
 
-    /// Starts anything. What is not piped is not read.
+    /// Starts any command. Only pipes are read.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the command is built");
         let stdout = child.stdout.take().map_or_else(Told::nothing, Told::of);
@@ -86,7 +86,7 @@ impl Glowplug {
         Glowplug { child, stdout, stderr, listening: Vec::new() }
     }
 
-    /// Its next `listening` line: the service and where.
+    /// Reads the next `listening` line: the service and its address.
     pub fn listens(&mut self) -> (String, Address) {
         let Some(line) = self.stdout.line() else {
             panic!("it listens nowhere: {}", self.stderr.rest());
@@ -98,12 +98,12 @@ impl Glowplug {
         (service.to_owned(), address)
     }
 
-    /// Where it listens first.
+    /// The address of the first service.
     pub fn address(&self) -> &Address {
         &self.listening[0].1
     }
 
-    /// The TCP address where it listens first.
+    /// The TCP address of the first service.
     pub fn tcp(&self) -> SocketAddr {
         tcp_of(self.address())
     }
@@ -113,12 +113,12 @@ impl Glowplug {
         Client::connect(self.address())
     }
 
-    /// Where to write its standard input to, if that is a pipe. Dropped, it ends.
+    /// The command's standard input, if that is a pipe. Dropping it closes the pipe.
     pub fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("it is piped, and asked for once")
     }
 
-    /// The next line of its standard output; `None` at the end.
+    /// The next line of standard output; `None` at the end.
     pub fn line(&mut self) -> Option<String> {
         self.stdout.line()
     }
@@ -128,29 +128,30 @@ impl Glowplug {
     }
 
     pub fn signal(&self, signal: Signal) {
-        // Not waited for yet, so the number is still its own.
+        // The test has not waited for the child yet, so its number is still valid.
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
-    /// Waits until standard error has had this text.
+    /// Waits until standard error contains the text.
     pub fn told(&mut self, text: &str) {
         self.stderr.until(text);
     }
 
-    /// The same, and takes what it has had so far, so that the next such text is another.
+    /// Waits until standard error contains this text, and removes everything up to its end, so that a later call waits
+    /// for new text.
     pub fn told_up_to(&mut self, text: &str) -> String {
         self.stderr.until(text);
         let end = self.stderr.text.find(text).expect("it was waited for") + text.len();
         self.stderr.text.drain(..end).collect()
     }
 
-    /// Waits for its end.
+    /// Waits for the command to end.
     pub fn end(mut self) -> Ended {
         let status = self.wait();
         Ended { code: status.code(), stdout: self.stdout.rest(), stderr: without_chaos(self.stderr.rest()) }
     }
 
-    /// Has it end in good order.
+    /// Stops the command with SIGTERM, and expects status 0.
     pub fn stop(self) -> Ended {
         self.signal(Signal::TERM);
         let ended = self.end();
@@ -165,7 +166,7 @@ impl Glowplug {
 
 impl Drop for Glowplug {
     fn drop(&mut self) {
-        // Fails if it has ended, which is as well.
+        // Fails if the command has ended, which does not matter here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -178,7 +179,7 @@ pub fn tcp_of(address: &Address) -> SocketAddr {
     }
 }
 
-/// The same without what the command says because calls fail on purpose.
+/// Standard error without the lines that chaos causes.
 fn without_chaos(stderr: String) -> String {
     if !under_chaos() {
         return stderr;
@@ -187,7 +188,7 @@ fn without_chaos(stderr: String) -> String {
     stderr.split_inclusive('\n').filter(|line| !by_chaos.iter().any(|said| line.contains(said))).collect()
 }
 
-/// Tries until there is something.
+/// Tries until the attempt returns a value.
 pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -199,12 +200,12 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A pipe's text, read by a thread as it comes.
+/// The text of a pipe, read by a thread as it comes.
 struct Told {
     pieces: Receiver<Vec<u8>>,
-    /// All so far.
+    /// The whole text so far.
     text: String,
-    /// Of it, what was asked for by line.
+    /// The length of the text that was already taken by lines.
     taken: usize,
 }
 
@@ -226,7 +227,7 @@ impl Told {
         Told { pieces: channel().1, text: String::new(), taken: 0 }
     }
 
-    /// Whether there is more.
+    /// Waits for more text; false at the end.
     fn hear(&mut self) -> bool {
         match self.pieces.recv_timeout(GUARD) {
             Ok(piece) => {
@@ -265,7 +266,7 @@ impl Told {
     }
 }
 
-/// A directory for one test, gone at its end.
+/// A directory for one test, removed at its end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -281,7 +282,7 @@ impl Scratch {
         &self.0
     }
 
-    /// A path in it.
+    /// A path in the directory.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: each test is written once and runs on every backend.
+//! The common part of the end-to-end tests: each test is written once and runs on every backend.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part of this")]
 
 pub mod application;
@@ -8,7 +8,7 @@ pub mod terminal;
 
 use std::time::Duration;
 
-/// How long a test waits for what has to come. A guard against hanging, generous, and never what makes a test pass.
+/// How long a test waits for an event. A generous guard against hanging, and never the reason why a test passes.
 pub const GUARD: Duration = Duration::from_secs(20);
 
 /// Whether system calls fail on purpose, here and in every process that a test starts.
@@ -16,8 +16,8 @@ pub fn under_chaos() -> bool {
     cfg!(feature = "chaos") && std::env::var_os("REACTOR_CHAOS").is_some_and(|orders| !orders.is_empty())
 }
 
-/// Leaves out the rest of a test under chaos, and says so past the capture of its output: what is counted there comes
-/// out differently when calls fail. Bytes, order, ends and reasons do not, so no test of those may be left out.
+/// Leaves out the rest of a test under chaos, and says so past the capture of its output: counts differ when calls
+/// fail. Bytes, order, ends and reasons do not differ, so no test of them may be left out.
 macro_rules! unless_chaos {
     ($why:literal) => {
         if crate::support::under_chaos() {

@@ -1,4 +1,4 @@
-//! A terminal of the tests: a pseudo-terminal, and a screen that shows what a person would see on it.
+//! A terminal of the tests: a pseudo-terminal, and a screen that shows the output as a person would see it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,13 +16,13 @@ use super::GUARD;
 
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
-/// Lines that have left the screen at its top and are still known.
+/// Number of lines that are kept after they have left the screen at its top.
 const SCROLLBACK: usize = 10_000;
 
 pub struct Terminal {
     /// The keyboard's end.
     keyboard: File,
-    /// The end that programs have. Held, so that what was printed stays there to be read.
+    /// The program's end. Held, so that printed bytes stay there to be read.
     line: File,
     printed: Receiver<Vec<u8>>,
     screen: Parser,
@@ -47,7 +47,7 @@ impl Terminal {
         terminal
     }
 
-    /// One whose screen nobody looks at, so that it is full some time.
+    /// A terminal that is never read, so that it fills up.
     pub fn unread() -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");
@@ -60,14 +60,14 @@ impl Terminal {
         Terminal { keyboard, line, printed: channel().1, screen, raw: Vec::new() }
     }
 
-    /// Has this command use the terminal for all three of its standard descriptors.
+    /// Makes the terminal all three standard descriptors of this command.
     pub fn dress(&self, mut command: Command) -> Command {
         let end = || Stdio::from(self.line.try_clone().expect("a descriptor"));
         command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
         command
     }
 
-    /// The end that programs have.
+    /// The program's end.
     pub fn line(&self) -> &File {
         &self.line
     }
@@ -76,12 +76,12 @@ impl Terminal {
         tcgetattr(&self.line).expect("it is a terminal")
     }
 
-    /// Types this, all at once.
+    /// Types the text at once.
     pub fn types(&mut self, text: impl AsRef<[u8]>) {
         self.keyboard.write_all(text.as_ref()).expect("it is a terminal");
     }
 
-    /// The rows of the screen that have something on them.
+    /// The rows of the screen that are not empty.
     pub fn rows(&self) -> Vec<String> {
         let mut rows: Vec<String> =
             self.screen.screen().rows(0, COLUMNS).map(|row| row.trim_end().to_owned()).collect();
@@ -91,7 +91,7 @@ impl Terminal {
         rows
     }
 
-    /// All rows there ever were, those that have left the screen first.
+    /// All rows so far, beginning with the rows that have left the screen.
     pub fn all_rows(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         self.screen.screen_mut().set_scrollback(usize::MAX);
@@ -117,12 +117,12 @@ impl Terminal {
         self.screen.screen().cursor_position()
     }
 
-    /// Every byte that was printed so far.
+    /// Every byte printed so far.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen passes the check.
     pub fn until(&mut self, what: &str, is_so: impl Fn(&Terminal) -> bool) {
         while !is_so(self) {
             match self.printed.recv_timeout(GUARD) {
@@ -137,17 +137,17 @@ impl Terminal {
         }
     }
 
-    /// Waits until a row is this.
+    /// Waits until a row equals the text.
     pub fn shows(&mut self, row: &str) {
         self.until(row, |terminal| terminal.rows().iter().any(|shown| shown == row));
     }
 
-    /// Waits until the last row is this.
+    /// Waits until the last row equals the text.
     pub fn ends_with(&mut self, row: &str) {
         self.until(row, |terminal| terminal.last_row() == row.trim_end());
     }
 
-    /// Waits until some row has this in it.
+    /// Waits until some row contains the text.
     pub fn has(&mut self, text: &str) {
         self.until(text, |terminal| terminal.rows().iter().any(|row| row.contains(text)));
     }

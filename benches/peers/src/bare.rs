@@ -1,21 +1,21 @@
 //! Echo without any loop: a thread, or a forked process, for each connection, in blocking `recv` and `send`. The least
-//! that these two models can cost, beside what a framework adds to them. For Linux; a failed connection is an ended one.
+//! cost of these two models, beside the additions of a framework. For Linux; a failed connection counts as closed.
 
 use std::io::{ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 
-/// What the kernel allows as a rule (`net.core.somaxconn`), as all of the servers of the benchmark ask for.
+/// The kernel's usual limit (`net.core.somaxconn`), and the backlog of all servers of the benchmark.
 const BACKLOG: i32 = 4096;
-/// On the stack of whoever serves a connection. One page: of a stack, only what is written to takes memory.
+/// Bytes on the stack of the thread that serves a connection. One page: only pages that are written to take memory.
 const BUFFER: usize = 4096;
 
 pub fn threads(address: SocketAddr) -> Result<()> {
     let listener = listen(address)?;
     loop {
         let stream = accept(&listener)?;
-        // A stack of 2 MiB, which is the default, of which some pages will ever be there.
+        // A stack of 2 MiB, the default, of which a few pages will ever be in memory.
         if let Err(why) = std::thread::Builder::new().spawn(move || echo(stream)) {
             eprintln!("error: a thread: {why}");
         }
@@ -26,8 +26,8 @@ pub fn fork(address: SocketAddr) -> Result<()> {
     let listener = listen(address)?;
     loop {
         let stream = accept(&listener)?;
-        // SAFETY: this process has one thread, so the child has all that its memory speaks of: no lock is held by a
-        // thread that is not there.
+        // SAFETY: this process has a single thread, so the child has everything to which its memory refers: no lock is
+        // held by a missing thread.
         match unsafe { libc::fork() } {
             -1 => eprintln!("error: a process: {}", std::io::Error::last_os_error()),
             0 => {
@@ -38,9 +38,9 @@ pub fn fork(address: SocketAddr) -> Result<()> {
             }
             _ => drop(stream),
         }
-        // Those who have ended, whenever there is somebody new: a few wait for that, and take a row in a table. Waited
-        // for rather than ignored, so that the kernel adds what they have used to what this process has.
-        // SAFETY: a null status is allowed, and says that it is of no interest.
+        // Reaps ended children with each new connection: a few zombies wait meanwhile, a row in a table each. Children
+        // are reaped rather than ignored, so that the kernel adds their CPU time to this process's.
+        // SAFETY: a null status is allowed, and means that the caller does not want it.
         while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
     }
 }

@@ -1,6 +1,6 @@
-//! The load of the models: closed-loop clients on one thread, each with one message on its way. `kept` ones stay
-//! connected and ask again; `short` ones connect, ask once, close, and connect again. What comes back is compared byte
-//! for byte. A connection that fails is counted, because a server that cannot take so many is a result, not an accident.
+//! The load of the models: closed-loop clients on one thread, with one message in flight each. `kept` clients stay
+//! connected and ask again; `short` clients connect, ask once, close, and connect again. Answers are compared byte for
+//! byte. A failed connection is counted, because a server that cannot take so many is a result, not an accident.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,15 +14,15 @@ use socket2::{Domain, Socket, Type};
 use crate::report::Report;
 
 const USAGE: &str = "clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]";
-/// For all to have been served once: who needs longer cannot take so many.
+/// Limit until all connections have been served once: a slower server cannot take so many.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Of those, so many at once, so that no queue of new connections runs over before the work has begun.
+/// Connections opened at once meanwhile, so that no accept queue runs over before the work has begun.
 const UNDER_WAY: usize = 256;
-/// After a slice, for what is on its way still: a server that is too slow has its queue of new connections full, and
-/// who finds it full tries again after one, two, four seconds. Then they are given up and counted.
+/// Limit after a slice for requests in flight: the accept queue of a slow server is full, and the kernel of a client
+/// tries again after one, two, four seconds. Afterwards requests are abandoned and counted.
 const DRAIN: Duration = Duration::from_secs(4);
-/// Who closes first keeps the pair of ports for a minute, and one address has 28,000 ports: less than what comes and
-/// goes in two seconds. So connections come from this many addresses of the loopback network in turn.
+/// The side that closes first keeps the pair of ports for a minute, and one address has 28,000 ports: fewer than two
+/// seconds use up. So connections come from this many addresses of the loopback network in turn.
 const SOURCES: u32 = 64;
 
 struct Load {
@@ -44,17 +44,17 @@ struct Client {
     since: Instant,
 }
 
-/// Since they were last told.
+/// Counts since the last report.
 #[derive(Default)]
 struct Failures {
     count: u64,
     last: String,
 }
 
-/// What an event on a connection came to.
+/// The result of an event on a connection.
 enum Progress {
     Waiting,
-    /// What was said since then has been answered.
+    /// The message sent at this time has been answered.
     Answered(Instant),
     Failed,
 }
@@ -104,7 +104,7 @@ impl Load {
         })
     }
 
-    /// One message of each, unmeasured, a limited number at once; how many were answered.
+    /// Sends one message on each connection, unmeasured, a limited number at once. Returns the number of answers.
     fn gather(&mut self, patience: Duration) -> Result<usize, String> {
         let end = Instant::now() + patience;
         let (mut next, mut waiting, mut served) = (0, 0, 0);
@@ -129,7 +129,7 @@ impl Load {
         }
     }
 
-    /// Throughput is of what was answered within `length`; latencies are of all that was answered.
+    /// Throughput counts the answers within `length`; latencies include late answers.
     fn slice(&mut self, length: Duration) -> Result<String, String> {
         let mut events = Events::with_capacity(1024);
         let start = Instant::now();
@@ -171,7 +171,7 @@ impl Load {
         }
     }
 
-    /// The next message of a client; false when it cannot say any. A kept connection that has failed stays away.
+    /// Sends a client's next message; false when the client cannot send. A failed kept connection stays away.
     fn begin(&mut self, index: usize) -> Result<bool, String> {
         if !self.kept {
             return self.open(index);
@@ -182,7 +182,7 @@ impl Load {
         Ok(self.unless_failed(index, said))
     }
 
-    /// A new connection that says its message as soon as it stands; false when there is none to be had.
+    /// Opens a connection that sends its message when connected; false when no connection can be opened.
     fn open(&mut self, index: usize) -> Result<bool, String> {
         let since = Instant::now();
         let stream = match self.connect() {
@@ -193,7 +193,7 @@ impl Load {
             }
         };
         let client = self.clients[index].insert(Client { stream, said: false, heard: 0, since });
-        // On loopback the connection stands already, as a rule. If not, writability tells when.
+        // On loopback the connection is usually established already. If not, writability tells when.
         let said = client.say(&self.said);
         let both = Interest::READABLE | Interest::WRITABLE;
         let interest = if client.said { Interest::READABLE } else { both };
@@ -218,9 +218,9 @@ impl Load {
 
     /// An error is for a wrong byte alone: a server that garbles is not worth measuring.
     fn advance(&mut self, index: usize) -> Result<Progress, String> {
-        // Without a client: an event of one that was closed in the same batch, by what came before it.
+        // An event without a client: an earlier event of the batch closed the client's connection.
         let Some(client) = &mut self.clients[index] else { return Ok(Progress::Waiting) };
-        // What a kept one says next, it says outside of its events: this one is of the answer before.
+        // A kept client sends its next message outside of its events: this event belongs to the answer before.
         if client.heard == self.said.len() {
             return Ok(Progress::Waiting);
         }
@@ -261,7 +261,7 @@ impl Load {
         }
     }
 
-    /// Counts a failure and drops the client; true if there is none.
+    /// Counts a failure and drops the client; true if no client was left.
     fn unless_failed(&mut self, index: usize, outcome: std::io::Result<()>) -> bool {
         if let Err(why) = &outcome {
             self.failures.add(format!("sending: {why}"));
@@ -270,7 +270,7 @@ impl Load {
         outcome.is_ok()
     }
 
-    /// Drops those that are waiting for an answer still: how many.
+    /// Drops the clients that still wait for an answer, and returns their number.
     fn give_up(&mut self) -> usize {
         let length = self.said.len();
         let mut given_up = 0;
@@ -282,7 +282,7 @@ impl Load {
 }
 
 impl Client {
-    /// All of it, once the connection stands: it is less than any buffer.
+    /// Sends the whole message once the connection stands: a message is smaller than any buffer.
     fn say(&mut self, said: &[u8]) -> std::io::Result<()> {
         while !self.said {
             match self.stream.write(said) {
@@ -303,18 +303,18 @@ impl Failures {
         self.last = why;
     }
 
-    /// The words come last, because there are spaces in them.
+    /// The words come last, because they contain spaces.
     fn told(&mut self) -> String {
         let Failures { count, last } = std::mem::take(self);
         format!("failed={count} why={last}")
     }
 }
 
-/// So that binding to an address takes no port: at `connect` it may be one that is in use towards another server.
+/// Lets binding to an address take no port: at `connect` the port may be in use towards another server.
 fn port_at_connect(socket: &Socket) -> std::io::Result<()> {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and value and length are those of an int.
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and value and length describe an int.
     let result = unsafe {
         let value = (&raw const on).cast();
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, value, length)
@@ -328,7 +328,7 @@ mod tests {
 
     use super::*;
 
-    /// Echoes to so many connections, one after another; to `answers` messages on each, before it closes.
+    /// Echoes to this many connections, one after another, with `answers` messages on each before the server closes.
     fn server(connections: usize, answers: usize) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(load.gather(PATIENCE), Ok(1));
         let report = load.slice(Duration::from_secs(60)).unwrap();
         assert_eq!((number(&report, "in_time"), number(&report, "failed")), (100, 1), "{report}");
-        // It stays away.
+        // Stays away.
         let report = load.slice(Duration::from_secs(60)).unwrap();
         assert_eq!((number(&report, "in_time"), number(&report, "failed")), (0, 0), "{report}");
     }

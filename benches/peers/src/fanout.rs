@@ -1,9 +1,9 @@
-//! The load of the fan-out benchmark: one sender and many members on one thread. The sender says `depth` messages at
-//! once, every member has to get all of them, byte for byte and in order, and then it says the next.
+//! The load of the fan-out benchmark: one sender and many members on one thread. The sender sends `depth` messages at
+//! once, every member has to get all of them, byte for byte and in order, and then the sender goes on.
 //!
-//! Three ways to say the same: glowplug's chat in lines, NATS, and Redis. What they have in common is that one message
-//! is the same bytes for every member, known beforehand. And the floor, which hands on what it gets: there the sender
-//! itself says what members of the chat hear.
+//! Three protocols with equal messages: glowplug's chat in lines, NATS, and Redis. In each of them a message is equal
+//! bytes for every member, known beforehand. The floor is the fourth and hands on its input: there the sender itself
+//! sends the bytes that members of the chat receive.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use mio::{Events, Interest, Poll, Token};
 
 const USAGE: &str =
     "fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
-/// Nothing at all arrives for so long: a message is lost.
+/// Limit without any byte: a message is lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
-/// Redis has no queue for those who have not been accepted that is longer than 511; so they come one by one.
+/// Redis has an accept queue of at most 511 connections, so members connect one by one.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Said once, before the first round.
+/// Sent once, before the first round.
 const FENCE: &str = "all here";
 
-/// How a server is spoken to.
+/// The protocol of a server.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Chat,
@@ -42,7 +42,7 @@ impl Way {
         }
     }
 
-    /// What a member says to become one, and the end of the answer to it.
+    /// A member's subscription, and the end of the answer to it.
     fn join(self, number: usize) -> (Vec<u8>, &'static [u8]) {
         match self {
             Way::Chat => (format!("NAME: m{number}\n").into_bytes(), b"CLIENT: 127.0.0.1\n"),
@@ -52,7 +52,7 @@ impl Way {
         }
     }
 
-    /// The same for the sender, which is nobody's member but a chat's.
+    /// The sender's greeting. The sender is a member of the chat alone.
     fn arrive(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Way::Chat => (b"NAME: s\n", b"CLIENT: 127.0.0.1\n"),
@@ -62,8 +62,8 @@ impl Way {
         }
     }
 
-    /// What every member hears when the sender has come, after all that it heard of others, and what it says to that.
-    /// NATS asks each client once, a second or two after it has come.
+    /// Bytes that every member receives after the sender has come, and the member's answer. NATS asks each client for a
+    /// sign of life once, a second or two after the client has come.
     fn arrived(self, members: usize) -> (String, &'static [u8]) {
         match self {
             Way::Chat => (format!("(Connected: New client ({}) from s@127.0.0.1)\n", members + 1), b""),
@@ -91,7 +91,7 @@ impl Way {
         .into_bytes()
     }
 
-    /// What the sender is answered for each message.
+    /// The server's answer to the sender for each message.
     fn answers(self, members: usize) -> Vec<u8> {
         match self {
             Way::Redis => format!(":{members}\r\n").into_bytes(),
@@ -100,16 +100,16 @@ impl Way {
     }
 }
 
-/// How long a slice is.
+/// Length of a slice.
 enum Until {
     Time(Duration),
     Rounds(usize),
 }
 
-/// Somebody who gets the same bytes again and again.
+/// A client that gets equal bytes again and again.
 struct Listener {
     stream: TcpStream,
-    /// Of the current round.
+    /// Received bytes of the current round.
     heard: usize,
 }
 
@@ -117,7 +117,7 @@ struct Load {
     poll: Poll,
     /// The sender is the last.
     listeners: Vec<Listener>,
-    /// What the sender says in one round, and what members and sender hear of it.
+    /// The sender's bytes of one round, and the bytes that members and sender receive.
     said: Vec<u8>,
     heard: Vec<u8>,
     answered: Vec<u8>,
@@ -148,7 +148,7 @@ pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
     }
     let text: String = ('a'..='z').cycle().take(size).collect();
     let mut load = Load::connect(way, address, members, depth, &text)?;
-    // Unmeasured: buffers on both sides grow to what they need.
+    // Unmeasured: buffers on both sides grow to their size.
     for _ in 0..3 {
         load.round()?;
     }
@@ -201,8 +201,8 @@ impl Load {
             stream.write_all(answer).map_err(|why| why.to_string())?;
         }
         if let Way::Chat | Way::Floor = way {
-            // On several loops, who came just before may be told of after who came last. Once something has been said
-            // nobody is told of any more. And the floor has told nobody that it is there.
+            // With several loops, the news of an early member may reach a late member. After the first message no more
+            // news comes. The floor sends no news at all.
             sender.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
             streams.iter_mut().try_for_each(|stream| until(stream, &way.hears(FENCE)))?;
         }
@@ -255,7 +255,7 @@ impl Load {
         ))
     }
 
-    /// `depth` messages, until everybody has them all.
+    /// Sends `depth` messages, and waits until each member has all of them.
     fn round(&mut self) -> Result<(), String> {
         let Load { poll, listeners, said, heard, answered, scratch, .. } = self;
         let last = listeners.len() - 1;
@@ -288,7 +288,7 @@ impl Load {
 }
 
 impl Listener {
-    /// Whether it has now heard all that was wanted.
+    /// Whether the client has now received all expected bytes.
     fn listen(&mut self, wanted: &[u8], scratch: &mut [u8]) -> Result<bool, String> {
         loop {
             let count = match self.stream.read(scratch) {
@@ -305,7 +305,7 @@ impl Listener {
                 return Err(format!("not what was said, after {} bytes: {shown}", self.heard));
             }
             self.heard = end;
-            // Edge-triggered: less than a buffer is all there is.
+            // Edge-triggered: less than a buffer means that the socket is empty.
             if count < scratch.len() {
                 return Ok(end == wanted.len());
             }
@@ -313,7 +313,7 @@ impl Listener {
     }
 }
 
-/// Reads until these bytes have come, and the line that follows them is whole, if there is one.
+/// Reads until these bytes have come, and the rest of the line after them, if any.
 fn until(stream: &mut std::net::TcpStream, wanted: &[u8]) -> Result<(), String> {
     if wanted.is_empty() {
         return Ok(());

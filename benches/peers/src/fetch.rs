@@ -1,5 +1,5 @@
-//! The load for files: closed-loop clients on one thread that ask for one path, over connections that are kept or over
-//! a new one each time. Each compares every byte of each answer but the date's, however large it is.
+//! The load for files: closed-loop clients on one thread that ask for one path, over connections that are kept, or over
+//! a new connection each time. A client compares every byte of each answer but the date's, however large the answer is.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use mio::{Events, Interest, Poll, Token};
 use crate::report::Report;
 
 const USAGE: &str = "fetch ADDR PATH [--connections N] [--depth N] [--fresh]";
-/// Nothing at all arrives for so long: the server has lost a request.
+/// Limit without any byte: the server has lost a request.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
 
-/// What is sent each time, and what has to come back.
+/// The request, and the expected answer.
 struct Work {
     address: SocketAddr,
     requests: Vec<u8>,
@@ -30,7 +30,7 @@ struct Work {
 struct Client {
     stream: TcpStream,
     sent: usize,
-    /// Answers missing, and how much of the next one has come.
+    /// Missing answers, and the received bytes of the next answer.
     missing: usize,
     at: usize,
     since: Instant,
@@ -97,7 +97,7 @@ fn learn(address: SocketAddr, request: &[u8]) -> Result<(Vec<u8>, Range<usize>),
     }
 }
 
-/// Asks until the time is over, and waits for what has been asked.
+/// Asks until the time is over, and waits for the remaining answers.
 fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration) -> Result<Report, String> {
     let (mut events, mut scratch) = (Events::with_capacity(1024), vec![0; SCRATCH]);
     let start = Instant::now();
@@ -163,7 +163,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether all answers, and with a fresh connection its end, have come.
+    /// Whether all answers, and the end of a fresh connection, have come.
     fn advance(&mut self, work: &Work, scratch: &mut [u8]) -> Result<bool, String> {
         self.send(work)?;
         loop {
@@ -191,7 +191,7 @@ impl Client {
             }
             let count = input.len().min(work.answer.len() - self.at);
             let (from, to) = (self.at, self.at + count);
-            // What lies before the date, and what lies after it.
+            // The bytes before the date, and the bytes after it.
             for part in [from..to.min(work.date.start), from.max(work.date.end)..to] {
                 if part.start < part.end && input[part.start - from..part.end - from] != work.answer[part] {
                     return Err("a wrong answer".to_owned());

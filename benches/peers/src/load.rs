@@ -1,6 +1,6 @@
-//! The load: closed-loop clients on one thread, so that it can share a core with the server it asks. Each connection
-//! sends `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next. Idle
-//! ones ask once and are silent from then on.
+//! The load: closed-loop clients on one thread, so that a load can share a core with its server. Each connection sends
+//! `depth` requests at once, waits for that many answers, compares every byte of them, and sends the next. Idle
+//! connections ask once and are silent from then on.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use crate::report::Report;
 
 const USAGE: &str = "load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES] \
      [--seconds S | --requests N | --slices]";
-/// Nothing at all arrives for so long: the server has lost a request.
+/// Limit without any byte: the server has lost a request.
 const SILENCE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 const SCRATCH: usize = 64 * 1024;
 const DEFAULT_SECONDS: f64 = 1.0;
 
-/// When to stop asking. What has been asked is still waited for.
+/// When to stop asking. The load still waits for missing answers.
 #[derive(Clone, Copy)]
 enum Until {
     Time(Duration),
     Count(u64),
 }
 
-/// What to send and what has to come back.
+/// The request and the expected answer.
 struct Work {
     /// `depth` requests, as they are sent.
     requests: Vec<u8>,
@@ -39,7 +39,7 @@ struct Work {
 enum Expected {
     /// The request itself.
     Same,
-    /// This answer; the date in it, if there is one, may move. Of HTTP it is learned from the first and checked then.
+    /// The answer, in which a date may move. An answer of HTTP is learned from the first response, and checked then.
     Fixed {
         answer: Vec<u8>,
         date: std::ops::Range<usize>,
@@ -49,7 +49,7 @@ enum Expected {
 
 struct Client {
     stream: TcpStream,
-    /// Bytes of its requests that have left, and how many there are.
+    /// Sent bytes of the requests, and their length.
     sent: usize,
     to_send: usize,
     answers: Vec<u8>,
@@ -60,7 +60,7 @@ struct Client {
 struct Load {
     poll: Poll,
     clients: Vec<Client>,
-    /// Which of the clients ask; the others are idle.
+    /// The range of active clients; further clients are idle.
     asking: Vec<usize>,
     work: Work,
     scratch: Vec<u8>,
@@ -91,7 +91,7 @@ pub fn run(work: &str, address: &str, rest: &[&str]) -> Result<(), String> {
         "http" => (format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes(), Expected::Unknown),
         // Every byte value, so that a server which looks at the bytes is found out.
         "echo" => ((0..size).map(|n| n as u8).collect(), Expected::Same),
-        // What `glowplug echo` answers unless it is told `--raw`.
+        // The answer of `glowplug echo` without `--raw`.
         "lines" => {
             let line = [vec![b'x'; size.saturating_sub(1)], vec![b'\n']].concat();
             let answer = [b"You said: ", line.as_slice()].concat();
@@ -101,7 +101,7 @@ pub fn run(work: &str, address: &str, rest: &[&str]) -> Result<(), String> {
     };
     let work = Work { requests: one.repeat(depth), one_request: one.len(), depth, expected };
     let mut load = Load::connect(address, connections, idle, work)?;
-    // Unmeasured: it warms both sides up, and tells the answer that all later ones have to equal.
+    // Unmeasured: this round warms both sides up, and brings the answer that all later answers have to equal.
     load.greet()?;
     if !slices {
         println!("{}", load.slice(until)?);
@@ -139,7 +139,7 @@ impl Load {
         let poll = Poll::new().map_err(|why| why.to_string())?;
         let all = connections + idle;
         let mut clients = Vec::with_capacity(all);
-        // Spread over all, so that those who ask are not neighbours in anybody's memory.
+        // Spread evenly, so that active clients are not neighbours in the memory of client or server.
         let asking = (0..connections).map(|n| n * all / connections).collect();
         for index in 0..all {
             let open = || -> std::io::Result<TcpStream> {
@@ -158,7 +158,7 @@ impl Load {
         Ok(Load { poll, clients, asking, work, scratch: vec![0; SCRATCH] })
     }
 
-    /// One request on each connection.
+    /// Sends one request on each connection.
     fn greet(&mut self) -> Result<(), String> {
         let depth = std::mem::replace(&mut self.work.depth, 1);
         let asking = std::mem::replace(&mut self.asking, (0..self.clients.len()).collect());
@@ -209,7 +209,7 @@ impl Load {
 }
 
 impl Client {
-    /// Sends the next requests; false when there are none left to send.
+    /// Sends the next requests; false when no request is left to send.
     fn ask(&mut self, work: &Work, budget: &mut u64) -> Result<bool, String> {
         if *budget < work.depth as u64 {
             return Ok(false);
@@ -235,7 +235,7 @@ impl Client {
         Ok(())
     }
 
-    /// When the last of the answers waited for came, or None while some are missing.
+    /// The arrival of the last answer, or None while answers are missing.
     fn advance(&mut self, work: &mut Work, scratch: &mut [u8]) -> Result<Option<Instant>, String> {
         self.send(work)?;
         loop {
@@ -280,7 +280,7 @@ impl Work {
         }
     }
 
-    /// The length of the right answer that `input` begins with; None while it is incomplete.
+    /// The length of the right answer at the beginning of `input`; None while the answer is incomplete.
     fn check(&mut self, input: &[u8]) -> Result<Option<usize>, String> {
         if let Expected::Unknown = self.expected {
             match learn(input)? {
@@ -303,7 +303,7 @@ impl Work {
     }
 }
 
-/// The first HTTP answer, judged: 200, the fixed body, a length, a date.
+/// Checks the first HTTP answer: 200, the fixed body, a length, a date.
 fn learn(input: &[u8]) -> Result<Option<Expected>, String> {
     let wrong = |why: &str| format!("{why} in the first answer: {}", shown(input));
     let mut fields = [httparse::EMPTY_HEADER; 64];

@@ -1,6 +1,6 @@
-//! The peers of the benchmarks: one binary, so that one build serves. `peers mio|tokio http|echo`, `peers threads|fork echo`
-//! and `peers floor …` serve until they are killed; `peers load http|echo ADDR` and others ask. What mio and tokio answer is
-//! in `protocol`, shared, so that the loops alone differ.
+//! The peers of the benchmarks, in one binary, which takes one build. `peers mio|tokio http|echo`, `peers threads|fork
+//! echo` and `peers floor …` serve until they are killed; `peers load http|echo ADDR` and the like ask. mio and tokio
+//! share the answers in `protocol`, so that the loops alone differ.
 
 mod bare;
 mod clients;
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where to listen: always loopback, on any free port unless told otherwise.
+/// The address to listen on: always loopback, on any free port by default.
 fn port(rest: &[&str]) -> Result<SocketAddr, String> {
     let port = match rest {
         [] => 0,
@@ -84,7 +84,7 @@ fn told(served: std::io::Result<()>) -> Result<(), String> {
     served.map_err(|why| why.to_string())
 }
 
-/// The one line of standard output that a server owes, in glowplug's words.
+/// Prints the one line of standard output that a server owes, in glowplug's words.
 fn listening(service: &str, address: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "listening {service} tcp://{address}")?;

@@ -17,7 +17,7 @@ const SCRATCH: usize = 64 * 1024;
 
 struct Connection {
     stream: TcpStream,
-    /// The edge says so once; these remember it until a call has found the opposite.
+    /// The edge comes once; these flags remember it until a call has found the opposite.
     readable: bool,
     writable: bool,
     /// The peer has finished: a short read no longer means that the socket is empty.
@@ -52,9 +52,9 @@ pub fn serve<P: Protocol>(address: SocketAddr, service: &str, mut protocol: P) -
             connection.readable |= event.is_readable();
             connection.writable |= event.is_writable();
             connection.ended |= event.is_read_closed();
-            // A failed connection is an ended one: its peer is a load generator, and says what it misses.
+            // A failed connection has ended: its peer is a load generator, and reports missing answers.
             if !advance(connection, &mut protocol, &mut scratch).unwrap_or(false) {
-                // Dropping closes the descriptor, and that takes it out of the poller.
+                // Dropping closes the descriptor, which also removes it from the poller.
                 connections.remove(event.token().0);
             }
         }
@@ -67,7 +67,7 @@ fn accept(poll: &Poll, listener: &TcpListener, connections: &mut Slab<Connection
             Ok((stream, _)) => stream,
             Err(why) if why.kind() == ErrorKind::WouldBlock => return,
             Err(why) if matches!(why.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-            // Those who wait now are met at the next edge, when somebody else connects.
+            // Connections that wait now are accepted at the next edge, when another client connects.
             Err(why) => return eprintln!("accept: {why}"),
         };
         let slot = connections.vacant_entry();
@@ -89,8 +89,8 @@ fn accept(poll: &Poll, listener: &TcpListener, connections: &mut Slab<Connection
     }
 }
 
-/// Moves bytes until the socket has no more to give or to take. False when the connection is over. What is owed goes
-/// before what is read, so a peer that does not read stops being read.
+/// Moves bytes until the socket has no more to give or to take. False when the connection is over. Queued bytes leave
+/// before new bytes are read, so reading stops from a peer that does not read.
 fn advance<P: Protocol>(connection: &mut Connection, protocol: &mut P, scratch: &mut [u8]) -> Result<bool> {
     let Connection { stream, readable, writable, ended, closing, unread, unsent } = connection;
     loop {
@@ -117,8 +117,8 @@ fn advance<P: Protocol>(connection: &mut Connection, protocol: &mut P, scratch: 
             }
             Err(why) => return Err(why),
         };
-        // A short read empties the socket, and what comes later makes a new edge: no second read to be told EAGAIN.
-        // An end that came with these bytes makes none, so then it is read for.
+        // A short read empties the socket, and later bytes make a new edge: no second read to be told EAGAIN.
+        // An end that came with these bytes makes no edge, so then a second read finds it.
         *readable = received == scratch.len() || *ended;
         let whole = unread.is_empty();
         if !whole {
@@ -138,7 +138,7 @@ fn advance<P: Protocol>(connection: &mut Connection, protocol: &mut P, scratch: 
     }
 }
 
-/// How much the socket took; less than all only when it is full, and then the next edge tells when to go on.
+/// How much the socket took. Less than all only when the socket is full, and then the next edge tells when to go on.
 fn send(stream: &mut TcpStream, bytes: &[u8], writable: &mut bool) -> Result<usize> {
     let mut sent = 0;
     while *writable && sent < bytes.len() {

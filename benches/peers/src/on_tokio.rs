@@ -1,4 +1,4 @@
-//! The same services on tokio: the current-thread runtime, a task and a buffer for each connection.
+//! Equal services on tokio: the current-thread runtime, a task and a buffer for each connection.
 
 use std::io::Result;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::protocol::Protocol;
 
 /// Bytes taken by one receive, owned by each connection for as long as it lives.
 const BUFFER: usize = 16 * 1024;
-/// A failing `accept` (no descriptors left) is tried again after this, not in a tight loop.
+/// A failing `accept` (no descriptors left) is tried again after this pause, not in a tight loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub fn serve<P: Protocol + Default + Send + 'static>(address: SocketAddr, service: &str) -> Result<()> {
@@ -27,7 +27,7 @@ pub fn serve<P: Protocol + Default + Send + 'static>(address: SocketAddr, servic
         });
         loop {
             match listener.accept().await {
-                // A failed connection is an ended one: its peer is a load generator, and says what it misses.
+                // A failed connection has ended: its peer is a load generator, and reports missing answers.
                 Ok((stream, _)) => drop(tokio::spawn(connection::<P>(stream))),
                 Err(why) => {
                     eprintln!("accept: {why}");
@@ -50,7 +50,7 @@ async fn connection<P: Protocol + Default>(mut stream: TcpStream) -> Result<()> 
         }
         held += received;
         let answer = protocol.answer(&buffer[..held]);
-        // The whole answer before the next read, so a peer that does not read stops being read.
+        // The whole answer leaves before the next read, so reading stops from a peer that does not read.
         if !answer.bytes.is_empty() {
             stream.write_all(answer.bytes).await?;
         }

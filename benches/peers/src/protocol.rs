@@ -1,14 +1,14 @@
-//! What the servers answer, without a socket: bytes in, bytes out. Both loops call this, so their difference is the
-//! loop.
+//! The answers of the servers, without a socket: bytes in, bytes out. Both loops call this module, so they differ as
+//! loops alone.
 
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// One connection's worth of a protocol. Bytes that are not consumed come again, with more behind them.
+/// The protocol of a connection. Bytes that are not consumed come again, with more behind them.
 pub trait Protocol {
     fn answer<'a>(&'a mut self, input: &'a [u8]) -> Answer<'a>;
 
-    /// Once a turn, for what depends on the clock.
+    /// Called once a turn, for parts that depend on the clock.
     fn tick() {}
 }
 
@@ -28,7 +28,8 @@ impl Protocol for Echo {
     }
 }
 
-/// The fixed answer. All requests that have arrived are answered in one run of bytes, so pipelined ones share a send.
+/// The fixed answer. All requests that have arrived are answered in one run of bytes, so pipelined requests share a
+/// send.
 #[derive(Default)]
 pub struct Http {
     out: Vec<u8>,
@@ -47,7 +48,7 @@ const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 thread_local! {
-    /// One per thread and not per connection, because the date moves for all of them at once.
+    /// One per thread and not per connection, because the date moves for all connections at once.
     static FIXED: RefCell<Fixed> = RefCell::new(Fixed::new());
 }
 
@@ -55,7 +56,7 @@ struct Fixed {
     second: u64,
     /// Status line, fields, empty line, body.
     answer: Vec<u8>,
-    /// Where in it the empty line begins.
+    /// The index of the empty line.
     fields_end: usize,
 }
 
@@ -109,13 +110,13 @@ enum One {
     Answered {
         length: usize,
     },
-    /// Answered, and nothing after it will be.
+    /// Answered, and nothing after this request will be.
     Last,
     Incomplete,
 }
 
 fn answer_one(input: &[u8], fixed: &Fixed, out: &mut Vec<u8>) -> One {
-    // The fields are left uninitialised: 64 of them are 2 KiB that a request of two fields would pay to clear.
+    // The fields are left uninitialised: 64 of them are 2 KiB, which a request of two fields would pay to clear.
     let mut fields = [const { std::mem::MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(input, &mut fields) {
@@ -130,7 +131,7 @@ fn answer_one(input: &[u8], fixed: &Fixed, out: &mut Vec<u8>) -> One {
         if name.eq_ignore_ascii_case("connection") {
             close |= field.value.split(|&b| b == b',').any(|v| v.trim_ascii().eq_ignore_ascii_case(b"close"));
         } else if name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding") {
-            // Nothing here reads a body, and taking one for the next request would be request smuggling.
+            // Nothing here reads a body, and taking a body for the next request would be request smuggling.
             return last(BAD_REQUEST, out);
         }
     }

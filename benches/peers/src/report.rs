@@ -1,8 +1,8 @@
-//! What one slice of a load came to.
+//! The result of a slice of a load.
 
 use std::time::Duration;
 
-/// What one slice came to. Latencies are counted in buckets a thirty-second of their size wide.
+/// The result of a slice. Latencies are counted in buckets a thirty-second of their size wide.
 pub struct Report {
     pub requests: u64,
     pub elapsed: Duration,
@@ -25,7 +25,7 @@ fn bucket(nanos: u64) -> usize {
     ((u64::from(doublings) << STEPS_LOG2) + (nanos >> doublings)) as usize
 }
 
-/// Where a bucket begins: `bucket` undone.
+/// The beginning of a bucket: the inverse of `bucket`.
 fn nanos(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     let doublings = (bucket >> STEPS_LOG2).saturating_sub(1);

@@ -1,6 +1,6 @@
-//! The least that an answer can cost: one receive, a search for the end of each request, one send of a constant; if that is
-//! large, its head and then a sendfile. It reads no request, so it is no server; what others cost above it is what they
-//! do with theirs.
+//! The least cost of an answer: one receive, a search for the end of each request, one send of a constant. A large
+//! answer is a head and then a sendfile. The floor reads no request, so it is no server: the cost of a server above the
+//! floor is the server's own work.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
@@ -20,12 +20,12 @@ const SCRATCH: usize = 64 * 1024;
 /// Requests that arrive together and are answered together, at most.
 const DEPTH_MAX: usize = 16;
 
-/// Content above this size is sent from a file: from there on that is cheaper.
+/// Content above this size is sent from a file: sendfile is cheaper from there on.
 const COPIED_MAX: usize = 16 * 1024;
 
-/// What is sent.
+/// The content of an answer.
 enum Answers {
-    /// Several of them one after the other, and the length of one.
+    /// Several answers in a row, and the length of an answer.
     Copied(Vec<u8>, usize),
     Filed {
         head: Vec<u8>,
@@ -36,13 +36,13 @@ enum Answers {
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of answers that are owed.
+    /// Queued bytes of answers.
     owed: usize,
     registered: bool,
 }
 
-/// Answers each request with `size` bytes, and closes after the first if told so. Then it also lets the kernel wait for
-/// that request, reads it at once, and leaves the poller alone.
+/// Answers each request with `size` bytes, and closes after the first answer if `closes`. Then the floor also lets the
+/// kernel wait for the request, reads at once, and leaves the poller alone.
 pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
     let answers = Answers::new(size, closes)?;
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(EVENTS));
@@ -79,7 +79,7 @@ pub fn serve(address: SocketAddr, size: usize, closes: bool) -> Result<()> {
 }
 
 impl Connection {
-    /// What is owed first, then one receive and its answers. False when the connection is over.
+    /// Sends queued bytes first, then receives once and answers. False when the connection is over.
     fn advance(&mut self, scratch: &mut [u8], answers: &Answers, closes: bool) -> bool {
         if self.owed == 0 {
             match self.stream.read(scratch) {
@@ -98,7 +98,7 @@ impl Connection {
     }
 }
 
-/// How many heads end in these bytes.
+/// The number of heads that end in these bytes.
 fn requests(bytes: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', bytes).filter(|&at| at >= 3 && bytes[at - 3..at] == *b"\r\n\r").count()
 }
@@ -123,14 +123,14 @@ impl Answers {
         Ok(Answers::Filed { head, content: file?, length })
     }
 
-    /// Of one.
+    /// The length of one answer.
     fn length(&self) -> usize {
         match self {
             Answers::Copied(_, length) | Answers::Filed { length, .. } => *length,
         }
     }
 
-    /// Sends what it can of `owed` bytes, which end with an answer.
+    /// Sends as much as possible of `owed` bytes, which end with an answer.
     fn send(&self, mut stream: &TcpStream, owed: usize) -> Result<usize> {
         let length = self.length();
         let start = (length - owed % length) % length;
@@ -141,7 +141,7 @@ impl Answers {
             }
             Answers::Filed { head, content, .. } => {
                 let mut at = (start - head.len()) as libc::off_t;
-                // SAFETY: the kernel reads and writes the one offset that it is given.
+                // SAFETY: the kernel reads and writes the one offset that the call passes.
                 let sent =
                     unsafe { libc::sendfile(stream.as_raw_fd(), content.as_raw_fd(), &raw mut at, length - start) };
                 usize::try_from(sent).map_err(|_| Error::last_os_error())
@@ -164,7 +164,7 @@ fn listen(address: SocketAddr, defers: bool) -> Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
-/// A connection is accepted when something has come over it.
+/// Defers accepting a connection until data has arrived.
 fn defer(socket: &Socket) -> Result<()> {
     let (level, option, seconds) = (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 30 as libc::c_int);
     // SAFETY: the kernel reads one int, and `seconds` is one.

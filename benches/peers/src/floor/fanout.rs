@@ -1,6 +1,6 @@
-//! The least that one to many can cost: one loop, one `recv`, and one `send` of what it brought to everybody else. No
-//! protocol, no names, no queue, no bookkeeping, so who does not read in time ends it. What a chat, or a broker, costs
-//! above this is its own; what this costs is the kernel's.
+//! The least cost of fan-out: one loop, one `recv`, and one `send` of the received bytes to each other connection. No
+//! protocol, no names, no queue and no bookkeeping, so a slow reader ends the program. The cost of a chat or a broker
+//! above the floor is its own work; the floor's cost is the kernel's.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-/// As the other servers of the benchmarks ask for.
+/// The backlog of all servers of the benchmarks.
 const EVENTS: usize = 1024;
 /// More than the load has in flight, so that one receive brings all of it.
 const SCRATCH: usize = 64 * 1024;
@@ -67,7 +67,7 @@ fn relay(members: &mut [Option<TcpStream>], from: usize, scratch: &mut [u8]) -> 
                     Ok(sent) if sent == count => {}
                     Ok(_) => return Err(Error::other("a member does not read")),
                     Err(why) if why.kind() == ErrorKind::WouldBlock => return Err(why),
-                    // It has gone, and its own event says so.
+                    // The peer has closed, and the peer's own event says so.
                     Err(_) => {}
                 }
             }

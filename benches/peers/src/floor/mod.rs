@@ -1,4 +1,4 @@
-//! The least that the kernel lets a service cost, beside which the others are measured.
+//! The least that the kernel lets a service cost: the base beside which servers are measured.
 
 pub mod answers;
 pub mod fanout;
