@@ -1,15 +1,18 @@
-//! The log of a process that must have no other thread, since it forks: whoever has a line writes it. Parent and children
-//! share what they write to, so each line is one write that the kernel keeps apart from those of the others.
+//! The log of a process that must have no other thread, since it forks, or that can get none: whoever has a line writes it.
+//! Parent and children share what they write to, so each line is one write that the kernel keeps apart from those of the
+//! others.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use log::Level;
+use rustix::event::Timespec;
 
-use crate::sink::{Lines, open};
+use crate::line::stamped;
+use crate::losses::{Account, Cause, Tally};
+use crate::sink::Lines;
+use crate::target::{has_room, open, write};
 
 /// Bytes that one write puts into a pipe in one piece (`PIPE_BUF`), and for which there is room in one that takes any.
 const ATOMIC_BYTES: usize = 4096;
@@ -17,10 +20,23 @@ const ATOMIC_BYTES: usize = 4096;
 /// Lines that wait until writing begins: far more than a start has to say.
 const HELD_LINES: usize = 1024;
 
-pub struct Direct(Mutex<Output>);
+pub struct Direct {
+    output: Mutex<Output>,
+    /// What messages call it.
+    name: String,
+    losses: Losses,
+}
+
+/// Where losses are counted.
+pub enum Losses {
+    /// Of a process that forks: by the parent, for all of its children.
+    Recorded(Account),
+    /// Here; these are told, and the output itself once it takes lines again, unless nothing else may stand in it.
+    Told { tally: Mutex<Tally>, tell: Vec<Lines>, in_place: bool },
+}
 
 struct Output {
-    /// None if there is no descriptor to be had: then everything is lost.
+    /// `None` if there is no descriptor to be had: then everything is lost.
     to: Option<File>,
     /// How much of it stays in one piece.
     piece: usize,
@@ -28,65 +44,72 @@ struct Output {
     path: Option<PathBuf>,
     /// What waits for the start.
     held: Option<Vec<String>>,
-    /// Lines that were not written since the last one that was.
-    lost: u64,
     /// The last write ended within a line.
     torn: bool,
-    complain: Option<Lines>,
-    strict: Option<&'static str>,
 }
 
 impl Direct {
-    pub fn new(to: Option<OwnedFd>, path: Option<&Path>, complain: Option<Lines>) -> Self {
-        let mut output = Output {
-            to: None,
-            piece: ATOMIC_BYTES,
-            path: path.map(Path::to_owned),
-            held: Some(Vec::new()),
-            lost: 0,
-            torn: false,
-            complain,
-            strict: None,
-        };
-        output.take(to.map(File::from));
-        Direct(Mutex::new(output))
+    /// Whose lines wait for [`Direct::start`].
+    pub fn new(to: Option<File>, path: Option<PathBuf>, name: String, losses: Losses) -> Self {
+        let mut output = Output { to: None, piece: ATOMIC_BYTES, path, held: Some(Vec::new()), torn: false };
+        output.take(to);
+        Direct { output: Mutex::new(output), name, losses }
     }
 
     fn lock(&self) -> MutexGuard<'_, Output> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing but its lines is written, and losses are told elsewhere under this name.
-    pub fn set_strict(&self, name: &'static str) {
-        self.lock().strict = Some(name);
-    }
-
-    /// Writes some whole lines, those for which there is room now.
+    /// Writes some whole lines, those for which there is room now; the others are counted.
     pub fn put(&self, text: &str) {
         let mut output = self.lock();
         for line in text.split_inclusive('\n') {
-            output.put(line);
+            self.put_line(&mut output, line);
         }
     }
 
-    /// Opens the file anew. The old one stays in use if there is no new one to be had.
-    pub fn reopen(&self) {
-        let mut output = self.lock();
-        let Some(path) = output.path.clone() else { return };
-        match open(&path) {
-            Ok(file) => output.take(Some(file)),
-            Err(error) => {
-                let name = output.strict.unwrap_or("log file");
-                output.complain(&format!("{name} {}: {error}; the old one stays in use\n", path.display()));
+    /// Writes a line if there is room now. Whether it was written, or waits for the start; if not, it is not counted.
+    pub fn try_put(&self, line: &str) -> bool {
+        self.lock().put(line).is_ok()
+    }
+
+    fn put_line(&self, output: &mut Output, line: &str) {
+        self.tell(output, false);
+        if let Err(cause) = output.put(line) {
+            match &self.losses {
+                Losses::Recorded(account) => account.add(1, cause),
+                Losses::Told { tally, .. } => tally.lock().unwrap_or_else(PoisonError::into_inner).add(1, cause),
             }
+            self.tell(output, false);
         }
+    }
+
+    /// Tells of losses that are counted here, if it is time.
+    fn tell(&self, output: &mut Output, last: bool) {
+        let Losses::Told { tally, tell, in_place } = &self.losses else { return };
+        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(line) = tally.line(&self.name, last) else { return };
+        let elsewhere = tell.iter().filter(|lines| lines.try_put(&line)).count() > 0;
+        let here = *in_place && output.put(&line).is_ok();
+        if elsewhere || here {
+            tally.is_told();
+        }
+    }
+
+    /// Opens the file anew. `Err` with what to say if there is no new one to be had: the old one stays in use.
+    pub fn reopen(&self) -> Result<(), String> {
+        let mut output = self.lock();
+        let Some(path) = &output.path else { return Ok(()) };
+        let opened = open(path).map_err(|error| not_anew(&self.name, &error))?;
+        output.take(Some(opened));
+        Ok(())
     }
 
     /// Writes what waited, and from now on each line at once.
     pub fn start(&self) {
         let mut output = self.lock();
         for line in output.held.take().unwrap_or_default() {
-            output.put(&line);
+            self.put_line(&mut output, &line);
         }
     }
 
@@ -101,9 +124,14 @@ impl Direct {
     pub fn finish(&self) {
         let mut output = self.lock();
         if output.held.is_none() {
-            output.note_losses();
+            self.tell(&mut output, true);
         }
     }
+}
+
+/// An ERROR line.
+pub fn not_anew(name: &str, error: &std::io::Error) -> String {
+    stamped(Level::Error, format!("{name}: {error}; the old one stays in use"))
 }
 
 impl Output {
@@ -114,91 +142,53 @@ impl Output {
         (self.to, self.torn) = (to, false);
     }
 
-    fn put(&mut self, line: &str) {
-        if let Some(held) = &mut self.held {
-            if held.len() < HELD_LINES {
-                held.push(line.to_owned());
-            } else {
-                self.lost += 1;
-            }
-            return;
+    fn put(&mut self, line: &str) -> Result<(), Cause> {
+        match &mut self.held {
+            Some(held) if held.len() < HELD_LINES => held.push(line.to_owned()),
+            Some(_) => return Err(Cause::Behind),
+            None => return self.write(line),
         }
-        self.note_losses();
-        // While there is no room to say what is missing, there is none for what comes after it.
-        if (self.lost > 0 && self.strict.is_none()) || !self.write(line) {
-            self.lost += 1;
-        }
+        Ok(())
     }
 
-    fn note_losses(&mut self) {
-        match (self.lost, self.strict) {
-            (0, _) => {}
-            (lost, Some(name)) if self.is_ready() => {
-                self.lost = 0;
-                self.complain(&format!("{name}: {lost} lines lost\n"));
-            }
-            (_, Some(_)) => {}
-            (lost, None) => {
-                if self.write(&format!("{lost} log lines lost\n")) {
-                    self.lost = 0;
-                }
-            }
+    /// All of it, in one piece. Another process may take the room before it is used: then the write waits for whoever
+    /// reads, where the descriptor is one that waits.
+    fn write(&mut self, line: &str) -> Result<(), Cause> {
+        let text = if self.torn { format!("\n{line}") } else { line.to_owned() };
+        if text.len() > self.piece {
+            return Err(Cause::TooLong);
         }
-    }
-
-    fn complain(&self, text: &str) {
-        if let Some(lines) = &self.complain {
-            lines.put(text);
+        let Some(to) = self.to.as_mut().filter(|to| has_room(to, Timespec::default())) else { return Err(Cause::Full) };
+        let written = write(to, text.as_bytes());
+        if written.bytes > 0 {
+            self.torn = written.bytes < text.len();
         }
+        written.error.map_or(Ok(()), |error| Err(Cause::of(&error)))
     }
-
-    /// Whether there is room for a piece. Another process may take it before it is used: then the write waits for
-    /// whoever reads.
-    fn is_ready(&self) -> bool {
-        let Some(to) = &self.to else { return false };
-        let mut one = [PollFd::new(to, PollFlags::OUT)];
-        poll(&mut one, Some(&Timespec::default())).is_ok_and(|count| count == 1)
-            && one[0].revents().contains(PollFlags::OUT)
-    }
-
-    /// Whether all of it is written, in one piece.
-    fn write(&mut self, line: &str) -> bool {
-        let torn = if self.torn { "\n" } else { "" };
-        if torn.len() + line.len() > self.piece || !self.is_ready() {
-            return false;
-        }
-        let text = format!("{torn}{line}");
-        let Some(to) = &mut self.to else { return false };
-        loop {
-            return match to.write(text.as_bytes()) {
-                Ok(count) => {
-                    if count > 0 {
-                        self.torn = count < text.len();
-                    }
-                    count == text.len()
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => false,
-            };
-        }
-    }
-}
-
-/// Another descriptor for the same.
-pub fn same_as(descriptor: impl AsFd) -> Option<OwnedFd> {
-    descriptor.as_fd().try_clone_to_owned().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{PipeReader, Read, pipe};
+    use std::os::fd::OwnedFd;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
 
+    fn here(in_place: bool) -> Losses {
+        Losses::Told { tally: Mutex::default(), tell: Vec::new(), in_place }
+    }
+
     fn piped() -> (Direct, PipeReader) {
         let (reader, writer) = pipe().unwrap();
-        (Direct::new(Some(writer.into()), None, None), reader)
+        (Direct::new(Some(OwnedFd::from(writer).into()), None, "the pipe".to_owned(), here(true)), reader)
+    }
+
+    fn filed(path: &std::path::Path) -> Direct {
+        let direct = Direct::new(open(path).ok(), Some(path.to_owned()), "the file".to_owned(), here(true));
+        direct.start();
+        direct
     }
 
     fn scratch() -> PathBuf {
@@ -226,17 +216,19 @@ mod tests {
         direct.start();
         let line = format!("{}\n", "x".repeat(ATOMIC_BYTES - 1));
         // Linux gives a pipe 64 KiB, and less to who has many.
-        (0..100).for_each(|_| direct.put(&line));
-        let lost = direct.lock().lost;
-        assert!((84..100).contains(&lost), "{lost}");
-        let mut text = vec![0; (100 - lost as usize) * line.len()];
+        let written = (0..100).take_while(|_| direct.try_put(&line)).count();
+        assert!((1..=16).contains(&written), "{written}");
+        (0..5).for_each(|_| direct.put(&line));
+        let mut text = vec![0; written * line.len()];
         reader.read_exact(&mut text).unwrap();
-        assert_eq!(text, line.repeat(100 - lost as usize).as_bytes());
+        assert_eq!(text, line.repeat(written).as_bytes());
         direct.put("late\n");
         drop(direct);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, format!("{lost} log lines lost\nlate\n"));
+        let (missing, late) = rest.split_once('\n').unwrap();
+        assert!(missing.contains(" [WARN] the pipe: 5 lines lost: there was no room"), "{missing}");
+        assert_eq!(late, "late\n");
     }
 
     #[test]
@@ -249,10 +241,10 @@ mod tests {
         drop(direct);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "1 log lines lost\nshort\n");
+        assert!(text.contains("1 line lost: a pipe takes no line of more than 4096 bytes"), "{text}");
+        assert!(text.ends_with("\nshort\n"), "{text}");
         let path = scratch();
-        let direct = Direct::new(open(&path).ok().map(Into::into), Some(&path), None);
-        direct.start();
+        let direct = filed(&path);
         direct.put(&long);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), long);
         std::fs::remove_file(path).unwrap();
@@ -261,16 +253,12 @@ mod tests {
     #[test]
     fn a_file_is_opened_anew_when_asked_and_two_append_to_one_without_mixing() {
         let (path, moved) = (scratch(), scratch());
-        let [one, other] = [(); 2].map(|()| {
-            let direct = Direct::new(open(&path).ok().map(Into::into), Some(&path), None);
-            direct.start();
-            direct
-        });
+        let [one, other] = [(); 2].map(|()| filed(&path));
         one.put("a\n");
         other.put("b\n");
         one.put("c\n");
         std::fs::rename(&path, &moved).unwrap();
-        one.reopen();
+        one.reopen().unwrap();
         one.put("d\n");
         other.put("e\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "d\n");

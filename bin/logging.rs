@@ -6,56 +6,80 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use log::LevelFilter;
-use simplelog::{CombinedLogger, Config, ConfigBuilder, SharedLogger, WriteLogger};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simplelog::{CombinedLogger, Config, SharedLogger};
 
 use crate::Failure;
-use crate::sink::{Lines, Sink};
+use crate::line::{in_one_line, stamped};
+use crate::losses::{Account, Collected, Records};
+use crate::sink::{About, Lines, Sink};
+
+/// How long the process stays for lines that are not yet written when it ends: plenty for a disk, and a pipe that
+/// nobody reads does not keep it.
+pub const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// The queues of standard error and of the log file. Dropped, it sees to it that everything is written, within limits.
 pub struct Logging {
     stderr: Sink,
     file: Option<Sink>,
     access: Option<Sink>,
+    /// Of a process that forks: where all of its children say what they have lost.
+    records: Option<(Records, Collected)>,
 }
 
 impl Logging {
-    /// `direct` is for a process that must have no other thread: whoever has a line writes it.
-    pub fn new(level: LevelFilter, file: Option<&Path>, direct: bool) -> Result<Self, Failure> {
-        let stderr = Sink::to_stderr(direct);
-        let file = file.map(|path| {
-            Sink::to_file(path, stderr.lines().clone()).map_err(|error| format!("log file {}: {error}", path.display()))
-        });
-        let mut logging = Logging { stderr, file: file.transpose()?, access: None };
-        let sinks = std::iter::once(&logging.stderr).chain(&logging.file);
-        let logger = |sink: &Sink| -> Box<dyn SharedLogger> {
-            WriteLogger::new(level, config(), Assembled { lines: sink.lines().clone(), line: Vec::new() })
-        };
-        CombinedLogger::init(sinks.map(logger).collect())?;
-        if let Some(file) = &mut logging.file {
-            file.start();
+    /// One that `forks` must have no other thread: whoever has a line writes it.
+    pub fn new(level: LevelFilter, file: Option<&Path>, forks: bool) -> Result<Self, Failure> {
+        let records = if forks { Some(Records::new()?) } else { None };
+        let records = records.map(|(records, reader)| (records, Collected::new(reader)));
+        let mut logging =
+            Logging { stderr: Sink::to_stderr(STDERR, account(&records, 0)), file: None, access: None, records };
+        logging.collect(STDERR.to_owned(), vec![logging.reports()]);
+        let name = file.map(|path| format!("log file {}", path.display())).unwrap_or_default();
+        logging.collect(name.clone(), vec![logging.reports()]);
+        if let Some(path) = file {
+            let about = About { name: name.clone(), path: None, strict: false, tell: vec![logging.reports()] };
+            let account = account(&logging.records, 1);
+            let sink = Sink::to_file(path, about, account).map_err(|error| format!("{name}: {error}"))?;
+            let sink = logging.file.insert(sink);
+            sink.start(false);
         }
+        let sinks = std::iter::once(&logging.stderr).chain(&logging.file);
+        let logger =
+            |sink: &Sink| -> Box<dyn SharedLogger> { Box::new(ToLines { level, lines: sink.lines().clone() }) };
+        CombinedLogger::init(sinks.map(logger).collect())?;
         logging.tell_of_panics();
         Ok(logging)
     }
 
+    fn collect(&self, name: String, tell: Vec<Lines>) {
+        if let Some((_, collected)) = &self.records {
+            collected.add(name, tell);
+        }
+    }
+
     /// Where a service writes down its answers: a file, or standard output for `-`. One at most.
     pub fn access_log(&mut self, to: &Path) -> Result<Lines, Failure> {
-        let complain = self.reports();
-        let sink = if to == Path::new("-") {
-            Sink::to_stdout(complain)
+        let is_stdout = to == Path::new("-");
+        let name = if is_stdout { "access log".to_owned() } else { format!("access log {}", to.display()) };
+        let tell = self.logs();
+        self.collect(name.clone(), tell.clone());
+        let account = account(&self.records, 2);
+        let about = About { name: name.clone(), path: None, strict: true, tell };
+        let mut sink = if is_stdout {
+            Sink::to_stdout(about, account)
         } else {
-            Sink::to_file(to, complain).map_err(|error| format!("access log {}: {error}", to.display()))?
+            Sink::to_file(to, about, account).map_err(|error| format!("{name}: {error}"))?
         };
-        let mut sink = sink.strict("access log");
-        sink.start();
+        sink.start(false);
         Ok(self.access.insert(sink).lines().clone())
     }
 
     /// Everything is bound: what standard error was spared so far follows, and then whatever comes.
     pub fn start(&mut self) {
-        self.stderr.start();
+        self.stderr.start(false);
     }
 
     /// For what belongs on standard error whatever the level.
@@ -63,17 +87,24 @@ impl Logging {
         self.stderr.lines().clone()
     }
 
+    /// Standard error, and the log file where there is one.
+    fn logs(&self) -> Vec<Lines> {
+        std::iter::once(&self.stderr).chain(&self.file).map(|sink| sink.lines().clone()).collect()
+    }
+
     /// What SIGHUP does: the log file and the access log are opened anew. `None` where there is neither: then SIGHUP has
     /// nothing to do, and stays ignored if it was.
     pub fn reopening(&self) -> Option<impl Fn() + 'static> {
-        let files: Vec<Lines> = self
-            .file
-            .iter()
-            .chain(&self.access)
-            .filter(|sink| sink.is_file())
-            .map(|sink| sink.lines().clone())
-            .collect();
-        (!files.is_empty()).then_some(move || files.iter().for_each(Lines::reopen))
+        let files = self.file.iter().chain(&self.access).filter(|sink| sink.is_file());
+        let files: Vec<Lines> = files.map(|sink| sink.lines().clone()).collect();
+        let tell = self.logs();
+        (!files.is_empty()).then_some(move || files.iter().for_each(|file| file.reopen(&tell)))
+    }
+
+    /// What a process that forks does once a second: it tells of lines that its children have lost.
+    pub fn losses(&self) -> Option<impl Fn() + Send + 'static> {
+        let collected = self.records.as_ref()?.1.clone();
+        Some(move || collected.tell(false))
     }
 
     /// Says why it cannot run, on standard error in one line, and in the log file.
@@ -81,22 +112,46 @@ impl Logging {
         log::error!("{why}");
         self.stderr.discard();
         self.stderr.lines().put(&error_line(why));
-        self.stderr.start();
+        self.stderr.start(true);
         ExitCode::FAILURE
+    }
+
+    /// Sees to it that everything is written, in so much time for all of it.
+    pub fn finish(&mut self, within: Duration) {
+        let until = Instant::now() + within;
+        if let Some((_, collected)) = self.records.take() {
+            collected.tell(true);
+        }
+        // Standard error is the last: it is where the others say what is wrong with them.
+        for sink in self.access.iter_mut().chain(&mut self.file) {
+            sink.finish(until);
+        }
+        self.stderr.finish(until);
     }
 
     /// Not through the logger: it may be what panicked.
     fn tell_of_panics(&self) {
-        let sinks: Vec<Lines> =
-            std::iter::once(&self.stderr).chain(&self.file).map(|sink| sink.lines().clone()).collect();
+        let sinks = self.logs();
         std::panic::set_hook(Box::new(move |panic| {
             let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
             let said = panic.payload().downcast_ref::<&str>().copied();
             let said = said.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
-            let line = format!("[ERROR] panicked{place}: {}\n", said.unwrap_or("(no message)"));
+            let line = stamped(Level::Error, format!("panicked{place}: {}", said.unwrap_or("(no message)")));
             sinks.iter().for_each(|lines| lines.put(&line));
         }));
     }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.finish(FLUSH_TIME);
+    }
+}
+
+const STDERR: &str = "standard error";
+
+fn account(records: &Option<(Records, Collected)>, output: u8) -> Option<Account> {
+    records.as_ref().map(|(records, _)| records.account(output))
 }
 
 /// The same without a log.
@@ -107,37 +162,41 @@ pub fn fail_without(why: &(impl Display + ?Sized)) -> ExitCode {
 }
 
 fn error_line(why: &(impl Display + ?Sized)) -> String {
-    format!("error: {}\n", why.to_string().replace('\n', " "))
+    format!("error: {}\n", in_one_line(&why.to_string()))
 }
 
-/// `2026-07-01T12:34:56.789012345Z [INFO] message`
-fn config() -> Config {
-    ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .build()
-}
-
-/// Puts whole lines on the queue: simplelog writes a record piece by piece, the line's end last, holding a lock.
-struct Assembled {
+/// One of the outputs of the log, for simplelog, whose own ones write a record piece by piece and with a time of changing
+/// width.
+struct ToLines {
+    level: LevelFilter,
     lines: Lines,
-    line: Vec<u8>,
 }
 
-impl Write for Assembled {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(piece);
-        if self.line.ends_with(b"\n") {
-            self.lines.put(&String::from_utf8_lossy(&self.line));
-            self.line.clear();
-        }
-        Ok(piece.len())
+impl Log for ToLines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.level
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.lines.put(&stamped(record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl SharedLogger for ToLines {
+    fn level(&self) -> LevelFilter {
+        self.level
+    }
+
+    fn config(&self) -> Option<&Config> {
+        None
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn Log> {
+        self
     }
 }
 
@@ -147,6 +206,6 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_whatever_its_text() {
-        assert_eq!(error_line("unix:///a\nb: no"), "error: unix:///a b: no\n");
+        assert_eq!(error_line("unix:///a\nb: no"), "error: unix:///a\\nb: no\n");
     }
 }

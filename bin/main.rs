@@ -10,12 +10,15 @@ mod echo;
 mod http;
 mod inherited;
 mod join;
+mod line;
 mod logging;
+mod losses;
 mod names;
 mod options;
 mod serve;
 mod server;
 mod sink;
+mod target;
 
 use std::process::ExitCode;
 

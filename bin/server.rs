@@ -1,14 +1,24 @@
 //! From options to an application that runs: binds its services, says where they listen, and serves.
 
 use std::io::Write;
-use std::path::absolute;
+use std::thread;
+use std::time::Duration;
 
-use reactor::{Address, Application, Error, Handler, Runner, Service, ServiceHandle};
+use reactor::{Address, Application, CloseReason, Error, Handler, Runner, Service, ServiceHandle};
+use rustix::event::Timespec;
 
 use crate::Failure;
 use crate::inherited::Inherited;
-use crate::logging::Logging;
+use crate::logging::{FLUSH_TIME, Logging};
 use crate::options::{Common, Model, Place};
+use crate::target::has_room;
+
+/// How often a process that forks looks what its children have lost of the logs.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
+/// How long the process stays for lines that are not yet written when the drain time is over.
+const HURRIED_FLUSH: Duration = Duration::from_millis(100);
+/// What a pipe that is reported to have room takes without waiting (`PIPE_BUF`).
+const ROOM_OF_A_PIPE: usize = 4096;
 
 /// Who serves connections, as the options have it.
 fn runner(common: &Common) -> Result<Runner, Failure> {
@@ -98,22 +108,34 @@ impl<'a> Server<'a> {
         if let Some(reopening) = reopening {
             self.app.on_reopen(reopening);
         }
+        if let Some(losses) = logging.losses() {
+            self.app.add_loop(LOSSES_EVERY, move |_| losses());
+        }
         logging.start();
         self.announce();
-        Ok(self.app.run()?)
+        let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
+        let outcome = self.app.run();
+        // Who has used up the drain time leaves none for an output that nobody reads.
+        let is_late = handle.stats().closed(CloseReason::DrainExpired) > 0;
+        logging.finish(if is_late { HURRIED_FLUSH } else { drain_time.unwrap_or(FLUSH_TIME).min(FLUSH_TIME) });
+        Ok(outcome?)
     }
 
-    /// One line for each address. Whoever reads them may be gone, which is no reason not to serve.
+    /// One line for each address. Whoever reads them may be gone, which is no reason not to serve; or may not read, and
+    /// then a thread waits.
     fn announce(&self) {
         let mut lines = String::new();
         for (name, address) in &self.listening {
-            let address = match address {
-                Address::Unix(path) => Address::Unix(absolute(path).unwrap_or_else(|_| path.clone())),
-                tcp => tcp.clone(),
-            };
             lines.push_str(&format!("listening {name} {address}\n"));
         }
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+        let mut stdout = std::io::stdout();
+        if has_room(&stdout, Timespec::default()) && lines.len() <= ROOM_OF_A_PIPE {
+            let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+            return;
+        }
+        let wait = move || stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+        let is_waiting = !self.common.forks() && thread::Builder::new().name("stdout".to_owned()).spawn(wait).is_ok();
+        let outcome = if is_waiting { "a thread waits until it does" } else { "they are left out" };
+        log::warn!("standard output takes no `listening` lines: {outcome}");
     }
 }

@@ -1,27 +1,33 @@
 //! Lines on their way to a terminal, a pipe or a file that may be slow or stuck. Whoever has a line to say never waits:
-//! a bounded queue takes it, or it is counted as lost; a thread writes. Where there must be no thread, see [`Direct`].
+//! a bounded queue takes it, or it is counted as lost; a thread writes. Where there must be no thread, or none is to be had,
+//! see [`Direct`].
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+#[cfg(test)]
+use std::io::Write;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::direct::{Direct, same_as};
+use log::Level;
+use rustix::event::Timespec;
+
+use crate::direct::{Direct, Losses, not_anew};
+use crate::line::stamped;
+use crate::losses::{Account, Cause, Tally, file_of};
+use crate::target::{Written, has_room, open, write};
 
 /// Lines that wait to be written: one for each of some thousand connections that end at once, which is about a
 /// megabyte.
 const QUEUE_LINES: usize = 8192;
 /// Bytes that are written at once, if so many wait: an access log at full speed is a hundred thousand lines a second.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How long the process stays for lines that are not yet written when it ends: plenty for a disk, and a pipe that
-/// nobody reads does not keep it.
-const FLUSH_TIME: Duration = Duration::from_secs(1);
-/// Until a descriptor that somebody made non-blocking is tried again.
-const RETRY: Duration = Duration::from_millis(10);
+/// How often somebody who waits for room looks whether the file is to be opened anew.
+const LOOK_AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// One end of the queue, for anybody.
 #[derive(Clone)]
@@ -39,6 +45,10 @@ struct Shared {
     lost: AtomicU64,
     reopen: AtomicBool,
     closing: AtomicBool,
+    /// Where there was no thread to be had: who writes in its place.
+    instead: OnceLock<Direct>,
+    /// Who is told what is wrong with the output.
+    tell: Vec<Lines>,
 }
 
 /// Some whole lines; none at all to wake the writer up.
@@ -56,24 +66,37 @@ impl Lines {
         }
     }
 
-    /// Has the file opened anew, before the next line is written.
-    pub fn reopen(&self) {
+    /// The same with one line, and nothing is counted. Whether there was room.
+    pub fn try_put(&self, line: &str) -> bool {
         match &self.0 {
-            Way::Queue(shared) => {
-                shared.reopen.store(true, SeqCst);
-                shared.wake();
-            }
-            Way::Direct(direct) => direct.reopen(),
+            Way::Queue(shared) => match shared.instead.get() {
+                Some(direct) => direct.try_put(line),
+                None => shared.queue.try_send(Entry { lost_before: 0, text: line.to_owned() }).is_ok(),
+            },
+            Way::Direct(direct) => direct.try_put(line),
         }
     }
 
-    fn is_direct(&self) -> bool {
-        matches!(self.0, Way::Direct(_))
+    /// Has the file opened anew, before the next line is written.
+    pub fn reopen(&self, tell: &[Lines]) {
+        let direct = match &self.0 {
+            Way::Queue(shared) => match shared.instead.get() {
+                Some(direct) => direct,
+                None => return shared.ask_for_reopening(),
+            },
+            Way::Direct(direct) => direct,
+        };
+        if let Err(line) = direct.reopen() {
+            tell.iter().for_each(|lines| lines.put(&line));
+        }
     }
 }
 
 impl Shared {
     fn put(&self, text: &str) {
+        if let Some(direct) = self.instead.get() {
+            return direct.put(text);
+        }
         let lost_before = self.lost.swap(0, SeqCst);
         let entry = Entry { lost_before, text: text.to_owned() };
         if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) = self.queue.try_send(entry) {
@@ -81,10 +104,27 @@ impl Shared {
         }
     }
 
+    fn ask_for_reopening(&self) {
+        self.reopen.store(true, SeqCst);
+        self.wake();
+    }
+
     /// A full queue wakes the writer up as well.
     fn wake(&self) {
         let _ = self.queue.try_send(Entry { lost_before: 0, text: String::new() });
     }
+}
+
+/// Where the lines of a sink go, and who hears of what is wrong with that.
+pub struct About {
+    /// What messages call it.
+    pub name: String,
+    /// Of a file, which can be opened anew.
+    pub path: Option<PathBuf>,
+    /// Nothing but the lines themselves is ever written, since a program reads them.
+    pub strict: bool,
+    /// Who is told of losses.
+    pub tell: Vec<Lines>,
 }
 
 /// The other end, and the thread that writes.
@@ -106,57 +146,44 @@ enum State {
 }
 
 impl Sink {
-    /// A sink that writes nothing until it is started. A `direct` one never has a thread, nor have those that complain to
-    /// it.
-    pub fn to_stderr(direct: bool) -> Self {
-        if direct {
-            return Sink::direct(Direct::new(same_as(io::stderr()), None, None));
-        }
-        Sink::new(Output { to: Box::new(io::stderr()), path: None, lost: 0, complain: None, strict: None })
+    /// A sink that writes nothing until it is started. One with an `account` never has a thread, and what it loses is
+    /// counted there.
+    pub fn to_stderr(name: &str, account: Option<Account>) -> Self {
+        let about = About { name: name.to_owned(), path: None, strict: false, tell: Vec::new() };
+        Sink::to(file_of(io::stderr()), about, account)
     }
 
-    /// A sink for lines on standard output. What is wrong with it goes to `complain`.
-    pub fn to_stdout(complain: Lines) -> Self {
-        if complain.is_direct() {
-            return Sink::direct(Direct::new(same_as(io::stdout()), None, Some(complain)));
-        }
-        Sink::new(Output { to: Box::new(io::stdout()), path: None, lost: 0, complain: Some(complain), strict: None })
+    /// A sink for lines on standard output.
+    pub fn to_stdout(about: About, account: Option<Account>) -> Self {
+        Sink::to(file_of(io::stdout()), about, account)
     }
 
-    /// A sink that appends to a file. What is wrong with it later on goes to `complain`.
-    pub fn to_file(path: &Path, complain: Lines) -> io::Result<Self> {
+    /// A sink that appends to a file.
+    pub fn to_file(path: &Path, about: About, account: Option<Account>) -> io::Result<Self> {
         let to = open(path)?;
-        if complain.is_direct() {
-            let mut sink = Sink::direct(Direct::new(Some(to.into()), Some(path), Some(complain)));
-            sink.is_file = true;
-            return Ok(sink);
-        }
-        let (to, path) = (Box::new(to), Some(path.to_owned()));
-        let mut sink = Sink::new(Output { to, path, lost: 0, complain: Some(complain), strict: None });
-        sink.is_file = true;
-        Ok(sink)
+        Ok(Sink::to(Some(to), About { path: Some(path.to_owned()), ..about }, account))
     }
 
-    /// Before it is started: nothing but the lines themselves is ever written, since a program reads them. That some
-    /// were lost is told to whom it complains to, under this name.
-    pub fn strict(mut self, name: &'static str) -> Self {
-        match (&mut self.state, &self.lines.0) {
-            (State::Held(_, output), _) => output.strict = Some(name),
-            (_, Way::Direct(direct)) => direct.set_strict(name),
-            _ => {}
-        }
-        self
+    fn to(to: Option<File>, about: About, account: Option<Account>) -> Self {
+        let Some(account) = account else { return Sink::new(to.map_or(Target::None, Target::File), about) };
+        let is_file = about.path.is_some();
+        let direct = Direct::new(to, about.path, about.name, Losses::Recorded(account));
+        Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct, is_file }
     }
 
-    fn direct(direct: Direct) -> Self {
-        Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct, is_file: false }
-    }
-
-    fn new(output: Output) -> Self {
+    fn new(to: Target, about: About) -> Self {
         let (queue, entries) = sync_channel(QUEUE_LINES);
-        let shared =
-            Shared { queue, lost: AtomicU64::new(0), reopen: AtomicBool::new(false), closing: AtomicBool::new(false) };
-        Sink { lines: Lines(Way::Queue(Arc::new(shared))), state: State::Held(entries, output), is_file: false }
+        let shared = Shared {
+            queue,
+            lost: AtomicU64::new(0),
+            reopen: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            instead: OnceLock::new(),
+            tell: about.tell.clone(),
+        };
+        let is_file = about.path.is_some();
+        let output = Output { to, about, tally: Tally::default(), torn: false };
+        Sink { lines: Lines(Way::Queue(Arc::new(shared))), state: State::Held(entries, output), is_file }
     }
 
     pub fn lines(&self) -> &Lines {
@@ -168,21 +195,16 @@ impl Sink {
         self.is_file
     }
 
-    /// Begins to write. Should there be no thread to be had, nothing is ever written, and the service goes on.
-    pub fn start(&mut self) {
+    /// Begins to write. Should there be no thread to be had, whoever has a line writes it from now on, and a line says so,
+    /// unless it is to be done `quietly`.
+    pub fn start(&mut self, quietly: bool) {
         let shared = match &self.lines.0 {
             Way::Queue(shared) => shared.clone(),
             Way::Direct(direct) => return direct.start(),
         };
-        if let State::Held(entries, output) = std::mem::replace(&mut self.state, State::Finished) {
-            let (done, is_done) = channel();
-            let writer = move || {
-                output.write_all_of(&entries, &shared);
-                drop(done);
-            };
-            if thread::Builder::new().name("log".to_owned()).spawn(writer).is_ok() {
-                self.state = State::Writing(is_done);
-            }
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Held(entries, output) => self.state = begin(entries, output, &shared, quietly),
+            state => self.state = state,
         }
     }
 
@@ -195,37 +217,100 @@ impl Sink {
         }
     }
 
-    /// Waits until everything is written, but not for long. What was held to the end is not written.
-    pub fn finish(&mut self) {
+    /// Waits until everything is written, but not beyond `until`. What was held to the end is not written.
+    pub fn finish(&mut self, until: Instant) {
         match (std::mem::replace(&mut self.state, State::Finished), &self.lines.0) {
             (State::Writing(is_done), Way::Queue(shared)) => {
                 shared.closing.store(true, SeqCst);
                 shared.wake();
                 // Either outcome is the end: the thread hung up, or there was no more time.
-                let _ = is_done.recv_timeout(FLUSH_TIME);
+                let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
             }
             (State::Direct, Way::Direct(direct)) => direct.finish(),
+            (State::Direct, Way::Queue(shared)) => shared.instead.get().into_iter().for_each(Direct::finish),
             _ => {}
         }
     }
 }
 
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.finish();
+/// Has a thread write, or, if there is none, whoever has a line.
+fn begin(entries: Receiver<Entry>, output: Output, shared: &Arc<Shared>, quietly: bool) -> State {
+    let (done, is_done) = channel();
+    // Taken by the thread; still here if there is none.
+    let parts = Arc::new(Mutex::new(Some((entries, output))));
+    let (of_thread, its_shared) = (parts.clone(), shared.clone());
+    let writer = move || {
+        let parts = of_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((entries, output)) = parts {
+            output.write_all_of(&entries, &its_shared);
+        }
+        drop(done);
+    };
+    let error = match thread::Builder::new().name("log".to_owned()).spawn(writer) {
+        Ok(_) => return State::Writing(is_done),
+        Err(error) => error,
+    };
+    let parts = parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((entries, Output { to, about, .. })) = parts else { return State::Finished };
+    let About { name, path, strict, tell } = about;
+    let line = stamped(
+        Level::Warn,
+        format!(
+            "{name}: no thread to write it ({error}): each line is written at once, and lost where there is no room"
+        ),
+    );
+    let losses = Losses::Told { tally: Mutex::default(), tell, in_place: !strict };
+    let direct = Direct::new(to.file(), path, name, losses);
+    direct.start();
+    if !quietly {
+        match &*shared.tell {
+            [] => direct.put(&line),
+            tell => tell.iter().for_each(|lines| lines.put(&line)),
+        }
+    }
+    let _ = shared.instead.set(direct);
+    // After whoever comes from now on writes for himself.
+    if let Some(direct) = shared.instead.get() {
+        entries.try_iter().for_each(|entry| direct.put(&entry.text));
+    }
+    State::Direct
+}
+
+/// What is written to.
+enum Target {
+    /// There was no descriptor to be had.
+    None,
+    File(File),
+    #[cfg(test)]
+    Memory(Box<dyn Write + Send>),
+}
+
+impl Target {
+    fn file(self) -> Option<File> {
+        match self {
+            Target::File(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    fn write(&mut self, text: &[u8]) -> Written {
+        match self {
+            Target::None => Written { bytes: 0, error: Some(ErrorKind::NotFound.into()) },
+            Target::File(file) => write(file, text),
+            #[cfg(test)]
+            Target::Memory(memory) => write(memory, text),
+        }
     }
 }
 
 /// Where the lines end up.
 struct Output {
-    to: Box<dyn Write + Send>,
-    /// Of a file, which can be opened anew.
-    path: Option<PathBuf>,
+    to: Target,
+    about: About,
     /// Lines that could not be written.
-    lost: u64,
-    complain: Option<Lines>,
-    /// What those who complain call it, if nothing else may stand in it.
-    strict: Option<&'static str>,
+    tally: Tally,
+    /// The last write ended within a line.
+    torn: bool,
 }
 
 impl Output {
@@ -238,21 +323,28 @@ impl Output {
                 Ok(entry) => entry,
                 Err(_) => {
                     // Nothing waits, so this is where the lines are missing.
-                    self.lost += shared.lost.swap(0, SeqCst);
-                    self.note_losses();
+                    self.tally.add(shared.lost.swap(0, SeqCst), Cause::Behind);
+                    self.tell(closing);
                     if closing {
                         return;
                     }
-                    let Ok(entry) = entries.recv() else { return };
-                    entry
+                    let received = match self.tally.due_in() {
+                        Some(left) => entries.recv_timeout(left.max(Duration::from_millis(1))),
+                        None => entries.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    };
+                    match received {
+                        Ok(entry) => entry,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
                 }
             };
             if shared.reopen.swap(false, SeqCst) {
                 self.reopen();
             }
-            self.lost += entry.lost_before;
+            self.tally.add(entry.lost_before, Cause::Behind);
             if !entry.text.is_empty() {
-                self.note_losses();
+                self.tell(false);
                 let mut text = entry.text;
                 while text.len() < BATCH_BYTES && next.is_none() {
                     match entries.try_recv() {
@@ -261,68 +353,84 @@ impl Output {
                         Err(_) => break,
                     }
                 }
-                self.write(&text);
+                self.write(&text, shared);
             }
         }
     }
 
-    fn note_losses(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        if let (Some(name), Some(lines)) = (self.strict, &self.complain) {
-            if lost > 0 {
-                lines.put(&format!("{name}: {lost} lines lost\n"));
-            }
-            return;
-        }
-        if lost > 0 && self.try_write(&format!("{lost} log lines lost\n")).is_err() {
-            self.lost = lost;
+    /// Tells of what is missing, if it is time.
+    fn tell(&mut self, last: bool) {
+        let Some(line) = self.tally.line(&self.about.name, last) else { return };
+        let elsewhere = self.about.tell.iter().filter(|lines| lines.try_put(&line)).count() > 0;
+        let here = !self.about.strict && self.try_write(&line);
+        if elsewhere || here {
+            self.tally.is_told();
         }
     }
 
-    fn write(&mut self, text: &str) {
-        if self.try_write(text).is_err() {
-            self.lost += text.lines().count() as u64;
-        }
+    /// Without waiting, and whether it was written.
+    fn try_write(&mut self, line: &str) -> bool {
+        let text = self.after_a_torn_line(line);
+        let written = self.to.write(text.as_bytes());
+        self.torn = if written.bytes > 0 { written.bytes < text.len() } else { self.torn };
+        written.error.is_none()
     }
 
-    /// `write_all`, for a descriptor that may be non-blocking: standard error often is somebody else's, too.
-    fn try_write(&mut self, text: &str) -> io::Result<()> {
+    fn after_a_torn_line(&self, text: &str) -> String {
+        if self.torn { format!("\n{text}") } else { text.to_owned() }
+    }
+
+    /// Waits for room: standard error often is non-blocking because it is somebody else's, too, and a FIFO always is.
+    fn write(&mut self, text: &str, shared: &Shared) {
+        let text = self.after_a_torn_line(text);
         let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            match self.to.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY),
-                Err(error) => return Err(error),
+        loop {
+            let Written { bytes, error } = self.to.write(rest);
+            rest = &rest[bytes..];
+            let ends_here = text.as_bytes()[..text.len() - rest.len()].last().is_none_or(|&byte| byte == b'\n');
+            match (error, &self.to) {
+                (None, _) => return self.torn = false,
+                // Once a second, and when there is room: the file may be opened anew meanwhile.
+                (Some(error), Target::File(file)) if error.kind() == ErrorKind::WouldBlock => {
+                    if !has_room(file, LOOK_AGAIN) && shared.reopen.swap(false, SeqCst) {
+                        self.lose(rest, Cause::Full, !ends_here);
+                        return self.reopen();
+                    }
+                }
+                (Some(error), _) => return self.lose(rest, Cause::of(&error), !ends_here),
             }
         }
-        Ok(())
+    }
+
+    /// Counts lines that are not written, or not to their end.
+    fn lose(&mut self, rest: &[u8], cause: Cause, torn: bool) {
+        self.torn = torn;
+        self.tally.add(rest.iter().filter(|&&byte| byte == b'\n').count() as u64, cause);
     }
 
     /// The old file stays in use if there is no new one to be had.
     fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
+        let Some(path) = &self.about.path else { return };
         match open(path) {
-            Ok(file) => self.to = Box::new(file),
+            Ok(file) => (self.to, self.torn) = (Target::File(file), false),
             Err(error) => {
-                if let Some(lines) = &self.complain {
-                    let name = self.strict.unwrap_or("log file");
-                    lines.put(&format!("{name} {}: {error}; the old one stays in use\n", path.display()));
+                let line = not_anew(&self.about.name, &error);
+                self.about.tell.iter().for_each(|lines| lines.put(&line));
+                if !self.about.strict {
+                    self.try_write(&line);
                 }
             }
         }
     }
 }
 
-pub fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
 
     /// Writes into memory, once the gate is open.
     #[derive(Clone, Default)]
@@ -345,7 +453,12 @@ mod tests {
 
     impl Gated {
         fn sink(&self) -> Sink {
-            Sink::new(Output { to: Box::new(self.clone()), path: None, lost: 0, complain: None, strict: None })
+            self.sink_with(false, Vec::new())
+        }
+
+        fn sink_with(&self, strict: bool, tell: Vec<Lines>) -> Sink {
+            let about = About { name: "the log".to_owned(), path: None, strict, tell };
+            Sink::new(Target::Memory(Box::new(self.clone())), about)
         }
 
         fn text(&self) -> String {
@@ -358,9 +471,9 @@ mod tests {
         let output = Gated::default();
         let mut sink = output.sink();
         sink.lines().put("held\n");
-        sink.start();
+        sink.start(false);
         (0..1000).for_each(|number| sink.lines().put(&format!("{number}\n")));
-        sink.finish();
+        sink.finish(soon());
         let expected: String =
             std::iter::once("held\n".to_owned()).chain((0..1000).map(|n| format!("{n}\n"))).collect();
         assert_eq!(output.text(), expected);
@@ -372,32 +485,34 @@ mod tests {
         let mut sink = output.sink();
         let lines = sink.lines().clone();
         (0..QUEUE_LINES + 12).for_each(|_| lines.put("early\n"));
-        sink.start();
+        sink.start(false);
         // Once something is written there is room for more.
         while output.text().is_empty() {
             thread::yield_now();
         }
         lines.put("late\n");
-        sink.finish();
+        sink.finish(soon());
         let text = output.text();
-        let mut ends = text.lines().skip(QUEUE_LINES);
-        assert_eq!((ends.next(), ends.next(), ends.next()), (Some("12 log lines lost"), Some("late"), None));
+        let ends: Vec<_> = text.lines().skip(QUEUE_LINES).collect();
+        assert!(
+            ends[0].ends_with(" [WARN] the log: 12 lines lost: they came faster than they were written"),
+            "{ends:?}"
+        );
+        assert_eq!(ends[1..], ["late"]);
     }
 
     #[test]
     fn nothing_but_its_lines_stands_in_a_strict_one_and_somebody_else_hears_of_losses() {
         let (output, complaints) = (Gated::default(), Gated::default());
         let mut told = complaints.sink();
-        told.start();
-        let complain = Some(told.lines().clone());
-        let to = Box::new(output.clone());
-        let mut sink = Sink::new(Output { to, path: None, lost: 0, complain, strict: None }).strict("the log");
+        told.start(false);
+        let mut sink = output.sink_with(true, vec![told.lines().clone()]);
         (0..QUEUE_LINES + 12).for_each(|_| sink.lines().put("line\n"));
-        sink.start();
-        sink.finish();
-        told.finish();
+        sink.start(false);
+        sink.finish(soon());
+        told.finish(soon());
         assert_eq!(output.text(), "line\n".repeat(QUEUE_LINES));
-        assert_eq!(complaints.text(), "the log: 12 lines lost\n");
+        assert!(complaints.text().contains(" [WARN] the log: 12 lines lost: "), "{}", complaints.text());
     }
 
     #[test]
@@ -405,9 +520,9 @@ mod tests {
         let output = Gated::default();
         let stuck = output.gate.lock().unwrap();
         let mut sink = output.sink();
-        sink.start();
+        sink.start(false);
         sink.lines().put("x\n");
-        sink.finish();
+        sink.finish(soon());
         drop(stuck);
     }
 
@@ -418,11 +533,11 @@ mod tests {
         sink.lines().put("noise\n");
         sink.discard();
         sink.lines().put("error: why\n");
-        sink.start();
-        sink.finish();
+        sink.start(false);
+        sink.finish(soon());
         let mut silent = output.sink();
         silent.lines().put("noise\n");
-        silent.finish();
+        silent.finish(soon());
         assert_eq!(output.text(), "error: why\n");
     }
 }

@@ -90,7 +90,7 @@ impl Listening {
             Address::Tcp(tcp) => bind_tcp(tcp, options).map_err(io::Error::from),
             Address::Unix(path) => bind_unix(path, options),
         }
-        .map_err(|cause| Error::Bind { address: address.clone(), cause })
+        .map_err(|cause| Error::Bind { address: wholly(address), cause })
     }
 
     /// Takes over a socket that listens already. Being non-blocking is a property that it shares with its duplicates in
@@ -196,9 +196,18 @@ fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Listening> {
     let fd = socket::fd(&socket);
     socket::bind(fd, &raw)?;
     // Before `listen`, so that if that fails the file is removed by the drop.
-    let listening = Listening { file: Some(SocketFile::of(path)?), address, socket };
+    let listening = Listening { file: Some(SocketFile::of(path)?), address: wholly(&address), socket };
     socket::listen(fd, options.backlog)?;
     Ok(listening)
+}
+
+/// The address as it is shown: with the whole path, which somebody in another directory can use. The socket itself is bound
+/// to the path as it was given, since that one may be short enough where the whole one is not.
+fn wholly(address: &Address) -> Address {
+    match address {
+        Address::Unix(path) => Address::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        Address::Tcp(_) => address.clone(),
+    }
 }
 
 /// Removes what a server that was killed has left at `path`; an error if what is there is alive, or no socket.
