@@ -220,7 +220,8 @@ impl Application {
     }
 
     /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few
-    /// milliseconds are the clock's own.
+    /// milliseconds are the clock's own. On Linux, time in which the thread was ready and other threads had its core is left
+    /// out; sleeping and blocking count. That time is known to within a second, so the line says how much it was at most.
     pub fn slow_callback(&mut self, limit: Duration) -> &mut Self {
         self.slow_callback = limit;
         self

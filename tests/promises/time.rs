@@ -2,15 +2,18 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, ConnectionId, Context, Deadline, Deadlines};
 
 use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, read_exactly, round_trip, server_end};
-use crate::support::{on_every_backend, unless_chaos};
+use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -110,6 +113,41 @@ on_every_backend! {
         stage.data(id, 4);
         // Counted after the callback has told.
         stage.wait_until("it is counted", |cx| cx.stats().slow_callbacks >= 1);
+    }
+
+    // Rule 19.
+    fn time_in_which_others_had_the_core_is_not_held_against_a_callback(backend: Backend) {
+        let (tell, lasted) = std::sync::mpsc::channel();
+        // Takes 30 ms of a core, however long that lasts.
+        let plan = Plan::new().data(move |input, _| {
+            input.take_all();
+            let (start, before) = (Instant::now(), time_on_a_core());
+            while time_on_a_core() - before < ms(30) {}
+            let _ = tell.send(start.elapsed());
+        });
+        let stage = Stage::tuned(backend, plan, |service| service, |application| {
+            application.slow_callback(ms(100));
+            keep_to_one_core();
+        });
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| {
+                    keep_to_one_core();
+                    while !is_over.load(Relaxed) {}
+                });
+            }
+            let (mut client, _) = stage.open();
+            let (start, mut long) = (Instant::now(), 0);
+            // By the clock on the wall, each of these is slow.
+            while long < 5 && start.elapsed() < GUARD {
+                client.write_all(b"x").unwrap();
+                long += usize::from(lasted.recv_timeout(GUARD).unwrap() > ms(120));
+            }
+            is_over.store(true, Relaxed);
+            assert_eq!(long, 5, "this machine is not busy enough");
+        });
+        assert_eq!(stage.stats().slow_callbacks, 0);
     }
 
     // Rule 19.
@@ -388,4 +426,19 @@ on_every_backend! {
         assert!(found_after <= Duration::from_secs(180), "{found_after:?}");
         assert!(server.tcp_nodelay().unwrap());
     }
+}
+
+/// How long this thread has run.
+fn time_on_a_core() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// From now on this thread runs on the first core that it may use.
+fn keep_to_one_core() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let allowed = sched_getaffinity(None).expect("it is told");
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|&core| allowed.is_set(core)).expect("there is one"));
+    sched_setaffinity(None, &one).expect("it may be used");
 }

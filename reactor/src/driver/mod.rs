@@ -71,6 +71,10 @@ impl Socket {
 pub(crate) trait Driver {
     fn now(&mut self) -> Time;
     fn coarse_now(&mut self) -> Time;
+    /// How long this thread has waited for a core, in all, where the system keeps an account of it.
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.

@@ -267,14 +267,26 @@ impl<D: Driver> EventLoop<D> {
 
     #[cold]
     fn slow(&mut self, id: ConnectionId, held: Duration) {
+        let waited = self.waited_since_the_last_reading(held);
+        // That long others had the core, and the callback may have had its share of it all the same.
+        if held - waited < self.config.slow_callback {
+            return;
+        }
         self.core.counters.slow_callbacks.add(1);
+        let waited = match waited.as_millis() {
+            0 => String::new(),
+            waited => format!(", of which it waited for a core for at most {waited} ms"),
+        };
         let held = held.as_millis();
         match self.core.links.get(id) {
             Some(link) => {
                 let name = &self.core.terms[link.service as usize].name;
-                log::warn!("{name}: a callback of connection {id} from {} held the loop for {held} ms", link.peer);
+                log::warn!(
+                    "{name}: a callback of connection {id} from {} held the loop for {held} ms{waited}",
+                    link.peer
+                );
             }
-            None => log::warn!("a callback outside any connection held the loop for {held} ms"),
+            None => log::warn!("a callback outside any connection held the loop for {held} ms{waited}"),
         }
     }
 }

@@ -127,6 +127,8 @@ pub(crate) struct EventLoop<D> {
     waiting: Vec<Newcomer>,
     /// When it was last said that there is no loop for a newcomer.
     failure_said: Option<Time>,
+    /// How long this thread had waited for a core, in all, when it was last read, and when that was.
+    waited: (Time, Option<Duration>),
     /// When the log last told that callbacks got messages back, for want of room.
     refusals_said: Option<Time>,
     /// The second in which histories were last told, and how many in it.
@@ -198,6 +200,7 @@ impl<D: Driver> EventLoop<D> {
             waiting: Vec::new(),
             failure_said: None,
             refusals_said: None,
+            waited: (Time::default(), None),
             told: (0, 0),
             stopping: None,
         }
@@ -285,6 +288,7 @@ impl<D: Driver> EventLoop<D> {
     fn serve_to_the_end(mut self, newcomer: Option<Newcomer>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let mut scratch = vec![0; if self.core.alone { SCRATCH_OF_ONE } else { SCRATCH }].into_boxed_slice();
+        self.waited = (self.driver.now(), self.driver.waited_for_a_core());
         self.start();
         if let Some(newcomer) = newcomer {
             // One that there is no place for ends the loop as one that has ended does.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::EventLoop;
 use crate::driver::Driver;
@@ -12,6 +13,8 @@ use crate::token::ConnectionId;
 
 /// Connections that a report shows; the rest are counted.
 const REPORT_ROWS: usize = 200;
+/// How often it is read how long this thread has waited for a core: three system calls.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Of the table; the first so many are words.
 const COLUMNS: usize = 8;
 const WORDS: usize = 4;
@@ -22,11 +25,25 @@ impl<D: Driver> EventLoop<D> {
     /// At the end of a turn: how long it kept others waiting. The one clock besides that after each wait: 33 ns a turn.
     pub(super) fn count_turn(&mut self, heard: Time) {
         let counters = &self.core.counters;
-        counters.lag.count(self.driver.now().since(heard));
+        let now = self.driver.now();
+        counters.lag.count(now.since(heard));
         counters.turns.add(1);
         let channel = self.channel.is_some_and(|channel| self.core.links.get(channel).is_some());
         counters.open.set(self.core.links.len() as u64 - u64::from(channel));
         counters.wakes.set(self.waker.as_ref().map_or(0, Waker::writes));
+        if now.since(self.waited.0) >= READ_AGAIN {
+            self.waited = (now, self.driver.waited_for_a_core());
+        }
+    }
+
+    /// For a callback that has held the loop for so long: how much of it this thread may have waited for a core, at most. That is
+    /// what it has waited since the last reading, which is why that is not older than a second or one turn.
+    pub(super) fn waited_since_the_last_reading(&mut self, held: Duration) -> Duration {
+        let before = std::mem::replace(&mut self.waited, (self.driver.now(), self.driver.waited_for_a_core())).1;
+        match (before, self.waited.1) {
+            (Some(before), Some(now)) => now.saturating_sub(before).min(held),
+            _ => Duration::ZERO,
+        }
     }
 
     /// A connection is ending in a way that somebody may have to look into: what happened to it before.

@@ -84,6 +84,10 @@ impl Sys for Kernel {
         clock::coarse_now()
     }
 
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        super::process::waited_for_a_core()
+    }
+
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.poller.register(fd, token, interest)
     }

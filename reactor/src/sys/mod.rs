@@ -96,6 +96,10 @@ pub(crate) trait Sys {
     fn now(&mut self) -> Time;
     /// The same clock to a few milliseconds, for a tenth of the price.
     fn coarse_now(&mut self) -> Time;
+    /// How long the calling thread has waited for a core, in all, where the system keeps an account of it.
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        None
+    }
 
     /// Starts watching `fd`, level-triggered. EPERM: this kind of file is always ready and cannot be watched.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;

@@ -1,6 +1,9 @@
 //! The process as a whole: how many descriptors it may have, how many it has, which one it is.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use super::call::{check, retry};
 
@@ -20,6 +23,16 @@ pub(crate) fn raise_descriptor_limit() -> usize {
         }
     }
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+/// How long the calling thread has been ready to run, in all, and another one had the core. None where the system keeps no account
+/// of it. Three system calls, and no descriptor is kept.
+pub(super) fn waited_for_a_core() -> Option<Duration> {
+    let mut text = [0; 64];
+    let length = File::open("/proc/thread-self/schedstat").ok()?.read(&mut text).ok()?;
+    // Nanoseconds on a core, nanoseconds ready for one, and how often it had one.
+    let waited = str::from_utf8(&text[..length]).ok()?.split_ascii_whitespace().nth(1)?;
+    Some(Duration::from_nanos(waited.parse().ok()?))
 }
 
 /// How many descriptors are open: what a test compares before and after. Not cheap: it lists or tries them all.

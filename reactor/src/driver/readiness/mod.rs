@@ -168,6 +168,10 @@ impl<S: Sys> Driver for Readiness<S> {
         self.sys.coarse_now()
     }
 
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        self.sys.waited_for_a_core()
+    }
+
     fn wait(&mut self, links: &Links, mut timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.close_released();
         while let Some(id) = self.changed.pop() {

@@ -156,6 +156,10 @@ impl<S: Sys> Sys for Chaos<S> {
         self.sys.coarse_now()
     }
 
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        self.sys.waited_for_a_core()
+    }
+
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.watched.insert(fd.0, token);
         self.sys.register(fd, token, interest)
