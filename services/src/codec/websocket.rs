@@ -35,7 +35,7 @@ mod tests;
 use std::fmt;
 
 pub use decoder::{Buffers, Decoder, Event};
-pub use encoder::{ControlPayload, FrameHead, Pongs, append, put, shared};
+pub use encoder::{ControlPayload, FrameHead, Pongs, append, put, put_close, shared};
 
 /// Bytes of payload that a control frame (close, ping, pong) may have.
 pub const CONTROL_MAX: usize = 125;

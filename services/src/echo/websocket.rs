@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reactor::{Context, Handler, Input, Limits, Written};
 
 use crate::codec::websocket::handshake::{self, Refusal};
-use crate::codec::websocket::{self, Buffers, CloseCode, ControlPayload, Decoder, Event, FrameHead, Kind, Pongs};
+use crate::codec::websocket::{self, Buffers, CloseCode, Decoder, Event, FrameHead, Kind, Pongs};
 
 /// Bytes of one message: the longest that the Autobahn test suite sends.
 pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
@@ -152,8 +152,7 @@ fn finish(pongs: &mut Pongs, cx: &mut Context<'_>) {
 
 /// Sends a close frame and closes. The client's own close frame, if it is still to come, is read and thrown away.
 fn close(code: CloseCode, reason: &str, cx: &mut Context<'_>) {
-    let payload = ControlPayload::close(code, reason);
-    cx.encode(|output| websocket::put(Kind::Close, payload.as_ref(), output));
+    cx.encode(|output| websocket::put_close(code, reason, output));
     cx.close();
 }
 

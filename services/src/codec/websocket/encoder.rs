@@ -80,6 +80,19 @@ pub fn append(kind: Kind, payload: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(payload);
 }
 
+/// Puts a close frame into a connection's output: see [`ControlPayload::close`]. Nothing may follow it.
+///
+/// ```
+/// use reactor::Output;
+/// use services::codec::websocket::{self, CloseCode};
+/// let mut output = Output::default();
+/// websocket::put_close(CloseCode::GOING_AWAY, "the server stops", &mut output);
+/// assert_eq!(output.queued(), 2 + 2 + 16);
+/// ```
+pub fn put_close(code: CloseCode, reason: &str, output: &mut Output) {
+    put(Kind::Close, ControlPayload::close(code, reason).as_ref(), output);
+}
+
 /// One frame, built once, for any number of connections: frames of a server are the same for all clients. See [`put`].
 ///
 /// ```

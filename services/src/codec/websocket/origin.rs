@@ -25,6 +25,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::handshake::{self, Accepted, Refusal};
 use crate::codec::request::Head;
 
 /// The origins whose pages may connect besides the server's own.
@@ -112,6 +113,26 @@ impl Origins {
             (Some(origin), None) => std::str::from_utf8(origin).is_ok_and(|origin| self.admit_origin(origin, host)),
             (Some(_), Some(_)) => false,
         }
+    }
+
+    /// Checks a request for the handshake as [`handshake::accept`] does, and then who sends it.
+    ///
+    /// # Errors
+    /// As [`handshake::accept`], and [`Refusal::Forbidden`] for a handshake that is not [admitted](Origins::admit).
+    ///
+    /// ```
+    /// use services::codec::request::Head;
+    /// use services::codec::websocket::handshake::Refusal;
+    /// use services::codec::websocket::origin::Origins;
+    /// let request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8801\r\nOrigin: https://other.example\r\nUpgrade: websocket\r\n\
+    ///     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    /// let (head, _) = Head::parse(request).unwrap().unwrap();
+    /// let local = "127.0.0.1".parse().ok();
+    /// assert_eq!(Origins::default().accept(&head, local), Err(Refusal::Forbidden));
+    /// ```
+    pub fn accept(&self, head: &Head<'_>, local: Option<IpAddr>) -> Result<Accepted, Refusal> {
+        let accepted = handshake::accept(head)?;
+        if self.admit(head, local) { Ok(accepted) } else { Err(Refusal::Forbidden) }
     }
 
     /// Whether pages of this origin may connect to this host.
