@@ -103,7 +103,7 @@ type LookUp = Box<dyn FnMut(ServiceHandle<Order>)>;
 /// A member of a chat room, far from it.
 ///
 #[cfg_attr(feature = "sim", doc = "```")]
-#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+#[cfg_attr(not(feature = "sim"), doc = "```text")]
 /// use reactor::sim::{Script, Simulation};
 /// use reactor::{Address, Service};
 /// use services::chat::{Client, Ending, Note, Screen, client_limits};
