@@ -103,6 +103,8 @@ pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines)
     let room = Room::default().with_history(members.history.unwrap_or(0) as usize, member_queue);
     let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
+    // Of several loops, the first to begin reads it. Before the chat: that is told whether descriptors are left.
+    let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());
     let chat = server.add(
         CHAT,
         place,
@@ -110,8 +112,6 @@ pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines)
         // Who is in the room, every member's loop has to know.
         |service| service.limits(limits).deadlines(deadlines(idle)).shares_memory(),
     )?;
-    // Of several loops, the first to begin reads it.
-    let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());
     server.add_beside("console", move || {
         let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());
         Console::new(room.clone(), chat.clone(), typed, move |answer| answers.put(&format!("{answer}\n")))

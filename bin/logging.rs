@@ -32,10 +32,11 @@ pub struct Logging {
 impl Logging {
     /// One that `forks` must have no other thread: whoever has a line writes it.
     pub fn new(level: LevelFilter, file: Option<&Path>, forks: bool) -> Result<Self, Failure> {
-        let records = if forks { Some(Records::new()?) } else { None };
+        let records = forks.then(Records::new).transpose();
+        let records = records.map_err(|error| format!("a pipe for what children report: {error}"))?;
         let records = records.map(|(records, reader)| (records, Collected::new(reader)));
-        let mut logging =
-            Logging { stderr: Sink::to_stderr(STDERR, account(&records, 0)), file: None, access: None, records };
+        let stderr = Sink::to_stderr(STDERR, account(&records, 0)).map_err(|error| format!("{STDERR}: {error}"))?;
+        let mut logging = Logging { stderr, file: None, access: None, records };
         logging.collect(STDERR.to_owned(), vec![logging.reports()]);
         let name = file.map(|path| format!("log file {}", path.display())).unwrap_or_default();
         logging.collect(name.clone(), vec![logging.reports()]);
@@ -68,11 +69,8 @@ impl Logging {
         self.collect(name.clone(), tell.clone());
         let account = account(&self.records, 2);
         let about = About { name: name.clone(), path: None, strict: true, tell };
-        let mut sink = if is_stdout {
-            Sink::to_stdout(about, account)
-        } else {
-            Sink::to_file(to, about, account).map_err(|error| format!("{name}: {error}"))?
-        };
+        let sink = if is_stdout { Sink::to_stdout(about, account) } else { Sink::to_file(to, about, account) };
+        let mut sink = sink.map_err(|error| format!("{name}: {error}"))?;
         sink.start(false);
         Ok(self.access.insert(sink).lines().clone())
     }

@@ -4,7 +4,6 @@
 //! parent looks into once a second, and at the end. A child ends without another word, so it does not count by itself.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -212,13 +211,10 @@ impl Collection {
     }
 }
 
-/// Another descriptor for the same file.
-pub fn file_of(descriptor: impl std::os::fd::AsFd) -> Option<File> {
-    descriptor.as_fd().try_clone_to_owned().ok().map(File::from)
-}
-
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     #[test]
@@ -236,8 +232,6 @@ mod tests {
         assert!(tally.line("the log", true).unwrap().contains("the log: 1 line lost: "));
     }
 
-    use rustix::io::Errno;
-
     #[test]
     fn what_each_process_records_is_counted_and_nothing_is_lost_when_the_pipe_is_full() {
         let (records, mut reader) = Records::new().unwrap();
@@ -250,16 +244,12 @@ mod tests {
         }
         let mut all = vec![0; 64 * 1024];
         let mut counted = 0;
-        loop {
-            match reader.read(&mut all) {
-                Ok(count) => {
-                    for record in all[..count].as_chunks::<RECORD>().0 {
-                        assert_eq!((record[0], i32::from_le_bytes(*record.last_chunk().unwrap())), (1, -1));
-                        counted += u32::from_le_bytes([record[1], record[2], record[3], 0]);
-                    }
-                }
-                Err(_) => break,
+        while let Ok(count) = reader.read(&mut all) {
+            for record in all[..count].as_chunks::<RECORD>().0 {
+                assert_eq!((record[0], i32::from_le_bytes(*record.last_chunk().unwrap())), (1, -1));
+                counted += u32::from_le_bytes([record[1], record[2], record[3], 0]);
             }
+            // Now there is room for what found none.
             accounts[1].add(0, Cause::TooLong);
             if counted == added {
                 break;

@@ -18,8 +18,8 @@ use rustix::event::Timespec;
 
 use crate::direct::{Direct, Losses, not_anew};
 use crate::line::stamped;
-use crate::losses::{Account, Cause, Tally, file_of};
-use crate::target::{Written, has_room, open, write};
+use crate::losses::{Account, Cause, Tally};
+use crate::target::{Written, file_of, has_room, open, write};
 
 /// Lines that wait to be written: one for each of some thousand connections that end at once, which is about a
 /// megabyte.
@@ -148,26 +148,28 @@ enum State {
 impl Sink {
     /// A sink that writes nothing until it is started. One with an `account` never has a thread, and what it loses is
     /// counted there.
-    pub fn to_stderr(name: &str, account: Option<Account>) -> Self {
+    ///
+    /// An error if there is no descriptor for it: then nobody could be told of anything.
+    pub fn to_stderr(name: &str, account: Option<Account>) -> io::Result<Self> {
         let about = About { name: name.to_owned(), path: None, strict: false, tell: Vec::new() };
-        Sink::to(file_of(io::stderr()), about, account)
+        Ok(Sink::to(file_of(io::stderr())?, about, account))
     }
 
     /// A sink for lines on standard output.
-    pub fn to_stdout(about: About, account: Option<Account>) -> Self {
-        Sink::to(file_of(io::stdout()), about, account)
+    pub fn to_stdout(about: About, account: Option<Account>) -> io::Result<Self> {
+        Ok(Sink::to(file_of(io::stdout())?, about, account))
     }
 
     /// A sink that appends to a file.
     pub fn to_file(path: &Path, about: About, account: Option<Account>) -> io::Result<Self> {
         let to = open(path)?;
-        Ok(Sink::to(Some(to), About { path: Some(path.to_owned()), ..about }, account))
+        Ok(Sink::to(to, About { path: Some(path.to_owned()), ..about }, account))
     }
 
-    fn to(to: Option<File>, about: About, account: Option<Account>) -> Self {
-        let Some(account) = account else { return Sink::new(to.map_or(Target::None, Target::File), about) };
+    fn to(to: File, about: About, account: Option<Account>) -> Self {
+        let Some(account) = account else { return Sink::new(Target::File(to), about) };
         let is_file = about.path.is_some();
-        let direct = Direct::new(to, about.path, about.name, Losses::Recorded(account));
+        let direct = Direct::new(Some(to), about.path, about.name, Losses::Recorded(account));
         Sink { lines: Lines(Way::Direct(Arc::new(direct))), state: State::Direct, is_file }
     }
 
@@ -278,8 +280,6 @@ fn begin(entries: Receiver<Entry>, output: Output, shared: &Arc<Shared>, quietly
 
 /// What is written to.
 enum Target {
-    /// There was no descriptor to be had.
-    None,
     File(File),
     #[cfg(test)]
     Memory(Box<dyn Write + Send>),
@@ -289,13 +289,13 @@ impl Target {
     fn file(self) -> Option<File> {
         match self {
             Target::File(file) => Some(file),
-            _ => None,
+            #[cfg(test)]
+            Target::Memory(_) => None,
         }
     }
 
     fn write(&mut self, text: &[u8]) -> Written {
         match self {
-            Target::None => Written { bytes: 0, error: Some(ErrorKind::NotFound.into()) },
             Target::File(file) => write(file, text),
             #[cfg(test)]
             Target::Memory(memory) => write(memory, text),

@@ -54,3 +54,8 @@ pub fn has_room(to: impl AsFd, time: Timespec) -> bool {
     let mut one = [PollFd::new(&to, PollFlags::OUT)];
     poll(&mut one, Some(&time)).is_ok_and(|count| count == 1)
 }
+
+/// Another descriptor for the same file.
+pub fn file_of(descriptor: impl AsFd) -> io::Result<File> {
+    descriptor.as_fd().try_clone_to_owned().map(File::from)
+}

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -11,7 +12,7 @@ use reactor::{Address, Backend};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::Client;
 use support::command::{Glowplug, Scratch, command, eventually, shell};
-use support::on_every_backend;
+use support::{on_every_backend, unless_chaos};
 
 const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--model processes"];
 
@@ -51,7 +52,99 @@ fn completions_that_no_file_takes_are_an_error() {
     assert!(ended.stderr.starts_with("error: standard output: File too large"), "{}", ended.stderr);
 }
 
+/// Started with a descriptor of the test's as the first one that is passed to it.
+fn handed(backend: Backend, listener: OwnedFd, words: &str) -> Glowplug {
+    let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0"#;
+    let mut command = shell(backend, script, words);
+    command.stdin(Stdio::from(listener));
+    Glowplug::spawn(command)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_inherited_abstract_socket_is_shown_by_its_name() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+    let name = format!("glowplug\n{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let listener = UnixListener::bind_addr(&address).expect("nobody has it");
+    let mut glowplug = handed(Backend::Auto, listener.into(), "echo");
+    let shown = format!("listening echo unix:@glowplug\\n{}", std::process::id());
+    assert_eq!(glowplug.line(), Some(shown));
+    UnixStream::connect_addr(&address).expect("it listens");
+    glowplug.stop();
+}
+
 on_every_backend! {
+    // Rule 35.
+    fn an_absurd_value_in_the_environment_is_one_line_of_error_that_names_it(backend: Backend) {
+        let table = [
+            ("LISTEN_PID=$$ LISTEN_FDS=2147483644", "listener 3: "),
+            ("LISTEN_PID=$$ LISTEN_FDS=2147483645", "LISTEN_FDS: "),
+            ("LISTEN_PID=$$ LISTEN_FDS=-1", "LISTEN_FDS: "),
+            ("LISTEN_PID=$$ LISTEN_FDS=many", "LISTEN_FDS: "),
+            ("LISTEN_PID=$$ LISTEN_FDS=\"$(printf '\\377')\"", "LISTEN_FDS: "),
+            ("LISTEN_PID=me LISTEN_FDS=1", "LISTEN_PID: "),
+            ("LISTEN_PID=$$ LISTEN_FDS=0 LISTEN_FDNAMES=echo", "LISTEN_FDNAMES: "),
+            ("REACTOR_BACKEND=\"$(printf 'a\\nb')\"", "REACTOR_BACKEND: unknown backend"),
+        ];
+        for (variables, why) in table {
+            let script = format!("{variables} exec \"$0\" \"$@\"");
+            let ended = Glowplug::spawn(shell(backend, &script, "echo --port 0")).end();
+            assert!(ended.stderr.starts_with(&format!("error: {why}")), "{variables}: {}", ended.stderr);
+            assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{variables}: {}", ended.stderr);
+        }
+    }
+
+    fn a_path_with_a_newline_stays_in_its_line_wherever_it_is_shown(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("a\nlistening echo unix:b\u{1b}[2J");
+        let spelt = format!("unix://{}/a\\nlistening echo unix:b\\u{{1b}}[2J", scratch.path().display());
+        let mut words = command(backend, "echo --unix");
+        words.arg(&path);
+        let mut glowplug = Glowplug::spawn(words);
+        assert_eq!(glowplug.line(), Some(format!("listening echo {spelt}")));
+        glowplug.signal(Signal::USR1);
+        glowplug.told(&format!("echo at {spelt}"));
+        let mut again = command(backend, "echo --unix");
+        again.arg(&path);
+        let ended = Glowplug::spawn(again).end();
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with(&format!("error: {spelt}: ")), "{}", ended.stderr);
+        let ended = glowplug.stop();
+        assert!(!ended.stderr.contains('\u{1b}') && !ended.stderr.contains("\nlistening"), "{}", ended.stderr);
+    }
+
+    // Rules 17 and 35.
+    fn with_a_low_limit_of_descriptors_it_serves_or_says_at_the_start_why_not(backend: Backend) {
+        unless_chaos!("accepts that fail on purpose leave nobody else to free a descriptor");
+        for words in ["echo --port 0", "chat serve --port 0", "http --port 0"] {
+            for model in MODELS.iter().filter(|model| !(words.starts_with("chat") && model.ends_with("processes"))) {
+                let mut served = 0;
+                for limit in 4..24 {
+                    let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+                    let mut glowplug = Glowplug::spawn(shell(backend, &script, &format!("{words} {model}")));
+                    let Some(line) = glowplug.line() else {
+                        let ended = glowplug.end();
+                        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{limit}: {}", ended.stderr);
+                        assert!(ended.stderr.starts_with("error: "), "{}", ended.stderr);
+                        assert_eq!(served, 0, "{words} {model}: a lower limit than {limit} was enough");
+                        continue;
+                    };
+                    served += 1;
+                    let address: Address = line.rsplit(' ').next().and_then(|last| last.parse().ok()).expect("an address");
+                    let mut client = Client::connect(&address);
+                    client.send(if words.starts_with("http") { "GET / HTTP/1.0\r\n\r\n" } else { "hello\n" });
+                    assert!(!client.line().is_empty(), "{words} {model}: {limit}");
+                    drop(client);
+                    glowplug.stop();
+                }
+                assert!(served > 0, "{words} {model}");
+            }
+        }
+    }
+
     // Rule 35.
     fn signals_that_were_blocked_are_heard_under_each_model(backend: Backend) {
         for model in MODELS {

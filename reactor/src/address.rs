@@ -1,8 +1,9 @@
 //! Where a service listens and who its peers are.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,7 +11,10 @@ use thiserror::Error;
 
 /// An address to listen on or to connect to: TCP over IPv4 or IPv6, or a Unix stream socket.
 ///
-/// Shown as `tcp://127.0.0.1:8800`, `tcp://[::1]:8800` or `unix:///run/chat.sock`.
+/// Shown as `tcp://127.0.0.1:8800`, `tcp://[::1]:8800` or `unix:///run/chat.sock`; with a relative path as
+/// `unix:chat.sock`, and a name of Linux's abstract namespace, which begins with a NUL, as `unix:@name`. Control characters
+/// of a path and bytes that are no UTF-8 are spelt out, so an address is always one line; one of these two kinds does not read
+/// back as it is shown.
 ///
 /// ```
 /// use reactor::Address;
@@ -101,9 +105,42 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => write!(f, "tcp://{address}"),
-            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Unix(path) => {
+                let path = path.as_os_str().as_bytes();
+                let (before, path) = match path {
+                    [0, name @ ..] => ("unix:@", name),
+                    [b'/', ..] => ("unix://", path),
+                    // Not to be taken for an abstract name, nor for what stands behind `unix://`.
+                    [b'@', ..] => ("unix:./", path),
+                    _ => ("unix:", path),
+                };
+                f.write_str(before)?;
+                write_in_one_line(path, f)
+            }
         }
     }
+}
+
+/// As it is, unless there is something in it that does not belong into a line.
+fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if let Ok(plain) = str::from_utf8(path)
+        && !plain.contains(breaks)
+    {
+        return f.write_str(plain);
+    }
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                // So that nothing else looks like it.
+                '\\' => f.write_str("\\\\")?,
+                c if breaks(c) => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+    }
+    Ok(())
 }
 
 /// A text that is no address, or a name that could not be looked up.
@@ -203,6 +240,25 @@ mod tests {
             let found = Address::resolve(text).unwrap();
             assert_eq!(found.iter().map(Address::to_string).collect::<Vec<_>>(), [text]);
         }
+    }
+
+    #[test]
+    fn a_unix_address_is_one_line_whatever_its_path() {
+        use std::ffi::OsStr;
+        let table: [(&[u8], &str); 8] = [
+            (b"/run/x", "unix:///run/x"),
+            (b"x.sock", "unix:x.sock"),
+            (b"@x", "unix:./@x"),
+            (b"\0name", "unix:@name"),
+            (b"\0na\nme\0", "unix:@na\\nme\\u{0}"),
+            (b"/a\nlistening b", "unix:///a\\nlistening b"),
+            (b"/a\\\x1b[2J", "unix:///a\\\\\\u{1b}[2J"),
+            (b"/\xff\\", "unix:///\\xff\\\\"),
+        ];
+        for (path, shown) in table {
+            assert_eq!(Address::Unix(OsStr::from_bytes(path).into()).to_string(), shown);
+        }
+        assert_eq!("unix:x.sock".parse::<Address>().unwrap().to_string(), "unix:x.sock");
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl Application {
     ///
     /// # Errors
     /// [`Error::Bind`] or [`Error::Address`], with the address and the cause. [`Error::Runner`] when the service needs what
-    /// the runner cannot give: see [`Service::shares_memory`].
+    /// the runner cannot give: see [`Service::shares_memory`]. [`Error::NoDescriptors`] when there would be no descriptor for
+    /// a connection.
     pub fn add_service<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Error>
     where
         H: Handler<M>,
@@ -164,6 +165,12 @@ impl Application {
         self.runner.admits(&service)?;
         let (bound, parts) = service.bind(self.handle.clone(), Listening::bind)?;
         let handle = parts.handle.clone();
+        if !handle.addresses().is_empty() {
+            let (open, needed) = (process::open_descriptors(), self.runner.descriptors_each());
+            if open + needed > self.descriptor_limit {
+                return Err(Error::NoDescriptors { limit: self.descriptor_limit, needed, open });
+            }
+        }
         for address in handle.addresses() {
             log::info!("{} at {address}", bound.terms.name);
         }

@@ -45,6 +45,26 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A variable of the environment makes no sense: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.
+    #[error("{variable}: {why}")]
+    Environment {
+        /// Which one.
+        variable: &'static str,
+        /// What is wrong with its value.
+        why: String,
+    },
+    /// The limit on open descriptors leaves none for a connection.
+    #[error(
+        "the limit of {limit} open descriptors (ulimit -n) leaves no room for a connection: it takes {needed}, and {open} are open"
+    )]
+    NoDescriptors {
+        /// RLIMIT_NOFILE of this process.
+        limit: usize,
+        /// Descriptors that a connection takes, with what serves it.
+        needed: usize,
+        /// Descriptors that are open already.
+        open: usize,
+    },
     /// `REACTOR_BACKEND` or a name given in code is not a backend.
     #[error("unknown backend {name:?}: it is one of auto, epoll, select")]
     UnknownBackend {

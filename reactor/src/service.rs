@@ -330,7 +330,8 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 /// call on.
 ///
 /// # Errors
-/// [`Error::Inherited`] when one of them is not a listening stream socket.
+/// [`Error::Inherited`] when one of them is not a listening stream socket; [`Error::Environment`] when a variable makes no
+/// sense.
 pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
     let inherited = listen::inherited()?;
     Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())

@@ -9,7 +9,13 @@ pub fn check(text: &[u8]) {
         let error = text.parse::<Address>().expect_err("it failed just now");
         return assert!(error.to_string().starts_with(text), "the error names {text:?}");
     };
-    assert_eq!(address.to_string().parse::<Address>().ok().as_ref(), Some(&address), "{text:?} reads back as shown");
+    let spelt_out = text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
+    let begins_with_an_at = matches!(&address, Address::Unix(path) if path.as_os_str().as_bytes().starts_with(b"@"));
+    if !spelt_out && !begins_with_an_at {
+        let again = address.to_string().parse::<Address>();
+        assert_eq!(again.ok().as_ref(), Some(&address), "{text:?} reads back as shown");
+    }
+    assert_eq!(address.to_string().lines().count(), 1, "{address} is one line");
     match &address {
         Address::Unix(path) => {
             let named = text.strip_prefix("unix:").expect("what else is a path");

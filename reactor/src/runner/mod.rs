@@ -176,6 +176,15 @@ impl Runner {
         }
     }
 
+    /// Descriptors that a connection takes, with the loop that serves it.
+    pub(crate) fn descriptors_each(self) -> usize {
+        match self.0 {
+            Model::Loops { .. } => 1,
+            Model::Threads { .. } => threads::DESCRIPTORS_EACH,
+            Model::Processes { .. } => processes::DESCRIPTORS_EACH,
+        }
+    }
+
     /// Loops that come with one connection each, at the most.
     pub(crate) fn guests(self) -> usize {
         match self.0 {

@@ -17,6 +17,7 @@ use crate::sys::{Fd, System};
 
 /// What a loop takes beside its connection: its poller and its wake-up.
 const OWN_DESCRIPTORS: usize = 2;
+pub(super) const DESCRIPTORS_EACH: usize = OWN_DESCRIPTORS + 1;
 
 pub(super) struct Threads {
     common: Common,
@@ -35,7 +36,7 @@ impl Spawner for Threads {
     }
 
     fn descriptors_each(&self) -> usize {
-        OWN_DESCRIPTORS + 1
+        DESCRIPTORS_EACH
     }
 
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, _: &dyn Fn() -> Vec<Fd>) -> Spawned {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -60,27 +61,29 @@ pub(crate) struct Inherited {
 /// does a child, since LISTEN_PID is not its own.
 pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
-    let variable = |name| std::env::var(name).ok();
+    let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let passed = passed(
         variable("LISTEN_PID").as_deref(),
         variable("LISTEN_FDS").as_deref(),
         variable("LISTEN_FDNAMES").as_deref(),
         process::pid(),
     )?;
-    if passed.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
+    if passed.descriptors.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    // All are checked before any is owned: an error leaves the descriptors of a process that got it wrong as they were.
-    for (descriptor, _) in &passed {
-        check_listens(Fd(*descriptor))?;
+    // All are checked before any is owned: an error leaves the descriptors of a process that got it wrong as they were. And
+    // before there is a list of them, since their number is only somebody's word.
+    for descriptor in passed.descriptors.clone() {
+        check_listens(Fd(descriptor))?;
     }
-    let own = |(descriptor, name)| {
+    let mut names = passed.names.into_iter();
+    let own = |descriptor| {
         // SAFETY: it is open, as the check has just found, and ours to own: LISTEN_PID says that it was passed to this
         // process, and TAKEN that nobody has taken it before.
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Inherited { name, listening: Listening::from_fd(socket)? })
+        Ok(Inherited { name: names.next().flatten(), listening: Listening::from_fd(socket)? })
     };
-    passed.into_iter().map(own).collect()
+    passed.descriptors.map(own).collect()
 }
 
 impl Listening {
@@ -264,26 +267,36 @@ impl Drop for SocketFile {
     }
 }
 
+/// What a service manager says that it has passed.
+#[derive(Debug, PartialEq, Eq)]
+struct Passed {
+    descriptors: Range<RawFd>,
+    /// Of the first ones.
+    names: Vec<Option<String>>,
+}
+
 /// The descriptors that these three variables promise to process `here`, with their names.
-fn passed(
-    pid: Option<&str>,
-    count: Option<&str>,
-    names: Option<&str>,
-    here: u32,
-) -> Result<Vec<(RawFd, Option<String>)>, Error> {
+fn passed(pid: Option<&str>, count: Option<&str>, names: Option<&str>, here: u32) -> Result<Passed, Error> {
     /// The first one; the protocol knows no other place.
     const FIRST: RawFd = 3;
-    if pid.and_then(|pid| pid.parse().ok()) != Some(here) {
-        return Ok(Vec::new());
+    let absurd = |variable, why| Error::Environment { variable, why };
+    let none = Passed { descriptors: FIRST..FIRST, names: Vec::new() };
+    let Some(pid) = pid else { return Ok(none) };
+    let process: u32 =
+        pid.parse().map_err(|_| absurd("LISTEN_PID", format!("{pid:?} is not the number of a process")))?;
+    if process != here {
+        return Ok(none);
     }
     let count = count.unwrap_or("0");
     let last = count.parse().ok().filter(|&count: &RawFd| count >= 0).and_then(|count| FIRST.checked_add(count));
-    let Some(end) = last else {
-        return Err(Error::Inherited { descriptor: FIRST, why: format!("LISTEN_FDS is {count:?}, not a count") });
-    };
-    let mut names = names.unwrap_or_default().split(':');
-    let mut name = || names.next().filter(|name| !name.is_empty()).map(str::to_owned);
-    Ok((FIRST..end).map(|descriptor| (descriptor, name())).collect())
+    let end = last.ok_or_else(|| absurd("LISTEN_FDS", format!("{count:?} is not a number of descriptors")))?;
+    let named = names.filter(|names| !names.is_empty()).into_iter().flat_map(|names| names.split(':'));
+    let names: Vec<_> = named.map(|name| (!name.is_empty()).then(|| name.to_owned())).collect();
+    if names.len() > (end - FIRST) as usize {
+        let why = format!("{} names, and LISTEN_FDS says {count}", names.len());
+        return Err(absurd("LISTEN_FDNAMES", why));
+    }
+    Ok(Passed { descriptors: FIRST..end, names })
 }
 
 /// Whether it is a stream socket that listens, in words that say what it is not.
@@ -533,14 +546,33 @@ mod tests {
     #[test]
     fn the_variables_are_for_one_process_and_give_names_in_order() {
         let name = |text: &str| Some(text.to_owned());
+        let of = |descriptors, names: &[Option<String>]| Passed { descriptors, names: names.to_vec() };
         let all = passed(Some("7"), Some("3"), Some("echo::chat"), 7).unwrap();
-        assert_eq!(all, [(3, name("echo")), (4, None), (5, name("chat"))]);
-        assert_eq!(passed(Some("7"), Some("2"), None, 7).unwrap(), [(3, None), (4, None)]);
-        assert_eq!(passed(Some("7"), Some("2"), None, 8).unwrap(), []);
-        assert_eq!(passed(None, Some("2"), None, 8).unwrap(), []);
-        for bad in ["-1", "many", "2147483647"] {
-            let error = passed(Some("7"), Some(bad), None, 7).unwrap_err().to_string();
-            assert!(error.contains(bad), "{error}");
+        assert_eq!(all, of(3..6, &[name("echo"), None, name("chat")]));
+        assert_eq!(passed(Some("7"), Some("2"), None, 7).unwrap(), of(3..5, &[]));
+        assert_eq!(passed(Some("7"), Some("2"), Some("a"), 7).unwrap(), of(3..5, &[name("a")]));
+        assert_eq!(passed(Some("7"), Some("2147483644"), None, 7).unwrap(), of(3..RawFd::MAX, &[]));
+        for (pid, count) in [(Some("7"), Some("2")), (None, Some("2")), (Some("8"), None)] {
+            assert_eq!(passed(pid, count, Some(""), 8).unwrap(), of(3..3, &[]));
+        }
+    }
+
+    #[test]
+    fn absurd_variables_are_an_error_that_names_them() {
+        let table = [
+            ("x", "1", "a", "LISTEN_PID: \"x\" is not the number of a process"),
+            ("-7", "1", "a", "LISTEN_PID: "),
+            ("", "1", "a", "LISTEN_PID: "),
+            ("7", "-1", "", "LISTEN_FDS: \"-1\" is not a number of descriptors"),
+            ("7", "many", "", "LISTEN_FDS: "),
+            ("7", "", "", "LISTEN_FDS: "),
+            ("7", "2147483645", "", "LISTEN_FDS: "),
+            ("7", "99999999999999999999", "", "LISTEN_FDS: "),
+            ("7", "1", "a:b", "LISTEN_FDNAMES: 2 names, and LISTEN_FDS says 1"),
+        ];
+        for (pid, count, names, why) in table {
+            let error = passed(Some(pid), Some(count), Some(names), 7).unwrap_err().to_string();
+            assert!(error.starts_with(why), "{error}");
         }
     }
 

@@ -124,7 +124,7 @@ impl RawAddress {
         self.tcp().map_or(Peer::Unix, Peer::tcp)
     }
 
-    /// `None` for a family that is neither. An abstract Unix name is shown as ss(8) does, with an `@`.
+    /// `None` for a family that is neither. A name of Linux's abstract namespace keeps the NUL that it begins with.
     pub(super) fn address(&self) -> Option<Address> {
         if self.family() != libc::AF_UNIX {
             return self.tcp().map(Address::Tcp);
@@ -133,9 +133,8 @@ impl RawAddress {
         let unix = unsafe { self.name.unix };
         let length = (self.length as usize).saturating_sub(offset_of!(libc::sockaddr_un, sun_path));
         let mut path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
-        match path.first() {
-            Some(0) if length > 1 => path[0] = b'@',
-            _ => path.truncate(path.iter().position(|&c| c == 0).unwrap_or(path.len())),
+        if path.first() != Some(&0) || length == 1 {
+            path.truncate(path.iter().position(|&c| c == 0).unwrap_or(path.len()));
         }
         Some(Address::Unix(OsStr::from_bytes(&path).into()))
     }

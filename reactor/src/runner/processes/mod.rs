@@ -40,6 +40,9 @@ pub(super) fn left_to_the_parent(drain_time: Duration) -> Duration {
 /// In a copy, of the two services that it has: the connection's is the first, and the line is the other.
 const LINE: u16 = 1;
 
+/// The line; and, for a moment, its other end and the connection itself.
+pub(super) const DESCRIPTORS_EACH: usize = 3;
+
 pub(super) struct Processes {
     /// What a copy's loop is made with.
     common: Common,
@@ -153,9 +156,8 @@ impl Spawner for Processes {
         "processes"
     }
 
-    /// The line; and, for a moment, its other end and the connection itself.
     fn descriptors_each(&self) -> usize {
-        3
+        DESCRIPTORS_EACH
     }
 
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
