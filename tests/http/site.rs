@@ -1,4 +1,5 @@
-//! A directory to serve, the same in every test: its files have known sizes and times, so their tags are known too.
+//! A directory to serve, the same in every test: its files have known content, so the tags of those that are kept in memory
+//! are known too.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::symlink;
@@ -9,7 +10,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::support::command::Scratch;
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the RFC's own example. In hexadecimal nanoseconds, as tags have it: ae1b981bc490a00.
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the RFC's own example.
 const MODIFIED: u64 = 784_111_777;
 
 /// Too large to be kept in memory.

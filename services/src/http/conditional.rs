@@ -8,10 +8,16 @@ use crate::codec::request::{Head, Selector};
 /// What is known of the representation that was selected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validators<'a> {
-    /// With its quotes. Always strong.
+    /// The entity tag with its quotes, and without the mark of a weak one.
     pub(super) etag: &'a [u8],
-    /// Whole seconds since 1970.
-    pub(super) modified: u64,
+    /// Two states of the file may have this tag, so it matches where nothing but the meaning counts (RFC 9110 section
+    /// 8.8.3.2).
+    pub(super) is_weak: bool,
+    /// Whole seconds since 1970; nothing if the file has no time.
+    pub(super) modified: Option<u64>,
+    /// The second in which everything of the file was last changed, if its content and its status were changed in the
+    /// same one. A date says as much as a strong tag only if it is this one.
+    pub(super) settled: Option<u64>,
 }
 
 /// What is to be done with a `GET` or `HEAD` of something that is there.
@@ -28,32 +34,38 @@ pub(super) enum Verdict {
 /// Steps 1 to 5 of section 13.2.2. `now` is the calendar's, in seconds since 1970.
 pub(super) fn evaluate(head: &Head<'_>, known: Validators<'_>, now: u64) -> Verdict {
     if head.has(Selector::IfMatch) {
-        if !any(head, Selector::IfMatch, |tag| !tag.weak && tag.opaque == known.etag) {
+        if !any(head, Selector::IfMatch, |tag| !tag.weak && !known.is_weak && tag.opaque == known.etag) {
             return Verdict::PreconditionFailed;
         }
-    } else if date(head, Selector::IfUnmodifiedSince).is_some_and(|since| known.modified > since) {
+    } else if is_modified(head, Selector::IfUnmodifiedSince, known) == Some(true) {
         return Verdict::PreconditionFailed;
     }
     if head.has(Selector::IfNoneMatch) {
         if any(head, Selector::IfNoneMatch, |tag| tag.opaque == known.etag) {
             return Verdict::NotModified;
         }
-    } else if date(head, Selector::IfModifiedSince).is_some_and(|since| known.modified <= since) {
+    } else if is_modified(head, Selector::IfModifiedSince, known) == Some(false) {
         return Verdict::NotModified;
     }
     Verdict::Proceed { by_range: if_range(head, known, now) }
 }
 
-/// Section 13.1.5: whether what the client has a part of is still this. A date has to be exactly ours, and so old that
-/// nothing can have changed within its second (section 8.8.2.2).
+/// Whether the representation was modified after the date of this field. Nothing without such a date, or without a date
+/// of ours: then the field is ignored (sections 13.1.3 and 13.1.4).
+fn is_modified(head: &Head<'_>, field: Selector, known: Validators<'_>) -> Option<bool> {
+    Some(known.modified? > date(head, field)?)
+}
+
+/// Section 13.1.5: whether what the client has a part of is still this. A tag has to be strong. A date has to be exactly
+/// ours, of content and status, and at least a second old: whatever was changed later has another (section 8.8.2.2).
 fn if_range(head: &Head<'_>, known: Validators<'_>, now: u64) -> bool {
     if !head.has(Selector::IfRange) {
         return true;
     }
     let mut values = head.values(Selector::IfRange.name());
     match (values.next(), values.next()) {
-        (Some(value), None) if value.starts_with(b"\"") => value == known.etag,
-        (Some(value), None) => seconds(value).is_some_and(|date| date == known.modified && date < now),
+        (Some(value), None) if value.starts_with(b"\"") => !known.is_weak && value == known.etag,
+        (Some(value), None) => seconds(value).is_some_and(|date| Some(date) == known.settled && date < now),
         _ => false,
     }
 }
@@ -107,15 +119,20 @@ mod tests {
     use super::*;
     use crate::chance::Chance;
 
-    const OURS: Validators<'_> = Validators { etag: b"\"a\"", modified: 784_111_777 };
+    const OURS: Validators<'_> =
+        Validators { etag: b"\"a\"", is_weak: false, modified: Some(784_111_777), settled: Some(784_111_777) };
     const NOW: u64 = 1_700_000_000;
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
-    fn verdict_at(fields: &str, now: u64) -> Verdict {
+    fn verdict_of(fields: &str, known: Validators<'_>, now: u64) -> Verdict {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        evaluate(&Head::parse(request.as_bytes()).unwrap().unwrap().0, OURS, now)
+        evaluate(&Head::parse(request.as_bytes()).unwrap().unwrap().0, known, now)
+    }
+
+    fn verdict_at(fields: &str, now: u64) -> Verdict {
+        verdict_of(fields, OURS, now)
     }
 
     fn verdict(fields: &str) -> Verdict {
@@ -177,8 +194,43 @@ mod tests {
     #[test]
     fn a_date_within_its_own_second_proves_nothing() {
         let field = format!("If-Range: {SAME}\r\n");
-        assert_eq!(verdict_at(&field, OURS.modified), WHOLE);
-        assert_eq!(verdict_at(&field, OURS.modified + 1), PROCEED);
+        assert_eq!(verdict_at(&field, 784_111_777), WHOLE);
+        assert_eq!(verdict_at(&field, 784_111_778), PROCEED);
+    }
+
+    #[test]
+    fn a_date_proves_nothing_of_a_file_whose_status_was_changed_in_another_second() {
+        let copied = Validators { settled: None, ..OURS };
+        assert_eq!(verdict_of(&format!("If-Range: {SAME}\r\n"), copied, NOW), WHOLE);
+        assert_eq!(verdict_of("If-Range: \"a\"\r\n", copied, NOW), PROCEED);
+        assert_eq!(verdict_of(&format!("If-Modified-Since: {SAME}\r\n"), copied, NOW), Verdict::NotModified);
+    }
+
+    #[test]
+    fn a_weak_tag_matches_only_where_the_meaning_counts() {
+        let weak = Validators { is_weak: true, ..OURS };
+        for (field, expected) in [
+            ("If-None-Match: \"a\"", Verdict::NotModified),
+            ("If-None-Match: W/\"a\"", Verdict::NotModified),
+            ("If-Match: \"a\"", Verdict::PreconditionFailed),
+            ("If-Match: W/\"a\"", Verdict::PreconditionFailed),
+            ("If-Match: *", PROCEED),
+            ("If-Range: \"a\"", WHOLE),
+            ("If-Range: W/\"a\"", WHOLE),
+        ] {
+            assert_eq!(verdict_of(&format!("{field}\r\n"), weak, NOW), expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn without_a_date_of_ours_dates_are_ignored() {
+        let dateless = Validators { modified: None, settled: None, ..OURS };
+        for date in [SAME, BEFORE, AFTER] {
+            for field in ["If-Modified-Since", "If-Unmodified-Since"] {
+                assert_eq!(verdict_of(&format!("{field}: {date}\r\n"), dateless, NOW), PROCEED, "{field}");
+            }
+            assert_eq!(verdict_of(&format!("If-Range: {date}\r\n"), dateless, NOW), WHOLE);
+        }
     }
 
     /// The order of the section, for every combination: tags come before dates, matching before not matching.

@@ -87,6 +87,11 @@ impl<V: Kept> Cache<V> {
         Some(self.take(at))
     }
 
+    /// Forgets everything. What it was is for the caller to drop.
+    pub(super) fn clear(&mut self) -> Self {
+        std::mem::replace(self, Cache::new(self.bounds))
+    }
+
     /// Forgets everything that holds a descriptor.
     pub(super) fn drop_descriptors(&mut self, gone: &mut Vec<V>) {
         while self.held.descriptors > 0 {

@@ -16,9 +16,11 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::cache::Cost;
+use super::digest::digest;
 use super::encodings::Encoding;
-use super::resolve::{Failure, Patience, Place, Root, Stamp};
+use super::resolve::{Failure, Patience, Place, Stamp};
 use super::respond::Ready;
+use super::root::{Anchor, Root, Sight};
 use super::types;
 use crate::http::answers::INLINE_MAX;
 use crate::http::conditional::{Validators, http_date};
@@ -28,6 +30,8 @@ use crate::http::conditional::{Validators, http_date};
 pub(super) const HELD_MAX: u64 = 16 * 1024;
 
 /// Files up to this size are read when they are opened, so that the kernel has them in memory when the loop sends them.
+/// Those of a file system that may have to ask somebody else are kept in memory up to here: sending them from the kernel's
+/// memory would still ask whether they have changed.
 const READ_MAX: u64 = 256 * 1024;
 
 /// Bytes that a file takes beside its content: its head, its names, its place in the cache.
@@ -39,8 +43,15 @@ const READS_MAX: usize = 3;
 /// Nanoseconds within which two changes of a file may have the same time: some ticks of the slowest kernel.
 const TICK: i128 = 50_000_000;
 
-/// Modification times up to this, in nanoseconds, are none: package builders write a second or two after 1970.
-const NO_TIME: i128 = 86_400_000_000_000;
+/// Nanoseconds in a second.
+const SECOND: i128 = 1_000_000_000;
+
+/// A tag of a file's status is strong when the last change is longer ago than this, in nanoseconds: some file systems
+/// have times of two whole seconds.
+const STRONG_AFTER: i128 = 2 * SECOND;
+
+/// Modification times before this, in nanoseconds, are none: package builders write 1970, or a second or two after.
+const NO_TIME: i128 = 86_400 * SECOND;
 
 /// A file and what lies beside it.
 #[derive(Debug)]
@@ -54,6 +65,8 @@ pub(super) struct Document {
     /// Whether anything that changes from now on is seen by its stamp. Otherwise it has changed just now, and may do so
     /// again within the same tick.
     pub(super) settled: bool,
+    /// The number of the anchor that its paths were resolved from.
+    pub(super) anchor: u64,
 }
 
 /// One file, and what there is to say of it.
@@ -62,11 +75,14 @@ pub(super) struct Rendition {
     /// Where it is, for another look.
     pub(super) path: CString,
     pub(super) stamp: Stamp,
+    /// How to look at it again.
+    pub(super) sight: Sight,
     pub(super) encoding: Encoding,
     pub(super) content: Content,
     pub(super) content_type: String,
-    etag: Vec<u8>,
-    modified: u64,
+    tag: Tag,
+    /// Seconds since 1970, and never in the future; nothing if the file has no time.
+    modified: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -84,22 +100,25 @@ impl Document {
         known: Option<&Document>,
         patience: Patience,
     ) -> Result<Option<Self>, Failure> {
+        // There is no directory of that name.
+        let anchor = root.anchor().ok_or(Failure::Absent)?;
         let (mut settled, now) = (true, SystemTime::now());
         let mut rendition = |encoding: Encoding| {
             let path = [path, encoding.suffix().as_bytes()].concat();
             let known = known.filter(|known| known.settled).and_then(|known| known.rendition(encoding));
-            let found = Rendition::load(root, path, encoding, known, patience)?;
-            settled &= found.as_ref().is_none_or(|found| found.stamp.is_settled(now));
+            let found = Rendition::load(root, &anchor, path, encoding, known, patience)?;
+            settled &= found.as_ref().is_none_or(|found| found.is_settled(now));
             Ok(found)
         };
         let Some(plain) = rendition(Encoding::Identity)? else { return Ok(None) };
         let mut beside = |encoding| match rendition(encoding) {
             Err(Failure::NotNow) => Err(Failure::NotNow),
-            // Whatever is wrong with it, there is the plain one.
-            other => Ok(other.unwrap_or(None)),
+            // Whatever is wrong with it, there is the plain one. So there is if it was made of what the file was before.
+            other => Ok(other.unwrap_or(None).filter(|found| !found.stamp.is_outdated_by(&plain.stamp))),
         };
         let renditions = [beside(Encoding::Brotli)?, beside(Encoding::Gzip)?, Some(plain)];
-        Ok(Some(Document { renditions, ready: Default::default(), noted: AtomicBool::new(false), settled }))
+        let (noted, anchor) = (AtomicBool::new(false), anchor.number);
+        Ok(Some(Document { renditions, ready: Default::default(), noted, settled, anchor }))
     }
 
     /// It was asked for. Several handlers have it, so what need not be written is not.
@@ -151,26 +170,30 @@ impl Document {
 impl Rendition {
     fn load(
         root: &Root,
+        anchor: &Anchor,
         path: Vec<u8>,
         encoding: Encoding,
         known: Option<&Arc<Rendition>>,
         patience: Patience,
     ) -> Result<Option<Arc<Self>>, Failure> {
-        let Place::File(file, stamp) = root.find(&path, patience)? else { return Ok(None) };
-        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+        let Place::File(file, stamp, sight) = root.find(anchor, &path, patience)? else { return Ok(None) };
+        if let Some(known) = known.filter(|known| known.stamp == stamp && known.sight == sight) {
             return Ok(Some(known.clone()));
         }
-        let (content, stamp) = Content::of(file, stamp, patience)?;
+        // Before the content is read: a tag that is strong now was so then.
+        let now = SystemTime::now();
+        let (content, stamp) = Content::of(file, stamp, sight, patience)?;
         let plain = path.strip_suffix(encoding.suffix().as_bytes()).unwrap_or(&path);
         let (essence, charset) = types::content_type(plain);
         let rendition = Rendition {
             stamp,
+            sight,
             encoding,
-            content,
             content_type: format!("{essence}{charset}"),
-            etag: etag(&stamp, encoding),
-            modified: modified(&stamp, SystemTime::now()),
+            tag: Tag::new(&stamp, &content, encoding, now),
+            modified: modified(&stamp, now),
             path: CString::new(path).map_err(|_| Failure::Absent)?,
+            content,
         };
         Ok(Some(Arc::new(rendition)))
     }
@@ -180,7 +203,15 @@ impl Rendition {
     }
 
     pub(super) fn validators(&self) -> Validators<'_> {
-        Validators { etag: &self.etag, modified: self.modified }
+        let second = |nanos: i128| nanos.div_euclid(SECOND);
+        let is_one_second = second(self.stamp.modified) == second(self.stamp.changed);
+        let settled = self.modified.filter(|&modified| is_one_second && second(self.stamp.modified) == modified.into());
+        Validators { etag: &self.tag.opaque, is_weak: self.tag.is_weak, modified: self.modified, settled }
+    }
+
+    /// Whether anything that changes from now on is seen by the stamp, and the tag will stay what it is.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        self.stamp.is_older(TICK, now) && !self.tag.is_weak
     }
 
     /// Puts a part of its content into the output.
@@ -194,8 +225,11 @@ impl Rendition {
     /// The fields that hold for it and for every part of it, and that come with 304 as well.
     pub(super) fn write_validators(&self, into: &mut Vec<u8>) {
         // Writing to memory never fails.
-        let _ = write!(into, "Last-Modified: {}\r\nETag: ", http_date(self.modified));
-        into.extend_from_slice(&self.etag);
+        if let Some(modified) = self.modified {
+            let _ = write!(into, "Last-Modified: {}\r\n", http_date(modified));
+        }
+        into.extend_from_slice(if self.tag.is_weak { b"ETag: W/" } else { b"ETag: " });
+        into.extend_from_slice(&self.tag.opaque);
         into.extend_from_slice(b"\r\n");
     }
 }
@@ -203,9 +237,10 @@ impl Rendition {
 impl Content {
     /// All of it if it is small, and the stamp that it has. A file that never holds still is not kept. What waits for
     /// the disk is done with that here, where it may.
-    fn of(file: File, mut stamp: Stamp, patience: Patience) -> Result<(Self, Stamp), Failure> {
+    fn of(file: File, mut stamp: Stamp, sight: Sight, patience: Patience) -> Result<(Self, Stamp), Failure> {
+        let held_max = if sight == Sight::Disk { READ_MAX } else { HELD_MAX };
         for _ in 0..READS_MAX {
-            if stamp.size > HELD_MAX {
+            if stamp.size > held_max {
                 break;
             }
             let bytes = read(&file, stamp.size, patience)?;
@@ -245,25 +280,53 @@ fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> 
 }
 
 impl Stamp {
-    /// Whether its last change is so long ago that the next one has another time.
-    fn is_settled(&self, now: SystemTime) -> bool {
+    /// Whether a file with this stamp is older than `plain`. Some that encode files set the time of the plain one, and
+    /// some of those in whole seconds.
+    fn is_outdated_by(&self, plain: &Stamp) -> bool {
+        let in_seconds = self.modified.rem_euclid(SECOND) == 0;
+        let plain = if in_seconds { plain.modified.div_euclid(SECOND) * SECOND } else { plain.modified };
+        self.modified < plain
+    }
+
+    /// Whether its last change is longer ago than this, in nanoseconds. One in the future is not.
+    fn is_older(&self, than: i128, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
-        now - self.changed > TICK
+        now - self.changed > than
     }
 }
 
-/// Strong (RFC 9110 section 8.8.3): size and modification time, to the nanosecond. The same for the same file on two
-/// machines. Where builders have taken the time away, the time of its last change, which nobody can set, stands in.
-fn etag(stamp: &Stamp, encoding: Encoding) -> Vec<u8> {
-    let time = if stamp.modified > NO_TIME { stamp.modified } else { stamp.changed };
-    let suffix = encoding.suffix().replace('.', "-");
-    format!("\"{:x}-{:x}{suffix}\"", stamp.size, time).into_bytes()
+/// An entity tag (RFC 9110 section 8.8.3).
+#[derive(Debug)]
+struct Tag {
+    /// With its quotes.
+    opaque: Vec<u8>,
+    is_weak: bool,
+}
+
+impl Tag {
+    /// Of content that is in memory: a hash of it, so that all machines with the same bytes say the same, whatever their
+    /// dates. Otherwise of everything in the status that changes with the content. Such a tag is weak as long as the last
+    /// change is so young that another may have the same time, on any file system.
+    fn new(stamp: &Stamp, content: &Content, encoding: Encoding, now: SystemTime) -> Self {
+        let suffix = encoding.suffix().replace('.', "-");
+        match content {
+            Content::Held(bytes) => {
+                Tag { opaque: format!("\"{:032x}{suffix}\"", digest(bytes)).into_bytes(), is_weak: false }
+            }
+            Content::Open(_) => {
+                let Stamp { size, modified, changed, inode, .. } = stamp;
+                let opaque = format!("\"{size:x}-{modified:x}-{changed:x}-{inode:x}{suffix}\"").into_bytes();
+                Tag { opaque, is_weak: !stamp.is_older(STRONG_AFTER, now) }
+            }
+        }
+    }
 }
 
 /// In whole seconds, and never in the future (RFC 9110 section 8.8.2.1).
-fn modified(stamp: &Stamp, now: SystemTime) -> u64 {
+fn modified(stamp: &Stamp, now: SystemTime) -> Option<u64> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    u64::try_from(stamp.modified / 1_000_000_000).unwrap_or(0).min(now)
+    let seconds = u64::try_from(stamp.modified.div_euclid(SECOND)).ok()?;
+    (stamp.modified >= NO_TIME).then_some(seconds.min(now))
 }
 
 #[cfg(test)]
@@ -271,8 +334,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    const SECOND: i128 = 1_000_000_000;
 
     fn stamp(size: u64, modified: i128, changed: i128) -> Stamp {
         Stamp { device: 1, inode: 1, size, modified, changed }
@@ -283,27 +344,75 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_tells_sizes_times_and_encodings_apart_and_two_machines_agree_about_it() {
-        let tag = |size, modified, changed, encoding| {
-            String::from_utf8(etag(&stamp(size, modified, changed), encoding)).unwrap()
+    #[cfg_attr(miri, ignore = "files")]
+    fn a_tag_of_a_large_file_changes_with_everything_in_its_status_and_is_weak_at_first() {
+        let open = Content::Open(Arc::new(File::open(std::env::current_exe().unwrap()).unwrap()));
+        let (day, now) = (784_111_777 * SECOND, at(784_112_000 * SECOND));
+        let tag = |stamp: Stamp, encoding| {
+            let Tag { opaque, is_weak } = Tag::new(&stamp, &open, encoding, now);
+            (String::from_utf8(opaque).unwrap(), is_weak)
         };
-        let (day, plain) = (784_111_777 * SECOND, Encoding::Identity);
-        assert_eq!(tag(26, day, day, plain), "\"1a-ae1b981bc490a00\"");
-        assert_eq!(tag(26, day, day, Encoding::Gzip), "\"1a-ae1b981bc490a00-gz\"");
-        assert_eq!(tag(26, day, 2 * day, plain), tag(26, day, day, plain));
-        assert_ne!(tag(26, day + 1, day, plain), tag(26, day, day, plain));
-        assert_ne!(tag(27, day, day, plain), tag(26, day, day, plain));
-        // As package builders have it.
-        for nothing in [0, SECOND, -SECOND] {
-            assert_ne!(tag(26, nothing, day, plain), tag(26, nothing, day + 1, plain));
+        let plain = stamp(26, day, day);
+        assert_eq!(tag(plain, Encoding::Identity), ("\"1a-ae1b981bc490a00-ae1b981bc490a00-1\"".to_owned(), false));
+        assert_eq!(tag(plain, Encoding::Gzip).0, "\"1a-ae1b981bc490a00-ae1b981bc490a00-1-gz\"");
+        for other in
+            [stamp(27, day, day), stamp(26, day + 1, day), stamp(26, day, day + 1), Stamp { inode: 2, ..plain }]
+        {
+            assert_ne!(tag(other, Encoding::Identity), tag(plain, Encoding::Identity), "{other:?}");
+        }
+        for (changed, is_weak) in [(0, true), (2 * SECOND, true), (2 * SECOND + 1, false), (-SECOND, true)] {
+            let stamp = stamp(26, day, 784_112_000 * SECOND - changed);
+            assert_eq!(tag(stamp, Encoding::Identity).1, is_weak, "{changed} ns before now");
         }
     }
 
     #[test]
-    fn nothing_was_modified_in_the_future_or_before_time() {
-        assert_eq!(modified(&stamp(0, 5 * SECOND + 1, 0), at(9 * SECOND)), 5);
-        assert_eq!(modified(&stamp(0, 10 * SECOND, 0), at(9 * SECOND)), 9);
-        assert_eq!(modified(&stamp(0, -SECOND, 0), at(9 * SECOND)), 0);
+    fn a_tag_of_a_small_file_is_that_of_its_bytes_alone() {
+        let tag = |bytes: &'static [u8], stamp: Stamp, encoding| {
+            let Tag { opaque, is_weak } = Tag::new(&stamp, &Content::Held(Bytes::from_static(bytes)), encoding, at(0));
+            assert!(!is_weak);
+            String::from_utf8(opaque).unwrap()
+        };
+        let (one, other) =
+            (stamp(5, SECOND, SECOND), Stamp { inode: 9, device: 9, ..stamp(5, 2 * SECOND, 3 * SECOND) });
+        assert_eq!(tag(b"bytes", one, Encoding::Identity), tag(b"bytes", other, Encoding::Identity));
+        assert_ne!(tag(b"bytes", one, Encoding::Identity), tag(b"Bytes", one, Encoding::Identity));
+        assert_ne!(tag(b"bytes", one, Encoding::Identity), tag(b"bytes", one, Encoding::Brotli));
+    }
+
+    #[test]
+    fn what_was_encoded_before_the_file_was_changed_is_outdated() {
+        let half = SECOND / 2;
+        for (encoded, plain, expected) in [
+            (5 * SECOND + half, 5 * SECOND + half, false),
+            (6 * SECOND, 5 * SECOND + half, false),
+            (5 * SECOND + half, 5 * SECOND + half + 1, true),
+            // Without fractions, as some tools leave them.
+            (5 * SECOND, 5 * SECOND + half, false),
+            (5 * SECOND, 6 * SECOND, true),
+            (-5 * SECOND, -4 * SECOND, true),
+            (-5 * SECOND, -5 * SECOND + half, false),
+        ] {
+            assert_eq!(stamp(1, encoded, 0).is_outdated_by(&stamp(1, plain, 0)), expected, "{encoded} {plain}");
+        }
+    }
+
+    #[test]
+    fn nothing_was_modified_in_the_future_or_before_the_second_day_of_time() {
+        let day = 86_400 * SECOND;
+        for (written, now, expected) in [
+            (2 * day + 1, 3 * day, Some(172_800)),
+            (10 * day, 9 * day, Some(777_600)),
+            (day, 9 * day, Some(86_400)),
+            (day - 1, 9 * day, None),
+            (SECOND, 9 * day, None),
+            (0, 9 * day, None),
+            (-SECOND, 9 * day, None),
+            // 1964
+            (-189_302_400 * SECOND, 9 * day, None),
+        ] {
+            assert_eq!(modified(&stamp(0, written, 0), at(now)), expected, "{written}");
+        }
     }
 
     #[test]
@@ -314,7 +423,7 @@ mod tests {
             std::fs::write(&path, vec![b'x'; size as usize]).unwrap();
             let file = File::open(&path).unwrap();
             let stamp = Stamp::of(&fstat(&file).unwrap());
-            let (content, after) = Content::of(file, stamp, Patience::Disk).unwrap();
+            let (content, after) = Content::of(file, stamp, Sight::Plain, Patience::Disk).unwrap();
             assert_eq!(after, stamp);
             match content {
                 Content::Held(bytes) => assert!(size <= HELD_MAX && bytes.len() as u64 == size, "{size}"),
@@ -326,10 +435,10 @@ mod tests {
 
     #[test]
     fn what_has_just_changed_may_change_again_unseen() {
-        assert!(!stamp(0, 0, SECOND).is_settled(at(SECOND)));
-        assert!(!stamp(0, 0, SECOND).is_settled(at(SECOND + TICK)));
-        assert!(stamp(0, 0, SECOND).is_settled(at(SECOND + TICK + 1)));
+        assert!(!stamp(0, 0, SECOND).is_older(TICK, at(SECOND)));
+        assert!(!stamp(0, 0, SECOND).is_older(TICK, at(SECOND + TICK)));
+        assert!(stamp(0, 0, SECOND).is_older(TICK, at(SECOND + TICK + 1)));
         // A clock that was set back.
-        assert!(!stamp(0, 0, 9 * SECOND).is_settled(at(SECOND)));
+        assert!(!stamp(0, 0, 9 * SECOND).is_older(TICK, at(SECOND)));
     }
 }

@@ -108,7 +108,10 @@ impl Queue {
 
     fn work(&self) {
         while let Some(Job { files, path, known, to, handler }) = self.next() {
-            let outcome = files.fetch(&path, known.as_deref(), Patience::Disk);
+            files.check_root(Patience::Disk);
+            let outcome = files
+                .look_again(&path, known.as_ref())
+                .map_or_else(|| files.fetch(&path, known.as_deref(), Patience::Disk), Ok);
             // Whose loop has ended needs it no more.
             let _ = handler.post_wait(to, Fetched { path, outcome });
         }

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Dir, FileType};
 
 use super::path;
-use super::resolve::{Failure, Patience, Root, Stamp};
+use super::resolve::Failure;
+use super::root::Root;
 
 /// Names on one page. A directory of millions would otherwise take as much memory for each who asks.
 const NAMES_MAX: usize = 10_000;
@@ -35,9 +36,10 @@ struct Row {
 
 /// The page of the directory at `path`, which ends with a slash or is the root. Takes the disk's time.
 pub(super) fn page(root: &Root, path: &[u8]) -> Result<Vec<u8>, Failure> {
+    let anchor = root.anchor().ok_or(Failure::Absent)?;
     let mut rows = Vec::new();
     let mut more = 0;
-    for entry in Dir::read_from(root.directory(path)?)? {
+    for entry in Dir::read_from(root.directory(&anchor, path)?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         // Links are followed as they would be for a request, and what would not be served is not shown.
@@ -52,13 +54,13 @@ pub(super) fn page(root: &Root, path: &[u8]) -> Result<Vec<u8>, Failure> {
             more += 1;
             continue;
         }
-        let Ok(stat) = root.look(&[path, name].concat(), Patience::Disk) else { continue };
-        let is_file = match FileType::from_raw_mode(stat.st_mode) {
+        let Ok(seen) = root.look(&anchor, &[path, name].concat()) else { continue };
+        let is_file = match seen.kind {
             FileType::RegularFile => true,
             FileType::Directory => false,
             _ => continue,
         };
-        let stamp = Stamp::of(&stat);
+        let stamp = seen.stamp;
         let modified = u64::try_from(stamp.modified / 1_000_000_000).unwrap_or(0);
         rows.push(Row { is_file, name: name.to_vec(), size: stamp.size, modified });
     }

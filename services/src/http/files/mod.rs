@@ -16,6 +16,8 @@
 //! threads, so that their bounds hold however many there are.
 
 mod cache;
+mod devices;
+mod digest;
 mod document;
 mod encodings;
 mod helpers;
@@ -24,6 +26,7 @@ mod names;
 mod path;
 mod resolve;
 mod respond;
+mod root;
 mod store;
 mod types;
 
@@ -40,7 +43,8 @@ use crate::codec::request::{Head, Status};
 use document::Document;
 use helpers::{Helpers, Job};
 use names::Names;
-use resolve::{Failure, Patience, Root};
+use resolve::{Failure, Patience};
+use root::Root;
 use store::Store;
 
 pub use helpers::Fetched;
@@ -135,6 +139,24 @@ impl Files {
         self
     }
 
+    /// Looks which directory has the root's name. Whether that is known now.
+    fn check_root(&self, patience: Patience) -> bool {
+        let outcome = self.root.check(patience);
+        if outcome == Ok(true) {
+            // What was below the other directory is given back, its descriptors too.
+            self.store.clear();
+        }
+        outcome.is_ok()
+    }
+
+    /// What is known of `path`, if it is complete and still as it was; for a helper, who may wait.
+    fn look_again(&self, path: &[u8], known: Option<&Arc<Document>>) -> Option<Found> {
+        let (kept, complete_for) = self.store.get(path)?;
+        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &kept)) && kept.settled;
+        let anchor = self.root.anchor().filter(|_| is_known && !complete_for.is_zero())?;
+        anchor.has_still(&kept, Patience::Disk).then_some(Found::Document(kept))
+    }
+
     fn fetch(&self, path: &[u8], known: Option<&Document>, patience: Patience) -> Outcome {
         let is_directory = path.is_empty() || path.ends_with(b"/");
         if !is_directory {
@@ -205,7 +227,7 @@ impl Library {
         let now = response.cx.now();
         let unseen_for = self.pace.step(now);
         if self.arrived.is_empty()
-            && let Some(document) = self.names.fresh(name.as_bytes(), now, unseen_for, &self.files.root)
+            && let Some(document) = self.names.fresh(name.as_bytes(), now, unseen_for, patience(response.cx))
         {
             return Some(response.document(head, &document, self.files.cache_control.as_deref(), &mut self.room));
         }
@@ -250,47 +272,67 @@ impl Library {
 
     /// What there is at the path, of which this is the name; `None` when that has to be waited for.
     fn look(&mut self, name: &[u8], cx: &mut Context<'_>) -> Option<Lookup> {
+        let (now, patience) = (cx.now(), patience(cx));
         let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.path == self.path);
         let mut outcome = match arrived {
-            Some(fetched) => fetched.outcome,
+            Some(fetched) => {
+                // The helper has looked at the root's name first.
+                self.names.anchor_at(&self.files.root, now);
+                fetched.outcome
+            }
             None => {
+                let mut is_anchored = !self.names.is_adrift(now);
+                if !is_anchored && self.files.check_root(patience) {
+                    self.names.anchor_at(&self.files.root, now);
+                    is_anchored = true;
+                }
                 let kept = self.files.store.get(&self.path);
-                if let Some((document, complete_for)) = &kept
-                    && self.names.adopt(name, document, *complete_for, cx.now(), &self.files.root)
+                if is_anchored
+                    && let Some((document, complete_for)) = &kept
+                    && self.names.adopt(name, document, *complete_for, now, patience)
                 {
                     return Some(Lookup::Document(document.clone()));
                 }
-                self.fetch(kept.map(|(document, _)| document), cx)?
+                let known = kept.map(|(document, _)| document);
+                if is_anchored { self.fetch(known, patience, cx)? } else { self.ask(known, cx)? }
             }
         };
-        if is(&outcome, Failure::Busy) && self.files.store.drop_descriptors() {
-            outcome = self.files.fetch(&self.path, None, Patience::Disk);
+        if is(&outcome, Failure::Busy) {
+            // Its descriptors are used up, and this is what there was.
+            if let Some((document, _)) = self.files.store.get(&self.path) {
+                self.names.insert(name, &document, COMPLETE_FOR, now);
+                return Some(Lookup::Document(document));
+            }
+            if self.files.store.drop_descriptors() {
+                outcome = self.fetch(None, patience, cx)?;
+            }
         }
-        Some(self.keep(name, outcome, cx.now()))
+        Some(self.keep(name, outcome, now))
     }
 
     /// Nothing when a helper is at it.
-    fn fetch(&self, known: Option<Arc<Document>>, cx: &mut Context<'_>) -> Option<Outcome> {
+    fn fetch(&self, known: Option<Arc<Document>>, patience: Patience, cx: &mut Context<'_>) -> Option<Outcome> {
         self.files.root.refill();
-        // Who serves one connection alone keeps nobody else waiting: there the disk is waited for on the spot.
-        let patience = if cx.serves_alone() { Patience::Disk } else { Patience::Memory };
         let outcome = self.files.fetch(&self.path, known.as_deref(), patience);
-        if !is(&outcome, Failure::NotNow) {
-            return Some(outcome);
-        }
+        if is(&outcome, Failure::NotNow) { self.ask(known, cx) } else { Some(outcome) }
+    }
+
+    /// Has a helper fetch it. Nothing, unless there is no helper to be had.
+    fn ask(&self, known: Option<Arc<Document>>, cx: &mut Context<'_>) -> Option<Outcome> {
         let (files, path, to) = (self.files.clone(), self.path.clone(), cx.id());
-        if self.files.helpers.ask(Job { files, path, known, to, handler: cx.service_handle() }) {
+        if self.files.helpers.ask(Job { files, path, known: known.clone(), to, handler: cx.service_handle() }) {
             return None;
         }
         // Nobody to help: better late than not at all.
-        Some(self.files.fetch(&self.path, None, Patience::Disk))
+        self.files.check_root(Patience::Disk);
+        Some(self.files.fetch(&self.path, known.as_deref(), Patience::Disk))
     }
 
     fn keep(&mut self, name: &[u8], outcome: Outcome, now: Duration) -> Lookup {
         match outcome {
             Ok(Found::Document(document)) => {
-                self.files.store.put(&self.path, document.clone());
-                self.names.insert(name, &document, COMPLETE_FOR, now);
+                let complete_for = self.files.store.put(&self.path, document.clone());
+                self.names.insert(name, &document, complete_for, now);
                 Lookup::Document(document)
             }
             other => {
@@ -317,6 +359,12 @@ impl Library {
             self.arrived.remove(&id);
         }
     }
+}
+
+/// How long this loop may be kept waiting: one that serves one connection keeps nobody else waiting.
+#[inline]
+fn patience(cx: &Context<'_>) -> Patience {
+    if cx.serves_alone() { Patience::Disk } else { Patience::Memory }
 }
 
 fn is(outcome: &Outcome, failure: Failure) -> bool {

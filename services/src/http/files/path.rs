@@ -6,7 +6,7 @@
 use crate::codec::request::Status;
 
 /// Hidden files are nobody's business, but for this directory at the root (RFC 8615).
-const WELL_KNOWN: &[u8] = b".well-known";
+pub(super) const WELL_KNOWN: &[u8] = b".well-known";
 
 /// What a target says of the path, and its query, the question mark included.
 #[inline]

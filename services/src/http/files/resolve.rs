@@ -11,31 +11,24 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat, statat,
-};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::{Resource, getrlimit};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::devices::{Sighting, see};
+use super::path::WELL_KNOWN;
+use super::root::{Anchor, Root, Sight};
 
 /// Symbolic links on the way of one path: as many as the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// Times that a path is tried again when somebody renames directories while it is resolved.
-const RACES_MAX: usize = 16;
-
-/// Descriptors kept back for files, so that whoever is connected is still served when all others are used up: enough
-/// for as many large files at once, and for a helper to look around.
-const RESERVE: usize = 16;
-
 /// How to look, and what to take: nothing here ever waits for a peer, creates, or becomes a controlling terminal.
-const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+pub(super) const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Who resolves paths.
 ///
@@ -52,18 +45,9 @@ pub enum Resolver {
     Walk,
 }
 
-/// The directory that is served, and how far its links lead.
-#[derive(Debug)]
-pub(super) struct Root {
-    directory: OwnedFd,
-    way: Way,
-    /// Kept back; closed to make room.
-    reserve: Mutex<Vec<OwnedFd>>,
-    reserve_size: usize,
-}
-
+/// How paths are resolved below one directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// `openat2`. `resolves_cached` says that it can be asked for what it has in memory alone (Linux 5.12).
     Kernel {
         flags: ResolveFlags,
@@ -99,7 +83,7 @@ pub(super) enum Failure {
 /// What lies at a path.
 #[derive(Debug)]
 pub(super) enum Place {
-    File(File, Stamp),
+    File(File, Stamp, Sight),
     Directory,
 }
 
@@ -115,115 +99,104 @@ pub(super) struct Stamp {
 }
 
 impl Root {
-    /// # Errors
-    /// When it is no directory, or none that may be read.
-    pub(super) fn open(path: &Path, follows_links: bool, resolver: Resolver) -> io::Result<Self> {
-        let directory = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let otherwise = if follows_links { Way::Anywhere } else { Way::Walk };
-        let way = match resolver {
-            Resolver::Kernel => Way::probe(directory.as_fd(), follows_links).unwrap_or(otherwise),
-            Resolver::Walk => otherwise,
-        };
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let reserve_size = RESERVE.min(usize::try_from(limit / 8).unwrap_or(RESERVE));
-        let root = Root { directory, way, reserve: Mutex::default(), reserve_size };
-        root.refill();
-        Ok(root)
-    }
-
     /// What lies at `path`, a relative one without `..`; if that is a regular file, open.
-    pub(super) fn find(&self, path: &[u8], patience: Patience) -> Result<Place, Failure> {
-        let seen = self.look(path, patience)?;
-        match FileType::from_raw_mode(seen.st_mode) {
+    pub(super) fn find(&self, anchor: &Anchor, path: &[u8], patience: Patience) -> Result<Place, Failure> {
+        let (place, is_plain) = self.retrying(|| anchor.open_at(path, LOOK, patience))?;
+        let seen = see(&place, patience)?;
+        let is_local = self.devices.is_local(seen.mount, &place, patience)?;
+        // Opening it may take a word with somebody.
+        if patience == Patience::Memory && !is_local {
+            return Err(Failure::NotNow);
+        }
+        match seen.kind {
             FileType::Directory => return Ok(Place::Directory),
             FileType::RegularFile if !path.ends_with(b"/") => {}
             _ => return Err(Failure::Absent),
         }
+        let sight = match (is_local, is_plain) {
+            (true, true) => Sight::Plain,
+            (true, false) => Sight::Cached,
+            (false, _) => Sight::Disk,
+        };
         // Whatever has been put in its place since is not waited for, and if it is no file, not used.
-        let file = self.retrying(|| self.open_at(path, READ, patience))?;
+        let (file, _) = self.retrying(|| anchor.open_at(path, READ, patience))?;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Failure::Absent);
         }
-        Ok(Place::File(File::from(file), Stamp::of(&stat)))
+        Ok(Place::File(File::from(file), Stamp::of(&stat), sight))
     }
 
-    /// What lies at `path`, without opening it.
-    pub(super) fn look(&self, path: &[u8], patience: Patience) -> Result<Stat, Failure> {
-        let place = self.retrying(|| self.open_at(path, LOOK, patience))?;
-        Ok(fstat(&place)?)
+    /// What lies at `path`, without opening it. Takes the disk's time.
+    pub(super) fn look(&self, anchor: &Anchor, path: &[u8]) -> Result<Sighting, Failure> {
+        let (place, _) = self.retrying(|| anchor.open_at(path, LOOK, Patience::Disk))?;
+        Ok(see(&place, Patience::Disk)?)
     }
+}
 
-    /// A directory, to read its names. Takes the disk's time.
-    pub(super) fn directory(&self, path: &[u8]) -> Result<OwnedFd, Failure> {
-        self.retrying(|| self.open_at(path, READ | OFlags::DIRECTORY, Patience::Disk))
-    }
-
-    /// Whether what lies at `path` is what it was. Links are followed to wherever they lead: the same file is the same
-    /// file, however it is reached.
-    pub(super) fn is_still(&self, path: &std::ffi::CStr, stamp: &Stamp) -> bool {
-        statat(&self.directory, path, AtFlags::empty()).is_ok_and(|stat| Stamp::of(&stat) == *stamp)
-    }
-
-    /// Takes back what of the reserve was given away, as far as there is room.
-    pub(super) fn refill(&self) {
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        while reserve.len() < self.reserve_size {
-            let Ok(spare) = fcntl_dupfd_cloexec(&self.directory, 0) else { return };
-            reserve.push(spare);
-        }
-    }
-
-    /// Makes room for a descriptor, once there is none, and for what may be opened on the way. Whether there was
-    /// anything to give.
-    fn make_room(&self) -> bool {
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = reserve.len().saturating_sub(2);
-        reserve.drain(kept..).count() > 0
-    }
-
-    /// Tries again while something is in the way that passes.
-    fn retrying(&self, attempt: impl Fn() -> rustix::io::Result<OwnedFd>) -> Result<OwnedFd, Failure> {
-        let mut races = 0;
-        loop {
-            match attempt() {
-                Err(Errno::MFILE | Errno::NFILE) if self.make_room() => {}
-                Err(Errno::AGAIN) if races < RACES_MAX && self.way != Way::Walk => races += 1,
-                outcome => return Ok(outcome?),
-            }
-        }
-    }
-
-    fn open_at(&self, path: &[u8], flags: OFlags, patience: Patience) -> rustix::io::Result<OwnedFd> {
+impl Anchor {
+    /// Opens `path` with `flags`; and says whether the way there leads through no symbolic link and over one mount.
+    pub(super) fn open_at(
+        &self,
+        path: &[u8],
+        flags: OFlags,
+        patience: Patience,
+    ) -> rustix::io::Result<(OwnedFd, bool)> {
         let path = if path.is_empty() { b"." } else { path };
-        match self.way {
-            Way::Kernel { resolves_cached: false, .. } | Way::Walk | Way::Anywhere if patience == Patience::Memory => {
-                Err(NOT_NOW)
-            }
-            Way::Kernel { flags: resolve, .. } if patience == Patience::Memory => {
-                let cached = resolve | ResolveFlags::CACHED;
-                openat2(&self.directory, path, flags, Mode::empty(), cached)
-                    .map_err(|errno| if errno == Errno::AGAIN { NOT_NOW } else { errno })
-            }
-            Way::Kernel { flags: resolve, .. } => openat2(&self.directory, path, flags, Mode::empty(), resolve),
-            Way::Walk => walk(self.directory.as_fd(), path, flags),
-            Way::Anywhere => openat(&self.directory, path, flags, Mode::empty()),
+        let Way::Kernel { flags: rules, resolves_cached } = self.way else {
+            return match (self.way, patience) {
+                (_, Patience::Memory) => Err(NOT_NOW),
+                (Way::Anywhere, _) => Ok((openat(&self.directory, path, flags, Mode::empty())?, false)),
+                _ => walk(self, path, flags),
+            };
+        };
+        let cached = match patience {
+            Patience::Memory if !resolves_cached => return Err(NOT_NOW),
+            Patience::Memory => ResolveFlags::CACHED,
+            Patience::Disk => ResolveFlags::empty(),
+        };
+        let attempt = |more| match openat2(&self.directory, path, flags, Mode::empty(), rules | cached | more) {
+            Err(Errno::AGAIN) if patience == Patience::Memory => Err(NOT_NOW),
+            outcome => outcome,
+        };
+        match attempt(ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV) {
+            Err(Errno::XDEV | Errno::LOOP) => {}
+            outcome => return Ok((outcome?, true)),
+        }
+        if rules.is_empty() {
+            return Ok((attempt(ResolveFlags::empty())?, false));
+        }
+        match attempt(ResolveFlags::NO_SYMLINKS) {
+            // The names on the way of a link matter, and the kernel does not tell them.
+            Err(Errno::LOOP) if patience == Patience::Memory => Err(NOT_NOW),
+            Err(Errno::LOOP) => walk(self, path, flags),
+            outcome => Ok((outcome?, false)),
         }
     }
 }
 
 /// Stands for "not in memory", which no call here says by itself.
-const NOT_NOW: Errno = Errno::INPROGRESS;
+pub(super) const NOT_NOW: Errno = Errno::INPROGRESS;
 
 impl Way {
     /// What this kernel can do; nothing where `openat2` is missing or forbidden.
-    fn probe(directory: BorrowedFd<'_>, follows_links: bool) -> Option<Self> {
+    pub(super) fn probe(directory: BorrowedFd<'_>, follows_links: bool) -> Option<Self> {
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = if follows_links { ResolveFlags::empty() } else { inside };
         let attempt = |more| openat2(directory, c".", LOOK, Mode::empty(), flags | more);
         attempt(ResolveFlags::empty()).ok()?;
         // Older kernels don't know the flag, and say so.
         Some(Way::Kernel { flags, resolves_cached: attempt(ResolveFlags::CACHED).is_ok() })
+    }
+
+    /// What lies at `path`, if the kernel has all of the way in memory. Links are followed, as far as they may lead.
+    pub(super) fn look_cached(self, directory: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<OwnedFd> {
+        match self {
+            Way::Kernel { flags, resolves_cached: true } => {
+                openat2(directory, path, LOOK, Mode::empty(), flags | ResolveFlags::CACHED)
+            }
+            _ => Err(NOT_NOW),
+        }
     }
 }
 
@@ -261,14 +234,18 @@ impl Stamp {
     }
 }
 
-/// Opens `path` below `root` with `flags`, one name at a time, so that every link is read here. A directory on the way
-/// is held open, so what is renamed meanwhile leads nowhere else.
-fn walk(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+/// A name on the way, and whether it stands in a link.
+type Step = (Vec<u8>, bool);
+
+/// Opens `path` below the anchor with `flags`, one name at a time, so that every link is read here. A directory on the way
+/// is held open, so what is renamed meanwhile leads nowhere else. And whether there was no link, and one file system.
+fn walk(anchor: &Anchor, path: &[u8], flags: OFlags) -> rustix::io::Result<(OwnedFd, bool)> {
+    let root = anchor.directory.as_fd();
     let mut below: Vec<OwnedFd> = Vec::new();
-    let mut names: VecDeque<Vec<u8>> = VecDeque::new();
-    queue(path, &mut names);
-    let mut links = 0;
-    while let Some(name) = names.pop_front() {
+    let mut names: VecDeque<Step> = VecDeque::new();
+    queue(path, false, &mut names);
+    let (mut links, mut is_plain) = (0, true);
+    while let Some((name, is_in_link)) = names.pop_front() {
         let here = below.last().map_or(root, AsFd::as_fd);
         if name == b"." {
             // Where we are is a directory, and no further down than it was.
@@ -279,34 +256,44 @@ fn walk(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<
             below.pop().ok_or(Errno::XDEV)?;
             continue;
         }
+        if is_in_link && is_hidden(&name, below.is_empty()) {
+            return Err(Errno::NOENT);
+        }
         let stat = statat(here, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
+        is_plain &= Stamp::of(&stat).device == anchor.device;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            links += 1;
+            (links, is_plain) = (links + 1, false);
             let target = readlinkat(here, name.as_slice(), Vec::new())?.into_bytes();
             match target.first() {
                 _ if links > LINKS_MAX => return Err(Errno::LOOP),
                 None => return Err(Errno::NOENT),
                 Some(b'/') => return Err(Errno::XDEV),
-                Some(_) => queue(&target, &mut names),
+                Some(_) => queue(&target, true, &mut names),
             }
         } else if names.is_empty() {
-            return openat(here, name.as_slice(), flags | OFlags::NOFOLLOW, Mode::empty());
+            return Ok((openat(here, name.as_slice(), flags | OFlags::NOFOLLOW, Mode::empty())?, is_plain));
         } else {
             let way = LOOK | OFlags::NOFOLLOW | OFlags::DIRECTORY;
             below.push(openat(here, name.as_slice(), way, Mode::empty())?);
         }
     }
-    openat(below.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())
+    Ok((openat(below.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())?, is_plain))
+}
+
+/// Whether a name in a link is one that no request may have. Volumes that are switched as a whole have a link to a
+/// directory `..data`, which is a link to another whose name begins with two dots.
+fn is_hidden(name: &[u8], is_at_root: bool) -> bool {
+    name.starts_with(b".") && !name.starts_with(b"..") && !(is_at_root && name == WELL_KNOWN)
 }
 
 /// Puts the names of `path` before the others. A slash or a dot at its end stands for a directory.
-fn queue(path: &[u8], names: &mut VecDeque<Vec<u8>>) {
+fn queue(path: &[u8], is_in_link: bool, names: &mut VecDeque<Step>) {
     for (from_end, name) in path.rsplit(|&byte| byte == b'/').enumerate() {
         let is_here = name.is_empty() || name == b".";
         match from_end {
-            0 if is_here => names.push_front(b".".to_vec()),
+            0 if is_here => names.push_front((b".".to_vec(), is_in_link)),
             _ if is_here => {}
-            _ => names.push_front(name.to_vec()),
+            _ => names.push_front((name.to_vec(), is_in_link)),
         }
     }
 }

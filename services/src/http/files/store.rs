@@ -65,17 +65,36 @@ impl Store {
         Some((document.clone(), COMPLETE_FOR.saturating_sub(at.elapsed())))
     }
 
-    /// Keeps it, unless it costs too much by itself.
-    pub(super) fn put(&self, path: &[u8], document: Arc<Document>) {
+    /// Keeps it, unless it costs too much by itself. For how long it is taken for complete: one that is kept already was
+    /// looked at again, and what lies beside it was not.
+    pub(super) fn put(&self, path: &[u8], document: Arc<Document>) -> Duration {
         let cost = document.cost();
-        // Files are closed and memory is given back when the lock is.
+        // Files are closed and memory is given back when the lock is released.
         let mut gone = Vec::new();
+        let mut cache = self.lock();
+        if let Some(at) = cache.find(path) {
+            let Loaded { document: kept, at } = cache.at(at);
+            if Arc::ptr_eq(kept, &document) {
+                return COMPLETE_FOR.saturating_sub(at.elapsed());
+            }
+        }
         let value = Loaded { document, at: Instant::now() };
-        let _too_large = self.lock().insert(path, value, cost, &mut gone);
+        let too_large = cache.insert(path, value, cost, &mut gone);
+        drop(cache);
+        drop((too_large, gone));
+        COMPLETE_FOR
     }
 
     pub(super) fn remove(&self, path: &[u8]) {
         let _gone = self.lock().remove(path);
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        let mut cache = self.lock();
+        let gone = cache.clear();
+        drop(cache);
+        drop(gone);
     }
 
     /// Forgets everything that holds a descriptor. Whether there was anything.

@@ -6,10 +6,11 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{CWD, mkfifoat};
+use rustix::fs::mkfifoat;
 
 use super::*;
 use crate::chance::Chance;
+use rustix::fs::CWD;
 
 /// A directory for one test, gone at its end.
 struct Tree(PathBuf);
@@ -83,10 +84,18 @@ impl Drop for Tree {
     }
 }
 
+fn find(root: &Root, path: &str, patience: Patience) -> Result<Place, Failure> {
+    root.find(&root.anchor().unwrap(), path.as_bytes(), patience)
+}
+
+fn way(root: &Root) -> Way {
+    root.anchor().unwrap().way
+}
+
 /// What is at a path: the content of a file, a directory, or why not.
 fn at(root: &Root, path: &str) -> Result<String, Failure> {
-    Ok(match root.find(path.as_bytes(), Patience::Disk)? {
-        Place::File(file, _) => std::io::read_to_string(file).unwrap(),
+    Ok(match find(root, path, Patience::Disk)? {
+        Place::File(file, ..) => std::io::read_to_string(file).unwrap(),
         Place::Directory => "(directory)".to_owned(),
     })
 }
@@ -95,7 +104,7 @@ fn at(root: &Root, path: &str) -> Result<String, Failure> {
 fn what_is_inside_is_found_and_what_is_outside_is_not_by_either_resolver() {
     let tree = Tree::new();
     let roots = [tree.root(Resolver::Kernel, false), tree.root(Resolver::Walk, false)];
-    assert_eq!(roots[1].way, Way::Walk);
+    assert_eq!(way(&roots[1]), Way::Walk);
     let table = [
         ("", Ok("(directory)")),
         ("f", Ok("root/f")),
@@ -152,7 +161,7 @@ fn what_is_inside_is_found_and_what_is_outside_is_not_by_either_resolver() {
     for (path, expected) in table {
         for root in &roots {
             let found = at(root, path);
-            assert_eq!(found, expected.map(str::to_owned).map_err(|()| Failure::Absent), "{path} by {:?}", root.way);
+            assert_eq!(found, expected.map(str::to_owned).map_err(|()| Failure::Absent), "{path} by {:?}", way(root));
         }
     }
     let long = "x".repeat(300);
@@ -169,10 +178,10 @@ fn links_lead_anywhere_where_that_is_asked_for() {
             ("absolute", "root/f"),
             ("in", "root/f"),
         ] {
-            assert_eq!(at(&root, path), Ok(content.to_owned()), "{path} by {:?}", root.way);
+            assert_eq!(at(&root, path), Ok(content.to_owned()), "{path} by {:?}", way(&root));
         }
         for path in ["fifo", "to-fifo", "socket", "loop", "dangling"] {
-            assert_eq!(at(&root, path), Err(Failure::Absent), "{path} by {:?}", root.way);
+            assert_eq!(at(&root, path), Err(Failure::Absent), "{path} by {:?}", way(&root));
         }
     }
 }
@@ -181,7 +190,7 @@ fn links_lead_anywhere_where_that_is_asked_for() {
 fn both_resolvers_agree_about_every_path_and_neither_leaves_the_root() {
     let tree = Tree::new();
     let [kernel, walk] = [tree.root(Resolver::Kernel, false), tree.root(Resolver::Walk, false)];
-    if kernel.way == Way::Walk {
+    if way(&kernel) == Way::Walk {
         return eprintln!("not compared: this kernel has no openat2");
     }
     let names: BTreeSet<String> = ["", "a", "a/b"]
@@ -212,12 +221,19 @@ fn both_resolvers_agree_about_every_path_and_neither_leaves_the_root() {
 fn what_memory_does_not_have_is_not_waited_for() {
     let tree = Tree::new();
     let walk = tree.root(Resolver::Walk, false);
-    assert!(matches!(walk.find(b"f", Patience::Memory), Err(Failure::NotNow)));
+    assert!(matches!(find(&walk, "f", Patience::Memory), Err(Failure::NotNow)));
     let kernel = tree.root(Resolver::Kernel, false);
-    if kernel.way == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true })
+    if way(&kernel)
+        == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true })
     {
+        // Whether that may be asked of this file system is not known before somebody has waited for it.
+        assert!(matches!(find(&kernel, "f", Patience::Memory), Err(Failure::NotNow)));
+        let Ok(Place::File(_, _, sight)) = find(&kernel, "f", Patience::Disk) else { panic!("it is there") };
+        if sight == Sight::Disk {
+            return eprintln!("not tried: temporary files are on no local file system");
+        }
         // It was written a moment ago.
-        assert!(matches!(kernel.find(b"f", Patience::Memory), Ok(Place::File(..))));
+        assert!(matches!(find(&kernel, "f", Patience::Memory), Ok(Place::File(..))));
     }
 }
 
@@ -225,13 +241,114 @@ fn what_memory_does_not_have_is_not_waited_for() {
 fn a_file_that_is_replaced_or_written_to_has_another_stamp() {
     let tree = Tree::new();
     let root = tree.root(Resolver::Kernel, false);
-    let Ok(Place::File(_, stamp)) = root.find(b"f", Patience::Disk) else { panic!("it is there") };
-    assert!(root.is_still(c"f", &stamp) && root.is_still(c"a/up", &stamp) && !root.is_still(c"a/f", &stamp));
+    let Ok(Place::File(_, stamp, sight)) = find(&root, "f", Patience::Disk) else { panic!("it is there") };
+    let anchor = root.anchor().unwrap();
+    let still = |path| {
+        let by_disk = anchor.is_still(path, &stamp, sight, Patience::Disk);
+        // Where memory may not be asked, nothing is still as it was.
+        assert!(by_disk || !anchor.is_still(path, &stamp, sight, Patience::Memory), "{path:?}");
+        assert!(by_disk || !anchor.is_still(path, &stamp, Sight::Cached, Patience::Memory), "{path:?}");
+        assert!(!anchor.is_still(path, &stamp, Sight::Disk, Patience::Memory));
+        by_disk
+    };
+    assert!(still(c"f") && still(c"a/up") && !still(c"a/f"));
     fs::write(tree.0.join("root/f.new"), "root/f").unwrap();
     fs::rename(tree.0.join("root/f.new"), tree.0.join("root/f")).unwrap();
-    assert!(!root.is_still(c"f", &stamp));
+    assert!(!still(c"f"));
     fs::remove_file(tree.0.join("root/f")).unwrap();
-    assert!(!root.is_still(c"f", &stamp));
+    assert!(!still(c"f"));
+}
+
+#[test]
+fn a_file_is_looked_at_again_in_the_cheapest_way_that_never_waits() {
+    let tree = Tree::new();
+    for resolver in [Resolver::Kernel, Resolver::Walk] {
+        let root = tree.root(resolver, false);
+        let anchor = root.anchor().unwrap();
+        let sight = |path| match find(&root, path, Patience::Disk) {
+            Ok(Place::File(_, stamp, sight)) => (stamp, sight),
+            other => panic!("{other:?}"),
+        };
+        let (stamp, plain) = sight("a/f");
+        if plain == Sight::Disk {
+            return eprintln!("not tried: temporary files are on no local file system");
+        }
+        assert_eq!(plain, Sight::Plain);
+        assert!(anchor.is_still(c"a/f", &stamp, plain, Patience::Memory));
+        let (stamp, linked) = sight("in-dir/f");
+        assert_eq!(linked, Sight::Cached);
+        // A walk cannot ask for what is in memory alone.
+        let can_ask = matches!(way(&root), Way::Kernel { resolves_cached: true, .. });
+        assert_eq!(anchor.is_still(c"in-dir/f", &stamp, linked, Patience::Memory), can_ask);
+    }
+}
+
+#[test]
+fn a_link_leads_past_no_hidden_name_but_those_of_a_volume() {
+    let tree = Tree::new();
+    for directory in ["root/.hidden", "root/..2026", "root/..2027", "root/.well-known", "root/a/.well-known"] {
+        fs::create_dir_all(tree.0.join(directory)).unwrap();
+        fs::write(tree.0.join(directory).join("f"), directory).unwrap();
+    }
+    for (link, target) in [
+        ("to-hidden", ".hidden/f"),
+        ("a/to-hidden", "../.hidden/f"),
+        ("to-hidden-directory", ".hidden"),
+        ("through-hidden", ".hidden/../f"),
+        (".hidden-link", "f"),
+        ("to-hidden-link", ".hidden-link"),
+        ("..data", "..2026"),
+        ("volume", "..data/f"),
+        ("to-well-known", ".well-known/f"),
+        ("a/to-well-known", ".well-known/f"),
+    ] {
+        symlink(target, tree.0.join("root").join(link)).unwrap();
+    }
+    for resolver in [Resolver::Kernel, Resolver::Walk] {
+        let root = tree.root(resolver, false);
+        for path in
+            ["to-hidden", "a/to-hidden", "to-hidden-directory/f", "through-hidden", "to-hidden-link", "a/to-well-known"]
+        {
+            assert_eq!(at(&root, path), Err(Failure::Absent), "{path} by {:?}", way(&root));
+        }
+        assert_eq!(at(&root, "volume"), Ok("root/..2026".to_owned()), "by {:?}", way(&root));
+        assert_eq!(at(&root, "to-well-known"), Ok("root/.well-known".to_owned()), "by {:?}", way(&root));
+        symlink("..2027", tree.0.join("root/..data_tmp")).unwrap();
+        fs::rename(tree.0.join("root/..data_tmp"), tree.0.join("root/..data")).unwrap();
+        assert_eq!(at(&root, "volume"), Ok("root/..2027".to_owned()), "by {:?}", way(&root));
+        fs::remove_file(tree.0.join("root/..data")).unwrap();
+        symlink("..2026", tree.0.join("root/..data")).unwrap();
+        let root = tree.root(resolver, true);
+        assert_eq!(at(&root, "to-hidden"), Ok("root/.hidden".to_owned()), "by {:?}", way(&root));
+    }
+}
+
+#[test]
+fn a_root_is_served_from_wherever_its_name_leads_to_now() {
+    let tree = Tree::new();
+    for name in ["one", "two"] {
+        fs::create_dir(tree.0.join(name)).unwrap();
+        fs::write(tree.0.join(name).join("f"), name).unwrap();
+    }
+    let current = tree.0.join("current");
+    for (resolver, follows_links) in [Resolver::Kernel, Resolver::Walk].map(|r| [(r, false), (r, true)]).concat() {
+        symlink("one", &current).unwrap();
+        let root = Root::open(&current, follows_links, resolver).unwrap();
+        assert_eq!(root.check(Patience::Disk), Ok(false));
+        assert_eq!(at(&root, "f"), Ok("one".to_owned()));
+        symlink("two", tree.0.join("next")).unwrap();
+        fs::rename(tree.0.join("next"), &current).unwrap();
+        assert_eq!(root.check(Patience::Disk), Ok(true));
+        assert_eq!((root.check(Patience::Disk), at(&root, "f")), (Ok(false), Ok("two".to_owned())));
+        fs::remove_file(&current).unwrap();
+        assert_eq!(root.check(Patience::Disk), Ok(true));
+        assert!(root.check(Patience::Disk) == Ok(false) && root.anchor().is_none());
+        symlink("two", &current).unwrap();
+        assert!(matches!(root.check(Patience::Memory), Ok(true) | Err(Failure::NotNow)));
+        root.check(Patience::Disk).unwrap();
+        assert_eq!(at(&root, "f"), Ok("two".to_owned()));
+        fs::remove_file(&current).unwrap();
+    }
 }
 
 /// Opening a device may rewind a tape or start a watchdog, and whoever waits at the other end of a fifo would go on.
@@ -257,7 +374,7 @@ fn what_is_no_regular_file_is_not_even_opened() {
         for path in ["fifo", "to-fifo"] {
             assert_eq!(at(&root, path), Err(Failure::Absent));
         }
-        assert_eq!(opened(), 0, "by {:?}", root.way);
+        assert_eq!(opened(), 0, "by {:?}", way(&root));
         assert!(at(&root, "f").is_ok());
         assert_eq!(opened(), 1, "it would be noticed");
     }

@@ -1,0 +1,237 @@
+//! A root that is replaced by its name while it is served, and volumes that are switched by a link.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+
+use super::support::client::Client;
+use super::support::command::{Glowplug, Scratch, eventually};
+use super::support::{on_every_backend, unless_chaos};
+
+/// Too large to be kept in memory.
+const LARGE: usize = 300_000;
+
+/// Every way to serve. Each name of a root has links at another place.
+const WAYS: [&str; 6] =
+    ["", "--follow-links", "--loops 2", "--model threads", "--model processes", "--model threads --follow-links"];
+
+fn release(scratch: &Path, name: &str) -> PathBuf {
+    let directory = scratch.join("releases").join(name).join("public");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("small.txt"), name).unwrap();
+    fs::write(directory.join("large.bin"), name.repeat(LARGE)).unwrap();
+    directory
+}
+
+/// As `ln -s` and `mv -T` do it.
+fn switch(scratch: &Path, link: &str, target: &str) {
+    let next = scratch.join("next");
+    symlink(target, &next).unwrap();
+    fs::rename(next, scratch.join(link)).unwrap();
+}
+
+fn ask(client: &mut Client, path: &str) -> (u16, String) {
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let response = client.response();
+    (response.status, response.body)
+}
+
+/// Both files come from this release: at once on a connection that has asked before, and on a new one.
+fn serves(server: &Glowplug, client: &mut Client, name: &str, more: &str) {
+    let large = (200, name.repeat(LARGE));
+    eventually(&format!("release {name} with {more:?}"), || (ask(client, "/small.txt").1 == name).then_some(()));
+    // Each handler looks by itself, half a second after it looked last.
+    eventually(&format!("release {name}, the large file"), || (ask(client, "/large.bin") == large).then_some(()));
+    let mut newcomer = server.connect();
+    eventually(&format!("release {name} for all"), || (ask(&mut newcomer, "/large.bin") == large).then_some(()));
+}
+
+fn http(root: &Path, more: &str) -> String {
+    format!("http --port 0 --log-level off --root {} {more}", root.display())
+}
+
+fn open_files(server: &Glowplug) -> Vec<PathBuf> {
+    let names = fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs");
+    names.filter_map(|name| fs::read_link(name.ok()?.path()).ok()).collect()
+}
+
+on_every_backend! {
+    fn a_root_that_is_replaced_by_name_is_served_from_its_new_place(backend: Backend) {
+        for more in WAYS {
+            let scratch = Scratch::new();
+            for name in ["a", "b", "c"] {
+                release(scratch.path(), name);
+            }
+            symlink("releases/a/public", scratch.join("current")).unwrap();
+            let server = Glowplug::start(backend, &http(&scratch.join("current"), more));
+            let mut client = server.connect();
+            serves(&server, &mut client, "a", more);
+            switch(scratch.path(), "current", "releases/b/public");
+            serves(&server, &mut client, "b", more);
+            // Gone for a while.
+            fs::remove_file(scratch.join("current")).unwrap();
+            eventually("404", || (ask(&mut client, "/small.txt").0 == 404).then_some(()));
+            eventually("404", || (ask(&mut client, "/large.bin").0 == 404).then_some(()));
+            switch(scratch.path(), "current", "releases/c/public");
+            serves(&server, &mut client, "c", more);
+            if !more.contains("model") {
+                let old = |path: &PathBuf| path.starts_with(scratch.join("releases/b"));
+                eventually("what was below the old root to be closed", || (!open_files(&server).iter().any(old)).then_some(()));
+            }
+        }
+    }
+
+    fn so_is_one_behind_a_link_at_any_level_and_one_that_is_renamed_and_made_anew(backend: Backend) {
+        for more in WAYS {
+            let scratch = Scratch::new();
+            for name in ["a", "b"] {
+                release(scratch.path(), name);
+            }
+            symlink("releases/a", scratch.join("current")).unwrap();
+            let server = Glowplug::start(backend, &http(&scratch.join("current/public"), more));
+            let mut client = server.connect();
+            serves(&server, &mut client, "a", more);
+            switch(scratch.path(), "current", "releases/b");
+            serves(&server, &mut client, "b", more);
+            // With the same inode in between, as it may happen.
+            let public = scratch.join("releases/b/public");
+            for name in ["c", "d"] {
+                fs::rename(&public, scratch.join(&format!("before-{name}"))).unwrap();
+                fs::rename(release(scratch.path(), name), &public).unwrap();
+                serves(&server, &mut client, name, more);
+            }
+            fs::remove_dir_all(&public).unwrap();
+            eventually("404", || (ask(&mut client, "/small.txt").0 == 404).then_some(()));
+            fs::rename(release(scratch.path(), "e"), &public).unwrap();
+            serves(&server, &mut client, "e", more);
+        }
+    }
+
+    /// As a container's configuration is mounted: each name is a link through `..data`, which leads to a directory that is
+    /// replaced as a whole.
+    fn a_volume_that_is_switched_by_its_link_shows_at_once_and_no_other_name_with_a_dot(backend: Backend) {
+        for more in WAYS {
+            let scratch = Scratch::new();
+            let root = scratch.join("root");
+            for (directory, content) in [("..2026_1", "one"), ("..2026_2", "two"), (".git", "secret")] {
+                fs::create_dir_all(root.join(directory).join("sub")).unwrap();
+                fs::write(root.join(directory).join("f.txt"), content).unwrap();
+                fs::write(root.join(directory).join("sub/large.bin"), content.repeat(LARGE)).unwrap();
+            }
+            for (link, target) in
+                [("..data", "..2026_1"), ("f.txt", "..data/f.txt"), ("sub", "..data/sub"), ("git", ".git"), ("x.txt", ".git/f.txt")]
+            {
+                symlink(target, root.join(link)).unwrap();
+            }
+            let server = Glowplug::start(backend, &http(&root, more));
+            let mut client = server.connect();
+            for content in ["one", "two"] {
+                if content == "two" {
+                    switch(&root, "..data", "..2026_2");
+                    fs::remove_dir_all(root.join("..2026_1")).unwrap();
+                }
+                assert_eq!(ask(&mut client, "/f.txt"), (200, content.to_owned()), "{more}");
+                assert_eq!(ask(&mut client, "/sub/large.bin"), (200, content.repeat(LARGE)), "{more}");
+            }
+            let hidden = if more.contains("--follow-links") { 200 } else { 404 };
+            for path in ["/git/f.txt", "/x.txt"] {
+                assert_eq!(ask(&mut client, path).0, hidden, "{path} {more}");
+            }
+            for path in ["/..data/f.txt", "/.git/f.txt", "/..2026_2/f.txt"] {
+                assert_eq!(ask(&mut client, path).0, 404, "{path} {more}");
+            }
+        }
+    }
+
+    fn without_any_descriptor_what_is_kept_is_served_and_the_shortage_is_logged(backend: Backend) {
+        unless_chaos!("counts descriptors and lines of the log");
+        let scratch = Scratch::new();
+        let root = release(scratch.path(), "a");
+        fs::write(root.join("other.txt"), "other").unwrap();
+        fs::write(root.join("other.bin"), vec![b'x'; LARGE]).unwrap();
+        symlink("small.txt", root.join("linked.txt")).unwrap();
+        let words = format!("http --port 0 --log-level warn --root {}", root.display());
+        let mut server = Glowplug::start(backend, &words);
+        let mut client = server.connect();
+        let kept = ["/small.txt", "/linked.txt"];
+        let contents = kept.map(|path| ask(&mut client, path));
+        assert!(contents.iter().all(|content| content.0 == 200));
+        // No number is free: not even by what is kept back.
+        let pid = Pid::from_raw(server.pid() as i32);
+        let before = getrlimit(Resource::Nofile);
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(3), maximum: before.maximum }).expect("it is ours");
+        // Longer than what is kept is taken for complete.
+        for _ in 0..3 {
+            for (path, content) in kept.iter().zip(&contents) {
+                assert_eq!(&ask(&mut client, path), content, "{path}");
+            }
+            client.send("GET /other.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = client.response();
+            assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+            // Time has to pass for that, and for a second line.
+            thread::sleep(Duration::from_millis(600));
+        }
+        server.told("no descriptor for files");
+        prlimit(pid, Resource::Nofile, before).expect("it is ours");
+        eventually("other files", || (ask(&mut client, "/other.txt").0 == 200).then_some(()));
+        fs::write(root.join("small.txt"), "edited").unwrap();
+        assert_eq!(ask(&mut client, "/small.txt"), (200, "edited".to_owned()));
+        drop(client);
+        server.signal(Signal::TERM);
+        let lines = server.end().stderr.matches("no descriptor for files").count();
+        assert!((1..=4).contains(&lines), "{lines} lines in some two seconds");
+    }
+}
+
+/// For one who is not root: `chmod 711` lets others pass through a directory whose names they may not read.
+#[test]
+fn a_root_that_may_be_searched_and_not_read_is_served() {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    let scratch = Scratch::new();
+    let root = release(scratch.path(), "a");
+    for directory in root.ancestors().take_while(|directory| directory.starts_with(scratch.path())) {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    // The command lies where nobody else may look.
+    let binary = scratch.join("glowplug");
+    fs::copy(env!("CARGO_BIN_EXE_glowplug"), &binary).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new(&binary);
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        if rustix::process::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        } else {
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o111)).unwrap();
+        }
+        command
+    };
+    for more in ["", "--follow-links", "--model threads"] {
+        let mut command = as_nobody();
+        command.args(format!("{} --listing", http(&root, more)).split_whitespace());
+        let mut server = Glowplug::spawn(command);
+        server.listens();
+        let mut client = server.connect();
+        assert_eq!(ask(&mut client, "/small.txt"), (200, "a".to_owned()), "{more}");
+        assert_eq!(ask(&mut client, "/nothing").0, 404, "{more}");
+        assert_eq!(ask(&mut client, "/").0, 403, "{more}");
+    }
+    // One that may not even be searched is an error.
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = as_nobody();
+    if !rustix::process::geteuid().is_root() {
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    command.args(http(&root, "").split_whitespace());
+    let ended = Glowplug::spawn(command).end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: root "), "{}", ended.stderr);
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).unwrap();
+}

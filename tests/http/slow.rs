@@ -1,0 +1,82 @@
+//! Files on a file system that takes its time (rule 36): the loop that serves them serves others meanwhile.
+
+#[path = "fuse.rs"]
+mod fuse;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::support::client::Client;
+use super::support::command::{Glowplug, Scratch};
+use super::support::on_every_backend;
+use fuse::Slow;
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+/// Everything that a request may need of the disk, first asked for and asked for again, while the file system gives no
+/// answer at all: echo, the chat and files of another file system are served by the same loop.
+fn others_are_served(backend: reactor::Backend, behind: &str, more: &str) {
+    let scratch = Scratch::new();
+    let slow_directory = scratch.join("slow");
+    fs::create_dir(&slow_directory).unwrap();
+    let large = vec![b'x'; 100_000];
+    let files = [("index.txt", b"index".to_vec()), ("large.bin", large), ("page.html", b"page".to_vec())];
+    let Some(slow) = Slow::mount(&slow_directory, &files) else {
+        return eprintln!("not tried: no FUSE here, or not for us");
+    };
+    let root = scratch.join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("quick.txt"), "quick").unwrap();
+    symlink(&slow_directory, root.join("slow")).unwrap();
+    let root = if behind.is_empty() { slow_directory.clone() } else { root };
+    let words = format!(
+        "serve --log-level off --echo 127.0.0.1:0 --chat 127.0.0.1:0 --http 127.0.0.1:0 --root {} --listing {more}",
+        root.display()
+    );
+    let mut server = Glowplug::start(backend, &words);
+    let _opener = slow.opener();
+    let (chat, http) = (server.listens().1, server.listens().1);
+    let (mut echo, mut chat) = (server.connect(), Client::connect(&chat));
+    assert!(chat.ask("someone").starts_with("CLIENT: "));
+    let mut quick = Client::connect(&http);
+    if !behind.is_empty() {
+        quick.send(get("/quick.txt"));
+        assert_eq!(quick.response().body, "quick");
+    }
+    let mut client = Client::connect(&http);
+    for path in ["index.txt", "index.txt", "large.bin", "large.bin", "page.html", "nothing", "", "index.txt"] {
+        slow.close();
+        client.send(get(&format!("{behind}/{path}")));
+        slow.is_asked(path);
+        for number in 0..20 {
+            assert_eq!(echo.ask(&number.to_string()), format!("You said: {number}"), "{path}");
+            assert!(chat.ask("/who").contains("someone"), "{path}");
+        }
+        if !behind.is_empty() {
+            quick.send(get("/quick.txt"));
+            assert_eq!(quick.response().body, "quick", "{path}");
+        }
+        slow.open();
+        let response = client.response();
+        let expected = files.iter().find(|(name, _)| *name == path).map(|(_, content)| content);
+        match expected {
+            Some(content) => assert!(response.status == 200 && response.body.as_bytes() == content, "{path}"),
+            None if path.is_empty() => assert!(response.status == 200 && response.body.contains("page.html")),
+            None => assert_eq!(response.status, 404, "{path}"),
+        }
+    }
+}
+
+on_every_backend! {
+    #[ignore = "mounts a file system by /dev/fuse, which takes root"]
+    fn who_waits_for_a_slow_file_system_keeps_nobody_else_waiting(backend: Backend) {
+        others_are_served(backend, "", "");
+    }
+
+    #[ignore = "mounts a file system by /dev/fuse, which takes root"]
+    fn nor_if_it_lies_behind_a_link_of_a_quick_one(backend: Backend) {
+        others_are_served(backend, "/slow", "--follow-links");
+    }
+}
