@@ -39,7 +39,7 @@ use crate::token::ConnectionId;
 ///     fn on_data(&mut self, lines: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
 ///         while let Some(line) = input.until_eol() {
 ///             *lines += 1;
-///             if let Some(output) = cx.output() {
+///             if let Some(mut output) = cx.output() {
 ///                 let _ = write!(output, "{lines}: "); // never fails, and allocates nothing
 ///                 output.put(line);
 ///             }

@@ -164,16 +164,26 @@ pub(crate) fn guarded<R>(
     match outcome {
         Ok(value) => Some(value),
         Err(panic) => {
-            panicked(core, id, service, &*panic);
+            panicked(core, id, service, panic);
             None
         }
     }
 }
 
+/// Drops a value of a handler's own type outside a callback. A panic in that ends nothing: it is logged.
+pub(crate) fn dropped(value: impl Sized) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        log::error!("a value that a handler left behind panicked when it was dropped");
+        // Dropping the payload could panic again, and so on.
+        std::mem::forget(panic);
+    }
+}
+
 #[cold]
-fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: &(dyn Any + Send)) {
+fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: Box<dyn Any + Send>) {
     let said = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    let said = said.unwrap_or("(no message)");
+    let said = said.unwrap_or("(no message)").to_owned();
+    dropped(panic);
     core.counters.panics.add(1);
     let name = core.terms.get(service as usize).map_or("application", |terms| &terms.name);
     match core.links.get_mut(id) {

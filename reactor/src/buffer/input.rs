@@ -145,6 +145,9 @@ impl<'a> Input<'a> {
     /// `find(unread, from)` returns the length of the first item in `unread`, or `None` while it has no end. `from`
     /// bytes have been searched in vain by earlier calls at this place: start there, less however many bytes the
     /// beginning of an ending may have.
+    ///
+    /// # Panics
+    /// When `find` returns a length beyond the end of `unread`.
     pub fn scan(&mut self, max: usize, find: impl FnOnce(&[u8], usize) -> Option<usize>) -> Framed<'a> {
         self.search(Searcher::Scan, max, find)
     }
@@ -161,8 +164,10 @@ impl<'a> Input<'a> {
         match find(unread, from) {
             Some(end) if end > max => Framed::TooLong,
             Some(end) => {
+                // An `end` beyond the input is the caller's mistake: the panic must come before anything is consumed.
+                let item = &unread[..end];
                 self.at += end;
-                Framed::Item(&unread[..end])
+                Framed::Item(item)
             }
             None => {
                 self.searched = self.bytes.len();
@@ -209,7 +214,20 @@ impl Kept {
         Input { bytes: &self.bytes, at: self.start, searched: self.searched, searcher: self.searcher }
     }
 
-    /// Notes what became of the input that was lent: call with what [`Kept::left_by`] made of it.
+    /// What is to be kept of an input that the handler put in the place of the one that was lent; `None` for the one that
+    /// was lent. Such an input has positions of its own, which mean nothing here.
+    pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
+        let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
+        (!is_own).then(|| input.as_slice().to_vec())
+    }
+
+    /// Keeps these bytes and no others.
+    pub(crate) fn replace(&mut self, bytes: &[u8]) {
+        self.clear();
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Notes what became of the input that was lent: call with what [`Input::left`] made of it.
     pub(crate) fn settle(&mut self, left: Left) {
         self.start = left.at;
         self.searched = left.searched;

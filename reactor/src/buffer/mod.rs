@@ -19,9 +19,11 @@ mod file;
 mod input;
 mod output;
 mod pool;
+mod writer;
 
 pub use input::{Framed, Input};
 pub use output::Output;
+pub use writer::Writer;
 
 pub(crate) use file::FilePart;
 pub(crate) use input::Kept;

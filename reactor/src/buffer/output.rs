@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::backlog::Backlog;
 use super::file::FilePart;
+use super::writer::Writer;
 use crate::limits::Limits;
 
 /// From this many bytes on, sharing beats copying: at 2 KiB a fan-out to a thousand costs the same either way, at 4 KiB
@@ -24,17 +25,17 @@ const RECLAIM_MIN: usize = 64 * 1024;
 
 /// The queue of bytes that a connection owes its peer. Small pieces are copied together, large ones shared.
 ///
-/// What is put in a callback leaves after it, in one send. [`Context::write`](crate::Context::write) is the short way;
-/// this is for encoders, which put many pieces: it is an [`io::Write`] that never fails, so `write!` works on it.
+/// The loop keeps the output of each connection to itself and lends encoders a [`Writer`] that appends to it. An output of
+/// one's own is for trying an encoder without a connection; it has no limit.
 ///
 /// ```
-/// use reactor::Output;
+/// use reactor::{Output, Writer};
 /// use std::io::Write;
-/// fn encode(number: u32, output: &mut Output) {
-///     write!(output, "{number}\r\n").unwrap();
+/// fn encode(number: u32, writer: &mut Writer<'_>) {
+///     write!(writer, "{number}\r\n").unwrap();
 /// }
 /// let mut output = Output::default();
-/// encode(7, &mut output);
+/// encode(7, &mut output.writer());
 /// assert_eq!(output.queued(), 3);
 /// ```
 #[derive(Debug)]
@@ -125,6 +126,11 @@ impl Default for Output {
 }
 
 impl Output {
+    /// Lends what encoders write to.
+    pub fn writer(&mut self) -> Writer<'_> {
+        Writer::new(self)
+    }
+
     /// Appends a copy of `bytes`.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {

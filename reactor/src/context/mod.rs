@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::{Address, Peer};
-use crate::buffer::Output;
+use crate::buffer::{Output, Writer};
 use crate::handle::ServiceHandle;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::reason::CloseReason;
@@ -189,17 +189,18 @@ impl<'a> Context<'a> {
         self.core.put(self.id, |output| output.put_file(file, range))
     }
 
-    /// Queues all that `encode` puts into the output, at the price of one write. Where a write would be refused, it is not
-    /// called.
+    /// Queues all that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
+    /// `encode` is not called.
     #[inline]
-    pub fn encode(&mut self, encode: impl FnOnce(&mut Output)) -> Written {
-        self.core.put(self.id, encode)
+    pub fn encode(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Written {
+        self.core.put(self.id, |output| encode(&mut Writer::new(output)))
     }
 
-    /// The output itself, for encoders; `None` where a write would be refused.
+    /// Lends a [`Writer`] that appends to the output, for encoders; `None` where a write would be refused.
+    /// [`Context::encode`] says in addition how much is queued then.
     #[inline]
-    pub fn output(&mut self) -> Option<&mut Output> {
-        self.core.output(self.id)
+    pub fn output(&mut self) -> Option<Writer<'_>> {
+        self.core.output(self.id).map(Writer::new)
     }
 
     /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.

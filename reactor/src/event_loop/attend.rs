@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::context::{Core, Errand, Terms, Timer};
 use crate::driver::Driver;
+use crate::host::dropped;
 use crate::limits::Deadlines;
 use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
 use crate::reason::Deadline;
@@ -215,7 +216,10 @@ impl<D: Driver> EventLoop<D> {
                 self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
             }
             for wish in std::mem::take(&mut self.core.wishes) {
-                let Some(link) = self.core.links.get_mut(wish.id) else { continue };
+                let Some(link) = self.core.links.get_mut(wish.id) else {
+                    dropped(wish.state);
+                    continue;
+                };
                 link.state = self.hosts[link.service as usize].host.adopt(wish.state);
                 self.core.recorder.note(wish.id, What::Asked, self.core.now);
                 match wish.errand {

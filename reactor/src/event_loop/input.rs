@@ -63,7 +63,10 @@ impl<D: Driver> EventLoop<D> {
         let before = input.len();
         callback(&mut *self.hosts[service].host, &mut self.core, key, &mut input);
         let (left, consumed) = (input.left(), input.len() < before);
-        kept.settle(left);
+        match kept.replacement(&input) {
+            None => kept.settle(left),
+            Some(bytes) => kept.replace(&bytes),
+        }
         self.called(id);
         let kept = if kept.len() > 0 {
             Some(kept)

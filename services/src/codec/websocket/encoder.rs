@@ -1,7 +1,7 @@
 //! A server's frames: unmasked, each message in one frame.
 
 use bytes::Bytes;
-use reactor::Output;
+use reactor::Writer;
 
 use super::{CONTROL_MAX, CloseCode, Kind};
 
@@ -57,11 +57,11 @@ impl AsRef<[u8]> for FrameHead {
 /// use reactor::Output;
 /// use services::codec::websocket::{self, Kind};
 /// let mut output = Output::default();
-/// websocket::put(Kind::Text, b"hello", &mut output);
+/// websocket::put(Kind::Text, b"hello", &mut output.writer());
 /// assert_eq!(output.queued(), 7);
 /// ```
 #[inline]
-pub fn put(kind: Kind, payload: &[u8], output: &mut Output) {
+pub fn put(kind: Kind, payload: &[u8], output: &mut Writer<'_>) {
     output.put(FrameHead::new(kind, payload.len()).as_ref());
     output.put(payload);
 }
@@ -86,10 +86,10 @@ pub fn append(kind: Kind, payload: &[u8], bytes: &mut Vec<u8>) {
 /// use reactor::Output;
 /// use services::codec::websocket::{self, CloseCode};
 /// let mut output = Output::default();
-/// websocket::put_close(CloseCode::GOING_AWAY, "the server stops", &mut output);
+/// websocket::put_close(CloseCode::GOING_AWAY, "the server stops", &mut output.writer());
 /// assert_eq!(output.queued(), 2 + 2 + 16);
 /// ```
-pub fn put_close(code: CloseCode, reason: &str, output: &mut Output) {
+pub fn put_close(code: CloseCode, reason: &str, output: &mut Writer<'_>) {
     put(Kind::Close, ControlPayload::close(code, reason).as_ref(), output);
 }
 
@@ -168,9 +168,9 @@ impl std::fmt::Debug for ControlPayload {
 /// use services::codec::websocket::Pongs;
 /// let (mut pongs, mut output) = (Pongs::default(), Output::default());
 /// for _ in 0..20_000 {
-///     pongs.answer(b"", &mut output);
+///     pongs.answer(b"", &mut output.writer());
 /// }
-/// pongs.finish(&mut output);
+/// pongs.finish(&mut output.writer());
 /// assert_eq!(output.queued(), (Pongs::EACH as usize + 1) * 2);
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -186,7 +186,7 @@ impl Pongs {
 
     /// Puts the pong for a ping with this payload, or keeps the payload for [`Pongs::finish`].
     #[inline]
-    pub fn answer(&mut self, ping: &[u8], output: &mut Output) {
+    pub fn answer(&mut self, ping: &[u8], output: &mut Writer<'_>) {
         if self.answered < Pongs::EACH {
             self.answered += 1;
             put(Kind::Pong, ping, output);
@@ -197,7 +197,7 @@ impl Pongs {
 
     /// At the end of the callback: puts the pong for the newest ping, if that has none.
     #[inline]
-    pub fn finish(&mut self, output: &mut Output) {
+    pub fn finish(&mut self, output: &mut Writer<'_>) {
         if let Some(payload) = self.newest.take() {
             put(Kind::Pong, payload.as_ref(), output);
         }

@@ -68,7 +68,7 @@ pub(super) fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
                 Ok(Some(event)) => {
                     let next = keep(event);
                     if let Said::Ping(payload) = &next {
-                        pongs.answer(payload, &mut reactor::Output::default());
+                        pongs.answer(payload, &mut reactor::Output::default().writer());
                     }
                     next
                 }

@@ -55,7 +55,7 @@ fn each_way_to_write_a_length_is_read_and_none_but_the_shortest() {
             }
         );
         let mut output = Output::default();
-        put(Kind::Binary, &vec![b'x'; length], &mut output);
+        put(Kind::Binary, &vec![b'x'; length], &mut output.writer());
         assert_eq!(output.queued(), bytes.len());
     }
     for head in [&b"\x82\xfe\0\x7d"[..], b"\x82\xff\0\0\0\0\0\0\xff\xff", b"\x82\xff\x80\0\0\0\0\0\0\0"] {
@@ -184,13 +184,13 @@ fn a_buffer_never_has_more_bytes_than_its_message_is_going_to_have() {
 fn a_flood_of_pings_is_answered_by_few_pongs_of_which_the_last_is_for_the_newest() {
     let (mut pongs, mut output) = (Pongs::default(), Output::default());
     for number in 0..1000u16 {
-        pongs.answer(&number.to_be_bytes(), &mut output);
+        pongs.answer(&number.to_be_bytes(), &mut output.writer());
     }
     assert!(pongs.is_unfinished());
     let before = output.queued();
-    pongs.finish(&mut output);
+    pongs.finish(&mut output.writer());
     assert_eq!((before, output.queued() - before), (Pongs::EACH as usize * 4, 4));
     assert_eq!(ControlPayload::of(&[1; 200]).as_ref(), [1; CONTROL_MAX]);
-    pongs.finish(&mut output);
+    pongs.finish(&mut output.writer());
     assert_eq!(output.queued() - before, 4, "once");
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use reactor::Output;
+use reactor::Writer;
 use rustix::fs::fstat;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
@@ -215,7 +215,7 @@ impl Rendition {
     }
 
     /// Puts a part of its content into the output.
-    pub(super) fn put(&self, range: Range<u64>, output: &mut Output) {
+    pub(super) fn put(&self, range: Range<u64>, output: &mut Writer<'_>) {
         match &self.content {
             Content::Held(bytes) => output.put_shared(bytes.slice(range.start as usize..range.end as usize)),
             Content::Open(file) => output.put_file(file.clone(), range),
