@@ -1,5 +1,7 @@
 //! Passes bytes between each client and a connection of its own to another server: `proxy LISTEN UPSTREAM`, both
-//! `host:port`. Backpressure goes both ways: whoever is sent to faster than it reads makes the other side wait.
+//! `host:port` or `unix:PATH`. Backpressure goes both ways: whoever is sent to faster than it reads makes the other side
+//! wait. Each side is read however much it is owed itself (`read_on`): it may read nothing before it has said everything.
+//! Memory is bounded by the pauses, to `Limits::output_high` and one receive buffer in each direction.
 
 use reactor::{Address, Application, CloseReason, ConnectionId, Context, Handler, Input, Service, Written};
 
@@ -16,7 +18,10 @@ impl Handler for Proxy {
     type Connection = Side;
 
     fn on_open(&mut self, cx: &mut Context<'_>) -> Side {
-        Side { other: cx.connect(self.upstream.clone(), Side { other: cx.id() }) }
+        let other = cx.connect(self.upstream.clone(), Side { other: cx.id() });
+        cx.read_on();
+        cx.read_on_id(other);
+        Side { other }
     }
 
     fn on_data(&mut self, side: &mut Side, input: &mut Input<'_>, cx: &mut Context<'_>) {

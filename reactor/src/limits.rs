@@ -18,16 +18,21 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Bytes of input kept because the handler has not consumed them, 128 KiB by default: an item longer than
     /// this never completes, so the connection ends with
-    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow).
+    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow), once answers from before have been sent.
     pub input: usize,
     /// Bytes owed to a peer above which the loop stops reading from it, 256 KiB by default: whoever doesn't read
-    /// gets no further answers to pile up.
+    /// gets no further answers to pile up. A write that begins below is taken in full, whatever its size. A relay reads on:
+    /// [`Context::read_on`](crate::Context::read_on).
     pub output_high: usize,
     /// Bytes owed below which reading goes on and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64 KiB
     /// by default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
     pub output_low: usize,
-    /// Bytes owed that no connection may pass, 8 MiB by default: the last line against a handler that
-    /// doesn't look at [`Written`](crate::Written). One write is always taken when nothing is owed, whatever its size.
+    /// Bytes owed beyond which no write is taken that begins above `output_high`, 8 MiB by default: the last line against
+    /// a handler that doesn't look at [`Written`](crate::Written). So a peer is owed at most this, or `output_high` and one
+    /// answer. The first write that does not fit is refused, and so is every one after it; what was accepted before is
+    /// still sent, then the connection ends with
+    /// [`CloseReason::OutputOverflow`](crate::CloseReason::OutputOverflow). A handler whose answers are large waits for
+    /// its output: [`Context::wait_for_output`](crate::Context::wait_for_output).
     pub output_max: usize,
     /// Bytes owed to a member of a topic above which published messages do not pile up any more, 1 MiB by
     /// default: minutes of talk, and a thousand members that don't read cost a gigabyte at most. 32 bytes are reckoned

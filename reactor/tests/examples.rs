@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use reactor::{Address, Application, Context, Handle, Handler, Input, Service};
 use rustix::process::Signal;
 use support::{BACKENDS, Example, GUARD, unless_chaos};
 
@@ -44,6 +45,27 @@ fn proxy(backend: &str) -> (Example, TcpListener) {
     let upstream = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = upstream.local_addr().expect("it is bound").to_string();
     (Example::start("proxy", backend, &["127.0.0.1:0", &address]), upstream)
+}
+
+/// An echo on a Unix socket, in this process.
+fn echo_on(path: &str, backend: &str) -> (Handle, thread::JoinHandle<()>) {
+    struct Echo;
+
+    impl Handler for Echo {
+        type Connection = ();
+
+        fn on_open(&mut self, _: &mut Context<'_>) {}
+
+        fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+            cx.write(input.take_all());
+        }
+    }
+
+    let mut app = Application::with_backend(backend.parse().expect("a backend")).expect("it is there");
+    let address = Address::Unix(path.into());
+    app.add_service(Service::at(vec![address], || Echo)).expect("the path is free");
+    let handle = app.handle();
+    (handle, thread::spawn(move || app.run().expect("it ends well")))
 }
 
 fn through(proxy: &Example, upstream: &TcpListener) -> (TcpStream, TcpStream) {
@@ -105,6 +127,26 @@ fn proxy_passes_eight_megabytes_both_ways_at_once() {
             same(&received.join().expect("it reads"), &up);
         });
         assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+/// An echo on a Unix socket, which keeps little in the kernel; a proxy before it; a client that sends all it has to say
+/// before it reads. The echo is not read while its answers wait, so the proxy has to read those answers.
+#[test]
+fn proxy_passes_an_echo_to_a_client_that_says_everything_before_it_reads() {
+    for backend in BACKENDS {
+        let path = std::env::temp_dir().join(format!("reactor-proxied-{}-{backend}.sock", std::process::id()));
+        let path = path.to_str().expect("it is text");
+        let (server, thread) = echo_on(path, backend);
+        let proxy = Example::start("proxy", backend, &["127.0.0.1:0", &format!("unix:{path}")]);
+        let bytes = pattern(4 << 20, 5);
+        let mut client = connect(proxy.address);
+        client.write_all(&bytes).expect("the proxy reads on");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        same(&read_all(&mut client), &bytes);
+        assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+        server.halt();
+        thread.join().expect("it does not panic");
     }
 }
 

@@ -630,14 +630,122 @@ on_every_backend! {
     fn past_the_maximum_a_write_is_refused_and_the_connection_ends(backend: Backend) {
         let bounded = Limits { output_high: 1000, output_low: 100, output_max: 40 << 20, ..limits() };
         let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
-        let (client, id) = stage.open();
+        let (mut client, id) = stage.open();
         let told = stage.ask(move |cx| {
             let mut write = |count| cx.write_to(id, vec![b'x'; count]);
-            [write(39 << 20), write(1 << 20), write(1)]
+            [write(39 << 20), write(1 << 20), write(1), write(1)]
         });
-        assert_eq!(told, [Written::AboveHighWater, Written::AboveHighWater, Written::Refused]);
-        assert_eq!(stage.closed(id).0, CloseReason::OutputOverflow { queued: 40 << 20 });
+        assert_eq!(told, [Written::AboveHighWater, Written::AboveHighWater, Written::Refused, Written::Refused]);
+        assert_eq!(read_all(&mut client).len(), 40 << 20, "what was accepted is sent");
         drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::OutputOverflow { queued: 40 << 20 }, 0));
+    }
+
+    // Rule 30.
+    fn an_answer_larger_than_the_maximum_is_taken_while_little_is_queued(backend: Backend) {
+        const BIG: usize = 9 << 20;
+        assert!(BIG > limits().output_max);
+        let plan = Plan::new().data(|input, cx| {
+            while let Some(line) = input.until_eol() {
+                let written = match line {
+                    b"small\n" => cx.write(line),
+                    b"big\n" => cx.write(vec![b'b'; BIG]),
+                    b"shared\n" => cx.write_shared(vec![b'b'; BIG].into()),
+                    b"lent\n" => {
+                        let mut writer = cx.output().expect("it is open");
+                        (0..9).for_each(|_| writer.put(&[b'b'; BIG / 9]));
+                        Written::AboveHighWater
+                    }
+                    _ => cx.encode(|writer| (0..9).for_each(|_| writer.put(&[b'b'; BIG / 9]))),
+                };
+                assert_ne!(written, Written::Refused);
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        for how in ["big", "shared", "lent", "encoded"] {
+            let (mut client, id) = stage.open();
+            client.write_all(format!("small\n{how}\n").as_bytes()).unwrap();
+            assert_eq!(&read_exactly::<6>(&mut client), b"small\n");
+            let mut answer = vec![0; BIG];
+            client.read_exact(&mut answer).unwrap();
+            assert!(answer.iter().all(|byte| *byte == b'b'));
+            round_trip(&mut client, b"small\n");
+            drop(client);
+            stage.closed(id);
+        }
+    }
+
+    // Rule 30.
+    fn answers_from_before_an_item_that_is_too_long_are_sent(backend: Backend) {
+        const ANSWER: usize = 200_000;
+        let plan = Plan::new().data(|input, cx| {
+            while let Some(line) = input.until_eol() {
+                assert_eq!(line, b"ask\n");
+                cx.write(vec![b'a'; ANSWER]);
+            }
+        });
+        let tight = Limits { input: 1000, ..limits() };
+        let stage = Stage::tuned(backend, plan, |service| service.limits(tight).deadlines(patient()), |_| {});
+        let (mut client, id) = stage.open();
+        client.write_all(b"ask\n").unwrap();
+        client.write_all(&[b'x'; 2000]).unwrap();
+        assert_eq!(read_all(&mut client).len(), ANSWER);
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::InputOverflow { limit: 1000 }, 0));
+    }
+
+    // Rule 30.
+    fn a_handler_that_waits_for_its_output_is_asked_once_for_each_answer_and_never_in_between(backend: Backend) {
+        const BIG: usize = 9 << 20;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let plan = Plan::new().data(move |input, cx| {
+            counted.fetch_add(1, SeqCst);
+            while !input.is_empty() {
+                if cx.queued() > 0 {
+                    return cx.wait_for_output();
+                }
+                let Some(_) = input.until_eol() else { return };
+                cx.write(vec![b'b'; BIG]);
+            }
+        });
+        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        let (mut client, id) = stage.open();
+        client.write_all(b"1\n2\n3\n").unwrap();
+        // The first answer has begun to leave.
+        read_exactly::<1>(&mut client);
+        let before = (stage.stats().turns, asked.load(SeqCst));
+        thread::sleep(QUIET);
+        let after = (stage.stats().turns, asked.load(SeqCst));
+        let mut rest = vec![0; 3 * BIG - 1];
+        client.read_exact(&mut rest).unwrap();
+        assert!(stage.ask(move |cx| cx.queued_of(id)) == 0);
+        assert_eq!(before.1, after.1, "it is asked again only when all has left");
+        unless_chaos!("counts turns and callbacks");
+        assert!(after.0 - before.0 <= 5, "{} turns", after.0 - before.0);
+        assert_eq!(asked.load(SeqCst), 3);
+    }
+
+    // Rule 31.
+    fn who_reads_on_is_heard_although_its_own_peer_is_owed_more_than_the_mark(backend: Backend) {
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(patient()), |_| {});
+        let (mut client, id) = stage.open();
+        stage.ask(move |cx| cx.write_to(id, vec![b'x'; 32 << 20]));
+        client.write_all(b"held back").unwrap();
+        stage.sees_nothing();
+        stage.ask(move |cx| cx.read_on_id(id));
+        assert_eq!(stage.data(id, 9), b"held back");
+        client.write_all(b"and more").unwrap();
+        assert_eq!(stage.data(id, 8), b"and more");
+        // A pause holds all the same: that is how a relay bounds its memory.
+        stage.ask(move |cx| cx.pause_reading_id(id));
+        client.write_all(b"in the pause").unwrap();
+        stage.sees_nothing();
+        stage.ask(move |cx| cx.resume_reading_id(id));
+        assert_eq!(stage.data(id, 12), b"in the pause");
+        let mut read = vec![0; 32 << 20];
+        client.read_exact(&mut read).unwrap();
+        assert_eq!(stage.next(), Seen::Drained(id));
     }
 
     // Rule 15.

@@ -52,6 +52,10 @@ pub struct Output {
     /// Where the last run begins in `copied`.
     run: usize,
     max: usize,
+    /// More than the high-water mark was queued when the current write began, so `max` holds for that write. Below the
+    /// mark a write is taken whatever its size.
+    bounded: bool,
+    /// Something was refused. Nothing is taken after that gap.
     overflowed: bool,
     /// What is written now goes before the backlog: it stands for what was dropped there.
     placing: bool,
@@ -117,6 +121,7 @@ impl Default for Output {
             filed: 0,
             run: 0,
             max: usize::MAX,
+            bounded: false,
             overflowed: false,
             placing: false,
             behind: None,
@@ -243,18 +248,23 @@ impl Output {
         self.of_head() == 0 && self.behind.is_none()
     }
 
-    /// One item is always taken when nothing is owed.
+    /// A write begins: one call of a handler, however many pieces it puts. It is taken in full unless more than `high`
+    /// bytes are queued already.
     #[inline]
-    fn fits(&self, more: usize) -> bool {
-        let queued = self.of_head() - self.filed;
-        !self.overflowed && (queued == 0 || queued.saturating_add(more) <= self.max)
+    pub(crate) fn begin_write(&mut self, high: usize) {
+        self.bounded = self.queued() > high;
     }
 
-    /// Past the limit nothing is taken, and the connection is going to end. Messages don't count: they have a limit of
-    /// their own.
+    #[inline]
+    fn fits(&self, more: usize) -> bool {
+        !self.overflowed && (!self.bounded || (self.of_head() - self.filed).saturating_add(more) <= self.max)
+    }
+
+    /// Past the limit nothing is taken, and the connection closes once what was taken has left. Messages don't count: they
+    /// have a limit of their own.
     fn admits(&mut self, more: usize) -> bool {
         let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.kept_length());
-        if self.overflowed || (queued > 0 && queued.saturating_add(more) > self.max) {
+        if self.overflowed || (self.bounded && queued.saturating_add(more) > self.max) {
             self.overflowed = true;
             return false;
         }
@@ -385,7 +395,7 @@ impl Output {
     #[inline]
     pub(crate) fn plain_left(&mut self) {
         self.copied.clear();
-        (self.sent, self.run) = (0, 0);
+        (self.sent, self.run, self.bounded) = (0, 0, false);
     }
 
     /// The bytes to send next, when they stand in one piece.
@@ -536,7 +546,7 @@ impl Output {
             self.spare = Some(behind);
         }
         (self.sent, self.run, self.ahead, self.filed) = (0, 0, 0, 0);
-        (self.overflowed, self.placing) = (false, false);
+        (self.bounded, self.overflowed, self.placing) = (false, false, false);
     }
 }
 

@@ -2,6 +2,7 @@
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
 mod core;
+mod reading;
 
 use std::any::{TypeId, type_name};
 use std::fmt;
@@ -46,8 +47,9 @@ pub enum Written {
     /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed
     /// more than [`Limits::output_high`](crate::Limits::output_high).
     AboveHighWater,
-    /// It was dropped: the connection is gone, closing, read-only, or over
-    /// [`Limits::output_max`](crate::Limits::output_max).
+    /// It was not taken, or not all of it: the connection is gone, closing, read-only, or over
+    /// [`Limits::output_max`](crate::Limits::output_max). In the last case the connection closes once everything that was
+    /// accepted before has been sent.
     Refused,
 }
 
@@ -293,46 +295,6 @@ impl<'a> Context<'a> {
     /// [`Application::run`](crate::Application::run).
     pub fn halt(&mut self) {
         self.core.halting = true;
-    }
-
-    // ---- reading ---------------------------------------------------------------------------------------------------
-
-    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer
-    /// that goes on sending fills the kernel's buffers, and then waits.
-    pub fn pause_reading(&mut self) {
-        self.pause_reading_id(self.id);
-    }
-
-    /// The same for another connection of this loop.
-    pub fn pause_reading_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.pause();
-            self.core.touch(id);
-        }
-    }
-
-    /// Goes on after a pause. What was kept comes first, without waiting for the peer.
-    pub fn resume_reading(&mut self) {
-        self.resume_reading_id(self.id);
-    }
-
-    /// The same for another connection of this loop.
-    pub fn resume_reading_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.resume();
-            self.core.touch(id);
-        }
-    }
-
-    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs,
-    /// and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
-    /// goes to thousands.
-    pub fn offer_again(&mut self) {
-        let turn = self.core.turn;
-        if let Some(link) = self.core.links.get_mut(self.id) {
-            link.offer_next_turn(turn);
-            self.core.touch(self.id);
-        }
     }
 
     /// Calls [`Handler::on_turn`](crate::Handler::on_turn) in the next turn: for work of the handler that is too much for

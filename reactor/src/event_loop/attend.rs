@@ -72,6 +72,7 @@ impl<D: Driver> EventLoop<D> {
                     recorder.note(id, What::Finished, *now);
                     self.driver.finish(id);
                 }
+                Step::Overflowed => link.close(*now),
                 Step::Probe => self.driver.probe(id),
                 Step::NextTurn => {
                     if !std::mem::replace(&mut link.put_off, true) {
@@ -125,7 +126,7 @@ impl<D: Driver> EventLoop<D> {
                 }
             }
             Step::Stopping => host.stopping(&mut self.core, id, key),
-            Step::Rest | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
+            Step::Rest | Step::Overflowed | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
         }
         self.called(id);
     }

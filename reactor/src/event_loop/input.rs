@@ -5,7 +5,6 @@ use crate::buffer::{Input, Kept};
 use crate::context::Core;
 use crate::driver::Driver;
 use crate::host::Host;
-use crate::reason::CloseReason;
 use crate::recorder::What;
 use crate::token::ConnectionId;
 
@@ -89,8 +88,8 @@ impl<D: Driver> EventLoop<D> {
             return self.core.pool.give_kept(kept);
         }
         let limits = &self.core.terms[link.service as usize].limits;
-        if kept.len() > limits.input && !link.is_paused() && !link.is_choked(limits) {
-            link.over(CloseReason::InputOverflow { limit: limits.input });
+        if kept.len() > limits.input && !link.is_to_be_held_back(limits) {
+            link.input_overflowed(limits.input, self.core.now);
         }
         link.kept = Some(kept);
     }

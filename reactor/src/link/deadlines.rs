@@ -195,7 +195,10 @@ impl Link {
             (Deadline::Linger, _) if self.facts.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
             // It was given time to finish what had begun, and the cause is the same if it does not.
-            (Deadline::Linger, Some(reason @ CloseReason::OutputOverflow { .. })) => reason,
+            (
+                Deadline::Linger,
+                Some(reason @ (CloseReason::OutputOverflow { .. } | CloseReason::InputOverflow { .. })),
+            ) => reason,
             _ => CloseReason::TimedOut(deadline),
         };
         self.facts

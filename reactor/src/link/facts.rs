@@ -58,11 +58,20 @@ pub(super) const HELD: Facts = Facts(1 << 24);
 /// Over as soon as the peer has acknowledged all that was sent, unless more comes from it.
 pub(super) const LAST_ACKNOWLEDGEMENT: Facts = Facts(1 << 25);
 
+/// The handler reads on however much this peer is owed: its input makes another connection owe more, and not this one.
+/// Set once and for all by `read_on`.
+pub(super) const RELAYED: Facts = Facts(1 << 26);
+/// The handler waits until everything queued has left. Until then nothing is read, and nothing kept is offered.
+pub(super) const WAITING: Facts = Facts(1 << 27);
+
+/// What keeps an open link from being read whatever else is so, `CHOKED` without `RELAYED` aside.
+pub(super) const HOLDS_BACK: Facts = PAUSED.and(HELD).and(WAITING);
 /// What `reads` and `writes` depend on.
-pub(super) const INTEREST: Facts = ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD);
+pub(super) const INTEREST: Facts =
+    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD).and(WAITING);
 /// What gives an open link something to do besides sending.
 pub(super) const ATTENTION: Facts =
-    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD);
+    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD).and(WAITING);
 /// Anything that makes more of an answer than sending it.
 pub(super) const UNEASY: Facts = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED).and(HALF_FINISHED);
 /// What keeps published messages from simply being put at the end of the output.

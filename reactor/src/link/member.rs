@@ -116,11 +116,7 @@ impl Link {
 
     /// The handler has said what it had to say to one that is too slow.
     pub(crate) fn close_slow(&mut self, now: Time) {
-        let queued = self.queued();
-        self.close(now);
-        if self.phase != Phase::Over {
-            self.reason = Some(CloseReason::OutputOverflow { queued });
-        }
+        self.close_because(CloseReason::OutputOverflow { queued: self.queued() }, now);
     }
 
     /// Whether what was published before has to be in its output first. Not where messages were missed: they were

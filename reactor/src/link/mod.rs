@@ -187,7 +187,7 @@ impl Link {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         if self.phase == Phase::Open {
-            return !self.facts.has(ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(HELD));
+            return !self.facts.has(ENDED.and(OFFER_DUE)) && !self.is_held_back();
         }
         let closing = matches!(self.phase, Phase::Flushing | Phase::Lingering);
         closing && !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched
@@ -202,7 +202,11 @@ impl Link {
     /// Whether anything has changed that `reads` and `writes` depend on.
     #[inline]
     pub(crate) fn take_interest_change(&mut self) -> bool {
-        let decisive = (self.phase, self.facts.only(INTEREST));
+        let mut facts = self.facts.only(INTEREST);
+        if self.facts.has(RELAYED) {
+            facts.clear(CHOKED);
+        }
+        let decisive = (self.phase, facts);
         std::mem::replace(&mut self.told, decisive) != decisive
     }
 
@@ -339,9 +343,14 @@ impl Link {
         if output.is_done()
             && let Some(output) = self.output.take()
         {
-            // Something was refused since the loop last looked: nothing may leave after that gap.
-            if output.overflowed() && self.phase == Phase::Open {
-                self.abort(CloseReason::OutputOverflow { queued: count });
+            if self.phase == Phase::Open {
+                if self.facts.take(WAITING) && self.kept.is_some() {
+                    self.facts.set(OFFER_DUE);
+                }
+                // Something was refused since the loop last looked: nothing may leave after that gap.
+                if output.overflowed() {
+                    self.close_because(CloseReason::OutputOverflow { queued: count }, now);
+                }
             }
             pool.give_output(output);
         }
@@ -371,7 +380,7 @@ impl Link {
         }
         self.facts.clear(BLOCKED);
         self.facts.set(BROKEN);
-        if self.facts.take(CHOKED) && self.kept.is_some() {
+        if (self.facts.take(CHOKED) | self.facts.take(WAITING)) && self.kept.is_some() {
             self.facts.set(OFFER_DUE);
         }
         if self.phase != Phase::Open || self.facts.has(PAUSED) || !self.has_more_to_say() {
@@ -457,7 +466,11 @@ impl Link {
             return None;
         }
         self.facts.set(USEFUL);
-        Some(self.output.get_or_insert_with(|| pool.take_output(limits.output_max)))
+        match &mut self.output {
+            Some(output) => output.begin_write(limits.output_high),
+            None => self.output = Some(pool.take_output(limits.output_max)),
+        }
+        self.output.as_deref_mut()
     }
 
     /// Whether a write would be taken.
@@ -485,8 +498,15 @@ impl Link {
         self.output.as_ref().map_or(0, |output| output.queued())
     }
 
-    pub(crate) fn is_choked(&self, limits: &Limits) -> bool {
-        self.facts.has(CHOKED) || self.queued() > limits.output_high
+    /// Whether the connection is not read for a reason of its own, so that what is kept of its input does not grow.
+    #[inline]
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.facts.has(HOLDS_BACK) || (self.facts.has(CHOKED) && !self.facts.has(RELAYED))
+    }
+
+    /// Whether it is, or is going to be once its output has been looked at: more is queued than the high-water mark.
+    pub(crate) fn is_to_be_held_back(&self, limits: &Limits) -> bool {
+        self.is_held_back() || (self.queued() > limits.output_high && !self.facts.has(RELAYED))
     }
 
     /// Whether it has been of use, so that the first-request deadline is off.
@@ -531,6 +551,26 @@ impl Link {
         }
     }
 
+    /// From now on it is read however much its peer is owed. What was kept because of that is offered.
+    pub(crate) fn read_on(&mut self) {
+        let begins = !self.facts.has(RELAYED);
+        self.facts.set(RELAYED);
+        if begins && self.facts.has(CHOKED) {
+            self.facts.set(OFFER_DUE);
+        }
+    }
+
+    /// Nothing is read, and nothing kept is offered, until all that is queued has left. Where nothing is queued, what is
+    /// kept is offered in the next turn.
+    pub(crate) fn wait_for_output(&mut self, turn: u32) {
+        if self.queued() == 0 {
+            self.offer_next_turn(turn);
+        } else if self.is_open() {
+            self.facts.set(WAITING);
+        }
+    }
+
+    #[cfg(feature = "sim")]
     pub(crate) fn is_paused(&self) -> bool {
         self.facts.has(PAUSED)
     }
@@ -563,13 +603,11 @@ impl Link {
             }
             Phase::Connecting => self.over(reason),
             Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
-            // Something was refused: a FIN would tell the peer that it has all.
-            Phase::Open if self.output.as_ref().is_some_and(|output| output.overflowed()) => {
-                self.abort(CloseReason::OutputOverflow { queued: self.queued() });
-            }
             Phase::Open => {
                 self.phase = Phase::Flushing;
-                self.reason = Some(reason);
+                let has_gap = self.output.as_ref().is_some_and(|output| output.overflowed());
+                let overflow = CloseReason::OutputOverflow { queued: self.queued() };
+                self.reason = Some(if has_gap { overflow } else { reason });
                 self.deadline = Time::NEVER;
                 self.facts.clear(DEADLINE_FRESH);
                 self.facts.set(DEADLINE_CHANGED);
@@ -581,6 +619,26 @@ impl Link {
                 self.facts.clear(OFFER_DUE);
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}
+        }
+    }
+
+    /// Closes because a limit was reached: what was accepted before is still sent.
+    pub(crate) fn close_because(&mut self, reason: CloseReason, now: Time) {
+        let is_new = matches!(self.phase, Phase::Open | Phase::Connecting);
+        self.close(now);
+        if is_new && self.phase != Phase::Over {
+            self.reason = Some(reason);
+        }
+    }
+
+    /// More input is kept than the limit. Answers from before are still sent; a peer that was sent nothing has nothing to
+    /// lose by an end at once.
+    pub(crate) fn input_overflowed(&mut self, limit: usize, now: Time) {
+        let reason = CloseReason::InputOverflow { limit };
+        if self.sent == 0 && self.queued() == 0 {
+            self.over(reason);
+        } else {
+            self.close_because(reason, now);
         }
     }
 
@@ -650,7 +708,8 @@ impl Link {
         match self.phase {
             Phase::Connecting => "connecting",
             Phase::Open if self.facts.has(PAUSED) => "paused",
-            Phase::Open if self.facts.has(CHOKED) => "choked",
+            Phase::Open if self.facts.has(WAITING) => "waiting",
+            Phase::Open if self.facts.has(CHOKED) && !self.facts.has(RELAYED) => "choked",
             Phase::Open if self.facts.has(ENDED) => "half-closed",
             Phase::Open => "open",
             Phase::Flushing => "flushing",

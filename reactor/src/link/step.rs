@@ -14,6 +14,8 @@ pub(crate) enum Step {
     Missed,
     /// Call `on_too_slow`, and close.
     TooSlow,
+    /// Close: a write was refused, and nothing may leave after that gap. What was accepted before it leaves.
+    Overflowed,
     /// Call `on_drained`.
     Drained,
     /// Call `on_data` with the bytes that were kept.
@@ -42,11 +44,7 @@ impl Link {
         match self.phase {
             Phase::Open => match &self.output {
                 None => self.open_step(turn),
-                Some(output) if output.overflowed() => {
-                    let reason = CloseReason::OutputOverflow { queued: output.queued() };
-                    self.abort(reason);
-                    Step::Close
-                }
+                Some(output) if output.overflowed() => Step::Overflowed,
                 Some(_) if self.facts.has(TOO_SLOW) && !self.facts.has(SLOW_TOLD) => self.tell_too_slow(),
                 Some(output) if output.is_behind() && output.is_missing() && !self.facts.has(BLOCKED) => Step::Missed,
                 Some(output) => {
@@ -105,7 +103,7 @@ impl Link {
             }
             return Step::Drained;
         }
-        if self.facts.has(PAUSED.and(CHOKED).and(HELD)) {
+        if self.is_held_back() {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
             let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.tell_stopping() } else { Step::Rest };

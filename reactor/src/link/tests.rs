@@ -369,12 +369,14 @@ fn a_reset_that_sending_told_first_does_not_move_the_deadline() {
 #[test]
 fn an_overflow_is_not_forgotten_when_what_was_queued_has_left_since() {
     let mut desk = Desk::open();
-    desk.limits.output_max = 100;
+    (desk.limits.output_high, desk.limits.output_max) = (50, 100);
     desk.write(100);
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(0);
     desk.write(1);
     desk.sent(100);
+    desk.finished();
+    desk.link.end_of_input();
     assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 100 });
 }
 
@@ -388,28 +390,96 @@ fn a_failed_send_ends_a_paused_link_at_once() {
 }
 
 #[test]
-fn more_owed_than_the_limit_aborts() {
+fn what_was_accepted_before_a_refused_write_leaves_before_the_end() {
     let mut desk = Desk::open();
-    desk.limits.output_max = 100;
+    (desk.limits.output_high, desk.limits.output_max) = (50, 100);
+    desk.write(50);
     desk.write(200);
-    assert_eq!(desk.step(), Step::Send, "one item is always taken");
+    assert_eq!(desk.step(), Step::Send, "at the mark a write is taken whatever its size");
     desk.blocked(0);
     desk.write(1);
-    assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 200 });
-    assert!(desk.link.resets());
+    assert_eq!(desk.step(), Step::Overflowed);
+    desk.link.close(desk.now);
+    assert_eq!(desk.step(), Step::Rest, "what was accepted waits for the kernel");
+    desk.sent(250);
+    desk.finished();
+    desk.link.end_of_input();
+    assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 250 });
+    assert!(!desk.link.resets());
+}
+
+#[test]
+fn who_waits_for_its_output_is_not_read_until_all_has_left_and_is_offered_the_rest() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(2);
+    desk.keep(b"the rest");
+    desk.link.wait_for_output(desk.turn);
+    assert!(!desk.link.reads() && desk.link.take_interest_change());
+    assert_eq!((desk.step(), desk.link.describe()), (Step::Rest, "waiting"));
+    desk.blocked(7);
+    assert!(!desk.link.reads(), "one byte is queued still");
+    desk.sent(1);
+    assert_eq!(desk.step(), Step::Deliver);
+    assert!(desk.link.reads());
+}
+
+#[test]
+fn who_waits_for_its_output_although_nothing_is_queued_is_offered_the_rest_in_the_next_turn() {
+    let mut desk = Desk::open();
+    desk.keep(b"the rest");
+    desk.link.wait_for_output(desk.turn);
+    assert_eq!(desk.step(), Step::NextTurn);
+    desk.turn += 1;
+    assert_eq!(desk.step(), Step::Deliver);
+}
+
+#[test]
+fn who_waits_for_its_output_is_offered_the_rest_when_nothing_can_be_sent_any_more() {
+    let mut desk = Desk::open();
+    desk.write(10);
+    desk.keep(b"the rest");
+    desk.link.wait_for_output(desk.turn);
+    assert_eq!(desk.step(), Step::Send);
+    desk.failed();
+    assert_eq!(desk.step(), Step::Deliver);
+}
+
+#[test]
+fn a_relay_is_read_although_more_is_queued_than_the_mark() {
+    let mut desk = Desk::open();
+    desk.limits.output_high = 50;
+    desk.write(100);
+    assert_eq!(desk.step(), Step::Send);
+    desk.blocked(0);
+    assert_eq!((desk.step(), desk.link.reads()), (Step::Rest, false));
+    assert!(desk.link.take_interest_change());
+    desk.keep(b"what came before");
+    desk.link.read_on();
+    assert_eq!(desk.step(), Step::Deliver, "what was kept meanwhile comes first");
+    assert!(desk.link.reads() && desk.link.take_interest_change(), "the driver is told");
+    desk.link.pause();
+    assert_eq!((desk.step(), desk.link.reads()), (Step::Rest, false), "a pause holds all the same");
+    desk.link.resume();
+    desk.sent(100);
+    assert_eq!(desk.step(), Step::Drained, "that it has drained is told as ever");
 }
 
 #[test]
 fn a_close_after_an_overflow_does_not_pass_for_the_end_of_all_that_was_written() {
     for origin in [Origin::Accepted, Origin::Outbound] {
         let mut desk = Desk::with(origin);
-        desk.limits.output_max = 100;
+        (desk.limits.output_high, desk.limits.output_max) = (50, 100);
         desk.write(60);
         desk.write(60);
         desk.close();
         desk.link.connected(desk.now);
+        assert_eq!(desk.step(), Step::Send);
+        desk.sent(60);
+        desk.finished();
+        desk.link.end_of_input();
         assert_eq!(desk.closes(), CloseReason::OutputOverflow { queued: 60 });
-        assert!(desk.link.resets());
     }
 }
 

@@ -93,7 +93,10 @@ impl<D: Driver> Checked<D> {
             if kept > limits.input + SCRATCH {
                 self.violation(&format!("connection {} keeps {kept} bytes of input", link.id));
             }
-            if let "paused" | "choked" = state {
+            if !at_once && state == "waiting" && link.queued() == 0 {
+                self.violation(&format!("connection {} waits for output that has left", link.id));
+            }
+            if let "paused" | "choked" | "waiting" = state {
                 let mut books = self.books.borrow_mut();
                 let entry = books.entries.entry(link.id).or_default();
                 entry.offer_owed = true;
@@ -110,7 +113,8 @@ impl<D: Driver> Checked<D> {
                 let network = self.network.borrow();
                 let broken = network.ids.get(&link.id).is_none_or(|&line| network.lines[line].send_failed);
                 drop(network);
-                if drained_owed && !broken {
+                // One that reads on may be open and full at once.
+                if drained_owed && !broken && link.queued() <= limits.output_low {
                     self.violation(&format!("connection {} has drained, and nobody was told", link.id));
                 }
             }

@@ -210,7 +210,12 @@ impl Whim {
                     }
                 }
                 9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
-                10 => cx.offer_again(),
+                10 => match self.random.below(4) {
+                    0 => cx.wait_for_output(),
+                    1 => cx.wait_for_output_id(other),
+                    2 => cx.read_on_id(other),
+                    _ => cx.offer_again(),
+                },
                 12 if self.temper.publishes => (0..=self.random.below(self.temper.talk)).for_each(|_| self.publish(cx)),
                 11 => {
                     let handle = cx.service_handle::<()>();

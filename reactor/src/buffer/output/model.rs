@@ -6,7 +6,7 @@ use crate::operations::Operations;
 
 /// | | |
 /// | --- | --- |
-/// | `m` | at most so many bytes may be owed; first of all |
+/// | `m` | at most so many bytes may be owed once more than half of them are; first of all |
 /// | `p` `w` `s` | puts so many bytes; writes them; puts them shared |
 /// | `g` | sends: the kernel takes so many of what is offered in one piece or in a few |
 /// | `c` | forgets what is owed |
@@ -29,13 +29,14 @@ pub fn check(text: &[u8]) {
                 // Each byte tells its place, as far as a byte can.
                 let bytes: Vec<u8> = (put..put + number.clamp(1, AT_ONCE)).map(|at| (at ^ (at >> 8)) as u8).collect();
                 put += bytes.len() as u64;
+                output.begin_write(max / 2);
                 match letter {
                     b'p' => output.put(&bytes),
                     b'w' => io::Write::write_all(&mut output, &bytes).expect("it never fails"),
                     _ => output.put_shared(Bytes::from(bytes.clone())),
                 }
                 // After a gap nothing more is taken.
-                overflowed |= !model.is_empty() && model.len() + bytes.len() > max;
+                overflowed |= model.len() > max / 2 && model.len() + bytes.len() > max;
                 if !overflowed {
                     model.extend(bytes);
                 }

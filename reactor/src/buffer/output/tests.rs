@@ -57,13 +57,38 @@ fn small_shared_bytes_are_copied_together_into_one_piece() {
 }
 
 #[test]
-fn the_limit_takes_one_item_when_nothing_is_owed_and_none_past_it() {
+fn below_the_mark_one_write_is_taken_whatever_its_size_and_above_it_none_past_the_limit() {
     let mut output = Output::default();
-    output.set_max(10);
-    output.put(&[0; 50]);
-    assert_eq!((output.queued(), output.overflowed()), (50, false));
+    output.set_max(100);
+    output.put(&[0; 20]);
+    output.begin_write(20);
+    // One write in several pieces: it began at the mark and not above it.
+    (0..3).for_each(|_| output.put(&[0; 90]));
+    output.put_shared(Bytes::from(vec![0; 2 * SHARE_MIN]));
+    assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, false));
+    output.begin_write(20);
     output.put(b"x");
-    assert_eq!((output.queued(), output.overflowed()), (50, true));
+    assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, true));
+    // Nothing follows a gap, not even what would fit.
+    output.advance(output.queued() - 10);
+    output.begin_write(20);
+    output.put(b"x");
+    assert_eq!(output.queued(), 10);
+}
+
+#[test]
+fn above_the_mark_writes_are_taken_up_to_the_limit() {
+    let mut output = Output::default();
+    output.set_max(100);
+    output.put(&[0; 60]);
+    for (length, queued) in [(30, 90), (10, 100)] {
+        output.begin_write(20);
+        output.put(&vec![0; length]);
+        assert_eq!((output.queued(), output.overflowed()), (queued, false));
+    }
+    output.begin_write(20);
+    output.put(b"x");
+    assert!(output.overflowed());
 }
 
 #[test]

@@ -6,7 +6,9 @@ impl World<'_, '_> {
     pub(super) fn data(&mut self, input: &mut Input<'_>) {
         assert!(!self.handler.paused, "on_data in a pause");
         let high = self.limits.output_high;
-        assert!(self.link().queued() <= high, "on_data above the high-water mark");
+        assert!(self.handler.relayed || self.link().queued() <= high, "on_data above the high-water mark");
+        assert!(!self.handler.waiting || self.link().queued() == 0, "on_data while the handler waits for its output");
+        self.handler.waiting = false;
         self.compare_input(input);
         self.handler.offer_owed = false;
         self.callback(Some(input));
@@ -57,10 +59,18 @@ impl World<'_, '_> {
                 }
             }
             b'z' => {
-                self.handler.closing = true;
-                (self.handler.deadline, self.handler.fresh) = (None, None);
-                self.kernel.heard = now;
+                self.begin_to_close();
                 self.link().close(now);
+            }
+            b'n' => {
+                self.handler.relayed = true;
+                self.link().read_on();
+            }
+            b'q' if !self.handler.closing => {
+                // Where nothing is queued, what is left is offered in the next turn.
+                self.handler.waiting = self.link().queued() > 0;
+                self.handler.offer_owed = true;
+                self.link().wait_for_output(turn);
             }
             b'f' => {
                 self.handler.finishing |= !self.handler.closing;
@@ -92,6 +102,13 @@ impl World<'_, '_> {
         }
     }
 
+    /// It closes, by its own wish or because a limit was reached.
+    pub(super) fn begin_to_close(&mut self) {
+        self.handler.closing = true;
+        (self.handler.deadline, self.handler.fresh) = (None, None);
+        self.kernel.heard = self.now;
+    }
+
     pub(super) fn write(&mut self, count: u64) {
         let (max, high) = (self.limits.output_max, self.limits.output_high);
         let owed = self.link().queued();
@@ -109,7 +126,7 @@ impl World<'_, '_> {
         let bytes: Vec<u8> = (self.handler.written..self.handler.written + count).map(byte).collect();
         output.put(&bytes);
         self.handler.useful = true;
-        self.handler.overflowed |= owed > 0 && owed + bytes.len() > max;
+        self.handler.overflowed |= owed > high && owed + bytes.len() > max;
         assert_eq!(output.overflowed(), self.handler.overflowed);
         if !self.handler.overflowed {
             self.handler.written += count;

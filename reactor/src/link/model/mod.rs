@@ -28,10 +28,11 @@ use crate::timer::Wheel;
 /// | | *the handler, in the callback that what stands before brings about, or else in that of another connection* |
 /// | `w` `k` | writes so many bytes; consumes so many |
 /// | `z` `f` `x` `p` `r` `g` | closes, finishes, aborts, pauses, resumes, wants the rest offered again |
+/// | `n` `q` | reads on whatever is queued, from now on; waits until everything queued has left |
 /// | `d` `e` `t` | its deadline is in so many seconds; is not; the callback takes so many tenths of a second |
 #[cfg(test)]
-const LETTERS: &[u8] = b"AAAAFXKKKKCBONRRRRVVUUTTTSwwwwkkzfxprgdet";
-const WISHES: &[u8] = b"wkzfxprgdet";
+const LETTERS: &[u8] = b"AAAAFXKKKKCBONRRRRVVUUTTTSwwwwkkzfxprgdetnqq";
+const WISHES: &[u8] = b"wkzfxprgdetnq";
 
 const TENTH: Duration = Duration::from_millis(100);
 /// What the loop reads at once.
@@ -125,6 +126,8 @@ struct Known {
     offer_owed: bool,
     lost: bool,
     paused: bool,
+    relayed: bool,
+    waiting: bool,
     end_told: bool,
     stopping: bool,
     stopping_told: bool,
@@ -308,15 +311,17 @@ impl<'o, 't> World<'o, 't> {
     }
 
     fn keep(&mut self, kept: Option<Box<Kept>>, consumed: bool) {
-        let limits = self.limits.clone();
-        let link = self.link();
+        let (limits, now) = (self.limits.clone(), self.now);
+        let link = self.link.as_mut().expect("it has not ended");
         if consumed {
             link.set_useful();
         }
         let Some(kept) = kept else { return };
         if link.is_open() {
-            if kept.len() > limits.input && !link.is_paused() && !link.is_choked(&limits) {
-                link.over(CloseReason::InputOverflow { limit: limits.input });
+            if kept.len() > limits.input && !link.is_to_be_held_back(&limits) {
+                link.input_overflowed(limits.input, now);
+                link.kept = Some(kept);
+                return self.begin_to_close();
             }
             link.kept = Some(kept);
         }
@@ -442,6 +447,11 @@ impl<'o, 't> World<'o, 't> {
                     (self.kernel.heard, self.kernel.acknowledged_since_fin) = (now, 0);
                     self.link().finished(now, || unacknowledged);
                 }
+                Step::Overflowed => {
+                    assert!(self.handler.overflowed, "nothing was refused");
+                    self.begin_to_close();
+                    self.link().close(now);
+                }
                 Step::Probe => self.probing = true,
                 Step::Drained => {
                     assert!(std::mem::take(&mut self.handler.owes_drained), "nothing had filled up");
@@ -532,9 +542,13 @@ impl<'o, 't> World<'o, 't> {
             }
         }
         assert_eq!(lost, 0);
+        let closes = self.handler.overflowed && !self.handler.closing && !link.is_open();
         kernel.active = now;
         if matches!(outcome, Sent::Bytes(1..) | Sent::Blocked(1..)) {
             kernel.heard = now;
+        }
+        if closes {
+            self.begin_to_close();
         }
     }
 

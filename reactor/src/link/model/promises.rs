@@ -19,7 +19,7 @@ impl World<'_, '_> {
             CloseReason::Aborted => handler.aborted && link.resets(),
             CloseReason::Reset => kernel.broken_at.is_some() || kernel.failure_reported,
             CloseReason::ConnectFailed(errno) => errno == REFUSED && kernel.failure_reported,
-            CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets(),
+            CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets() == (owed > 0),
             CloseReason::InputOverflow { limit } => link.kept.as_ref().is_some_and(|kept| kept.len() > limit),
             CloseReason::TimedOut(Deadline::Connect) => {
                 kernel.connecting && after(Some(handler.opened), deadlines.connect)
@@ -58,7 +58,8 @@ impl World<'_, '_> {
         let Some(link) = &self.link else { return };
         let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
         assert_eq!(self.told, (reads, writes), "the driver knows what the link wants");
-        assert!(!(handler.aborted || handler.overflowed && !kernel.connecting), "it ends at once");
+        assert!(!handler.aborted, "it ends at once");
+        assert!(!handler.overflowed || handler.closing || kernel.connecting, "nothing follows a gap but the end");
         let broken = kernel.broken_at.is_some() || kernel.failure_reported;
         assert!(broken || kernel.sent + owed as u64 == handler.written, "what was written is owed or has left");
         assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
@@ -72,8 +73,12 @@ impl World<'_, '_> {
             assert!(!(kernel.fin_reported && owed == 0), "both halves have ended");
             return;
         }
-        assert!(!(reads && (handler.paused || owed > limits.output_high)), "nobody wants to read");
-        if put_off || probing || owed > limits.output_low {
+        let full = owed > limits.output_high && !handler.relayed;
+        let waits = handler.waiting && owed > 0;
+        assert!(!(reads && (handler.paused || full || waits)), "nobody wants to read");
+        let relays = handler.relayed && !handler.paused && !waits;
+        assert!(reads || !relays || put_off || probing || kernel.fin_reported || broken, "a relay does not read on");
+        if put_off || probing || owed > limits.output_low || waits {
             return;
         }
         assert!(!handler.owes_drained || broken, "on_drained is forgotten");

@@ -20,8 +20,9 @@ use crate::token::ConnectionId;
 
 /// Simulated descriptors begin here, far above any real one, so that neither is ever taken for the other.
 const FIRST_FD: i32 = 1 << 20;
-/// Calls of one simulation: one that goes on for longer does not end by itself.
-const CALLS_MAX: u64 = 5_000_000;
+/// Calls of one simulation: one that goes on for longer does not end by itself. A peer that takes three bytes at a time of
+/// a few large writes needs millions.
+const CALLS_MAX: u64 = 20_000_000;
 /// Calls that a report of a failure shows, unless the variable says otherwise.
 const HISTORY: usize = 60;
 const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";

@@ -1,0 +1,454 @@
+//! Whatever safe code a handler calls in whichever callback, the loops live on, other connections are served, and no limit
+//! is lifted. Every verb of the public API is called by chance, about connections of one's own loop, of another, and of
+//! none, and callbacks panic. A failing seed is named.
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::panic::panic_any;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use reactor::{
+    Address, Application, Backend, Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits,
+    Output, Runner, Service, SlowPolicy, Topic, Writer, Written,
+};
+use support::GUARD;
+
+const SEEDS: u64 = 30;
+const PEERS: usize = 6;
+
+/// A xorshift generator.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+
+    fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// A value that may panic when it is dropped, as a payload of a panic and as a connection's state.
+struct Bomb {
+    armed: bool,
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if self.armed && !thread::panicking() {
+            self.armed = false;
+            panic!("meant: a value panics when it is dropped");
+        }
+    }
+}
+
+/// What all loops of one seed share.
+#[derive(Default)]
+struct Shared {
+    ids: Mutex<Vec<ConnectionId>>,
+    /// More was queued than the limits allow.
+    unbounded: AtomicBool,
+    calls: AtomicU64,
+}
+
+/// Calls anything.
+struct Anything {
+    chance: Chance,
+    shared: Arc<Shared>,
+    topics: [Topic; 2],
+    limits: Limits,
+    /// No files and no messages, so that what is queued can be compared with the limits.
+    plain: bool,
+    places: Arc<Vec<Address>>,
+    opened: usize,
+}
+
+impl Anything {
+    fn bomb(&mut self) -> Bomb {
+        Bomb { armed: self.chance.one_in(10) }
+    }
+
+    fn some_id(&mut self, cx: &Context<'_>) -> ConnectionId {
+        let ids = self.shared.ids.lock().expect("no callback panics with it");
+        match self.chance.below(8) {
+            0 => ConnectionId::NONE,
+            1..4 => cx.id(),
+            _ if ids.is_empty() => ConnectionId::NONE,
+            _ => ids[self.chance.below(ids.len())],
+        }
+    }
+
+    fn span(&mut self) -> Duration {
+        [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(3), Duration::MAX][self.chance.below(4)]
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let most = [1, 100, 5000, 60_000][self.chance.below(4)];
+        vec![b'a' + (most % 23) as u8; self.chance.below(most)]
+    }
+
+    /// What is queued after a write to `id` is at most one write more than what may be queued at once.
+    fn check(&self, cx: &Context<'_>, id: ConnectionId, before: usize, written: Written) {
+        let queued = cx.queued_of(id);
+        let taken = queued > before && written != Written::Refused;
+        if self.plain && taken && before > self.limits.output_high && queued > self.limits.output_max {
+            self.shared.unbounded.store(true, Relaxed);
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) {
+        let (own, id, bytes) = (cx.id(), self.some_id(cx), self.bytes());
+        let (before_own, before) = (cx.queued(), cx.queued_of(id));
+        match self.chance.below(6) {
+            0 => {
+                let written = cx.write(&bytes);
+                self.check(cx, own, before_own, written);
+            }
+            1 => {
+                let written = cx.write_shared(bytes.into());
+                self.check(cx, own, before_own, written);
+            }
+            2 => {
+                // Whatever is put in the place of what is lent, and whatever is moved out of it.
+                let (mode, chance) = (self.chance.below(4), self.chance.below(1000));
+                let written = cx.encode(|writer: &mut Writer<'_>| {
+                    writer.put(&bytes);
+                    let leaked = Box::leak(Box::new(Output::default()));
+                    match mode {
+                        0 => *writer = leaked.writer(),
+                        1 => {
+                            let mut other = leaked.writer();
+                            std::mem::swap(writer, &mut other);
+                        }
+                        2 if chance < 50 => panic_any(Bomb { armed: chance < 25 }),
+                        _ => {}
+                    }
+                    writer.put_shared(vec![b'y'; chance].into());
+                    let _ = write!(writer, "{}", writer.queued());
+                });
+                self.check(cx, own, before_own, written);
+            }
+            3 => {
+                if let Some(mut writer) = cx.output() {
+                    writer.put(&bytes);
+                    self.check(cx, own, before_own, Written::Queued);
+                }
+            }
+            4 => {
+                let written = cx.write_to(id, &bytes);
+                self.check(cx, id, before, written);
+            }
+            _ => {
+                let written = cx.write_shared_to(id, bytes.into());
+                self.check(cx, id, before, written);
+            }
+        }
+    }
+
+    fn call(&mut self, cx: &mut Context<'_>) {
+        self.shared.calls.fetch_add(1, Relaxed);
+        let (id, span) = (self.some_id(cx), self.span());
+        let topic = self.topics[self.chance.below(2)].clone();
+        let verb = self.chance.below(44);
+        // Connections should live for a while.
+        if matches!(verb, 11..=19 | 40 | 42) && !self.chance.one_in(8) {
+            return;
+        }
+        match verb {
+            0..=9 => self.write(cx),
+            10 if !self.plain => {
+                let file = Arc::new(File::open("Cargo.toml").expect("tests run beside it"));
+                cx.write_file(file, 0..[0, 10, 1 << 40][self.chance.below(3)]);
+            }
+            11 => cx.close(),
+            12 => cx.close_briefly(),
+            13 => cx.close_id(id),
+            14 => cx.finish(),
+            15 => cx.finish_id(id),
+            16 => cx.abort(),
+            17 => cx.abort_id(id),
+            18 => cx.pause_reading(),
+            19 => cx.pause_reading_id(id),
+            20 | 21 => cx.resume_reading(),
+            22 | 23 => cx.resume_reading_id(id),
+            24 => cx.offer_again(),
+            25 => cx.wait_for_output(),
+            26 => cx.wait_for_output_id(id),
+            27 => cx.read_on(),
+            28 => cx.read_on_id(id),
+            29 => cx.ask_for_turn(),
+            30 => cx.set_deadline(span),
+            31 => cx.set_deadline_id(id, span),
+            32 => cx.clear_deadline(),
+            33 => cx.end_loop(),
+            34 => drop((cx.subscribe(&topic), cx.subscribe_id(id, &topic))),
+            35 => drop((cx.unsubscribe(&topic), cx.unsubscribe_id(id, &topic))),
+            36 if !self.plain => {
+                let bytes = Bytes::from(self.bytes());
+                cx.publish(&topic, &bytes);
+                cx.publish_to_others(&topic, &bytes);
+                cx.publish_shared(&topic, &bytes);
+            }
+            37 if self.opened < 20 => {
+                self.opened += 1;
+                let to = self.places[self.chance.below(self.places.len())].clone();
+                let bomb = self.bomb();
+                let id = cx.connect(to, bomb);
+                if self.chance.one_in(2) {
+                    cx.abort_id(id);
+                }
+            }
+            38 if self.opened < 20 => {
+                self.opened += 1;
+                let place = ["/dev/null", "/", "Cargo.toml"][self.chance.below(3)];
+                let bomb = self.bomb();
+                cx.watch(OwnedFd::from(File::open(place).expect("it is there")), bomb);
+            }
+            39 if self.opened < 20 => {
+                self.opened += 1;
+                let bomb = self.bomb();
+                cx.timer(span, bomb);
+            }
+            40 => {
+                // A wrong state type and a wrong message type panic, here and nowhere else.
+                if self.chance.one_in(2) {
+                    cx.service_handle::<u8>();
+                }
+                cx.timer(span, 7u8);
+            }
+            41 => {
+                let _ = cx.service_handle::<String>().post(id, "posted".to_owned());
+            }
+            42 => panic_any(Bomb { armed: true }),
+            43 => {
+                let known = (cx.peer(), cx.peer_of(id), cx.service().len(), cx.now(), cx.turn(), cx.serves_alone());
+                let _ = (known, cx.stats());
+            }
+            _ => drop((cx.members(&topic), cx.is_stopping(), cx.queued_of(id), format!("{cx:?}"))),
+        }
+    }
+
+    fn calls(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..self.chance.below(4) {
+            self.call(cx);
+        }
+    }
+
+    fn read<'a>(&mut self, input: &mut Input<'a>) {
+        let all = input.as_slice();
+        match self.chance.below(12) {
+            0 => {}
+            1 => drop(input.until_eol()),
+            2 => drop(input.until_eol_within(5)),
+            3 => drop(input.take(self.chance.below(100))),
+            // More than there is: panics.
+            4 if self.chance.one_in(10) => input.consume(input.len() + 1),
+            5 if self.chance.one_in(10) => drop(input.scan(usize::MAX, |unread, _| Some(unread.len() + 1000))),
+            6 => drop(input.scan(10, |_, from| Some(from))),
+            // Something else in the place of what is lent: longer, shorter, and what has been read already.
+            7 => *input = Input::of(&[b'l'; 5000]),
+            8 => drop(std::mem::replace(input, Input::of(b""))),
+            9 => {
+                input.take_all();
+                *input = Input::of(all);
+            }
+            _ => drop(input.take_all()),
+        }
+    }
+}
+
+impl Handler<String> for Anything {
+    type Connection = Bomb;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Bomb {
+        self.shared.ids.lock().expect("no callback panics with it").push(cx.id());
+        self.calls(cx);
+        self.bomb()
+    }
+
+    fn on_connected(&mut self, _: &mut Bomb, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_data(&mut self, state: &mut Bomb, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if self.chance.one_in(10) {
+            *state = self.bomb();
+        }
+        self.read(input);
+        self.calls(cx);
+        self.read(input);
+    }
+
+    fn on_end_of_input(&mut self, _: &mut Bomb, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        self.read(input);
+        self.calls(cx);
+        if self.chance.one_in(2) {
+            cx.close();
+        }
+    }
+
+    fn on_drained(&mut self, _: &mut Bomb, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_missed(&mut self, _: &mut Bomb, _: u64, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_too_slow(&mut self, _: &mut Bomb, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_deadline(&mut self, _: &mut Bomb, cx: &mut Context<'_>) {
+        self.calls(cx);
+        if self.chance.one_in(2) {
+            cx.close();
+        }
+    }
+
+    fn on_stopping(&mut self, _: &mut Bomb, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_message(&mut self, to: ConnectionId, _: String, cx: &mut Context<'_>) {
+        self.calls(cx);
+        cx.close_id(to);
+    }
+
+    fn on_close(&mut self, _: Bomb, _: CloseReason, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+}
+
+/// Who only wants to be served.
+struct Echo;
+
+impl Handler for Echo {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        cx.write(input.take_all());
+    }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(to).expect("it listens");
+    client.set_read_timeout(Some(GUARD)).expect("not zero");
+    client.set_write_timeout(Some(Duration::from_millis(20))).expect("not zero");
+    client
+}
+
+fn is_served(client: &mut TcpStream) -> bool {
+    let mut answer = [0; 5];
+    client.write_all(b"alive").is_ok() && client.read_exact(&mut answer).is_ok() && &answer == b"alive"
+}
+
+fn try_seed(seed: u64, backend: Backend) {
+    let mut chance = Chance(seed * 0x9E37_79B9 + 1);
+    let policy = [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][chance.below(3)];
+    let limits = Limits {
+        input: 3000,
+        output_high: 2000,
+        output_low: 500,
+        output_max: 20_000,
+        member_queue: 4000,
+        slow_members: policy,
+        ..Limits::default()
+    };
+    let deadlines = Deadlines {
+        idle: chance.one_in(2).then(|| Duration::from_millis(100)),
+        linger: Duration::from_millis(50),
+        ..Deadlines::default()
+    };
+    let mut app = Application::with(backend, Runner::loops(2).expect("two are allowed")).expect("the backend is there");
+    app.drain_timeout(Some(Duration::from_millis(200)));
+    let echo = app.add_service(Service::tcp("127.0.0.1:0", || Echo)).expect("a port is free");
+    let echo = echo.address().and_then(|address| address.to_string().strip_prefix("tcp://")?.parse().ok());
+    let echo: SocketAddr = echo.expect("it listens on TCP");
+    let (shared, plain, start) = (Arc::<Shared>::default(), chance.one_in(2), AtomicU64::new(seed));
+    let places = vec![
+        Address::Tcp(echo),
+        Address::Tcp(([127, 0, 0, 1], 1).into()),
+        Address::Unix("/nobody/listens/here".into()),
+        Address::Unix("x".repeat(300).into()),
+    ];
+    let (seen, bounds, places) = (shared.clone(), limits.clone(), Arc::new(places));
+    let make = move || Anything {
+        chance: Chance(start.fetch_add(7919, Relaxed) * 31 + 7),
+        shared: seen.clone(),
+        topics: [Topic::new("one"), Topic::new("other")],
+        limits: bounds.clone(),
+        plain,
+        places: places.clone(),
+        opened: 0,
+    };
+    let any = Service::tcp("127.0.0.1:0", make).limits(limits).deadlines(deadlines);
+    let any = app.add_service(any).expect("a port is free");
+    let any = any.address().and_then(|address| address.to_string().strip_prefix("tcp://")?.parse().ok());
+    let any: SocketAddr = any.expect("it listens on TCP");
+    let handle = app.handle();
+    let server = thread::Builder::new().name("loop".into()).spawn(move || app.run()).expect("a thread is free");
+    // One on each loop.
+    let mut witnesses = [connect(echo), connect(echo), connect(echo)];
+    assert!(witnesses.iter_mut().all(is_served), "seed {seed} on {backend}: it begins");
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|_| connect(any)).collect();
+    for _ in 0..60 {
+        let at = chance.below(PEERS);
+        let peer = &mut peers[at];
+        match chance.below(10) {
+            0..=4 => {
+                let _ = peer.write(&b"some words\nand more of them\n".repeat(chance.below(40)));
+            }
+            5 | 6 => {
+                peer.set_nonblocking(true).expect("it is open");
+                let _ = peer.read(&mut [0; 30_000]);
+                peer.set_nonblocking(false).expect("it is open");
+            }
+            7 => drop(peer.shutdown(Shutdown::Write)),
+            8 => *peer = connect(any),
+            _ => assert!(is_served(&mut witnesses[chance.below(3)]), "seed {seed} on {backend}: a loop has ended"),
+        }
+    }
+    assert!(witnesses.iter_mut().all(is_served), "seed {seed} on {backend}: a loop has ended");
+    assert!(is_served(&mut connect(echo)), "seed {seed} on {backend}: nobody is let in any more");
+    assert!(!shared.unbounded.load(Relaxed), "seed {seed} on {backend}: a limit was lifted");
+    assert!(shared.calls.load(Relaxed) > 0, "seed {seed} on {backend}: nothing was called");
+    handle.halt();
+    let outcome = server.join();
+    assert!(matches!(outcome, Ok(Ok(()))), "seed {seed} on {backend}: it ends badly");
+}
+
+#[test]
+fn whatever_a_handler_calls_the_loops_live_on_and_no_limit_is_lifted() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // Panics of callbacks are meant, and thousands.
+        if thread::current().name().is_some_and(|name| name.starts_with("whatever")) {
+            loud(panic);
+        }
+    }));
+    for backend in [Backend::Epoll, Backend::Select] {
+        (1..=SEEDS).for_each(|seed| try_seed(seed, backend));
+    }
+}
