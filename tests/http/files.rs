@@ -419,9 +419,11 @@ on_every_backend! {
         ] {
             assert_eq!(run(backend, words).code, Some(2), "{words}");
         }
-        let mut bad = command(backend, "http --root . --cache-control");
-        bad.arg("a\r\nSet-Cookie: b");
-        assert_eq!(Glowplug::spawn(bad).end().code, Some(2));
+        for value in ["a\r\nSet-Cookie: b", "", " ", "\t"] {
+            let mut bad = command(backend, "http --root . --cache-control");
+            bad.arg(value);
+            assert_eq!(Glowplug::spawn(bad).end().code, Some(2), "{value:?}");
+        }
     }
 
     fn all_services_together_serve_files_too(backend: Backend) {
