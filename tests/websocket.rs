@@ -61,7 +61,7 @@ fn open(echo: &Glowplug) -> Client {
     client
 }
 
-/// The next frame of the server: its first byte and its payload.
+/// Reads a frame of the server. Returns the first byte of the frame and the payload.
 fn received(client: &mut Client) -> (u8, Vec<u8>) {
     let head = client.bytes(2);
     let length = match head[1] {
@@ -72,7 +72,7 @@ fn received(client: &mut Client) -> (u8, Vec<u8>) {
     (head[0], client.bytes(length))
 }
 
-/// Whether the next frame is this one. Long payloads are not shown.
+/// Reads a frame and compares it. Long payloads are not shown.
 fn expect(client: &mut Client, first: u8, payload: impl AsRef<[u8]>) {
     let (got, bytes) = received(client);
     assert!(got == first && bytes == payload.as_ref(), "{got:#x} and {} bytes", bytes.len());
@@ -269,7 +269,7 @@ fn start(program: &str, words: &[&str], directory: &Path) -> Running {
     Running(child.unwrap_or_else(|error| panic!("{program}: {error}")))
 }
 
-/// Runs a program to its good end. What it writes to standard output.
+/// Runs a program until it exits with status 0. Returns its standard output.
 fn run(program: &str, words: &[&str], directory: &Path) -> String {
     let output = command(program, words, directory).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -340,7 +340,7 @@ async def main():
 asyncio.run(main())
 "#;
 
-/// The first CPython 2.7 that is there: on the path, or by pyenv.
+/// A CPython 2.7 with pip, on the path or by pyenv.
 fn python_2_7() -> Option<String> {
     let is_one = |program: &String| {
         let asked = Command::new(program).args(["-c", "import sys, pip; print(sys.version_info[:2])"]).output();
@@ -364,7 +364,7 @@ fn autobahn(cases: &[&str]) -> Option<usize> {
     let in_python = |words: &[&str]| {
         let mut command = Command::new(&python);
         command.args(words).current_dir(scratch.path()).stdin(Stdio::null());
-        // Packages go there, and are found there.
+        // Directory of the packages, for pip and for the interpreter.
         command.env("PYTHONUSERBASE", scratch.join("base")).env_remove("PYTHONPATH");
         let output = command.output().expect("it was there");
         let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -387,7 +387,7 @@ fn autobahn(cases: &[&str]) -> Option<usize> {
     Some(outcomes.lines().count())
 }
 
-/// A line for each case: its number, how it went, and how it closed.
+/// Prints a line for each case: the number, the outcome, and the outcome of the close.
 const AUTOBAHN_OUTCOMES: &str = "
 import json
 for case, outcome in json.load(open('reports/index.json'))['glowplug'].items():

@@ -2,10 +2,15 @@
 //! one test in this file and not several.
 
 use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use reactor::Input;
+use reactor::{Address, Application, Backend, Input, Service};
 use services::codec::websocket::{self, Buffers, CloseCode, ControlPayload, Decoder, Event, Kind};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use services::echo::{WebSocketEcho, deadlines, websocket_limits};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -60,6 +65,49 @@ fn round(decoders: &mut [Decoder], buffers: &mut Buffers, stream: &[u8], size: u
     events
 }
 
+const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The fewest allocations of a hundred echoes of this message, in a number of attempts.
+fn echoed(backend: Backend, message: &[u8]) -> Stats {
+    let (started, has_started) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let mut application = Application::with_backend(backend).expect("the backend is there");
+        let service = Service::tcp("127.0.0.1:0", WebSocketEcho::default);
+        let service = service.limits(websocket_limits()).deadlines(deadlines(None));
+        let service = application.add_service(service).expect("a port is free");
+        let Some(Address::Tcp(address)) = service.address() else { panic!("it listens on TCP") };
+        started.send((*address, application.handle())).expect("the test waits");
+        application.run().expect("it ends well");
+    });
+    let (address, handle) = has_started.recv().expect("it starts");
+    let mut client = TcpStream::connect(address).expect("it listens");
+    client.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+    client.set_nodelay(true).expect("it is TCP");
+    client.write_all(HANDSHAKE).expect("it is open");
+    let mut answer = vec![0; message.len() + 200];
+    let mut filled = 0;
+    while !answer[..filled].ends_with(b"\r\n\r\n") {
+        filled += client.read(&mut answer[filled..]).expect("an answer comes");
+    }
+    let frame = masked(0x82, message);
+    let length = frame.len() - 4;
+    let mut attempt = || {
+        let region = Region::new(GLOBAL);
+        for _ in 0..100 {
+            client.write_all(&frame).expect("it is open");
+            client.read_exact(&mut answer[..length]).expect("an answer comes");
+        }
+        region.change()
+    };
+    let attempts: Vec<Stats> = (0..20).map(|_| attempt()).collect();
+    assert!(answer[..length].ends_with(message));
+    drop(client);
+    handle.halt();
+    thread.join().expect("the loop does not panic");
+    attempts.into_iter().min_by_key(|stats| stats.allocations + stats.reallocations).expect("some")
+}
+
 #[test]
 fn messages_are_decoded_and_answered_without_allocating() {
     let stream = [
@@ -84,5 +132,14 @@ fn messages_are_decoded_and_answered_without_allocating() {
         let stats = region.change();
         assert_eq!(events, 50 * 3 * 7, "in pieces of {size}");
         assert_eq!((stats.allocations, stats.reallocations), (0, 0), "in pieces of {size}: {stats:?}");
+    }
+    if std::env::var_os("REACTOR_CHAOS").is_some() {
+        return eprintln!("left out under chaos: half an answer is kept until the rest can leave, and that allocates");
+    }
+    for backend in [Backend::Epoll, Backend::Select] {
+        for message in [&b"short"[..], &[7; 3000]] {
+            let stats = echoed(backend, message);
+            assert_eq!((stats.allocations, stats.reallocations), (0, 0), "{} bytes: {stats:?}", message.len());
+        }
     }
 }

@@ -6,9 +6,9 @@
 //!    └───▶ Ended (protocol error)
 //! ```
 //!
-//! Payload is unmasked into the message's buffer as it arrives, and texts are checked there, so a message that cannot be
-//! accepted ends the connection at its first wrong byte. The payload of a control frame stands behind the unfinished
-//! message in the same buffer, so a connection needs one buffer, and only while something is unfinished.
+//! Payload is unmasked into the message's buffer as it arrives, and a text is checked in the buffer, so a
+//! connection ends at the first wrong byte of a text. The payload of a control frame stands behind the unfinished
+//! message in the same buffer, so a connection needs a single buffer, and only while a message or a frame is unfinished.
 
 use std::str::from_utf8;
 
@@ -16,16 +16,16 @@ use reactor::Input;
 
 use super::{CONTROL_MAX, CloseCode, ProtocolError};
 
-/// Buffers that [`Buffers`] keeps, and the bytes that a kept buffer may have: enough for the usual messages of many
-/// connections, since few of them are unfinished at the end of a callback.
+/// Number of buffers that [`Buffers`] keeps, and the most bytes of a kept buffer: enough for the usual messages of many
+/// connections, since few connections have an unfinished message at the end of a callback.
 const KEPT: usize = 4;
 const KEPT_BYTES: usize = 128 * 1024;
 
-/// Bytes that a buffer has at first, so that one-byte frames do not make it grow often.
+/// Bytes of a new buffer, so that frames of a single byte do not make the buffer grow often.
 const FIRST_BYTES: usize = 64;
 
-/// Buffers without an owner, for all connections of one handler. A decoder takes one when payload arrives and gives it
-/// back after the message, so that silent connections hold none and messages are received without allocating.
+/// Buffers without an owner, for all connections of a handler. A decoder takes a buffer when payload arrives and gives the
+/// buffer back after the message, so that silent connections hold no buffer and messages are received without allocating.
 ///
 /// At most 4 buffers of at most 128 KiB are kept. See [`Decoder`] for an example.
 #[derive(Debug, Default)]
@@ -61,14 +61,14 @@ pub enum Event<'a> {
     Binary(&'a [u8]),
     /// A ping, which is to be answered by a pong with the same payload: see [`Pongs`](super::Pongs).
     Ping(&'a [u8]),
-    /// A pong. One that nobody has asked for is allowed, and means nothing.
+    /// A pong. A pong without a ping before is allowed, and means nothing.
     Pong(&'a [u8]),
-    /// The client closes, with this code ([`CloseCode::NONE`] where the frame has none) and this reason. The answer is a
-    /// close frame with the same code. Bytes that follow are not decoded.
+    /// The client closes, with a code ([`CloseCode::NONE`] for an empty frame) and a reason. The answer is a close frame
+    /// with the same code. Bytes after the close are not decoded.
     Close(CloseCode, &'a str),
 }
 
-/// The state of one client's frames, about 80 bytes without a message.
+/// The state of a client's frames, about 80 bytes without a message.
 ///
 /// ```
 /// use reactor::Input;
@@ -103,7 +103,7 @@ pub struct Decoder {
     state: State,
     /// The unfinished message, set by its first frame.
     message: Message,
-    /// What of `buffer` the last event lends; it is given up by the next call.
+    /// The part of `buffer` that the last event lends. The next call gives the part up.
     lent: Lent,
 }
 
@@ -147,7 +147,7 @@ impl Decoder {
         }
     }
 
-    /// The next event, or `None` when the input has no further one. At most 13 bytes, a part of a frame's head, are then
+    /// The next event, or `None` when the input has no further event. At most 13 bytes, a part of a frame's head, are then
     /// left unread. After a close or an error, `None`, and nothing is consumed.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Decoder {
         self.message != Message::None || self.state == State::Control
     }
 
-    /// Gives up what the last event has lent.
+    /// Gives up the part of the buffer that the last event has lent.
     fn release(&mut self, buffers: &mut Buffers) {
         match std::mem::replace(&mut self.lent, Lent::Nothing) {
             Lent::Nothing => return,
@@ -214,7 +214,7 @@ impl Decoder {
         }
     }
 
-    /// Reads until there is an event, and says where it is.
+    /// Reads up to the next event. Returns the part of the buffer that the event lends.
     fn advance(&mut self, input: &mut Input<'_>, buffers: &mut Buffers) -> Result<Lent, ProtocolError> {
         loop {
             match self.state {
@@ -226,7 +226,7 @@ impl Decoder {
                 State::Data => {
                     let is_whole = self.payload(input, buffers);
                     let is_message = is_whole && self.is_last;
-                    // A text that arrives as a whole is checked once, when it is lent.
+                    // A text that arrives as a whole is checked once, by `event`.
                     if self.message == Message::Text && !(is_message && self.checked == 0) {
                         self.check_text(is_message)?;
                     }
@@ -250,7 +250,8 @@ impl Decoder {
         }
     }
 
-    /// Reads a frame's head. Each rule is checked as soon as its bytes are here. Whether the head is whole.
+    /// Reads a frame's head, and checks each rule as soon as the bytes of the rule have arrived. Returns whether the head is
+    /// whole.
     fn head(&mut self, input: &mut Input<'_>) -> Result<bool, ProtocolError> {
         let bytes = input.as_slice();
         let Some(&first) = bytes.first() else { return Ok(false) };
@@ -305,7 +306,8 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Moves the current frame's payload, as much as has arrived, into the buffer, and unmasks it. Whether that is all.
+    /// Moves the current frame's payload, as much as has arrived, into the buffer without the mask. Returns whether the
+    /// payload is whole.
     fn payload(&mut self, input: &mut Input<'_>, buffers: &mut Buffers) -> bool {
         let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len());
         if step > 0 {
@@ -349,7 +351,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What the buffer says: a message as a whole, or the payload of a control frame at its end.
+    /// Makes an event of the buffer: of a whole message, or of the control frame's payload at the end.
     fn event(&mut self, lent: Lent) -> Result<Event<'_>, ProtocolError> {
         let Decoder { buffer, state, .. } = self;
         let event = match (lent, self.message, self.control) {

@@ -80,7 +80,7 @@ pub fn append(kind: Kind, payload: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(payload);
 }
 
-/// Puts a close frame into a connection's output: see [`ControlPayload::close`]. Nothing may follow it.
+/// Puts a close frame into a connection's output: see [`ControlPayload::close`]. No frame may follow.
 ///
 /// ```
 /// use reactor::Output;
@@ -93,7 +93,7 @@ pub fn put_close(code: CloseCode, reason: &str, output: &mut Writer<'_>) {
     put(Kind::Close, ControlPayload::close(code, reason).as_ref(), output);
 }
 
-/// One frame, built once, for any number of connections: frames of a server are the same for all clients. See [`put`].
+/// A frame, built once, for any number of connections: the frames of a server are equal for all clients. See [`put`].
 ///
 /// ```
 /// use services::codec::websocket::{self, Kind};
@@ -134,7 +134,7 @@ impl ControlPayload {
         payload
     }
 
-    /// A copy of these bytes, of which no more than [`CONTROL_MAX`] are taken.
+    /// A copy of the first [`CONTROL_MAX`] bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut payload = ControlPayload { bytes: [0; CONTROL_MAX], length: 0 };
         payload.push(&bytes[..bytes.len().min(CONTROL_MAX)]);
@@ -159,8 +159,8 @@ impl std::fmt::Debug for ControlPayload {
     }
 }
 
-/// The answers to the pings of one callback: a pong for each of the first [`Pongs::EACH`], and one for the newest of the
-/// others, which RFC 6455 section 5.5.3 allows. A flood of pings is therefore answered by few pongs, and at most one
+/// The answers to the pings of a callback: a pong for each of the first [`Pongs::EACH`] pings, and a pong for the newest of
+/// the rest, as RFC 6455 section 5.5.3 allows. A flood of pings is therefore answered by few pongs, and at most a single
 /// ping waits.
 ///
 /// ```
@@ -181,7 +181,7 @@ pub struct Pongs {
 }
 
 impl Pongs {
-    /// Pings of one callback that are answered each.
+    /// Number of pings in a callback that get a pong each.
     pub const EACH: u32 = 32;
 
     /// Puts the pong for a ping with this payload, or keeps the payload for [`Pongs::finish`].
@@ -195,7 +195,7 @@ impl Pongs {
         }
     }
 
-    /// At the end of the callback: puts the pong for the newest ping, if that has none.
+    /// At the end of the callback: puts the pong for the newest ping, unless [`Pongs::answer`] has put the pong already.
     #[inline]
     pub fn finish(&mut self, output: &mut Writer<'_>) {
         if let Some(payload) = self.newest.take() {

@@ -27,21 +27,21 @@ use crate::codec::request::{Body, Head, Method, Status, end_of_head};
 /// Bytes of the request's head.
 pub const HEAD_MAX: usize = 8 * 1024;
 
-/// What a server appends to the key before hashing, to show that it speaks WebSocket (RFC 6455 section 1.3).
+/// The text that a server appends to the key before hashing, as a proof of speaking WebSocket (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Bytes of a key, which are sent in base64.
 const KEY_BYTES: usize = 16;
 
-/// Unread bytes up to which a head is parsed each time something arrives, so that a peer that does not speak HTTP is
-/// refused at once. Longer heads are parsed at the end of a line, of which there are at most
+/// Unread bytes up to which a head is parsed each time bytes arrive, so that a peer that does not speak HTTP is
+/// refused at once. Longer heads are parsed at the end of each line, of which a head has at most
 /// [`FIELDS_MAX`](crate::codec::request::FIELDS_MAX); parsing is linear for a peer that sends single bytes.
 const EARLY: usize = 64;
 
-/// Takes the next request head from the input; `None` while it is incomplete, and then nothing was consumed.
+/// Takes the next request head from the input; `None` while the head is incomplete, and then nothing was consumed.
 ///
 /// # Errors
-/// [`Refusal::BadRequest`] for a malformed head, as early as that is known; [`Refusal::HeadTooLong`] for more than
+/// [`Refusal::BadRequest`] for a malformed head, as early as the fault is certain; [`Refusal::HeadTooLong`] for more than
 /// [`HEAD_MAX`] bytes or 100 fields.
 pub fn next<'i>(input: &mut Input<'i>) -> Result<Option<Head<'i>>, Refusal> {
     let unread = input.as_slice();
@@ -61,8 +61,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     }
 }
 
-/// Checks a request for the handshake of version 13. Who may connect is a question of its own: see
-/// [`origin`](super::origin). Protocols and extensions that the client offers are not taken up.
+/// Checks a request for the handshake of version 13. For the rules about who may connect, see
+/// [`Origins::accept`](super::origin::Origins::accept). Protocols and extensions that the client offers are not taken up.
 ///
 /// # Errors
 /// [`Refusal::MethodNotAllowed`] unless it is a `GET`; [`Refusal::UpgradeRequired`] without an upgrade to WebSocket, with
@@ -88,7 +88,7 @@ pub fn accept(head: &Head<'_>) -> Result<Accepted, Refusal> {
     }
 }
 
-/// Whether one of these fields has this member in its list, in letters of either case.
+/// Whether a field called `name` lists the token. Upper and lower case are the same.
 fn has_token(head: &Head<'_>, name: &str, token: &[u8]) -> bool {
     let mut members = head.values(name).flat_map(|value| value.split(|&byte| byte == b','));
     members.any(|member| member.trim_ascii().eq_ignore_ascii_case(token))

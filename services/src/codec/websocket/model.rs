@@ -13,8 +13,8 @@ pub(super) const MAX: usize = 65_536;
 /// Bytes of a frame's head that may be left unread.
 const HEAD_LEFT: usize = 13;
 
-/// Panics where it matters in which pieces frames arrive, where they mean something else than they should, and where a
-/// decoder keeps more than it needs.
+/// Panics where the pieces in which frames arrive matter, where decoder and model differ, and where a decoder keeps more
+/// memory than needed.
 pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = hear([&stream.bytes[..]]);
@@ -52,7 +52,7 @@ impl Heard {
     }
 }
 
-/// What the decoder makes of a stream that arrives in pieces, what it leaves unread being kept in between.
+/// Decodes a stream that arrives in pieces. Unread bytes are kept for the next piece, as the loop does.
 pub(super) fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
     let (mut decoder, mut buffers) = (Decoder::new(MAX), Buffers::default());
     let (mut said, mut kept, mut arrived) = (Vec::new(), Vec::new(), 0);
@@ -165,7 +165,7 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// The next frame, as much of it as there is behind a whole head; or the close code of what is wrong with it.
+/// The next frame with a whole head, and the part of the payload that has arrived; or the close code of the first fault.
 fn frame(rest: &mut &[u8], message: Option<&(bool, Vec<u8>)>) -> Result<Option<Frame>, u16> {
     let Some(&first) = rest.first() else { return Ok(None) };
     let (is_last, opcode) = (first >= 0x80, first % 16);
@@ -200,7 +200,7 @@ fn frame(rest: &mut &[u8], message: Option<&(bool, Vec<u8>)>) -> Result<Option<F
     Ok(Some(Frame { opcode, is_last, is_whole: payload.len() as u128 == length, payload: unmasked }))
 }
 
-/// Whether some bytes more could make it UTF-8: tried out.
+/// Whether further bytes could make the bytes UTF-8, found out by trying.
 fn may_become_utf8(bytes: &[u8]) -> bool {
     let Err(error) = from_utf8(bytes) else { return true };
     let tail = &bytes[error.valid_up_to()..];
@@ -238,7 +238,7 @@ mod tests {
     use crate::pieces::seeds;
     use proptest::prelude::*;
 
-    /// One frame: its first byte, its mask, and its payload.
+    /// A frame with any first byte, mask and payload.
     fn frames() -> impl Strategy<Value = Vec<u8>> {
         let first = prop_oneof![
             8 => prop::sample::select(vec![0x81u8, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8a]),

@@ -1,9 +1,9 @@
-//! Who may connect. A browser lets every page open a WebSocket to every address, and tells the server which page it
-//! was (`Origin`), so a server that trusts its network must refuse the pages of others.
+//! Which clients may connect. A browser lets every page open a WebSocket to every address, and names the page's origin
+//! (`Origin`), so a server that trusts its network must refuse foreign pages.
 //!
 //! Two rules: the page's origin must be the server itself or an allowed one; and where the server's address is private,
-//! the request must not name a host of somebody else, whose name service may have pointed that name at this address
-//! (DNS rebinding).
+//! the request must not name a foreign host, because the owner of the name may have pointed the name at the server's
+//! address (DNS rebinding).
 //!
 //! ```
 //! use services::codec::request::Head;
@@ -66,7 +66,7 @@ impl Origins {
     /// name its host. `*` allows all pages and all hosts. One slash at the end is overlooked.
     ///
     /// # Errors
-    /// If it is no origin: without a scheme, with a path, a user or blanks.
+    /// For a text without a scheme, or with a path, a user or blanks.
     pub fn allow(&mut self, origin: &str) -> Result<(), NotAnOrigin> {
         if origin == "*" {
             self.any = true;
@@ -94,8 +94,8 @@ impl Origins {
         Ok(())
     }
 
-    /// Whether this request may become a connection to a server whose own address is `local`; `None` for a socket that
-    /// has no address of the network, to which the rule about private addresses does not apply.
+    /// Whether a request may become a connection to a server whose own address is `local`; `None` for a Unix socket, to
+    /// which the rule about private addresses does not apply.
     ///
     /// Without `Origin` the client is no browser, and only the rule about the host applies. `Origin: null`, of pages
     /// without an origin, is never the server's own, and only allowed by `*`.
@@ -115,7 +115,7 @@ impl Origins {
         }
     }
 
-    /// Checks a request for the handshake as [`handshake::accept`] does, and then who sends it.
+    /// Checks a request for the handshake as [`handshake::accept`] does, and then the sender.
     ///
     /// # Errors
     /// As [`handshake::accept`], and [`Refusal::Forbidden`] for a handshake that is not [admitted](Origins::admit).
@@ -143,7 +143,7 @@ impl Origins {
         (!authority.is_empty() && authority == without_usual_port(host)) || self.allowed.iter().any(is_allowed)
     }
 
-    /// Whether `Host` is a name of this server that nobody else could have chosen: an IP address, `localhost`, or a host
+    /// Whether `Host` is a name of the server that no attacker could have chosen: an IP address, `localhost`, or a host
     /// that is allowed.
     fn names(&self, host: &str) -> bool {
         let (host, _) = host_and_port(host);
@@ -179,7 +179,7 @@ fn without_usual_port(authority: &str) -> &str {
     }
 }
 
-/// Whether this is an address of this machine, of a private network or of one link: 127/8, ::1, RFC 1918, fc00::/7,
+/// Whether an address belongs to the machine, to a private network or to a link: 127/8, ::1, RFC 1918, fc00::/7,
 /// 169.254/16, fe80::/10. Pages of the public network reach it only through a browser inside.
 ///
 /// ```

@@ -181,6 +181,16 @@ fn a_buffer_never_has_more_bytes_than_its_message_is_going_to_have() {
 }
 
 #[test]
+fn a_decoder_without_an_unfinished_message_takes_96_bytes_at_most_and_holds_no_buffer() {
+    assert!(size_of::<Decoder>() <= 96, "{}", size_of::<Decoder>());
+    let frames = [masked(0x81, MASK, &[b'x'; 5000]), masked(0x89, MASK, b"?")].concat();
+    let (mut decoder, mut buffers) = (Decoder::new(MAX), Buffers::default());
+    let mut input = Input::of(&frames);
+    while decoder.next(&mut input, &mut buffers).unwrap().is_some() {}
+    assert_eq!(decoder.held(), 0);
+}
+
+#[test]
 fn a_flood_of_pings_is_answered_by_few_pongs_of_which_the_last_is_for_the_newest() {
     let (mut pongs, mut output) = (Pongs::default(), Output::default());
     for number in 0..1000u16 {
