@@ -95,8 +95,16 @@ impl Logging {
     pub fn reopening(&self) -> Option<impl Fn() + 'static> {
         let files = self.file.iter().chain(&self.access).filter(|sink| sink.is_file());
         let files: Vec<Lines> = files.map(|sink| sink.lines().clone()).collect();
-        let tell = self.logs();
-        (!files.is_empty()).then_some(move || files.iter().for_each(|file| file.reopen(&tell)))
+        if files.is_empty() {
+            return None;
+        }
+        let (tell, parent) = (self.logs(), std::process::id());
+        let reopen = move || {
+            // What a child cannot open, its parent cannot either: one of them says so.
+            let tell = if std::process::id() == parent { &*tell } else { &[] };
+            files.iter().for_each(|file| file.reopen(tell));
+        };
+        Some(reopen)
     }
 
     /// What a process that forks does once a second: it tells of lines that its children have lost.

@@ -382,29 +382,33 @@ impl Output {
 
     /// Waits for room: standard error often is non-blocking because it is somebody else's, too, and a FIFO always is.
     fn write(&mut self, text: &str, shared: &Shared) {
-        let text = self.after_a_torn_line(text);
-        let mut rest = text.as_bytes();
+        let all = self.after_a_torn_line(text);
+        let mut rest = all.as_bytes();
         loop {
             let Written { bytes, error } = self.to.write(rest);
             rest = &rest[bytes..];
-            let ends_here = text.as_bytes()[..text.len() - rest.len()].last().is_none_or(|&byte| byte == b'\n');
             match (error, &self.to) {
                 (None, _) => return self.torn = false,
                 // Once a second, and when there is room: the file may be opened anew meanwhile.
                 (Some(error), Target::File(file)) if error.kind() == ErrorKind::WouldBlock => {
                     if !has_room(file, LOOK_AGAIN) && shared.reopen.swap(false, SeqCst) {
-                        self.lose(rest, Cause::Full, !ends_here);
+                        self.lose(text, &all, rest, Cause::Full);
                         return self.reopen();
                     }
                 }
-                (Some(error), _) => return self.lose(rest, Cause::of(&error), !ends_here),
+                (Some(error), _) => return self.lose(text, &all, rest, Cause::of(&error)),
             }
         }
     }
 
-    /// Counts lines that are not written, or not to their end.
-    fn lose(&mut self, rest: &[u8], cause: Cause, torn: bool) {
-        self.torn = torn;
+    /// Counts lines of `text` that are not written, or not to their end, when `rest` is left of `all`.
+    fn lose(&mut self, text: &str, all: &str, rest: &[u8], cause: Cause) {
+        let written = all.len() - rest.len();
+        if let Some(last) = written.checked_sub(1) {
+            self.torn = all.as_bytes()[last] != b'\n';
+        }
+        // The end of an earlier torn line belongs to no line of this text.
+        let rest = &rest[rest.len().saturating_sub(text.len())..];
         self.tally.add(rest.iter().filter(|&&byte| byte == b'\n').count() as u64, cause);
     }
 
@@ -513,6 +517,40 @@ mod tests {
         told.finish(soon());
         assert_eq!(output.text(), "line\n".repeat(QUEUE_LINES));
         assert!(complaints.text().contains(" [WARN] the log: 12 lines lost: "), "{}", complaints.text());
+    }
+
+    /// Has room for so many bytes.
+    #[derive(Clone, Default)]
+    struct Small(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, written) = &mut *self.0.lock().unwrap();
+            let count = bytes.len().min(*room);
+            *room -= count;
+            written.extend_from_slice(&bytes[..count]);
+            if count == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(count) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_line_that_is_not_written_to_its_end_is_lost_once_and_the_next_begins_a_line_of_its_own() {
+        let to = Small::default();
+        to.0.lock().unwrap().0 = 13;
+        let about = About { name: "the log".to_owned(), path: None, strict: true, tell: Vec::new() };
+        let mut sink = Sink::new(Target::Memory(Box::new(to.clone())), about);
+        let state = std::mem::replace(&mut sink.state, State::Finished);
+        let (State::Held(_, mut output), Way::Queue(shared)) = (state, &sink.lines.0) else { panic!("it is held") };
+        output.write("one 5\ntwo 6\nthree\n", shared);
+        (0..3).for_each(|_| output.write("none\n", shared));
+        to.0.lock().unwrap().0 = 100;
+        output.write("late\n", shared);
+        assert!(output.tally.line("x", true).unwrap().contains(" x: 4 lines lost: "));
+        assert_eq!(String::from_utf8(to.0.lock().unwrap().1.clone()).unwrap(), "one 5\ntwo 6\nt\nlate\n");
     }
 
     #[test]
