@@ -116,10 +116,11 @@ on_every_backend! {
         assert_eq!(line.line(), "(Now hung up: Client from framed@127.0.0.1)");
     }
 
-    fn a_name_alone_is_enough_on_lines_and_empty_lines_before_it_are_ignored(backend: Backend) {
+    fn a_name_alone_is_enough_on_lines_and_the_first_empty_line_before_it_is_answered(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = chat.connect();
-        ann.send("\n\r\n");
+        ann.send("\n\r\n\n");
+        assert_eq!(ann.line(), "(Type your name)");
         assert_eq!(ann.ask("Änn#1"), "CLIENT: 127.0.0.1");
         assert_eq!(ann.ask("/who"), "(1 here: Änn#1@127.0.0.1)");
     }
@@ -195,10 +196,63 @@ on_every_backend! {
         let mut ann = join(&chat, "ann");
         let mut telnet = chat.connect();
         telnet.send(b"\xff\xfb\x1f\xff\xfa\x18\0xterm\n\xff\xf0te\xff\xfd\x03lnet\r\n");
+        assert_eq!(telnet.bytes(6), b"\xff\xfe\x1f\xff\xfc\x03", "before there is a name");
         assert_eq!(telnet.line(), "CLIENT: 127.0.0.1");
         assert_eq!(ann.line(), "(Connected: New client (2) from telnet@127.0.0.1)");
         telnet.send_by_bytes(b"h\xff\xf1i\xff\xfb\n\r\n");
         assert_eq!(ann.line(), "#telnet@127.0.0.1>>hi");
+        assert_eq!(telnet.bytes(3), b"\xff\xfe\n");
+    }
+
+    fn every_do_of_a_flood_is_refused_between_messages_and_in_none(backend: Backend) {
+        const DOS: usize = 10_000;
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "ann");
+        let mut telnet = join(&chat, "telnet");
+        ann.line();
+        let mut writer = telnet.writer();
+        let flood = thread::spawn(move || writer.write_all(&b"\xff\xf4\xff\xfd\x06\xff\xfc\x01\xff\xfe\x03".repeat(DOS)).unwrap());
+        for number in 0..100 {
+            ann.send(format!("message {number}\n"));
+        }
+        let (mut refusals, mut next) = (0, 0);
+        while refusals < DOS || next < 100 {
+            match telnet.bytes(1)[0] {
+                0xff => {
+                    assert_eq!(telnet.bytes(2), b"\xfc\x06");
+                    refusals += 1;
+                }
+                byte => {
+                    assert_eq!(byte, b'#');
+                    assert_eq!(telnet.line(), format!("ann@127.0.0.1>>message {next}"));
+                    next += 1;
+                }
+            }
+        }
+        flood.join().unwrap();
+        assert_eq!((telnet.ask("/quit").as_str(), refusals), ("(Goodbye)", DOS));
+        assert_eq!(telnet.rest(), b"");
+    }
+
+    fn before_there_is_a_name_no_more_than_a_name_is_taken(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let line = vec![b'x'; 513];
+        for (way, long) in [(Way::Lines, &line[..]), (Way::Frames, &513u32.to_be_bytes())] {
+            let mut client = chat.connect();
+            client.send(long);
+            assert!(way.next(&mut client).ends_with(" longer than 512 bytes"));
+            assert_eq!(client.rest(), b"");
+        }
+        for (way, bad) in [(Way::Lines, [&line[1..], b"\n"].concat()), (Way::Frames, frame([b"NAME: ", &line[7..]].concat()))] {
+            let mut client = chat.connect();
+            client.send(bad);
+            assert_eq!(way.next(&mut client), "ERROR: bad name: a name has 1 to 32 characters");
+        }
+        // What comes after the name is no part of it.
+        let mut ann = chat.connect();
+        ann.send(format!("ann\n{}\n/who\n", "x".repeat(60_000)));
+        assert_eq!(ann.line(), "CLIENT: 127.0.0.1");
+        assert_eq!(ann.line(), "(1 here: ann@127.0.0.1)");
     }
 
     fn what_is_too_long_or_no_text_is_an_error_and_the_end(backend: Backend) {

@@ -47,7 +47,7 @@ on_every_backend! {
     fn it_tells_who_is_here_and_sends_members_away(backend: Backend) {
         let (mut chat, mut console) = piped(backend, CHAT);
         console.write_all(b"/who\n").unwrap();
-        chat.told("(0 here: )\n");
+        chat.told("(0 here)\n");
         let mut ann = member(chat.address(), "ann");
         let mut framed = chat.connect();
         framed.send_frame("NAME: Ben");
@@ -99,7 +99,7 @@ on_every_backend! {
         console.write_all(b"\n \t\n\xff\xfe\n").unwrap();
         console.write_all(&[b'x'; 300_000]).unwrap();
         console.write_all(b"\n/who\n").unwrap();
-        chat.told("(0 here: )\n");
+        chat.told("(0 here)\n");
         drop(console);
         let ended = chat.stop();
         assert_eq!(ended.stderr.matches(HELP).count(), 6, "{}", ended.stderr);
@@ -111,7 +111,7 @@ on_every_backend! {
         let (mut chat, mut console) = piped(backend, CHAT);
         console.write_all(b"/who").unwrap();
         drop(console);
-        chat.told("(0 here: )");
+        chat.told("(0 here)");
         assert_eq!(member(chat.address(), "ann").ask("/who"), "(1 here: ann@127.0.0.1)");
         chat.stop();
         let scratch = Scratch::new();
@@ -121,7 +121,7 @@ on_every_backend! {
         command.stdin(fs::File::open(&path).unwrap());
         let mut chat = Glowplug::spawn(command);
         chat.listens();
-        chat.told("(0 here: )\n");
+        chat.told("(0 here)\n");
         assert_eq!(member(chat.address(), "ann").ask("/who"), "(1 here: ann@127.0.0.1)");
         chat.stop();
     }
@@ -138,7 +138,7 @@ on_every_backend! {
         let (mut all, mut console) =
             piped(backend, "serve --echo off --http 127.0.0.1:0 --chat 127.0.0.1:0 --log-level off");
         console.write_all(b"/who\n").unwrap();
-        all.told("(0 here: )\n");
+        all.told("(0 here)\n");
         console.write_all(b"/quit\n").unwrap();
         assert_eq!(all.end().code, Some(0));
         let (none, mut console) = piped(backend, "serve --echo off --http 127.0.0.1:0 --chat off --log-level off");

@@ -405,6 +405,20 @@ impl<'a> Context<'a> {
         self.core.publish(topic, bytes.as_ref(), None, self.id, self.id)
     }
 
+    /// The same for every member but `except`, for a handler that says later what concerns a connection of this loop.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context, Topic};
+    /// fn announce(newcomers: &[ConnectionId], room: &Topic, cx: &mut Context<'_>) {
+    ///     for &newcomer in newcomers {
+    ///         cx.publish_except(room, "somebody has come\n", newcomer);
+    ///     }
+    /// }
+    /// ```
+    pub fn publish_except(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>, except: ConnectionId) -> usize {
+        self.core.publish(topic, bytes.as_ref(), None, self.id, except)
+    }
+
     /// Like [`Context::publish`], for bytes that are shared already.
     pub fn publish_shared(&mut self, topic: &Topic, bytes: &Bytes) -> usize {
         self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)

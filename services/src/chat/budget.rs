@@ -1,23 +1,37 @@
-//! What the room may cost in one turn of the loop, so that others are served in between, and whose turn it is.
+//! Work of the room in one turn of the loop: how much there may be of it, so that others are served in between, and which
+//! member is heard next.
+//!
+//! Members who talk and guests who come or go have a share each. A storm of joins and leaves uses up its own share and
+//! waits; the members are heard meanwhile.
 
 use reactor::Context;
 
-/// Messages put into one member's output each, in one turn, of the whole room: a few milliseconds. Two bytes in can be
-/// a hundred out for each of thousands, and a thousand who go at once are as many notices to each who stays.
+/// Messages that go into one member's output each, in one turn, of the whole room: a few milliseconds. Two bytes in can
+/// be a hundred out for each of thousands.
 pub(super) const DELIVERIES_PER_TURN: usize = 50_000;
 
-/// Bytes to each member in one turn: what leaves in one send.
+/// Bytes to each member in one turn: as much as leaves in one send.
 const PUBLISHED_PER_TURN: usize = 32 * 1024;
 
-/// Guests are heard in rounds: in each, everybody who has something to say is heard once, in as many turns as that
-/// takes. So who talks without end is heard no more often than the others.
+/// Deliveries of announcements in one turn, of the whole room, and of joins, which are announced in the next turn. All
+/// announcements of a turn leave in one send to each member, so each of them costs little more than its bytes.
+pub(super) const CHANGES_PER_TURN: usize = 40_000;
+
+/// Joins and announcements that one turn takes however large the room is: the sends cost the most, and do not become more
+/// by them.
+pub(super) const CHANGES_AT_LEAST: usize = 8;
+
+/// Members are heard in rounds. In each round every member who has something to say is heard once, in as many turns as
+/// that takes, so a member who talks without end is heard no more often than the others.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     turn: u32,
     deliveries: usize,
     published: usize,
+    /// Deliveries of announcements in this turn.
+    changes: usize,
     round: u64,
-    /// Somebody could not be heard in this turn.
+    /// A member could not be heard in this turn.
     put_off: bool,
 }
 
@@ -34,7 +48,7 @@ impl Budget {
         }
     }
 
-    /// Whether nothing more is to be published in this turn.
+    /// Whether no more messages are to be published in this turn.
     pub(super) fn is_spent(&self) -> bool {
         self.deliveries > DELIVERIES_PER_TURN || self.published > PUBLISHED_PER_TURN
     }
@@ -44,12 +58,22 @@ impl Budget {
         self.published += bytes;
     }
 
-    /// Whether a guest who was last heard in round `heard` is heard now; if not, it asks again in the next turn.
-    pub(super) fn hears(&mut self, heard: &mut u64, others_first: bool) -> bool {
+    /// Whether one more guest may come or go in this turn, in a room of so many members.
+    pub(super) fn takes_change(&self, members: usize) -> bool {
+        self.changes < CHANGES_PER_TURN.max(CHANGES_AT_LEAST * members)
+    }
+
+    /// One came or went, which costs as much as so many deliveries.
+    pub(super) fn spend_change(&mut self, cost: usize) {
+        self.changes += cost.max(1);
+    }
+
+    /// Whether a member who was last heard in round `heard` is heard now; if not, it asks again in the next turn.
+    pub(super) fn hears(&mut self, heard: &mut u64) -> bool {
         if *heard == self.round {
             return false;
         }
-        if others_first || self.is_spent() {
+        if self.is_spent() {
             self.put_off = true;
             return false;
         }
@@ -69,7 +93,7 @@ mod tests {
             budget.at_turn(turn);
             // The loop always comes to them in the same order, and three use up what there is.
             for guest in 0..10 {
-                if budget.hears(&mut heard[guest], false) {
+                if budget.hears(&mut heard[guest]) {
                     budget.spend(DELIVERIES_PER_TURN / 3 + 1, 1);
                     times[guest] += 1;
                 }
@@ -81,15 +105,46 @@ mod tests {
     }
 
     #[test]
-    fn alone_a_guest_is_heard_in_each_turn_and_never_before_what_comes_first() {
+    fn alone_a_guest_is_heard_in_each_turn_and_once() {
         let (mut budget, mut heard) = (Budget::default(), 0);
         for turn in 1..=10 {
-            budget.at_turn(2 * turn);
-            assert!(!budget.hears(&mut heard, true));
-            budget.at_turn(2 * turn + 1);
-            assert!(budget.hears(&mut heard, false));
+            budget.at_turn(turn);
+            assert!(budget.hears(&mut heard));
             budget.spend(1, PUBLISHED_PER_TURN + 1);
-            assert!(budget.is_spent() && !budget.hears(&mut heard, false));
+            assert!(budget.is_spent() && !budget.hears(&mut heard));
+        }
+    }
+
+    #[test]
+    fn those_who_come_and_go_take_nothing_from_those_who_talk_nor_the_other_way_round() {
+        let (mut budget, mut heard) = (Budget::default(), 0);
+        for turn in 1..=10 {
+            budget.at_turn(turn);
+            let mut changes = 0;
+            while budget.takes_change(500) {
+                budget.spend_change(500);
+                changes += 1;
+            }
+            assert_eq!(changes, CHANGES_PER_TURN / 500);
+            assert!(budget.hears(&mut heard), "turn {turn}");
+            budget.spend(DELIVERIES_PER_TURN + 1, 1);
+            assert!(budget.is_spent() && !budget.takes_change(500));
+        }
+        budget.at_turn(11);
+        budget.spend(DELIVERIES_PER_TURN + 1, 1);
+        assert!(budget.takes_change(500), "however much was said");
+    }
+
+    #[test]
+    fn in_the_largest_room_and_in_an_empty_one_a_turn_takes_somebody() {
+        for (members, expected) in [(0, CHANGES_PER_TURN), (1_000_000, CHANGES_AT_LEAST)] {
+            let (mut budget, mut changes) = (Budget::default(), 0);
+            budget.at_turn(1);
+            while budget.takes_change(members) {
+                budget.spend_change(members);
+                changes += 1;
+            }
+            assert_eq!(changes, expected);
         }
     }
 }

@@ -25,6 +25,11 @@ impl History {
         }
     }
 
+    /// How many messages are kept.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// The oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.messages.iter().map(|text| &**text)

@@ -34,7 +34,8 @@ pub use history::{HISTORY_BYTES, HISTORY_MAX};
 pub use room::Room;
 
 use budget::Budget;
-use room::Seat;
+use guest::Heard;
+use room::{Joining, Seat};
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
@@ -50,6 +51,12 @@ const UNSENT: usize = 16 * 1024;
 
 /// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
 const INPUT_MAX: usize = 192 * 1024;
+
+/// The answer to an empty line in place of a name.
+const PROMPT: &str = "(Type your name)";
+
+/// What the answer to `/who` costs: a delivery for so many members.
+const WHO_SHARE: usize = 4;
 
 const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
 
@@ -89,15 +96,43 @@ pub struct Chat {
     /// The text on its way out; empty in meaning between callbacks, kept for its capacity.
     encoded: Encoded,
     budget: Budget,
-    /// What those who have gone leave to be told, once there is room for it. Until then nobody else is heard, so that
-    /// the order in which things happened stays.
-    untold: VecDeque<Box<[u8]>>,
+    /// Who has come and who has gone, in order, the others not yet told: that happens at the beginning of the next turns,
+    /// as much in each as the budget allows.
+    news: VecDeque<News>,
+    /// News that were ever told.
+    told: u64,
+    /// Guests that have given a name and wait for their turn. Nothing is read from them.
+    waiting: VecDeque<Waiting>,
+}
+
+/// What the others are told of a member.
+#[derive(Debug)]
+enum News {
+    /// `<name>@<address>` has come, at this connection, and is not heard before this is told.
+    Came { who: String, id: ConnectionId },
+    /// Has gone, and the name is taken until this is told.
+    Gone(Seat),
+}
+
+/// A guest that has given a name.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    id: ConnectionId,
+    /// Its input is at an end, so it is called by its deadline.
+    has_ended: bool,
 }
 
 impl Chat {
     /// A handler for this room.
     pub fn new(room: Room) -> Self {
-        Chat { room, encoded: Encoded::default(), budget: Budget::default(), untold: VecDeque::new() }
+        Chat {
+            room,
+            encoded: Encoded::default(),
+            budget: Budget::default(),
+            news: VecDeque::new(),
+            told: 0,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -131,13 +166,25 @@ impl Handler<Command> for Chat {
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        if !self.budget.hears(&mut guest.heard, !self.untold.is_empty()) {
+        if guest.is_done_refusing(cx.turn()) {
             return cx.offer_again();
         }
-        let Guest { speech, seat, .. } = guest;
-        loop {
-            let heard = match speech.next(input) {
-                Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
+        if guest.seat.is_none() && !self.meet(guest, input, cx) {
+            return;
+        }
+        if guest.news > self.told || !self.budget.hears(&mut guest.heard) {
+            return cx.offer_again();
+        }
+        while let Some(seat) = &guest.seat {
+            let heard = match guest.speech.next(input) {
+                Ok(Some(Heard::Text(text))) => self.hear(text.way, seat, text.bytes, cx),
+                Ok(Some(Heard::Refusal(refusal))) => {
+                    let written = cx.write(refusal);
+                    if guest.has_refused(cx.turn()) {
+                        return cx.offer_again();
+                    }
+                    Ok(written)
+                }
                 Ok(None) => return,
                 Err(error) => Err(End::TooLong(error)),
             };
@@ -153,15 +200,22 @@ impl Handler<Command> for Chat {
     }
 
     fn on_end_of_input(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        let Guest { speech, seat, .. } = guest;
-        let heard = match speech.rest(input) {
-            Ok(Some(text)) => self.hear(text.way, seat, text.bytes, cx),
-            Ok(None) => Ok(Written::Queued),
-            Err(end) => Err(end),
+        self.budget.look(cx);
+        let way = guest.speech.way();
+        let heard = match (guest.speech.rest(input), &guest.seat) {
+            // That it has come is told first.
+            (Ok(Some(_)), Some(_)) if guest.news > self.told => {
+                guest.has_ended = true;
+                return cx.set_deadline(Duration::ZERO);
+            }
+            (Ok(Some(text)), Some(seat)) => self.hear(way, seat, text.bytes, cx).map(drop),
+            (Ok(Some(_)), None) => return self.join_at_the_end(guest, cx),
+            (Ok(None), _) => Ok(()),
+            (Err(end), _) => Err(end),
         };
         match heard {
-            Ok(_) => {
-                self.leave(seat, cx);
+            Ok(()) => {
+                self.leave(&mut guest.seat, cx);
                 cx.close();
             }
             Err(end) => self.end(guest, end, cx),
@@ -177,24 +231,41 @@ impl Handler<Command> for Chat {
         self.end(guest, End::TooSlow, cx);
     }
 
-    /// What was left to be told.
+    /// Who has come and gone is told, in one send to each member, and guests that wait are called.
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        while !self.budget.is_spent()
-            && let Some(text) = self.untold.pop_front()
+        while self.budget.takes_change(self.room.count())
+            && let Some(news) = self.news.pop_front()
         {
-            self.encoded.encode(|bytes| bytes.extend_from_slice(&text));
-            self.deliver(cx);
+            self.announce(&news, cx);
         }
-        if !self.untold.is_empty() {
+        while self.budget.takes_change(self.room.count())
+            && let Some(Waiting { id, has_ended }) = self.waiting.pop_front()
+        {
+            if cx.peer_of(id).is_none() {
+                continue;
+            }
+            self.budget.spend_change(self.cost_of_joining());
+            match has_ended {
+                true => cx.set_deadline_id(id, Duration::ZERO),
+                false => cx.resume_reading_id(id),
+            }
+        }
+        if !(self.news.is_empty() && self.waiting.is_empty()) {
             cx.ask_for_turn();
         }
     }
 
-    /// A member has no deadline unless it is kicked.
+    /// A member has no deadline unless it is kicked, or its last words wait; a guest that waits has none unless it is
+    /// called.
     fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
-        let end = if guest.seat.is_some() { End::Kicked } else { End::NoName(NAME_TIMEOUT) };
-        self.end(guest, end, cx);
+        self.budget.look(cx);
+        match guest.seat {
+            Some(_) if guest.has_ended => self.on_end_of_input(guest, &mut Input::of(b""), cx),
+            Some(_) => self.end(guest, End::Kicked, cx),
+            None if guest.waits => self.join_at_the_end(guest, cx),
+            None => self.end(guest, End::NoName(NAME_TIMEOUT), cx),
+        }
     }
 
     /// The member's own callback does it, since what is remembered of it is not at hand here.
@@ -205,27 +276,123 @@ impl Handler<Command> for Chat {
     /// All members leave now, so none is told about another.
     fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         if let Some(seat) = guest.seat.take() {
-            self.vacate(&seat, cx);
+            self.room.leave(&seat);
+            self.withdraw(cx);
         }
         cx.close();
     }
 
     /// Whatever ended the connection, if nothing has said so yet.
-    fn on_close(&mut self, mut guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
-        self.leave(&mut guest.seat, cx);
+    fn on_close(&mut self, guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
+        if let Some(seat) = guest.seat {
+            // It is a member of no topic any more: the loop has seen to that.
+            self.put_out(News::Gone(seat), cx);
+        }
     }
 }
 
 impl Chat {
-    /// One line or frame: a name from a guest without a seat, or what a member says. What became of the answer.
-    fn hear(&mut self, way: Way, seat: &mut Option<Seat>, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
-        let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
-        let Some(member) = seat.as_ref() else {
-            return match said::name(text, way)? {
-                Some(name) => self.join(way, seat, name, cx),
-                None => Ok(Written::Queued),
+    /// Hears a guest without a seat, up to its name. Whether it has a seat now.
+    fn meet(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+        loop {
+            let text = match guest.speech.first(input) {
+                Ok(Some(Heard::Text(text))) => text,
+                Ok(Some(Heard::Refusal(refusal))) => {
+                    cx.write(refusal);
+                    if guest.has_refused(cx.turn()) {
+                        cx.offer_again();
+                        return false;
+                    }
+                    continue;
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    self.end(guest, End::TooLong(error), cx);
+                    return false;
+                }
             };
-        };
+            let way = text.way;
+            let joined = match text.bytes {
+                [] if way == Way::Frames || std::mem::replace(&mut guest.prompted, true) => Ok(None),
+                [] => {
+                    self.tell(way, PROMPT, cx);
+                    Ok(None)
+                }
+                _ if !self.is_its_turn(guest.waits, cx) => {
+                    self.wait(guest, false, cx);
+                    return false;
+                }
+                name => self.join(way, name, cx).map(Some),
+            };
+            match joined {
+                Ok(None) => {}
+                Ok(Some(Some(seat))) => guest.seat = Some(seat),
+                Ok(Some(None)) => {
+                    self.wait(guest, false, cx);
+                    return false;
+                }
+                Err(end) => {
+                    self.end(guest, end, cx);
+                    return false;
+                }
+            }
+            // It was only looked at, and is whole, so neither of these fails.
+            let _ = guest.speech.next(input);
+            if guest.seat.is_some() {
+                guest.waits = false;
+                guest.news = self.told + self.news.len() as u64;
+                return true;
+            }
+        }
+    }
+
+    /// A guest whose input has ended with a name, its line unended: it comes, and goes.
+    fn join_at_the_end(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        // It has had its turn only if there is still room in this one: it may have been called some turns ago.
+        let is_called = guest.waits && self.budget.takes_change(self.room.count());
+        if !(is_called || self.is_its_turn(false, cx)) {
+            return self.wait(guest, true, cx);
+        }
+        let Ok(Some(text)) = guest.speech.rest(&Input::of(b"")) else { return cx.close() };
+        match self.join(text.way, text.bytes, cx) {
+            Ok(Some(seat)) => {
+                self.leave(&mut Some(seat), cx);
+                cx.close();
+            }
+            Ok(None) => self.wait(guest, true, cx),
+            Err(end) => self.end(guest, end, cx),
+        }
+    }
+
+    /// Whether a guest that has given a name is let in now. `called`: its turn has come, and is paid for.
+    fn is_its_turn(&mut self, called: bool, cx: &Context<'_>) -> bool {
+        if called || cx.serves_alone() {
+            return true;
+        }
+        if !self.waiting.is_empty() || !self.budget.takes_change(self.room.count()) {
+            return false;
+        }
+        self.budget.spend_change(self.cost_of_joining());
+        true
+    }
+
+    /// In deliveries: the announcement to each member, and what the newcomer is told of what was said before.
+    fn cost_of_joining(&self) -> usize {
+        self.room.count() + self.room.recalled()
+    }
+
+    /// Until others before it have come or gone, nothing is read from it, and it has no deadline.
+    fn wait(&mut self, guest: &mut Guest, has_ended: bool, cx: &mut Context<'_>) {
+        guest.waits = true;
+        self.waiting.push_back(Waiting { id: cx.id(), has_ended });
+        cx.clear_deadline();
+        cx.pause_reading();
+        cx.ask_for_turn();
+    }
+
+    /// What a member says, in one line or frame. What became of the answer.
+    fn hear(&mut self, way: Way, member: &Seat, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
+        let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
         match said::said(text) {
             Said::Nothing => Ok(Written::Queued),
             Said::Message(text) => {
@@ -234,52 +401,92 @@ impl Chat {
                     append_clean(text, bytes);
                 });
                 self.room.remember(self.encoded.text());
-                self.publish_to_others(cx);
+                let deliveries = self.publish_except(cx.id(), cx);
+                self.budget.spend(deliveries, self.encoded.line().len());
                 Ok(Written::Queued)
             }
-            Said::Who => Ok(self.tell(way, &self.room.who(), cx)),
+            Said::Who => {
+                self.budget.spend(self.room.count() / WHO_SHARE, 0);
+                Ok(self.tell(way, &self.room.who(), cx))
+            }
             Said::Help => Ok(self.tell(way, HELP, cx)),
             Said::Unknown => Ok(self.tell(way, UNKNOWN_COMMAND, cx)),
             Said::Quit => Err(End::Goodbye),
         }
     }
 
-    fn join(&mut self, way: Way, seat: &mut Option<Seat>, name: &str, cx: &mut Context<'_>) -> Result<Written, End> {
+    /// A seat for a guest with this name; `None` where it has to wait for one that has gone and has the name.
+    fn join(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Option<Seat>, End> {
+        let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
+        let name = said::name(name, way)?;
         let address = cx.peer().map_or_else(String::new, |peer| peer.host());
-        let (taken, count) = self.room.join(name, &address, cx.id()).ok_or(End::Taken)?;
+        let seat = match self.room.join(name, &address, cx.id()) {
+            Joining::Seated(seat) => seat,
+            Joining::Soon => return Ok(None),
+            Joining::Taken => return Err(End::Taken),
+        };
         cx.clear_deadline();
-        let mut written = self.tell(way, &format!("CLIENT: {address}"), cx);
+        self.tell(way, &format!("CLIENT: {address}"), cx);
         let Chat { room, encoded, .. } = self;
         room.recall(|text| {
             encoded.encode(|bytes| bytes.extend_from_slice(text));
-            written = cx.write(encoded.of(way));
+            cx.write(encoded.of(way));
         });
         cx.subscribe(match way {
             Way::Lines => self.room.lines(),
             Way::Frames => self.room.frames(),
         });
-        self.announce(&format!("(Connected: New client ({count}) from {})", taken.who()), cx);
-        *seat = Some(taken);
-        Ok(written)
+        self.put_out(News::Came { who: seat.who().to_owned(), id: cx.id() }, cx);
+        Ok(Some(seat))
     }
 
-    /// Tells the guest why this is the end, and the others that it is, now: the connection may linger for a while.
+    /// Tells the guest why this is the end, and the others that it is, soon: the connection may linger for a while.
     fn end(&mut self, guest: &mut Guest, end: End, cx: &mut Context<'_>) {
         self.tell(guest.speech.way(), &end.to_string(), cx);
         self.leave(&mut guest.seat, cx);
         cx.close();
     }
 
+    /// A member goes.
     fn leave(&mut self, seat: &mut Option<Seat>, cx: &mut Context<'_>) {
         if let Some(seat) = seat.take() {
-            self.vacate(&seat, cx);
-            self.announce(&format!("(Now hung up: Client from {})", seat.who()), cx);
+            self.withdraw(cx);
+            self.put_out(News::Gone(seat), cx);
         }
     }
 
-    /// Frees the name. A member that has left hears nothing more.
-    fn vacate(&mut self, seat: &Seat, cx: &mut Context<'_>) {
-        self.room.leave(seat);
+    /// The others are told in the next turn, of all that have come and gone in this one. A loop of its own may have no
+    /// next turn.
+    fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
+        if cx.serves_alone() {
+            return self.announce(&news, cx);
+        }
+        if let News::Gone(seat) = &news {
+            self.room.will_leave(seat);
+        }
+        self.news.push_back(news);
+        cx.ask_for_turn();
+    }
+
+    fn announce(&mut self, news: &News, cx: &mut Context<'_>) {
+        self.told += 1;
+        let (text, except) = match news {
+            News::Came { who, id } => {
+                let count = self.room.announce_join();
+                (format!("(Connected: New client ({count}) from {who})"), *id)
+            }
+            News::Gone(seat) => {
+                self.room.leave(seat);
+                (format!("(Now hung up: Client from {})", seat.who()), ConnectionId::NONE)
+            }
+        };
+        self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
+        let deliveries = self.publish_except(except, cx);
+        self.budget.spend_change(deliveries);
+    }
+
+    /// A member that has left hears nothing more.
+    fn withdraw(&mut self, cx: &mut Context<'_>) {
         cx.unsubscribe(self.room.lines());
         cx.unsubscribe(self.room.frames());
     }
@@ -290,26 +497,10 @@ impl Chat {
         cx.write(self.encoded.of(way))
     }
 
-    /// To all others.
-    fn announce(&mut self, text: &str, cx: &mut Context<'_>) {
-        self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
-        self.publish_to_others(cx);
-    }
-
-    /// In this turn, or as soon as one has room for it: that is so only for what is said of, and by, one that goes.
-    fn publish_to_others(&mut self, cx: &mut Context<'_>) {
-        self.budget.look(cx);
-        if self.untold.is_empty() && !self.budget.is_spent() {
-            return self.deliver(cx);
-        }
-        self.untold.push_back(self.encoded.text().into());
-        cx.ask_for_turn();
-    }
-
-    fn deliver(&mut self, cx: &mut Context<'_>) {
-        let on_lines = cx.publish_to_others(self.room.lines(), self.encoded.line());
-        let in_frames = cx.publish_to_others(self.room.frames(), self.encoded.frame());
-        self.budget.spend(on_lines + in_frames, self.encoded.line().len());
+    /// To all members but one. How many members of this loop that reaches.
+    fn publish_except(&mut self, except: ConnectionId, cx: &mut Context<'_>) -> usize {
+        cx.publish_except(self.room.lines(), self.encoded.line(), except)
+            + cx.publish_except(self.room.frames(), self.encoded.frame(), except)
     }
 }
 

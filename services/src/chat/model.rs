@@ -3,7 +3,7 @@
 
 use reactor::Input;
 
-use super::guest::{Speech, Text};
+use super::guest::{Heard as Next, Speech, Text};
 use super::said::{End, Said, Way, name, said};
 use crate::codec::TooLong;
 use crate::codec::frames::{self, Encoded, FRAME_MAX, LENGTH_BYTES};
@@ -24,21 +24,45 @@ pub fn check(text: &[u8]) {
 }
 
 /// What has been heard of a guest.
-#[derive(PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 struct Heard {
     texts: Vec<Vec<u8>>,
+    /// Telnet options that are refused, and how many texts came before each.
+    refusals: Vec<(usize, [u8; 3])>,
     end: Option<End>,
 }
 
 fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
-    let (mut speech, mut heard, mut kept) = (Speech::default(), Heard { texts: Vec::new(), end: None }, Vec::new());
+    let (mut speech, mut heard, mut kept) = (Speech::default(), Heard::default(), Vec::new());
+    let mut shown = false;
     for piece in pieces {
         kept.extend_from_slice(piece);
         let unread = std::mem::take(&mut kept);
         let mut input = Input::of(&unread);
         loop {
-            match speech.next(&mut input) {
-                Ok(Some(Text { bytes, .. })) => heard.texts.push(bytes.to_vec()),
+            // The first text is looked at before it is taken, if it is no longer than it may be.
+            let first = if shown { Ok(None) } else { speech.first(&mut input).map(|first| first.map(owned)) };
+            let next = match first {
+                Ok(Some(Err(refusal))) => Ok(Some(Next::Refusal(refusal))),
+                Ok(Some(Ok(first))) => {
+                    let next = speech.next(&mut input);
+                    assert!(
+                        matches!(next, Ok(Some(Next::Text(Text { bytes, .. }))) if bytes == first),
+                        "not what was shown"
+                    );
+                    shown = true;
+                    next
+                }
+                Ok(None) if !shown => break,
+                Ok(None) => speech.next(&mut input),
+                Err(_) => {
+                    shown = true;
+                    continue;
+                }
+            };
+            match next {
+                Ok(Some(Next::Text(Text { bytes, .. }))) => heard.texts.push(bytes.to_vec()),
+                Ok(Some(Next::Refusal(refusal))) => heard.refusals.push((heard.texts.len(), refusal)),
                 Ok(None) => break,
                 Err(error) => {
                     heard.end = Some(End::TooLong(error));
@@ -57,9 +81,16 @@ fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
     heard
 }
 
+fn owned(next: Next<'_>) -> Result<Vec<u8>, [u8; 3]> {
+    match next {
+        Next::Text(Text { bytes, .. }) => Ok(bytes.to_vec()),
+        Next::Refusal(refusal) => Err(refusal),
+    }
+}
+
 /// Frames, read from the beginning.
 fn in_frames(mut stream: &[u8]) -> Heard {
-    let mut heard = Heard { texts: Vec::new(), end: None };
+    let mut heard = Heard::default();
     while let [a, b, c, d, rest @ ..] = stream {
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
         if length > FRAME_MAX {
@@ -74,18 +105,28 @@ fn in_frames(mut stream: &[u8]) -> Heard {
     heard
 }
 
-/// Lines, read from the beginning, telnet's commands (RFC 854) cut out first.
+/// Lines, read from the beginning, telnet's commands (RFC 854) cut out.
 fn in_lines(stream: &[u8]) -> Heard {
-    let (mut lines, mut at) = (vec![Vec::new()], 0);
+    let (mut heard, mut line, mut at) = (Heard::default(), Vec::new(), 0);
+    let without_return = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).to_vec();
     while let Some(&byte) = stream.get(at) {
-        let command = stream.get(at + 1).copied();
+        let (command, option) = (stream.get(at + 1).copied(), stream.get(at + 2).copied());
         at += match (byte, command) {
             (255, None) => 1,
             (255, Some(255)) => {
-                lines.last_mut().expect("there is one").push(255);
+                line.push(255);
                 2
             }
-            (255, Some(251..=254)) => 3,
+            (255, Some(command @ 251..=254)) => {
+                let no = match command {
+                    251 => Some(254),
+                    253 => Some(252),
+                    _ => None,
+                };
+                let refusal = no.zip(option).map(|(no, option)| (heard.texts.len(), [255, no, option]));
+                heard.refusals.extend(refusal);
+                3
+            }
             (255, Some(250)) => {
                 let mut length = 2;
                 while at + length < stream.len() && !stream[at + length..].starts_with(&[255, 240]) {
@@ -95,27 +136,23 @@ fn in_lines(stream: &[u8]) -> Heard {
             }
             (255, Some(_)) => 2,
             (b'\n', _) => {
-                lines.push(Vec::new());
+                heard.texts.push(without_return(&std::mem::take(&mut line)));
                 1
             }
             _ => {
-                lines.last_mut().expect("there is one").push(byte);
+                line.push(byte);
                 1
             }
         };
-    }
-    let has_rest = lines.last().is_some_and(|line| !line.is_empty());
-    if !has_rest {
-        lines.pop();
-    }
-    for line in &mut lines {
-        if line.ends_with(b"\r") {
-            line.pop();
+        if line.strip_suffix(b"\r").unwrap_or(&line).len() > LINE_MAX {
+            heard.end = Some(End::TooLong(TooLong { what: "line", limit: LINE_MAX }));
+            return heard;
         }
     }
-    let too_long = lines.iter().position(|line| line.len() > LINE_MAX);
-    lines.truncate(too_long.unwrap_or(lines.len()));
-    Heard { texts: lines, end: too_long.map(|_| End::TooLong(TooLong { what: "line", limit: LINE_MAX })) }
+    if !line.is_empty() {
+        heard.texts.push(without_return(&line));
+    }
+    heard
 }
 
 /// What the room makes of one text.
@@ -126,7 +163,7 @@ fn check_text(text: &[u8]) {
     assert_eq!(encoded.line(), [text, b"\n"].concat());
     let Ok(text) = std::str::from_utf8(text) else { return };
     for way in [Way::Lines, Way::Frames] {
-        if let Ok(Some(name)) = name(text, way) {
+        if let Ok(name) = name(text, way) {
             assert!((1..=32).contains(&name.chars().count()) && text.ends_with(name));
             let is_bad = |c: char| c == '@' || c == ' ' || c == '\t' || does_something(c);
             assert!(!name.chars().any(is_bad) && !name.starts_with(['/', '(', '#']), "{name:?} is taken for a name");

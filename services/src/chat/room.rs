@@ -43,9 +43,11 @@ struct Members {
     /// Each, in the order in which they came.
     here: BTreeMap<u64, Member>,
     /// Their numbers, by what their names could be taken for.
-    names: HashMap<String, u64>,
+    names: HashMap<Arc<str>, u64>,
     /// How many ever came.
     numbered: u64,
+    /// Members whose coming has been announced, and whose leaving has not: the count that is told with each newcomer.
+    announced: usize,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,20 @@ struct Member {
     who: String,
     /// Of whichever loop serves it.
     connection: ConnectionId,
+    /// The names of other members that this name could be taken for.
+    likenesses: [Arc<str>; 2],
+    /// Has gone, and the others have not been told yet.
+    leaving: bool,
+}
+
+/// What came of a try to take a seat.
+#[derive(Debug)]
+pub(super) enum Joining {
+    Seated(Seat),
+    /// A member that has gone has the name until the others are told so: try again then.
+    Soon,
+    /// A member has the name, or one that looks like it.
+    Taken,
 }
 
 /// A place in the room, with a name. Given up with [`Room::leave`].
@@ -126,42 +142,75 @@ impl Room {
         &self.frames
     }
 
-    /// Takes a seat, and tells how many there are with it. `None`: the name is taken.
-    pub(super) fn join(&self, name: &str, address: &str, connection: ConnectionId) -> Option<(Seat, usize)> {
+    /// Takes a seat.
+    pub(super) fn join(&self, name: &str, address: &str, connection: ConnectionId) -> Joining {
+        let likenesses = likenesses(name).map(Arc::<str>::from);
         let mut members = self.lock();
-        let likenesses = likenesses(name);
-        if likenesses.iter().any(|likeness| members.names.contains_key(likeness)) {
-            return None;
+        let mut holders = likenesses.iter().filter_map(|likeness| members.names.get(likeness)).peekable();
+        if holders.peek().is_some() {
+            let is_leaving = |holder| members.here.get(holder).is_some_and(|member| member.leaving);
+            return if holders.all(is_leaving) { Joining::Soon } else { Joining::Taken };
         }
         members.numbered += 1;
         let seat = Seat { number: members.numbered, prefix: format!("#{name}@{address}>>") };
-        members.names.extend(likenesses.map(|likeness| (likeness, seat.number)));
-        members.here.insert(seat.number, Member { who: seat.who().to_owned(), connection });
-        Some((seat, members.here.len()))
+        members.names.extend(likenesses.iter().map(|likeness| (likeness.clone(), seat.number)));
+        let member = Member { who: seat.who().to_owned(), connection, likenesses, leaving: false };
+        members.here.insert(seat.number, member);
+        Joining::Seated(seat)
     }
 
-    /// Frees the name. Leaving twice frees nobody else's.
+    /// The others are told now that this member has come. The number of members that they know of, this one included.
+    pub(super) fn announce_join(&self) -> usize {
+        let mut members = self.lock();
+        members.announced += 1;
+        members.announced
+    }
+
+    /// The member has gone, and the others are going to be told: the name stays taken until then.
+    pub(super) fn will_leave(&self, seat: &Seat) {
+        if let Some(member) = self.lock().here.get_mut(&seat.number) {
+            member.leaving = true;
+        }
+    }
+
+    /// Frees the name: the others are told now that this member has gone. Leaving twice frees nobody else's.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut members = self.lock();
-        if members.here.remove(&seat.number).is_some() {
-            // No `@` is in a name.
-            let name = seat.who().split('@').next().unwrap_or_default();
-            for likeness in likenesses(name) {
-                members.names.remove(&likeness);
+        if let Some(member) = members.here.remove(&seat.number) {
+            members.announced = members.announced.saturating_sub(1);
+            for likeness in &member.likenesses {
+                members.names.remove(likeness);
             }
         }
+    }
+
+    /// How many members there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().here.len()
+    }
+
+    /// Messages that a newcomer is told of what was said before.
+    pub(super) fn recalled(&self) -> usize {
+        if self.history_max == 0 {
+            return 0;
+        }
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// `<name>@<address>` of the member that has this name, or one that could be taken for it, and its connection.
     pub(super) fn find(&self, name: &str) -> Option<(String, ConnectionId)> {
         let members = self.lock();
-        let member = members.here.get(members.names.get(&likenesses(name)[0])?)?;
+        let member = members.here.get(members.names.get(&*likenesses(name)[0])?)?;
+        (!member.leaving).then_some(())?;
         Some((member.who.clone(), member.connection))
     }
 
     /// Who is here, as `/who` is answered.
     pub(super) fn who(&self) -> String {
         let members = self.lock();
+        if members.here.is_empty() {
+            return String::from("(0 here)");
+        }
         let mut answer = String::from("(");
         // Writing to a String does not fail.
         let _ = write!(answer, "{} here: ", members.here.len());
@@ -185,30 +234,48 @@ mod tests {
 
     const HERE: ConnectionId = ConnectionId::NONE;
 
+    fn seated(joining: Joining) -> Option<Seat> {
+        match joining {
+            Joining::Seated(seat) => Some(seat),
+            Joining::Soon | Joining::Taken => None,
+        }
+    }
+
     #[test]
     fn rooms_share_neither_names_nor_topics() {
         let (one, other) = (Room::default(), Room::default());
-        assert!(one.join("ann", "unix", HERE).is_some() && other.join("ann", "unix", HERE).is_some());
+        assert!(seated(one.join("ann", "unix", HERE)).is_some() && seated(other.join("ann", "unix", HERE)).is_some());
         assert_eq!(one.clone().lines(), one.lines());
         assert!(one.lines() != other.lines() && one.frames() != other.frames() && one.lines() != one.frames());
     }
 
     #[test]
+    fn a_room_without_members_says_so() {
+        let room = Room::default();
+        assert_eq!(room.who(), "(0 here)");
+        let _seat = seated(room.join("ann", "unix", HERE)).unwrap();
+        assert_eq!(room.who(), "(1 here: ann@unix)");
+    }
+
+    #[test]
     fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
         let room = Room::default();
-        let (ann, count) = room.join("Ann", "10.0.0.1", HERE).unwrap();
-        assert_eq!((ann.prefix(), ann.who(), count), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
-        assert!(room.join("aNN", "10.0.0.2", HERE).is_none());
-        assert!(room.clone().join("Ann", "10.0.0.2", HERE).is_none(), "a clone is the same room");
-        let (_ben, count) = room.join("ÄBen", "unix", HERE).unwrap();
-        assert_eq!(count, 2);
-        assert!(room.join("äben", "unix", HERE).is_none());
+        let ann = seated(room.join("Ann", "10.0.0.1", HERE)).unwrap();
+        assert_eq!((ann.prefix(), ann.who(), room.announce_join()), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
+        assert!(seated(room.join("aNN", "10.0.0.2", HERE)).is_none());
+        assert!(seated(room.clone().join("Ann", "10.0.0.2", HERE)).is_none(), "a clone is the same room");
+        let _ben = seated(room.join("ÄBen", "unix", HERE)).unwrap();
+        assert_eq!((room.announce_join(), room.count()), (2, 2));
+        assert!(seated(room.join("äben", "unix", HERE)).is_none());
         assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
         assert_eq!(room.find("äBEN"), Some(("ÄBen@unix".to_owned(), HERE)));
+        room.will_leave(&ann);
+        assert!(matches!(room.join("ann", "10.0.0.3", HERE), Joining::Soon), "the others think that she is here");
+        assert!(matches!(room.join("äben", "10.0.0.3", HERE), Joining::Taken));
+        assert_eq!((room.find("ann"), room.count()), (None, 2));
         room.leave(&ann);
-        assert_eq!(room.find("ann"), None);
-        let (_new, count) = room.join("ann", "10.0.0.3", HERE).unwrap();
-        assert_eq!(count, 2);
+        let _new = seated(room.join("ann", "10.0.0.3", HERE)).unwrap();
+        assert_eq!(room.announce_join(), 2);
         room.leave(&ann);
         assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");
     }

@@ -52,14 +52,11 @@ pub(super) fn said(text: &str) -> Said<'_> {
     }
 }
 
-/// The name that a guest gives itself; `None` for an empty text, which is ignored.
+/// The name that a guest gives itself.
 ///
 /// What a name may not have is what would let it pass for something else: a blank or an `@` would end it, and `/`,
 /// `(` and `#` begin what members and the server say.
-pub(super) fn name(text: &str, way: Way) -> Result<Option<&str>, End> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+pub(super) fn name(text: &str, way: Way) -> Result<&str, End> {
     let name = match text.strip_prefix(NAME_PREFIX) {
         Some(name) => name.strip_prefix(' ').unwrap_or(name),
         None if way == Way::Lines => text,
@@ -77,7 +74,7 @@ pub(super) fn name(text: &str, way: Way) -> Result<Option<&str>, End> {
     if !is_visible(name) {
         return Err(End::BadName("a name has something to see"));
     }
-    Ok(Some(name))
+    Ok(name)
 }
 
 /// Why a connection ends, in the words that its guest is told.
@@ -99,7 +96,10 @@ impl fmt::Display for End {
         match self {
             End::Goodbye => f.write_str("(Goodbye)"),
             End::Kicked => f.write_str("ERROR: kicked"),
-            End::NoName(waited) => write!(f, "ERROR: no name within {} seconds", waited.as_secs()),
+            End::NoName(waited) => {
+                let waited = waited.as_secs();
+                write!(f, "ERROR: no name within {waited} seconds: to join, send NAME: and a name as the first line")
+            }
             End::BadName(why) => write!(f, "ERROR: bad name: {why}"),
             End::Taken => f.write_str("ERROR: the name is taken"),
             End::TooLong(error) => write!(f, "ERROR: {error}"),
@@ -143,7 +143,7 @@ mod tests {
         for (text, expected) in
             [("NAME: ann", "ann"), ("NAME:ann", "ann"), ("ann", "ann"), (&long[0], &long[0]), ("a#(/", "a#(/")]
         {
-            assert_eq!(name(text, Way::Lines), Ok(Some(expected)));
+            assert_eq!(name(text, Way::Lines), Ok(expected));
         }
         let bad = [
             "NAME: ",
@@ -165,13 +165,11 @@ mod tests {
         for text in bad {
             assert!(matches!(name(text, Way::Lines), Err(End::BadName(_))), "{text:?}");
         }
-        assert_eq!(name("", Way::Lines), Ok(None));
     }
 
     #[test]
     fn in_frames_a_name_has_its_prefix() {
-        assert_eq!(name("NAME: ann", Way::Frames), Ok(Some("ann")));
+        assert_eq!(name("NAME: ann", Way::Frames), Ok("ann"));
         assert!(matches!(name("ann", Way::Frames), Err(End::BadName(_))));
-        assert_eq!(name("", Way::Frames), Ok(None));
     }
 }

@@ -14,7 +14,9 @@ const SECOND: Duration = Duration::from_secs(1);
 fn room(sim: &mut Simulation) -> Address {
     let room = Room::default();
     let service = Service::tcp("127.0.0.1:0", move || Chat::new(room.clone()));
-    let handle = sim.add_service(service.limits(limits()).deadlines(deadlines(None))).unwrap();
+    // A seed's network may be slower than a member may be.
+    let deadlines = Deadlines { write_progress: None, ..deadlines(None) };
+    let handle = sim.add_service(service.limits(limits()).deadlines(deadlines)).unwrap();
     handle.address().unwrap().clone()
 }
 
@@ -26,7 +28,7 @@ fn heard(peer: &Peer) -> Vec<String> {
 }
 
 /// Each hears exactly what the one hears who was there first and stays to the end, from its own coming on, in the same
-/// order, without what it said itself; and of no name a second one comes before the first has gone.
+/// order, without what it said itself and that it came; and of no name a second one comes before the first has gone.
 #[test]
 fn five_thousand_who_come_and_go_at_random_hear_the_same() {
     let taken: usize = (1..=10).map(|seed| come_and_go(seed, 500)).sum();
@@ -44,10 +46,12 @@ fn come_and_go(seed: u64, members: usize) -> usize {
     let (mut sim, mut chance) = (Simulation::new(seed), Chance::new(seed));
     let address = room(&mut sim);
     let watcher = sim.connect(&address, Script::new().send("watcher\n").wait(SECOND * 100));
+    let mut names = Vec::new();
     let peers: Vec<Peer> = (0..members)
         .map(|number| {
             // Few names, so that some are taken, and all are used again.
             let name = format!("{}{}", ["ann", "Ann", "аnn", "ben"][chance.below(4)], chance.below(members / 4));
+            names.push(name.clone());
             let span = |chance: &mut Chance| Duration::from_millis(chance.below(5000) as u64);
             let script = Script::new().send(format!("NAME: {name}\n")).wait(span(&mut chance));
             let script = script.send(format!("I am {number}\n")).wait(span(&mut chance));
@@ -87,17 +91,19 @@ fn come_and_go(seed: u64, members: usize) -> usize {
             taken += 1;
             continue;
         }
-        if first == "ERROR: no name within 30 seconds" {
+        if first.starts_with("ERROR: no name within 30 seconds") {
             // The network was as slow as that.
             continue;
         }
         assert!(first.starts_with("CLIENT: "), "{first}");
         came += 1;
         let rest: Vec<&String> = rest.iter().filter(|line| *line != "(Goodbye)").collect();
-        let own = format!(">>I am {number}");
+        let own = [format!(">>I am {number}"), format!(" from {}@{})", names[number], &first["CLIENT: ".len()..])];
         let Some(first) = rest.first() else { continue };
         let follows = |from: usize| {
-            let others = all[from..].iter().filter(|line| !line.ends_with(&own));
+            let is_own =
+                |line: &str| line.ends_with(&own[0]) || line.starts_with("(Connected") && line.ends_with(&own[1]);
+            let others = all[from..].iter().filter(|line| !is_own(line));
             rest.iter().zip(others).filter(|(one, other)| **one == *other).count() == rest.len()
         };
         let begins = positions.get(first.as_str()).unwrap_or_else(|| panic!("{number} alone hears {first}"));
@@ -108,21 +114,40 @@ fn come_and_go(seed: u64, members: usize) -> usize {
     taken
 }
 
-/// A chat of which it is counted how much it delivers in one turn.
+/// What is counted of a chat.
+#[derive(Clone, Default)]
+struct Counts {
+    /// Deliveries of the turn that had the most.
+    most: Arc<AtomicU64>,
+    /// Turns with any.
+    turns: Arc<AtomicU64>,
+    /// Times that a member had said something and was not heard in that turn.
+    unheard: Arc<AtomicU64>,
+}
+
+/// A chat of which it is counted how much it delivers in one turn, and whether it hears its members.
 struct Counted {
     chat: Chat,
     turn: u32,
     before: u64,
-    most: Arc<AtomicU64>,
-    turns: Arc<AtomicU64>,
+    counts: Counts,
 }
 
 impl Counted {
+    fn serve(sim: &mut Simulation) -> (Address, Counts) {
+        let (room, counts) = (Room::default(), Counts::default());
+        let counted = counts.clone();
+        let make = move || Counted { chat: Chat::new(room.clone()), turn: 0, before: 0, counts: counted.clone() };
+        let service = Service::<Counted, Command>::tcp("127.0.0.1:0", make);
+        let handle = sim.add_service(service.limits(limits()).deadlines(deadlines(None))).unwrap();
+        (handle.address().unwrap().clone(), counts)
+    }
+
     fn count(&mut self, cx: &Context<'_>) {
         let stats = cx.stats();
         if cx.turn() != self.turn {
-            self.most.fetch_max(stats.deliveries - self.before, Relaxed);
-            self.turns.fetch_add(u64::from(stats.deliveries > self.before), Relaxed);
+            self.counts.most.fetch_max(stats.deliveries - self.before, Relaxed);
+            self.counts.turns.fetch_add(u64::from(stats.deliveries > self.before), Relaxed);
             (self.turn, self.before) = (cx.turn(), stats.deliveries);
         }
     }
@@ -138,12 +163,20 @@ impl Handler<Command> for Counted {
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.count(cx);
+        // One that has just come is heard once that has been told.
+        let (is_member, before) = (guest.seat.is_some() && guest.news <= self.chat.told, input.len());
         self.chat.on_data(guest, input, cx);
+        self.counts.unheard.fetch_add(u64::from(is_member && input.len() == before), Relaxed);
     }
 
     fn on_end_of_input(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.count(cx);
         self.chat.on_end_of_input(guest, input, cx);
+    }
+
+    fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        self.count(cx);
+        self.chat.on_deadline(guest, cx);
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
@@ -168,15 +201,8 @@ impl Handler<Command> for Counted {
 fn a_thousand_who_come_or_go_at_once_are_told_of_in_many_turns() {
     const STAY: usize = 400;
     const GO: usize = 1200;
-    let (most, turns) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
     let mut sim = Simulation::with_faults(1, Faults::none());
-    let (room, counted) = (Room::default(), (most.clone(), turns.clone()));
-    let make = move || {
-        let (most, turns) = counted.clone();
-        Counted { chat: Chat::new(room.clone()), turn: 0, before: 0, most, turns }
-    };
-    let service = Service::<Counted, Command>::tcp("127.0.0.1:0", make).limits(limits()).deadlines(deadlines(None));
-    let address = sim.add_service(service).unwrap().address().unwrap().clone();
+    let (address, counts) = Counted::serve(&mut sim);
     let stay: Vec<Peer> = (0..STAY)
         .map(|number| sim.connect(&address, Script::new().send(format!("stay{number}\n")).wait(SECOND * 10)))
         .collect();
@@ -189,9 +215,87 @@ fn a_thousand_who_come_or_go_at_once_are_told_of_in_many_turns() {
         let gone = lines.iter().filter(|line| line.starts_with("(Now hung up: Client from go")).count();
         assert_eq!(gone, GO, "everybody who stays is told of everybody who goes");
     }
-    // The last message goes over, to all who are here.
-    let (most, turns) = (most.load(Relaxed), turns.load(Relaxed));
-    assert!(most as usize <= budget::DELIVERIES_PER_TURN + STAY + GO, "{most} deliveries in one turn");
-    let least = (STAY * GO) / budget::DELIVERIES_PER_TURN;
-    assert!(turns as usize > least, "{turns} turns");
+    // The last announcement goes over, to all who are here.
+    let (most, turns) = (counts.most.load(Relaxed) as usize, counts.turns.load(Relaxed) as usize);
+    let members = STAY + GO;
+    let bound = budget::CHANGES_PER_TURN.max(budget::CHANGES_AT_LEAST * members) + members;
+    assert!(most <= bound, "{most} deliveries in one turn");
+    assert!(turns > (STAY * GO) / bound, "{turns} turns");
+}
+
+/// Guests that join and leave as fast as they can, with a line of their own or none, in every way to leave: whatever a
+/// member says meanwhile is heard in the turn in which it arrives, and each turn is bounded.
+#[test]
+fn in_a_storm_of_joins_and_leaves_members_are_heard_at_once() {
+    const MEMBERS: usize = 500;
+    const GUESTS: usize = 1000;
+    const TALKERS: usize = 50;
+    let mut sim = Simulation::with_faults(3, Faults::none());
+    let (address, counts) = Counted::serve(&mut sim);
+    let millis = Duration::from_millis;
+    let members: Vec<Peer> = (0..MEMBERS)
+        .map(|number| {
+            let script = Script::new().send(format!("m{number}\n"));
+            let script = match number < TALKERS {
+                true => script.wait(SECOND * 2 + millis(2 * number as u64)).send(format!("hello from {number}\n")),
+                false => script,
+            };
+            sim.connect(&address, script.wait(SECOND * 60))
+        })
+        .collect();
+    let guests: Vec<Peer> = (0..GUESTS)
+        .map(|number| {
+            let script = Script::new().send(format!("g{number}{}", if number % 5 == 4 { "" } else { "\n" }));
+            let script = match number % 5 {
+                0 => script.send("/quit\n"),
+                1 => script.send(if number % 2 == 0 { "hello\n" } else { "hello" }).shutdown(),
+                2 => script.expect(b"CLIENT: ").close(),
+                3 => script.wait(millis(5)).reset(),
+                _ => script.shutdown(),
+            };
+            // In waves, so that one turn brings more than it can take.
+            sim.connect_after(SECOND * 2 + millis(20 * (number as u64 / 200)), &address, script)
+        })
+        .collect();
+    sim.run();
+    assert_eq!(counts.unheard.load(Relaxed), 0, "a member had to wait");
+    let most = counts.most.load(Relaxed) as usize;
+    let bound = budget::CHANGES_PER_TURN.max(budget::CHANGES_AT_LEAST * (MEMBERS + GUESTS)) + (MEMBERS + GUESTS) * 4;
+    assert!(most <= bound, "{most} deliveries in one turn");
+    let all = heard(&members[0]);
+    for number in 1..TALKERS {
+        let said = format!(">>hello from {number}");
+        assert_eq!(all.iter().filter(|line| line.ends_with(&said)).count(), 1, "{said}");
+    }
+    let mut here = MEMBERS;
+    for number in 0..GUESTS {
+        let of = |what: &str| {
+            let is_it = |line: &&String| line.starts_with(what) && line.contains(&format!(" from g{number}@"));
+            all.iter().filter(is_it).count()
+        };
+        let (came, went) = (of("(Connected"), of("(Now hung up"));
+        assert!(came == went && (came == 1 || number % 5 == 3), "g{number} came {came} times and went {went} times");
+        // What it said stands between the two.
+        if number % 5 == 1 {
+            let at = |text: String| all.iter().position(|line| line.contains(&text)).unwrap();
+            let said = at(format!("#g{number}@"));
+            assert!(
+                all[said].ends_with(">>hello")
+                    && at(format!(") from g{number}@")) < said
+                    && said < at(format!("Client from g{number}@"))
+            );
+        }
+    }
+    for line in all.iter().skip_while(|line| !line.contains("from g")) {
+        if line.starts_with("(Connected") {
+            here += 1;
+            assert!(line.starts_with(&format!("(Connected: New client ({here}) ")), "{line}");
+        } else if line.starts_with("(Now hung up") {
+            here -= 1;
+        }
+        if here == MEMBERS && line.contains("from m") {
+            break;
+        }
+    }
+    drop(guests);
 }

@@ -43,6 +43,16 @@ pub fn next_within<'i>(limit: usize, input: &mut Input<'i>) -> Result<Option<&'i
     Ok(input.take(LENGTH_BYTES + length).map(|frame| &frame[LENGTH_BYTES..]))
 }
 
+/// Shows the text of the next whole frame without taking it. `None` while it is incomplete.
+///
+/// # Errors
+/// `too_long`, as soon as the length is known to be over its limit.
+pub fn peek<'i>(input: &Input<'i>, too_long: TooLong) -> Result<Option<&'i [u8]>, TooLong> {
+    let Some((&head, rest)) = input.as_slice().split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let length = u32::from_be_bytes(head) as usize;
+    if length > too_long.limit { Err(too_long) } else { Ok(rest.get(..length)) }
+}
+
 /// One text, encoded once for those who read frames and for those who read lines: a line's bytes are a frame's
 /// without the length, and a newline. Its buffer is used again for the next text.
 ///
@@ -111,6 +121,17 @@ mod tests {
         assert_eq!(next(&mut input), Ok(Some(&b""[..])));
         assert_eq!(next(&mut input), Ok(Some(&b"x"[..])));
         assert_eq!(next(&mut input), Ok(None));
+    }
+
+    #[test]
+    fn a_frame_that_is_peeked_at_stays_and_a_longer_one_is_refused_by_its_length_alone() {
+        let first = TooLong { what: "first frame", limit: 2 };
+        let input = Input::of(b"\0\0\0\x02hithere");
+        assert_eq!((peek(&input, first), input.len()), (Ok(Some(&b"hi"[..])), 11));
+        for incomplete in [&b""[..], b"\0\0\0", b"\0\0\0\x02h"] {
+            assert_eq!(peek(&Input::of(incomplete), first), Ok(None));
+        }
+        assert_eq!(peek(&Input::of(b"\0\0\0\x03"), first), Err(first));
     }
 
     #[test]

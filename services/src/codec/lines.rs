@@ -1,7 +1,7 @@
 //! Lines as `nc` and `telnet` send them: ended by `\n` or `\r\n`, with telnet's option bytes between them left out.
 //!
 //! ```text
-//!  Text ──IAC──▶ Command ──WILL WONT DO DONT──▶ Option ──any──▶ Text
+//!  Text ──IAC──▶ Command ──WILL WONT DO DONT──▶ Option ──any──▶ Text (after WILL and DO: an answer)
 //!   ▲              │ └──SB──▶ Sub ──IAC──▶ SubCommand ──SE──▶ Text
 //!   │              │           ▲                └──any──▶ Sub
 //!   └──any other───┘ (IAC IAC: the byte 0xff itself)
@@ -20,24 +20,39 @@ const KEPT_CAPACITY: usize = 1024;
 /// RFC 854: the byte that begins a command, and the commands that have a length of their own.
 const IAC: u8 = 255;
 const DONT: u8 = 254;
+const DO: u8 = 253;
+const WONT: u8 = 252;
 const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
+
+/// What was found in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A line without its ending.
+    Line(&'a [u8]),
+    /// Three bytes to be sent back: a telnet option was asked for or offered, and this refuses it.
+    Refusal([u8; 3]),
+}
 
 /// Takes lines out of the input of one connection.
 ///
 /// Lines that are there in one piece, and without a telnet command in it, are lent from the input. All others are
 /// gathered here, and the input is consumed meanwhile, so each byte is looked at once however few arrive at a time.
 ///
+/// Each telnet `DO` is to be answered with `WONT`, each `WILL` with `DONT` (RFC 854): the client would wait for ever
+/// otherwise, after Ctrl-C for example, which sends `DO TIMING-MARK` (RFC 860). `WONT` and `DONT` get no answer.
+///
 /// ```
 /// use reactor::Input;
-/// use services::codec::lines::Lines;
+/// use services::codec::lines::{Item, Lines};
 /// let mut lines = Lines::default();
 /// let mut input = Input::of(b"one\r\n\xff\xfb\x01two\nth");
-/// assert_eq!(lines.next(&mut input), Ok(Some(&b"one"[..])));
-/// assert_eq!(lines.next(&mut input), Ok(Some(&b"two"[..])));
+/// assert_eq!(lines.next(&mut input), Ok(Some(Item::Line(b"one"))));
+/// assert_eq!(lines.next(&mut input), Ok(Some(Item::Refusal([0xff, 0xfe, 0x01]))));
+/// assert_eq!(lines.next(&mut input), Ok(Some(Item::Line(b"two"))));
 /// assert_eq!(lines.next(&mut input), Ok(None));
-/// assert_eq!(lines.next(&mut Input::of(b"ree\n")), Ok(Some(&b"three"[..])));
+/// assert_eq!(lines.next(&mut Input::of(b"ree\n")), Ok(Some(Item::Line(b"three"))));
 /// ```
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -54,20 +69,28 @@ enum State {
     Text,
     /// After IAC.
     Command,
-    /// After IAC and a command that is about an option, which comes next.
-    Option,
+    /// After IAC and this command, which is about an option, which comes next.
+    Option(u8),
     /// In a subnegotiation, which ends with IAC SE.
     Sub,
     /// After IAC in a subnegotiation.
     SubCommand,
 }
 
+/// How far the input could be gathered.
+enum Gathered {
+    Line,
+    Refusal([u8; 3]),
+    Nothing,
+}
+
 impl Lines {
-    /// The next line without its ending, or `None` when there is no whole one. Then all of the input has been consumed.
+    /// The next line or refusal, or `None` when there is no whole one. Then all of the input has been consumed.
     ///
     /// # Errors
     /// As soon as a line is known to be over [`LINE_MAX`].
-    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut Input<'i>) -> Result<Option<&'s [u8]>, TooLong> {
+    #[inline]
+    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut Input<'i>) -> Result<Option<Item<'s>>, TooLong> {
         if std::mem::take(&mut self.given) {
             self.forget();
         }
@@ -77,11 +100,25 @@ impl Lines {
                 && bytes[at] == b'\n'
             {
                 input.consume(at + 1);
-                return within_limit(without_return(&bytes[..at])).map(Some);
+                return within_limit(without_return(&bytes[..at]), TOO_LONG).map(|line| Some(Item::Line(line)));
             }
         }
-        self.given = self.gather(input)?;
-        if self.given { within_limit(without_return(&self.line)).map(Some) } else { Ok(None) }
+        let gathered = self.gather(input, TOO_LONG, true)?;
+        self.given = matches!(gathered, Gathered::Line);
+        self.item(&gathered, TOO_LONG)
+    }
+
+    /// Shows the next line without taking it: its `\n` stays in the input, so the line is found again. Everything before
+    /// is consumed, and so are refusals.
+    ///
+    /// # Errors
+    /// `too_long`, as soon as the line is known to be longer than its limit, which is at most [`LINE_MAX`].
+    pub fn peek(&mut self, input: &mut Input<'_>, too_long: TooLong) -> Result<Option<Item<'_>>, TooLong> {
+        if std::mem::take(&mut self.given) {
+            self.forget();
+        }
+        let gathered = self.gather(input, too_long, false)?;
+        self.item(&gathered, too_long)
     }
 
     /// After the end of the input: a last line that has no ending, or half of one. `None` when the last line had one.
@@ -89,53 +126,71 @@ impl Lines {
         (!self.given && !self.line.is_empty()).then(|| without_return(&self.line))
     }
 
-    /// Moves bytes from the input into the line, until its ending, which is consumed too. Whether that has come.
-    fn gather(&mut self, input: &mut Input<'_>) -> Result<bool, TooLong> {
+    fn item(&self, gathered: &Gathered, too_long: TooLong) -> Result<Option<Item<'_>>, TooLong> {
+        match *gathered {
+            Gathered::Line => within_limit(without_return(&self.line), too_long).map(|line| Some(Item::Line(line))),
+            Gathered::Refusal(refusal) => Ok(Some(Item::Refusal(refusal))),
+            Gathered::Nothing => Ok(None),
+        }
+    }
+
+    /// Moves bytes from the input into the line, until its ending, which is consumed too if it is `taken`, or until there
+    /// is something to be refused.
+    fn gather(&mut self, input: &mut Input<'_>, too_long: TooLong, taken: bool) -> Result<Gathered, TooLong> {
         while let Some(&byte) = input.as_slice().first() {
             match self.state {
                 State::Text => {
-                    if self.gather_text(input)? {
-                        return Ok(true);
+                    if self.gather_text(input, too_long, taken)? {
+                        return Ok(Gathered::Line);
                     }
                     continue;
                 }
                 State::Command => match byte {
                     IAC => {
                         self.line.push(IAC);
-                        within_limit(&self.line)?;
+                        within_limit(&self.line, too_long)?;
                         self.state = State::Text;
                     }
-                    WILL..=DONT => self.state = State::Option,
+                    WILL..=DONT => self.state = State::Option(byte),
                     SB => self.state = State::Sub,
                     _ => self.state = State::Text,
                 },
-                State::Option => self.state = State::Text,
+                State::Option(command) => {
+                    self.state = State::Text;
+                    if let WILL | DO = command {
+                        input.consume(1);
+                        let no = if command == WILL { DONT } else { WONT };
+                        return Ok(Gathered::Refusal([IAC, no, byte]));
+                    }
+                }
                 State::Sub if byte == IAC => self.state = State::SubCommand,
                 State::Sub => {}
                 State::SubCommand => self.state = if byte == SE { State::Text } else { State::Sub },
             }
             input.consume(1);
         }
-        Ok(false)
+        Ok(Gathered::Nothing)
     }
 
-    /// The same up to the next command of telnet's.
-    fn gather_text(&mut self, input: &mut Input<'_>) -> Result<bool, TooLong> {
+    /// The same up to the next command of telnet's. Whether the line is whole.
+    fn gather_text(&mut self, input: &mut Input<'_>, too_long: TooLong, taken: bool) -> Result<bool, TooLong> {
         let bytes = input.as_slice();
         let found = memchr::memchr2(b'\n', IAC, bytes);
         let text = &bytes[..found.unwrap_or(bytes.len())];
         // Not more than this is ever kept: the longest line, and a `\r` that may belong to its ending.
-        if self.line.len() + text.len() > LINE_MAX + 1 {
-            return Err(TOO_LONG);
+        if self.line.len() + text.len() > too_long.limit + 1 {
+            return Err(too_long);
         }
         self.line.extend_from_slice(text);
-        input.consume(text.len() + usize::from(found.is_some()));
-        match found.map(|at| bytes[at]) {
-            Some(b'\n') => return Ok(true),
-            Some(_) => self.state = State::Command,
-            None => {}
+        let is_line = found.is_some_and(|at| bytes[at] == b'\n');
+        input.consume(text.len() + usize::from(found.is_some() && (taken || !is_line)));
+        if is_line {
+            return Ok(true);
         }
-        within_limit(without_return(&self.line)).map(|_| false)
+        if found.is_some() {
+            self.state = State::Command;
+        }
+        within_limit(without_return(&self.line), too_long).map(|_| false)
     }
 
     fn forget(&mut self) {
@@ -152,8 +207,8 @@ fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-fn within_limit(line: &[u8]) -> Result<&[u8], TooLong> {
-    if line.len() > LINE_MAX { Err(TOO_LONG) } else { Ok(line) }
+fn within_limit(line: &[u8], too_long: TooLong) -> Result<&[u8], TooLong> {
+    if line.len() > too_long.limit { Err(too_long) } else { Ok(line) }
 }
 
 #[cfg(test)]
@@ -161,14 +216,16 @@ mod tests {
     use super::*;
     use crate::chance::Chance;
 
-    /// The lines of a stream that arrives in pieces, its unended last line included, and whether one was too long.
+    /// The lines of a stream that arrives in pieces, its unended last line and all refusals included, and whether one was
+    /// too long.
     fn lines<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Vec<u8>>, bool) {
         let (mut lines, mut taken) = (Lines::default(), Vec::new());
         for piece in pieces {
             let mut input = Input::of(piece);
             loop {
                 match lines.next(&mut input) {
-                    Ok(Some(line)) => taken.push(line.to_vec()),
+                    Ok(Some(Item::Line(line))) => taken.push(line.to_vec()),
+                    Ok(Some(Item::Refusal(refusal))) => taken.push(refusal.to_vec()),
                     Ok(None) => break,
                     Err(_) => return (taken, true),
                 }
@@ -179,8 +236,14 @@ mod tests {
         (taken, false)
     }
 
+    /// The lines alone.
     fn taken(stream: &[u8]) -> Vec<Vec<u8>> {
-        lines([stream]).0
+        lines([stream]).0.into_iter().filter(|item| item.first() != Some(&IAC)).collect()
+    }
+
+    /// The refusals alone.
+    fn refused(stream: &[u8]) -> Vec<Vec<u8>> {
+        lines([stream]).0.into_iter().filter(|item| item.first() == Some(&IAC)).collect()
     }
 
     #[test]
@@ -199,11 +262,65 @@ mod tests {
     }
 
     #[test]
+    fn each_do_is_answered_with_wont_and_each_will_with_dont_and_nothing_else_is_answered() {
+        // Ctrl-C: interrupt, and the client waits for an answer to the timing mark.
+        assert_eq!(refused(b"\xff\xf4\xff\xfd\x06"), [b"\xff\xfc\x06"]);
+        assert_eq!(refused(b"\xff\xfb\x1f"), [b"\xff\xfe\x1f"]);
+        assert!(refused(b"\xff\xfc\x01\xff\xfe\x01\xff\xf1\xff\xf6").is_empty(), "WONT, DONT, NOP, AYT");
+        assert!(refused(b"\xff\xfa\x18\xfd\x06\xfb\x06\xff\xff\xff\xf0").is_empty(), "in a subnegotiation");
+        assert!(refused(b"\xff\xfd").is_empty(), "which option is not known yet");
+        assert_eq!(refused(b"\xff\xfd\xff"), [b"\xff\xfc\xff"], "an option that looks like a command");
+        let (items, _) = lines([&b"one\nt\xff\xfd\x06w\xff\xfb\x01o\n"[..]]);
+        assert_eq!(items, [&b"one"[..], b"\xff\xfc\x06", b"\xff\xfe\x01", b"two"], "in their places");
+    }
+
+    #[test]
+    fn a_line_that_was_peeked_at_is_found_again_and_then_taken() {
+        let first = TooLong { what: "first line", limit: 5 };
+        let stream = b"\xff\xfb\x01he\xff\xfc\x01llo\r\nnext\n";
+        for cut in 0..stream.len() {
+            let (mut lines, mut refusals, mut found) = (Lines::default(), 0, 0);
+            for (number, piece) in [&stream[..cut], &stream[cut..]].into_iter().enumerate() {
+                let mut input = Input::of(piece);
+                while let Some(item) = lines.peek(&mut input, first).unwrap() {
+                    match item {
+                        Item::Refusal(_) => refusals += 1,
+                        Item::Line(line) => {
+                            assert_eq!(line, b"hello");
+                            found += 1;
+                            if found == 3 {
+                                break;
+                            }
+                        }
+                    }
+                }
+                if found == 3 && number == 1 {
+                    assert_eq!(lines.next(&mut input), Ok(Some(Item::Line(b"hello"))), "cut at {cut}");
+                    assert_eq!(lines.next(&mut input), Ok(Some(Item::Line(b"next"))));
+                }
+                if number == 0 && found == 3 {
+                    break;
+                }
+                found = 0;
+            }
+            assert_eq!(refusals, 1, "cut at {cut}");
+        }
+        for (stream, is_too_long) in
+            [(&b"12345"[..], false), (b"12345\r", false), (b"123456", true), (b"12345\r\r", true)]
+        {
+            assert_eq!(Lines::default().peek(&mut Input::of(stream), first).is_err(), is_too_long, "{stream:?}");
+        }
+        let mut input = Input::of(b"\nx");
+        assert_eq!(Lines::default().peek(&mut input, first), Ok(Some(Item::Line(b""))));
+        assert_eq!(input.len(), 2);
+    }
+
+    #[test]
     fn every_split_gives_the_same_lines() {
         let stream =
             b"\xff\xfa\x18\0vt\xff\xff\xff\xf0one\r\ntw\xff\xffo\r\xff\xf1\n\n\xff\xfd\x03three\xff\xfb\n!\nend";
         let whole = lines([&stream[..]]);
-        assert_eq!(whole.0.len(), 5);
+        assert_eq!(whole.0.len(), 7);
         for first in 0..=stream.len() {
             for second in first..=stream.len() {
                 let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
@@ -249,7 +366,8 @@ mod tests {
     fn a_long_line_leaves_no_long_buffer_behind() {
         let mut lines = Lines::default();
         lines.next(&mut Input::of(&[b'x'; 10_000])).unwrap();
-        assert_eq!(lines.next(&mut Input::of(b"\n")).unwrap().unwrap().len(), 10_000);
+        let Ok(Some(Item::Line(line))) = lines.next(&mut Input::of(b"\n")) else { panic!("no line") };
+        assert_eq!(line.len(), 10_000);
         assert_eq!(lines.next(&mut Input::of(b"")), Ok(None));
         assert!(lines.line.capacity() <= KEPT_CAPACITY);
     }
@@ -261,7 +379,7 @@ mod tests {
         for _ in 0..2000 {
             let stream = chance.bytes(200, b"ab\r\n\n\xff\xff\xfa\xf0\xfb\xf1");
             let whole = lines([&stream[..]]);
-            assert!(whole.0.iter().all(|line| !line.contains(&b'\n')));
+            assert!(whole.0.iter().all(|line| line.first() == Some(&IAC) || !line.contains(&b'\n')));
             let size = 1 + chance.below(9);
             assert_eq!(lines(stream.chunks(size)), whole, "{stream:?} in pieces of {size}");
         }
