@@ -129,7 +129,7 @@ on_every_backend! {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = join(&chat, "ann");
         let long = "ü".repeat(33);
-        for bad in ["ann", "a b", "a@b", "/a", "(a", "#a", "a\x1bb", "a\u{2028}b", " ", &long] {
+        for bad in ["ann", "a b", "a@b", "/a", "(a", "#a", "a\x1bb", "a\u{2028}b", " ", &long, "\u{2800}", "\u{301}", "ann,", "ann＠x>>hi"] {
             let mut client = chat.connect();
             assert!(client.ask(&format!("NAME: {bad}")).starts_with("ERROR: "), "{bad:?}");
             assert_eq!(client.rest(), b"", "{bad:?}");
@@ -619,7 +619,7 @@ on_every_backend! {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = join(&chat, "Paypal");
         // Case, a Cyrillic letter, a capital i, full width, something that cannot be seen.
-        for alike in ["PAYPAL", "P\u{430}ypal", "PaypaI", "\u{ff30}aypal", "Pay\u{200b}pal", "Pay\u{ad}pal"] {
+        for alike in ["PAYPAL", "P\u{430}ypal", "PaypaI", "\u{ff30}aypal", "Pay\u{ad}pal"] {
             let mut client = chat.connect();
             assert_eq!(client.ask(alike), "ERROR: the name is taken", "{alike:?}");
             assert_eq!(client.rest(), b"");

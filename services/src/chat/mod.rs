@@ -16,6 +16,7 @@ mod history;
 mod likeness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
+mod name;
 mod room;
 mod said;
 

@@ -165,7 +165,7 @@ fn check_text(text: &[u8]) {
     for way in [Way::Lines, Way::Frames] {
         if let Ok(name) = name(text, way) {
             assert!((1..=32).contains(&name.chars().count()) && text.ends_with(name));
-            let is_bad = |c: char| c == '@' || c == ' ' || c == '\t' || does_something(c);
+            let is_bad = |c: char| matches!(c, '@' | '>' | ',' | ' ' | '\t' | '\u{2800}') || does_something(c);
             assert!(!name.chars().any(is_bad) && !name.starts_with(['/', '(', '#']), "{name:?} is taken for a name");
         }
     }

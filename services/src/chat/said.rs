@@ -3,12 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::likeness::is_visible;
+use super::name::fault;
 use crate::codec::TooLong;
-use crate::codec::text::is_control;
-
-/// Characters of a name: room for any real one, and none to fill a screen.
-const NAME_MAX: usize = 32;
 
 /// What stands before a name; on lines it may be left out.
 const NAME_PREFIX: &str = "NAME:";
@@ -54,27 +50,15 @@ pub(super) fn said(text: &str) -> Said<'_> {
 
 /// The name that a guest gives itself.
 ///
-/// What a name may not have is what would let it pass for something else: a blank or an `@` would end it, and `/`,
-/// `(` and `#` begin what members and the server say.
+/// A blank or an `@` would end it, and `/`, `(` and `#` begin what members and the server say; the rest of what a name may
+/// not have is in [`fault`].
 pub(super) fn name(text: &str, way: Way) -> Result<&str, End> {
     let name = match text.strip_prefix(NAME_PREFIX) {
         Some(name) => name.strip_prefix(' ').unwrap_or(name),
         None if way == Way::Lines => text,
         None => return Err(End::BadName("the first frame is NAME: and a name")),
     };
-    if !(1..=NAME_MAX).contains(&name.chars().count()) {
-        return Err(End::BadName("a name has 1 to 32 characters"));
-    }
-    if name.chars().any(|character| character == '@' || character.is_whitespace() || is_control(character)) {
-        return Err(End::BadName("a name has no space, no @ and no control character"));
-    }
-    if name.starts_with(['/', '(', '#']) {
-        return Err(End::BadName("a name does not begin with /, ( or #"));
-    }
-    if !is_visible(name) {
-        return Err(End::BadName("a name has something to see"));
-    }
-    Ok(name)
+    fault(name).map_or(Ok(name), |why| Err(End::BadName(why)))
 }
 
 /// Why a connection ends, in the words that its guest is told.
