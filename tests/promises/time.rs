@@ -122,7 +122,9 @@ on_every_backend! {
         let plan = Plan::new().data(move |input, _| {
             input.take_all();
             let (start, before) = (Instant::now(), time_on_a_core());
-            while time_on_a_core() - before < ms(30) {}
+            while time_on_a_core() - before < ms(30) {
+                std::hint::spin_loop();
+            }
             let _ = tell.send(start.elapsed());
         });
         let stage = Stage::tuned(backend, plan, |service| service, |application| {
@@ -134,7 +136,9 @@ on_every_backend! {
             for _ in 0..12 {
                 scope.spawn(|| {
                     keep_to_one_core();
-                    while !is_over.load(Relaxed) {}
+                    while !is_over.load(Relaxed) {
+                        std::hint::spin_loop();
+                    }
                 });
             }
             let (mut client, _) = stage.open();
