@@ -80,6 +80,12 @@ impl Logging {
         self.stderr.start(false);
     }
 
+    /// Takes reports that the operator asked for: for standard error whatever the level, and for the log file where there is one.
+    pub fn asked(&self) -> impl FnMut(&str) + Send + 'static {
+        let logs = self.logs();
+        move |report| logs.iter().for_each(|lines| lines.put(report))
+    }
+
     /// For what belongs on standard error whatever the level.
     pub fn reports(&self) -> Lines {
         self.stderr.lines().clone()

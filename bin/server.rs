@@ -1,6 +1,7 @@
 //! From options to an application that runs: binds its services, says where they listen, and serves.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use rustix::event::Timespec;
 
 use crate::Failure;
 use crate::inherited::Inherited;
+use crate::line::in_one_line;
 use crate::logging::{FLUSH_TIME, Logging};
+use crate::names::HTTP;
 use crate::options::{Common, Model, Place};
 use crate::target::has_room;
 
@@ -103,8 +106,8 @@ impl<'a> Server<'a> {
 
     /// Serves until a signal stops it.
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
-        let (reports, reopening) = (logging.reports(), logging.reopening());
-        self.app.on_report(move |report| reports.put(report));
+        let reopening = logging.reopening();
+        self.app.on_report(logging.asked());
         if let Some(reopening) = reopening {
             self.app.on_reopen(reopening);
         }
@@ -113,12 +116,19 @@ impl<'a> Server<'a> {
         }
         logging.start();
         self.announce();
+        self.suggest();
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
         let outcome = self.app.run();
         // Who has used up the drain time leaves none for an output that nobody reads.
         let is_late = handle.stats().closed(CloseReason::DrainExpired) > 0;
         logging.finish(if is_late { HURRIED_FLUSH } else { drain_time.unwrap_or(FLUSH_TIME).min(FLUSH_TIME) });
         Ok(outcome?)
+    }
+
+    /// What to try with it, in one line.
+    fn suggest(&self) {
+        let suggestions: Vec<String> = self.listening.iter().map(|(name, address)| trial(name, address)).collect();
+        log::info!("try: {}", suggestions.join(", or "));
     }
 
     /// One line for each address. Whoever reads them may be gone, which is no reason not to serve; or may not read, and
@@ -137,5 +147,32 @@ impl<'a> Server<'a> {
         let is_waiting = !self.common.forks() && thread::Builder::new().name("stdout".to_owned()).spawn(wait).is_ok();
         let outcome = if is_waiting { "a thread waits until it does" } else { "they are left out" };
         log::warn!("standard output takes no `listening` lines: {outcome}");
+    }
+}
+
+/// What somebody types to try a service at this address from the same machine.
+fn trial(name: &str, address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => {
+            let mut at = *address;
+            // Listens everywhere: this machine is one of the places.
+            if at.ip().is_unspecified() {
+                at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+            }
+            match name {
+                HTTP => format!("http://{at}/ in a browser"),
+                _ => format!("nc {} {}", at.ip(), at.port()),
+            }
+        }
+        Address::Unix(path) => {
+            let (path, shown) = (path.display().to_string(), address.to_string());
+            let path = in_one_line(&path);
+            match name {
+                // No path, but a name in the kernel.
+                _ if shown.starts_with("unix:@") => format!("socat - ABSTRACT-CONNECT:{}", &shown["unix:@".len()..]),
+                HTTP => format!("curl --unix-socket {path} http://localhost/"),
+                _ => format!("nc -U {path}"),
+            }
+        }
     }
 }

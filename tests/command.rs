@@ -420,6 +420,54 @@ on_every_backend! {
         assert_eq!(second.rest(), b"");
     }
 
+    fn refusals_stand_in_the_report_in_the_log_and_in_the_access_log_and_the_counters_balance(backend: Backend) {
+        let scratch = Scratch::new();
+        let (log, access) = (scratch.join("log"), scratch.join("access"));
+        let words = format!(
+            "http --port 0 --max-connections 2 --log-file {} --access-log {}",
+            log.display(),
+            access.display()
+        );
+        let mut glowplug = Glowplug::start(backend, &words);
+        let address = glowplug.address().to_string();
+        glowplug.told(&format!("try: http://{}/ in a browser\n", glowplug.tcp()));
+        let mut held: Vec<Client> = (0..2).map(|_| glowplug.connect()).collect();
+        for client in &mut held {
+            client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(client.response().status, 200);
+        }
+        for _ in 0..2 {
+            assert_eq!(glowplug.connect().response().status, 503);
+        }
+        glowplug.told("http: refused 1 connection, the last from ");
+        glowplug.signal(Signal::USR1);
+        let report = glowplug.told_up_to("http: accepted 2, open 2, closed 0, refused 2\n");
+        let refuses = format!("http at {address}: newcomers are refused, at the limit of 2 connections\n");
+        assert!(report.contains(&refuses), "{report}");
+        assert!(report.contains("counters: accepted 2, refused 2, connected 0, open 2, "), "{report}");
+        let refused = eventually("both in the access log", || {
+            let lines = fs::read_to_string(&access).ok()?;
+            (lines.lines().count() == 4).then(|| lines.matches("] \"-\" 503 24 \"-\" \"-\"\n").count())
+        });
+        assert_eq!(refused, 2);
+        eventually("the report in the log file", || {
+            fs::read_to_string(&log).ok()?.contains(&refuses).then_some(())
+        });
+        drop(held);
+        glowplug.stop();
+    }
+
+    fn standard_input_is_no_accepted_connection_and_counts_as_none(backend: Backend) {
+        // Its standard input has ended when it begins.
+        let mut glowplug = Glowplug::start(backend, "chat serve --port 0");
+        eventually("its end", || {
+            glowplug.signal(Signal::USR1);
+            let report = glowplug.told_up_to("chat: accepted 0, open 0, closed 0, refused 0\n");
+            report.contains("counters: accepted 0, refused 0, connected 0, open 0, others ended 1, ").then_some(())
+        });
+        assert!(glowplug.stop().stderr.contains("stopping: 0 connections to finish"));
+    }
+
     fn the_limit_of_connections_is_for_all_services_together(backend: Backend) {
         let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --max-connections 1")));
         let [echo, chat, http] = [(); 3].map(|()| glowplug.listens().1);
@@ -479,7 +527,7 @@ on_every_backend! {
         glowplug.stop();
         let lines: Vec<&str> = report.lines().collect();
         assert!(lines[0].starts_with("counters: accepted 206"), "{}", lines[0]);
-        assert!(lines[1].starts_with(&format!("http at {address}: newcomers ")), "{}", lines[1]);
+        assert!(lines[1].starts_with(&format!("http at {address}: ")), "{}", lines[1]);
         assert_eq!(lines[2], "connections: 206");
         let rows = &lines[4..204];
         assert!(rows[0].contains(&peer) && rows[0].contains("  choked  "), "{report}");

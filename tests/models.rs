@@ -452,6 +452,11 @@ on_every_backend! {
         }
         eventually("its burial", || (children(&glowplug).len() == 2).then_some(()));
         assert_eq!(glowplug.connect().ask("a new one"), "You said: a new one");
+        eventually("the counters", || {
+            glowplug.signal(Signal::USR1);
+            let report = glowplug.told_up_to("refused 0\n");
+            report.contains(" closed 1 (killed 1), ").then_some(())
+        });
         stop(glowplug);
     }
 

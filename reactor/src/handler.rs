@@ -1,5 +1,6 @@
 //! What a service is to the loop: one value with a callback for each thing that can happen to a connection.
 
+use crate::address::Peer;
 use crate::buffer::Input;
 use crate::context::Context;
 use crate::reason::CloseReason;
@@ -128,6 +129,13 @@ pub trait Handler<M = ()>: 'static {
     /// done for it finds nothing.
     fn on_message(&mut self, to: ConnectionId, message: M, cx: &mut Context<'_>) {
         let _ = (to, message, cx);
+    }
+
+    /// A newcomer was refused at [`Limits::connections`](crate::Limits::connections) or
+    /// [`Application::max_connections`](crate::Application::max_connections): it has read [`Service::refusal`](crate::Service::refusal)
+    /// or is about to. For logs: it has no connection, and [`Context::id`] is none. Called on the loop that accepts.
+    fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_>) {
+        let _ = (peer, cx);
     }
 
     /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into

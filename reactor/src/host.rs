@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slab::Slab;
 
+use crate::address::Peer;
 use crate::buffer::Input;
 use crate::context::{Context, Core};
 use crate::handle::Mail;
@@ -33,6 +34,7 @@ pub(crate) trait Host {
     fn missed(&mut self, core: &mut Core, id: ConnectionId, key: u32, count: u64);
     fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn turn(&mut self, core: &mut Core);
+    fn refused(&mut self, core: &mut Core, peer: Peer);
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
@@ -118,6 +120,11 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     fn turn(&mut self, core: &mut Core) {
         let handler = &mut self.handler;
         guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_turn(cx));
+    }
+
+    fn refused(&mut self, core: &mut Core, peer: Peer) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_refused(peer, cx));
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

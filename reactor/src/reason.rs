@@ -41,6 +41,9 @@ pub enum CloseReason {
     ShortFile,
     /// A callback of this connection panicked.
     Panicked,
+    /// The connection's process was killed by a signal, such as that of a fault or of the system's want of memory
+    /// ([`Runner::processes`](crate::Runner::processes)). Counted, and told to no handler: the handler is gone with the process.
+    Killed,
     /// The application is stopping, and everything owed has been sent.
     Stopped,
     /// The application was stopping, and the drain time was over before everything was sent.
@@ -49,7 +52,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are, for counting.
-    pub(crate) const KINDS: usize = 13;
+    pub(crate) const KINDS: usize = 14;
 
     /// The kind as a small number, its value left out.
     pub(crate) fn kind(self) -> usize {
@@ -67,6 +70,7 @@ impl CloseReason {
             CloseReason::Stopped => 10,
             CloseReason::DrainExpired => 11,
             CloseReason::ShortFile => 12,
+            CloseReason::Killed => 13,
         }
     }
 
@@ -78,6 +82,7 @@ impl CloseReason {
             | CloseReason::InputOverflow { .. }
             | CloseReason::OutputOverflow { .. }
             | CloseReason::ShortFile
+            | CloseReason::Killed
             | CloseReason::Panicked => true,
             CloseReason::PeerEnded
             | CloseReason::Closed
@@ -105,6 +110,7 @@ impl CloseReason {
         "stopped",
         "drain expired",
         "short file",
+        "killed",
     ];
 }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -234,6 +234,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             limits: self.limits,
             deadlines: self.deadlines,
             connection_type: TypeId::of::<H::Connection>(),
+            internal: false,
             handle: Arc::new(handle.clone()),
         };
         let bound = Bound {
@@ -241,7 +242,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             listeners: listeners.into_iter().map(Some).collect(),
             refusal: self.refusal,
             reads_first: self.speaks_first.is_some(),
-            open: Arc::default(),
+            counts: Arc::default(),
         };
         Ok((bound, ServiceParts { factory: self.factory, handle }))
     }
@@ -344,14 +345,61 @@ pub(crate) struct Bound {
     pub(crate) listeners: Vec<Option<Box<dyn Listens>>>,
     pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
-    /// Connections that were let in and have not ended, on all loops.
-    pub(crate) open: Arc<AtomicUsize>,
+    /// Its connections on all loops.
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// The connections of one service on all loops. Changed when one comes and when one ends.
+#[derive(Default)]
+pub(crate) struct Counts {
+    accepted: AtomicUsize,
+    closed: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Counts {
+    /// One is accepted.
+    pub(crate) fn come(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One that was accepted has ended.
+    pub(crate) fn go(&self) {
+        self.closed.fetch_add(1, Ordering::Release);
+    }
+
+    /// Nobody is going to serve one that was accepted.
+    pub(crate) fn take_back(&self) {
+        self.accepted.fetch_sub(1, Ordering::Relaxed);
+        self.refuse();
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that were accepted and have not ended.
+    pub(crate) fn open(&self) -> usize {
+        // In this order, since none ends before it has come.
+        let closed = self.closed.load(Ordering::Acquire);
+        self.accepted.load(Ordering::Relaxed).saturating_sub(closed)
+    }
+}
+
+impl fmt::Display for Counts {
+    /// For the operator. What is accepted is open or closed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = self.closed.load(Ordering::Acquire);
+        let accepted = self.accepted.load(Ordering::Relaxed).max(closed);
+        let (open, refused) = (accepted - closed, self.refused.load(Ordering::Relaxed));
+        write!(f, "accepted {accepted}, open {open}, closed {closed}, refused {refused}")
+    }
 }
 
 impl Bound {
     /// A service that the crate itself has, and that listens nowhere.
     pub(crate) fn internal(terms: Terms) -> Self {
-        Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, open: Arc::default() }
+        Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, counts: Arc::default() }
     }
 
     /// The same service for a loop that comes with one of its connections.
@@ -366,7 +414,7 @@ impl Bound {
             listeners: self.listeners.iter().map(|_| None).collect(),
             refusal: self.refusal.clone(),
             reads_first: self.reads_first,
-            open: self.open.clone(),
+            counts: self.counts.clone(),
         }
     }
 }

@@ -351,7 +351,7 @@ on_every_backend! {
         client.send(format!("{GET}{}", &GET[..20]));
         assert_eq!(client.response().status, 200);
         http.signal(rustix::process::Signal::TERM);
-        http.told("stopping: 1 connections");
+        http.told("stopping: 1 connection to finish");
         // The report comes a turn later, when the service has been told too.
         http.signal(rustix::process::Signal::USR1);
         http.told("connections: 1\n");

@@ -75,14 +75,28 @@ pub(crate) struct Terms {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
+    /// It is a service of the crate itself.
+    pub(crate) internal: bool,
     /// Its `ServiceHandle<M>`.
     pub(crate) handle: Arc<dyn Any + Send + Sync>,
 }
 
 impl Terms {
+    /// Whether it is a service of the crate itself, which no operator knows.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
+    }
+
     /// Of a service that the crate itself has; nobody posts to it.
     pub(crate) fn internal<State: 'static>(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
-        Terms { name: name.into(), limits, deadlines, connection_type: TypeId::of::<State>(), handle: Arc::new(()) }
+        Terms {
+            name: name.into(),
+            limits,
+            deadlines,
+            connection_type: TypeId::of::<State>(),
+            internal: true,
+            handle: Arc::new(()),
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What there is to do for links: what the state machine of each says is next, until all of them rest.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::EventLoop;
@@ -179,7 +178,7 @@ impl<D: Driver> EventLoop<D> {
         }
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
-            self.hosts[service].open.fetch_sub(1, Ordering::Relaxed);
+            self.hosts[service].counts.go();
             self.desk.load_less();
         }
         if key != NO_STATE {
@@ -198,10 +197,10 @@ impl<D: Driver> EventLoop<D> {
             // It was counted as refused, and never was open.
             Origin::Refused => return self.hosts[service].refused -= 1,
             // What it carried is counted where it came from.
-            Origin::Channel => return,
-            Origin::Accepted | Origin::Outbound | Origin::Watched => {}
+            Origin::Channel => {}
+            Origin::Accepted => self.core.counters.count_closed(reason),
+            Origin::Outbound | Origin::Watched => self.core.counters.ended.add(1),
         }
-        self.core.counters.count_closed(reason);
     }
 
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so

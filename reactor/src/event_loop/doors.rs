@@ -2,10 +2,10 @@
 //! descriptor limit.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{EventLoop, NEWCOMERS_PER_TURN, Served};
+use super::report::Counted;
+use super::{EventLoop, NEWCOMERS_PER_TURN};
 use crate::address::Peer;
 use crate::context::Core;
 use crate::desks::Newcomer;
@@ -56,17 +56,10 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
         let Door { service, .. } = self.doors[door];
         self.note_arrival(door);
-        let limits = &self.core.terms[service as usize].limits;
-        let open = |served: &Served| served.open.load(Ordering::Relaxed);
-        let here = open(&self.hosts[service as usize]);
-        let over = |limit: Option<usize>, open| limit.is_some_and(|limit| open >= limit);
-        let open_in_all = || self.hosts.iter().map(open).sum();
-        if over(limits.connections, here)
-            || (self.config.connections.is_some() && over(self.config.connections, open_in_all()))
-        {
+        if self.is_at_limit(service) {
             return self.refuse(door, socket, peer);
         }
-        self.hosts[service as usize].open.fetch_add(1, Ordering::Relaxed);
+        self.hosts[service as usize].counts.come();
         let newcomer = Newcomer { door, socket, peer };
         match (&mut self.spawner, &mut self.core.neighbours) {
             (Some(_), _) => self.give_a_loop(newcomer),
@@ -135,7 +128,7 @@ impl<D: Driver> EventLoop<D> {
     /// One that was let in, and that nobody is going to serve.
     pub(super) fn let_go(&mut self, newcomer: Newcomer) {
         let service = self.doors[newcomer.door].service;
-        self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
+        self.hosts[service as usize].counts.take_back();
         self.core.counters.refused.add(1);
         self.driver.discard(newcomer.socket);
     }
@@ -161,13 +154,14 @@ impl<D: Driver> EventLoop<D> {
         let Newcomer { door, socket, peer } = newcomer;
         let Door { service, reads_first, .. } = self.doors[door];
         if self.core.links.is_full() {
-            self.hosts[service as usize].open.fetch_sub(1, Ordering::Relaxed);
+            self.hosts[service as usize].counts.take_back();
+            self.core.counters.refused.add(1);
             self.desk.load_less();
             self.driver.discard(socket);
             return None;
         }
         let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
-        self.core.counters.accepted.add(1);
+        self.core.counters.count_accepted();
         self.core.recorder.note(id, What::Accepted, self.core.now);
         self.driver.adopt(id, socket, reads_first);
         let state = self.hosts[service as usize].host.open(&mut self.core, id);
@@ -183,13 +177,39 @@ impl<D: Driver> EventLoop<D> {
         Some(id)
     }
 
+    /// The explicit limit of connections of this service, or else that of the application.
+    pub(super) fn limit_of(&self, service: u16) -> Counted {
+        let served = &self.hosts[service as usize];
+        let own = self.core.terms[service as usize].limits.connections.filter(|&limit| served.counts.open() >= limit);
+        Counted(own.or(self.config.connections).unwrap_or_default(), "connection")
+    }
+
+    /// Whether an explicit limit of connections refuses all newcomers of this service.
+    pub(super) fn is_at_limit(&self, service: u16) -> bool {
+        let over = |limit: Option<usize>, open: &dyn Fn() -> usize| limit.is_some_and(|limit| open() >= limit);
+        let here = || self.hosts[service as usize].counts.open();
+        let in_all = || self.hosts.iter().map(|served| served.counts.open()).sum();
+        over(self.core.terms[service as usize].limits.connections, &here) || over(self.config.connections, &in_all)
+    }
+
     /// One too many: told so if there is something to tell, and let go.
     fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, ref refusal, .. } = self.doors[door];
+        let Door { service, .. } = self.doors[door];
         let terms = &self.core.terms[service as usize];
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
         self.core.counters.refused.add(1);
         let served = &mut self.hosts[service as usize];
+        served.counts.refuse();
+        served.refusals.1 += 1;
+        if served.refusals.0.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
+            let (name, refused) = (&terms.name, Counted(served.refusals.1 as usize, "connection"));
+            log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {}", self.limit_of(service));
+            self.hosts[service as usize].refusals = (Some(self.core.now), 0);
+        }
+        self.hosts[service as usize].host.refused(&mut self.core, peer);
+        self.called(ConnectionId::NONE);
+        let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);
+        let refusal = &self.doors[door].refusal;
         if refusal.is_empty() || self.core.links.is_full() {
             return self.driver.discard(socket);
         }

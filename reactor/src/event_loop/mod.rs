@@ -16,7 +16,6 @@ mod stopping;
 
 use std::any::Any;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ use crate::link::{Link, Links, Sent};
 use crate::neighbours::Neighbours;
 use crate::outbox::{LoopsThread, Outbox};
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
-use crate::service::Bound;
+use crate::service::{Bound, Counts};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
 use crate::time::Time;
@@ -139,8 +138,10 @@ pub(crate) struct EventLoop<D> {
 /// A handler with its number of connections.
 struct Served {
     host: Box<dyn Host>,
-    /// Connections that were let in and have not ended, on all loops.
-    open: Arc<AtomicUsize>,
+    /// The service's connections on all loops.
+    counts: Arc<Counts>,
+    /// When the log told of one that was refused, and how many have been since.
+    refusals: (Option<Time>, u64),
     refused: usize,
 }
 
@@ -228,7 +229,7 @@ impl<D: Driver> EventLoop<D> {
             });
         }
         self.core.terms.push(bound.terms);
-        self.hosts.push(Served { host, open: bound.open, refused: 0 });
+        self.hosts.push(Served { host, counts: bound.counts, refusals: (None, 0), refused: 0 });
     }
 
     /// From now on whoever is accepted gets a loop of its own.

@@ -1,7 +1,7 @@
 //! What an operator sees of a loop: its counters, whom it lets in, and a table of its connections.
 
 use std::cmp::Reverse;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::EventLoop;
@@ -28,8 +28,6 @@ impl<D: Driver> EventLoop<D> {
         let now = self.driver.now();
         counters.lag.count(now.since(heard));
         counters.turns.add(1);
-        let channel = self.channel.is_some_and(|channel| self.core.links.get(channel).is_some());
-        counters.open.set(self.core.links.len() as u64 - u64::from(channel));
         counters.wakes.set(self.waker.as_ref().map_or(0, Waker::writes));
         if now.since(self.waited.0) >= READ_AGAIN {
             self.waited = (now, self.driver.waited_for_a_core());
@@ -76,14 +74,22 @@ impl<D: Driver> EventLoop<D> {
         for (index, door) in self.doors.iter().enumerate() {
             let Some(listening) = &door.listening else { continue };
             let name = &self.core.terms[door.service as usize].name;
-            let newcomers = match (self.full, self.driver.is_starving(index)) {
-                (true, _) => "have to wait, since it is at its limit",
-                (_, true) => "have to wait, for want of descriptors or memory",
-                _ => "are let in",
+            let state = match (self.full, self.driver.is_starving(index), self.is_at_limit(door.service)) {
+                (true, ..) => "newcomers have to wait, since it is at its limit".to_owned(),
+                (_, true, _) => "newcomers have to wait, for want of descriptors or memory".to_owned(),
+                (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(door.service)),
+                _ => "accepting connections".to_owned(),
             };
-            let _ = writeln!(text, "{name} at {}: newcomers {newcomers}", listening.address());
+            let _ = writeln!(text, "{name} at {}: {state}", listening.address());
         }
         self.table(&mut text);
+        // Those of all loops, which the first one knows.
+        for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.desk.number == 0) {
+            if terms.is_internal() {
+                continue;
+            }
+            let _ = writeln!(text, "{}: {}", terms.name, served.counts);
+        }
         text
     }
 
@@ -136,5 +142,14 @@ impl<D: Driver> EventLoop<D> {
             sent,
             idle,
         ]
+    }
+}
+
+/// A number of things, in words: `1 connection`, `2 connections`.
+pub(super) struct Counted(pub(super) usize, pub(super) &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
     }
 }

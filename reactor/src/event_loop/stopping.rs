@@ -2,6 +2,7 @@
 //! when the drain time is over is aborted.
 
 use super::EventLoop;
+use super::report::Counted;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
 use crate::stats::Stats;
@@ -58,7 +59,8 @@ impl<D: Driver> EventLoop<D> {
         let now = self.core.now;
         if !self.core.alone {
             let guests = self.spawner.as_ref().map(|_| self.desks.guest_count());
-            log::info!("stopping: {} connections to finish", guests.unwrap_or(self.core.links.len()));
+            let open = Counted(guests.unwrap_or(self.core.counters.open.get() as usize), "connection");
+            log::info!("{}stopping: {open} to finish", self.which());
         }
         self.core.stopping = true;
         if self.core.neighbours.is_some() && self.core.halting {
@@ -173,6 +175,14 @@ impl<D: Driver> EventLoop<D> {
         if self.spawner.is_some() { self.desks.stats() } else { self.core.counters.read() }
     }
 
+    /// Which loop it is, before a line of the log, where there are several.
+    fn which(&self) -> String {
+        match self.desks.standing().len() {
+            1 => String::new(),
+            _ => format!("loop {}: ", self.desk.number),
+        }
+    }
+
     /// At which it is told how a loop has ended: of one with a single connection, not more than of that.
     fn level(&self) -> log::Level {
         if self.core.alone { log::Level::Debug } else { log::Level::Info }
@@ -190,13 +200,13 @@ impl<D: Driver> EventLoop<D> {
             let aborted = stats.closed(CloseReason::DrainExpired);
             log::log!(
                 self.level(),
-                "stopped after {} ms: {} connections finished, {} aborted",
+                "{}stopped after {} ms: {} finished, {aborted} aborted",
+                self.which(),
                 self.driver.now().since(stopping.since).as_millis(),
-                stats.closed_total() - stopping.closed_before - aborted,
-                aborted,
+                Counted((stats.closed_total() - stopping.closed_before - aborted) as usize, "connection"),
             );
         }
-        log::log!(self.level(), "counters: {}", self.counted());
+        log::log!(self.level(), "{}counters: {}", self.which(), self.counted());
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
     }

@@ -3,7 +3,6 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::{BuildForGuest, Common};
@@ -90,7 +89,7 @@ fn serve(
     let Ok(host) = catch_unwind(AssertUnwindSafe(|| build(desk))) else {
         log::error!("{name}: making the handler for {} panicked", newcomer.peer);
         desk.counters.panics.add(1);
-        bound.open.fetch_sub(1, Ordering::Relaxed);
+        bound.counts.take_back();
         driver.take_over();
         common.desks.has_counted();
         return driver.discard(newcomer.socket);

@@ -5,6 +5,7 @@
 use std::any::Any;
 
 use super::ledger::Books;
+use crate::address::Peer;
 use crate::buffer::Input;
 use crate::context::Core;
 use crate::host::Host;
@@ -186,6 +187,10 @@ impl Host for Witness {
 
     fn turn(&mut self, core: &mut Core) {
         self.host.turn(core);
+    }
+
+    fn refused(&mut self, core: &mut Core, peer: Peer) {
+        self.host.refused(core, peer);
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

@@ -106,8 +106,11 @@ counters! {
     refused, "refused";
     /// Outbound connections that came about.
     connected, "connected";
-    /// Connections there are now, of whatever kind: those that linger or are still being connected are among them.
+    /// Accepted connections that have not ended: those that linger are among them. What was accepted is open or closed.
     open, "open";
+    /// Outbound connections, watched descriptors and timers that ended. They are not among the accepted ones, nor among those that
+    /// are open or closed.
+    ended, "others ended";
     /// Bytes received.
     received, "received bytes";
     /// Bytes that the kernel took for sending.
@@ -143,13 +146,22 @@ counters! {
 }
 
 impl Counters {
+    /// A connection is accepted.
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.add(1);
+        self.open.add(1);
+    }
+
+    /// One that was accepted has ended. What is accepted is open or closed, whenever somebody reads.
     pub(crate) fn count_closed(&self, reason: CloseReason) {
         self.closed[reason.kind()].add(1);
+        // One fewer.
+        self.open.add(u64::MAX);
     }
 }
 
 impl Stats {
-    /// Connections that ended for such a reason, whatever its details.
+    /// Accepted connections that ended for such a reason, whatever its details.
     ///
     /// ```
     /// use reactor::{CloseReason, Stats};
@@ -159,7 +171,7 @@ impl Stats {
         self.closed[reason.kind()]
     }
 
-    /// All connections that ended.
+    /// All accepted connections that ended.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
@@ -189,15 +201,18 @@ mod tests {
     #[test]
     fn every_counter_is_read_added_up_and_printed() {
         let counters = Counters::default();
-        counters.accepted.add(2);
-        counters.open.set(1);
+        counters.count_accepted();
+        counters.count_accepted();
         counters.count_closed(CloseReason::Reset);
         let one = counters.read();
         let mut both = one.clone();
         both += &one;
         assert_eq!((both.accepted, both.open, both.closed(CloseReason::Reset), both.closed_total()), (4, 2, 2, 2));
         let line = both.to_string();
-        assert!(line.starts_with("accepted 4, refused 0, connected 0, open 2, received bytes 0, "), "{line}");
+        assert!(
+            line.starts_with("accepted 4, refused 0, connected 0, open 2, others ended 0, received bytes 0, "),
+            "{line}"
+        );
         assert!(line.ends_with("slow callbacks 0, closed 2 (reset 2), lag of 0 turns"), "{line}");
         assert!(!line.contains('\n'));
     }

@@ -22,7 +22,7 @@ mod ranges;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use reactor::{Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Written};
+use reactor::{Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Peer, Written};
 
 use crate::codec::request::{Body, Head, LINE_MAX, Status};
 
@@ -67,6 +67,8 @@ const BRIEF_MAX: u64 = 14_600;
 pub const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: glowplug\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     503 Service Unavailable\n";
+/// The body of [`REFUSAL`].
+const REFUSED_BYTES: u64 = 24;
 
 /// The handler of HTTP: every `GET` gets the same answer, or the file that it names.
 ///
@@ -159,10 +161,18 @@ impl Handler<Fetched> for Http {
             Admission::Told => {
                 cx.write(REFUSAL);
                 cx.close();
+                self.note_refused(cx.peer(), REFUSED_BYTES, cx);
             }
-            Admission::Dropped => cx.abort(),
+            Admission::Dropped => {
+                cx.abort();
+                self.note_refused(cx.peer(), 0, cx);
+            }
         }
         exchange
+    }
+
+    fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_>) {
+        self.note_refused(Some(peer), REFUSED_BYTES, cx);
     }
 
     #[inline]
@@ -418,6 +428,16 @@ impl Http {
             }
         };
         Some(Answered { written, status, bytes })
+    }
+
+    /// A newcomer was turned away before it was asked for its request.
+    #[cold]
+    fn note_refused(&mut self, peer: Option<Peer>, bytes: u64, cx: &Context<'_>) {
+        self.clock.refresh(cx.now());
+        if let Some(log) = &mut self.log {
+            log.note(peer, Asked::default(), Status::ServiceUnavailable.code(), bytes, &self.clock);
+            log.flush();
+        }
     }
 
     /// Says what is wrong where a next request cannot be found, and closes. `line` is what came of the request, unless

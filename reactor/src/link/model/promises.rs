@@ -32,9 +32,11 @@ impl World<'_, '_> {
                 owed > 0 && after(kernel.blocked_at, deadlines.write_progress)
             }
             CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
-            CloseReason::Failed(_) | CloseReason::ShortFile | CloseReason::Panicked | CloseReason::DrainExpired => {
-                false
-            }
+            CloseReason::Failed(_)
+            | CloseReason::ShortFile
+            | CloseReason::Panicked
+            | CloseReason::Killed
+            | CloseReason::DrainExpired => false,
         };
         assert!(is_right, "ends with {reason:?}");
         if matches!(reason, CloseReason::PeerEnded | CloseReason::Closed | CloseReason::Stopped) {

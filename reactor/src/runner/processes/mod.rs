@@ -95,13 +95,13 @@ impl Processes {
                     desk: desk.clone(),
                     service: bound.terms.name.clone(),
                     peer: newcomer.peer,
-                    open: bound.open.clone(),
+                    counts: bound.counts.clone(),
                     has_parted: false,
                     waited: Duration::ZERO,
                     is_reaped: false,
                 };
                 log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
-                core.counters.accepted.add(1);
+                core.counters.count_accepted();
                 let line = core.adopt(self.lines, Socket::of(ours), newcomer.peer, Box::new(child));
                 self.outlets.borrow_mut().insert(line, Outlet { desk, inbox, full: false });
                 Ok(())

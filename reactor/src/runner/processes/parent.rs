@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::channel::{Frame, Nonsense};
@@ -18,6 +17,7 @@ use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
 use crate::reason::CloseReason;
+use crate::service::Counts;
 use crate::sys::fork::{Ended, Pid};
 use crate::token::ConnectionId;
 
@@ -40,7 +40,7 @@ pub(super) struct Child {
     /// Whose connection it serves, and how many that service has.
     pub(super) service: Arc<str>,
     pub(super) peer: Peer,
-    pub(super) open: Arc<AtomicUsize>,
+    pub(super) counts: Arc<Counts>,
     /// It has said all that it had to say.
     pub(super) has_parted: bool,
     /// How long it has been looked for since it closed its line.
@@ -82,6 +82,7 @@ impl Parent {
                 counters.all().zip(numbers).for_each(|(counter, number)| counter.set(number));
                 // That was counted here.
                 counters.accepted.set(0);
+                cx.counters().open.add(u64::MAX);
             }
             Frame::Stop | Frame::Reopen | Frame::Report => log::error!("a copy says what only its parent says"),
         }
@@ -111,11 +112,15 @@ impl Parent {
             ended => log::error!("{service}: process {pid} for {peer} {ended}"),
         }
         if !child.has_parted {
-            let reason = if cx.has_given_up() { CloseReason::DrainExpired } else { CloseReason::Panicked };
+            let reason = match ended {
+                _ if cx.has_given_up() => CloseReason::DrainExpired,
+                Ended::Signal(_) => CloseReason::Killed,
+                Ended::Exit(_) | Ended::Unknown => CloseReason::Panicked,
+            };
             cx.counters().count_closed(reason);
         }
         child.is_reaped = true;
-        child.open.fetch_sub(1, Ordering::Relaxed);
+        child.counts.go();
         self.outlets.borrow_mut().remove(&cx.id());
         self.desks.leave(desk);
     }
