@@ -8,6 +8,7 @@
 //! | `replaced` | roots and volumes that are replaced by name, and directories that may only be searched |
 //! | `slow`, `fuse` | a file system that answers when the test lets it (ignored by default: mounting takes root) |
 //! | `validators` | tags and dates of files that are replaced, and siblings that are outdated |
+//! | `listings` | directories of more names than one page has |
 //! | `clients` | `curl`, `wget`, `ab`, `wrk`, `slowhttptest` (ignored by default: they have to be installed) |
 //! | `browser` | a page with a video in headless Chromium (ignored by default) |
 
@@ -17,6 +18,7 @@ mod support;
 mod browser;
 mod clients;
 mod files;
+mod listings;
 mod page;
 mod replaced;
 mod site;

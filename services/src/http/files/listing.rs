@@ -1,5 +1,7 @@
-//! A directory as a page: what is in it that would be served, directories first, then by name.
+//! A directory as pages: the names in it that would be served, sorted by their bytes, so many on each. A page is asked for
+//! by the last name of the one before, so every name is on one, whatever comes and goes meanwhile.
 
+use std::collections::BinaryHeap;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +11,7 @@ use super::path;
 use super::resolve::Failure;
 use super::root::Root;
 
-/// Names on one page. A directory of millions would otherwise take as much memory for each who asks.
+/// Names on one page. Of a directory of millions no more are in memory, and of no more the size and date are looked up.
 const NAMES_MAX: usize = 10_000;
 
 /// Looks like the system it is shown on, light or dark, and needs nothing else to be fetched.
@@ -24,51 +26,88 @@ td+td{white-space:nowrap;text-align:right;opacity:.7;font-variant-numeric:tabula
 a{text-decoration:none}a:hover{text-decoration:underline}";
 
 /// One row.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Row {
-    /// So that directories come first.
-    is_file: bool,
     name: Vec<u8>,
+    is_file: bool,
     size: u64,
-    /// Seconds since 1970.
-    modified: u64,
+    /// Seconds since 1970, or before.
+    modified: i64,
 }
 
-/// The page of the directory at `path`, which ends with a slash or is the root. Takes the disk's time.
-pub(super) fn page(root: &Root, path: &[u8]) -> Result<Vec<u8>, Failure> {
+/// The page of the directory at `path`, which ends with a slash or is the root, with the names after `after`. Takes the
+/// disk's time.
+pub(super) fn page(root: &Root, path: &[u8], after: &[u8]) -> Result<Vec<u8>, Failure> {
     let anchor = root.anchor().ok_or(Failure::Absent)?;
-    let mut rows = Vec::new();
-    let mut more = 0;
+    let mut first = First::new(NAMES_MAX);
     for entry in Dir::read_from(root.directory(&anchor, path)?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        // Links are followed as they would be for a request, and what would not be served is not shown.
-        let shown = matches!(
-            entry.file_type(),
-            FileType::RegularFile | FileType::Directory | FileType::Symlink | FileType::Unknown
-        );
-        if name.starts_with(b".") || !shown {
-            continue;
+        let kinds = [FileType::RegularFile, FileType::Directory, FileType::Symlink, FileType::Unknown];
+        if !name.starts_with(b".") && name > after && kinds.contains(&entry.file_type()) {
+            first.offer(name);
         }
-        if rows.len() == NAMES_MAX {
-            more += 1;
-            continue;
-        }
-        let Ok(seen) = root.look(&anchor, &[path, name].concat()) else { continue };
+    }
+    let (names, more) = first.sorted();
+    let next = names.last().filter(|_| more).cloned();
+    // Links are followed as they would be for a request, and what would not be served is not shown.
+    let row = |name: Vec<u8>| {
+        let seen = root.look(&anchor, &[path, &name].concat()).ok()?;
         let is_file = match seen.kind {
             FileType::RegularFile => true,
             FileType::Directory => false,
-            _ => continue,
+            _ => return None,
         };
-        let stamp = seen.stamp;
-        let modified = u64::try_from(stamp.modified / 1_000_000_000).unwrap_or(0);
-        rows.push(Row { is_file, name: name.to_vec(), size: stamp.size, modified });
-    }
-    rows.sort();
-    Ok(html(path, &rows, more))
+        let modified = i64::try_from(seen.stamp.modified.div_euclid(1_000_000_000)).unwrap_or_default();
+        Some(Row { name, is_file, size: seen.stamp.size, modified })
+    };
+    let rows: Vec<Row> = names.into_iter().filter_map(row).collect();
+    Ok(html(path, !after.is_empty(), &rows, next.as_deref()))
 }
 
-fn html(path: &[u8], rows: &[Row], more: usize) -> Vec<u8> {
+/// The first of many names, as bytes sort, and so many at most.
+struct First {
+    /// The last of them on top.
+    names: BinaryHeap<Vec<u8>>,
+    max: usize,
+    /// Whether there are more.
+    more: bool,
+}
+
+impl First {
+    fn new(max: usize) -> Self {
+        First { names: BinaryHeap::new(), max, more: false }
+    }
+
+    fn offer(&mut self, name: &[u8]) {
+        if self.names.len() < self.max {
+            return self.names.push(name.to_vec());
+        }
+        self.more = true;
+        if let Some(mut last) = self.names.peek_mut()
+            && name < last.as_slice()
+        {
+            *last = name.to_vec();
+        }
+    }
+
+    fn sorted(self) -> (Vec<Vec<u8>>, bool) {
+        (self.names.into_sorted_vec(), self.more)
+    }
+}
+
+/// The name that a query asks for the names after: `?after=NAME`, percent-encoded. Empty if it does not.
+pub(super) fn after(query: &str, into: &mut Vec<u8>) {
+    into.clear();
+    let fields = query.strip_prefix('?').unwrap_or_default().split('&');
+    let named = fields.filter_map(|field| field.strip_prefix("after=")).next();
+    if named.is_some_and(|name| path::decode(name.as_bytes(), into).is_err()) {
+        into.clear();
+    }
+}
+
+/// `next` is the name that the next page begins after.
+fn html(path: &[u8], is_continued: bool, rows: &[Row], next: Option<&[u8]>) -> Vec<u8> {
     let mut page = Vec::new();
     let title = escaped(&[b"/", path].concat());
     // Writing to memory never fails.
@@ -90,8 +129,13 @@ fn html(path: &[u8], rows: &[Row], more: usize) -> Vec<u8> {
         let _ = writeln!(page, "{slash}\">{}{slash}</a><td>{size}<td>{}", escaped(&row.name), date(row.modified));
     }
     page.extend_from_slice(b"</table>\n");
-    if more > 0 {
-        let _ = writeln!(page, "<p>… and {more} more");
+    if is_continued {
+        page.extend_from_slice(b"<p><a href=\"./\">First page</a>\n");
+    }
+    if let Some(name) = next {
+        page.extend_from_slice(b"<p><a rel=\"next\" href=\"?after=");
+        path::encode(name, &mut page);
+        page.extend_from_slice(b"\">Next page</a>\n");
     }
     page
 }
@@ -129,8 +173,9 @@ fn readable(size: u64) -> String {
     if tenths < 100 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", tenths / 10) }
 }
 
-/// `2026-11-23 08:57`, in UTC.
-fn date(seconds: u64) -> String {
+/// `2026-11-23 08:57`, in UTC; nothing of a time before 2 January 1970, which is none.
+fn date(seconds: i64) -> String {
+    let Ok(seconds @ 86_400..) = u64::try_from(seconds) else { return String::new() };
     // What no calendar here reaches is as good as the last day that one does.
     let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     // `Mon, 23 Nov 2026 08:57:46 GMT`
@@ -165,20 +210,69 @@ mod tests {
     #[test]
     fn dates_sort_as_text() {
         assert_eq!(date(784_111_777), "1994-11-06 08:49");
-        assert_eq!(date(0), "1970-01-01 00:00");
-        assert_eq!(date(u64::MAX), "9999-12-31 23:59");
+        assert_eq!(date(86_400), "1970-01-02 00:00");
+        assert_eq!(date(i64::MAX), "9999-12-31 23:59");
+        assert_eq!((date(86_399), date(-1), date(i64::MIN)), Default::default());
     }
 
     #[test]
     fn a_name_can_be_nothing_but_a_name() {
         let row = |name: &str| Row { is_file: true, name: name.into(), size: 1, modified: 0 };
         let names = ["\"><script>alert('x')</script>&.html", "javascript:alert(1)", "a\u{202e}b\n", "ü ü"];
-        let page = String::from_utf8(html(b"a<b/", &names.map(row), 3)).unwrap();
+        let page = String::from_utf8(html(b"a<b/", false, &names.map(row), Some("\">ü&".as_bytes()))).unwrap();
         assert!(!page.contains("<script") && !page.contains("\"javascript:"), "{page}");
         assert!(page.contains("<a href=\"javascript%3Aalert%281%29\">javascript:alert(1)</a>"), "{page}");
         assert!(page.contains("<title>/a&lt;b/</title>") && page.contains("a\u{fffd}b\u{fffd}<"), "{page}");
-        assert!(page.contains("\"%C3%BC%20%C3%BC\">ü ü</a>") && page.contains("… and 3 more"), "{page}");
+        assert!(page.contains("\"%C3%BC%20%C3%BC\">ü ü</a>") && page.contains("\"?after=%22%3E%C3%BC%26\""), "{page}");
         assert!(page.contains("<a href=\"../\">"));
-        assert!(!String::from_utf8(html(b"", &[], 0)).unwrap().contains("../"));
+        assert!(!String::from_utf8(html(b"", true, &[], None)).unwrap().contains("../"));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "thousands of rounds")]
+    fn pages_show_every_name_once_and_sorted_whatever_the_order_in_the_directory() {
+        let mut chance = crate::chance::Chance::new(5);
+        for _ in 0..200 {
+            let mut names: Vec<Vec<u8>> = (0..chance.below(60)).map(|_| chance.bytes(3, b"ab%&")).collect();
+            names.retain(|name| !name.is_empty());
+            let max = 1 + chance.below(7);
+            let (mut shown, mut from, mut more) = (Vec::new(), Vec::new(), true);
+            while more {
+                let mut first = First::new(max);
+                names.iter().filter(|name| **name > from).for_each(|name| first.offer(name));
+                let page;
+                (page, more) = first.sorted();
+                assert!(page.len() <= max && (!more || page.len() == max));
+                shown.extend_from_slice(&page);
+                let Some(last) = page.last() else { break };
+                let mut link = b"?after=".to_vec();
+                path::encode(last, &mut link);
+                after(std::str::from_utf8(&link).unwrap(), &mut from);
+                assert_eq!(from, *last);
+                // As in a directory, each is there once.
+                names.retain(|name| name > last);
+            }
+            assert!(shown.is_sorted());
+            assert!(names.is_empty(), "{names:?} on no page");
+        }
+    }
+
+    #[test]
+    fn a_query_names_what_comes_before_the_page() {
+        let mut name = b"left over".to_vec();
+        for (query, expected) in [
+            ("", ""),
+            ("?", ""),
+            ("?after=a", "a"),
+            ("?x=y&after=a%20b%2Fc", "a b/c"),
+            ("?after=a+b", "a+b"),
+            ("?after=a&after=b", "a"),
+            ("?after=%zz", ""),
+            ("?before=a", ""),
+            ("?after", ""),
+        ] {
+            after(query, &mut name);
+            assert_eq!(name, expected.as_bytes(), "{query}");
+        }
     }
 }

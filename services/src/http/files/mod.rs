@@ -41,7 +41,7 @@ use reactor::{ConnectionId, Context};
 
 use crate::codec::request::{Head, Status};
 use document::Document;
-use helpers::{Helpers, Job};
+use helpers::{Asker, Helpers, Job, Page};
 use names::Names;
 use resolve::{Failure, Patience};
 use root::Root;
@@ -87,6 +87,8 @@ enum Found {
     Document(Arc<Document>),
     /// Without the slash at the end of its name.
     Directory,
+    /// A directory without an index, whose names are to be shown.
+    Unlisted,
     Listing(Bytes),
 }
 
@@ -165,13 +167,17 @@ impl Files {
         }
         match Document::load(&self.root, &[path, b"index.html"].concat(), known, patience) {
             Ok(Some(document)) => Ok(Found::Document(Arc::new(document))),
-            Ok(None) | Err(Failure::Absent) if self.listing => match patience {
-                Patience::Memory => Err(Failure::NotNow),
-                Patience::Disk => Ok(Found::Listing(listing::page(&self.root, path)?.into())),
-            },
+            Ok(None) | Err(Failure::Absent) if self.listing => Ok(Found::Unlisted),
             Ok(None) => Err(Failure::Absent),
             Err(failure) => Err(failure),
         }
+    }
+}
+
+impl Files {
+    /// One page of a directory. Takes the disk's time.
+    fn list(&self, page: &Page) -> Result<Bytes, Failure> {
+        Ok(listing::page(&self.root, &page.path, &page.after)?.into())
     }
 }
 
@@ -182,8 +188,8 @@ pub(super) struct Library {
     names: Names,
     /// What came for those who waited.
     arrived: BTreeMap<ConnectionId, Fetched>,
-    /// The path in question; kept, because it is one for each request.
-    path: Vec<u8>,
+    /// The path in question, and the page of a listing; kept, because there is one for each request.
+    page: Page,
     /// Room for the head of an answer.
     room: Vec<u8>,
     pace: Pace,
@@ -212,7 +218,7 @@ impl Library {
         Library {
             names: files.store.names(),
             arrived: BTreeMap::new(),
-            path: Vec::new(),
+            page: Page::default(),
             room: Vec::new(),
             pace: Pace::default(),
             files,
@@ -243,14 +249,15 @@ impl Library {
         query: &str,
         mut response: Response<'_, '_>,
     ) -> Option<Answered> {
-        if let Err(status) = path::read(name, &mut self.path) {
+        if let Err(status) = path::read(name, &mut self.page.path) {
             return Some(response.refuse(status));
         }
+        listing::after(query, &mut self.page.after);
         let found = self.look(name.as_bytes(), response.cx)?;
         let cache_control = self.files.cache_control.as_deref();
         Some(match found {
             Lookup::Document(document) => response.document(head, &document, cache_control, &mut self.room),
-            Lookup::Directory => response.redirect(&self.path, query),
+            Lookup::Directory => response.redirect(&self.page.path, query),
             Lookup::Listing(page) => response.listing(page),
             Lookup::Failed(failure) => response.refuse(status_of(failure)),
         })
@@ -259,10 +266,11 @@ impl Library {
     /// Whether a `GET` or `HEAD` with a body is refused, without answering it.
     #[cold]
     pub(super) fn refusal(&mut self, head: &Head<'_>, cx: &mut Context<'_>) -> Lookahead {
-        let (name, _) = path::split(head.target);
-        if let Err(status) = path::read(name, &mut self.path) {
+        let (name, query) = path::split(head.target);
+        if let Err(status) = path::read(name, &mut self.page.path) {
             return Lookahead::Refused(status);
         }
+        listing::after(query, &mut self.page.after);
         match self.look(name.as_bytes(), cx) {
             None => Lookahead::Waiting,
             Some(Lookup::Failed(failure)) => Lookahead::Refused(status_of(failure)),
@@ -273,7 +281,7 @@ impl Library {
     /// What there is at the path, of which this is the name; `None` when that has to be waited for.
     fn look(&mut self, name: &[u8], cx: &mut Context<'_>) -> Option<Lookup> {
         let (now, patience) = (cx.now(), patience(cx));
-        let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.path == self.path);
+        let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.page == self.page);
         let mut outcome = match arrived {
             Some(fetched) => {
                 // The helper has looked at the root's name first.
@@ -286,7 +294,7 @@ impl Library {
                     self.names.anchor_at(&self.files.root, now);
                     is_anchored = true;
                 }
-                let kept = self.files.store.get(&self.path);
+                let kept = self.files.store.get(&self.page.path);
                 if is_anchored
                     && let Some((document, complete_for)) = &kept
                     && self.names.adopt(name, document, *complete_for, now, patience)
@@ -294,12 +302,12 @@ impl Library {
                     return Some(Lookup::Document(document.clone()));
                 }
                 let known = kept.map(|(document, _)| document);
-                if is_anchored { self.fetch(known, patience, cx)? } else { self.ask(known, cx)? }
+                if is_anchored { self.fetch(known, patience, cx)? } else { self.ask(known, false, cx)? }
             }
         };
         if is(&outcome, Failure::Busy) {
             // Its descriptors are used up, and this is what there was.
-            if let Some((document, _)) = self.files.store.get(&self.path) {
+            if let Some((document, _)) = self.files.store.get(&self.page.path) {
                 self.names.insert(name, &document, COMPLETE_FOR, now);
                 return Some(Lookup::Document(document));
             }
@@ -307,36 +315,48 @@ impl Library {
                 outcome = self.fetch(None, patience, cx)?;
             }
         }
+        // One page is made for all who ask for it meanwhile, under every model.
+        if matches!(outcome, Ok(Found::Unlisted)) {
+            outcome = self.ask(None, true, cx)?;
+        }
         Some(self.keep(name, outcome, now))
     }
 
     /// Nothing when a helper is at it.
     fn fetch(&self, known: Option<Arc<Document>>, patience: Patience, cx: &mut Context<'_>) -> Option<Outcome> {
         self.files.root.refill();
-        let outcome = self.files.fetch(&self.path, known.as_deref(), patience);
-        if is(&outcome, Failure::NotNow) { self.ask(known, cx) } else { Some(outcome) }
+        let outcome = self.files.fetch(&self.page.path, known.as_deref(), patience);
+        if is(&outcome, Failure::NotNow) { self.ask(known, false, cx) } else { Some(outcome) }
     }
 
-    /// Has a helper fetch it. Nothing, unless there is no helper to be had.
-    fn ask(&self, known: Option<Arc<Document>>, cx: &mut Context<'_>) -> Option<Outcome> {
-        let (files, path, to) = (self.files.clone(), self.path.clone(), cx.id());
-        if self.files.helpers.ask(Job { files, path, known: known.clone(), to, handler: cx.service_handle() }) {
+    /// Has a helper fetch it, or list it. Nothing, unless there is no helper to be had.
+    fn ask(&self, known: Option<Arc<Document>>, is_listing: bool, cx: &mut Context<'_>) -> Option<Outcome> {
+        let (files, page) = (self.files.clone(), self.page.clone());
+        let asker = Asker { to: cx.id(), handler: cx.service_handle() };
+        if self.files.helpers.ask(Job { files, page, known: known.clone(), is_listing, asker }) {
             return None;
         }
         // Nobody to help: better late than not at all.
         self.files.check_root(Patience::Disk);
-        Some(self.files.fetch(&self.path, known.as_deref(), Patience::Disk))
+        let found = match is_listing {
+            true => Ok(Found::Unlisted),
+            false => self.files.fetch(&self.page.path, known.as_deref(), Patience::Disk),
+        };
+        Some(match found {
+            Ok(Found::Unlisted) => self.files.list(&self.page).map(Found::Listing),
+            found => found,
+        })
     }
 
     fn keep(&mut self, name: &[u8], outcome: Outcome, now: Duration) -> Lookup {
         match outcome {
             Ok(Found::Document(document)) => {
-                let complete_for = self.files.store.put(&self.path, document.clone());
+                let complete_for = self.files.store.put(&self.page.path, document.clone());
                 self.names.insert(name, &document, complete_for, now);
                 Lookup::Document(document)
             }
             other => {
-                self.files.store.remove(&self.path);
+                self.files.store.remove(&self.page.path);
                 self.names.remove(name);
                 match other {
                     Ok(Found::Listing(page)) => Lookup::Listing(page),

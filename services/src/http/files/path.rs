@@ -63,7 +63,7 @@ fn push(segment: &str, is_directory: bool, path: &mut Vec<u8>) -> Result<(), Sta
 }
 
 /// Appends what percent-encoded bytes stand for. NUL ends a path to the kernel, and must not to anybody else.
-fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
+pub(super) fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     let mut rest = segment;
     while let Some(at) = memchr::memchr(b'%', rest) {
         path.extend_from_slice(&rest[..at]);
