@@ -163,6 +163,32 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// ([`Runner::processes`](crate::Runner::processes)) that cannot be, and adding the service is an error. What connections
     /// tell one another by topics needs no saying: every model carries it.
     ///
+    /// A callback that panics while it holds a `Mutex` poisons that: `lock().unwrap()` would panic in every later callback of every
+    /// connection, and one fault would end them all. So share atomics where they do; and take the lock with
+    /// `lock().unwrap_or_else(PoisonError::into_inner)` where what it guards is in order after every single change, or can be put in
+    /// order again:
+    ///
+    /// ```
+    /// use std::sync::{Mutex, MutexGuard, PoisonError};
+    ///
+    /// /// The lock of what handlers share, also after one of them has panicked while it held it.
+    /// fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    ///     shared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// }
+    ///
+    /// let shared = Mutex::new(0);
+    /// let panicked = std::panic::catch_unwind(|| {
+    ///     let mut count = locked(&shared);
+    ///     *count += 1;
+    ///     panic!("in a callback");
+    /// });
+    /// assert!(panicked.is_err() && shared.is_poisoned());
+    /// assert_eq!(*locked(&shared), 1);
+    /// ```
+    ///
+    /// Where a change has several steps, [`Mutex::clear_poison`](std::sync::Mutex::clear_poison) tells the next one that they may be
+    /// half done, once: it makes the state anew and clears the poison.
+    ///
     /// ```
     /// use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering::Relaxed}};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reactor::{Backend, CloseReason, ConnectionId, Topic, Written};
@@ -222,6 +222,25 @@ on_every_backend! {
         let mut rest = Vec::new();
         // An end or a reset: both are an end.
         let _ = bad.read_to_end(&mut rest);
+        round_trip(&mut good, b"after");
+        assert_eq!(stage.stats().panics, 1);
+    }
+
+    // Rule 4, as the documentation of `Service::shares_memory` has it.
+    fn a_panic_under_a_lock_that_handlers_share_ends_its_connection_and_no_other(backend: Backend) {
+        let lines = Mutex::new(0u64);
+        let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
+            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            *lines += 1;
+            let bytes = input.take_all();
+            cx.write(bytes);
+            assert_ne!(bytes, b"!", "as it was asked to");
+        }));
+        let (mut good, _) = stage.open();
+        let (mut bad, id) = stage.open();
+        round_trip(&mut good, b"before");
+        bad.write_all(b"!").unwrap();
+        assert_eq!(stage.closed(id).0, CloseReason::Panicked);
         round_trip(&mut good, b"after");
         assert_eq!(stage.stats().panics, 1);
     }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use reactor::{CloseReason, Deadlines, Framed, Limits, Service};
 
-use crate::stage::{Plan, QUIET, Seen, Stage, client_with, pattern, read_all, reset, round_trip, same, socket_path};
+use crate::stage::{
+    Plan, QUIET, Seen, Stage, client_with, has_arrived, pattern, read_all, reset, round_trip, same, socket_path,
+};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Takes three bytes and wants no more for now.
@@ -33,9 +35,10 @@ on_every_backend! {
         let stage = Stage::new(backend, Plan::new());
         let (mut client, id) = stage.open();
         // More than the loop takes at once.
-        let bytes = pattern(100_000);
+        let bytes = pattern(80_000);
         let frozen = stage.freeze();
         client.write_all(&bytes).unwrap();
+        has_arrived(&client, bytes.len());
         reset(client);
         drop(frozen);
         same(&stage.data(id, bytes.len()), &bytes);
@@ -46,9 +49,10 @@ on_every_backend! {
     fn what_came_before_a_reset_is_delivered_although_answers_fail(backend: Backend) {
         let stage = Stage::new(backend, Plan::echo());
         let (mut client, id) = stage.open();
-        let bytes = pattern(100_000);
+        let bytes = pattern(80_000);
         let frozen = stage.freeze();
         client.write_all(&bytes).unwrap();
+        has_arrived(&client, bytes.len());
         reset(client);
         drop(frozen);
         same(&stage.data(id, bytes.len()), &bytes);

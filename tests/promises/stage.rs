@@ -519,3 +519,14 @@ pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
 pub fn socket_path(name: &str, backend: Backend) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("promises-{name}-{backend}-{}.sock", std::process::id()))
 }
+
+/// Waits until so many bytes are in the kernel at the server's end, which a reset then leaves there: what the client's kernel still
+/// has, for want of memory at the other end, a reset throws away.
+pub fn has_arrived(client: &TcpStream, count: usize) {
+    let Some(server) = server_end(client) else { return };
+    let start = std::time::Instant::now();
+    while rustix::io::ioctl_fionread(&server).expect("it is a socket") < count as u64 {
+        assert!(start.elapsed() < GUARD, "the kernel has not taken {count} bytes");
+        std::thread::yield_now();
+    }
+}

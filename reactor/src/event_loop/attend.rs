@@ -195,7 +195,7 @@ impl<D: Driver> EventLoop<D> {
         }
         match origin {
             // It was counted as refused, and never was open.
-            Origin::Refused => return self.hosts[service].refused -= 1,
+            Origin::Refused => self.hosts[service].refused -= 1,
             // What it carried is counted where it came from.
             Origin::Channel => {}
             Origin::Accepted => self.core.counters.count_closed(reason),

@@ -242,6 +242,22 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_while_a_lock_of_the_room_is_held_leaves_a_room() {
+        let room = Room::default().with_history(10, 1 << 20);
+        let other = room.clone();
+        let holder = std::thread::spawn(move || {
+            let (_members, _history) = (other.members.lock().unwrap(), other.history.lock().unwrap());
+            panic!("as the test has it");
+        });
+        assert!(holder.join().is_err() && room.members.is_poisoned() && room.history.is_poisoned());
+        let seat = seated(room.join("ann", "10.0.0.1", HERE)).expect("the name is free");
+        room.remember(b"said");
+        assert_eq!((room.count(), room.recalled()), (1, 1));
+        room.leave(&seat);
+        assert_eq!(room.who(), "(0 here)");
+    }
+
+    #[test]
     fn rooms_share_neither_names_nor_topics() {
         let (one, other) = (Room::default(), Room::default());
         assert!(seated(one.join("ann", "unix", HERE)).is_some() && seated(other.join("ann", "unix", HERE)).is_some());

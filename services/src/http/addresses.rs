@@ -121,4 +121,19 @@ mod tests {
         }
         assert!(addresses.counts.lock().unwrap().is_empty());
     }
+
+    #[test]
+    fn a_panic_while_the_counts_are_locked_costs_nobody_else() {
+        let addresses = Addresses::at_most(1.try_into().unwrap());
+        let other = addresses.clone();
+        let holder = std::thread::spawn(move || {
+            let _held = other.counts.lock().unwrap();
+            panic!("as the test has it");
+        });
+        assert!(holder.join().is_err() && addresses.counts.is_poisoned());
+        let peer = Peer::tcp("10.0.0.1:1".parse().unwrap());
+        assert_eq!([addresses.enter(peer), addresses.enter(peer)], [Admission::Admitted, Admission::Told]);
+        addresses.leave(peer, Admission::Admitted);
+        assert_eq!(addresses.enter(peer), Admission::Admitted);
+    }
 }

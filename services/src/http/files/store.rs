@@ -109,3 +109,20 @@ impl Store {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_the_cache_is_locked_leaves_a_store() {
+        let store = Store::default();
+        let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _cache = store.cache.lock().unwrap();
+            panic!("as the test has it");
+        }));
+        assert!(held.is_err() && store.cache.is_poisoned());
+        store.names();
+        drop(store.lock());
+    }
+}
