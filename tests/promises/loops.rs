@@ -223,6 +223,38 @@ on_every_backend! {
         assert_eq!(loops.ask(there, move |cx| cx.write_to(here, b"no")), reactor::Written::Refused);
     }
 
+    fn one_that_was_not_read_for_want_of_room_and_had_left_nothing_unread_is_read_again(backend: Backend) {
+        let limits = Limits { member_queue: 64 << 20, ..Limits::default() };
+        let loops = Loops::tuned(backend, 2, limits, |_| {});
+        let (mut publisher, publishes) = loops.open();
+        let (mut member, listens) = loops.open();
+        assert_ne!(loop_of(publishes), loop_of(listens));
+        let thaw = loops.freeze(listens);
+        let line = [&b"!"[..], &vec![b'x'; 100 * 1024], b"\n"].concat();
+        // One at a time, each taken whole, until there is no room at the other loop and the next is not read.
+        let before = loops.ask(publishes, |cx| cx.stats().received);
+        let mut sent = before;
+        'lines: loop {
+            publisher.write_all(&line).unwrap();
+            sent += line.len() as u64;
+            assert!(sent < 64 << 20, "there is room for ever");
+            let start = std::time::Instant::now();
+            while loops.ask(publishes, |cx| cx.stats().received) < sent {
+                if start.elapsed() > 10 * QUIET {
+                    break 'lines;
+                }
+            }
+        }
+        let read = std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            while member.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        });
+        drop(thaw);
+        round_trip(&mut publisher, b"read again\n");
+        drop(loops);
+        read.join().unwrap();
+    }
+
     fn while_a_loop_has_no_room_whoever_publishes_is_not_read_and_nothing_is_lost(backend: Backend) {
         const LINE: usize = 1024;
         // What waited for the frozen loop comes in one burst: more than a member may usually be owed.

@@ -73,7 +73,7 @@ pub(super) const INTEREST: Facts =
 pub(super) const ATTENTION: Facts =
     ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD).and(WAITING);
 /// Anything that makes more of an answer than sending it.
-pub(super) const UNEASY: Facts = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED).and(HALF_FINISHED);
+pub(super) const UNEASY: Facts = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED);
 /// What keeps published messages from simply being put at the end of the output.
 pub(super) const HINDERED: Facts = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
 

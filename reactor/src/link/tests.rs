@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::buffer::Messages;
 use crate::limits::Deadlines;
 use crate::reason::Deadline;
 
@@ -864,4 +865,154 @@ fn a_slot_with_a_new_tenant_answers_to_the_new_name_alone() {
 #[test]
 fn an_idle_link_stays_small() {
     assert!(std::mem::size_of::<Link>() <= 192, "{} bytes", std::mem::size_of::<Link>());
+}
+
+// ---- the short ways: each condition of them by itself ------------------------------------------------------------------
+
+/// One that the driver and the timer know as it is, and that nothing is the matter with.
+fn at_ease() -> Desk {
+    let mut desk = Desk::open();
+    desk.rests();
+    assert!(desk.link.is_at_ease());
+    desk
+}
+
+impl Desk {
+    /// As the loop does once a link rests.
+    fn rests(&mut self) {
+        self.link.take_interest_change();
+        self.anchored(0);
+    }
+}
+
+#[test]
+fn only_a_link_with_which_nothing_is_the_matter_goes_the_short_way() {
+    let matters: [(&str, fn(&mut Desk)); 17] = [
+        ("the peer has ended", |desk| desk.link.end_of_input()),
+        ("paused", |desk| desk.link.pause()),
+        ("held", |desk| desk.link.hold()),
+        ("kept bytes are to be offered", |desk| {
+            desk.link.pause();
+            desk.link.resume();
+        }),
+        ("waiting for its output", |desk| {
+            desk.write(1);
+            desk.link.wait_for_output(desk.turn);
+        }),
+        ("blocked", |desk| {
+            desk.write(2);
+            desk.blocked(1);
+        }),
+        ("full", |desk| {
+            desk.write(desk.limits.output_high + 1);
+            desk.step();
+        }),
+        ("drained, and not told so", |desk| {
+            desk.write(desk.limits.output_high + 1);
+            desk.step();
+            desk.sent(desk.limits.output_high + 1);
+        }),
+        ("sending has failed", |desk| {
+            desk.write(1);
+            desk.failed();
+        }),
+        ("finishing", |desk| desk.link.finish()),
+        ("finished", |desk| {
+            desk.link.finish();
+            desk.finished();
+        }),
+        ("left out of a part of what is handed out", |desk| desk.link.set_excepted(true)),
+        ("too slow", |desk| {
+            desk.write(1);
+            desk.blocked(0);
+            desk.limits.member_queue = 0;
+            let message = Messages { bytes: b"message", shared: None, lengths: &[7] };
+            desk.link.deliver(message, &desk.limits, &mut desk.pool, &mut 0);
+            desk.sent(1);
+        }),
+        ("its deadline has changed", |desk| desk.link.set_deadline(Some(Duration::from_secs(1)))),
+        ("the application stops", |desk| desk.link.stop()),
+        ("closing", |desk| desk.close()),
+        ("over, and nobody has been told", |desk| desk.link.over(CloseReason::Reset)),
+    ];
+    for (what, matter) in matters {
+        let mut desk = at_ease();
+        matter(&mut desk);
+        if !what.contains("changed") && !what.contains("nobody") {
+            desk.rests();
+        }
+        assert!(!desk.link.is_at_ease(), "{what}");
+    }
+}
+
+#[test]
+fn a_link_whose_driver_knows_it_otherwise_goes_the_long_way_until_the_driver_is_told() {
+    // Never told anything.
+    let mut desk = Desk::open();
+    desk.anchored(0);
+    assert!(!desk.link.is_at_ease());
+    // Told that it does not read, and nothing else is the matter any more.
+    let mut desk = at_ease();
+    desk.link.hold();
+    desk.rests();
+    desk.link.release_hold();
+    assert!(!desk.link.is_at_ease());
+    assert!(desk.link.take_interest_change(), "the driver is told that it reads again");
+    assert!(desk.link.is_at_ease());
+}
+
+#[test]
+fn an_answer_in_one_piece_goes_the_short_way_and_no_other_output() {
+    let mut desk = at_ease();
+    assert_eq!(desk.link.answer(&desk.limits), None, "nothing is queued");
+    desk.write(desk.limits.output_high);
+    assert_eq!(desk.link.answer(&desk.limits).map(<[u8]>::len), Some(desk.limits.output_high));
+    desk.write(1);
+    assert_eq!(desk.link.answer(&desk.limits), None, "more than the mark");
+    let cases: [(&str, fn(&mut Output)); 4] = [
+        ("nothing was put", |_| {}),
+        ("a shared piece", |output| output.put_shared(Bytes::from(vec![0; 5000]))),
+        ("a message behind an answer", |output| {
+            output.put(b"answer");
+            output.put_messages(Messages { bytes: b"m", shared: None, lengths: &[1] }, Box::default);
+        }),
+        ("a gap", |output| {
+            output.put(&[0; 10]);
+            output.begin_write(0);
+            output.set_max(0);
+            output.put(b"x");
+        }),
+    ];
+    for (what, put) in cases {
+        let mut desk = at_ease();
+        put(desk.link.writable_output(&mut desk.pool, &desk.limits).expect("it is open"));
+        assert_eq!(desk.link.answer(&desk.limits), None, "{what}");
+    }
+}
+
+#[test]
+fn what_is_published_goes_to_the_driver_at_once_only_where_nothing_comes_before_it() {
+    let desk = at_ease();
+    let high = desk.limits.output_high;
+    assert!(desk.link.takes_at_once(high, &desk.limits));
+    assert!(!desk.link.takes_at_once(high + 1, &desk.limits), "more than the mark");
+    let cases: [(&str, fn(&mut Desk)); 6] = [
+        ("something is queued", |desk| {
+            desk.write(1);
+        }),
+        ("something else was done to it in this turn", |desk| desk.link.touched = true),
+        ("sending has failed", |desk| {
+            desk.write(1);
+            desk.failed();
+        }),
+        ("finishing", |desk| desk.link.finish()),
+        ("left out of a part of it", |desk| desk.link.set_excepted(true)),
+        ("closing", |desk| desk.close()),
+    ];
+    for (what, matter) in cases {
+        let mut desk = at_ease();
+        matter(&mut desk);
+        assert!(!desk.link.takes_at_once(1, &desk.limits), "{what}");
+    }
+    assert!(!Desk::with(Origin::Outbound).link.takes_at_once(1, &Limits::default()), "connecting");
 }
