@@ -110,7 +110,7 @@ pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines)
         place,
         move || Chat::new(in_room.clone()),
         // Who is in the room, every member's loop has to know.
-        |service| service.limits(limits).deadlines(deadlines(idle)).shares_memory(),
+        |service| service.limits(limits).deadlines(deadlines(idle)).urgent_in_line().shares_memory(),
     )?;
     server.add_beside("console", move || {
         let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());

@@ -204,6 +204,22 @@ on_every_backend! {
         assert_eq!(telnet.bytes(3), b"\xff\xfe\n");
     }
 
+    fn urgent_data_is_read_in_its_place(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "ann");
+        let mut telnet = join(&chat, "telnet");
+        ann.line();
+        // As Ctrl-C does it: the mark at its end is urgent.
+        telnet.send(b"one\n\xff\xf4\xff\xfd\x06");
+        telnet.writer().send_out_of_band(b"\xff\xf2").unwrap();
+        telnet.send(b"two\n");
+        telnet.writer().send_out_of_band(b"three\n").unwrap();
+        assert_eq!(telnet.bytes(3), b"\xff\xfc\x06");
+        for said in ["one", "two", "three"] {
+            assert_eq!(ann.line(), format!("#telnet@127.0.0.1>>{said}"));
+        }
+    }
+
     fn every_do_of_a_flood_is_refused_between_messages_and_in_none(backend: Backend) {
         const DOS: usize = 10_000;
         let chat = Glowplug::start(backend, CHAT);

@@ -536,6 +536,14 @@ on_every_backend! {
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
     }
 
+    fn messages_that_cannot_be_written_are_an_error_that_names_the_cause(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let ended = Glowplug::spawn(shell(backend, "echo /who | \"$0\" \"$@\" >/dev/full", &join_words(&chat))).end();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let error = "error: cannot write to standard output: No space left on device";
+        assert!(ended.stderr.lines().any(|line| line.starts_with(error)), "{}", ended.stderr);
+    }
+
     fn a_flood_of_input_is_sent_no_faster_than_the_server_takes_it(backend: Backend) {
         let server = Fake::new();
         let mut ann = Glowplug::spawn(shell(backend, "yes | exec \"$0\" \"$@\"", &server.words()));

@@ -24,11 +24,13 @@ pub struct Outcome {
     pub ending: Option<Ending>,
     /// In a pipe, a line was too long to be sent.
     pub unsent: bool,
+    /// Messages that were lost because standard output takes no more, and the cause.
+    pub unprinted: Option<String>,
 }
 
 impl Outcome {
     pub fn of(ending: Ending) -> Self {
-        Outcome { ending: Some(ending), unsent: false }
+        Outcome { ending: Some(ending), ..Outcome::default() }
     }
 }
 

@@ -116,7 +116,10 @@ pub fn run(options: Options, common: &Common) -> ExitCode {
     }
     let server = Server::of(&options);
     match join(options, common, &server) {
-        Ok(Outcome { ending, unsent }) => match ending.map(|ending| words(&ending, &server)) {
+        Ok(Outcome { unprinted: Some(cause), .. }) => {
+            tell(&format!("error: cannot write to standard output: {cause}"), ExitCode::FAILURE)
+        }
+        Ok(Outcome { ending, unsent, .. }) => match ending.map(|ending| words(&ending, &server)) {
             Some(Some((words, code))) => tell(&words, code),
             Some(None) | None if unsent => ExitCode::FAILURE,
             Some(None) | None => ExitCode::SUCCESS,
@@ -179,12 +182,15 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
         });
     }
     let ran = app.run();
-    let outcome = outcome.take();
+    let mut outcome = outcome.take();
     // A reader who takes his time gets everything, unless it was a signal that ended this.
     printer.finish((gate.is_some() || outcome.ending.is_none()).then_some(FLUSH_TIME));
     if let Some(gate) = gate {
         gate.restore();
     }
+    // Who closes a pipe wants no more messages, as `head` does; anything else has lost some.
+    let failure = printer.failure().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+    outcome.unprinted = failure.map(|error| error.to_string());
     ran?;
     Ok(outcome)
 }

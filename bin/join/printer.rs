@@ -48,6 +48,8 @@ struct State {
     closing: bool,
     /// Everything is written, or nothing more can be.
     done: bool,
+    /// Why nothing more can be written.
+    failed: Option<io::Error>,
 }
 
 impl Printer {
@@ -67,6 +69,11 @@ impl Printer {
     pub fn attach(&self, client: ServiceHandle<Order>) {
         // It is attached once.
         let _ = self.0.client.set(client);
+    }
+
+    /// Why something could not be written, if so.
+    pub fn failure(&self) -> Option<io::Error> {
+        self.0.lock().failed.take()
     }
 
     /// Waits until everything is written, or for so long.
@@ -128,7 +135,8 @@ impl Shared {
                 std::mem::swap(&mut state.text, &mut text);
                 state.writing = true;
             }
-            if writer(&text).is_err() {
+            if let Err(error) = writer(&text) {
+                self.lock().failed = Some(error);
                 application.halt();
                 break;
             }

@@ -57,6 +57,7 @@ pub struct Service<H, M = ()> {
     refusal: Bytes,
     speaks_first: Option<Duration>,
     shares_memory: bool,
+    urgent_in_line: bool,
     factory: Box<dyn Fn() -> H + Send + Sync>,
     messages: PhantomData<fn(M)>,
 }
@@ -120,6 +121,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             refusal: Bytes::new(),
             speaks_first: None,
             shares_memory: false,
+            urgent_in_line: false,
             factory: Box::new(factory),
             messages: PhantomData,
         }
@@ -155,6 +157,31 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// service stops meanwhile. With a patience of zero the kernel keeps nobody to itself, and only the early read is left.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
+        self
+    }
+
+    /// Urgent data of TCP is read where it stands in the stream (SO_OOBINLINE, socket(7)), as a protocol like telnet needs.
+    /// Without this the system takes the last urgent byte out of the stream, and the handler never sees it. No effect on
+    /// Unix sockets.
+    ///
+    /// ```
+    /// use reactor::{Context, Handler, Input, Service};
+    ///
+    /// struct Telnet;
+    ///
+    /// impl Handler for Telnet {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         cx.write(input.take_all());
+    ///     }
+    /// }
+    ///
+    /// let service = Service::tcp("127.0.0.1:0", || Telnet).urgent_in_line();
+    /// # let _: Service<Telnet> = service;
+    /// ```
+    pub fn urgent_in_line(mut self) -> Self {
+        self.urgent_in_line = true;
         self
     }
 
@@ -236,16 +263,20 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             backlog: self.limits.backlog.min(i32::MAX as u32) as i32,
             defer_accept: self.speaks_first.filter(|patience| !patience.is_zero()),
             unsent: self.limits.unsent,
+            urgent_in_line: self.urgent_in_line,
         };
         let listeners: Vec<Box<dyn Listens>> = match self.source {
             Source::Nothing => Vec::new(),
             Source::Listeners(listeners) => {
                 listeners.iter().for_each(|Listener(listening)| listening.bound_unsent(options.unsent));
-                if let Some(patience) = options.defer_accept {
-                    for Listener(listening) in &listeners {
-                        let failed =
-                            |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
+                for Listener(listening) in &listeners {
+                    let failed =
+                        |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
+                    if let Some(patience) = options.defer_accept {
                         listening.defer_accept(patience).map_err(failed)?;
+                    }
+                    if options.urgent_in_line {
+                        listening.urgent_in_line().map_err(failed)?;
                     }
                 }
                 listeners.into_iter().map(|Listener(listening)| Box::new(listening) as _).collect()

@@ -47,6 +47,8 @@ pub(crate) struct ListenOptions {
     /// Bytes that the kernel keeps unsent for each accepted connection. TCP only: for Unix sockets see
     /// [`Sys::accept`](super::Sys::accept).
     pub(crate) unsent: usize,
+    /// Urgent data is read where it stands in the stream. TCP only.
+    pub(crate) urgent_in_line: bool,
 }
 
 /// A listener that the starting process left open for this one.
@@ -114,6 +116,14 @@ impl Listening {
         Ok(Listening { file: None, address, socket })
     }
 
+    /// [`ListenOptions::urgent_in_line`] for one that listens already.
+    pub(crate) fn urgent_in_line(&self) -> Result<(), Errno> {
+        match self.address {
+            Address::Tcp(_) => urgent_in_line(self.fd()),
+            Address::Unix(_) => Ok(()),
+        }
+    }
+
     /// [`ListenOptions::defer_accept`] for one that listens already; nothing on systems without it, nor for Unix
     /// sockets.
     pub(crate) fn defer_accept(&self, span: Duration) -> Result<(), Errno> {
@@ -162,6 +172,9 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
     }
     socket::set_tcp_options(fd)?;
     socket::bound_unsent(fd, options.unsent);
+    if options.urgent_in_line {
+        urgent_in_line(fd)?;
+    }
     if let Some(span) = options.defer_accept {
         defer_accept(fd, span)?;
     }
@@ -169,6 +182,11 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
     socket::listen(fd, options.backlog)?;
     let address = socket::bound(fd)?.address().unwrap_or(wanted);
     Ok(Listening { file: None, address, socket })
+}
+
+/// Accepted sockets inherit it.
+fn urgent_in_line(fd: Fd) -> Result<(), Errno> {
+    socket::set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)
 }
 
 /// In whole seconds, rounded up, because zero would turn it off.
@@ -323,7 +341,8 @@ mod tests {
     use super::super::FORKS;
     use super::*;
 
-    const PLAIN: ListenOptions = ListenOptions { backlog: 16, defer_accept: None, unsent: 32 * 1024 };
+    const PLAIN: ListenOptions =
+        ListenOptions { backlog: 16, defer_accept: None, unsent: 32 * 1024, urgent_in_line: false };
 
     fn tcp(text: &str) -> Result<Listening, Error> {
         Listening::bind(&text.parse().unwrap(), &PLAIN)
