@@ -244,12 +244,13 @@ on_every_backend! {
 
     fn the_terminal_is_left_as_it_was_whatever_ends_it(backend: Backend) {
         type End = fn(&mut AtTerminal, &mut Option<Glowplug>);
-        let ends: [(&str, End, i32); 9] = [
+        let ends: [(&str, End, i32); 10] = [
             ("/quit", |ann, _| ann.terminal.types("/quit\r"), 0),
             ("Ctrl-D", |ann, _| ann.terminal.types("\x04"), 0),
             ("Ctrl-C", |ann, _| ann.terminal.types("some words\x03"), 0),
             ("SIGINT", |ann, _| ann.process.signal(Signal::INT), 0),
             ("SIGTERM", |ann, _| ann.process.signal(Signal::TERM), 0),
+            ("SIGQUIT", |ann, _| ann.process.signal(Signal::QUIT), 0),
             ("SIGHUP", |ann, _| ann.process.signal(Signal::HUP), 0),
             ("a server that stops", |_, chat| drop(chat.take().unwrap().stop()), 0),
             ("a server that stops while a line is typed", |ann, chat| {
