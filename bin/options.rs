@@ -43,6 +43,11 @@ pub struct Common {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
 
+    /// Memory that all connections together may hold, with K, M or G for powers of 1024; nearing it the largest holders are
+    /// not read, above it they are closed first [default: a quarter of the machine's or the cgroup's]
+    #[arg(long, global = true, value_name = "BYTES")]
+    pub memory: Option<Size>,
+
     /// Close a connection on which nothing has moved for so long, 0 = never [default: 60 for http, 0 for echo and chat]
     #[arg(long, global = true, value_name = "SECS")]
     pub idle_timeout: Option<Timeout>,
@@ -108,6 +113,31 @@ impl FromStr for Timeout {
         let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
         // What is too short for the clock is still some time, and not none at all.
         Ok(Timeout(Some(duration.max(Duration::from_nanos(1)))))
+    }
+}
+
+/// Bytes as they are typed, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, shift) = match text.char_indices().last() {
+            Some((at, 'k' | 'K')) => (&text[..at], 10),
+            Some((at, 'm' | 'M')) => (&text[..at], 20),
+            Some((at, 'g' | 'G')) => (&text[..at], 30),
+            _ => (text, 0),
+        };
+        // `parse` takes a sign, too.
+        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let bytes = number.parse::<usize>().ok().filter(|_| digits).and_then(|number| number.checked_mul(1 << shift));
+        match bytes {
+            Some(0) => Err("no connection could hold anything".to_owned()),
+            Some(bytes) => Ok(Size(bytes)),
+            None => Err("not a number of bytes, such as 65536, 64K, 256M or 2G".to_owned()),
+        }
     }
 }
 
@@ -232,6 +262,18 @@ mod tests {
             [("::1", "[::1]:80"), ("[::1]", "[::1]:80"), ("name", "name:80"), ("1.2.3.4", "1.2.3.4:80")]
         {
             assert_eq!(Place::tcp(host, 80), Place::Tcp(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_number_of_bytes_with_a_suffix_or_without() {
+        for (text, bytes) in
+            [("1", 1), ("65536", 65_536), ("64K", 65_536), ("64k", 65_536), ("3M", 3 << 20), ("2G", 2 << 30)]
+        {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "0", "0K", "K", "-1", "+1", "1.5G", "1T", "1KB", "1 K", "99999999999G", "1é"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::inherited::Inherited;
 use crate::line::in_one_line;
 use crate::logging::{FLUSH_TIME, Logging};
 use crate::names::HTTP;
-use crate::options::{Common, Model, Place};
+use crate::options::{Common, Model, Place, Size};
 use crate::target::has_room;
 
 /// How often a process that forks looks what its children have lost of the logs.
@@ -63,6 +63,9 @@ impl<'a> Server<'a> {
         })?;
         app.handle_signals()?;
         app.drain_timeout(common.drain_timeout.0);
+        if let Some(Size(bytes)) = common.memory {
+            app.memory(bytes);
+        }
         app.max_connections(common.max_connections.map(|connections| connections as usize));
         Ok(Server { common, app, inherited, listening: Vec::new() })
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use reactor::{Address, Backend};
 use socket2::{Domain, SockAddr, Socket, Type};
 use support::client::Client;
-use support::command::{Glowplug, Scratch};
+use support::command::{Glowplug, Scratch, eventually, run};
 use support::{GUARD, on_every_backend, unless_chaos};
 
 /// A client whose kernel keeps little of what the client does not read.
@@ -22,6 +22,13 @@ fn narrow(address: &Address, receive_buffer: usize) -> Client {
     socket.set_read_timeout(Some(GUARD)).unwrap();
     socket.set_write_timeout(Some(GUARD)).unwrap();
     Client::from(socket)
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().strip_suffix(" kB").expect("kilobytes").parse::<usize>().expect("a number") * 1024
 }
 
 fn chat_at(backend: Backend, unix: Option<&Path>, options: &str) -> Glowplug {
@@ -66,6 +73,84 @@ on_every_backend! {
                 old += line.len() + 1;
                 assert!(old <= OLD, "{old} bytes of old messages, and nothing is told");
             }
+        }
+    }
+
+    // Rule 34, over several loops. With its queue alone each member could hold 4 MB.
+    fn members_that_do_not_read_hold_the_budget_together_and_the_others_miss_nothing(backend: Backend) {
+        const DEAF: usize = 20;
+        for loops in [1, 2] {
+            let options = format!("--slow drop-oldest --member-queue 4194304 --memory 16M --loops {loops}");
+            let chat = chat_at(backend, None, &options);
+            let (mut ann, mut ben) = (chat.connect(), chat.connect());
+            join(&mut ann, "ann");
+            join(&mut ben, "ben");
+            ann.line();
+            let mut deaf: Vec<Client> = (0..DEAF).map(|_| narrow(chat.address(), 4096)).collect();
+            for (number, client) in deaf.iter_mut().enumerate() {
+                join(client, &format!("deaf{number}"));
+                for member in [&mut ann, &mut ben] {
+                    // Loops may tell of the others a little later.
+                    while !member.line().contains(&format!("deaf{number}@")) {}
+                }
+            }
+            let before = resident(chat.pid());
+            let text = "x".repeat(5000);
+            let (mut most, mut ended) = (0, Vec::new());
+            for _ in 0..100 {
+                ann.send(format!("{text}\n").repeat(10));
+                let mut heard = 0;
+                while heard < 10 {
+                    let line = ben.line();
+                    // Those that end are announced meanwhile.
+                    match line.strip_prefix("(Now hung up: Client from deaf") {
+                        Some(rest) => ended.push(rest.split('@').next().unwrap().parse::<usize>().unwrap()),
+                        None => {
+                            assert!(line.ends_with(&text), "{line}");
+                            heard += 1;
+                        }
+                    }
+                }
+                most = most.max(resident(chat.pid()).saturating_sub(before));
+            }
+            assert!(!ended.is_empty(), "{loops} loops: nobody was closed, and {most} bytes were held");
+            for number in &ended {
+                let heard = deaf[*number].rest();
+                assert!(heard.ends_with(b"\nERROR: too slow\n"), "what had begun was finished, and the last words follow");
+            }
+            // The budget, twice over for growing queues, and buffers that are used again.
+            assert!(most < 56 << 20, "{loops} loops: {most} bytes more");
+        }
+    }
+
+    // Rule 34, where each connection has a process.
+    fn a_process_has_an_equal_share_of_the_budget(backend: Backend) {
+        let echo = Glowplug::start(backend, "echo --port 0 --log-level off --model processes --memory 64K");
+        let line = "x".repeat(30_000);
+        let mut first = echo.connect();
+        assert_eq!(first.ask(&line).len(), line.len() + "You said: ".len(), "the budget is its alone");
+        let mut others: Vec<Client> = (0..5).map(|_| echo.connect()).collect();
+        others.iter_mut().for_each(|other| assert_eq!(other.ask("here"), "You said: here"));
+        // Now it has a sixth, and this is kept until the line ends.
+        first.send(&line);
+        assert_eq!(first.rest_or_reset(), b"");
+        others.iter_mut().for_each(|other| assert_eq!(other.ask("here"), "You said: here", "the others have theirs"));
+        drop(first);
+        drop(others);
+        // Those that have ended leave their shares to the others.
+        eventually("a line that needs the whole budget is answered", || {
+            let mut next = echo.connect();
+            next.send(&line);
+            let _ = next.try_send("\n");
+            (next.rest_after_half_close().len() > line.len()).then_some(())
+        });
+    }
+
+    fn a_size_that_is_none_is_wrong_usage(backend: Backend) {
+        for size in ["0", "1.5G", "+1", "lots", "64KB"] {
+            let ended = run(backend, &format!("echo --port 0 --memory {size}"));
+            assert_eq!(ended.code, Some(2), "{size}: {}", ended.stderr);
+            assert!(ended.stderr.contains("--memory"), "{}", ended.stderr);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::context::Context;
 use crate::desks::{Desks, Inbox};
 use crate::error::Error;
@@ -16,6 +17,7 @@ use crate::service::Service;
 use crate::sys::System;
 use crate::sys::backend::Backend;
 use crate::sys::listen::Listening;
+use crate::sys::memory;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
 use crate::time::Time;
@@ -27,6 +29,8 @@ const DESCRIPTOR_RESERVE: usize = 32;
 const PERIOD_MIN: Duration = Duration::from_millis(1);
 /// How long stopping may take unless said otherwise.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The part of the memory there is that connections may hold unless said otherwise.
+const MEMORY_PART: usize = 4;
 /// A callback that takes longer is worth a line in the log: everybody else has waited as long.
 const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
@@ -67,6 +71,7 @@ pub struct Application {
     signals: Option<Signals>,
     drain_timeout: Option<Duration>,
     max_connections: Option<usize>,
+    memory: Option<usize>,
     slow_callback: Duration,
     on_report: Reports,
     on_reopen: Reopen,
@@ -127,6 +132,7 @@ impl Application {
             signals: None,
             drain_timeout: Some(DRAIN_TIMEOUT),
             max_connections: None,
+            memory: None,
             slow_callback: SLOW_CALLBACK,
             on_report: Arc::new(Mutex::new(|report: &str| {
                 // Nobody may be there to read it.
@@ -226,6 +232,32 @@ impl Application {
         self
     }
 
+    /// Bytes that all connections together may hold: input that handlers have not consumed, output that has not left, and
+    /// messages that wait for slow members; a payload that several hold counts once. Not what the kernel holds
+    /// ([`Limits::unsent`](crate::Limits::unsent)), nor what handlers keep. A quarter of this machine's memory by default,
+    /// or of what the process's cgroup may take if that is less; `usize::MAX`: no bound.
+    ///
+    /// From 80 % on the largest holders are not read, until less than 70 % is held; those that are owed nothing are, because
+    /// only reading completes what they have sent. Above it the largest holders end, on
+    /// whichever loop they are: what waits for them is dropped and counted, [`Handler::on_too_slow`](crate::Handler::on_too_slow)
+    /// has the last words, and the reason is [`CloseReason::Memory`](crate::CloseReason::Memory). One that is owed more than
+    /// 128 KiB of what was written to it alone is reset after that. Holders of less than 4 KiB are left alone.
+    ///
+    /// With [`Runner::processes`] each process may hold as much as the bound divided by the number of processes at that
+    /// time. A process compares when what it holds changes, so one that was there before others came may hold more for as
+    /// long as its connection rests.
+    ///
+    /// ```
+    /// use reactor::Application;
+    /// let mut app = Application::new()?;
+    /// app.memory(256 * 1024 * 1024);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn memory(&mut self, bytes: usize) -> &mut Self {
+        self.memory = Some(bytes);
+        self
+    }
+
     /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few
     /// milliseconds are the clock's own. On Linux, time in which the thread was ready and other threads had its core is left
     /// out; sleeping and blocking count. That time is known to within a second, so the line says how much it was at most.
@@ -287,6 +319,8 @@ impl Application {
             }
         }
         let others = process::open_descriptors() + DESCRIPTOR_RESERVE.min(self.descriptor_limit / 4);
+        let memory = self.memory.unwrap_or_else(|| memory::size().map_or(usize::MAX, |size| size / MEMORY_PART));
+        let sharers = self.runner.is_processes().then(memory::shared_counter).flatten();
         let settings = Settings {
             drain_timeout: self.drain_timeout,
             drain_margin: Duration::ZERO,
@@ -295,6 +329,7 @@ impl Application {
             guests: self.runner.guests(),
             slow_callback: self.slow_callback,
             on_report: self.on_report,
+            budget: Arc::new(Budget::new(memory, sharers)),
         };
         runner::run(
             self.runner,

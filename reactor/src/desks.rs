@@ -163,6 +163,12 @@ impl Desks {
         self.guests().here.values().for_each(|desk| desk.wake());
     }
 
+    /// Wakes all loops but this one.
+    pub(crate) fn wake_others(&self, number: u32) {
+        self.standing.iter().filter(|desk| desk.number != number).for_each(|desk| desk.wake());
+        self.guests().here.values().filter(|desk| desk.number != number).for_each(|desk| desk.wake());
+    }
+
     pub(crate) fn halt(&self) {
         if self.room.halt() {
             self.wake_all();

@@ -44,6 +44,9 @@ pub enum CloseReason {
     /// The connection's process was killed by a signal, such as that of a fault or of the system's want of memory
     /// ([`Runner::processes`](crate::Runner::processes)). Counted, and told to no handler: the handler is gone with the process.
     Killed,
+    /// All connections together held more than the application's memory budget
+    /// ([`Application::memory`](crate::Application::memory)), and this was one of those that held most.
+    Memory,
     /// The application is stopping, and everything owed has been sent.
     Stopped,
     /// The application was stopping, and the drain time was over before everything was sent.
@@ -52,7 +55,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are, for counting.
-    pub(crate) const KINDS: usize = 14;
+    pub(crate) const KINDS: usize = 15;
 
     /// The kind as a small number, its value left out.
     pub(crate) fn kind(self) -> usize {
@@ -71,6 +74,7 @@ impl CloseReason {
             CloseReason::DrainExpired => 11,
             CloseReason::ShortFile => 12,
             CloseReason::Killed => 13,
+            CloseReason::Memory => 14,
         }
     }
 
@@ -90,6 +94,7 @@ impl CloseReason {
             | CloseReason::Reset
             | CloseReason::ConnectFailed(_)
             | CloseReason::TimedOut(_)
+            | CloseReason::Memory
             | CloseReason::Stopped
             | CloseReason::DrainExpired => false,
         }
@@ -111,6 +116,7 @@ impl CloseReason {
         "drain expired",
         "short file",
         "killed",
+        "memory",
     ];
 }
 

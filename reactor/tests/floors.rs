@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The modules of `reactor/src`, from the ground up; each may import those before it.
 const FLOORS: [&[&str]; 8] = [
     &["operations", "token", "address", "error", "reason", "time"],
-    &["limits", "buffer", "random", "recorder", "stats", "timer", "topics", "published", "protocols"],
+    &["limits", "budget", "buffer", "random", "recorder", "stats", "timer", "topics", "published", "protocols"],
     &["sys"],
     &["link", "driver"],
     &["mailbox", "desks", "outbox", "handle", "neighbours", "context", "handler", "host", "service"],

@@ -33,6 +33,7 @@
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
 //! | 33 | the kernel keeps little for who does not read | `memory`: the_kernel_keeps_little…; the chat: `memory.rs` beside this directory |
+//! | 34 | all connections together have a budget | `memory`: above_the_budget…, members_that_end…, what_many_members…, near_the_budget…, a_stop_reads… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |

@@ -82,6 +82,22 @@ impl Client {
         bytes
     }
 
+    /// Ends this side, and reads everything up to the end, in order or not.
+    pub fn rest_after_half_close(&mut self) -> Vec<u8> {
+        let _ = self.try_half_close();
+        self.rest_or_reset()
+    }
+
+    /// Everything up to the end, in order or not.
+    pub fn rest_or_reset(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+        bytes
+    }
+
     /// Everything up to the orderly end.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -12,11 +12,14 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::file::FilePart;
+use super::payload::Payload;
 use super::{Offered, Output};
+use crate::budget::Budget;
 use crate::limits::{Limits, SlowPolicy};
 
 /// What an item costs beside its bytes: its place in the queue, twice because queues grow by doubling. A flood of
@@ -47,6 +50,8 @@ struct Queue {
     length: usize,
     /// How much of that is in files, which take no memory.
     filed: usize,
+    /// Shared items at the end that the memory budget has not counted; some may have left since.
+    uncounted: usize,
 }
 
 /// Whether an item of bytes is a message; the others were written by the handler to this peer alone.
@@ -59,7 +64,7 @@ enum Item {
     /// Boxed, because nearly all items are not this and should stay small.
     Shared {
         message: bool,
-        bytes: Box<Bytes>,
+        bytes: Box<Payload>,
     },
     /// Never a message.
     File(Box<FilePart>),
@@ -129,7 +134,8 @@ impl Backlog {
 
     pub(crate) fn push_own_shared(&mut self, bytes: Bytes) {
         self.rest.length += bytes.len();
-        self.rest.items.push_back(Item::Shared { message: false, bytes: Box::new(bytes) });
+        self.rest.items.push_back(Item::Shared { message: false, bytes: Box::new(Payload::new(bytes)) });
+        self.rest.uncounted += 1;
     }
 
     pub(crate) fn push_own_file(&mut self, part: FilePart) {
@@ -143,7 +149,10 @@ impl Backlog {
         self.message_bytes += bytes.len();
         self.rest.length += bytes.len();
         let item = match shared {
-            Some(shared) => Item::Shared { message: true, bytes: Box::new(shared.clone()) },
+            Some(shared) => {
+                self.rest.uncounted += 1;
+                Item::Shared { message: true, bytes: Box::new(Payload::new(shared.clone())) }
+            }
             None => {
                 self.rest.copied.extend(bytes);
                 Item::Copied { message: true, length: bytes.len() }
@@ -190,7 +199,7 @@ impl Backlog {
             let is_message = item.is_message();
             let shared = match item {
                 Item::Copied { .. } => None,
-                Item::Shared { bytes, .. } => Some(*bytes),
+                Item::Shared { bytes, .. } => Some(bytes.into_bytes()),
                 Item::File(part) => {
                     self.push_own_file(*part);
                     continue;
@@ -225,12 +234,45 @@ impl Backlog {
             .sum()
     }
 
+    /// Counts the shared payloads that have been put since the last call. Each is looked at once.
+    pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
+        for queue in [&mut self.fixed, &mut self.rest] {
+            if queue.uncounted == 0 {
+                continue;
+            }
+            let shared = queue.items.iter_mut().rev().filter_map(|item| match item {
+                Item::Shared { bytes, .. } => Some(bytes),
+                Item::Copied { .. } | Item::File(_) | Item::Missed(_) => None,
+            });
+            shared.take(std::mem::take(&mut queue.uncounted)).for_each(|payload| payload.count(budget));
+        }
+    }
+
+    /// Where each shared payload ends in memory, and its length.
+    #[cfg(feature = "sim")]
+    pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
+        let items = self.fixed.items.iter().chain(&self.rest.items);
+        let shared = items.filter_map(|item| match item {
+            Item::Shared { bytes, .. } => Some(bytes.name()),
+            Item::Copied { .. } | Item::File(_) | Item::Missed(_) => None,
+        });
+        shared.collect()
+    }
+
+    /// Gives back the memory that is not needed for what waits.
+    pub(crate) fn shrink(&mut self) {
+        for queue in [&mut self.fixed, &mut self.rest] {
+            queue.items.shrink_to_fit();
+            queue.copied.shrink_to_fit();
+        }
+    }
+
     /// Forgets everything, and keeps the memory for the next.
     pub(crate) fn clear(&mut self) {
         for queue in [&mut self.fixed, &mut self.rest] {
             queue.items.clear();
             queue.copied.clear();
-            (queue.length, queue.filed) = (0, 0);
+            (queue.length, queue.filed, queue.uncounted) = (0, 0, 0);
         }
         (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
     }
@@ -303,6 +345,8 @@ impl Backlog {
             self.rest.hand_over(&item, |bytes| self.fixed.copied.extend(bytes));
             self.fixed.length += item.length();
             self.fixed.filed += if let Item::File(part) = &item { part.length() } else { 0 };
+            // Counted already or not: whoever counts looks at it once more.
+            self.fixed.uncounted += usize::from(matches!(item, Item::Shared { .. }));
             self.fixed.items.push_back(item);
         }
         false
@@ -385,7 +429,7 @@ impl Backlog {
                 Item::Shared { bytes, .. } => {
                     queue.length -= bytes.len();
                     if left < bytes.len() {
-                        head.append_shared(bytes.slice(left..));
+                        head.append_shared(bytes.bytes().slice(left..));
                     }
                 }
                 Item::File(mut part) => {

@@ -193,6 +193,11 @@ impl Kept {
         self.bytes.len() - self.start
     }
 
+    /// Bytes of memory that are taken: those that have been read and not moved out of the way, too.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
@@ -238,6 +243,10 @@ impl Kept {
             self.bytes.drain(..self.start);
             self.searched = self.searched.saturating_sub(self.start);
             self.start = 0;
+            // What was long once must not take more memory than is counted for what is short.
+            if self.bytes.capacity() / 4 > self.bytes.len() {
+                self.bytes.shrink_to(2 * self.bytes.len());
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod backlog;
 mod file;
 mod input;
 mod output;
+mod payload;
 mod pool;
 mod writer;
 

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use super::backlog::Backlog;
 use super::file::FilePart;
+use super::payload::Payload;
 use super::writer::Writer;
+use crate::budget::Budget;
 use crate::limits::Limits;
 
 /// From this many bytes on, sharing beats copying: at 2 KiB a fan-out to a thousand costs the same either way, at 4 KiB
@@ -57,6 +59,8 @@ pub struct Output {
     bounded: bool,
     /// Something was refused. Nothing is taken after that gap.
     overflowed: bool,
+    /// Shared pieces at the end of `pieces` that the memory budget has not counted; some may have left since.
+    uncounted: usize,
     /// What is written now goes before the backlog: it stands for what was dropped there.
     placing: bool,
     /// What comes after all this: published messages that could not leave at once, and what was written behind them.
@@ -107,7 +111,7 @@ pub(crate) enum Offered {
 enum Piece {
     /// This many of the copied bytes.
     Copied(usize),
-    Shared(Bytes),
+    Shared(Payload),
     File(FilePart),
 }
 
@@ -123,6 +127,7 @@ impl Default for Output {
             max: usize::MAX,
             bounded: false,
             overflowed: false,
+            uncounted: 0,
             placing: false,
             behind: None,
             spare: None,
@@ -205,7 +210,8 @@ impl Output {
     pub(super) fn append_shared(&mut self, bytes: Bytes) {
         self.end_run();
         self.ahead += bytes.len();
-        self.pieces.push_back(Piece::Shared(bytes));
+        self.pieces.push_back(Piece::Shared(Payload::new(bytes)));
+        self.uncounted += 1;
     }
 
     pub(super) fn append_file(&mut self, part: FilePart) {
@@ -384,6 +390,64 @@ impl Output {
         self.copied.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 
+    /// Bytes of memory that are taken for this output alone. Room that copied bytes have never taken is no memory yet: the
+    /// system gives it when it is written to.
+    pub(crate) fn own_memory(&self) -> usize {
+        let backlogs = [&self.behind, &self.spare];
+        self.copied.len()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + backlogs.into_iter().flatten().map(|backlog| backlog.capacity()).sum::<usize>()
+    }
+
+    /// The same with shared payloads: what it would give back if nobody else held those.
+    pub(crate) fn all_memory(&self) -> usize {
+        let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.in_memory());
+        self.own_memory().max(queued)
+    }
+
+    /// Counts the shared payloads that have been put since the last call. Each is looked at once.
+    #[inline]
+    pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
+        if self.uncounted > 0 {
+            let shared = self.pieces.iter_mut().rev().filter_map(|piece| match piece {
+                Piece::Shared(payload) => Some(payload),
+                Piece::Copied(_) | Piece::File(_) => None,
+            });
+            shared.take(std::mem::take(&mut self.uncounted)).for_each(|payload| payload.count(budget));
+        }
+        if let Some(behind) = &mut self.behind {
+            behind.count_payloads(budget);
+        }
+    }
+
+    /// Where each shared payload ends in memory, and its length.
+    #[cfg(feature = "sim")]
+    pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
+        let of_head = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Shared(payload) => Some(payload.name()),
+            Piece::Copied(_) | Piece::File(_) => None,
+        });
+        of_head.chain(self.behind.iter().flat_map(|behind| behind.payloads())).collect()
+    }
+
+    /// Drops the published messages that wait, and gives back the memory that is not needed for the rest. How many.
+    pub(crate) fn drop_messages(&mut self) -> u64 {
+        let dropped = self.behind.as_mut().map_or(0, |behind| behind.drop_messages());
+        self.put_empty_backlog_away();
+        self.spare = None;
+        if let Some(behind) = &mut self.behind {
+            behind.shrink();
+        }
+        self.pieces.shrink_to_fit();
+        if self.sent > 0 {
+            self.copied.drain(..self.sent);
+            self.run -= self.sent;
+            self.sent = 0;
+        }
+        self.copied.shrink_to_fit();
+        dropped
+    }
+
     /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
     #[inline]
     pub(crate) fn plain(&self) -> Option<&[u8]> {
@@ -501,7 +565,7 @@ impl Output {
                 }
                 Some(Piece::Shared(bytes)) => {
                     let step = left.min(bytes.len());
-                    bytes::Buf::advance(bytes, step);
+                    bytes.advance(step);
                     if bytes.is_empty() {
                         self.pieces.pop_front();
                     }
@@ -534,6 +598,10 @@ impl Output {
             self.copied.drain(..self.sent);
             self.run -= self.sent;
             self.sent = 0;
+            // What was a long queue once must not take more memory than is counted for a short one.
+            if self.copied.capacity() / 4 > self.copied.len() {
+                self.copied.shrink_to(2 * self.copied.len());
+            }
         }
     }
 
@@ -546,7 +614,7 @@ impl Output {
             self.spare = Some(behind);
         }
         (self.sent, self.run, self.ahead, self.filed) = (0, 0, 0, 0);
-        (self.bounded, self.overflowed, self.placing) = (false, false, false);
+        (self.bounded, self.overflowed, self.placing, self.uncounted) = (false, false, false, 0);
     }
 }
 

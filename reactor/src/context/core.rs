@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::Written;
 use crate::address::{Address, Peer};
+use crate::budget::Holdings;
 use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
 use crate::driver::Socket;
 use crate::limits::{Deadlines, Limits};
@@ -30,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) published: Published,
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) pool: Pool,
+    /// What the connections of this loop hold, and the budget that they hold it of.
+    pub(crate) holdings: Holdings,
     /// Counted by this loop alone, read by anyone.
     pub(crate) counters: Arc<Counters>,
     /// What happened lately, for those who end badly.
@@ -123,6 +126,7 @@ impl Core {
         now: Time,
         counters: Arc<Counters>,
         outbox: Rc<Outbox>,
+        holdings: Holdings,
     ) -> Self {
         Core {
             links,
@@ -130,6 +134,7 @@ impl Core {
             published: Published::default(),
             wheel: Wheel::new(now),
             pool: Pool::default(),
+            holdings,
             counters,
             recorder,
             outbox,

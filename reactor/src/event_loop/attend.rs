@@ -51,7 +51,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does all that takes no handler. The step that does, or none when the link rests.
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, counters, recorder, wheel, now, turn, .. } = &mut self.core;
+        let Core { links, terms, pool, holdings, counters, recorder, wheel, now, turn, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
@@ -82,6 +82,7 @@ impl<D: Driver> EventLoop<D> {
                 step => return Some(step),
             }
         }
+        link.weigh(holdings);
         if link.take_interest_change() {
             self.driver.changed(id);
         }
@@ -189,6 +190,7 @@ impl<D: Driver> EventLoop<D> {
             self.core.barred = self.has_given_up();
         }
         if let Some(mut link) = self.core.links.remove(id) {
+            link.weigh_nothing(&mut self.core.holdings);
             let (unread, unsent) = link.release(&mut self.core.pool);
             self.core.counters.unread.add(unread as u64);
             self.core.counters.unsent.add(unsent as u64);

@@ -1,6 +1,7 @@
 //! Bytes that arrived, lent to their handler: the scratch buffer itself, or what was kept with what is new behind it.
 
 use super::EventLoop;
+use crate::budget::Holding;
 use crate::buffer::{Input, Kept};
 use crate::context::Core;
 use crate::driver::Driver;
@@ -82,7 +83,12 @@ impl<D: Driver> EventLoop<D> {
         if consumed {
             link.set_useful();
         }
-        let Some(kept) = kept else { return };
+        let Some(kept) = kept else {
+            if link.holding() != Holding::default() {
+                link.set_unweighed();
+            }
+            return;
+        };
         if !link.is_open() {
             self.core.counters.unread.add(kept.len() as u64);
             return self.core.pool.give_kept(kept);
@@ -92,5 +98,6 @@ impl<D: Driver> EventLoop<D> {
             link.input_overflowed(limits.input, self.core.now);
         }
         link.kept = Some(kept);
+        link.set_unweighed();
     }
 }

@@ -16,6 +16,7 @@ const REPORTS_OF_GUESTS: usize = 200;
 impl<D: Driver> EventLoop<D> {
     pub(super) fn read_mail(&mut self) {
         self.core.halting |= self.desks.is_halting();
+        self.hear_of_memory();
         self.read_published();
         self.take_on_newcomers();
         // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
@@ -111,6 +112,9 @@ impl<D: Driver> EventLoop<D> {
         }
         if self.core.neighbours.is_some() {
             self.note_descriptors();
+        }
+        if self.spawner.is_some() {
+            self.config.budget.set_sharers(self.desks.guest_count());
         }
     }
 

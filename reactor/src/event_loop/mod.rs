@@ -11,6 +11,7 @@ mod attend;
 mod doors;
 mod input;
 mod mail;
+mod memory;
 mod report;
 mod stopping;
 
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::address::Peer;
+use crate::budget::{Budget, Holdings};
 use crate::context::{Context, Core, Timer};
 use crate::desks::{Desk, Desks, Inbox, Newcomer};
 use crate::driver::{Completion, Driver, Socket};
@@ -37,6 +39,7 @@ use crate::token::ConnectionId;
 use attend::note_sent;
 use doors::Door;
 pub(crate) use doors::{Spawned, Spawner};
+use memory::Pressure;
 use stopping::Stopping;
 
 /// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
@@ -66,6 +69,8 @@ pub(crate) struct Settings {
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
     pub(crate) on_report: Reports,
+    /// What all connections may hold together.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// What the process is asked by signals, and the first loop answers.
@@ -133,6 +138,7 @@ pub(crate) struct EventLoop<D> {
     /// The second in which histories were last told, and how many in it.
     told: (u64, usize),
     stopping: Option<Stopping>,
+    pressure: Pressure,
 }
 
 /// A handler with its number of connections.
@@ -174,7 +180,8 @@ impl<D: Driver> EventLoop<D> {
         recorder: Recorder,
         config: Settings,
     ) -> Self {
-        let core = Core::new(links, recorder, driver.now(), desk.counters.clone(), Rc::new(Outbox::new(desks.clone())));
+        let (outbox, holdings) = (Rc::new(Outbox::new(desks.clone())), Holdings::new(config.budget.clone()));
+        let core = Core::new(links, recorder, driver.now(), desk.counters.clone(), outbox, holdings);
         EventLoop {
             driver,
             core,
@@ -204,6 +211,7 @@ impl<D: Driver> EventLoop<D> {
             waited: (Time::default(), None),
             told: (0, 0),
             stopping: None,
+            pressure: Pressure::default(),
         }
     }
 
@@ -347,6 +355,7 @@ impl<D: Driver> EventLoop<D> {
             self.settle();
         }
         self.keep_stopping();
+        self.mind_memory();
         self.tell_others();
         self.count_turn(heard);
         Ok(())
@@ -380,7 +389,7 @@ impl<D: Driver> EventLoop<D> {
             return Some(Duration::ZERO);
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
-        let next = [self.core.wheel.next_deadline(), drain].into_iter().flatten().min()?;
+        let next = [self.core.wheel.next_deadline(), drain, self.next_look_at_memory()].into_iter().flatten().min()?;
         (next != Time::NEVER).then(|| next.since(self.core.now))
     }
 

@@ -82,6 +82,7 @@ impl<D: Driver> EventLoop<D> {
             };
             let _ = writeln!(text, "{name} at {}: {state}", listening.address());
         }
+        let _ = writeln!(text, "{}", self.describe_memory());
         self.table(&mut text);
         // Those of all loops, which the first one knows.
         for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.desk.number == 0) {

@@ -75,6 +75,7 @@ impl<D: Driver> EventLoop<D> {
             closed_before: self.counted().closed_total(),
             expired: false,
         });
+        self.release_suspended();
         for door in &mut self.doors {
             let Some(listening) = &door.listening else { continue };
             // Where nobody tells how many wait, no more than a queue can hold: Linux takes one more than it is told.

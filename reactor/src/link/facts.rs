@@ -57,6 +57,12 @@ pub(super) const HELD: Facts = Facts(1 << 24);
 
 /// Over as soon as the peer has acknowledged all that was sent, unless more comes from it.
 pub(super) const LAST_ACKNOWLEDGEMENT: Facts = Facts(1 << 25);
+/// The memory budget is nearly used up, and this is one of the connections that hold most of it: nothing is read.
+pub(super) const SUSPENDED: Facts = Facts(1 << 29);
+/// Kept input has changed, so that what it holds is to be counted when it rests.
+pub(super) const UNWEIGHED: Facts = Facts(1 << 31);
+/// The connection is closed for want of memory.
+pub(super) const OUT_OF_MEMORY: Facts = Facts(1 << 30);
 
 /// The handler reads on however much this peer is owed: its input makes another connection owe more, and not this one.
 /// Set once and for all by `read_on`.
@@ -68,12 +74,12 @@ pub(super) const WAITING: Facts = Facts(1 << 27);
 pub(super) const HOLDS_BACK: Facts = PAUSED.and(HELD).and(WAITING);
 /// What `reads` and `writes` depend on.
 pub(super) const INTEREST: Facts =
-    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD).and(WAITING);
+    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD).and(WAITING).and(SUSPENDED);
 /// What gives an open link something to do besides sending.
 pub(super) const ATTENTION: Facts =
     ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD).and(WAITING);
 /// Anything that makes more of an answer than sending it.
-pub(super) const UNEASY: Facts = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED);
+pub(super) const UNEASY: Facts = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED).and(UNWEIGHED);
 /// What keeps published messages from simply being put at the end of the output.
 pub(super) const HINDERED: Facts = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
 

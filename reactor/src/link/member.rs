@@ -116,6 +116,9 @@ impl Link {
 
     /// The handler has said what it had to say to one that is too slow.
     pub(crate) fn close_slow(&mut self, now: Time) {
+        if self.facts.has(OUT_OF_MEMORY) {
+            return self.close_for_memory(now);
+        }
         self.close_because(CloseReason::OutputOverflow { queued: self.queued() }, now);
     }
 

@@ -15,6 +15,7 @@ mod deadlines;
 mod facts;
 mod links;
 mod member;
+mod memory;
 mod step;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Peer;
+use crate::budget::Holding;
 use crate::buffer::{Kept, Output, Pool};
 use crate::error::Errno;
 use crate::limits::Limits;
@@ -124,6 +126,8 @@ pub(crate) struct Link {
     offered_turn: u32,
     pub(crate) kept: Option<Box<Kept>>,
     output: Option<Box<Output>>,
+    /// What the memory budget has counted it for.
+    holding: Holding,
     /// When a byte last moved.
     active: Time,
     /// When it was opened; once output is blocked or the link is closing, when it last made progress.
@@ -165,6 +169,7 @@ impl Link {
             offered_turn: 0,
             kept: None,
             output: None,
+            holding: Holding::default(),
             active: now,
             since: now,
             mark: 0,
@@ -187,7 +192,7 @@ impl Link {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         if self.phase == Phase::Open {
-            return !self.facts.has(ENDED.and(OFFER_DUE)) && !self.is_held_back();
+            return !self.facts.has(ENDED.and(OFFER_DUE).and(SUSPENDED)) && !self.is_held_back();
         }
         let closing = matches!(self.phase, Phase::Flushing | Phase::Lingering);
         closing && !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched
@@ -709,6 +714,7 @@ impl Link {
             Phase::Connecting => "connecting",
             Phase::Open if self.facts.has(PAUSED) => "paused",
             Phase::Open if self.facts.has(WAITING) => "waiting",
+            Phase::Open if self.facts.has(SUSPENDED) => "suspended",
             Phase::Open if self.facts.has(CHOKED) && !self.facts.has(RELAYED) => "choked",
             Phase::Open if self.facts.has(ENDED) => "half-closed",
             Phase::Open => "open",

@@ -168,6 +168,11 @@ impl Runner {
         }
     }
 
+    /// Whether connections have a process each.
+    pub(crate) fn is_processes(self) -> bool {
+        matches!(self.0, Model::Processes { .. })
+    }
+
     /// Loops that run as long as the application does.
     pub(crate) fn standing(self) -> usize {
         match self.0 {

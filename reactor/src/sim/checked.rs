@@ -1,12 +1,14 @@
 //! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its
 //! contract and with what the network knows.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Books;
 use crate::address::Address;
+use crate::budget::Budget;
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::limits::Limits;
@@ -27,10 +29,14 @@ pub(super) struct Checked<D> {
     freed: HashSet<i32>,
     /// Of each service.
     limits: Vec<Limits>,
+    /// What all connections may hold together.
+    budget: Option<(Arc<Budget>, usize)>,
 }
 
 /// The loop's scratch buffer: what one receive may bring beyond a limit.
 const SCRATCH: usize = 64 * 1024;
+/// What a connection may hold without being closed for it, whatever the budget: 4 KiB of its own, and as much of payloads.
+const SMALL_HOLDER: usize = 2 * 4096;
 
 impl<D: Driver> Checked<D> {
     pub(super) fn new(driver: D, network: Shared, books: Books) -> Self {
@@ -42,11 +48,41 @@ impl<D: Driver> Checked<D> {
             released: HashSet::new(),
             freed: HashSet::new(),
             limits: Vec::new(),
+            budget: None,
         }
     }
 
     pub(super) fn with_limits(self, limits: Vec<Limits>) -> Self {
         Checked { limits, ..self }
+    }
+
+    pub(super) fn with_budget(self, budget: Arc<Budget>, memory: usize) -> Self {
+        Checked { budget: Some((budget, memory)), ..self }
+    }
+
+    /// What connections hold is counted, each byte once, and within the budget but for what small holders have.
+    fn check_memory(&self, links: &Links, at_once: bool) {
+        let Some((budget, memory)) = &self.budget else { return };
+        for link in links.iter() {
+            let (counted, holds) = (link.holding().own(), link.own_memory());
+            if counted != holds {
+                self.violation(&format!("connection {} holds {holds} bytes, and {counted} are counted", link.id));
+            }
+        }
+        let own: usize = links.iter().map(|link| link.holding().own()).sum();
+        let shared = links.iter().flat_map(Link::payloads).collect::<HashMap<usize, usize>>();
+        let held = own + shared.values().sum::<usize>();
+        if !at_once && budget.held() < held {
+            self.violation(&format!("{held} bytes are held, and {} are counted", budget.held()));
+        }
+        let small = links.iter().count() * SMALL_HOLDER;
+        if !at_once && held > memory.saturating_add(small) {
+            self.violation(&format!("{held} bytes are held, and {memory} may be"));
+        }
+        let suspended = links.iter().filter(|link| link.is_suspended()).count();
+        if !at_once && suspended > 0 && budget.held() < memory / 10 * 7 {
+            self.violation(&format!("{suspended} connections are not read, and {held} bytes of {memory} are held"));
+        }
     }
 
     fn violation(&self, what: &str) -> ! {
@@ -139,6 +175,7 @@ impl<D: Driver> Driver for Checked<D> {
 
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.check_links(links, timeout == Some(Duration::ZERO));
+        self.check_memory(links, timeout == Some(Duration::ZERO));
         let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
         self.network.borrow_mut().wanted = links.iter().map(wants).collect();
         self.received.clear();

@@ -445,6 +445,9 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
         let handle = sim.add_service(service).unwrap_or_else(|error| panic!("{error}"));
         addresses.extend(handle.addresses().iter().cloned());
     }
+    if random.chance(0.4) {
+        sim.memory(random.size(300_000));
+    }
     if random.chance(0.2) {
         sim.descriptors = 1 + random.index(6);
     }
@@ -473,16 +476,23 @@ impl Told {
         if too_slow {
             // What had begun left, and then only what was its own.
             let fits = |kept: usize| {
-                let mut expected = Vec::new();
                 let parts = self.written.iter().enumerate().filter(|(at, part)| *at < kept || !part.message);
-                parts.for_each(|(_, part)| expected.extend_from_slice(&part.bytes));
-                expected.starts_with(taken)
+                self.in_order(parts.map(|(_, part)| part), taken, missed).is_ok()
             };
             let fits = (0..=self.written.len()).any(fits);
             return if fits { Ok(0) } else { Err("what left is not what was written before it was too slow".into()) };
         }
+        self.in_order(self.written.iter(), taken, missed)
+    }
+
+    /// The same of these parts of what was written.
+    fn in_order<'p>(
+        &self,
+        mut parts: impl Iterator<Item = &'p Part>,
+        taken: &[u8],
+        missed: &[(usize, u64)],
+    ) -> Result<usize, String> {
         let (mut at, mut notices) = (0, missed.iter().zip(&self.notices).peekable());
-        let mut parts = self.written.iter();
         loop {
             // Nothing is in its place before that.
             while let Some((&(_, count), notice)) = notices.next_if(|((place, _), _)| *place == at) {

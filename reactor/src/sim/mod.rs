@@ -11,7 +11,8 @@
 //!   away in the turn in which it was another's.
 //! - Interest: the poller knows of every connection exactly what that waits for; who is owed bytes is sent them, who is open
 //!   is read, who has drained is told, what was kept in a pause is offered after it.
-//! - Limits: input that is kept, and messages that wait for a slow member, are within what their service says.
+//! - Limits: input that is kept, and messages that wait for a slow member, are within what their service says. What all
+//!   connections hold is counted right, and within the memory budget.
 //! - Progress: the loop neither waits for ever nor turns for nothing, no deadline comes early, nobody waits in a backlog
 //!   while there is room, a stop ends within its drain time.
 //! - In the end no descriptor, timer or state is left.
@@ -60,6 +61,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::budget::Budget;
 use crate::context::Context;
 use crate::desks::Desks;
 use crate::driver::{Driver, Readiness};
@@ -94,6 +96,9 @@ pub struct Simulation {
     drain_timeout: Duration,
     descriptors: usize,
     connections: Option<usize>,
+    /// Bytes that all connections may hold, and whether the loop knows: a test has it not know.
+    memory: usize,
+    is_memory_bounded: bool,
 }
 
 type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
@@ -143,6 +148,8 @@ impl Simulation {
             drain_timeout: Duration::from_secs(10),
             descriptors: usize::MAX,
             connections: None,
+            memory: usize::MAX,
+            is_memory_bounded: true,
         }
     }
 
@@ -171,6 +178,12 @@ impl Simulation {
             work: Box::new(work),
             at: Time::NEVER,
         });
+    }
+
+    /// As [`Application::memory`](crate::Application::memory); no bound by default.
+    pub fn memory(&mut self, bytes: usize) -> &mut Self {
+        self.memory = bytes;
+        self
     }
 
     /// As [`Application::drain_timeout`](crate::Application::drain_timeout).
@@ -231,6 +244,7 @@ impl Simulation {
         }
         let desk = self.handle.0.standing()[0].clone();
         let inbox = self.handle.0.inbox(&desk);
+        let budget = Arc::new(Budget::new(if self.is_memory_bounded { self.memory } else { usize::MAX }, None));
         let settings = Settings {
             drain_timeout: Some(self.drain_timeout),
             drain_margin: Duration::ZERO,
@@ -239,10 +253,12 @@ impl Simulation {
             guests: usize::MAX,
             slow_callback: Duration::from_secs(1),
             on_report: Arc::new(Mutex::new(|_: &str| {})),
+            budget: budget.clone(),
         };
         let driver = Readiness::new(system, 0, desk.counters.clone());
         let driver = Checked::new(dress(driver), self.network.clone(), self.books.clone())
-            .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect());
+            .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect())
+            .with_budget(budget, self.memory);
         let mut event_loop = EventLoop::new(driver, self.handle.0, desk, inbox, settings);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());

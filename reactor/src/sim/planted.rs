@@ -64,6 +64,8 @@ enum Bug {
     SwallowsFailures,
     /// A listener is taken up again only when nobody told it to rest.
     NeverAcceptsAgain,
+    /// Connections may hold together what they like.
+    ForgetsTheBudget,
 }
 
 use Bug::*;
@@ -381,7 +383,8 @@ impl Found {
 
 fn is_found(bug: Bug, seed: u64) -> bool {
     fails(|| {
-        exercise_with(seed, |sim| {
+        exercise_with(seed, |mut sim| {
+            sim.is_memory_bounded = bug != ForgetsTheBudget;
             let simulated = Flawed::new(sim.simulated(), bug);
             sim.run_on(simulated, |driver| Flawed::new(driver, bug))
         })
@@ -431,6 +434,7 @@ fn every_planted_bug_is_found() {
         ReportsTheReleased,
         SwallowsFailures,
         NeverAcceptsAgain,
+        ForgetsTheBudget,
     ];
     let missed: Vec<Bug> =
         bugs.into_iter().filter(|&bug| !Found::by(|seed| is_found(bug, seed), SEEDS).told(&bug)).collect();

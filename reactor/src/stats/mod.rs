@@ -139,6 +139,8 @@ counters! {
     deliveries, "deliveries";
     /// Messages that were dropped because a member was slow.
     missed, "missed";
+    /// Times a connection was not read any more because the memory budget was nearly used up.
+    suspended, "suspended";
     /// Callbacks that panicked.
     panics, "panics";
     /// Callbacks that held the loop for too long.

@@ -10,7 +10,7 @@
 //!         ├─ socket ─── call                 addresses, options, EINTR
 //!         ├─ errno                           what the numbers mean to a driver
 //!         └─ wake                            from other threads
-//! listen   signal   process   fork   affinity   backend  what an application calls before and around its loops
+//! listen   signal   process   fork   affinity   memory   backend  what an application calls before and around its loops
 //! ```
 
 pub(crate) mod affinity;
@@ -26,6 +26,7 @@ pub(crate) mod errno;
 pub(crate) mod fork;
 pub(crate) mod kernel;
 pub(crate) mod listen;
+pub(crate) mod memory;
 mod poller;
 pub(crate) mod process;
 mod select;

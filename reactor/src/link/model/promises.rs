@@ -36,6 +36,7 @@ impl World<'_, '_> {
             | CloseReason::ShortFile
             | CloseReason::Panicked
             | CloseReason::Killed
+            | CloseReason::Memory
             | CloseReason::DrainExpired => false,
         };
         assert!(is_right, "ends with {reason:?}");

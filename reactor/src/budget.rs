@@ -1,0 +1,320 @@
+//! The memory budget of an application: how much all connections hold together, who holds most, and what may be held.
+//! Below: nothing. Above: links, which say what they hold whenever they rest, and loops, which enforce the budget.
+//!
+//! Only what outlives a callback is counted: kept input, output that has not left, messages that wait. A request that is
+//! answered at once is never counted, so counting costs nothing there.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Size classes: a connection that holds n bytes is of class log2(n) + 1, one that holds nothing of class 0.
+const CLASSES: usize = usize::BITS as usize + 1;
+/// The least class whose connections the budget pauses and closes: 4 KiB. The others have hardly anything to give.
+const CLASS_MIN: u8 = 13;
+
+/// What all connections of an application hold, over all loops.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// In bytes.
+    limit: usize,
+    /// Processes that share `limit` equally, counted where all of them can read it.
+    sharers: Option<&'static AtomicUsize>,
+    /// Bytes that belong to one connection each.
+    own: AtomicUsize,
+    /// Bytes of payloads, each counted once however many connections hold it.
+    shared: AtomicUsize,
+    /// Connections of each class.
+    classes: [AtomicUsize; CLASSES],
+    payloads: Mutex<HashMap<usize, Payload>>,
+    /// Connections are not read for want of memory, on some loop.
+    is_pressed: AtomicBool,
+}
+
+/// A payload that connections hold.
+#[derive(Debug)]
+struct Payload {
+    holders: usize,
+    bytes: usize,
+}
+
+/// How what is held compares with the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Under 70 %: every connection is read.
+    Free,
+    /// From there to 80 %: connections that are not read stay so, and no more are added.
+    Near,
+    /// From there on: the largest holders are not read.
+    High,
+    /// Over the budget: the largest holders are closed.
+    Over,
+}
+
+impl Budget {
+    /// A budget of this many bytes, divided by `sharers`, if there are any.
+    pub(crate) fn new(limit: usize, sharers: Option<&'static AtomicUsize>) -> Self {
+        Budget {
+            limit,
+            sharers,
+            own: AtomicUsize::new(0),
+            shared: AtomicUsize::new(0),
+            classes: [const { AtomicUsize::new(0) }; CLASSES],
+            payloads: Mutex::default(),
+            is_pressed: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes that may be held here now.
+    pub(crate) fn limit(&self) -> usize {
+        self.sharers.map_or(self.limit, |sharers| self.limit / sharers.load(Relaxed).max(1))
+    }
+
+    /// Whether the limit may change without anything happening in this process.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sharers.is_some()
+    }
+
+    /// Sets the number of processes that share the budget.
+    pub(crate) fn set_sharers(&self, count: usize) {
+        if let Some(sharers) = self.sharers
+            && sharers.load(Relaxed) != count
+        {
+            sharers.store(count, Relaxed);
+        }
+    }
+
+    /// Bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.own.load(Relaxed) + self.shared.load(Relaxed)
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        let (held, limit) = (self.held(), self.limit());
+        match held {
+            _ if held > limit => Level::Over,
+            _ if held >= limit / 10 * 8 => Level::High,
+            _ if held >= limit / 10 * 7 => Level::Near,
+            _ => Level::Free,
+        }
+    }
+
+    /// What remains once enough connections have been closed: a thirty-second below the limit, so that the next message
+    /// does not make another one necessary.
+    pub(crate) fn target(&self) -> usize {
+        self.limit() - self.limit() / 32
+    }
+
+    /// By how much more has to be held before the largest holders are looked for again.
+    pub(crate) fn step(&self) -> usize {
+        self.limit() / 32
+    }
+
+    /// The class of the largest holders, on whichever loop.
+    pub(crate) fn top_class(&self) -> Option<u8> {
+        (CLASS_MIN..CLASSES as u8).rev().find(|&class| self.classes[class as usize].load(Relaxed) > 0)
+    }
+
+    /// The class from which on the largest holders, on whichever loop, hold half of what all hold; reckoned from how many
+    /// there are of each class.
+    pub(crate) fn upper_half(&self) -> Option<u8> {
+        let of_class = |class: u8| self.classes[class as usize].load(Relaxed).saturating_mul(1 << (class - 1));
+        let all: usize = (1..CLASSES as u8).map(of_class).sum();
+        let mut sum = 0;
+        let half = (CLASS_MIN..CLASSES as u8).rev().find(|&class| {
+            sum += of_class(class);
+            sum > 0 && sum >= all / 2
+        });
+        // The rest are small, and many.
+        half.or_else(|| self.top_class().map(|_| CLASS_MIN))
+    }
+
+    /// Notes whether connections are not read. Whether that has changed, so that the other loops have to know.
+    pub(crate) fn set_pressed(&self, is: bool) -> bool {
+        self.is_pressed.load(Relaxed) != is && self.is_pressed.swap(is, Relaxed) != is
+    }
+
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.is_pressed.load(Relaxed)
+    }
+
+    fn payloads(&self) -> MutexGuard<'_, HashMap<usize, Payload>> {
+        self.payloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a payload for one holder more, once in all. Where a payload ends in memory is its name: that stays when a
+    /// part of it has been sent.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: &[u8]) -> Ticket {
+        let end = bytes.as_ptr_range().end as usize;
+        let mut payloads = self.payloads();
+        let payload = payloads.entry(end).or_insert(Payload { holders: 0, bytes: 0 });
+        payload.holders += 1;
+        let more = bytes.len().saturating_sub(payload.bytes);
+        payload.bytes += more;
+        self.shared.fetch_add(more, Relaxed);
+        Ticket { budget: self.clone(), end }
+    }
+}
+
+/// One holder's part in a counted payload. Dropped before the payload itself.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    budget: Arc<Budget>,
+    end: usize,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut payloads = self.budget.payloads();
+        let Entry::Occupied(mut payload) = payloads.entry(self.end) else { return };
+        payload.get_mut().holders -= 1;
+        if payload.get().holders == 0 {
+            self.budget.shared.fetch_sub(payload.remove().bytes, Relaxed);
+        }
+    }
+}
+
+/// What one connection has been counted for. Packed, because it fills a gap in the link, which stays at 192 bytes.
+#[repr(Rust, packed)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holding {
+    /// Bytes that are its own, 4 GiB at most: an idle connection pays eight bytes for both.
+    own: u32,
+    pub(crate) class: u8,
+}
+
+impl Holding {
+    /// `own` bytes of its own, and `all` with the shared ones.
+    pub(crate) fn of(own: usize, all: usize) -> Self {
+        let own = u32::try_from(own).unwrap_or(u32::MAX);
+        Holding { own, class: (usize::BITS - all.leading_zeros()) as u8 }
+    }
+
+    pub(crate) fn own(self) -> usize {
+        self.own as usize
+    }
+}
+
+/// One loop's part of the budget: changes are gathered here and reported once a turn.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    pub(crate) budget: Arc<Budget>,
+    own: usize,
+    reported: usize,
+    /// Something has changed since the loop last compared with the budget.
+    changed: bool,
+}
+
+impl Holdings {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Holdings { budget, own: 0, reported: 0, changed: false }
+    }
+
+    /// A connection holds `now`, and was counted for `before`.
+    pub(crate) fn change(&mut self, before: Holding, now: Holding) {
+        self.own = self.own - before.own() + now.own();
+        self.changed = true;
+        if before.class != now.class {
+            let classes = &self.budget.classes;
+            if before.class > 0 {
+                classes[before.class as usize].fetch_sub(1, Relaxed);
+            }
+            if now.class > 0 {
+                classes[now.class as usize].fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Has the loop compare with the budget at the end of the turn, though nothing has changed here.
+    pub(crate) fn set_changed(&mut self) {
+        self.changed = true;
+    }
+
+    #[inline]
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Brings the application's sum up to date with this loop.
+    pub(crate) fn report(&mut self) {
+        // Wraps where it has become less, and so does the sum.
+        self.budget.own.fetch_add(self.own.wrapping_sub(self.reported), Relaxed);
+        self.reported = self.own;
+    }
+}
+
+impl Drop for Holdings {
+    /// A loop that ends holds nothing any more, however it ends.
+    fn drop(&mut self) {
+        self.own = 0;
+        self.report();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_payload_is_counted_once_however_many_hold_it_and_whatever_has_been_sent() {
+        let budget = Arc::new(Budget::new(1000, None));
+        let payload = Bytes::from(vec![0; 500]);
+        let first = budget.hold(&payload);
+        let second = budget.hold(&payload.slice(100..));
+        let other = budget.hold(&[0; 30]);
+        assert_eq!(budget.held(), 530);
+        drop(first);
+        assert_eq!(budget.held(), 530);
+        drop(second);
+        assert_eq!(budget.held(), 30);
+        drop(other);
+        assert_eq!((budget.held(), budget.payloads().len()), (0, 0));
+    }
+
+    #[test]
+    fn levels_are_parts_of_the_limit_and_the_limit_is_shared_equally() {
+        let sharers: &AtomicUsize = Box::leak(Box::default());
+        let budget = Arc::new(Budget::new(1000, Some(sharers)));
+        let mut holdings = Holdings::new(budget.clone());
+        let mut before = Holding::default();
+        for (held, level) in [(699, Level::Free), (700, Level::Near), (800, Level::High), (1001, Level::Over)] {
+            let now = Holding::of(held, held);
+            holdings.change(before, now);
+            holdings.report();
+            before = now;
+            assert_eq!(budget.level(), level, "{held}");
+        }
+        budget.set_sharers(4);
+        assert_eq!(budget.limit(), 250);
+        holdings.change(before, Holding::of(200, 200));
+        holdings.report();
+        assert_eq!((budget.held(), budget.level()), (200, Level::High));
+        drop(holdings);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn the_largest_class_is_known_and_small_holders_are_left_alone() {
+        let budget = Arc::new(Budget::new(1000, None));
+        let mut holdings = Holdings::new(budget.clone());
+        let (small, large) = (Holding::of(4000, 4000), Holding::of(10, 4096));
+        holdings.change(Holding::default(), small);
+        assert_eq!(budget.top_class(), None);
+        holdings.change(Holding::default(), large);
+        assert_eq!(budget.top_class(), Some(large.class));
+        assert_eq!(budget.upper_half(), Some(large.class));
+        // As many bytes in smaller holders: now the half is among them.
+        let middle = Holding::of(2048 + 4096, 2048 + 4096);
+        (0..9).for_each(|_| holdings.change(Holding::default(), middle));
+        assert_eq!(budget.upper_half(), Some(middle.class));
+        holdings.change(Holding::default(), Holding::of(1 << 20, 1 << 20));
+        assert_eq!(budget.upper_half(), Some(21));
+        (0..9).for_each(|_| holdings.change(middle, Holding::default()));
+        holdings.change(Holding::of(1 << 20, 1 << 20), Holding::default());
+        holdings.change(large, Holding::default());
+        assert_eq!((budget.top_class(), budget.upper_half()), (None, None));
+    }
+}

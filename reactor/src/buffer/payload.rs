@@ -1,0 +1,54 @@
+//! Shared bytes that a connection owes, and their place in the memory budget.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::budget::{Budget, Ticket};
+
+/// Bytes that others may hold, too. Counted from the first time that the connection rests with them: most leave before.
+#[derive(Debug)]
+pub(super) struct Payload {
+    /// Dropped first: the name of a counted payload is its address.
+    ticket: Option<Ticket>,
+    bytes: Bytes,
+}
+
+impl Payload {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Payload { ticket: None, bytes }
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Notes that the first `count` bytes have left.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn name(&self) -> (usize, usize) {
+        (self.bytes.as_ptr_range().end as usize, self.bytes.len())
+    }
+
+    pub(super) fn count(&mut self, budget: &Arc<Budget>) {
+        if self.ticket.is_none() {
+            self.ticket = Some(budget.hold(&self.bytes));
+        }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,179 @@
+//! The memory budget is enforced at the end of each turn in which what connections hold has changed: near the budget the
+//! largest holders are not read, above it they are closed.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::EventLoop;
+use crate::budget::Level;
+use crate::driver::Driver;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// How often a shortage is logged at most.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a loop has done about the memory budget.
+#[derive(Default)]
+pub(super) struct Pressure {
+    /// Connections that are not read; some may have ended since.
+    suspended: Vec<ConnectionId>,
+    /// What all connections held when the largest holders were last looked for, or the least since.
+    looked_at: usize,
+    said: Option<Time>,
+    /// When the limit is looked at again: processes that end leave their share to the others, and tell nobody.
+    next_look: Time,
+}
+
+/// How often a process with connections that are not read looks at its share of the budget.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl<D: Driver> EventLoop<D> {
+    /// At the end of a turn, before the other loops are told of it. Costs one comparison while nothing is held.
+    #[inline]
+    pub(super) fn mind_memory(&mut self) {
+        if self.next_look_at_memory().is_some_and(|at| at <= self.core.now) {
+            self.pressure.next_look = self.core.now + LOOK_AGAIN;
+            self.core.holdings.set_changed();
+        }
+        if self.core.holdings.take_changed() {
+            self.compare_with_budget();
+        }
+    }
+
+    /// When to compare with the budget although nothing happens.
+    #[inline]
+    pub(super) fn next_look_at_memory(&self) -> Option<Time> {
+        let looks = !self.pressure.suspended.is_empty() && self.core.holdings.budget.is_shared();
+        looks.then_some(self.pressure.next_look)
+    }
+
+    /// After a wake-up: another loop may be short of memory, or no longer.
+    pub(super) fn hear_of_memory(&mut self) {
+        if self.core.holdings.budget.is_pressed() || !self.pressure.suspended.is_empty() {
+            self.core.holdings.set_changed();
+        }
+    }
+
+    #[inline(never)]
+    fn compare_with_budget(&mut self) {
+        self.core.holdings.report();
+        let budget = self.core.holdings.budget.clone();
+        match budget.level() {
+            Level::Free => return self.release_suspended(),
+            Level::Near => return,
+            Level::High => {}
+            Level::Over => self.close_largest(),
+        }
+        let held = budget.held();
+        self.pressure.looked_at = self.pressure.looked_at.min(held);
+        // Looking is linear in the connections. A stop has everybody's last request read.
+        if held - self.pressure.looked_at >= budget.step() && budget.level() != Level::Free && self.stopping.is_none() {
+            self.pressure.looked_at = held;
+            self.suspend_largest();
+        }
+        if budget.set_pressed(true) {
+            // Each looks for its own largest holders.
+            self.desks.wake_others(self.desk.number);
+        }
+    }
+
+    /// Stops reading from the largest holders. Not from those that hold nothing but their own input: only by being read on do
+    /// they get to the end of what they send, and give it back.
+    fn suspend_largest(&mut self) {
+        let Some(class) = self.core.holdings.budget.upper_half() else { return };
+        let holders = self.core.links.iter().filter(|link| link.holding().class >= class);
+        let largest: Vec<_> = holders.filter(|link| link.is_open() && link.queued() > 0).map(|link| link.id).collect();
+        let mut count = 0;
+        for id in largest {
+            let Some(link) = self.core.links.get_mut(id) else { continue };
+            if link.set_suspended(true) {
+                count += 1;
+                self.pressure.suspended.push(id);
+                self.core.touch(id);
+            }
+        }
+        if count > 0 {
+            self.core.counters.suspended.add(count);
+            self.say(&format!("{count} connections are not read until it is less than 70 %"));
+            self.settle();
+        }
+    }
+
+    /// Goes on reading from all of them.
+    pub(super) fn release_suspended(&mut self) {
+        if self.core.holdings.budget.set_pressed(false) {
+            self.desks.wake_others(self.desk.number);
+        }
+        self.pressure.looked_at = 0;
+        if self.pressure.suspended.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.pressure.suspended) {
+            if let Some(link) = self.core.links.get_mut(id)
+                && link.set_suspended(false)
+            {
+                self.core.touch(id);
+            }
+        }
+        self.settle();
+    }
+
+    /// Closes the largest holders of all loops, as far as they are on this one, until enough is given back.
+    fn close_largest(&mut self) {
+        let (budget, mut closed) = (self.core.holdings.budget.clone(), 0);
+        while budget.held() > budget.target()
+            && let Some(class) = budget.top_class()
+        {
+            let of_class = self.core.links.iter().filter(|link| link.holding().class == class);
+            let mut largest: Vec<_> = of_class.map(|link| (Reverse(link.holding().own()), link.id)).collect();
+            if largest.is_empty() {
+                // They are on another loop, which may be asleep.
+                self.desks.wake_others(self.desk.number);
+                break;
+            }
+            largest.sort_unstable();
+            for (_, id) in largest {
+                if budget.held() <= budget.target() {
+                    break;
+                }
+                self.close_for_memory(id);
+                closed += 1;
+            }
+        }
+        if closed > 0 {
+            self.say(&format!("the {closed} connections that held most are closed"));
+        }
+    }
+
+    fn close_for_memory(&mut self, id: ConnectionId) {
+        let Some(link) = self.core.links.get_mut(id) else { return };
+        let limits = &self.core.terms[link.service as usize].limits;
+        let (missed, unread) = link.run_out_of_memory(limits, &mut self.core.pool);
+        self.core.counters.missed.add(missed);
+        self.core.counters.unread.add(unread as u64);
+        self.attend(id);
+        // What its handler did to others.
+        self.settle();
+        self.core.holdings.report();
+    }
+
+    fn say(&mut self, what: &str) {
+        let (now, budget) = (self.core.now, &self.core.holdings.budget);
+        if self.pressure.said.is_none_or(|at| now.since(at) >= SAY_AGAIN) {
+            self.pressure.said = Some(now);
+            log::warn!("memory: connections hold {} of {} bytes: {what}", budget.held(), budget.limit());
+        }
+    }
+
+    /// For the report.
+    pub(super) fn describe_memory(&self) -> String {
+        let budget = &self.core.holdings.budget;
+        let suspended = self.core.links.iter().filter(|link| link.is_suspended()).count();
+        let limit = match budget.limit() {
+            usize::MAX => "no limit".to_owned(),
+            limit => format!("{limit}"),
+        };
+        format!("memory: connections hold {} bytes of {limit}, {suspended} are not read for that", budget.held())
+    }
+}

@@ -1,0 +1,112 @@
+//! A link and the memory budget of the application: what it holds, and what it does when there is too little.
+
+use super::facts::*;
+use super::{Link, Origin, Phase};
+use crate::budget::{Holding, Holdings};
+use crate::buffer::Pool;
+use crate::limits::Limits;
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+/// Bytes that a connection closed for want of memory may still be owed: the rest of a message that has begun to leave,
+/// and the handler's last words. With more, it is reset: nobody knows when the peer takes that, and where it could be cut.
+const LAST_WORDS_MAX: usize = 128 * 1024;
+
+impl Link {
+    /// Kept input has changed: it is counted once the link rests, when the answer to the other input has left.
+    pub(crate) fn set_unweighed(&mut self) {
+        self.facts.set(UNWEIGHED);
+    }
+
+    /// Has the memory budget know what this link holds. Called whenever the link rests, so that what is gone by then is
+    /// never counted.
+    #[inline]
+    pub(crate) fn weigh(&mut self, holdings: &mut Holdings) {
+        self.facts.clear(UNWEIGHED);
+        if self.output.is_some() || self.kept.is_some() || self.holding != Holding::default() {
+            self.weigh_anew(holdings);
+        }
+    }
+
+    #[inline(never)]
+    fn weigh_anew(&mut self, holdings: &mut Holdings) {
+        // What processes of this application have for one another, and what is typed, is bounded by itself.
+        if matches!(self.origin, Origin::Channel | Origin::Watched) {
+            return;
+        }
+        if let Some(output) = &mut self.output {
+            output.count_payloads(&holdings.budget);
+        }
+        let now = self.holds();
+        if now != self.holding {
+            holdings.change(self.holding, now);
+            self.holding = now;
+        }
+    }
+
+    /// What it holds at this moment.
+    fn holds(&self) -> Holding {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.memory());
+        let (own, all) = self.output.as_ref().map_or((0, 0), |output| (output.own_memory(), output.all_memory()));
+        Holding::of(kept + own, kept + all)
+    }
+
+    /// What it was counted for when it last rested.
+    pub(crate) fn holding(&self) -> Holding {
+        self.holding
+    }
+
+    /// It is over, and its buffers go back.
+    pub(crate) fn weigh_nothing(&mut self, holdings: &mut Holdings) {
+        let before = std::mem::take(&mut self.holding);
+        if before != Holding::default() {
+            holdings.change(before, Holding::default());
+        }
+    }
+
+    /// Stops or goes on reading, as the memory budget allows. Whether that is a change.
+    pub(crate) fn set_suspended(&mut self, is: bool) -> bool {
+        let was = self.facts.has(SUSPENDED);
+        self.facts.put(SUSPENDED, is);
+        was != is
+    }
+
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.facts.has(SUSPENDED)
+    }
+
+    /// One of the largest holders is to close for want of memory: messages that wait and input that was kept are dropped
+    /// at once, and the handler has its last words. The number of messages, and of bytes of input. One that is closing
+    /// already, and still holds that much, ends now.
+    pub(crate) fn run_out_of_memory(&mut self, limits: &Limits, pool: &mut Pool) -> (u64, usize) {
+        self.facts.clear(SUSPENDED);
+        let unread = self.kept.take().map_or(0, |kept| kept.len());
+        if !self.is_open() || self.facts.has(SLOW_TOLD) {
+            self.abort(CloseReason::Memory);
+            return (0, unread);
+        }
+        self.facts.set(TOO_SLOW.and(OUT_OF_MEMORY));
+        let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
+        (output.drop_messages(), unread)
+    }
+
+    /// The handler has had its last words.
+    pub(super) fn close_for_memory(&mut self, now: Time) {
+        if self.phase == Phase::Connecting || self.queued() > LAST_WORDS_MAX {
+            return self.abort(CloseReason::Memory);
+        }
+        self.close_because(CloseReason::Memory, now);
+    }
+
+    /// Its shared payloads that are counted: where each ends in memory, and its length.
+    #[cfg(feature = "sim")]
+    pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
+        self.output.as_ref().map_or_else(Vec::new, |output| output.payloads())
+    }
+
+    /// What this link holds, for whoever compares it with what is counted: bytes of its own.
+    #[cfg(feature = "sim")]
+    pub(crate) fn own_memory(&self) -> usize {
+        if matches!(self.origin, Origin::Channel | Origin::Watched) { 0 } else { self.holds().own() }
+    }
+}
