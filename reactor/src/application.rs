@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::budget::Budget;
+use crate::cluster::{Cluster, Inbox};
 use crate::context::Context;
-use crate::desks::{Desks, Inbox};
 use crate::error::Error;
 use crate::event_loop::{Orders, Periodic, Reopen, Reports, Settings};
 use crate::handle::{Handle, ServiceHandle};
@@ -116,14 +116,14 @@ impl Application {
     pub fn with(backend: Backend, runner: Runner) -> Result<Self, Error> {
         let descriptor_limit = process::raise_descriptor_limit();
         let (backend, reason) = backend.choose()?;
-        let systems = (0..runner.standing()).map(|_| System::new(backend)).collect::<Result<Vec<_>, _>>()?;
+        let systems = (0..runner.fixed()).map(|_| System::new(backend)).collect::<Result<Vec<_>, _>>()?;
         log::info!("backend {backend}: {reason}");
         #[cfg(feature = "chaos")]
         systems[0].announce();
-        let desks = Desks::new(systems.iter().map(System::waker));
-        let inboxes: Vec<_> = desks.standing().iter().map(|desk| desks.inbox(desk)).collect();
+        let cluster = Cluster::new(systems.iter().map(System::waker));
+        let inboxes: Vec<_> = cluster.fixed().iter().map(|loop_handle| cluster.inbox(loop_handle)).collect();
         Ok(Application {
-            handle: Handle(Arc::new(desks)),
+            handle: Handle(Arc::new(cluster)),
             systems: systems.into_iter().zip(inboxes).collect(),
             backend,
             runner,
@@ -186,7 +186,11 @@ impl Application {
             Box::new(move |number| parts.host(number, mailbox))
         };
         let builds = handle.receivers().map(build).collect();
-        self.services.push(Prepared { bound, builds, for_guest: Arc::new(move |desk| parts.host_of_guest(desk)) });
+        self.services.push(Prepared {
+            bound,
+            builds,
+            for_per_connection_loop: Arc::new(move |loop_handle| parts.host_of_guest(loop_handle)),
+        });
         Ok(handle)
     }
 
@@ -326,7 +330,7 @@ impl Application {
             drain_margin: Duration::ZERO,
             connections: self.max_connections,
             descriptors: self.descriptor_limit.saturating_sub(others).max(1),
-            guests: self.runner.guests(),
+            per_connection: self.runner.per_connection(),
             slow_callback: self.slow_callback,
             on_report: self.on_report,
             budget: Arc::new(Budget::new(memory, sharers)),

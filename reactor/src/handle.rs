@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::desks::{Desk, Desks};
+use crate::cluster::{Cluster, LoopHandle};
 use crate::mailbox::{Addressed, Mailbox, PostError, Receiver};
 use crate::outbox::{self, on_a_loops_thread};
 use crate::stats::Stats;
@@ -26,7 +26,7 @@ use crate::topics::Topic;
 /// # Ok::<(), reactor::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Handle(pub(crate) Arc<Desks>);
+pub struct Handle(pub(crate) Arc<Cluster>);
 
 impl Handle {
     /// Stops the application, as SIGTERM would: it stops listening, lets every connection finish within the drain time,
@@ -88,7 +88,7 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("loops", &self.0.standing().len()).finish()
+        f.debug_struct("Handle").field("loops", &self.0.fixed().len()).finish()
     }
 }
 
@@ -126,12 +126,12 @@ pub struct ServiceHandle<M = ()> {
 
 /// The mailboxes of one service's handlers, one on each loop.
 struct Mailboxes<M> {
-    standing: Box<[Arc<Mailbox<Addressed<M>>>]>,
-    guests: RwLock<HashMap<u32, Guest<M>>>,
+    fixed: Box<[Arc<Mailbox<Addressed<M>>>]>,
+    per_connection: RwLock<HashMap<u32, PerConnectionLoop<M>>>,
 }
 
-struct Guest<M> {
-    desk: Arc<Desk>,
+struct PerConnectionLoop<M> {
+    loop_handle: Arc<LoopHandle>,
     mailbox: Arc<Mailbox<Addressed<M>>>,
 }
 
@@ -162,28 +162,32 @@ impl<M: Send + 'static> Mail<M> for GuestReceiver<M> {
 
 impl<M: Send + 'static> Drop for GuestReceiver<M> {
     fn drop(&mut self) {
-        self.mailboxes.guests.write().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.mailboxes.per_connection.write().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
 impl<M: Send + 'static> ServiceHandle<M> {
     pub(crate) fn new(handle: Handle, addresses: Vec<Address>) -> Self {
-        let standing = handle.0.standing().iter().map(|_| Arc::new(Mailbox::new())).collect();
-        let mailboxes = Mailboxes { standing, guests: RwLock::default() };
+        let fixed = handle.0.fixed().iter().map(|_| Arc::new(Mailbox::new())).collect();
+        let mailboxes = Mailboxes { fixed, per_connection: RwLock::default() };
         ServiceHandle { handle, mailboxes: Arc::new(mailboxes), addresses: addresses.into() }
     }
 
     /// The end of each standing loop. There is one for each.
     pub(crate) fn receivers(&self) -> impl Iterator<Item = Receiver<Addressed<M>>> {
-        self.mailboxes.standing.iter().cloned().map(Receiver::new)
+        self.mailboxes.fixed.iter().cloned().map(Receiver::new)
     }
 
     /// That of a loop that has come.
-    pub(crate) fn receiver_of_guest(&self, desk: &Arc<Desk>) -> GuestReceiver<M> {
+    pub(crate) fn receiver_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> GuestReceiver<M> {
         let mailbox = Arc::new(Mailbox::new());
-        let (number, receiver) = (desk.number, Receiver::new(mailbox.clone()));
-        let guest = Guest { desk: desk.clone(), mailbox };
-        self.mailboxes.guests.write().unwrap_or_else(PoisonError::into_inner).insert(number, guest);
+        let (number, receiver) = (loop_handle.number, Receiver::new(mailbox.clone()));
+        let per_connection_loop = PerConnectionLoop { loop_handle: loop_handle.clone(), mailbox };
+        self.mailboxes
+            .per_connection
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, per_connection_loop);
         GuestReceiver { receiver, number, mailboxes: self.mailboxes.clone() }
     }
 
@@ -227,19 +231,21 @@ impl<M: Send + 'static> ServiceHandle<M> {
     }
 
     fn put(&self, to: ConnectionId, message: M, may_wait: bool) -> Result<(), PostError<M>> {
-        let desks = &self.handle.0;
-        let number = if to == ConnectionId::NONE { desks.first() } else { to.event_loop() };
+        let cluster = &self.handle.0;
+        let number = if to == ConnectionId::NONE { cluster.first() } else { to.event_loop() };
         let here = |error: PostError<Addressed<M>>| error.map(|(_, message)| message);
-        if let Some(mailbox) = self.mailboxes.standing.get(number as usize) {
-            let desk = &desks.standing()[number as usize];
-            return outbox::post(desks, desk, mailbox, (to, message), may_wait).map_err(here);
+        if let Some(mailbox) = self.mailboxes.fixed.get(number as usize) {
+            let loop_handle = &cluster.fixed()[number as usize];
+            return outbox::post(cluster, loop_handle, mailbox, (to, message), may_wait).map_err(here);
         }
-        let guests = self.mailboxes.guests.read().unwrap_or_else(PoisonError::into_inner);
-        let guest = guests.get(&number).map(|guest| (guest.mailbox.clone(), guest.desk.clone()));
+        let per_connection = self.mailboxes.per_connection.read().unwrap_or_else(PoisonError::into_inner);
+        let per_connection_loop = per_connection
+            .get(&number)
+            .map(|per_connection_loop| (per_connection_loop.mailbox.clone(), per_connection_loop.loop_handle.clone()));
         // Not held while waiting: a guest that leaves takes its own out.
-        drop(guests);
-        let Some((mailbox, desk)) = guest else { return Err(PostError::Closed(message)) };
-        outbox::post(desks, &desk, &mailbox, (to, message), may_wait).map_err(here)
+        drop(per_connection);
+        let Some((mailbox, loop_handle)) = per_connection_loop else { return Err(PostError::Closed(message)) };
+        outbox::post(cluster, &loop_handle, &mailbox, (to, message), may_wait).map_err(here)
     }
 
     /// The whole application's handle.

@@ -107,7 +107,7 @@ pub trait Handler<M = ()>: 'static {
         let _ = (connection, cx);
     }
 
-    /// A turn after [`Context::ask_for_turn`]: for work that is left over, and belongs to no connection.
+    /// A turn after [`Context::request_turn`]: for work that is left over, and belongs to no connection.
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }

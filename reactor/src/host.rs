@@ -197,7 +197,7 @@ fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: Box<dyn Any 
         Some(link) => {
             log::error!("{name}: a callback of connection {id} from {} panicked: {said}", link.peer);
             link.over(CloseReason::Panicked);
-            core.touch(id);
+            core.mark_dirty(id);
         }
         None => log::error!("{name}: a callback panicked: {said}"),
     }

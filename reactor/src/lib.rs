@@ -104,12 +104,12 @@ mod driver;
 
 mod mailbox;
 
-mod desks;
+mod cluster;
 mod handle;
-mod neighbours;
 #[cfg(all(test, loom))]
 mod orders;
 mod outbox;
+mod outgoing;
 
 mod context;
 mod handler;

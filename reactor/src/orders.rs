@@ -152,7 +152,7 @@ fn who_waits_for_the_end_of_a_guest_hears_of_it() {
                     room.halt();
                     !room.have_guests_gone()
                 }
-                false => room.look(|| room.guests() >= 1),
+                false => room.look(|| room.per_connection() >= 1),
             };
             assert!(!has_to_wait || leaving.join().unwrap());
         });
@@ -179,15 +179,15 @@ fn a_loop_that_is_told_to_halt_by_another_one_sees_it_when_it_is_woken() {
 #[test]
 fn a_loop_that_ends_because_nobody_comes_leaves_nobody_behind() {
     model(|| {
-        let (room, newcomers) = (Arc::new(Room::new()), Arc::new(Mailbox::<u8>::new()));
+        let (room, accepted) = (Arc::new(Room::new()), Arc::new(Mailbox::<u8>::new()));
         let accepting = {
-            let (room, newcomers) = (room.clone(), newcomers.clone());
+            let (room, accepted) = (room.clone(), accepted.clone());
             spawn(move || {
-                newcomers.post(1).unwrap();
-                room.close_doors();
+                accepted.post(1).unwrap();
+                room.close_listeners();
             })
         };
-        let ends = room.nobody_comes(|| newcomers.is_empty());
+        let ends = room.nobody_comes(|| accepted.is_empty());
         accepting.join().unwrap();
         assert!(!ends, "somebody was accepted, and is in the queue");
     });

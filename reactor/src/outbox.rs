@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::desks::{Desk, Desks};
+use crate::cluster::{Cluster, LoopHandle};
 use crate::mailbox::{Addressed, MAILBOX_MESSAGES, Mailbox, PostError};
 use crate::token::ConnectionId;
 
@@ -22,7 +22,7 @@ const WAITING_MAX: usize = MAILBOX_MESSAGES;
 
 /// The messages of one loop that wait for room.
 pub(crate) struct Outbox {
-    desks: Arc<Desks>,
+    cluster: Arc<Cluster>,
     /// The connection whose callback runs or ran last; [`ConnectionId::NONE`] where a callback belongs to none.
     caller: Cell<ConnectionId>,
     /// One queue for each full mailbox, by the mailbox's address.
@@ -48,7 +48,7 @@ trait Queue {
 }
 
 struct Waiting<M> {
-    desk: Arc<Desk>,
+    loop_handle: Arc<LoopHandle>,
     mailbox: Arc<Mailbox<Addressed<M>>>,
     messages: VecDeque<Addressed<M>>,
 }
@@ -57,7 +57,7 @@ impl<M: Send + 'static> Queue for Waiting<M> {
     fn flush(&mut self) -> bool {
         let is_closed = loop {
             let Some(message) = self.messages.pop_front() else { break false };
-            let (error, is_closed) = match self.desk.post(&self.mailbox, message) {
+            let (error, is_closed) = match self.loop_handle.post(&self.mailbox, message) {
                 Ok(()) => continue,
                 Err(error @ PostError::Full(_)) => (error, false),
                 Err(error @ PostError::Closed(_)) => (error, true),
@@ -67,7 +67,7 @@ impl<M: Send + 'static> Queue for Waiting<M> {
         };
         // Also where nothing went: that loop takes no messages while it has too many waiting itself, until it sees that
         // somebody waits for it.
-        self.desk.wake();
+        self.loop_handle.wake();
         is_closed
     }
 
@@ -81,9 +81,9 @@ impl<M: Send + 'static> Queue for Waiting<M> {
 }
 
 impl Outbox {
-    pub(crate) fn new(desks: Arc<Desks>) -> Self {
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
         Outbox {
-            desks,
+            cluster,
             caller: Cell::new(ConnectionId::NONE),
             queues: RefCell::default(),
             count: Cell::new(0),
@@ -130,7 +130,7 @@ impl Outbox {
 
     fn post<M: Send + 'static>(
         &self,
-        desk: &Arc<Desk>,
+        loop_handle: &Arc<LoopHandle>,
         mailbox: &Arc<Mailbox<Addressed<M>>>,
         message: Addressed<M>,
     ) -> Result<(), PostError<Addressed<M>>> {
@@ -139,9 +139,9 @@ impl Outbox {
             // A message that came earlier waits already.
             message
         } else {
-            match desk.post(mailbox, message) {
+            match loop_handle.post(mailbox, message) {
                 Ok(()) => {
-                    desk.wake();
+                    loop_handle.wake();
                     return Ok(());
                 }
                 Err(PostError::Full(message)) => message,
@@ -155,7 +155,7 @@ impl Outbox {
         }
         let mut queues = self.queues.borrow_mut();
         let queue = queues.entry(key).or_insert_with(|| {
-            Box::new(Waiting { desk: desk.clone(), mailbox: mailbox.clone(), messages: VecDeque::new() })
+            Box::new(Waiting { loop_handle: loop_handle.clone(), mailbox: mailbox.clone(), messages: VecDeque::new() })
         });
         let waiting =
             queue.as_any().downcast_mut::<Waiting<M>>().expect("the queue holds its mailbox, so no other is there");
@@ -247,16 +247,16 @@ pub(crate) fn on_a_loops_thread() -> bool {
 /// Posts from a callback of a loop of this application: where there is no room, the message waits. On other threads, and from
 /// the loop of another application, whether the message finds room is up to the caller, or the thread blocks if it `may_wait`.
 pub(crate) fn post<M: Send + 'static>(
-    desks: &Arc<Desks>,
-    desk: &Arc<Desk>,
+    cluster: &Arc<Cluster>,
+    loop_handle: &Arc<LoopHandle>,
     mailbox: &Arc<Mailbox<Addressed<M>>>,
     message: Addressed<M>,
     may_wait: bool,
 ) -> Result<(), PostError<Addressed<M>>> {
     match here() {
-        Some(outbox) if Arc::ptr_eq(&outbox.desks, desks) => outbox.post(desk, mailbox, message),
+        Some(outbox) if Arc::ptr_eq(&outbox.cluster, cluster) => outbox.post(loop_handle, mailbox, message),
         // It would hold up its own loop.
-        Some(_) => mailbox.post(message).map(|()| desk.wake()),
-        None => mailbox.post_wait(message, may_wait).map(|()| desk.wake()),
+        Some(_) => mailbox.post(message).map(|()| loop_handle.wake()),
+        None => mailbox.post_wait(message, may_wait).map(|()| loop_handle.wake()),
     }
 }

@@ -58,10 +58,10 @@ pub(crate) struct Room {
     /// Descriptors of the connections of all loops, and those handed to a loop that has not counted them yet.
     descriptors: AtomicUsize,
     /// Loops that came with one connection and have not ended.
-    guests: AtomicUsize,
+    per_connection: AtomicUsize,
     halting: AtomicBool,
     /// Nobody is accepted any more, so all that were have been handed out.
-    doors_closed: AtomicBool,
+    listeners_closed: AtomicBool,
 }
 
 impl Room {
@@ -69,9 +69,9 @@ impl Room {
         Room {
             at_cap: AtomicBool::new(false),
             descriptors: AtomicUsize::new(0),
-            guests: AtomicUsize::new(0),
+            per_connection: AtomicUsize::new(0),
             halting: AtomicBool::new(false),
-            doors_closed: AtomicBool::new(false),
+            listeners_closed: AtomicBool::new(false),
         }
     }
 
@@ -79,8 +79,8 @@ impl Room {
         self.descriptors.load(Ordering::Acquire)
     }
 
-    pub(crate) fn guests(&self) -> usize {
-        self.guests.load(Ordering::Acquire)
+    pub(crate) fn per_connection(&self) -> usize {
+        self.per_connection.load(Ordering::Acquire)
     }
 
     /// By the loop that accepts: whether newcomers have to wait, as `is_full` finds by the two counts above. If so, everybody is
@@ -112,7 +112,7 @@ impl Room {
 
     /// How many guests there are now.
     pub(crate) fn set_guests(&self, count: usize) {
-        self.guests.store(count, Ordering::Release);
+        self.per_connection.store(count, Ordering::Release);
     }
 
     /// By whoever has made either count smaller, after that: whether the loop that accepts waits for it, and is to be woken.
@@ -143,18 +143,18 @@ impl Room {
     /// By the loop that accepts, while the application stops: whether all guests have gone. One that has not will wake it.
     pub(crate) fn have_guests_gone(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.guests() == 0
+        self.per_connection() == 0
     }
 
     /// Nobody is accepted any more, and all that were have been handed out. Whether that is news.
-    pub(crate) fn close_doors(&self) -> bool {
-        !self.doors_closed.swap(true, Ordering::AcqRel)
+    pub(crate) fn close_listeners(&self) -> bool {
+        !self.listeners_closed.swap(true, Ordering::AcqRel)
     }
 
     /// Whether no connection comes to a loop any more, whose queue of newcomers `is_empty` looks at. In this order: one may be handed
     /// out up to the moment at which the doors are closed.
     pub(crate) fn nobody_comes(&self, is_empty: impl FnOnce() -> bool) -> bool {
-        self.doors_closed.load(Ordering::Acquire) && is_empty()
+        self.listeners_closed.load(Ordering::Acquire) && is_empty()
     }
 }
 

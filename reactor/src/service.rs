@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Address;
+use crate::cluster::LoopHandle;
 use crate::context::Terms;
-use crate::desks::Desk;
 use crate::error::{Errno, Error};
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
@@ -460,7 +460,7 @@ impl Bound {
     }
 
     /// The same service for a loop that comes with one of its connections.
-    pub(crate) fn for_guest(&self) -> Self {
+    pub(crate) fn for_per_connection_loop(&self) -> Self {
         Bound { listeners: vec![None], ..self.for_another_loop() }
     }
 
@@ -489,7 +489,7 @@ impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
     }
 
     /// For a loop that comes with one connection: it has this service and no other.
-    pub(crate) fn host_of_guest(&self, desk: &Arc<Desk>) -> Box<dyn Host> {
-        Box::new(Hosted::new((self.factory)(), 0, self.handle.receiver_of_guest(desk)))
+    pub(crate) fn host_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> Box<dyn Host> {
+        Box::new(Hosted::new((self.factory)(), 0, self.handle.receiver_of_guest(loop_handle)))
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 /// and go with one connection.
 pub(crate) const LOOPS_MAX: u32 = 1 << 8;
 /// Of the latter, the most at one time.
-pub(crate) const GUESTS_MAX: u32 = 1 << 20;
+pub(crate) const PER_CONNECTION_MAX: u32 = 1 << 20;
 
 // How the upper half of an id is used. A loop that stands has many connections; one that comes and goes has that for which it
 // came, and what its handler opens beside it.
@@ -47,7 +47,7 @@ impl ConnectionId {
         debug_assert!(slot < slots_max(event_loop));
         let upper = match event_loop.checked_sub(LOOPS_MAX) {
             None => (event_loop as u64) << SLOT_BITS,
-            Some(guest) => GUEST >> 32 | (guest as u64) << GUEST_SLOT_BITS,
+            Some(per_connection_loop) => GUEST >> 32 | (per_connection_loop as u64) << GUEST_SLOT_BITS,
         };
         ConnectionId((upper | slot as u64) << 32 | generation as u64)
     }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn an_id_gives_back_what_it_was_made_of() {
-        for event_loop in [0, 7, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + GUESTS_MAX - 1] {
+        for event_loop in [0, 7, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + PER_CONNECTION_MAX - 1] {
             for slot in [0, slots_max(event_loop) - 1] {
                 let id = ConnectionId::new(event_loop, slot, u32::MAX);
                 assert_eq!((id.event_loop(), id.slot(), id.generation()), (event_loop, slot, u32::MAX));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn at_home_an_id_comes_to_its_slot_and_elsewhere_to_none() {
-        let loops = [0, 1, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + 1, LOOPS_MAX + GUESTS_MAX - 1];
+        let loops = [0, 1, LOOPS_MAX - 1, LOOPS_MAX, LOOPS_MAX + 1, LOOPS_MAX + PER_CONNECTION_MAX - 1];
         for event_loop in loops {
             for slot in [0, 1, slots_max(event_loop) - 1] {
                 let id = ConnectionId::new(event_loop, slot, 7);

@@ -187,7 +187,7 @@ impl Anything {
             26 => cx.wait_for_output_id(id),
             27 => cx.read_on(),
             28 => cx.read_on_id(id),
-            29 => cx.ask_for_turn(),
+            29 => cx.request_turn(),
             30 => cx.set_deadline(span),
             31 => cx.set_deadline_id(id, span),
             32 => cx.clear_deadline(),

@@ -45,14 +45,14 @@ on_every_backend! {
             seen.push(cx.turn());
             if seen.len() < TIMES {
                 // Asked twice, called once.
-                cx.ask_for_turn();
-                cx.ask_for_turn();
+                cx.request_turn();
+                cx.request_turn();
             }
         });
         let stage = Stage::new(backend, plan);
         let (mut client, _) = stage.open();
         let asked = stage.ask(|cx| {
-            cx.ask_for_turn();
+            cx.request_turn();
             cx.turn()
         });
         round_trip(&mut client, b"in between");

@@ -62,7 +62,7 @@ pub struct Output {
     /// Shared pieces at the end of `pieces` that the memory budget has not counted; some may have left since.
     uncounted: usize,
     /// What is written now goes before the backlog: it stands for what was dropped there.
-    placing: bool,
+    writing_notice: bool,
     /// What comes after all this: published messages that could not leave at once, and what was written behind them.
     /// Never empty.
     behind: Option<Box<Backlog>>,
@@ -128,7 +128,7 @@ impl Default for Output {
             bounded: false,
             overflowed: false,
             uncounted: 0,
-            placing: false,
+            writing_notice: false,
             behind: None,
             spare: None,
         }
@@ -181,7 +181,7 @@ impl Output {
     pub fn put_file(&mut self, file: Arc<File>, range: Range<u64>) {
         let Some(part) = FilePart::new(file, range).filter(|_| !self.overflowed) else { return };
         match &mut self.behind {
-            Some(behind) if !self.placing => behind.push_own_file(part),
+            Some(behind) if !self.writing_notice => behind.push_own_file(part),
             _ => self.append_file(part),
         }
     }
@@ -194,8 +194,8 @@ impl Output {
         }
         match (&mut self.behind, shared) {
             (Some(_), _) if bytes.is_empty() => {}
-            (Some(behind), None) if !self.placing => behind.push_own(bytes),
-            (Some(behind), Some(shared)) if !self.placing => behind.push_own_shared(shared.clone()),
+            (Some(behind), None) if !self.writing_notice => behind.push_own(bytes),
+            (Some(behind), Some(shared)) if !self.writing_notice => behind.push_own_shared(shared.clone()),
             (_, None) => self.append(bytes),
             (_, Some(shared)) => self.append_shared(shared.clone()),
         }
@@ -368,12 +368,12 @@ impl Output {
     pub(crate) fn take_missed(&mut self) -> u64 {
         let missed = self.behind.as_mut().and_then(|behind| behind.take_missed());
         self.put_empty_backlog_away();
-        self.placing = true;
+        self.writing_notice = true;
         missed.unwrap_or_default()
     }
 
-    pub(crate) fn placed(&mut self) {
-        self.placing = false;
+    pub(crate) fn notice_done(&mut self) {
+        self.writing_notice = false;
     }
 
     // ---- sending ---------------------------------------------------------------------------------------------------
@@ -614,7 +614,7 @@ impl Output {
             self.spare = Some(behind);
         }
         (self.sent, self.run, self.ahead, self.filed) = (0, 0, 0, 0);
-        (self.bounded, self.overflowed, self.placing, self.uncounted) = (false, false, false, 0);
+        (self.bounded, self.overflowed, self.writing_notice, self.uncounted) = (false, false, false, 0);
     }
 }
 

@@ -14,8 +14,8 @@ use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
 use crate::driver::Socket;
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
-use crate::neighbours::Neighbours;
 use crate::outbox::Outbox;
+use crate::outgoing::Outgoing;
 use crate::published::{Message, Published};
 use crate::recorder::{Recorder, What};
 use crate::stats::Counters;
@@ -40,7 +40,7 @@ pub(crate) struct Core {
     /// What callbacks have posted and a full mailbox has no room for yet.
     pub(crate) outbox: Rc<Outbox>,
     /// The other loops; none where there is one alone.
-    pub(crate) neighbours: Option<Box<Neighbours>>,
+    pub(crate) outgoing: Option<Box<Outgoing>>,
     /// It came with one connection, and ends with it.
     pub(crate) alone: bool,
     /// What each service has agreed to, by its number.
@@ -51,16 +51,16 @@ pub(crate) struct Core {
     pub(crate) turn: u32,
     /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
     /// who reads is not taken for one that doesn't.
-    pub(crate) crowded: bool,
+    pub(crate) flush_now: bool,
     /// Services whose handlers want to be called in the next turn.
-    pub(crate) called_upon: Vec<u16>,
+    pub(crate) turn_requested: Vec<u16>,
     /// Links that something was done to since the loop last looked at them.
-    pub(crate) touched: Vec<ConnectionId>,
-    pub(crate) wishes: Vec<Wish>,
+    pub(crate) dirty: Vec<ConnectionId>,
+    pub(crate) opening: Vec<PendingOpen>,
     pub(crate) halting: bool,
     /// The application is stopping; and no new connection is begun any more.
     pub(crate) stopping: bool,
-    pub(crate) barred: bool,
+    pub(crate) opens_refused: bool,
     pub(crate) loop_ended: bool,
 }
 
@@ -104,13 +104,13 @@ impl Terms {
 }
 
 /// A connection that a callback asked for; its link is there already.
-pub(crate) struct Wish {
+pub(crate) struct PendingOpen {
     pub(crate) id: ConnectionId,
     pub(crate) state: Box<dyn Any>,
-    pub(crate) errand: Errand,
+    pub(crate) kind: OpenKind,
 }
 
-pub(crate) enum Errand {
+pub(crate) enum OpenKind {
     Connect(Address),
     Watch(OwnedFd),
     /// Take it on as it is.
@@ -138,30 +138,30 @@ impl Core {
             counters,
             recorder,
             outbox,
-            neighbours: None,
+            outgoing: None,
             alone: false,
             terms: Vec::new(),
             now,
             turn: 0,
-            crowded: false,
-            called_upon: Vec::new(),
-            touched: Vec::new(),
-            wishes: Vec::new(),
+            flush_now: false,
+            turn_requested: Vec::new(),
+            dirty: Vec::new(),
+            opening: Vec::new(),
             halting: false,
             stopping: false,
-            barred: false,
+            opens_refused: false,
             loop_ended: false,
         }
     }
 
     /// Puts a link on the list of those to look at.
     #[inline]
-    pub(crate) fn touch(&mut self, id: ConnectionId) {
+    pub(crate) fn mark_dirty(&mut self, id: ConnectionId) {
         if let Some(link) = self.links.get_mut(id)
-            && !link.touched
+            && !link.dirty
         {
-            link.touched = true;
-            self.touched.push(id);
+            link.dirty = true;
+            self.dirty.push(id);
         }
     }
 
@@ -183,7 +183,7 @@ impl Core {
         match output {
             output if output.overflowed() => Written::Refused,
             output if output.queued() > limits.output_high => {
-                self.crowded |= !link.is_blocked();
+                self.flush_now |= !link.is_blocked();
                 Written::AboveHighWater
             }
             _ => Written::Queued,
@@ -193,7 +193,7 @@ impl Core {
     /// A line to another process, whose state its handler adopts.
     pub(crate) fn adopt(&mut self, service: u16, socket: Socket, peer: Peer, state: Box<dyn Any>) -> ConnectionId {
         let id = self.links.insert(Link::new(Origin::Channel, peer, service, NO_STATE, self.now));
-        self.wishes.push(Wish { id, state, errand: Errand::Adopt(socket) });
+        self.opening.push(PendingOpen { id, state, kind: OpenKind::Adopt(socket) });
         id
     }
 
@@ -219,13 +219,13 @@ impl Core {
     }
 
     fn pass_on(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, by: ConnectionId, except: Option<u32>) {
-        if let Some(neighbours) = &mut self.neighbours
-            && !neighbours.publish(topic, bytes, by, except)
+        if let Some(outgoing) = &mut self.outgoing
+            && !outgoing.publish(topic, bytes, by, except)
             && let Some(link) = self.links.get_mut(by)
         {
             link.hold();
-            neighbours.hold(by);
-            self.touch(by);
+            outgoing.hold(by);
+            self.mark_dirty(by);
         }
     }
 
@@ -245,7 +245,7 @@ impl Core {
         }
         if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
             // Memory is bounded by sending, not only by the end of the turn.
-            self.crowded |= self.published.is_much();
+            self.flush_now |= self.published.is_much();
             self.hand_out();
             self.published.gather(topic, bytes, shared, except, true);
         }
@@ -268,7 +268,7 @@ impl Core {
     /// The same, but to whom `send` sends it, and whose output is empty, it goes without being copied: that is nearly
     /// everybody, nearly always.
     pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
-        let Core { links, topics, terms, pool, counters, recorder, touched, published, now, .. } = self;
+        let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
         let mut missed = 0;
         let (batches, lengths) = published.parts();
         for batch in batches {
@@ -315,9 +315,9 @@ impl Core {
                         counters.unsent.add(link.sent(outcome, *now, limits, pool, || 0).bytes as u64);
                     }
                 }
-                if !link.touched {
-                    link.touched = true;
-                    touched.push(id);
+                if !link.dirty {
+                    link.dirty = true;
+                    dirty.push(id);
                 }
             }
             excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));

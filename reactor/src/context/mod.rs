@@ -23,7 +23,7 @@ use crate::stats::{Counters, Stats};
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-pub(crate) use self::core::{Core, Errand, Terms, Timer, Wish};
+pub(crate) use self::core::{Core, OpenKind, PendingOpen, Terms, Timer};
 
 /// What became of a write.
 ///
@@ -207,13 +207,13 @@ impl<'a> Context<'a> {
 
     /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.
     pub fn write_to(&mut self, id: ConnectionId, bytes: impl AsRef<[u8]>) -> Written {
-        self.core.touch(id);
+        self.core.mark_dirty(id);
         self.core.put(id, |output| output.put(bytes.as_ref()))
     }
 
     /// The same without copying, if they are 4 KiB or more.
     pub fn write_shared_to(&mut self, id: ConnectionId, bytes: Bytes) -> Written {
-        self.core.touch(id);
+        self.core.mark_dirty(id);
         self.core.put(id, |output| output.put_shared(bytes))
     }
 
@@ -243,7 +243,7 @@ impl<'a> Context<'a> {
         let core = &mut *self.core;
         if let Some(link) = core.links.get_mut(self.id) {
             link.close_briefly(core.now);
-            core.touch(self.id);
+            core.mark_dirty(self.id);
         }
     }
 
@@ -253,7 +253,7 @@ impl<'a> Context<'a> {
         core.put_in_order(id);
         if let Some(link) = core.links.get_mut(id) {
             link.close(core.now);
-            core.touch(id);
+            core.mark_dirty(id);
         }
     }
 
@@ -269,7 +269,7 @@ impl<'a> Context<'a> {
         self.core.put_in_order(id);
         if let Some(link) = self.core.links.get_mut(id) {
             link.finish();
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -282,7 +282,7 @@ impl<'a> Context<'a> {
     pub fn abort_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.abort(CloseReason::Aborted);
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -299,10 +299,10 @@ impl<'a> Context<'a> {
 
     /// Calls [`Handler::on_turn`](crate::Handler::on_turn) in the next turn: for work of the handler that is too much for
     /// one turn and belongs to no connection. In between everybody else is served. Nothing outside a handler.
-    pub fn ask_for_turn(&mut self) {
+    pub fn request_turn(&mut self) {
         let service = self.service;
-        if self.core.terms.get(service as usize).is_some() && !self.core.called_upon.contains(&service) {
-            self.core.called_upon.push(service);
+        if self.core.terms.get(service as usize).is_some() && !self.core.turn_requested.contains(&service) {
+            self.core.turn_requested.push(service);
         }
     }
 
@@ -327,7 +327,7 @@ impl<'a> Context<'a> {
     fn put_deadline(&mut self, id: ConnectionId, after: Option<Duration>) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.set_deadline(after);
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -347,15 +347,15 @@ impl<'a> Context<'a> {
     pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
         // Who comes now does not hear what was said before.
         self.core.hand_out();
-        let Core { links, topics, terms, touched, .. } = &mut *self.core;
+        let Core { links, topics, terms, dirty, .. } = &mut *self.core;
         let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
         link.set_member(true, &terms[link.service as usize].limits);
-        if !std::mem::replace(&mut link.touched, true) {
-            touched.push(id);
+        if !std::mem::replace(&mut link.dirty, true) {
+            dirty.push(id);
         }
         let begun = topics.subscribe(topic, id);
-        if let Some(neighbours) = &self.core.neighbours {
-            neighbours.note_topics(self.core.topics.bits());
+        if let Some(outgoing) = &self.core.outgoing {
+            outgoing.note_topics(self.core.topics.bits());
         }
         begun
     }
@@ -375,7 +375,7 @@ impl<'a> Context<'a> {
             && let Some(link) = core.links.get_mut(id)
         {
             link.set_member(false, &core.terms[link.service as usize].limits);
-            core.touch(id);
+            core.mark_dirty(id);
         }
         was
     }
@@ -436,13 +436,13 @@ impl<'a> Context<'a> {
 
     /// Lets `write` write to another connection of this loop.
     pub(crate) fn write_with(&mut self, id: ConnectionId, write: impl FnOnce(&mut Output)) -> Written {
-        self.core.touch(id);
+        self.core.mark_dirty(id);
         self.core.put(id, write)
     }
 
     /// Whether the drain time is over.
     pub(crate) fn has_given_up(&self) -> bool {
-        self.core.barred
+        self.core.opens_refused
     }
 
     /// What this loop counts.
@@ -470,7 +470,7 @@ impl<'a> Context<'a> {
             Address::Tcp(address) => Peer::tcp(*address),
             Address::Unix(_) => Peer::Unix,
         };
-        self.wish(Origin::Outbound, peer, connection, Errand::Connect(to))
+        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to))
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
@@ -485,7 +485,7 @@ impl<'a> Context<'a> {
     /// # Panics
     /// As [`Context::connect`].
     pub fn watch<C: 'static>(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
-        self.wish(Origin::Watched, Peer::Descriptor, connection, Errand::Watch(descriptor))
+        self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
     }
 
     /// A connection to nobody: no peer and no bytes, only a deadline, for which
@@ -496,12 +496,12 @@ impl<'a> Context<'a> {
     /// # Panics
     /// As [`Context::connect`].
     pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
-        let id = self.wish(Origin::Watched, Peer::Nobody, connection, Errand::Nothing);
+        let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
         self.set_deadline_id(id, after);
         id
     }
 
-    fn wish<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, errand: Errand) -> ConnectionId {
+    fn open<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {
         let core = &mut *self.core;
         let terms = core.terms.get(self.service as usize).expect("connect, watch and timer belong to a handler");
         assert!(
@@ -510,11 +510,11 @@ impl<'a> Context<'a> {
             terms.name,
             type_name::<C>()
         );
-        if core.barred || core.links.is_full() {
+        if core.opens_refused || core.links.is_full() {
             return ConnectionId::NONE;
         }
         let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
-        core.wishes.push(Wish { id, state: Box::new(connection), errand });
+        core.opening.push(PendingOpen { id, state: Box::new(connection), kind });
         id
     }
 }

@@ -14,7 +14,7 @@ impl Context<'_> {
     pub fn pause_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.pause();
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -27,7 +27,7 @@ impl Context<'_> {
     pub fn resume_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.resume();
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -38,7 +38,7 @@ impl Context<'_> {
         let turn = self.core.turn;
         if let Some(link) = self.core.links.get_mut(self.id) {
             link.offer_next_turn(turn);
-            self.core.touch(self.id);
+            self.core.mark_dirty(self.id);
         }
     }
 
@@ -80,7 +80,7 @@ impl Context<'_> {
         let turn = self.core.turn;
         if let Some(link) = self.core.links.get_mut(id) {
             link.wait_for_output(turn);
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 
@@ -100,7 +100,7 @@ impl Context<'_> {
     pub fn read_on_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.read_on();
-            self.core.touch(id);
+            self.core.mark_dirty(id);
         }
     }
 }

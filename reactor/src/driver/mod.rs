@@ -28,7 +28,7 @@ pub(crate) use readiness::Readiness;
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum Completion<'a> {
-    /// A newcomer. [`Driver::adopt`] or [`Driver::discard`] it.
+    /// A newcomer. [`Driver::adopt`] or [`Driver::close_accepted`] it.
     Accepted { listener: usize, socket: Socket, peer: Peer },
     /// An outbound connection has come about.
     Connected { id: ConnectionId },
@@ -94,9 +94,9 @@ pub(crate) trait Driver {
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
     /// Leaves off accepting for a while, or until a descriptor is freed: whoever was accepted last found none, or no memory.
-    fn rest(&mut self, listener: usize, errno: Errno);
+    fn suspend(&mut self, listener: usize, errno: Errno);
     /// Whether the listener rests for want of descriptors or memory.
-    fn is_starving(&self, listener: usize) -> bool;
+    fn is_suspended(&self, listener: usize) -> bool;
     /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no
     /// more.
     fn probe_listener(&mut self, listener: usize);
@@ -105,11 +105,11 @@ pub(crate) trait Driver {
     /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Closes a newcomer as it stands.
-    fn discard(&mut self, socket: Socket);
+    fn close_accepted(&mut self, socket: Socket);
     /// Another loop's driver gets the newcomer: it counts there, and here no longer.
-    fn part_with(&mut self);
+    fn count_out(&mut self);
     /// A newcomer that another loop's driver has accepted counts here from now on.
-    fn take_over(&mut self);
+    fn count_in(&mut self);
     /// Starts an outbound connection, bounded as with [`Driver::listen`]: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize);
     /// Takes on a descriptor that is no socket, for reading.

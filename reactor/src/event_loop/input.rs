@@ -20,14 +20,14 @@ impl<D: Driver> EventLoop<D> {
         if !link.received(bytes.len(), self.core.now) {
             link.discard(bytes.len(), &self.core.terms[link.service as usize].limits);
             self.core.counters.unread.add(bytes.len() as u64);
-            return self.attend(id);
+            return self.advance_link(id);
         }
         match link.kept.take() {
             None => {
                 let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
                 let mut input = Input::of(bytes);
                 self.hosts[service].host.data(&mut self.core, id, key, &mut input);
-                self.called(id);
+                self.after_callback(id);
                 if !(input.is_empty() && useful) {
                     self.keep_rest(id, &input);
                 }
@@ -37,7 +37,7 @@ impl<D: Driver> EventLoop<D> {
                 self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
             }
         }
-        self.attend(id);
+        self.advance_link(id);
     }
 
     /// The scratch buffer was lent; what is left unread is copied out of it.
@@ -67,7 +67,7 @@ impl<D: Driver> EventLoop<D> {
             None => kept.settle(left),
             Some(bytes) => kept.replace(&bytes),
         }
-        self.called(id);
+        self.after_callback(id);
         let kept = if kept.len() > 0 {
             Some(kept)
         } else {

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::doors::SAY_AGAIN;
+use super::accept::SAY_AGAIN;
 use super::{EventLoop, NO_SERVICE};
 use crate::driver::Driver;
 use crate::host::guarded;
@@ -11,47 +11,47 @@ use crate::token::ConnectionId;
 /// Messages published from other threads, or by other loops, that are delivered in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
 /// Loops with one connection that are asked for a report when the operator asks for one: the rest of them is in the sum.
-const REPORTS_OF_GUESTS: usize = 200;
+const REPORTS_OF_PER_CONNECTION: usize = 200;
 
 impl<D: Driver> EventLoop<D> {
     pub(super) fn read_mail(&mut self) {
-        self.core.halting |= self.desks.is_halting();
+        self.core.halting |= self.cluster.is_halting();
         self.hear_of_memory();
         self.read_published();
-        self.take_on_newcomers();
+        self.take_on_accepted();
         // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
-        let publishes = self.core.neighbours.as_ref().is_none_or(|neighbours| !neighbours.is_full());
-        let takes_messages = publishes && !self.core.outbox.is_full() || self.desk.is_crowded();
+        let publishes = self.core.outgoing.as_ref().is_none_or(|outgoing| !outgoing.is_full());
+        let takes_messages = publishes && !self.core.outbox.is_full() || self.loop_handle.is_crowded();
         for index in 0..self.hosts.len() {
             if takes_messages {
                 self.mail |= self.hosts[index].host.collect();
             }
             while self.hosts[index].host.message(&mut self.core) {
-                self.called(ConnectionId::NONE);
+                self.after_callback(ConnectionId::NONE);
             }
         }
         // After all mailboxes: whoever has found one full since then finds room in it.
-        if self.desk.take_crowded() {
-            self.desks.wake_all();
+        if self.loop_handle.take_sender_waits() {
+            self.cluster.wake_all();
         }
         let signalled =
             self.orders.as_ref().and_then(|orders| Some(orders.signals.as_ref()?.take())).unwrap_or_default();
         if let Some(signal) = signalled.stop {
             log::info!("signal {signal}: stopping");
-            self.desks.halt();
+            self.cluster.halt();
             self.core.halting = true;
         }
         if signalled.report {
-            self.desks.ask_for_reports(REPORTS_OF_GUESTS);
+            self.cluster.ask_for_reports(REPORTS_OF_PER_CONNECTION);
         }
-        if signalled.report || self.desk.take_reporting() {
+        if signalled.report || self.loop_handle.take_reporting() {
             let (report, on_report) = (self.report(), self.config.on_report.clone());
             guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
                 on_report.lock().unwrap_or_else(PoisonError::into_inner)(&report);
             });
         }
         if let Some(orders) = self.orders.as_ref().filter(|_| signalled.reopen) {
-            self.desks.ask_to_reopen();
+            self.cluster.ask_to_reopen();
             let on_reopen = orders.on_reopen.clone();
             guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
                 on_reopen.lock().unwrap_or_else(PoisonError::into_inner)();
@@ -63,7 +63,7 @@ impl<D: Driver> EventLoop<D> {
     fn read_published(&mut self) {
         let mut published = Vec::new();
         // Those who wait for room at another loop come first, so that this one's queue is not a way round it.
-        let is_behind = self.core.neighbours.as_ref().is_some_and(|neighbours| neighbours.is_behind());
+        let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
         if let Some(receiver) = self.inbox.published.as_ref().filter(|_| !is_behind) {
             self.mail |= receiver.take(&mut published, PUBLISHED_PER_TURN);
             for (topic, bytes) in published.drain(..) {
@@ -83,22 +83,22 @@ impl<D: Driver> EventLoop<D> {
             true => self.post_waiting(),
             false => Vec::new(),
         };
-        if let Some(neighbours) = &mut self.core.neighbours {
-            neighbours.note_topics(self.core.topics.bits());
-            let was_behind = neighbours.is_behind();
-            released.extend(neighbours.flush());
+        if let Some(outgoing) = &mut self.core.outgoing {
+            outgoing.note_topics(self.core.topics.bits());
+            let was_behind = outgoing.is_behind();
+            released.extend(outgoing.flush());
             // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
-            self.mail |= was_behind && !neighbours.is_behind();
-            if neighbours.has_left_out() {
+            self.mail |= was_behind && !outgoing.is_behind();
+            if outgoing.has_left_out() {
                 let said_lately = self.refusals_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
                 if !said_lately {
                     self.refusals_said = Some(self.core.now);
-                    let count = neighbours.take_left_out();
+                    let count = outgoing.take_left_out();
                     log::warn!("{count} publications of periodic work were left out: another loop cannot keep up");
                 }
             }
-            if neighbours.is_behind() {
-                released.drain(..).for_each(|id| neighbours.hold(id));
+            if outgoing.is_behind() {
+                released.drain(..).for_each(|id| outgoing.hold(id));
             }
         }
         if self.core.outbox.is_behind() {
@@ -107,14 +107,14 @@ impl<D: Driver> EventLoop<D> {
         for id in released {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.release_hold();
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
-        if self.core.neighbours.is_some() {
+        if self.core.outgoing.is_some() {
             self.note_descriptors();
         }
         if self.spawner.is_some() {
-            self.config.budget.set_sharers(self.desks.guest_count());
+            self.config.budget.set_sharers(self.cluster.per_connection_count());
         }
     }
 
@@ -125,7 +125,7 @@ impl<D: Driver> EventLoop<D> {
         for id in self.core.outbox.take_posted() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.hold();
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
         self.settle();
@@ -146,6 +146,6 @@ impl<D: Driver> EventLoop<D> {
     }
 
     pub(super) fn note_descriptors(&self) {
-        self.desks.note_descriptors(&self.desk, self.driver.descriptors() + self.own_descriptors);
+        self.cluster.note_descriptors(&self.loop_handle, self.driver.descriptors() + self.own_descriptors);
     }
 }

@@ -74,7 +74,7 @@ impl<D: Driver> EventLoop<D> {
         }
         if budget.set_pressed(true) {
             // Each looks for its own largest holders.
-            self.desks.wake_others(self.desk.number);
+            self.cluster.wake_others(self.loop_handle.number);
         }
     }
 
@@ -90,7 +90,7 @@ impl<D: Driver> EventLoop<D> {
             if link.set_suspended(true) {
                 count += 1;
                 self.pressure.suspended.push(id);
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
         if count > 0 {
@@ -103,7 +103,7 @@ impl<D: Driver> EventLoop<D> {
     /// Goes on reading from all of them.
     pub(super) fn release_suspended(&mut self) {
         if self.core.holdings.budget.set_pressed(false) {
-            self.desks.wake_others(self.desk.number);
+            self.cluster.wake_others(self.loop_handle.number);
         }
         self.pressure.looked_at = 0;
         if self.pressure.suspended.is_empty() {
@@ -113,7 +113,7 @@ impl<D: Driver> EventLoop<D> {
             if let Some(link) = self.core.links.get_mut(id)
                 && link.set_suspended(false)
             {
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
         self.settle();
@@ -129,7 +129,7 @@ impl<D: Driver> EventLoop<D> {
             let mut largest: Vec<_> = of_class.map(|link| (Reverse(link.holding().own()), link.id)).collect();
             if largest.is_empty() {
                 // They are on another loop, which may be asleep.
-                self.desks.wake_others(self.desk.number);
+                self.cluster.wake_others(self.loop_handle.number);
                 break;
             }
             largest.sort_unstable();
@@ -152,7 +152,7 @@ impl<D: Driver> EventLoop<D> {
         let (missed, unread) = link.run_out_of_memory(limits, &mut self.core.pool);
         self.core.counters.missed.add(missed);
         self.core.counters.unread.add(unread as u64);
-        self.attend(id);
+        self.advance_link(id);
         // What its handler did to others.
         self.settle();
         self.core.holdings.report();

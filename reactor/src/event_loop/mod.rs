@@ -7,8 +7,8 @@
 //!    to them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
 //! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
 
-mod attend;
-mod doors;
+mod accept;
+mod advance;
 mod input;
 mod mail;
 mod memory;
@@ -22,23 +22,23 @@ use std::time::Duration;
 
 use crate::address::Peer;
 use crate::budget::{Budget, Holdings};
+use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
 use crate::context::{Context, Core, Timer};
-use crate::desks::{Desk, Desks, Inbox, Newcomer};
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::{Errno, Error};
 use crate::host::{Host, guarded};
 use crate::link::{Link, Links, Sent};
-use crate::neighbours::Neighbours;
 use crate::outbox::{LoopsThread, Outbox};
+use crate::outgoing::Outgoing;
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::service::{Bound, Counts};
 use crate::sys::signal::Signals;
 use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
-use attend::note_sent;
-use doors::Door;
-pub(crate) use doors::{Spawned, Spawner};
+use accept::Listener;
+pub(crate) use accept::{Spawned, Spawner};
+use advance::note_sent;
 use memory::Pressure;
 use stopping::Stopping;
 
@@ -48,7 +48,7 @@ const SCRATCH: usize = 64 * 1024;
 /// The same of a loop that has one connection: there are thousands of those, and nobody to be fair to.
 const SCRATCH_OF_ONE: usize = 16 * 1024;
 /// Connections accepted for this loop that are taken on in one turn: as many as a listener gives.
-const NEWCOMERS_PER_TURN: usize = 64;
+const ACCEPTED_PER_TURN: usize = 64;
 
 /// A wait that ends so much later than it should have was a stall, not a busy machine.
 const STALL: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ pub(crate) struct Settings {
     /// Descriptors that connections may take; one more has to wait in the backlog.
     pub(crate) descriptors: usize,
     /// Loops that come with one connection each, at the most; one more connection has to wait in the backlog.
-    pub(crate) guests: usize,
+    pub(crate) per_connection: usize,
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
     pub(crate) on_report: Reports,
@@ -100,10 +100,10 @@ pub(crate) struct EventLoop<D> {
     driver: D,
     core: Core,
     hosts: Vec<Served>,
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     periodic: Vec<Option<Periodic>>,
-    desks: Arc<Desks>,
-    desk: Arc<Desk>,
+    cluster: Arc<Cluster>,
+    loop_handle: Arc<LoopHandle>,
     inbox: Inbox,
     waker: Option<Waker>,
     /// Its own descriptors, where they count with those of connections.
@@ -120,15 +120,15 @@ pub(crate) struct EventLoop<D> {
     /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
     postponed: usize,
     /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
-    again: Vec<ConnectionId>,
-    put_off: Vec<ConnectionId>,
+    deferred_next: Vec<ConnectionId>,
+    deferred: Vec<ConnectionId>,
     /// There may be something in a mailbox.
     mail: bool,
     /// At the cap that comes from the descriptor limit: nobody is accepted.
-    full: bool,
-    full_said: Option<Time>,
+    at_cap: bool,
+    at_cap_logged: Option<Time>,
     /// Newcomers for whom there is no loop for now: one of each listener at the most.
-    waiting: Vec<Newcomer>,
+    waiting: Vec<Accepted>,
     /// When it was last said that there is no loop for a newcomer.
     failure_said: Option<Time>,
     /// How long this thread had waited for a core, in all, when it was last read, and when that was.
@@ -136,7 +136,7 @@ pub(crate) struct EventLoop<D> {
     /// When the log last told that callbacks got messages back, for want of room.
     refusals_said: Option<Time>,
     /// The second in which histories were last told, and how many in it.
-    told: (u64, usize),
+    history_budget: (u64, usize),
     stopping: Option<Stopping>,
     pressure: Pressure,
 }
@@ -153,46 +153,59 @@ struct Served {
 
 impl<D: Driver> EventLoop<D> {
     /// One that stands.
-    pub(crate) fn new(driver: D, desks: Arc<Desks>, desk: Arc<Desk>, inbox: Inbox, config: Settings) -> Self {
-        let links = Links::new(desk.number, 1);
-        let mut event_loop = Self::with(driver, desks, desk, inbox, links, Recorder::new(EVENTS), config);
-        if event_loop.desks.standing().len() > 1 {
-            event_loop.meet_others();
+    pub(crate) fn new(
+        driver: D,
+        cluster: Arc<Cluster>,
+        loop_handle: Arc<LoopHandle>,
+        inbox: Inbox,
+        config: Settings,
+    ) -> Self {
+        let links = Links::new(loop_handle.number, 1);
+        let mut event_loop = Self::with(driver, cluster, loop_handle, inbox, links, Recorder::new(EVENTS), config);
+        if event_loop.cluster.fixed().len() > 1 {
+            event_loop.join_cluster();
         }
         event_loop
     }
 
-    /// One that comes with a connection and ends with it; `generation` is what [`Desks::enter`] gave it.
-    pub(crate) fn guest(driver: D, desks: Arc<Desks>, desk: Arc<Desk>, generation: u32, config: Settings) -> Self {
-        let (inbox, links) = (desks.inbox(&desk), Links::new(desk.number, generation));
-        let mut event_loop = Self::with(driver, desks, desk, inbox, links, Recorder::new(EVENTS_OF_ONE), config);
+    /// One that comes with a connection and ends with it; `generation` is what [`Cluster::enter`] gave it.
+    pub(crate) fn per_connection(
+        driver: D,
+        cluster: Arc<Cluster>,
+        loop_handle: Arc<LoopHandle>,
+        generation: u32,
+        config: Settings,
+    ) -> Self {
+        let (inbox, links) = (cluster.inbox(&loop_handle), Links::new(loop_handle.number, generation));
+        let mut event_loop =
+            Self::with(driver, cluster, loop_handle, inbox, links, Recorder::new(EVENTS_OF_ONE), config);
         event_loop.core.alone = true;
-        event_loop.meet_others();
+        event_loop.join_cluster();
         event_loop
     }
 
     fn with(
         mut driver: D,
-        desks: Arc<Desks>,
-        desk: Arc<Desk>,
+        cluster: Arc<Cluster>,
+        loop_handle: Arc<LoopHandle>,
         inbox: Inbox,
         links: Links,
         recorder: Recorder,
         config: Settings,
     ) -> Self {
-        let (outbox, holdings) = (Rc::new(Outbox::new(desks.clone())), Holdings::new(config.budget.clone()));
-        let core = Core::new(links, recorder, driver.now(), desk.counters.clone(), outbox, holdings);
+        let (outbox, holdings) = (Rc::new(Outbox::new(cluster.clone())), Holdings::new(config.budget.clone()));
+        let core = Core::new(links, recorder, driver.now(), loop_handle.counters.clone(), outbox, holdings);
         EventLoop {
             driver,
             core,
             hosts: Vec::new(),
-            doors: Vec::new(),
+            listeners: Vec::new(),
             periodic: Vec::new(),
             inbox,
-            waker: desk.waker(),
-            own_descriptors: desk.descriptors(),
-            desks,
-            desk,
+            waker: loop_handle.waker(),
+            own_descriptors: loop_handle.descriptors(),
+            cluster,
+            loop_handle,
             config,
             orders: None,
             spawner: None,
@@ -200,23 +213,23 @@ impl<D: Driver> EventLoop<D> {
             channel: None,
             parting: false,
             postponed: 0,
-            again: Vec::new(),
-            put_off: Vec::new(),
+            deferred_next: Vec::new(),
+            deferred: Vec::new(),
             mail: true,
-            full: false,
-            full_said: None,
+            at_cap: false,
+            at_cap_logged: None,
             waiting: Vec::new(),
             failure_said: None,
             refusals_said: None,
             waited: (Time::default(), None),
-            told: (0, 0),
+            history_budget: (0, 0),
             stopping: None,
             pressure: Pressure::default(),
         }
     }
 
-    fn meet_others(&mut self) {
-        self.core.neighbours = Some(Box::new(Neighbours::new(self.desks.clone(), self.desk.clone())));
+    fn join_cluster(&mut self) {
+        self.core.outgoing = Some(Box::new(Outgoing::new(self.cluster.clone(), self.loop_handle.clone())));
     }
 
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
@@ -224,10 +237,10 @@ impl<D: Driver> EventLoop<D> {
         for listening in bound.listeners {
             if let Some(listening) = &listening {
                 let name = format!("{} at {}", bound.terms.name, listening.address());
-                let door = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
-                debug_assert_eq!(door, self.doors.len(), "the driver numbers listeners as they come");
+                let listener = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
+                debug_assert_eq!(listener, self.listeners.len(), "the driver numbers listeners as they come");
             }
-            self.doors.push(Door {
+            self.listeners.push(Listener {
                 service,
                 listening,
                 refusal: bound.refusal.clone(),
@@ -243,7 +256,7 @@ impl<D: Driver> EventLoop<D> {
     /// From now on whoever is accepted gets a loop of its own.
     pub(crate) fn set_spawner(&mut self, spawner: Box<dyn Spawner>) {
         self.spawner = Some(spawner);
-        self.meet_others();
+        self.join_cluster();
     }
 
     /// How many services it has: the number of the next.
@@ -280,21 +293,21 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// The same until this connection has ended.
-    pub(crate) fn run_for(self, newcomer: Newcomer) -> Result<(), Error> {
+    pub(crate) fn run_for(self, newcomer: Accepted) -> Result<(), Error> {
         self.serve(Some(newcomer))
     }
 
-    fn serve(self, newcomer: Option<Newcomer>) -> Result<(), Error> {
-        let (desks, desk) = (self.desks.clone(), self.desk.clone());
+    fn serve(self, newcomer: Option<Accepted>) -> Result<(), Error> {
+        let (cluster, loop_handle) = (self.cluster.clone(), self.loop_handle.clone());
         let outcome = self.serve_to_the_end(newcomer);
         // Its mailboxes are closed now, and whoever waited for room in one has to look again.
-        if desk.take_crowded() {
-            desks.wake_all();
+        if loop_handle.take_sender_waits() {
+            cluster.wake_all();
         }
         outcome
     }
 
-    fn serve_to_the_end(mut self, newcomer: Option<Newcomer>) -> Result<(), Error> {
+    fn serve_to_the_end(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let mut scratch = vec![0; if self.core.alone { SCRATCH_OF_ONE } else { SCRATCH }].into_boxed_slice();
         self.waited = (self.driver.now(), self.driver.waited_for_a_core());
@@ -316,7 +329,7 @@ impl<D: Driver> EventLoop<D> {
     fn start(&mut self) {
         for index in 0..self.hosts.len() {
             self.hosts[index].host.start(&mut self.core);
-            self.called(ConnectionId::NONE);
+            self.after_callback(ConnectionId::NONE);
         }
         self.settle();
     }
@@ -332,19 +345,19 @@ impl<D: Driver> EventLoop<D> {
             // Before whoever comes in this batch.
             self.try_again();
         }
-        for service in std::mem::take(&mut self.core.called_upon) {
+        for service in std::mem::take(&mut self.core.turn_requested) {
             self.hosts[service as usize].host.turn(&mut self.core);
-            self.called(ConnectionId::NONE);
+            self.after_callback(ConnectionId::NONE);
         }
         while let Some(completion) = self.driver.next(&self.core.links, scratch) {
             self.dispatch(completion);
-            if std::mem::take(&mut self.core.crowded) {
+            if std::mem::take(&mut self.core.flush_now) {
                 self.settle();
             }
         }
-        std::mem::swap(&mut self.again, &mut self.put_off);
-        while let Some(id) = self.put_off.pop() {
-            self.told(id, |link| link.put_off = false);
+        std::mem::swap(&mut self.deferred_next, &mut self.deferred);
+        while let Some(id) = self.deferred.pop() {
+            self.update(id, |link| link.deferred = false);
         }
         if std::mem::take(&mut self.mail) {
             self.read_mail();
@@ -384,7 +397,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// How long nothing has to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
-        let left_over = !self.again.is_empty() || !self.core.called_upon.is_empty();
+        let left_over = !self.deferred_next.is_empty() || !self.core.turn_requested.is_empty();
         if self.mail || self.core.halting && self.stopping.is_none() || left_over {
             return Some(Duration::ZERO);
         }
@@ -404,22 +417,22 @@ impl<D: Driver> EventLoop<D> {
             Completion::Connected { id } => self.connected(id),
             Completion::Ended { id } => {
                 self.core.recorder.note(id, What::Ended, self.core.now);
-                self.told(id, Link::end_of_input);
+                self.update(id, Link::end_of_input);
             }
-            Completion::Nothing { id } => self.told(id, Link::nothing_arrived),
+            Completion::Nothing { id } => self.update(id, Link::nothing_arrived),
             Completion::Failed { id, errno } => {
                 let now = self.core.now;
                 self.core.recorder.note(id, What::Failed(errno), now);
-                self.told(id, |link| link.failed(errno, now));
+                self.update(id, |link| link.failed(errno, now));
             }
             Completion::Woken => self.mail = true,
         }
     }
 
-    fn told(&mut self, id: ConnectionId, tell: impl FnOnce(&mut Link)) {
+    fn update(&mut self, id: ConnectionId, tell: impl FnOnce(&mut Link)) {
         if let Some(link) = self.core.links.get_mut(id) {
             tell(link);
-            self.attend(id);
+            self.advance_link(id);
         }
     }
 
@@ -431,9 +444,9 @@ impl<D: Driver> EventLoop<D> {
         self.core.counters.connected.add(1);
         if open {
             self.hosts[service].host.connected(&mut self.core, id, key);
-            self.called(id);
+            self.after_callback(id);
         }
-        self.attend(id);
+        self.advance_link(id);
     }
 
     /// Output of a blocked link has left, or cannot; or the kernel has not taken all of an answer.
@@ -446,7 +459,7 @@ impl<D: Driver> EventLoop<D> {
             let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
             self.core.counters.unsent.add(lost.bytes as u64);
             self.core.counters.missed.add(lost.messages);
-            self.attend(id);
+            self.advance_link(id);
         }
     }
 
@@ -455,7 +468,7 @@ impl<D: Driver> EventLoop<D> {
         let Some(mut periodic) = self.periodic[index].take() else { return };
         self.core.loop_ended = false;
         guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |cx| (periodic.work)(cx));
-        self.called(ConnectionId::NONE);
+        self.after_callback(ConnectionId::NONE);
         if self.core.loop_ended {
             return;
         }

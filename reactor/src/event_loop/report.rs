@@ -50,11 +50,11 @@ impl<D: Driver> EventLoop<D> {
         let now = self.core.now;
         let Some(link) = self.core.links.get(id) else { return };
         let second = now.since(Time::default()).as_secs();
-        if self.told.0 != second {
-            self.told = (second, 0);
+        if self.history_budget.0 != second {
+            self.history_budget = (second, 0);
         }
-        self.told.1 += 1;
-        if self.told.1 <= HISTORIES_PER_SECOND {
+        self.history_budget.1 += 1;
+        if self.history_budget.1 <= HISTORIES_PER_SECOND {
             let (name, history) = (&self.core.terms[link.service as usize].name, self.core.recorder.history(id, now));
             log::warn!("{name}: connection {id} from {} ended: {}; before that: {history}", link.peer, link.reason());
         }
@@ -63,21 +63,21 @@ impl<D: Driver> EventLoop<D> {
     /// Counters, listeners, and a table of connections.
     pub(super) fn report(&mut self) -> String {
         let mut text = String::new();
-        if self.core.neighbours.is_some() {
-            if self.desk.number == self.desks.first() {
-                let _ = writeln!(text, "counters of all loops: {}", self.desks.stats());
+        if self.core.outgoing.is_some() {
+            if self.loop_handle.number == self.cluster.first() {
+                let _ = writeln!(text, "counters of all loops: {}", self.cluster.stats());
             }
-            let _ = writeln!(text, "loop {}:", self.desk.number);
+            let _ = writeln!(text, "loop {}:", self.loop_handle.number);
         }
         // Writing to a string does not fail.
         let _ = writeln!(text, "counters: {}", self.core.counters.read());
-        for (index, door) in self.doors.iter().enumerate() {
-            let Some(listening) = &door.listening else { continue };
-            let name = &self.core.terms[door.service as usize].name;
-            let state = match (self.full, self.driver.is_starving(index), self.is_at_limit(door.service)) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let Some(listening) = &listener.listening else { continue };
+            let name = &self.core.terms[listener.service as usize].name;
+            let state = match (self.at_cap, self.driver.is_suspended(index), self.is_at_limit(listener.service)) {
                 (true, ..) => "newcomers have to wait, since it is at its limit".to_owned(),
                 (_, true, _) => "newcomers have to wait, for want of descriptors or memory".to_owned(),
-                (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(door.service)),
+                (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(listener.service)),
                 _ => "accepting connections".to_owned(),
             };
             let _ = writeln!(text, "{name} at {}: {state}", listening.address());
@@ -85,7 +85,7 @@ impl<D: Driver> EventLoop<D> {
         let _ = writeln!(text, "{}", self.describe_memory());
         self.table(&mut text);
         // Those of all loops, which the first one knows.
-        for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.desk.number == 0) {
+        for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.loop_handle.number == 0) {
             if terms.is_internal() {
                 continue;
             }

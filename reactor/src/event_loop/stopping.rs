@@ -20,17 +20,17 @@ pub(super) struct Stopping {
 impl<D: Driver> EventLoop<D> {
     /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
-        let nothing_waits = !self.mail && self.core.called_upon.is_empty() && !self.core.outbox.is_behind();
+        let nothing_waits = !self.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
         let heard = nothing_waits || self.has_given_up();
         self.stopping.is_some() && heard && self.core.links.len() == 0 && (self.core.alone || self.nobody_comes())
     }
 
     fn nobody_comes(&self) -> bool {
         let nobody_comes = match self.has_given_up() {
-            true => self.desks.are_doors_closed(),
-            false => self.desks.nobody_comes(&self.inbox.newcomers),
+            true => self.cluster.are_listeners_closed(),
+            false => self.cluster.nobody_comes(&self.inbox.accepted),
         };
-        nobody_comes && self.waiting.is_empty() && (self.spawner.is_none() || self.desks.have_guests_gone())
+        nobody_comes && self.waiting.is_empty() && (self.spawner.is_none() || self.cluster.have_guests_gone())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -40,7 +40,7 @@ impl<D: Driver> EventLoop<D> {
             self.stop();
         } else if let Some(stopping) = &self.stopping {
             let expired = stopping.until.is_some_and(|until| until <= self.core.now);
-            self.close_doors(expired);
+            self.close_listeners(expired);
             if expired {
                 self.give_up();
             }
@@ -48,9 +48,9 @@ impl<D: Driver> EventLoop<D> {
         if self.stopping.is_some() {
             self.part();
         }
-        let closed = || self.doors.iter().all(|door| door.listening.is_none());
-        if self.desk.number == 0 && self.stopping.is_some() && closed() {
-            self.desks.close_doors();
+        let closed = || self.listeners.iter().all(|listener| listener.listening.is_none());
+        if self.loop_handle.number == 0 && self.stopping.is_some() && closed() {
+            self.cluster.close_listeners();
         }
     }
 
@@ -58,17 +58,17 @@ impl<D: Driver> EventLoop<D> {
     fn stop(&mut self) {
         let now = self.core.now;
         if !self.core.alone {
-            let guests = self.spawner.as_ref().map(|_| self.desks.guest_count());
-            let open = Counted(guests.unwrap_or(self.core.counters.open.get() as usize), "connection");
+            let per_connection = self.spawner.as_ref().map(|_| self.cluster.per_connection_count());
+            let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
             log::info!("{}stopping: {open} to finish", self.which());
         }
         self.core.stopping = true;
-        if self.core.neighbours.is_some() && self.core.halting {
-            self.desks.halt();
+        if self.core.outgoing.is_some() && self.core.halting {
+            self.cluster.halt();
         }
         // A loop that begins late, with a connection from the accept queue, has what is left of the application's time.
         let own = self.config.drain_timeout.map(|time| now + time);
-        let until = if self.core.halting { self.desks.drain_until(own) } else { own };
+        let until = if self.core.halting { self.cluster.drain_until(own) } else { own };
         self.stopping = Some(Stopping {
             since: now,
             until: until.map(|until| until.before(self.config.drain_margin)),
@@ -76,17 +76,17 @@ impl<D: Driver> EventLoop<D> {
             expired: false,
         });
         self.release_suspended();
-        for door in &mut self.doors {
-            let Some(listening) = &door.listening else { continue };
+        for listener in &mut self.listeners {
+            let Some(listening) = &listener.listening else { continue };
             // Where nobody tells how many wait, no more than a queue can hold: Linux takes one more than it is told.
-            let backlog = self.core.terms[door.service as usize].limits.backlog as usize;
-            (door.left, door.busy) = (listening.waiting().unwrap_or(backlog + 1), true);
+            let backlog = self.core.terms[listener.service as usize].limits.backlog as usize;
+            (listener.left, listener.busy) = (listening.waiting().unwrap_or(backlog + 1), true);
         }
-        self.close_doors(false);
+        self.close_listeners(false);
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id).filter(|_| self.channel != Some(id)) {
                 link.stop();
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
         self.settle();
@@ -101,50 +101,50 @@ impl<D: Driver> EventLoop<D> {
             self.mail = true;
             return;
         }
-        let is_behind = self.core.neighbours.as_ref().is_some_and(|neighbours| neighbours.is_behind());
-        if self.mail || is_behind || !self.desks.standing()[0].is_read_out() {
+        let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
+        if self.mail || is_behind || !self.cluster.fixed()[0].is_read_out() {
             return;
         }
         if let Some(link) = self.core.links.get_mut(channel) {
             link.stop();
-            self.core.touch(channel);
+            self.core.mark_dirty(channel);
             self.settle();
         }
     }
 
     /// Somebody has come. While stopping, those are taken in who were in the queue when the stop began, and nobody who has
     /// come since: a connect storm must not put off the end, least of all where each newcomer is a process.
-    pub(super) fn note_arrival(&mut self, door: usize) {
-        self.doors[door].busy = true;
+    pub(super) fn note_arrival(&mut self, listener: usize) {
+        self.listeners[listener].busy = true;
         if self.stopping.is_some() {
-            let left = &mut self.doors[door].left;
+            let left = &mut self.listeners[listener].left;
             *left = left.saturating_sub(1);
             if *left == 0 {
-                self.driver.forget_listener(door);
+                self.driver.forget_listener(listener);
             }
         }
     }
 
     /// A listener is closed once all who waited have been taken in, or a round of accepting has brought nobody.
-    fn close_doors(&mut self, at_once: bool) {
-        for index in 0..self.doors.len() {
-            let door = &mut self.doors[index];
-            if door.listening.is_none() {
+    fn close_listeners(&mut self, at_once: bool) {
+        for index in 0..self.listeners.len() {
+            let listener = &mut self.listeners[index];
+            if listener.listening.is_none() {
                 continue;
             }
-            let has_no_room = self.full || self.driver.is_starving(index);
-            if has_no_room && door.left > 0 && !at_once {
+            let has_no_room = self.at_cap || self.driver.is_suspended(index);
+            if has_no_room && listener.left > 0 && !at_once {
                 // Who waits for room gets a round of its own once there is some. Where nobody does, no event would say so: a
                 // listener that rests is looked at as soon as it rests no more.
-                door.busy = true;
-                if !self.full {
+                listener.busy = true;
+                if !self.at_cap {
                     self.driver.probe_listener(index);
                 }
                 continue;
             }
-            if at_once || door.left == 0 || !std::mem::take(&mut door.busy) {
+            if at_once || listener.left == 0 || !std::mem::take(&mut listener.busy) {
                 self.driver.forget_listener(index);
-                door.listening = None;
+                listener.listening = None;
             } else {
                 self.driver.probe_listener(index);
             }
@@ -157,7 +157,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// The drain time is over.
     fn give_up(&mut self) {
-        self.core.barred = true;
+        self.core.opens_refused = true;
         if let Some(stopping) = &mut self.stopping {
             stopping.expired = true;
         }
@@ -165,7 +165,7 @@ impl<D: Driver> EventLoop<D> {
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.abort(CloseReason::DrainExpired);
-                self.core.touch(id);
+                self.core.mark_dirty(id);
             }
         }
         self.settle();
@@ -173,14 +173,14 @@ impl<D: Driver> EventLoop<D> {
 
     /// By this loop; and by those that came with a connection which it has accepted.
     fn counted(&self) -> Stats {
-        if self.spawner.is_some() { self.desks.stats() } else { self.core.counters.read() }
+        if self.spawner.is_some() { self.cluster.stats() } else { self.core.counters.read() }
     }
 
     /// Which loop it is, before a line of the log, where there are several.
     fn which(&self) -> String {
-        match self.desks.standing().len() {
+        match self.cluster.fixed().len() {
             1 => String::new(),
-            _ => format!("loop {}: ", self.desk.number),
+            _ => format!("loop {}: ", self.loop_handle.number),
         }
     }
 
@@ -191,10 +191,10 @@ impl<D: Driver> EventLoop<D> {
 
     pub(super) fn end(mut self) {
         let mut late = Vec::new();
-        self.inbox.newcomers.take(&mut late, usize::MAX);
+        self.inbox.accepted.take(&mut late, usize::MAX);
         for newcomer in late {
-            self.driver.take_over();
-            self.driver.discard(newcomer.socket);
+            self.driver.count_in();
+            self.driver.close_accepted(newcomer.socket);
         }
         if let Some(stopping) = self.stopping.take() {
             let stats = self.counted();

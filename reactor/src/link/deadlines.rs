@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::*;
+use super::flags::*;
 use super::{Link, Origin, Phase};
 use crate::limits::{Deadlines, PROGRESS_MIN};
 use crate::reason::{CloseReason, Deadline};
@@ -51,11 +51,11 @@ impl Link {
         let at = |from: Time, span: Option<Duration>, deadline| span.map(|span| (from + span, Due::Loop(deadline)));
         match self.phase {
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
-            Phase::Open if self.facts.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
+            Phase::Open if self.flags.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
             // Of two at the same time the handler's comes first: it can say something.
             Phase::Open => earliest([
                 self.handlers_due(),
-                if self.facts.has(USEFUL) {
+                if self.flags.has(USEFUL) {
                     None
                 } else {
                     at(self.since, deadlines.first_request, Deadline::FirstRequest)
@@ -82,13 +82,13 @@ impl Link {
 
     /// Whether the peer has to take output that the kernel has no room for. A member that stays however slow it is need not.
     pub(super) fn must_progress(&self) -> bool {
-        self.facts.has(BLOCKED) && !self.facts.has(KEPT_AS_MEMBER)
+        self.flags.has(BLOCKED) && !self.flags.has(KEPT_AS_MEMBER)
     }
 
     /// When to look next at what the peer has acknowledged.
     fn next_look(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let span = match self.phase {
-            Phase::Open if self.must_progress() && !self.facts.has(BROKEN) => deadlines.write_progress?,
+            Phase::Open if self.must_progress() && !self.flags.has(BROKEN) => deadlines.write_progress?,
             Phase::Flushing => patience(deadlines),
             Phase::Lingering if self.awaits_acknowledgement() => return Some((self.deadline, Due::Look)),
             // Where nothing is on its way to the peer, there is nothing to look at.
@@ -104,26 +104,26 @@ impl Link {
     /// Whether the connection is over as soon as the peer has acknowledged all: the application stops, and nothing has come
     /// from the peer meanwhile.
     pub(super) fn awaits_acknowledgement(&self) -> bool {
-        self.facts.has(LAST_ACKNOWLEDGEMENT) && !self.facts.has(ANSWERED)
+        self.flags.has(LAST_ACKNOWLEDGEMENT) && !self.flags.has(ANSWERED)
     }
 
     /// Looks for the first time a while from now.
     pub(super) fn await_acknowledgement(&mut self, now: Time) {
-        self.facts.set(LAST_ACKNOWLEDGEMENT);
+        self.flags.set(LAST_ACKNOWLEDGEMENT);
         self.deadline = now + LOOK_AGAIN;
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
         // One that another's callback has just set does not count from any moment yet.
-        (self.deadline != Time::NEVER && !self.facts.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
+        (self.deadline != Time::NEVER && !self.flags.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
     }
 
     /// Whether the next deadline may have become earlier. Bytes that move only ever make it later.
     #[inline]
     pub(crate) fn take_deadline_change(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) -> bool {
-        let changed = self.facts.take(DEADLINE_CHANGED);
+        let changed = self.flags.take(DEADLINE_CHANGED);
         if changed {
-            if self.facts.take(DEADLINE_FRESH) {
+            if self.flags.take(DEADLINE_FRESH) {
                 self.deadline = now + self.deadline.since(Time::default());
             }
             if self.mark == UNMARKED {
@@ -134,7 +134,7 @@ impl Link {
     }
 
     pub(crate) fn set_deadline_changed(&mut self) {
-        self.facts.set(DEADLINE_CHANGED);
+        self.flags.set(DEADLINE_CHANGED);
     }
 
     /// The timer that stands for the next deadline, and when it goes off. It is moved only to be earlier: a deadline
@@ -192,7 +192,7 @@ impl Link {
         }
         let Due::Loop(deadline) = due else { return None };
         let reason = match (deadline, self.reason) {
-            (Deadline::Linger, _) if self.facts.has(BROKEN) => CloseReason::Reset,
+            (Deadline::Linger, _) if self.flags.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
             // It was given time to finish what had begun, and the cause is the same if it does not.
             (
@@ -201,7 +201,7 @@ impl Link {
             ) => reason,
             _ => CloseReason::TimedOut(deadline),
         };
-        self.facts
+        self.flags
             .put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0));
         self.over(reason);
         Some(due)
@@ -212,7 +212,7 @@ impl Link {
         let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
         // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
         let under_way = self.queued() > 0 || unacknowledged > 1;
-        let progressed = under_way && self.has_taken_more(acknowledged) && !self.facts.has(BROKEN);
+        let progressed = under_way && self.has_taken_more(acknowledged) && !self.flags.has(BROKEN);
         if progressed {
             self.progressed(now);
             self.mark = acknowledged;

@@ -1,7 +1,7 @@
 //! A link as a member of topics: what was published is put into its output, and one that does not take it is bounded by
 //! a policy. See [`Published`](crate::published) for how it comes here, and the `Backlog` for what is dropped.
 
-use super::facts::*;
+use super::flags::*;
 use super::{Link, Lost, Phase};
 use crate::buffer::{Messages, Offered, Pool};
 use crate::limits::Limits;
@@ -19,7 +19,7 @@ impl Link {
         pool: &mut Pool,
         missed: &mut u64,
     ) -> usize {
-        if self.phase == Phase::Open && !self.facts.has(HINDERED) {
+        if self.phase == Phase::Open && !self.flags.has(HINDERED) {
             let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
             if output.put_messages(messages, || pool.take_backlog()) {
                 return messages.lengths.len();
@@ -37,14 +37,14 @@ impl Link {
         let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
         let mut taken = 0;
         for message in messages.each() {
-            if self.facts.has(TOO_SLOW) {
+            if self.flags.has(TOO_SLOW) {
                 *missed += 1;
                 continue;
             }
             match output.offer(message, limits, missed) {
                 Offered::Taken => taken += 1,
                 Offered::Dropped => {}
-                Offered::TooSlow => self.facts.set(TOO_SLOW),
+                Offered::TooSlow => self.flags.set(TOO_SLOW),
             }
         }
         // Dropping makes it less, too.
@@ -57,8 +57,8 @@ impl Link {
     pub(crate) fn takes_at_once(&self, count: usize, limits: &Limits) -> bool {
         self.output.is_none()
             && self.phase == Phase::Open
-            && !self.facts.has(HINDERED)
-            && !self.touched
+            && !self.flags.has(HINDERED)
+            && !self.dirty
             && count <= limits.output_high
     }
 
@@ -71,16 +71,16 @@ impl Link {
 
     #[cfg(feature = "sim")]
     pub(crate) fn is_too_slow(&self) -> bool {
-        self.facts.has(TOO_SLOW)
+        self.flags.has(TOO_SLOW)
     }
 
     /// Whether it is to be left out of a part of what is being handed out.
     pub(crate) fn is_excepted(&self) -> bool {
-        self.facts.has(EXCEPTED)
+        self.flags.has(EXCEPTED)
     }
 
     pub(crate) fn set_excepted(&mut self, is: bool) {
-        self.facts.put(EXCEPTED, is);
+        self.flags.put(EXCEPTED, is);
     }
 
     /// Applies the policy for slow members to what was published in this turn, now that the kernel has not taken it.
@@ -93,30 +93,30 @@ impl Link {
             if self.phase != Phase::Open {
                 output.keep_messages();
             } else if output.trim(limits, &mut lost.messages) == Offered::TooSlow {
-                self.facts.set(TOO_SLOW);
+                self.flags.set(TOO_SLOW);
             }
         }
         self.unchoke(self.queued(), limits);
         lost
     }
 
-    /// The handler is told next how many messages were missed here: so many. What it writes until `placed` is put in
+    /// The handler is told next how many messages were missed here: so many. What it writes until `notice_done` is put in
     /// their place.
     pub(crate) fn take_missed(&mut self) -> u64 {
-        self.facts.set(PLACING);
+        self.flags.set(WRITING_NOTICE);
         self.output.as_mut().map_or(0, |output| output.take_missed())
     }
 
-    pub(crate) fn placed(&mut self) {
-        self.facts.clear(PLACING);
+    pub(crate) fn notice_done(&mut self) {
+        self.flags.clear(WRITING_NOTICE);
         if let Some(output) = &mut self.output {
-            output.placed();
+            output.notice_done();
         }
     }
 
     /// The handler has said what it had to say to one that is too slow.
     pub(crate) fn close_slow(&mut self, now: Time) {
-        if self.facts.has(OUT_OF_MEMORY) {
+        if self.flags.has(OUT_OF_MEMORY) {
             return self.close_for_memory(now);
         }
         self.close_because(CloseReason::OutputOverflow { queued: self.queued() }, now);
@@ -126,16 +126,16 @@ impl Link {
     /// published before that.
     #[inline]
     pub(crate) fn is_in_order(&self) -> bool {
-        self.facts.has(MEMBER) && !self.facts.has(PLACING)
+        self.flags.has(MEMBER) && !self.flags.has(WRITING_NOTICE)
     }
 
     /// It has become a member of a topic, or is none any more.
     pub(crate) fn set_member(&mut self, is: bool, limits: &Limits) {
         if is {
-            self.facts.set(USEFUL);
+            self.flags.set(USEFUL);
         }
-        self.facts.put(MEMBER, is);
-        self.facts.put(KEPT_AS_MEMBER, is && limits.slow_members.keeps());
-        self.facts.set(DEADLINE_CHANGED);
+        self.flags.put(MEMBER, is);
+        self.flags.put(KEPT_AS_MEMBER, is && limits.slow_members.keeps());
+        self.flags.set(DEADLINE_CHANGED);
     }
 }

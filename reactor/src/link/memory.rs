@@ -1,6 +1,6 @@
 //! A link and the memory budget of the application: what it holds, and what it does when there is too little.
 
-use super::facts::*;
+use super::flags::*;
 use super::{Link, Origin, Phase};
 use crate::budget::{Holding, Holdings};
 use crate::buffer::Pool;
@@ -15,14 +15,14 @@ const LAST_WORDS_MAX: usize = 128 * 1024;
 impl Link {
     /// Kept input has changed: it is counted once the link rests, when the answer to the other input has left.
     pub(crate) fn set_unweighed(&mut self) {
-        self.facts.set(UNWEIGHED);
+        self.flags.set(UNWEIGHED);
     }
 
     /// Has the memory budget know what this link holds. Called whenever the link rests, so that what is gone by then is
     /// never counted.
     #[inline]
     pub(crate) fn weigh(&mut self, holdings: &mut Holdings) {
-        self.facts.clear(UNWEIGHED);
+        self.flags.clear(UNWEIGHED);
         if self.output.is_some() || self.kept.is_some() || self.holding != Holding::default() {
             self.weigh_anew(holdings);
         }
@@ -66,26 +66,26 @@ impl Link {
 
     /// Stops or goes on reading, as the memory budget allows. Whether that is a change.
     pub(crate) fn set_suspended(&mut self, is: bool) -> bool {
-        let was = self.facts.has(SUSPENDED);
-        self.facts.put(SUSPENDED, is);
+        let was = self.flags.has(SUSPENDED);
+        self.flags.put(SUSPENDED, is);
         was != is
     }
 
     pub(crate) fn is_suspended(&self) -> bool {
-        self.facts.has(SUSPENDED)
+        self.flags.has(SUSPENDED)
     }
 
     /// One of the largest holders is to close for want of memory: messages that wait and input that was kept are dropped
     /// at once, and the handler has its last words. The number of messages, and of bytes of input. One that is closing
     /// already, and still holds that much, ends now.
     pub(crate) fn run_out_of_memory(&mut self, limits: &Limits, pool: &mut Pool) -> (u64, usize) {
-        self.facts.clear(SUSPENDED);
+        self.flags.clear(SUSPENDED);
         let unread = self.kept.take().map_or(0, |kept| kept.len());
-        if !self.is_open() || self.facts.has(SLOW_TOLD) {
+        if !self.is_open() || self.flags.has(SLOW_TOLD) {
             self.abort(CloseReason::Memory);
             return (0, unread);
         }
-        self.facts.set(TOO_SLOW.and(OUT_OF_MEMORY));
+        self.flags.set(TOO_SLOW.and(OUT_OF_MEMORY));
         let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
         (output.drop_messages(), unread)
     }

@@ -12,7 +12,7 @@
 //! [`Step::Rest`], for the next thing to do; the driver asks whether it reads and writes.
 
 mod deadlines;
-mod facts;
+mod flags;
 mod links;
 mod member;
 mod memory;
@@ -32,7 +32,7 @@ use crate::time::Time;
 use crate::timer::TimerKey;
 use crate::token::ConnectionId;
 use deadlines::UNMARKED;
-use facts::*;
+use flags::*;
 
 pub(crate) use deadlines::Due;
 pub(crate) use links::Links;
@@ -115,13 +115,13 @@ pub(crate) struct Link {
     pub(crate) origin: Origin,
     phase: Phase,
     stopping: Stopping,
-    facts: Facts,
+    flags: Flags,
     /// What of it decided what the driver was last told.
-    told: (Phase, Facts),
+    reported_interest: (Phase, Flags),
     /// In the loop's list of links to attend to.
-    pub(crate) touched: bool,
+    pub(crate) dirty: bool,
     /// In its list for the next turn.
-    pub(crate) put_off: bool,
+    pub(crate) deferred: bool,
     drained_turn: u32,
     offered_turn: u32,
     pub(crate) kept: Option<Box<Kept>>,
@@ -161,10 +161,10 @@ impl Link {
             origin,
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
-            facts: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
-            told: (Phase::Over, Facts::default()),
-            touched: false,
-            put_off: false,
+            flags: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
+            reported_interest: (Phase::Over, Flags::default()),
+            dirty: false,
+            deferred: false,
             drained_turn: 0,
             offered_turn: 0,
             kept: None,
@@ -192,38 +192,38 @@ impl Link {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         if self.phase == Phase::Open {
-            return !self.facts.has(ENDED.and(OFFER_DUE).and(SUSPENDED)) && !self.is_held_back();
+            return !self.flags.has(ENDED.and(OFFER_DUE).and(SUSPENDED)) && !self.is_held_back();
         }
         let closing = matches!(self.phase, Phase::Flushing | Phase::Lingering);
-        closing && !self.facts.has(ENDED.and(DEAF)) && self.origin != Origin::Watched
+        closing && !self.flags.has(ENDED.and(DEAF)) && self.origin != Origin::Watched
     }
 
     /// Whether the driver is to say when the kernel takes bytes, or when the connection has come about.
     #[inline]
     pub(crate) fn writes(&self) -> bool {
-        self.facts.has(BLOCKED) || self.phase == Phase::Connecting
+        self.flags.has(BLOCKED) || self.phase == Phase::Connecting
     }
 
     /// Whether anything has changed that `reads` and `writes` depend on.
     #[inline]
     pub(crate) fn take_interest_change(&mut self) -> bool {
-        let mut facts = self.facts.only(INTEREST);
-        if self.facts.has(RELAYED) {
-            facts.clear(CHOKED);
+        let mut flags = self.flags.only(INTEREST);
+        if self.flags.has(RELAYED) {
+            flags.clear(CHOKED);
         }
-        let decisive = (self.phase, facts);
-        std::mem::replace(&mut self.told, decisive) != decisive
+        let decisive = (self.phase, flags);
+        std::mem::replace(&mut self.reported_interest, decisive) != decisive
     }
 
     /// Whether there is nothing to do for it but to send what it owes. One branch: the answer is nearly always yes.
     #[inline]
-    pub(crate) fn is_at_ease(&self) -> bool {
-        let (phase, facts) = self.told;
+    pub(crate) fn has_plain_answer_only(&self) -> bool {
+        let (phase, flags) = self.reported_interest;
         (self.phase == Phase::Open)
-            & !self.facts.has(UNEASY)
+            & !self.flags.has(NEEDS_STEPS)
             & (self.stopping == Stopping::No)
             & (phase == Phase::Open)
-            & (facts == Facts::default())
+            & (flags == Flags::default())
     }
 
     /// What one that is at ease owes, if it goes to the driver as it stands: in one piece, not above the high-water mark.
@@ -246,7 +246,7 @@ impl Link {
         self.received += count as u64;
         self.active = now;
         if self.stopping != Stopping::No {
-            self.facts.set(ANSWERED);
+            self.flags.set(ANSWERED);
             if matches!(self.stopping, Stopping::Probing | Stopping::Streaming) {
                 self.stopping = Stopping::Asked;
             }
@@ -259,7 +259,7 @@ impl Link {
         self.discarded += count as u64;
         if self.discarded > limits.linger_bytes {
             // What is owed still leaves, or the deadline says that it does not.
-            self.facts.set(DEAF);
+            self.flags.set(DEAF);
             if self.phase == Phase::Lingering {
                 self.over(self.reason());
             }
@@ -268,12 +268,12 @@ impl Link {
 
     /// The peer has ended its half.
     pub(crate) fn end_of_input(&mut self) {
-        self.facts.set(ENDED);
+        self.flags.set(ENDED);
         if self.stopping == Stopping::Probing {
             // That was the answer, and no other follows.
             self.stopping = Stopping::Asked;
         }
-        if self.facts.has(BROKEN) && !self.facts.has(OFFER_DUE) {
+        if self.flags.has(BROKEN) && !self.flags.has(OFFER_DUE) {
             self.over(CloseReason::Reset);
         }
     }
@@ -282,7 +282,7 @@ impl Link {
     pub(crate) fn nothing_arrived(&mut self) {
         if self.stopping == Stopping::Probing {
             // One that has come to be choked meanwhile was not looked at.
-            self.stopping = if self.reads() || self.facts.has(ENDED) { Stopping::Quiet } else { Stopping::Asked };
+            self.stopping = if self.reads() || self.flags.has(ENDED) { Stopping::Quiet } else { Stopping::Asked };
         }
     }
 
@@ -298,18 +298,18 @@ impl Link {
     ) -> Lost {
         match outcome {
             Sent::Bytes(count) => {
-                if self.facts.take(BLOCKED) {
+                if self.flags.take(BLOCKED) {
                     // The idle deadline runs again, which may be earlier than that for progress.
-                    self.facts.set(DEADLINE_CHANGED);
+                    self.flags.set(DEADLINE_CHANGED);
                 }
                 self.left(count, now, limits, pool);
                 Lost::default()
             }
             Sent::Blocked(count) => {
                 self.left(count, now, limits, pool);
-                if !self.facts.has(BLOCKED) {
-                    self.facts.set(BLOCKED);
-                    self.facts.set(DEADLINE_CHANGED);
+                if !self.flags.has(BLOCKED) {
+                    self.flags.set(BLOCKED);
+                    self.flags.set(DEADLINE_CHANGED);
                     if self.phase == Phase::Open {
                         self.progressed(now);
                         self.mark = self.sent.saturating_sub(unacknowledged() as u64);
@@ -339,7 +339,7 @@ impl Link {
         let Some(output) = &mut self.output else { return };
         // Whoever was told that this is above the mark waits to hear when it is not.
         if output.queued() > limits.output_high && self.phase == Phase::Open {
-            self.facts.choke();
+            self.flags.choke();
         }
         output.advance(count);
         self.sent += count as u64;
@@ -349,8 +349,8 @@ impl Link {
             && let Some(output) = self.output.take()
         {
             if self.phase == Phase::Open {
-                if self.facts.take(WAITING) && self.kept.is_some() {
-                    self.facts.set(OFFER_DUE);
+                if self.flags.take(WAITING) && self.kept.is_some() {
+                    self.flags.set(OFFER_DUE);
                 }
                 // Something was refused since the loop last looked: nothing may leave after that gap.
                 if output.overflowed() {
@@ -365,12 +365,12 @@ impl Link {
     /// Reading goes on where little enough is owed.
     #[inline]
     fn unchoke(&mut self, queued: usize, limits: &Limits) {
-        if self.facts.has(CHOKED) && queued <= limits.output_low {
-            self.facts.clear(CHOKED);
-            self.facts.set(DRAINED_DUE);
+        if self.flags.has(CHOKED) && queued <= limits.output_low {
+            self.flags.clear(CHOKED);
+            self.flags.set(DRAINED_DUE);
             // Never cleared here: a callback may have asked for the offer itself.
             if self.kept.is_some() {
-                self.facts.set(OFFER_DUE);
+                self.flags.set(OFFER_DUE);
             }
         }
     }
@@ -383,23 +383,23 @@ impl Link {
         if let Some(output) = self.output.take() {
             pool.give_output(output);
         }
-        self.facts.clear(BLOCKED);
-        self.facts.set(BROKEN);
-        if (self.facts.take(CHOKED) | self.facts.take(WAITING)) && self.kept.is_some() {
-            self.facts.set(OFFER_DUE);
+        self.flags.clear(BLOCKED);
+        self.flags.set(BROKEN);
+        if (self.flags.take(CHOKED) | self.flags.take(WAITING)) && self.kept.is_some() {
+            self.flags.set(OFFER_DUE);
         }
-        if self.phase != Phase::Open || self.facts.has(PAUSED) || !self.has_more_to_say() {
+        if self.phase != Phase::Open || self.flags.has(PAUSED) || !self.has_more_to_say() {
             self.over(reason_of(errno));
             return lost;
         }
         self.progressed(now);
-        self.facts.set(DEADLINE_CHANGED);
+        self.flags.set(DEADLINE_CHANGED);
         lost
     }
 
     /// Whether the handler may still get something to hear: more may come, or what came waits for its turn.
     fn has_more_to_say(&self) -> bool {
-        !self.facts.has(ENDED) || self.facts.has(OFFER_DUE)
+        !self.flags.has(ENDED) || self.flags.has(OFFER_DUE)
     }
 
     /// Receiving failed for good.
@@ -409,12 +409,12 @@ impl Link {
             // Nothing was owed any more, so the connection ended as it was meant to.
             Phase::Lingering => self.reason.unwrap_or(reason_of(errno)),
             // What was read before is still to be delivered, unless the handler wants none.
-            Phase::Open if self.facts.has(OFFER_DUE) && !self.facts.has(PAUSED) => {
+            Phase::Open if self.flags.has(OFFER_DUE) && !self.flags.has(PAUSED) => {
                 // Sending may have told already: there is one deadline for what is left.
-                if !self.facts.has(BROKEN) {
+                if !self.flags.has(BROKEN) {
                     self.progressed(now);
                 }
-                self.facts.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
+                self.flags.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
                 return;
             }
             _ => reason_of(errno),
@@ -427,8 +427,8 @@ impl Link {
             self.phase = Phase::Open;
             self.active = now;
             self.progressed(now);
-            self.facts.set(DEADLINE_CHANGED);
-            if self.facts.has(CLOSE_DUE) {
+            self.flags.set(DEADLINE_CHANGED);
+            if self.flags.has(CLOSE_DUE) {
                 self.close(now);
             }
         }
@@ -437,15 +437,15 @@ impl Link {
     /// Our FIN leaves next. Lingering costs time, so a stop does without it where nobody can lose anything by that.
     pub(crate) fn finished(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) {
         if self.phase == Phase::Open {
-            self.facts.set(HALF_FINISHED);
+            self.flags.set(HALF_FINISHED);
             return;
         }
         self.phase = Phase::Lingering;
         self.progressed(now);
-        self.facts.set(DEADLINE_CHANGED);
-        if self.facts.has(ENDED.and(DEAF)) || self.origin == Origin::Watched {
+        self.flags.set(DEADLINE_CHANGED);
+        if self.flags.has(ENDED.and(DEAF)) || self.origin == Origin::Watched {
             self.phase = Phase::Over;
-        } else if self.stopping != Stopping::No && !self.facts.has(ANSWERED) {
+        } else if self.stopping != Stopping::No && !self.flags.has(ANSWERED) {
             match unacknowledged() {
                 0 => self.phase = Phase::Over,
                 // It may be on its way: an acknowledgement is looked for until it is there.
@@ -458,7 +458,7 @@ impl Link {
     pub(crate) fn stop(&mut self) {
         if self.stopping == Stopping::No {
             self.stopping = Stopping::Asked;
-            self.facts.put(ANSWERED, self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing);
+            self.flags.put(ANSWERED, self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing);
         }
     }
 
@@ -470,7 +470,7 @@ impl Link {
         if !self.takes_writes() {
             return None;
         }
-        self.facts.set(USEFUL);
+        self.flags.set(USEFUL);
         match &mut self.output {
             Some(output) => output.begin_write(limits.output_high),
             None => self.output = Some(pool.take_output(limits.output_max)),
@@ -482,18 +482,18 @@ impl Link {
     #[inline]
     pub(crate) fn takes_writes(&self) -> bool {
         let usual = matches!(self.phase, Phase::Open | Phase::Connecting)
-            & !self.facts.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
+            & !self.flags.has(BROKEN.and(FINISHING).and(CLOSE_DUE))
             & (self.origin != Origin::Watched);
-        usual || (self.facts.has(PLACING) && self.phase != Phase::Over)
+        usual || (self.flags.has(WRITING_NOTICE) && self.phase != Phase::Over)
     }
 
     /// Tells a newcomer why it is refused, and closes. Only a few are lingered for, the others may be reset while they
     /// still read that.
-    pub(crate) fn refuse(&mut self, told: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
+    pub(crate) fn refuse(&mut self, refusal: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
         let mut output = pool.take_output(usize::MAX);
-        output.put_shared(told.clone());
+        output.put_shared(refusal.clone());
         self.output = Some(output);
-        self.facts.put(BRIEF, !lingers);
+        self.flags.put(BRIEF, !lingers);
         self.close(now);
     }
 
@@ -506,62 +506,62 @@ impl Link {
     /// Whether the connection is not read for a reason of its own, so that what is kept of its input does not grow.
     #[inline]
     pub(crate) fn is_held_back(&self) -> bool {
-        self.facts.has(HOLDS_BACK) || (self.facts.has(CHOKED) && !self.facts.has(RELAYED))
+        self.flags.has(HOLDS_BACK) || (self.flags.has(CHOKED) && !self.flags.has(RELAYED))
     }
 
     /// Whether it is, or is going to be once its output has been looked at: more is queued than the high-water mark.
     pub(crate) fn is_to_be_held_back(&self, limits: &Limits) -> bool {
-        self.is_held_back() || (self.queued() > limits.output_high && !self.facts.has(RELAYED))
+        self.is_held_back() || (self.queued() > limits.output_high && !self.flags.has(RELAYED))
     }
 
     /// Whether it has been of use, so that the first-request deadline is off.
     #[inline]
     pub(crate) fn is_useful(&self) -> bool {
-        self.facts.has(USEFUL)
+        self.flags.has(USEFUL)
     }
 
     pub(crate) fn set_useful(&mut self) {
-        self.facts.set(USEFUL);
+        self.flags.set(USEFUL);
     }
 
     pub(crate) fn pause(&mut self) {
-        self.facts.set(PAUSED);
+        self.flags.set(PAUSED);
     }
 
     /// What was kept comes first, before the socket is read again. Whether anything was is seen then: during a callback
     /// the loop has it.
     pub(crate) fn resume(&mut self) {
-        if self.facts.take(PAUSED) {
-            self.facts.set(OFFER_DUE);
+        if self.flags.take(PAUSED) {
+            self.flags.set(OFFER_DUE);
         }
     }
 
     /// What it published cannot go on yet.
     pub(crate) fn hold(&mut self) {
-        self.facts.set(HELD);
+        self.flags.set(HELD);
     }
 
     /// It has gone on.
     pub(crate) fn release_hold(&mut self) {
-        if self.facts.take(HELD) && self.kept.is_some() {
-            self.facts.set(OFFER_DUE);
+        if self.flags.take(HELD) && self.kept.is_some() {
+            self.flags.set(OFFER_DUE);
         }
     }
 
     /// Enough for this turn: what the handler leaves is offered again in the next.
     pub(crate) fn offer_next_turn(&mut self, turn: u32) {
         if self.is_open() {
-            self.facts.set(OFFER_DUE);
+            self.flags.set(OFFER_DUE);
             self.offered_turn = turn;
         }
     }
 
     /// From now on it is read however much its peer is owed. What was kept because of that is offered.
     pub(crate) fn read_on(&mut self) {
-        let begins = !self.facts.has(RELAYED);
-        self.facts.set(RELAYED);
-        if begins && self.facts.has(CHOKED) {
-            self.facts.set(OFFER_DUE);
+        let begins = !self.flags.has(RELAYED);
+        self.flags.set(RELAYED);
+        if begins && self.flags.has(CHOKED) {
+            self.flags.set(OFFER_DUE);
         }
     }
 
@@ -571,57 +571,57 @@ impl Link {
         if self.queued() == 0 {
             self.offer_next_turn(turn);
         } else if self.is_open() {
-            self.facts.set(WAITING);
+            self.flags.set(WAITING);
         }
     }
 
     #[cfg(feature = "sim")]
     pub(crate) fn is_paused(&self) -> bool {
-        self.facts.has(PAUSED)
+        self.flags.has(PAUSED)
     }
 
     pub(crate) fn set_deadline(&mut self, after: Option<Duration>) {
         if self.is_open() {
             self.deadline = after.map_or(Time::NEVER, |after| Time::default() + after);
-            self.facts.put(DEADLINE_FRESH, after.is_some());
-            self.facts.set(DEADLINE_CHANGED);
+            self.flags.put(DEADLINE_FRESH, after.is_some());
+            self.flags.set(DEADLINE_CHANGED);
         }
     }
 
     /// Flush, FIN, and go on reading.
     pub(crate) fn finish(&mut self) {
-        self.facts.set(FINISHING);
+        self.flags.set(FINISHING);
     }
 
     /// Flush, FIN, drain what the peer still sends, close.
     pub(crate) fn close(&mut self, now: Time) {
         let reason = match self.stopping {
-            _ if self.facts.has(ENDED) => CloseReason::PeerEnded,
+            _ if self.flags.has(ENDED) => CloseReason::PeerEnded,
             Stopping::No => CloseReason::Closed,
             _ => CloseReason::Stopped,
         };
         match self.phase {
             Phase::Connecting if self.queued() > 0 => {
-                self.facts.set(CLOSE_DUE);
+                self.flags.set(CLOSE_DUE);
                 self.deadline = Time::NEVER;
-                self.facts.clear(DEADLINE_FRESH);
+                self.flags.clear(DEADLINE_FRESH);
             }
             Phase::Connecting => self.over(reason),
-            Phase::Open if self.facts.has(BROKEN) => self.over(CloseReason::Reset),
+            Phase::Open if self.flags.has(BROKEN) => self.over(CloseReason::Reset),
             Phase::Open => {
                 self.phase = Phase::Flushing;
                 let has_gap = self.output.as_ref().is_some_and(|output| output.overflowed());
                 let overflow = CloseReason::OutputOverflow { queued: self.queued() };
                 self.reason = Some(if has_gap { overflow } else { reason });
                 self.deadline = Time::NEVER;
-                self.facts.clear(DEADLINE_FRESH);
-                self.facts.set(DEADLINE_CHANGED);
+                self.flags.clear(DEADLINE_FRESH);
+                self.flags.set(DEADLINE_CHANGED);
                 // A peer that has not taken anything for a while does not begin anew.
                 if !self.must_progress() {
                     self.progressed(now);
                     self.mark = UNMARKED;
                 }
-                self.facts.clear(OFFER_DUE);
+                self.flags.clear(OFFER_DUE);
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}
         }
@@ -650,14 +650,14 @@ impl Link {
     /// Flush and close: nothing more comes from the peer.
     pub(crate) fn close_briefly(&mut self, now: Time) {
         if matches!(self.phase, Phase::Open | Phase::Connecting) {
-            self.facts.set(BRIEF);
+            self.flags.set(BRIEF);
         }
         self.close(now);
     }
 
     /// Ends now, with a reset.
     pub(crate) fn abort(&mut self, reason: CloseReason) {
-        self.facts.set(RESET);
+        self.flags.set(RESET);
         self.over(reason);
     }
 
@@ -677,7 +677,7 @@ impl Link {
     /// Whether sending would do nothing now.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
-        self.facts.has(BLOCKED)
+        self.flags.has(BLOCKED)
     }
 
     #[inline]
@@ -687,11 +687,11 @@ impl Link {
 
     /// Whether the handler is (still) called for what happens here.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.facts.has(CLOSE_DUE)
+        matches!(self.phase, Phase::Open | Phase::Connecting) && !self.flags.has(CLOSE_DUE)
     }
 
     pub(crate) fn resets(&self) -> bool {
-        self.facts.has(RESET)
+        self.flags.has(RESET)
     }
 
     /// Gives its buffers back. Bytes of input never delivered, and of output never sent.
@@ -712,11 +712,11 @@ impl Link {
     pub(crate) fn describe(&self) -> &'static str {
         match self.phase {
             Phase::Connecting => "connecting",
-            Phase::Open if self.facts.has(PAUSED) => "paused",
-            Phase::Open if self.facts.has(WAITING) => "waiting",
-            Phase::Open if self.facts.has(SUSPENDED) => "suspended",
-            Phase::Open if self.facts.has(CHOKED) && !self.facts.has(RELAYED) => "choked",
-            Phase::Open if self.facts.has(ENDED) => "half-closed",
+            Phase::Open if self.flags.has(PAUSED) => "paused",
+            Phase::Open if self.flags.has(WAITING) => "waiting",
+            Phase::Open if self.flags.has(SUSPENDED) => "suspended",
+            Phase::Open if self.flags.has(CHOKED) && !self.flags.has(RELAYED) => "choked",
+            Phase::Open if self.flags.has(ENDED) => "half-closed",
             Phase::Open => "open",
             Phase::Flushing => "flushing",
             Phase::Lingering => "lingering",

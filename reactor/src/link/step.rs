@@ -1,6 +1,6 @@
 //! What there is to do for a link, one step at a time, until it rests.
 
-use super::facts::*;
+use super::flags::*;
 use super::{Link, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
@@ -45,30 +45,30 @@ impl Link {
             Phase::Open => match &self.output {
                 None => self.open_step(turn),
                 Some(output) if output.overflowed() => Step::Overflowed,
-                Some(_) if self.facts.has(TOO_SLOW) && !self.facts.has(SLOW_TOLD) => self.tell_too_slow(),
-                Some(output) if output.is_behind() && output.is_missing() && !self.facts.has(BLOCKED) => Step::Missed,
+                Some(_) if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_TOLD) => self.tell_too_slow(),
+                Some(output) if output.is_behind() && output.is_missing() && !self.flags.has(BLOCKED) => Step::Missed,
                 Some(output) => {
                     if output.queued() > limits.output_high {
-                        self.facts.choke();
+                        self.flags.choke();
                     }
-                    if self.facts.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
+                    if self.flags.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
-            Phase::Connecting if self.facts.has(TOO_SLOW) && !self.facts.has(SLOW_TOLD) => self.tell_too_slow(),
+            Phase::Connecting if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_TOLD) => self.tell_too_slow(),
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.tell_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
                 // The FIN goes with the close.
-                None if self.facts.has(BRIEF) => {
+                None if self.flags.has(BRIEF) => {
                     self.phase = Phase::Over;
                     Step::Close
                 }
                 None => Step::Finish,
-                Some(_) if self.facts.has(BLOCKED) => Step::Rest,
+                Some(_) if self.flags.has(BLOCKED) => Step::Rest,
                 Some(output) if output.is_missing() => Step::Missed,
                 Some(_) => Step::Send,
             },
-            Phase::Lingering if self.facts.has(ENDED) => {
+            Phase::Lingering if self.flags.has(ENDED) => {
                 self.phase = Phase::Over;
                 self.step(turn, limits)
             }
@@ -79,16 +79,16 @@ impl Link {
 
     #[inline]
     fn open_step(&mut self, turn: u32) -> Step {
-        if !self.facts.has(ATTENTION) && self.stopping == Stopping::No {
+        if !self.flags.has(ATTENTION) && self.stopping == Stopping::No {
             return Step::Rest;
         }
-        if self.facts.has(FINISHING) && !self.facts.has(HALF_FINISHED) && self.output.is_none() {
+        if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED) && self.output.is_none() {
             return Step::Finish;
         }
         if self.stopping == Stopping::Quiet {
             return self.tell_stopping();
         }
-        if self.facts.has(DRAINED_DUE) {
+        if self.flags.has(DRAINED_DUE) {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
@@ -96,7 +96,7 @@ impl Link {
             if self.stopping == Stopping::Streaming {
                 return self.tell_stopping();
             }
-            self.facts.clear(DRAINED_DUE);
+            self.flags.clear(DRAINED_DUE);
             self.drained_turn = turn;
             if self.stopping == Stopping::Asked {
                 self.stopping = Stopping::Streaming;
@@ -105,35 +105,35 @@ impl Link {
         }
         if self.is_held_back() {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
-            let ask = self.facts.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
+            let ask = self.flags.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.tell_stopping() } else { Step::Rest };
         }
-        if self.facts.has(OFFER_DUE) {
+        if self.flags.has(OFFER_DUE) {
             if self.offered_turn == turn {
                 return Step::NextTurn;
             }
-            self.facts.clear(OFFER_DUE);
+            self.flags.clear(OFFER_DUE);
             self.offered_turn = turn;
             if self.stopping == Stopping::Streaming {
                 self.stopping = Stopping::Asked;
             }
             return Step::Deliver;
         }
-        if self.facts.has(ENDED) && self.facts.has(BROKEN) {
+        if self.flags.has(ENDED) && self.flags.has(BROKEN) {
             self.over(CloseReason::Reset);
             return Step::Close;
         }
-        if self.facts.has(ENDED) && !self.facts.has(END_TOLD) {
-            self.facts.set(END_TOLD);
+        if self.flags.has(ENDED) && !self.flags.has(END_TOLD) {
+            self.flags.set(END_TOLD);
             return Step::EndOfInput;
         }
-        if self.facts.has(ENDED) && self.facts.has(HALF_FINISHED) {
+        if self.flags.has(ENDED) && self.flags.has(HALF_FINISHED) {
             // Both halves have ended, and nobody needs to say so.
             self.over(CloseReason::PeerEnded);
             return Step::Close;
         }
         match self.stopping {
-            Stopping::Asked | Stopping::Streaming if self.facts.has(ENDED) => self.tell_stopping(),
+            Stopping::Asked | Stopping::Streaming if self.flags.has(ENDED) => self.tell_stopping(),
             Stopping::Asked | Stopping::Streaming => {
                 self.stopping = Stopping::Probing;
                 Step::Probe
@@ -143,7 +143,7 @@ impl Link {
     }
 
     fn tell_too_slow(&mut self) -> Step {
-        self.facts.set(SLOW_TOLD);
+        self.flags.set(SLOW_TOLD);
         Step::TooSlow
     }
 

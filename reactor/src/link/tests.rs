@@ -10,7 +10,7 @@ use crate::reason::Deadline;
 const SECOND: u64 = 1_000_000_000;
 
 /// A link on a desk: what the loop would do for it, done by hand.
-struct Desk {
+struct LoopHandle {
     link: Link,
     pool: Pool,
     limits: Limits,
@@ -19,9 +19,9 @@ struct Desk {
     turn: u32,
 }
 
-impl Desk {
+impl LoopHandle {
     fn with(origin: Origin) -> Self {
-        Desk {
+        LoopHandle {
             link: Link::new(origin, Peer::Unix, 0, 0, Time(SECOND)),
             pool: Pool::default(),
             limits: Limits::default(),
@@ -112,14 +112,14 @@ impl Desk {
 
 #[test]
 fn a_link_that_nothing_happens_to_rests_and_reads() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     assert_eq!(desk.step(), Step::Rest);
     assert!(desk.link.reads() && !desk.link.writes());
 }
 
 #[test]
 fn what_is_written_is_sent_and_then_the_buffer_is_given_back() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     assert_eq!(desk.step(), Step::Send);
     desk.sent(10);
@@ -129,7 +129,7 @@ fn what_is_written_is_sent_and_then_the_buffer_is_given_back() {
 
 #[test]
 fn a_short_send_waits_for_the_driver_and_reading_goes_on() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(4);
@@ -141,7 +141,7 @@ fn a_short_send_waits_for_the_driver_and_reading_goes_on() {
 
 #[test]
 fn above_the_high_water_mark_reading_stops_until_the_low_one_and_then_the_handler_is_told_once() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     let owed = desk.limits.output_high + 1;
     desk.write(owed);
     assert_eq!(desk.step(), Step::Send);
@@ -158,7 +158,7 @@ fn above_the_high_water_mark_reading_stops_until_the_low_one_and_then_the_handle
 
 #[test]
 fn on_drained_that_fills_up_again_comes_once_a_turn() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     for turn in 1..5 {
         desk.turn = turn;
         for _ in 0..2 {
@@ -176,7 +176,7 @@ fn on_drained_that_fills_up_again_comes_once_a_turn() {
 
 #[test]
 fn what_had_drained_and_filled_up_again_before_anybody_was_told_is_not_told_drained() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     let owed = desk.limits.output_high + 1;
     for step in [Step::Drained, Step::NextTurn] {
         desk.write(owed);
@@ -195,7 +195,7 @@ fn what_had_drained_and_filled_up_again_before_anybody_was_told_is_not_told_drai
 
 #[test]
 fn kept_input_is_offered_again_after_the_output_drained_and_before_the_end() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     let owed = desk.limits.output_high + 1;
     desk.write(owed);
     desk.keep(b"next request");
@@ -211,7 +211,7 @@ fn kept_input_is_offered_again_after_the_output_drained_and_before_the_end() {
 
 #[test]
 fn a_pause_holds_back_the_end_too_and_resuming_offers_what_was_kept_first() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.keep(b"bytes");
     desk.link.pause();
     desk.link.end_of_input();
@@ -225,7 +225,7 @@ fn a_pause_holds_back_the_end_too_and_resuming_offers_what_was_kept_first() {
 
 #[test]
 fn resuming_what_was_not_paused_offers_nothing() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.keep(b"half a line");
     desk.link.resume();
     assert_eq!(desk.step(), Step::Rest);
@@ -233,7 +233,7 @@ fn resuming_what_was_not_paused_offers_nothing() {
 
 #[test]
 fn closing_sends_what_is_owed_then_ends_its_half_and_waits_for_the_peers() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     desk.close();
     assert!(!desk.write(1), "a write after close is refused");
@@ -249,7 +249,7 @@ fn closing_sends_what_is_owed_then_ends_its_half_and_waits_for_the_peers() {
 
 #[test]
 fn a_peer_that_has_ended_is_not_lingered_for() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.end_of_input();
     assert_eq!(desk.step(), Step::EndOfInput);
     desk.close();
@@ -259,7 +259,7 @@ fn a_peer_that_has_ended_is_not_lingered_for() {
 
 #[test]
 fn lingering_has_a_limit_in_bytes() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.limits.linger_bytes = 1000;
     desk.close();
     desk.finished();
@@ -271,7 +271,7 @@ fn lingering_has_a_limit_in_bytes() {
 
 #[test]
 fn who_sends_without_end_while_it_is_still_owed_is_no_longer_heard_and_still_sent_to() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.limits.linger_bytes = 1000;
     desk.write(500);
     desk.close();
@@ -286,7 +286,7 @@ fn who_sends_without_end_while_it_is_still_owed_is_no_longer_heard_and_still_sen
 
 #[test]
 fn what_was_written_before_the_connection_stood_leaves_before_a_close_that_was_asked_for_then() {
-    let mut desk = Desk::with(Origin::Outbound);
+    let mut desk = LoopHandle::with(Origin::Outbound);
     desk.write(10);
     desk.close();
     assert!(!desk.write(1));
@@ -299,7 +299,7 @@ fn what_was_written_before_the_connection_stood_leaves_before_a_close_that_was_a
 
 #[test]
 fn who_closes_before_the_connection_stands_hears_no_more_of_it() {
-    let mut desk = Desk::with(Origin::Outbound);
+    let mut desk = LoopHandle::with(Origin::Outbound);
     desk.link.set_deadline(Some(Duration::from_secs(2)));
     desk.write(10);
     desk.close();
@@ -312,7 +312,7 @@ fn who_closes_before_the_connection_stands_hears_no_more_of_it() {
 
 #[test]
 fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(5);
     desk.link.finish();
     assert!(!desk.write(1));
@@ -328,7 +328,7 @@ fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
 
 #[test]
 fn a_failed_send_loses_what_is_owed_and_not_what_has_arrived() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     assert_eq!(desk.step(), Step::Send);
     assert_eq!(desk.failed(), 10);
@@ -341,7 +341,7 @@ fn a_failed_send_loses_what_is_owed_and_not_what_has_arrived() {
 
 #[test]
 fn what_was_read_before_a_reset_and_waits_for_its_turn_is_still_delivered() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.keep(b"the rest");
     desk.link.offer_next_turn(desk.turn);
     desk.write(1);
@@ -357,7 +357,7 @@ fn what_was_read_before_a_reset_and_waits_for_its_turn_is_still_delivered() {
 
 #[test]
 fn a_reset_that_sending_told_first_does_not_move_the_deadline() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.keep(b"the rest");
     desk.link.offer_next_turn(desk.turn);
     desk.write(1);
@@ -369,7 +369,7 @@ fn a_reset_that_sending_told_first_does_not_move_the_deadline() {
 
 #[test]
 fn an_overflow_is_not_forgotten_when_what_was_queued_has_left_since() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     (desk.limits.output_high, desk.limits.output_max) = (50, 100);
     desk.write(100);
     assert_eq!(desk.step(), Step::Send);
@@ -383,7 +383,7 @@ fn an_overflow_is_not_forgotten_when_what_was_queued_has_left_since() {
 
 #[test]
 fn a_failed_send_ends_a_paused_link_at_once() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.pause();
     desk.write(10);
     desk.failed();
@@ -392,7 +392,7 @@ fn a_failed_send_ends_a_paused_link_at_once() {
 
 #[test]
 fn what_was_accepted_before_a_refused_write_leaves_before_the_end() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     (desk.limits.output_high, desk.limits.output_max) = (50, 100);
     desk.write(50);
     desk.write(200);
@@ -411,7 +411,7 @@ fn what_was_accepted_before_a_refused_write_leaves_before_the_end() {
 
 #[test]
 fn who_waits_for_its_output_is_not_read_until_all_has_left_and_is_offered_the_rest() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(2);
@@ -428,7 +428,7 @@ fn who_waits_for_its_output_is_not_read_until_all_has_left_and_is_offered_the_re
 
 #[test]
 fn who_waits_for_its_output_although_nothing_is_queued_is_offered_the_rest_in_the_next_turn() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.keep(b"the rest");
     desk.link.wait_for_output(desk.turn);
     assert_eq!(desk.step(), Step::NextTurn);
@@ -438,7 +438,7 @@ fn who_waits_for_its_output_although_nothing_is_queued_is_offered_the_rest_in_th
 
 #[test]
 fn who_waits_for_its_output_is_offered_the_rest_when_nothing_can_be_sent_any_more() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     desk.keep(b"the rest");
     desk.link.wait_for_output(desk.turn);
@@ -449,7 +449,7 @@ fn who_waits_for_its_output_is_offered_the_rest_when_nothing_can_be_sent_any_mor
 
 #[test]
 fn a_relay_is_read_although_more_is_queued_than_the_mark() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.limits.output_high = 50;
     desk.write(100);
     assert_eq!(desk.step(), Step::Send);
@@ -470,7 +470,7 @@ fn a_relay_is_read_although_more_is_queued_than_the_mark() {
 #[test]
 fn a_close_after_an_overflow_does_not_pass_for_the_end_of_all_that_was_written() {
     for origin in [Origin::Accepted, Origin::Outbound] {
-        let mut desk = Desk::with(origin);
+        let mut desk = LoopHandle::with(origin);
         (desk.limits.output_high, desk.limits.output_max) = (50, 100);
         desk.write(60);
         desk.write(60);
@@ -487,7 +487,7 @@ fn a_close_after_an_overflow_does_not_pass_for_the_end_of_all_that_was_written()
 #[test]
 fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
     for lingers in [true, false] {
-        let mut desk = Desk::with(Origin::Refused);
+        let mut desk = LoopHandle::with(Origin::Refused);
         desk.link.refuse(&Bytes::from_static(b"full"), lingers, desk.now, &mut desk.pool);
         assert_eq!(desk.step(), Step::Send);
         desk.sent(4);
@@ -500,7 +500,7 @@ fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
 
 #[test]
 fn who_is_closed_briefly_gets_all_it_is_owed_and_is_not_listened_to() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     assert!(desk.write(4));
     desk.link.close_briefly(desk.now);
     assert_eq!(desk.step(), Step::Send);
@@ -512,7 +512,7 @@ fn who_is_closed_briefly_gets_all_it_is_owed_and_is_not_listened_to() {
 
 #[test]
 fn an_outbound_link_sends_nothing_before_it_is_connected() {
-    let mut desk = Desk::with(Origin::Outbound);
+    let mut desk = LoopHandle::with(Origin::Outbound);
     assert!(desk.write(4));
     assert_eq!(desk.step(), Step::Rest);
     assert!(desk.link.writes() && !desk.link.reads());
@@ -522,14 +522,14 @@ fn an_outbound_link_sends_nothing_before_it_is_connected() {
 
 #[test]
 fn a_refused_connect_tells_why() {
-    let mut desk = Desk::with(Origin::Outbound);
+    let mut desk = LoopHandle::with(Origin::Outbound);
     desk.link.failed(Errno(111), desk.now);
     assert_eq!(desk.closes(), CloseReason::ConnectFailed(Errno(111)));
 }
 
 #[test]
 fn stopping_reads_what_has_arrived_before_the_handler_is_told() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     assert_eq!(desk.step(), Step::Probe);
     assert_eq!(desk.step(), Step::Rest, "until the driver has looked");
@@ -544,7 +544,7 @@ fn stopping_reads_what_has_arrived_before_the_handler_is_told() {
 
 #[test]
 fn stopping_is_told_to_a_handler_that_goes_on_after_the_end_of_the_input_which_the_driver_found_when_it_looked() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     assert_eq!(desk.step(), Step::Probe);
     desk.link.end_of_input();
@@ -553,7 +553,7 @@ fn stopping_is_told_to_a_handler_that_goes_on_after_the_end_of_the_input_which_t
 
 #[test]
 fn stopping_tells_a_stream_that_fills_up_by_itself_instead_of_waiting_for_its_end() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     let mut told = false;
     desk.link.stop();
     for turn in 1..4 {
@@ -569,7 +569,7 @@ fn stopping_tells_a_stream_that_fills_up_by_itself_instead_of_waiting_for_its_en
 
 #[test]
 fn stopping_answers_kept_requests_however_often_the_output_fills_up() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     for turn in 1..10 {
         desk.turn = turn;
@@ -584,7 +584,7 @@ fn stopping_answers_kept_requests_however_often_the_output_fills_up() {
 
 #[test]
 fn stopping_closes_at_once_who_is_owed_nothing() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     assert_eq!(desk.step(), Step::Probe);
     desk.link.nothing_arrived();
@@ -596,7 +596,7 @@ fn stopping_closes_at_once_who_is_owed_nothing() {
 
 #[test]
 fn stopping_lingers_for_who_has_not_taken_what_the_kernel_has() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     assert_eq!(desk.step(), Step::Probe);
     desk.link.nothing_arrived();
@@ -616,7 +616,7 @@ fn stopping_lingers_for_who_has_not_taken_what_the_kernel_has() {
 
 #[test]
 fn stopping_lingers_to_the_deadline_for_who_speaks_meanwhile() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.link.stop();
     assert_eq!(desk.step(), Step::Probe);
     desk.link.nothing_arrived();
@@ -631,7 +631,7 @@ fn stopping_lingers_to_the_deadline_for_who_speaks_meanwhile() {
 
 #[test]
 fn the_first_request_deadline_ends_with_the_first_use() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     assert_eq!(desk.next_due(), Some((1 + 30, Due::Loop(Deadline::FirstRequest))));
     desk.write(1);
     assert_eq!(desk.next_due(), None);
@@ -639,7 +639,7 @@ fn the_first_request_deadline_ends_with_the_first_use() {
 
 #[test]
 fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(1 << 20);
     assert_eq!(desk.step(), Step::Send);
     desk.outcome(Sent::Blocked(100_000), 100_000);
@@ -659,7 +659,7 @@ fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
 #[test]
 fn a_peer_whose_system_takes_a_lot_at_first_and_that_reads_nothing_ends_after_the_deadline_and_not_after_two() {
     for closing in [false, true] {
-        let mut desk = Desk::open();
+        let mut desk = LoopHandle::open();
         desk.write(8 << 20);
         assert_eq!(desk.step(), Step::Send);
         desk.outcome(Sent::Blocked(3 << 20), 3 << 20);
@@ -679,7 +679,7 @@ fn a_peer_whose_system_takes_a_lot_at_first_and_that_reads_nothing_ends_after_th
 
 #[test]
 fn a_close_does_not_give_a_peer_that_takes_nothing_its_deadline_anew() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(8 << 20);
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(100_000);
@@ -690,7 +690,7 @@ fn a_close_does_not_give_a_peer_that_takes_nothing_its_deadline_anew() {
 
 #[test]
 fn a_peer_that_takes_little_by_little_and_enough_in_all_goes_on() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(8 << 20);
     assert_eq!(desk.step(), Step::Send);
     desk.outcome(Sent::Blocked(3 << 20), 3 << 20);
@@ -703,7 +703,7 @@ fn a_peer_that_takes_little_by_little_and_enough_in_all_goes_on() {
 
 #[test]
 fn lingering_ends_a_second_or_less_after_the_deadline_for_a_peer_that_took_something_at_first_or_said_something() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(100_000);
     assert_eq!(desk.step(), Step::Send);
     desk.sent(100_000);
@@ -717,7 +717,7 @@ fn lingering_ends_a_second_or_less_after_the_deadline_for_a_peer_that_took_somet
 
 #[test]
 fn a_peer_that_is_still_taking_what_the_kernel_has_is_not_idle() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.deadlines = Deadlines { idle: Some(Duration::from_secs(60)), first_request: None, ..Deadlines::default() };
     desk.write(200_000);
     assert_eq!(desk.step(), Step::Send);
@@ -732,7 +732,7 @@ fn a_peer_that_is_still_taking_what_the_kernel_has_is_not_idle() {
 
 #[test]
 fn once_nothing_waits_to_be_sent_the_idle_deadline_is_not_as_late_as_that_for_progress_was() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.deadlines.idle = Some(Duration::from_secs(10));
     desk.write(10);
     desk.anchored(0);
@@ -747,7 +747,7 @@ fn once_nothing_waits_to_be_sent_the_idle_deadline_is_not_as_late_as_that_for_pr
 
 #[test]
 fn while_closing_the_linger_deadline_alone_runs() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.deadlines.idle = Some(Duration::from_secs(1));
     desk.link.set_deadline(Some(Duration::from_secs(1)));
     desk.anchored(0);
@@ -763,7 +763,7 @@ fn while_closing_the_linger_deadline_alone_runs() {
 
 #[test]
 fn lingering_goes_on_while_the_peer_takes_what_the_kernel_still_has_for_it() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(100_000);
     assert_eq!(desk.step(), Step::Send);
     desk.sent(100_000);
@@ -778,7 +778,7 @@ fn lingering_goes_on_while_the_peer_takes_what_the_kernel_still_has_for_it() {
 
 #[test]
 fn lingering_is_not_prolonged_by_what_left_before_all_of_it_was_taken() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(100_000);
     desk.link.close(desk.now);
     desk.anchored(0);
@@ -791,7 +791,7 @@ fn lingering_is_not_prolonged_by_what_left_before_all_of_it_was_taken() {
 
 #[test]
 fn a_deadline_counts_from_the_end_of_the_callback_that_set_it() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(1);
     desk.link.set_deadline(Some(Duration::from_secs(2)));
     desk.now = Time(4 * SECOND);
@@ -801,7 +801,7 @@ fn a_deadline_counts_from_the_end_of_the_callback_that_set_it() {
 
 #[test]
 fn output_that_went_above_the_mark_and_left_within_one_batch_is_told_drained() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(10);
     assert_eq!(desk.step(), Step::Send);
     desk.blocked(0);
@@ -813,7 +813,7 @@ fn output_that_went_above_the_mark_and_left_within_one_batch_is_told_drained() {
 
 #[test]
 fn who_is_still_uploading_is_heard_out_for_a_while_and_no_longer() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.close();
     desk.finished();
     let due = Due::Loop(Deadline::Linger);
@@ -828,7 +828,7 @@ fn who_is_still_uploading_is_heard_out_for_a_while_and_no_longer() {
 
 #[test]
 fn closing_leaves_a_peer_as_long_to_take_what_is_owed_as_it_had_before() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(1000);
     desk.close();
     assert_eq!(desk.step(), Step::Send);
@@ -841,7 +841,7 @@ fn closing_leaves_a_peer_as_long_to_take_what_is_owed_as_it_had_before() {
 
 #[test]
 fn a_linger_deadline_that_costs_bytes_says_so() {
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.write(1000);
     desk.close();
     assert_eq!(desk.step(), Step::Send);
@@ -870,14 +870,14 @@ fn an_idle_link_stays_small() {
 // ---- the short ways: each condition of them by itself ------------------------------------------------------------------
 
 /// One that the driver and the timer know as it is, and that nothing is the matter with.
-fn at_ease() -> Desk {
-    let mut desk = Desk::open();
+fn at_ease() -> LoopHandle {
+    let mut desk = LoopHandle::open();
     desk.rests();
-    assert!(desk.link.is_at_ease());
+    assert!(desk.link.has_plain_answer_only());
     desk
 }
 
-impl Desk {
+impl LoopHandle {
     /// As the loop does once a link rests.
     fn rests(&mut self) {
         self.link.take_interest_change();
@@ -887,7 +887,7 @@ impl Desk {
 
 #[test]
 fn only_a_link_with_which_nothing_is_the_matter_goes_the_short_way() {
-    let matters: [(&str, fn(&mut Desk)); 17] = [
+    let matters: [(&str, fn(&mut LoopHandle)); 17] = [
         ("the peer has ended", |desk| desk.link.end_of_input()),
         ("paused", |desk| desk.link.pause()),
         ("held", |desk| desk.link.hold()),
@@ -941,24 +941,24 @@ fn only_a_link_with_which_nothing_is_the_matter_goes_the_short_way() {
         if !what.contains("changed") && !what.contains("nobody") {
             desk.rests();
         }
-        assert!(!desk.link.is_at_ease(), "{what}");
+        assert!(!desk.link.has_plain_answer_only(), "{what}");
     }
 }
 
 #[test]
 fn a_link_whose_driver_knows_it_otherwise_goes_the_long_way_until_the_driver_is_told() {
     // Never told anything.
-    let mut desk = Desk::open();
+    let mut desk = LoopHandle::open();
     desk.anchored(0);
-    assert!(!desk.link.is_at_ease());
+    assert!(!desk.link.has_plain_answer_only());
     // Told that it does not read, and nothing else is the matter any more.
     let mut desk = at_ease();
     desk.link.hold();
     desk.rests();
     desk.link.release_hold();
-    assert!(!desk.link.is_at_ease());
+    assert!(!desk.link.has_plain_answer_only());
     assert!(desk.link.take_interest_change(), "the driver is told that it reads again");
-    assert!(desk.link.is_at_ease());
+    assert!(desk.link.has_plain_answer_only());
 }
 
 #[test]
@@ -996,11 +996,11 @@ fn what_is_published_goes_to_the_driver_at_once_only_where_nothing_comes_before_
     let high = desk.limits.output_high;
     assert!(desk.link.takes_at_once(high, &desk.limits));
     assert!(!desk.link.takes_at_once(high + 1, &desk.limits), "more than the mark");
-    let cases: [(&str, fn(&mut Desk)); 6] = [
+    let cases: [(&str, fn(&mut LoopHandle)); 6] = [
         ("something is queued", |desk| {
             desk.write(1);
         }),
-        ("something else was done to it in this turn", |desk| desk.link.touched = true),
+        ("something else was done to it in this turn", |desk| desk.link.dirty = true),
         ("sending has failed", |desk| {
             desk.write(1);
             desk.failed();
@@ -1014,5 +1014,5 @@ fn what_is_published_goes_to_the_driver_at_once_only_where_nothing_comes_before_
         matter(&mut desk);
         assert!(!desk.link.takes_at_once(1, &desk.limits), "{what}");
     }
-    assert!(!Desk::with(Origin::Outbound).link.takes_at_once(1, &Limits::default()), "connecting");
+    assert!(!LoopHandle::with(Origin::Outbound).link.takes_at_once(1, &Limits::default()), "connecting");
 }

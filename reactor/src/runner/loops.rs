@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{Build, Common, Prepare, Prepared, Running};
-use crate::desks::{Desks, Inbox};
+use crate::cluster::{Cluster, Inbox};
 use crate::driver::Readiness;
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Orders, Periodic};
@@ -21,9 +21,9 @@ struct Ready {
 
 impl Ready {
     fn event_loop(self, number: usize, common: Common) -> Running {
-        let desk = common.desks.standing()[number].clone();
-        let driver = Readiness::new(self.system, desk.number, desk.counters.clone());
-        let mut event_loop = EventLoop::new(driver, common.desks, desk, self.inbox, common.settings);
+        let loop_handle = common.cluster.fixed()[number].clone();
+        let driver = Readiness::new(self.system, loop_handle.number, loop_handle.counters.clone());
+        let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle, self.inbox, common.settings);
         for (service, (bound, build)) in self.services.into_iter().enumerate() {
             event_loop.add_service(bound, build(service as u16));
         }
@@ -32,7 +32,7 @@ impl Ready {
 }
 
 /// Halts the application when the thread of a loop ends by a panic: the others would wait for it for ever.
-struct HaltOnPanic(Arc<Desks>);
+struct HaltOnPanic(Arc<Cluster>);
 
 impl Drop for HaltOnPanic {
     fn drop(&mut self) {
@@ -43,14 +43,14 @@ impl Drop for HaltOnPanic {
 }
 
 /// One loop cannot go on: the others end, and wait for no newcomers.
-fn give_up(desks: &Desks) {
-    desks.halt();
-    desks.close_doors();
+fn give_up(cluster: &Cluster) {
+    cluster.halt();
+    cluster.close_listeners();
 }
 
 /// Keeps the thread that calls it to the core of this loop, if loops are pinned.
-fn pin(number: usize, desks: &Desks) -> Result<(), Error> {
-    let Some(cores) = desks.cores() else { return Ok(()) };
+fn pin(number: usize, cluster: &Cluster) -> Result<(), Error> {
+    let Some(cores) = cluster.cores() else { return Ok(()) };
     let one = cores.one(number);
     one.keep_to()?;
     log::info!("loop {number} keeps to core {one}");
@@ -67,7 +67,7 @@ pub(super) fn run(
     orders: Orders,
     prepare: Prepare,
 ) -> Result<(), Error> {
-    let desks = &common.desks;
+    let cluster = &common.cluster;
     let mut all: Vec<Ready> =
         systems.into_iter().map(|(system, inbox)| Ready { system, inbox, services: Vec::new() }).collect();
     for Prepared { bound, builds, .. } in services {
@@ -78,7 +78,7 @@ pub(super) fn run(
     }
     // Held until all have ended: a second signal ends the process even when the first loop has ended already.
     let _signals = orders.signals.as_ref().map(Arc::clone);
-    let _cores = desks.cores().cloned().map(Restore::new);
+    let _cores = cluster.cores().cloned().map(Restore::new);
     let mut all = all.into_iter();
     let first = all.next().expect("there is at least one loop");
     thread::scope(|scope| {
@@ -86,24 +86,24 @@ pub(super) fn run(
         for (number, ready) in (1..).zip(all) {
             let common = common.clone();
             let run = move || {
-                let desks = common.desks.clone();
-                let _halt = HaltOnPanic(desks.clone());
-                let outcome = pin(number, &desks).and_then(|()| ready.event_loop(number, common).run());
+                let cluster = common.cluster.clone();
+                let _halt = HaltOnPanic(cluster.clone());
+                let outcome = pin(number, &cluster).and_then(|()| ready.event_loop(number, common).run());
                 if outcome.is_err() {
-                    desks.halt();
+                    cluster.halt();
                 }
                 outcome
             };
             match thread::Builder::new().name(format!("loop {number}")).spawn_scoped(scope, run) {
                 Ok(thread) => threads.push(thread),
                 Err(cause) => {
-                    give_up(desks);
+                    give_up(cluster);
                     return Err(Error::System { what: "starting a loop's thread", cause });
                 }
             }
         }
-        let _halt = HaltOnPanic(desks.clone());
-        let mut outcome = pin(0, desks).and_then(|()| {
+        let _halt = HaltOnPanic(cluster.clone());
+        let mut outcome = pin(0, cluster).and_then(|()| {
             let mut event_loop = first.event_loop(0, common.clone());
             event_loop.take_orders(orders);
             for one in periodic {
@@ -113,7 +113,7 @@ pub(super) fn run(
             event_loop.run()
         });
         if outcome.is_err() {
-            give_up(desks);
+            give_up(cluster);
         }
         for thread in threads {
             match thread.join() {

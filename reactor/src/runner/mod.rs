@@ -7,7 +7,7 @@ mod threads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::desks::{Desk, Desks, Inbox};
+use crate::cluster::{Cluster, Inbox, LoopHandle};
 use crate::driver::Readiness;
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Orders, Periodic, Settings};
@@ -174,7 +174,7 @@ impl Runner {
     }
 
     /// Loops that run as long as the application does.
-    pub(crate) fn standing(self) -> usize {
+    pub(crate) fn fixed(self) -> usize {
         match self.0 {
             Model::Loops { count, .. } => count,
             Model::Threads { .. } | Model::Processes { .. } => 1,
@@ -191,7 +191,7 @@ impl Runner {
     }
 
     /// Loops that come with one connection each, at the most.
-    pub(crate) fn guests(self) -> usize {
+    pub(crate) fn per_connection(self) -> usize {
         match self.0 {
             Model::Loops { .. } => usize::MAX,
             Model::Threads { most } | Model::Processes { most } => most,
@@ -220,14 +220,14 @@ impl Default for Runner {
 /// Makes a service's handler for a loop that stands, on its thread. The service's number on that loop.
 pub(crate) type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
 /// The same for a loop that comes with one connection, as often as one does.
-pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<Desk>) -> Box<dyn Host> + Send + Sync>;
+pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<LoopHandle>) -> Box<dyn Host> + Send + Sync>;
 
 /// A service that is bound, and what makes its handlers.
 pub(crate) struct Prepared {
     pub(crate) bound: Bound,
     /// One for each loop that stands.
     pub(crate) builds: Vec<Build>,
-    pub(crate) for_guest: BuildForGuest,
+    pub(crate) for_per_connection_loop: BuildForGuest,
 }
 
 /// A loop as it runs here.
@@ -239,46 +239,50 @@ type Prepare = Box<dyn FnOnce(&mut Running)>;
 #[derive(Clone)]
 struct Common {
     backend: Backend,
-    desks: Arc<Desks>,
+    cluster: Arc<Cluster>,
     settings: Settings,
 }
 
 /// Serves until the application is stopped and all connections have ended. The first error of any loop.
 pub(crate) fn run(
     runner: Runner,
-    common: (Backend, Arc<Desks>, Settings),
+    common: (Backend, Arc<Cluster>, Settings),
     systems: Vec<(System, Inbox)>,
     services: Vec<Prepared>,
     periodic: Vec<Periodic>,
     orders: Orders,
 ) -> Result<(), Error> {
-    let (backend, desks, settings) = common;
-    let mut of_guests = Common { backend, desks: desks.clone(), settings: settings.clone() };
-    let for_guests = || services.iter().map(|one| (one.bound.for_guest(), one.for_guest.clone())).collect();
+    let (backend, cluster, settings) = common;
+    let mut common_per_connection = Common { backend, cluster: cluster.clone(), settings: settings.clone() };
+    let for_per_connection = || {
+        services.iter().map(|one| (one.bound.for_per_connection_loop(), one.for_per_connection_loop.clone())).collect()
+    };
     let prepare: Prepare = match runner.0 {
         Model::Loops { .. } => Box::new(|_| {}),
         Model::Threads { .. } => {
-            let threads = Threads::new(of_guests, for_guests());
+            let threads = Threads::new(common_per_connection, for_per_connection());
             Box::new(|event_loop| event_loop.set_spawner(Box::new(threads)))
         }
         Model::Processes { .. } => {
             processes::alone()?;
-            of_guests.settings.drain_margin = settings.drain_timeout.map_or(Duration::ZERO, left_to_the_parent);
-            let (services, on_reopen, deaf) = (for_guests(), orders.on_reopen.clone(), orders.signals.is_some());
-            Box::new(move |event_loop| Processes::install(event_loop, of_guests, services, on_reopen, deaf))
+            common_per_connection.settings.drain_margin =
+                settings.drain_timeout.map_or(Duration::ZERO, left_to_the_parent);
+            let (services, on_reopen, deaf) =
+                (for_per_connection(), orders.on_reopen.clone(), orders.signals.is_some());
+            Box::new(move |event_loop| Processes::install(event_loop, common_per_connection, services, on_reopen, deaf))
         }
     };
     if let Model::Loops { pinned: true, .. } = runner.0 {
-        desks.set_cores(Cores::of_this_thread()?);
+        cluster.set_cores(Cores::of_this_thread()?);
     }
     // A process that was started with SIGCHLD ignored would not learn how its children end.
     let _reaps = matches!(runner.0, Model::Processes { .. }).then(ChildrenAreReaped::by_this_process);
-    let common = Common { backend, desks, settings };
+    let common = Common { backend, cluster, settings };
     let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
     // Where the first loop could not go on, they still do.
-    common.desks.wait_for_guests();
-    if common.desks.standing().len() > 1 {
-        log::info!("counters of all loops: {}", common.desks.stats());
+    common.cluster.wait_for_per_connection();
+    if common.cluster.fixed().len() > 1 {
+        log::info!("counters of all loops: {}", common.cluster.stats());
     }
     outcome
 }

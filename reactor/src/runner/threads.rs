@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{BuildForGuest, Common};
+use crate::cluster::{Accepted, Cluster, LoopHandle};
 use crate::context::Core;
-use crate::desks::{Desk, Desks, Newcomer};
 use crate::driver::{Driver, Readiness};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Spawned, Spawner};
@@ -38,26 +38,26 @@ impl Spawner for Threads {
         DESCRIPTORS_EACH
     }
 
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, _: &dyn Fn() -> Vec<Fd>) -> Spawned {
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, _: &dyn Fn() -> Vec<Fd>) -> Spawned {
         let system = match System::new(self.common.backend) {
             Ok(system) => system,
             Err(Error::System { cause, .. }) => return Spawned::Failed(newcomer.socket, cause),
             Err(other) => return Spawned::Failed(newcomer.socket, io::Error::other(other)),
         };
         let common = self.common.clone();
-        let (desk, generation) = common.desks.enter(system.waker(), OWN_DESCRIPTORS);
-        common.desks.count_handed();
+        let (loop_handle, generation) = common.cluster.enter(system.waker(), OWN_DESCRIPTORS);
+        common.cluster.count_handed();
         let (bound, build) = &self.services[service as usize];
-        let (bound, build) = (bound.for_guest(), build.clone());
+        let (bound, build) = (bound.for_per_connection_loop(), build.clone());
         // If there is no thread, what it was to get is dropped with it.
         let socket = newcomer.socket.number();
-        let leaving = Leaving { desks: common.desks.clone(), desk };
+        let leaving = Leaving { cluster: common.cluster.clone(), loop_handle };
         let name = core.terms[service as usize].name.replace('\0', " ");
-        let run = move || serve(common, &leaving.desk, generation, system, (bound, build), newcomer);
+        let run = move || serve(common, &leaving.loop_handle, generation, system, (bound, build), newcomer);
         match thread::Builder::new().name(name).spawn(run) {
             Ok(_) => Spawned::Moved,
             Err(cause) => {
-                self.common.desks.has_counted();
+                self.common.cluster.has_counted();
                 Spawned::Failed(socket, cause)
             }
         }
@@ -66,37 +66,38 @@ impl Spawner for Threads {
 
 /// However its thread ends, the loop has gone.
 struct Leaving {
-    desks: Arc<Desks>,
-    desk: Arc<Desk>,
+    cluster: Arc<Cluster>,
+    loop_handle: Arc<LoopHandle>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.desks.leave(&self.desk);
+        self.cluster.leave(&self.loop_handle);
     }
 }
 
 fn serve(
     common: Common,
-    desk: &Arc<Desk>,
+    loop_handle: &Arc<LoopHandle>,
     generation: u32,
     system: System,
     (bound, build): (Bound, BuildForGuest),
-    newcomer: Newcomer,
+    newcomer: Accepted,
 ) {
-    let mut driver = Readiness::new(system, desk.number, desk.counters.clone());
+    let mut driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
     let name = bound.terms.name.clone();
-    let Ok(host) = catch_unwind(AssertUnwindSafe(|| build(desk))) else {
+    let Ok(host) = catch_unwind(AssertUnwindSafe(|| build(loop_handle))) else {
         log::error!("{name}: making the handler for {} panicked", newcomer.peer);
-        desk.counters.panics.add(1);
+        loop_handle.counters.panics.add(1);
         bound.counts.take_back();
-        driver.take_over();
-        common.desks.has_counted();
-        return driver.discard(newcomer.socket);
+        driver.count_in();
+        common.cluster.has_counted();
+        return driver.close_accepted(newcomer.socket);
     };
-    let mut event_loop = EventLoop::guest(driver, common.desks, desk.clone(), generation, common.settings);
+    let mut event_loop =
+        EventLoop::per_connection(driver, common.cluster, loop_handle.clone(), generation, common.settings);
     event_loop.add_service(bound, host);
-    if let Err(error) = event_loop.run_for(Newcomer { door: 0, ..newcomer }) {
+    if let Err(error) = event_loop.run_for(Accepted { listener: 0, ..newcomer }) {
         log::error!("{name}: {error}");
     }
 }

@@ -243,12 +243,12 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.forget_listener(listener);
     }
 
-    fn rest(&mut self, listener: usize, errno: Errno) {
-        self.driver.rest(listener, errno);
+    fn suspend(&mut self, listener: usize, errno: Errno) {
+        self.driver.suspend(listener, errno);
     }
 
-    fn is_starving(&self, listener: usize) -> bool {
-        self.driver.is_starving(listener)
+    fn is_suspended(&self, listener: usize) -> bool {
+        self.driver.is_suspended(listener)
     }
 
     fn probe_listener(&mut self, listener: usize) {
@@ -260,16 +260,16 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.adopt(id, socket, reads_first);
     }
 
-    fn part_with(&mut self) {
-        self.driver.part_with();
+    fn count_out(&mut self) {
+        self.driver.count_out();
     }
 
-    fn take_over(&mut self) {
-        self.driver.take_over();
+    fn count_in(&mut self) {
+        self.driver.count_in();
     }
 
-    fn discard(&mut self, socket: Socket) {
-        self.driver.discard(socket);
+    fn close_accepted(&mut self, socket: Socket) {
+        self.driver.close_accepted(socket);
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {

@@ -62,8 +62,8 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::budget::Budget;
+use crate::cluster::Cluster;
 use crate::context::Context;
-use crate::desks::Desks;
 use crate::driver::{Driver, Readiness};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Periodic, Settings};
@@ -136,7 +136,7 @@ impl Simulation {
     /// As [`Simulation::new`].
     pub fn with_faults(seed: u64, faults: Faults) -> Self {
         let waker = Waker::new().expect("a descriptor for wake-ups");
-        let handle = Handle(Arc::new(Desks::new([waker.clone()])));
+        let handle = Handle(Arc::new(Cluster::new([waker.clone()])));
         let network = Network::new(seed, faults);
         Simulation {
             network: Shared::new(network.into()),
@@ -242,24 +242,24 @@ impl Simulation {
             network.drain = Some(self.drain_timeout);
             network.cap = self.descriptors;
         }
-        let desk = self.handle.0.standing()[0].clone();
-        let inbox = self.handle.0.inbox(&desk);
+        let loop_handle = self.handle.0.fixed()[0].clone();
+        let inbox = self.handle.0.inbox(&loop_handle);
         let budget = Arc::new(Budget::new(if self.is_memory_bounded { self.memory } else { usize::MAX }, None));
         let settings = Settings {
             drain_timeout: Some(self.drain_timeout),
             drain_margin: Duration::ZERO,
             connections: self.connections,
             descriptors: self.descriptors,
-            guests: usize::MAX,
+            per_connection: usize::MAX,
             slow_callback: Duration::from_secs(1),
             on_report: Arc::new(Mutex::new(|_: &str| {})),
             budget: budget.clone(),
         };
-        let driver = Readiness::new(system, 0, desk.counters.clone());
+        let driver = Readiness::new(system, 0, loop_handle.counters.clone());
         let driver = Checked::new(dress(driver), self.network.clone(), self.books.clone())
             .with_limits(self.services.iter().map(|(bound, _)| bound.terms.limits.clone()).collect())
             .with_budget(budget, self.memory);
-        let mut event_loop = EventLoop::new(driver, self.handle.0, desk, inbox, settings);
+        let mut event_loop = EventLoop::new(driver, self.handle.0, loop_handle, inbox, settings);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
             let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
             event_loop.add_service(bound, Box::new(host));

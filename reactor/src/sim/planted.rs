@@ -283,12 +283,12 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.forget_listener(listener);
     }
 
-    fn rest(&mut self, listener: usize, errno: Errno) {
-        self.inner.rest(listener, errno);
+    fn suspend(&mut self, listener: usize, errno: Errno) {
+        self.inner.suspend(listener, errno);
     }
 
-    fn is_starving(&self, listener: usize) -> bool {
-        self.inner.is_starving(listener)
+    fn is_suspended(&self, listener: usize) -> bool {
+        self.inner.is_suspended(listener)
     }
 
     fn probe_listener(&mut self, listener: usize) {
@@ -299,17 +299,17 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.adopt(id, socket, reads_first);
     }
 
-    fn part_with(&mut self) {
-        self.inner.part_with();
+    fn count_out(&mut self) {
+        self.inner.count_out();
     }
 
-    fn take_over(&mut self) {
-        self.inner.take_over();
+    fn count_in(&mut self) {
+        self.inner.count_in();
     }
 
-    fn discard(&mut self, socket: Socket) {
+    fn close_accepted(&mut self, socket: Socket) {
         if self.bug != LeaksTheRefused {
-            self.inner.discard(socket);
+            self.inner.close_accepted(socket);
         }
     }
 

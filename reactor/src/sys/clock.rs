@@ -20,13 +20,13 @@ pub(super) fn coarse_now() -> Time {
 /// When a wait is over, so that a signal in the middle neither shortens nor lengthens it.
 ///
 /// It counts from when the caller last read the clock, so only a wait that a signal cuts short pays for a reading.
-pub(super) struct Patience {
+pub(super) struct WaitBudget {
     end: Option<Time>,
 }
 
-impl Patience {
+impl WaitBudget {
     pub(super) fn new(began: Time, timeout: Option<Duration>) -> Self {
-        Patience { end: timeout.map(|span| began + span) }
+        WaitBudget { end: timeout.map(|span| began + span) }
     }
 
     /// How long to wait after an interruption. `None`: for ever.
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn the_time_left_shrinks_to_nothing_and_for_ever_stays_for_ever() {
         let began = now();
-        let left = |timeout| Patience::new(began, timeout).left();
+        let left = |timeout| WaitBudget::new(began, timeout).left();
         assert_eq!(left(None), None);
         assert_eq!(left(Some(Duration::ZERO)), Some(Duration::ZERO));
         let hour = Duration::from_secs(3600);

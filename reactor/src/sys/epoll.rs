@@ -7,7 +7,7 @@ use std::ptr;
 use std::time::Duration;
 
 use super::call::{EINTR, attempt, check};
-use super::clock::Patience;
+use super::clock::WaitBudget;
 use super::{Event, Fd, Interest};
 use crate::error::Errno;
 use crate::time::Time;
@@ -59,7 +59,7 @@ impl Epoll {
     /// Ends after 24 days at the latest (2^31 ms), with or without an event: the caller asks its timers and waits
     /// again.
     pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
-        let patience = Patience::new(now, timeout);
+        let budget = WaitBudget::new(now, timeout);
         let mut left = timeout;
         loop {
             let (room, space) = (self.ready.len() as i32, self.ready.as_mut_ptr());
@@ -69,7 +69,7 @@ impl Epoll {
                     events.extend(self.ready[..found as usize].iter().map(told));
                     return Ok(());
                 }
-                Err(EINTR) => left = patience.left(),
+                Err(EINTR) => left = budget.left(),
                 Err(errno) => return Err(errno),
             }
         }

@@ -12,7 +12,7 @@ use std::ptr;
 use libc::c_int;
 
 use super::call::{check, retry};
-use super::copies::{self, Place};
+use super::children::{self, Slot};
 use super::{Fd, signal};
 use crate::error::Errno;
 
@@ -47,7 +47,7 @@ pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
             }
             Fork::Child
         }
-        number => Fork::Parent(Pid { number, place: deaf.then(|| copies::enter(number)).flatten() }),
+        number => Fork::Parent(Pid { number, slot: deaf.then(|| children::enter(number)).flatten() }),
     });
     // SAFETY: the kernel reads one set, the one that it gave.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
@@ -109,7 +109,7 @@ pub(crate) fn leave(status: u8) -> ! {
 pub(crate) struct Pid {
     number: libc::pid_t,
     /// Among those that end with this process when it has to end at once.
-    place: Option<Place>,
+    slot: Option<Slot>,
 }
 
 /// How a process ended.
@@ -135,11 +135,11 @@ impl Pid {
     }
 
     fn wait_for_it(&self, flags: c_int) -> Option<Ended> {
-        if let Some(place) = &self.place {
+        if let Some(slot) = &self.slot {
             if !self.has_ended(flags) {
                 return None;
             }
-            copies::leave(place, self.number);
+            children::leave(slot, self.number);
         }
         let mut status = 0;
         // SAFETY: the kernel writes one int, and `status` is one.
@@ -237,14 +237,14 @@ mod tests {
         let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let hears = pid_of(false, sleep);
         let deaf = [(); 3].map(|()| pid_of(true, sleep));
-        copies::kill();
+        children::kill();
         assert!(deaf.iter().all(|pid| pid.wait() == Ended::Signal(9)));
         assert_eq!(hears.reap(), None);
         hears.kill();
         hears.wait();
         // A place that was left is taken again, and the first of all are free now.
         let deaf = pid_of(true, || {});
-        assert_eq!(copies::enter(1).map(|place| copies::leave(&place, 1)), Some(()));
+        assert_eq!(children::enter(1).map(|slot| children::leave(&slot, 1)), Some(()));
         assert_eq!(deaf.wait(), Ended::Exit(3));
     }
 

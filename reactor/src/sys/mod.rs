@@ -18,8 +18,8 @@ pub(crate) mod backend;
 mod call;
 #[cfg(feature = "chaos")]
 mod chaos;
+mod children;
 mod clock;
-mod copies;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 pub(crate) mod errno;

@@ -10,7 +10,7 @@ use std::ptr;
 use std::time::Duration;
 
 use super::call::{EINTR, attempt, retry};
-use super::clock::Patience;
+use super::clock::WaitBudget;
 use super::{Event, Fd, Interest};
 use crate::error::Errno;
 use crate::time::Time;
@@ -114,7 +114,7 @@ impl Select {
     /// `hangup` is always false, and `error` means a bad descriptor: anything else that is over or wrong with one is
     /// told as readable or writable, and the next call on it says what.
     pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
-        let patience = Patience::new(now, timeout);
+        let budget = WaitBudget::new(now, timeout);
         let mut left = timeout;
         loop {
             let length = self.ready.copy(&self.wanted);
@@ -131,7 +131,7 @@ impl Select {
                 }
                 Err(Errno(libc::EBADF)) if self.drop_bad(events) => return Ok(()),
                 // EBADF without a culprit: its number has a new file since, or is forgotten. Look again.
-                Err(EINTR | Errno(libc::EBADF)) => left = patience.left(),
+                Err(EINTR | Errno(libc::EBADF)) => left = budget.left(),
                 Err(errno) => return Err(errno),
             }
         }

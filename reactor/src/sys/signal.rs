@@ -13,7 +13,7 @@ use std::thread;
 use libc::c_int;
 
 use super::wake::{Waker, ring};
-use super::{Fd, copies};
+use super::{Fd, children};
 use crate::error::Error;
 
 /// What has been signalled since the last time it was taken.
@@ -135,7 +135,7 @@ extern "C" fn on_signal(signal: c_int) {
         // From here and not from the loop: the loop may be what is stuck. 128 + n is what a shell says of a death by
         // signal n.
         _ if STOP.compare_exchange(0, signal, SeqCst, SeqCst).is_err() => {
-            copies::kill();
+            children::kill();
             // SAFETY: ends the process without unwinding or exit handlers, which a signal handler may do.
             unsafe { libc::_exit(128 + signal) }
         }

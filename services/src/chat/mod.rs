@@ -253,7 +253,7 @@ impl Handler<Command> for Chat {
             }
         }
         if !(self.news.is_empty() && self.waiting.is_empty()) {
-            cx.ask_for_turn();
+            cx.request_turn();
         }
     }
 
@@ -388,7 +388,7 @@ impl Chat {
         self.waiting.push_back(Waiting { id: cx.id(), has_ended });
         cx.clear_deadline();
         cx.pause_reading();
-        cx.ask_for_turn();
+        cx.request_turn();
     }
 
     /// What a member says, in one line or frame. What became of the answer.
@@ -466,7 +466,7 @@ impl Chat {
             self.room.will_leave(seat);
         }
         self.news.push_back(news);
-        cx.ask_for_turn();
+        cx.request_turn();
     }
 
     fn announce(&mut self, news: &News, cx: &mut Context<'_>) {

@@ -121,14 +121,14 @@ impl Wire {
             match self.flaw {
                 Some(Flaw::Miscounts) => count += 1,
                 Some(Flaw::HidesTheMissed) => {
-                    self.output.placed();
+                    self.output.notice_done();
                     continue;
                 }
                 _ => {}
             }
             self.output.put(&item(b'N', count, 0)[..5]);
             self.output.put(&item(b'N', count, 0)[5..]);
-            self.output.placed();
+            self.output.notice_done();
         }
         let mut offered = Vec::new();
         if let Some(bytes) = self.output.single() {

@@ -17,7 +17,7 @@ const ACCEPTS_PER_TURN: u32 = 64;
 pub(super) const SUSPENDED_REST: Duration = Duration::from_secs(1);
 
 /// A listener as the driver sees it.
-pub(super) struct Listener {
+pub(super) struct DriverListener {
     pub(super) fd: Fd,
     pub(super) name: String,
     /// Bytes that the kernel may keep for a peer that does not take them.
@@ -77,7 +77,7 @@ impl<S: Sys> Readiness<S> {
 
     pub(super) fn add_listener(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
         let index = self.listeners.len();
-        self.listeners.push(Listener { fd, name: name.to_owned(), unsent, state: State::Held });
+        self.listeners.push(DriverListener { fd, name: name.to_owned(), unsent, state: State::Held });
         self.set_state(index, State::Accepting);
         index
     }

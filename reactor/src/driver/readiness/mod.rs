@@ -26,7 +26,7 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
 use interest::NO_INTEREST_PROBE;
-use listeners::{Listener, SUSPENDED_REST, listener_token};
+use listeners::{DriverListener, SUSPENDED_REST, listener_token};
 use terminals::Terminals;
 
 /// The driver over a readiness poller. `batch` has the events of one wait, `interest` what the poller watches.
@@ -35,7 +35,7 @@ pub(crate) struct Readiness<S: Sys> {
     /// The id with the loop's number and slot 0, from which a connection's slot is computed.
     home: ConnectionId,
     slots: Vec<Option<Slot>>,
-    listeners: Vec<Listener>,
+    listeners: Vec<DriverListener>,
     /// The events of this batch; `cursor` and `stage` say how far they are handled.
     events: Vec<Event>,
     cursor: usize,
@@ -250,11 +250,11 @@ impl<S: Sys> Driver for Readiness<S> {
         self.drop_listener(index);
     }
 
-    fn rest(&mut self, index: usize, errno: Errno) {
+    fn suspend(&mut self, index: usize, errno: Errno) {
         self.suspend_listener(index, errno);
     }
 
-    fn is_starving(&self, index: usize) -> bool {
+    fn is_suspended(&self, index: usize) -> bool {
         self.is_listener_suspended(index)
     }
 
@@ -270,7 +270,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
-    fn discard(&mut self, socket: Socket) {
+    fn close_accepted(&mut self, socket: Socket) {
         // At once: no event of this batch is about it. A batch of newcomers that are let go, or go to processes of their
         // own, would otherwise hold a descriptor each to its end.
         self.sys.close(socket.0);
@@ -278,11 +278,11 @@ impl<S: Sys> Driver for Readiness<S> {
         self.freed = true;
     }
 
-    fn part_with(&mut self) {
+    fn count_out(&mut self) {
         self.open -= 1;
     }
 
-    fn take_over(&mut self) {
+    fn count_in(&mut self) {
         self.open += 1;
     }
 

@@ -25,14 +25,14 @@ impl World<'_, '_> {
         assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
         self.in_callback = true;
         while let Some((letter, number)) = self.operations.next_of(WISHES) {
-            self.wish(letter, number, input.as_deref_mut());
+            self.open(letter, number, input.as_deref_mut());
         }
         if self.settling {
             if let Some(input) = input {
-                self.wish(b'k', u64::MAX, Some(input));
+                self.open(b'k', u64::MAX, Some(input));
             }
             if self.handler.end_told || self.handler.stopping_told {
-                self.wish(b'z', 0, None);
+                self.open(b'z', 0, None);
             }
         }
         self.end_callback();
@@ -46,7 +46,7 @@ impl World<'_, '_> {
         }
     }
 
-    pub(super) fn wish(&mut self, letter: u8, number: u64, input: Option<&mut Input<'_>>) {
+    pub(super) fn open(&mut self, letter: u8, number: u64, input: Option<&mut Input<'_>>) {
         let (now, turn) = (self.now, self.turn);
         match letter {
             b'w' => self.write(number.clamp(1, 1000)),

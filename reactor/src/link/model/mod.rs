@@ -50,7 +50,7 @@ const REFUSED: Errno = Errno(111);
 pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let mut world = World::new(&mut operations);
-    world.attend();
+    world.advance_link();
     while world.link.is_some()
         && let Some((letter, number)) = world.operations.next()
     {
@@ -74,7 +74,7 @@ struct World<'o, 't> {
     deadlines: Deadlines,
     now: Time,
     turn: u32,
-    put_off: bool,
+    deferred: bool,
     probing: bool,
     /// What the driver was last told: whether it reads and writes.
     told: (bool, bool),
@@ -163,7 +163,7 @@ impl<'o, 't> World<'o, 't> {
             deadlines: Deadlines { idle, ..Deadlines::default() },
             now,
             turn: 1,
-            put_off: false,
+            deferred: false,
             probing: false,
             told: (false, false),
             kernel: Kernel { active: now, heard: now, connecting: origin == Origin::Outbound, ..Kernel::default() },
@@ -212,12 +212,12 @@ impl<'o, 't> World<'o, 't> {
             b'S' => {
                 self.handler.stopping = true;
                 self.link().stop();
-                self.attend();
+                self.advance_link();
             }
             _ if WISHES.contains(&letter) => {
-                self.wish(letter, number, None);
+                self.open(letter, number, None);
                 self.end_callback();
-                self.attend();
+                self.advance_link();
             }
             _ => {}
         }
@@ -231,14 +231,14 @@ impl<'o, 't> World<'o, 't> {
         if !succeeds {
             self.kernel.failure_reported = true;
             self.link().failed(REFUSED, now);
-            return self.attend();
+            return self.advance_link();
         }
         (self.handler.opened, self.kernel.active, self.kernel.heard) = (now, now, now);
         self.link().connected(now);
         if self.link().is_open() {
             self.callback(None);
         }
-        self.attend();
+        self.advance_link();
     }
 
     /// As the driver does: bytes before an end or a failure, unless the link does not read.
@@ -261,7 +261,7 @@ impl<'o, 't> World<'o, 't> {
         } else {
             return;
         }
-        self.attend();
+        self.advance_link();
     }
 
     fn receive(&mut self, count: u64) {
@@ -272,7 +272,7 @@ impl<'o, 't> World<'o, 't> {
         if !self.link().received(bytes.len(), now) {
             self.link().discard(bytes.len(), &limits);
             assert!(self.handler.closing, "thrown away");
-            return self.attend();
+            return self.advance_link();
         }
         match self.link().kept.take() {
             None => {
@@ -290,7 +290,7 @@ impl<'o, 't> World<'o, 't> {
                 self.lend(kept, true);
             }
         }
-        self.attend();
+        self.advance_link();
     }
 
     /// Lends what was kept, as new data or at the end of the input.
@@ -331,14 +331,14 @@ impl<'o, 't> World<'o, 't> {
         if self.link().writes() && !self.kernel.connecting && (self.kernel.room > 0 || self.kernel.broken) {
             let outcome = self.transmit();
             self.sent(outcome);
-            self.attend();
+            self.advance_link();
         }
     }
 
     fn next_turn(&mut self) {
         self.turn += 1;
-        if std::mem::take(&mut self.put_off) {
-            self.attend();
+        if std::mem::take(&mut self.deferred) {
+            self.advance_link();
         }
         if self.link.is_some() && self.probing {
             self.report_input(SCRATCH);
@@ -382,7 +382,7 @@ impl<'o, 't> World<'o, 't> {
                     assert!(earliest <= now, "on_deadline is early");
                     self.callback(None);
                 }
-                self.attend();
+                self.advance_link();
             }
             _ => self.arm(),
         }
@@ -403,9 +403,9 @@ impl<'o, 't> World<'o, 't> {
     // ---- what there is to do ---------------------------------------------------------------------------------------
 
     /// As the loop does after whatever has happened: until it rests.
-    fn attend(&mut self) {
+    fn advance_link(&mut self) {
         let limits = self.limits.clone();
-        if self.link().is_at_ease() {
+        if self.link().has_plain_answer_only() {
             if let Some(count) = self.link().answer(&limits).map(<[u8]>::len) {
                 let (outcome, now) = (self.transmit(), self.now);
                 if outcome == Sent::Bytes(count)
@@ -418,7 +418,7 @@ impl<'o, 't> World<'o, 't> {
                 }
             }
             // Where the short way is the whole way, the long one has nothing to add.
-            let whole = self.link().is_at_ease() && self.link().output().is_none();
+            let whole = self.link().has_plain_answer_only() && self.link().output().is_none();
             let turn = self.turn;
             assert!(!whole || self.link().step(turn, &limits) == Step::Rest, "the short way leaves something undone");
         }
@@ -430,7 +430,7 @@ impl<'o, 't> World<'o, 't> {
             match self.link().step(turn, &limits) {
                 Step::Rest => break,
                 Step::NextTurn => {
-                    self.put_off = true;
+                    self.deferred = true;
                     break;
                 }
                 Step::Send => {

@@ -56,7 +56,7 @@ impl World<'_, '_> {
     }
 
     pub(super) fn compare(&mut self) {
-        let (put_off, probing, limits) = (self.put_off, self.probing, self.limits.clone());
+        let (deferred, probing, limits) = (self.deferred, self.probing, self.limits.clone());
         let (kernel, handler) = (&self.kernel, &self.handler);
         let Some(link) = &self.link else { return };
         let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
@@ -80,8 +80,8 @@ impl World<'_, '_> {
         let waits = handler.waiting && owed > 0;
         assert!(!(reads && (handler.paused || full || waits)), "nobody wants to read");
         let relays = handler.relayed && !handler.paused && !waits;
-        assert!(reads || !relays || put_off || probing || kernel.fin_reported || broken, "a relay does not read on");
-        if put_off || probing || owed > limits.output_low || waits {
+        assert!(reads || !relays || deferred || probing || kernel.fin_reported || broken, "a relay does not read on");
+        if deferred || probing || owed > limits.output_low || waits {
             return;
         }
         assert!(!handler.owes_drained || broken, "on_drained is forgotten");

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::channel::{Frame, Nonsense, TooLong};
 use crate::buffer::Input;
+use crate::cluster::{Cluster, Inbox, LoopHandle};
 use crate::context::{Context, Written};
-use crate::desks::{Desk, Desks, Inbox};
 use crate::event_loop::Reopen;
 use crate::handle::Mail;
 use crate::handler::Handler;
@@ -17,9 +17,9 @@ use crate::reason::CloseReason;
 use crate::token::ConnectionId;
 
 /// To the parent.
-pub(super) struct Line {
-    desks: Arc<Desks>,
-    desk: Arc<Desk>,
+pub(super) struct ChildChannel {
+    cluster: Arc<Cluster>,
+    loop_handle: Arc<LoopHandle>,
     on_reopen: Reopen,
     state: Rc<State>,
 }
@@ -36,20 +36,33 @@ pub(super) struct State {
 
 /// What this process has for the parent: what its loop passes on, and that somebody wants to halt.
 pub(super) struct ForParent {
-    desks: Arc<Desks>,
+    cluster: Arc<Cluster>,
     inbox: Inbox,
     state: Rc<State>,
 }
 
-impl Line {
+impl ChildChannel {
     /// With what it has to say.
-    pub(super) fn new(desks: &Arc<Desks>, desk: &Arc<Desk>, on_reopen: Reopen) -> (Self, ForParent, Rc<State>) {
+    pub(super) fn new(
+        cluster: &Arc<Cluster>,
+        loop_handle: &Arc<LoopHandle>,
+        on_reopen: Reopen,
+    ) -> (Self, ForParent, Rc<State>) {
         // Where it came while the application stops, the parent knows.
-        let state = Rc::new(State { halting: Cell::new(desks.is_halting()), ..State::default() });
+        let state = Rc::new(State { halting: Cell::new(cluster.is_halting()), ..State::default() });
         // It takes the place of the loop that was the first.
-        let inbox = desks.inbox(&desks.standing()[0]);
-        let mail = ForParent { desks: desks.clone(), inbox, state: state.clone() };
-        (Line { desks: desks.clone(), desk: desk.clone(), on_reopen, state: state.clone() }, mail, state)
+        let inbox = cluster.inbox(&cluster.fixed()[0]);
+        let mail = ForParent { cluster: cluster.clone(), inbox, state: state.clone() };
+        (
+            ChildChannel {
+                cluster: cluster.clone(),
+                loop_handle: loop_handle.clone(),
+                on_reopen,
+                state: state.clone(),
+            },
+            mail,
+            state,
+        )
     }
 
     fn say(&self, frame: &Frame, cx: &mut Context<'_>) {
@@ -63,10 +76,10 @@ impl Line {
             Frame::Publish(topic, bytes) => cx.deliver(&topic, &bytes),
             Frame::Stop => {
                 self.state.halting.set(true);
-                self.desks.halt();
+                self.cluster.halt();
             }
             Frame::Reopen => self.on_reopen.lock().unwrap_or_else(PoisonError::into_inner)(),
-            Frame::Report => self.desk.ask_for_report(),
+            Frame::Report => self.loop_handle.ask_for_report(),
             Frame::Halt | Frame::Counted(_) => log::error!("the parent process says what only a copy says"),
         }
     }
@@ -78,7 +91,7 @@ impl State {
     }
 }
 
-impl Handler<Frame> for Line {
+impl Handler<Frame> for ChildChannel {
     type Connection = ();
 
     fn on_open(&mut self, _: &mut Context<'_>) {}
@@ -96,7 +109,7 @@ impl Handler<Frame> for Line {
     fn on_drained(&mut self, _: &mut (), _: &mut Context<'_>) {
         self.state.full.set(false);
         // Looks into the mailbox again.
-        self.desk.wake();
+        self.loop_handle.wake();
     }
 
     fn on_message(&mut self, _: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
@@ -111,17 +124,17 @@ impl Handler<Frame> for Line {
     }
 
     fn on_close(&mut self, _: (), reason: CloseReason, _: &mut Context<'_>) {
-        if !self.desks.is_halting() && reason != CloseReason::Stopped {
+        if !self.cluster.is_halting() && reason != CloseReason::Stopped {
             log::warn!("the parent process is gone: stopping");
         }
         self.state.halting.set(true);
-        self.desks.halt();
+        self.cluster.halt();
     }
 }
 
 impl Mail<Frame> for ForParent {
     fn take(&mut self, into: &mut VecDeque<Addressed<Frame>>, most: usize) -> bool {
-        if self.desks.is_halting() && !self.state.halting.replace(true) {
+        if self.cluster.is_halting() && !self.state.halting.replace(true) {
             into.push_back((ConnectionId::NONE, Frame::Halt));
         }
         if self.state.full.get() {
@@ -130,8 +143,8 @@ impl Mail<Frame> for ForParent {
         let mut taken = Vec::new();
         let more = self.inbox.passed_on.take(&mut taken, most);
         into.extend(taken.into_iter().map(|(topic, bytes)| (ConnectionId::NONE, Frame::Publish(topic, bytes))));
-        if self.desks.standing()[0].take_crowded() {
-            self.desks.wake_all();
+        if self.cluster.fixed()[0].take_sender_waits() {
+            self.cluster.wake_all();
         }
         more
     }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BuildForGuest, Common, Running};
+use crate::cluster::{Accepted, LoopHandle};
 use crate::context::Core;
-use crate::desks::{Desk, Newcomer};
 use crate::driver::{Readiness, Socket};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Reopen, Spawned, Spawner};
@@ -28,8 +28,8 @@ use crate::service::Bound;
 use crate::sys::fork::{self, Fork};
 use crate::sys::{Fd, System};
 use channel::{Frame, PARENT, lines};
-use child::Line;
-use parent::{Child, ForChildren, Outlet, Outlets, Parent};
+use child::ChildChannel;
+use parent::{Child, ChildQueue, ChildQueues, ForChildren, Parent};
 
 /// How much of the drain time a child leaves to its parent: enough to abort its connection, to say what it has counted and
 /// to be reaped. The parent kills a child that has not ended by then: that one is stuck in a callback.
@@ -50,7 +50,7 @@ pub(super) struct Processes {
     on_reopen: Reopen,
     /// Signals are for the parent.
     deaf: bool,
-    outlets: Outlets,
+    queues: ChildQueues,
     /// The number of the service whose connections are the lines.
     lines: u16,
 }
@@ -64,11 +64,11 @@ impl Processes {
         on_reopen: Reopen,
         deaf: bool,
     ) {
-        let (outlets, number) = (Outlets::default(), event_loop.services());
-        let parent = Parent::new(common.desks.clone(), outlets.clone());
-        let host = Hosted::new(parent, number, ForChildren(outlets.clone()));
+        let (queues, number) = (ChildQueues::default(), event_loop.services());
+        let parent = Parent::new(common.cluster.clone(), queues.clone());
+        let host = Hosted::new(parent, number, ForChildren(queues.clone()));
         event_loop.add_service(lines::<Child>(), Box::new(host));
-        let processes = Processes { common, services, on_reopen, deaf, outlets, lines: number };
+        let processes = Processes { common, services, on_reopen, deaf, queues, lines: number };
         event_loop.set_spawner(Box::new(processes));
     }
 
@@ -76,23 +76,23 @@ impl Processes {
         &mut self,
         core: &mut Core,
         service: u16,
-        newcomer: &Newcomer,
+        newcomer: &Accepted,
         held: &dyn Fn() -> Vec<Fd>,
     ) -> io::Result<()> {
         alone().map_err(io::Error::other)?;
         let (ours, theirs) = pair()?;
         let waker =
-            self.common.desks.standing()[0].waker().ok_or_else(|| io::Error::other("the application has ended"))?;
-        let (desk, generation) = self.common.desks.enter(waker, 0);
+            self.common.cluster.fixed()[0].waker().ok_or_else(|| io::Error::other("the application has ended"))?;
+        let (loop_handle, generation) = self.common.cluster.enter(waker, 0);
         match fork::fork(self.deaf) {
             Ok(Fork::Parent(pid)) => {
                 drop(theirs);
-                let inbox = self.common.desks.inbox(&desk);
-                desk.set_topics(u64::MAX);
+                let inbox = self.common.cluster.inbox(&loop_handle);
+                loop_handle.set_topics(u64::MAX);
                 let bound = &self.services[service as usize].0;
                 let child = Child {
                     pid,
-                    desk: desk.clone(),
+                    loop_handle: loop_handle.clone(),
                     service: bound.terms.name.clone(),
                     peer: newcomer.peer,
                     counts: bound.counts.clone(),
@@ -103,7 +103,7 @@ impl Processes {
                 log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
                 core.counters.count_accepted();
                 let line = core.adopt(self.lines, Socket::of(ours), newcomer.peer, Box::new(child));
-                self.outlets.borrow_mut().insert(line, Outlet { desk, inbox, full: false });
+                self.queues.borrow_mut().insert(line, ChildQueue { loop_handle, inbox, full: false });
                 Ok(())
             }
             Ok(Fork::Child) => {
@@ -111,7 +111,7 @@ impl Processes {
                 held.push(Socket::of(ours).fd());
                 fork::abandon(held);
                 let served =
-                    catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &desk, generation)));
+                    catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &loop_handle, generation)));
                 match served {
                     Ok(Ok(())) => fork::leave(0),
                     Ok(Err(error)) => log::error!("{error}"),
@@ -121,7 +121,7 @@ impl Processes {
                 fork::leave(1)
             }
             Err(errno) => {
-                self.common.desks.leave(&desk);
+                self.common.cluster.leave(&loop_handle);
                 Err(errno.into())
             }
         }
@@ -131,23 +131,24 @@ impl Processes {
     fn serve(
         &self,
         service: u16,
-        newcomer: &Newcomer,
+        newcomer: &Accepted,
         theirs: UnixStream,
-        desk: &Arc<Desk>,
+        loop_handle: &Arc<LoopHandle>,
         generation: u32,
     ) -> Result<(), Error> {
-        let Common { backend, desks, settings } = self.common.clone();
+        let Common { backend, cluster, settings } = self.common.clone();
         let system = System::new(backend)?;
-        desks.move_out(desk, system.waker());
+        cluster.become_child(loop_handle, system.waker());
         let (bound, build) = &self.services[service as usize];
-        let driver = Readiness::new(system, desk.number, desk.counters.clone());
-        let mut event_loop = EventLoop::guest(driver, desks.clone(), desk.clone(), generation, settings);
-        event_loop.add_service(bound.for_guest(), build(desk));
-        let (line, mail, state) = Line::new(&desks, desk, self.on_reopen.clone());
+        let driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
+        let mut event_loop =
+            EventLoop::per_connection(driver, cluster.clone(), loop_handle.clone(), generation, settings);
+        event_loop.add_service(bound.for_per_connection_loop(), build(loop_handle));
+        let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
         event_loop.add_service(lines::<()>(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
-        desks.count_handed();
-        event_loop.run_for(Newcomer { door: 0, socket: newcomer.socket.number(), peer: newcomer.peer })
+        cluster.count_handed();
+        event_loop.run_for(Accepted { listener: 0, socket: newcomer.socket.number(), peer: newcomer.peer })
     }
 }
 
@@ -160,7 +161,7 @@ impl Spawner for Processes {
         DESCRIPTORS_EACH
     }
 
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
         match self.fork(core, service, &newcomer, held) {
             Ok(()) => Spawned::Copied(newcomer.socket),
             Err(cause) => Spawned::Failed(newcomer.socket, cause),

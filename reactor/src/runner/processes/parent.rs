@@ -11,8 +11,8 @@ use super::channel::{Frame, Nonsense};
 use super::child::write;
 use crate::address::Peer;
 use crate::buffer::Input;
+use crate::cluster::{Cluster, Inbox, LoopHandle};
 use crate::context::{Context, Written};
-use crate::desks::{Desk, Desks, Inbox};
 use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
@@ -29,14 +29,14 @@ const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// All lines.
 pub(super) struct Parent {
-    desks: Arc<Desks>,
-    outlets: Outlets,
+    cluster: Arc<Cluster>,
+    queues: ChildQueues,
 }
 
 /// One copy.
 pub(super) struct Child {
     pub(super) pid: Pid,
-    pub(super) desk: Arc<Desk>,
+    pub(super) loop_handle: Arc<LoopHandle>,
     /// Whose connection it serves, and how many that service has.
     pub(super) service: Arc<str>,
     pub(super) peer: Peer,
@@ -49,36 +49,36 @@ pub(super) struct Child {
 }
 
 /// The mailboxes of all copies, by their lines.
-pub(super) type Outlets = Rc<RefCell<HashMap<ConnectionId, Outlet>>>;
+pub(super) type ChildQueues = Rc<RefCell<HashMap<ConnectionId, ChildQueue>>>;
 
 /// What the other loops have for one copy.
-pub(super) struct Outlet {
-    pub(super) desk: Arc<Desk>,
+pub(super) struct ChildQueue {
+    pub(super) loop_handle: Arc<LoopHandle>,
     pub(super) inbox: Inbox,
     /// So much waits to be sent that no more is taken.
     pub(super) full: bool,
 }
 
 impl Parent {
-    pub(super) fn new(desks: Arc<Desks>, outlets: Outlets) -> Self {
-        Parent { desks, outlets }
+    pub(super) fn new(cluster: Arc<Cluster>, queues: ChildQueues) -> Self {
+        Parent { cluster, queues }
     }
 
     fn say(&mut self, line: ConnectionId, frame: &Frame, cx: &mut Context<'_>) {
         if write(line, frame, cx) == Written::AboveHighWater
-            && let Some(outlet) = self.outlets.borrow_mut().get_mut(&line)
+            && let Some(queue) = self.queues.borrow_mut().get_mut(&line)
         {
-            outlet.full = true;
+            queue.full = true;
         }
     }
 
     fn hear(&mut self, child: &mut Child, frame: Frame, cx: &mut Context<'_>) {
         match frame {
-            Frame::Publish(topic, bytes) => cx.relay(&topic, &bytes, child.desk.number),
+            Frame::Publish(topic, bytes) => cx.relay(&topic, &bytes, child.loop_handle.number),
             Frame::Halt => cx.halt(),
             Frame::Counted(numbers) => {
                 child.has_parted = true;
-                let counters = &child.desk.counters;
+                let counters = &child.loop_handle.counters;
                 counters.all().zip(numbers).for_each(|(counter, number)| counter.set(number));
                 // That was counted here.
                 counters.accepted.set(0);
@@ -104,7 +104,7 @@ impl Parent {
     }
 
     fn has_ended(&mut self, child: &mut Child, ended: Ended, cx: &mut Context<'_>) {
-        let Child { pid, desk, service, peer, .. } = child;
+        let Child { pid, loop_handle, service, peer, .. } = child;
         match ended {
             Ended::Exit(0) => log::debug!("{service}: process {pid} for {peer} has ended"),
             // Where SIGCHLD is ignored, the system reaps.
@@ -121,8 +121,8 @@ impl Parent {
         }
         child.is_reaped = true;
         child.counts.go();
-        self.outlets.borrow_mut().remove(&cx.id());
-        self.desks.leave(desk);
+        self.queues.borrow_mut().remove(&cx.id());
+        self.cluster.leave(loop_handle);
     }
 }
 
@@ -156,15 +156,15 @@ impl Handler<Frame> for Parent {
     }
 
     fn on_drained(&mut self, child: &mut Child, cx: &mut Context<'_>) {
-        if let Some(outlet) = self.outlets.borrow_mut().get_mut(&cx.id()) {
-            outlet.full = false;
+        if let Some(queue) = self.queues.borrow_mut().get_mut(&cx.id()) {
+            queue.full = false;
         }
         // Looks into the mailboxes again.
-        child.desk.wake();
+        child.loop_handle.wake();
     }
 
     fn on_message(&mut self, line: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
-        if self.outlets.borrow().contains_key(&line) {
+        if self.queues.borrow().contains_key(&line) {
             self.say(line, &frame, cx);
         }
     }
@@ -188,20 +188,20 @@ impl Handler<Frame> for Parent {
 }
 
 /// What there is for the copies.
-pub(super) struct ForChildren(pub(super) Outlets);
+pub(super) struct ForChildren(pub(super) ChildQueues);
 
 impl Mail<Frame> for ForChildren {
     fn take(&mut self, into: &mut VecDeque<Addressed<Frame>>, most: usize) -> bool {
-        let mut outlets = self.0.borrow_mut();
+        let mut queues = self.0.borrow_mut();
         // An equal share for each, so that one who gets much keeps nobody waiting.
-        let share = most.div_ceil(outlets.len().max(1));
+        let share = most.div_ceil(queues.len().max(1));
         let mut more = false;
         let mut taken = Vec::new();
-        for (line, Outlet { desk, inbox, full }) in outlets.iter_mut() {
-            if desk.take_reopening() {
+        for (line, ChildQueue { loop_handle, inbox, full }) in queues.iter_mut() {
+            if loop_handle.take_reopening() {
                 into.push_back((*line, Frame::Reopen));
             }
-            if desk.take_reporting() {
+            if loop_handle.take_reporting() {
                 into.push_back((*line, Frame::Report));
             }
             if *full {
@@ -209,8 +209,8 @@ impl Mail<Frame> for ForChildren {
             }
             more |= inbox.passed_on.take(&mut taken, share);
             into.extend(taken.drain(..).map(|(topic, bytes)| (*line, Frame::Publish(topic, bytes))));
-            if desk.take_crowded() {
-                desk.wake();
+            if loop_handle.take_sender_waits() {
+                loop_handle.wake();
             }
         }
         more

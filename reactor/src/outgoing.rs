@@ -6,43 +6,43 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::desks::{Desk, Desks, Newcomer, PUBLISHED_BYTES, Publication, Roll};
+use crate::cluster::{Accepted, Cluster, LoopHandle, PUBLISHED_BYTES, Publication, Snapshot};
 use crate::mailbox::{MAILBOX_MESSAGES, PostError};
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-pub(crate) struct Neighbours {
-    desks: Arc<Desks>,
-    here: Arc<Desk>,
+pub(crate) struct Outgoing {
+    cluster: Arc<Cluster>,
+    here: Arc<LoopHandle>,
     /// Called when something is published: most loops never do.
-    roll: Roll,
+    snapshot: Snapshot,
     /// Who got something in this turn, by the place on the roll; and their places.
     got_some: Vec<bool>,
     to_wake: Vec<usize>,
     /// Loops that stand and got a connection in this turn.
-    newcomers: Vec<usize>,
+    accepted: Vec<usize>,
     /// What a mailbox has had no room for yet, in order, by the number of its loop.
-    waiting: HashMap<u32, (Arc<Desk>, VecDeque<Publication>)>,
+    waiting: HashMap<u32, (Arc<LoopHandle>, VecDeque<Publication>)>,
     /// Connections that published what had no room: nothing is read from them until all has gone on.
     held: HashSet<ConnectionId>,
     /// As much waited when this turn began as a mailbox holds: callbacks without a connection publish nothing to other loops.
     is_full: bool,
-    /// Publications left out because of that, since [`Neighbours::take_left_out`] was called last.
+    /// Publications left out because of that, since [`Outgoing::take_left_out`] was called last.
     left_out: u64,
     /// The last that got a newcomer.
     last: usize,
 }
 
-impl Neighbours {
-    pub(crate) fn new(desks: Arc<Desks>, here: Arc<Desk>) -> Self {
+impl Outgoing {
+    pub(crate) fn new(cluster: Arc<Cluster>, here: Arc<LoopHandle>) -> Self {
         let last = here.number as usize;
-        Neighbours {
-            desks,
+        Outgoing {
+            cluster,
             here,
-            roll: Roll::blank(),
+            snapshot: Snapshot::empty(),
             got_some: Vec::new(),
             to_wake: Vec::new(),
-            newcomers: Vec::new(),
+            accepted: Vec::new(),
             waiting: HashMap::new(),
             held: HashSet::new(),
             is_full: false,
@@ -60,27 +60,30 @@ impl Neighbours {
         by: ConnectionId,
         except: Option<u32>,
     ) -> bool {
-        if !self.desks.is_true(&self.roll) {
-            self.call_the_roll();
+        if !self.cluster.is_current(&self.snapshot) {
+            self.refresh();
         }
         let bits = topic.bit();
         let mut bytes = Some(bytes);
         let mut shared: Option<Bytes> = None;
         let mut fitted = true;
-        for (place, desk) in self.roll.desks.iter().enumerate() {
-            if desk.number == self.here.number || Some(desk.number) == except || !desk.has_topics(bits) {
+        for (place, loop_handle) in self.snapshot.cluster.iter().enumerate() {
+            if loop_handle.number == self.here.number
+                || Some(loop_handle.number) == except
+                || !loop_handle.has_topics(bits)
+            {
                 continue;
             }
             if let Some(make) = bytes.take() {
                 shared = Some(make());
             }
             let Some(bytes) = &shared else { continue };
-            if self.is_full && self.waiting.contains_key(&desk.number) && !may_wait(&self.held, by) {
+            if self.is_full && self.waiting.contains_key(&loop_handle.number) && !may_wait(&self.held, by) {
                 self.left_out += 1;
                 continue;
             }
             let publication = (topic.clone(), bytes.clone());
-            if let Some((_, waiting)) = self.waiting.get_mut(&desk.number) {
+            if let Some((_, waiting)) = self.waiting.get_mut(&loop_handle.number) {
                 waiting.push_back(publication);
                 fitted = false;
                 continue;
@@ -88,10 +91,10 @@ impl Neighbours {
             if !std::mem::replace(&mut self.got_some[place], true) {
                 self.to_wake.push(place);
             }
-            match desk.pass_on(publication) {
+            match loop_handle.pass_on(publication) {
                 Ok(()) => {}
                 Err(PostError::Full(publication)) => {
-                    self.waiting.insert(desk.number, (desk.clone(), VecDeque::from([publication])));
+                    self.waiting.insert(loop_handle.number, (loop_handle.clone(), VecDeque::from([publication])));
                     fitted = false;
                 }
                 // It has ended, and all its members with it.
@@ -103,20 +106,20 @@ impl Neighbours {
 
     /// Loops have come or gone since the roll was made.
     #[cold]
-    fn call_the_roll(&mut self) {
+    fn refresh(&mut self) {
         self.wake();
-        self.roll = self.desks.roll();
+        self.snapshot = self.cluster.snapshot();
         self.got_some.clear();
-        self.got_some.resize(self.roll.desks.len(), false);
+        self.got_some.resize(self.snapshot.cluster.len(), false);
     }
 
     fn wake(&mut self) {
         for place in self.to_wake.drain(..) {
             self.got_some[place] = false;
-            self.roll.desks[place].wake();
+            self.snapshot.cluster[place].wake();
         }
-        for standing in self.newcomers.drain(..) {
-            self.desks.standing()[standing].wake();
+        for fixed in self.accepted.drain(..) {
+            self.cluster.fixed()[fixed].wake();
         }
     }
 
@@ -130,7 +133,7 @@ impl Neighbours {
         self.is_full
     }
 
-    /// Whether publications were left out since [`Neighbours::take_left_out`].
+    /// Whether publications were left out since [`Outgoing::take_left_out`].
     pub(crate) fn has_left_out(&self) -> bool {
         self.left_out > 0
     }
@@ -150,11 +153,11 @@ impl Neighbours {
     /// not be any longer.
     pub(crate) fn flush(&mut self) -> Vec<ConnectionId> {
         self.wake();
-        self.waiting.retain(|_, (desk, waiting)| {
+        self.waiting.retain(|_, (loop_handle, waiting)| {
             let before = waiting.len();
             let is_closed = loop {
                 let Some(publication) = waiting.pop_front() else { break false };
-                match desk.pass_on(publication) {
+                match loop_handle.pass_on(publication) {
                     Ok(()) => {}
                     Err(PostError::Full(publication)) => {
                         waiting.push_front(publication);
@@ -164,7 +167,7 @@ impl Neighbours {
                 }
             };
             if waiting.len() < before {
-                desk.wake();
+                loop_handle.wake();
             }
             !is_closed && !waiting.is_empty()
         });
@@ -176,23 +179,23 @@ impl Neighbours {
     }
 
     /// Gives a newcomer to the loop with the fewest connections. Back, if that is this one, or takes it no more.
-    pub(crate) fn hand_out(&mut self, newcomer: Newcomer) -> Option<Newcomer> {
-        let to = self.desks.least_loaded(self.last);
+    pub(crate) fn hand_out(&mut self, newcomer: Accepted) -> Option<Accepted> {
+        let to = self.cluster.least_loaded(self.last);
         self.last = to;
-        let desk = &self.desks.standing()[to];
-        desk.load_more();
-        if desk.number == self.here.number {
+        let loop_handle = &self.cluster.fixed()[to];
+        loop_handle.load_more();
+        if loop_handle.number == self.here.number {
             return Some(newcomer);
         }
-        match self.desks.hand(desk, newcomer) {
+        match self.cluster.hand(loop_handle, newcomer) {
             Ok(()) => {
-                if !self.newcomers.contains(&to) {
-                    self.newcomers.push(to);
+                if !self.accepted.contains(&to) {
+                    self.accepted.push(to);
                 }
                 None
             }
             Err(error) => {
-                desk.load_less();
+                loop_handle.load_less();
                 self.here.load_more();
                 Some(error.into_message())
             }

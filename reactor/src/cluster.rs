@@ -1,8 +1,8 @@
 //! Where each loop of an application is reached by the others, and what all of them have in common. Below: mailboxes.
-//! Above: [`handle`](crate::handle), for other threads; [`neighbours`](crate::neighbours), for the loops themselves.
+//! Above: [`handle`](crate::handle), for other threads; [`outgoing`](crate::neighbours), for the loops themselves.
 //!
 //! Some loops stand as long as the application does. Others, the *guests*, come and go with one connection each
-//! (`Runner::threads`), so who wants to reach all keeps a [`Roll`] and looks whether it is still true.
+//! (`Runner::threads`), so who wants to reach all keeps a [`Snapshot`] and looks whether it is still true.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::stats::{Counters, Stats};
 use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
 use crate::time::Time;
-use crate::token::{GUESTS_MAX, LOOPS_MAX};
+use crate::token::{LOOPS_MAX, PER_CONNECTION_MAX};
 use crate::topics::Topic;
 
 /// Bytes that wait, published from other threads or passed on by another loop, before whoever publishes has to wait:
@@ -29,8 +29,8 @@ pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) type Publication = (Topic, Bytes);
 
 /// A connection that one loop has accepted and another serves.
-pub(crate) struct Newcomer {
-    pub(crate) door: usize,
+pub(crate) struct Accepted {
+    pub(crate) listener: usize,
     pub(crate) socket: Socket,
     pub(crate) peer: Peer,
 }
@@ -42,17 +42,17 @@ pub(crate) struct Inbox {
     /// What other loops publish.
     pub(crate) passed_on: Receiver<Publication>,
     /// Connections that were accepted for it.
-    pub(crate) newcomers: Receiver<Newcomer>,
+    pub(crate) accepted: Receiver<Accepted>,
 }
 
 /// Where one loop can be reached, and what others may know of it.
-pub(crate) struct Desk {
+pub(crate) struct LoopHandle {
     pub(crate) number: u32,
     pub(crate) counters: Arc<Counters>,
     /// None once a guest has left: others may keep its desk for a while, and a waker holds a descriptor.
     waker: RwLock<Option<Waker>>,
     passed_on: Arc<Mailbox<Publication>>,
-    newcomers: Arc<Mailbox<Newcomer>>,
+    accepted: Arc<Mailbox<Accepted>>,
     reporting: AtomicBool,
     reopening: AtomicBool,
     /// Another loop found a mailbox of this one full, and waits to hear that there is room.
@@ -66,9 +66,9 @@ pub(crate) struct Desk {
 }
 
 /// All of them.
-pub(crate) struct Desks {
-    standing: Box<[Arc<Desk>]>,
-    guests: Mutex<Guests>,
+pub(crate) struct Cluster {
+    fixed: Box<[Arc<LoopHandle>]>,
+    per_connection: Mutex<PerConnectionLoops>,
     /// Tells that the last guest has gone.
     gone: Condvar,
     /// How often guests have come or gone.
@@ -86,34 +86,34 @@ pub(crate) struct Desks {
 }
 
 #[derive(Default)]
-struct Guests {
-    here: HashMap<u32, Arc<Desk>>,
+struct PerConnectionLoops {
+    here: HashMap<u32, Arc<LoopHandle>>,
     /// How many ever came.
     came: u64,
     /// What those who are gone have counted.
     counted: Stats,
     /// Everybody, if somebody has asked since the last change.
-    roll: Option<Arc<[Arc<Desk>]>>,
+    snapshot: Option<Arc<[Arc<LoopHandle>]>>,
 }
 
 /// All desks as they were at one time.
-pub(crate) struct Roll {
+pub(crate) struct Snapshot {
     version: Version,
-    pub(crate) desks: Arc<[Arc<Desk>]>,
+    pub(crate) cluster: Arc<[Arc<LoopHandle>]>,
 }
 
-impl Roll {
+impl Snapshot {
     /// That of nobody, which is never true.
-    pub(crate) fn blank() -> Self {
-        Roll { version: Version::NONE, desks: Arc::new([]) }
+    pub(crate) fn empty() -> Self {
+        Snapshot { version: Version::NONE, cluster: Arc::new([]) }
     }
 }
 
-impl Desks {
+impl Cluster {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
-        Desks {
-            standing: (0..).zip(wakers).map(|(number, waker)| Arc::new(Desk::new(number, waker, 0))).collect(),
-            guests: Mutex::default(),
+        Cluster {
+            fixed: (0..).zip(wakers).map(|(number, waker)| Arc::new(LoopHandle::new(number, waker, 0))).collect(),
+            per_connection: Mutex::default(),
             gone: Condvar::new(),
             changes: Changes::new(),
             room: Room::new(),
@@ -125,8 +125,8 @@ impl Desks {
     }
 
     /// Those that stand.
-    pub(crate) fn standing(&self) -> &[Arc<Desk>] {
-        &self.standing
+    pub(crate) fn fixed(&self) -> &[Arc<LoopHandle>] {
+        &self.fixed
     }
 
     /// The loop that gets what is for no connection.
@@ -135,11 +135,11 @@ impl Desks {
     }
 
     /// The end of this loop of all that others send it. There is one loop for each desk.
-    pub(crate) fn inbox(&self, desk: &Desk) -> Inbox {
+    pub(crate) fn inbox(&self, loop_handle: &LoopHandle) -> Inbox {
         Inbox {
-            published: (desk.number == self.first()).then(|| Receiver::new(self.published.clone())),
-            passed_on: Receiver::new(desk.passed_on.clone()),
-            newcomers: Receiver::new(desk.newcomers.clone()),
+            published: (loop_handle.number == self.first()).then(|| Receiver::new(self.published.clone())),
+            passed_on: Receiver::new(loop_handle.passed_on.clone()),
+            accepted: Receiver::new(loop_handle.accepted.clone()),
         }
     }
 
@@ -152,21 +152,25 @@ impl Desks {
 
     /// Wakes this loop, if it is still there.
     pub(crate) fn wake(&self, number: u32) {
-        match self.standing.get(number as usize) {
-            Some(desk) => desk.wake(),
-            None => self.guests().here.get(&number).into_iter().for_each(|desk| desk.wake()),
+        match self.fixed.get(number as usize) {
+            Some(loop_handle) => loop_handle.wake(),
+            None => self.per_connection().here.get(&number).into_iter().for_each(|loop_handle| loop_handle.wake()),
         }
     }
 
     pub(crate) fn wake_all(&self) {
-        self.standing.iter().for_each(|desk| desk.wake());
-        self.guests().here.values().for_each(|desk| desk.wake());
+        self.fixed.iter().for_each(|loop_handle| loop_handle.wake());
+        self.per_connection().here.values().for_each(|loop_handle| loop_handle.wake());
     }
 
     /// Wakes all loops but this one.
     pub(crate) fn wake_others(&self, number: u32) {
-        self.standing.iter().filter(|desk| desk.number != number).for_each(|desk| desk.wake());
-        self.guests().here.values().filter(|desk| desk.number != number).for_each(|desk| desk.wake());
+        self.fixed.iter().filter(|loop_handle| loop_handle.number != number).for_each(|loop_handle| loop_handle.wake());
+        self.per_connection()
+            .here
+            .values()
+            .filter(|loop_handle| loop_handle.number != number)
+            .for_each(|loop_handle| loop_handle.wake());
     }
 
     pub(crate) fn halt(&self) {
@@ -196,44 +200,45 @@ impl Desks {
     }
 
     /// Nobody is accepted any more.
-    pub(crate) fn close_doors(&self) {
-        if self.room.close_doors() {
-            self.standing.iter().for_each(|desk| desk.wake());
+    pub(crate) fn close_listeners(&self) {
+        if self.room.close_listeners() {
+            self.fixed.iter().for_each(|loop_handle| loop_handle.wake());
         }
     }
 
     /// Nobody is accepted any more, and this queue of newcomers is empty.
-    pub(crate) fn nobody_comes(&self, newcomers: &Receiver<Newcomer>) -> bool {
-        self.room.nobody_comes(|| newcomers.is_empty())
+    pub(crate) fn nobody_comes(&self, accepted: &Receiver<Accepted>) -> bool {
+        self.room.nobody_comes(|| accepted.is_empty())
     }
 
     /// Nobody is accepted any more.
-    pub(crate) fn are_doors_closed(&self) -> bool {
+    pub(crate) fn are_listeners_closed(&self) -> bool {
         self.room.nobody_comes(|| true)
     }
 
     /// Asks each other loop for its report; of the guests, so many.
-    pub(crate) fn ask_for_reports(&self, guests: usize) {
-        let others = self.standing.iter().skip(1).cloned();
-        let all: Vec<Arc<Desk>> = others.chain(self.guests().here.values().take(guests).cloned()).collect();
-        all.iter().for_each(|desk| desk.ask_for_report());
+    pub(crate) fn ask_for_reports(&self, per_connection: usize) {
+        let others = self.fixed.iter().skip(1).cloned();
+        let all: Vec<Arc<LoopHandle>> =
+            others.chain(self.per_connection().here.values().take(per_connection).cloned()).collect();
+        all.iter().for_each(|loop_handle| loop_handle.ask_for_report());
     }
 
     /// Asks each guest in another process to open its log files anew.
     pub(crate) fn ask_to_reopen(&self) {
-        let guests: Vec<Arc<Desk>> = self.guests().here.values().cloned().collect();
-        for desk in guests {
-            desk.reopening.store(true, Ordering::Release);
-            desk.wake();
+        let per_connection: Vec<Arc<LoopHandle>> = self.per_connection().here.values().cloned().collect();
+        for loop_handle in per_connection {
+            loop_handle.reopening.store(true, Ordering::Release);
+            loop_handle.wake();
         }
     }
 
     /// What all have counted, those who are gone included.
     pub(crate) fn stats(&self) -> Stats {
-        let guests = self.guests();
-        let mut all = guests.counted.clone();
-        for desk in self.standing.iter().chain(guests.here.values()) {
-            all += &desk.counters.read();
+        let per_connection = self.per_connection();
+        let mut all = per_connection.counted.clone();
+        for loop_handle in self.fixed.iter().chain(per_connection.here.values()) {
+            all += &loop_handle.counters.read();
         }
         all
     }
@@ -242,33 +247,34 @@ impl Desks {
 
     /// A loop comes, that has so many descriptors of its own. Its desk, and the first generation that its connections may
     /// have so that none has the name of an earlier one.
-    pub(crate) fn enter(&self, waker: Waker, descriptors: usize) -> (Arc<Desk>, u32) {
-        let mut guests = self.guests();
+    pub(crate) fn enter(&self, waker: Waker, descriptors: usize) -> (Arc<LoopHandle>, u32) {
+        let mut per_connection = self.per_connection();
         let (number, generation) = loop {
-            let (round, place) = (guests.came / GUESTS_MAX as u64, guests.came % GUESTS_MAX as u64);
-            guests.came += 1;
+            let (round, place) =
+                (per_connection.came / PER_CONNECTION_MAX as u64, per_connection.came % PER_CONNECTION_MAX as u64);
+            per_connection.came += 1;
             let number = LOOPS_MAX + place as u32;
-            if !guests.here.contains_key(&number) {
+            if !per_connection.here.contains_key(&number) {
                 break (number, (round as u32) << 16 | 1);
             }
         };
-        let desk = Arc::new(Desk::new(number, waker, descriptors));
+        let loop_handle = Arc::new(LoopHandle::new(number, waker, descriptors));
         self.room.add_descriptors(descriptors);
-        guests.here.insert(number, desk.clone());
-        self.changed(&mut guests);
-        (desk, generation)
+        per_connection.here.insert(number, loop_handle.clone());
+        self.changed(&mut per_connection);
+        (loop_handle, generation)
     }
 
     /// A guest has ended. What it has counted stays.
-    pub(crate) fn leave(&self, desk: &Desk) {
-        let mut guests = self.guests();
-        guests.here.remove(&desk.number);
-        desk.counters.open.set(0);
-        guests.counted += &desk.counters.read();
-        self.changed(&mut guests);
-        drop(guests);
-        *desk.waker.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.set_descriptors(desk, 0);
+    pub(crate) fn leave(&self, loop_handle: &LoopHandle) {
+        let mut per_connection = self.per_connection();
+        per_connection.here.remove(&loop_handle.number);
+        loop_handle.counters.open.set(0);
+        per_connection.counted += &loop_handle.counters.read();
+        self.changed(&mut per_connection);
+        drop(per_connection);
+        *loop_handle.waker.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.set_descriptors(loop_handle, 0);
         // It waits for room, or for everybody to have gone.
         if self.room.is_waited_for_by_a_stop() {
             self.wake(self.first());
@@ -276,15 +282,15 @@ impl Desks {
         self.gone.notify_all();
     }
 
-    fn changed(&self, guests: &mut Guests) {
-        guests.roll = None;
-        self.room.set_guests(guests.here.len());
+    fn changed(&self, per_connection: &mut PerConnectionLoops) {
+        per_connection.snapshot = None;
+        self.room.set_guests(per_connection.here.len());
         self.changes.count();
     }
 
     /// How many there are.
-    pub(crate) fn guest_count(&self) -> usize {
-        self.room.guests()
+    pub(crate) fn per_connection_count(&self) -> usize {
+        self.room.per_connection()
     }
 
     /// While the application stops: whether all have gone. If not, the last wakes the loop that accepts.
@@ -293,52 +299,52 @@ impl Desks {
     }
 
     /// Blocks until all have gone.
-    pub(crate) fn wait_for_guests(&self) {
-        let mut guests = self.guests();
-        while !guests.here.is_empty() {
-            guests = self.gone.wait(guests).unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn wait_for_per_connection(&self) {
+        let mut per_connection = self.per_connection();
+        while !per_connection.here.is_empty() {
+            per_connection = self.gone.wait(per_connection).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    pub(crate) fn roll(&self) -> Roll {
-        let mut guests = self.guests();
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut per_connection = self.per_connection();
         let version = self.changes.version();
-        let everybody = || self.standing.iter().chain(guests.here.values()).cloned().collect();
-        let desks = guests.roll.clone().unwrap_or_else(everybody);
-        guests.roll = Some(desks.clone());
-        Roll { version, desks }
+        let everybody = || self.fixed.iter().chain(per_connection.here.values()).cloned().collect();
+        let cluster = per_connection.snapshot.clone().unwrap_or_else(everybody);
+        per_connection.snapshot = Some(cluster.clone());
+        Snapshot { version, cluster }
     }
 
     /// Whether everybody who is here now is on it.
     #[inline]
-    pub(crate) fn is_true(&self, roll: &Roll) -> bool {
-        self.changes.version() == roll.version
+    pub(crate) fn is_current(&self, snapshot: &Snapshot) -> bool {
+        self.changes.version() == snapshot.version
     }
 
-    fn guests(&self) -> MutexGuard<'_, Guests> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn per_connection(&self) -> MutexGuard<'_, PerConnectionLoops> {
+        self.per_connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In the copy of a process that was made for this guest: it is alone here, and the first. What it passes on to the loop
     /// that was the first is for the process that it came from.
-    pub(crate) fn move_out(&self, guest: &Arc<Desk>, waker: Waker) {
-        self.first.store(guest.number, Ordering::Release);
-        let mut guests = self.guests();
+    pub(crate) fn become_child(&self, per_connection_loop: &Arc<LoopHandle>, waker: Waker) {
+        self.first.store(per_connection_loop.number, Ordering::Release);
+        let mut per_connection = self.per_connection();
         // The others are forgotten as they lie: to touch each would have the kernel copy the memory that they are in.
-        std::mem::forget(std::mem::take(&mut guests.here));
-        std::mem::forget(guests.roll.take());
-        guests.here.insert(guest.number, guest.clone());
-        guests.counted = Stats::default();
-        self.changed(&mut guests);
+        std::mem::forget(std::mem::take(&mut per_connection.here));
+        std::mem::forget(per_connection.snapshot.take());
+        per_connection.here.insert(per_connection_loop.number, per_connection_loop.clone());
+        per_connection.counted = Stats::default();
+        self.changed(&mut per_connection);
         self.room.forget_cap();
         self.published.clear();
-        for desk in &self.standing {
-            desk.counters.all().for_each(|counter| counter.set(0));
-            desk.passed_on.clear();
-            desk.set_waker(waker.clone());
-            desk.set_topics(u64::MAX);
+        for loop_handle in &self.fixed {
+            loop_handle.counters.all().for_each(|counter| counter.set(0));
+            loop_handle.passed_on.clear();
+            loop_handle.set_waker(waker.clone());
+            loop_handle.set_topics(u64::MAX);
         }
-        guest.set_waker(waker);
+        per_connection_loop.set_waker(waker);
     }
 
     // ---- room ------------------------------------------------------------------------------------------------------
@@ -356,27 +362,27 @@ impl Desks {
 
     /// So many descriptors of connections a loop has now, a guest's own among them. The one that accepts hears of each that
     /// is freed while newcomers wait for it.
-    pub(crate) fn note_descriptors(&self, desk: &Desk, descriptors: usize) {
-        let before = self.set_descriptors(desk, descriptors);
-        if descriptors < before && desk.number != self.first() && self.room.is_waited_for() {
+    pub(crate) fn note_descriptors(&self, loop_handle: &LoopHandle, descriptors: usize) {
+        let before = self.set_descriptors(loop_handle, descriptors);
+        if descriptors < before && loop_handle.number != self.first() && self.room.is_waited_for() {
             self.wake(self.first());
         }
     }
 
-    fn set_descriptors(&self, desk: &Desk, descriptors: usize) -> usize {
+    fn set_descriptors(&self, loop_handle: &LoopHandle, descriptors: usize) -> usize {
         // Only its own loop changes it. Most turns don't, and then nothing shared is touched.
-        if desk.descriptors() == descriptors {
+        if loop_handle.descriptors() == descriptors {
             return descriptors;
         }
-        let before = desk.descriptors.swap(descriptors, Ordering::AcqRel);
+        let before = loop_handle.descriptors.swap(descriptors, Ordering::AcqRel);
         self.room.add_descriptors(descriptors.wrapping_sub(before));
         before
     }
 
     /// Hands a connection over, without waking the loop.
-    pub(crate) fn hand(&self, desk: &Desk, newcomer: Newcomer) -> Result<(), PostError<Newcomer>> {
+    pub(crate) fn hand(&self, loop_handle: &LoopHandle, newcomer: Accepted) -> Result<(), PostError<Accepted>> {
         self.count_handed();
-        desk.newcomers.post(newcomer).inspect_err(|_| self.has_counted())
+        loop_handle.accepted.post(newcomer).inspect_err(|_| self.has_counted())
     }
 
     /// One is on its way to a loop, which has not counted its descriptor yet.
@@ -391,19 +397,19 @@ impl Desks {
 
     /// The standing loop with the fewest connections; of several, the first after `last`.
     pub(crate) fn least_loaded(&self, last: usize) -> usize {
-        let count = self.standing.len();
-        (1..=count).map(|step| (last + step) % count).min_by_key(|&one| self.standing[one].load()).unwrap_or(0)
+        let count = self.fixed.len();
+        (1..=count).map(|step| (last + step) % count).min_by_key(|&one| self.fixed[one].load()).unwrap_or(0)
     }
 }
 
-impl Desk {
+impl LoopHandle {
     fn new(number: u32, waker: Waker, descriptors: usize) -> Self {
-        Desk {
+        LoopHandle {
             number,
             waker: RwLock::new(Some(waker)),
             counters: Arc::default(),
             passed_on: Arc::new(mailbox_of_published()),
-            newcomers: Arc::new(Mailbox::new()),
+            accepted: Arc::new(Mailbox::new()),
             reporting: AtomicBool::new(false),
             reopening: AtomicBool::new(false),
             crowd: Crowd::new(),
@@ -446,7 +452,7 @@ impl Desk {
     }
 
     /// The same, once: who takes it wakes the others.
-    pub(crate) fn take_crowded(&self) -> bool {
+    pub(crate) fn take_sender_waits(&self) -> bool {
         self.crowd.take()
     }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use super::report::Counted;
-use super::{EventLoop, NEWCOMERS_PER_TURN};
+use super::{ACCEPTED_PER_TURN, EventLoop};
 use crate::address::Peer;
+use crate::cluster::Accepted;
 use crate::context::Core;
-use crate::desks::Newcomer;
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, NO_STATE, Origin};
@@ -21,7 +21,7 @@ use crate::token::ConnectionId;
 pub(super) const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A listener, and what it leads to.
-pub(super) struct Door {
+pub(super) struct Listener {
     pub(super) service: u16,
     /// Closed, and a Unix socket's file removed, when it is taken out.
     pub(super) listening: Option<Box<dyn Listens>>,
@@ -39,7 +39,7 @@ pub(crate) trait Spawner {
     /// Descriptors of this process that each of them takes, its connection's included.
     fn descriptors_each(&self) -> usize;
     /// `held` are all descriptors of the loop that accepts, for who has copies of them.
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Newcomer, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
 }
 
 /// What became of the descriptor of a connection that was to get a loop of its own.
@@ -53,24 +53,24 @@ pub(crate) enum Spawned {
 }
 
 impl<D: Driver> EventLoop<D> {
-    pub(super) fn accepted(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, .. } = self.doors[door];
-        self.note_arrival(door);
+    pub(super) fn accepted(&mut self, listener: usize, socket: Socket, peer: Peer) {
+        let Listener { service, .. } = self.listeners[listener];
+        self.note_arrival(listener);
         if self.is_at_limit(service) {
-            return self.refuse(door, socket, peer);
+            return self.refuse(listener, socket, peer);
         }
         self.hosts[service as usize].counts.come();
-        let newcomer = Newcomer { door, socket, peer };
-        match (&mut self.spawner, &mut self.core.neighbours) {
+        let newcomer = Accepted { listener, socket, peer };
+        match (&mut self.spawner, &mut self.core.outgoing) {
             (Some(_), _) => self.give_a_loop(newcomer),
-            (None, Some(neighbours)) => match neighbours.hand_out(newcomer) {
+            (None, Some(outgoing)) => match outgoing.hand_out(newcomer) {
                 Some(newcomer) => {
                     self.welcome(newcomer);
                 }
-                None => self.driver.part_with(),
+                None => self.driver.count_out(),
             },
             (None, None) => {
-                self.desk.load_more();
+                self.loop_handle.load_more();
                 self.welcome(newcomer);
             }
         }
@@ -78,29 +78,30 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// To a loop that comes with this connection, and ends with it.
-    fn give_a_loop(&mut self, newcomer: Newcomer) {
+    fn give_a_loop(&mut self, newcomer: Accepted) {
         // The driver owns every descriptor that callbacks of this batch have opened, and the channel of the last child,
         // before the next child is forked: a child closes what the driver names.
         self.settle();
         let Some(spawner) = &mut self.spawner else { return };
-        let (door, peer) = (newcomer.door, newcomer.peer);
-        let service = self.doors[door].service;
-        let (driver, waiting, doors) = (&self.driver, &self.waiting, &self.doors);
+        let (listener, peer) = (newcomer.listener, newcomer.peer);
+        let service = self.listeners[listener].service;
+        let (driver, waiting, listeners) = (&self.driver, &self.waiting, &self.listeners);
         let held = || {
             let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
             // Not all of them are the driver's: during a stop the driver forgets a listener with the last connection in
             // its queue, and the listener is closed after that connection has been given its child.
-            let listeners = doors.iter().filter_map(|door| door.listening.as_ref()).map(|listening| listening.fd());
+            let listeners =
+                listeners.iter().filter_map(|listener| listener.listening.as_ref()).map(|listening| listening.fd());
             driver.held().into_iter().chain(waiting).chain(listeners).collect()
         };
         match spawner.spawn(&mut self.core, service, newcomer, &held) {
-            Spawned::Moved => self.driver.part_with(),
-            Spawned::Copied(socket) => self.driver.discard(socket),
+            Spawned::Moved => self.driver.count_out(),
+            Spawned::Copied(socket) => self.driver.close_accepted(socket),
             Spawned::Failed(socket, cause) => match cause.raw_os_error() {
                 // As where accept finds none: it waits, and whoever comes after it does so in the backlog.
                 Some(errno) => {
-                    self.driver.rest(door, Errno(errno));
-                    self.waiting.push(Newcomer { door, socket, peer });
+                    self.driver.suspend(listener, Errno(errno));
+                    self.waiting.push(Accepted { listener, socket, peer });
                 }
                 None => {
                     if self.failure_said.is_none_or(|at| self.core.now.since(at) >= SAY_AGAIN) {
@@ -108,7 +109,7 @@ impl<D: Driver> EventLoop<D> {
                         let name = &self.core.terms[service as usize].name;
                         log::error!("{name}: refused {peer}: {cause}");
                     }
-                    self.let_go(Newcomer { door, socket, peer });
+                    self.let_go(Accepted { listener, socket, peer });
                 }
             },
         }
@@ -117,7 +118,7 @@ impl<D: Driver> EventLoop<D> {
     /// Those for whom there was no loop, once their listener rests no more.
     pub(super) fn try_again(&mut self) {
         for newcomer in std::mem::take(&mut self.waiting) {
-            if self.driver.is_starving(newcomer.door) {
+            if self.driver.is_suspended(newcomer.listener) {
                 self.waiting.push(newcomer);
             } else {
                 self.give_a_loop(newcomer);
@@ -126,38 +127,38 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// One that was let in, and that nobody is going to serve.
-    pub(super) fn let_go(&mut self, newcomer: Newcomer) {
-        let service = self.doors[newcomer.door].service;
+    pub(super) fn let_go(&mut self, newcomer: Accepted) {
+        let service = self.listeners[newcomer.listener].service;
         self.hosts[service as usize].counts.take_back();
         self.core.counters.refused.add(1);
-        self.driver.discard(newcomer.socket);
+        self.driver.close_accepted(newcomer.socket);
     }
 
     /// Connections that another loop has accepted for this one.
-    pub(super) fn take_on_newcomers(&mut self) {
-        let mut newcomers = Vec::new();
-        self.mail |= self.inbox.newcomers.take(&mut newcomers, NEWCOMERS_PER_TURN);
-        for newcomer in newcomers {
+    pub(super) fn take_on_accepted(&mut self) {
+        let mut accepted = Vec::new();
+        self.mail |= self.inbox.accepted.take(&mut accepted, ACCEPTED_PER_TURN);
+        for newcomer in accepted {
             self.take_on(newcomer);
         }
     }
 
-    pub(super) fn take_on(&mut self, newcomer: Newcomer) -> Option<ConnectionId> {
-        self.driver.take_over();
+    pub(super) fn take_on(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
+        self.driver.count_in();
         self.note_descriptors();
-        self.desks.has_counted();
+        self.cluster.has_counted();
         self.welcome(newcomer)
     }
 
     /// One that is let in, and that this loop is going to serve.
-    fn welcome(&mut self, newcomer: Newcomer) -> Option<ConnectionId> {
-        let Newcomer { door, socket, peer } = newcomer;
-        let Door { service, reads_first, .. } = self.doors[door];
+    fn welcome(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
+        let Accepted { listener, socket, peer } = newcomer;
+        let Listener { service, reads_first, .. } = self.listeners[listener];
         if self.core.links.is_full() {
             self.hosts[service as usize].counts.take_back();
             self.core.counters.refused.add(1);
-            self.desk.load_less();
-            self.driver.discard(socket);
+            self.loop_handle.load_less();
+            self.driver.close_accepted(socket);
             return None;
         }
         let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
@@ -172,8 +173,8 @@ impl<D: Driver> EventLoop<D> {
                 link.stop();
             }
         }
-        self.called(id);
-        self.attend(id);
+        self.after_callback(id);
+        self.advance_link(id);
         Some(id)
     }
 
@@ -193,8 +194,8 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// One too many: told so if there is something to tell, and let go.
-    fn refuse(&mut self, door: usize, socket: Socket, peer: Peer) {
-        let Door { service, .. } = self.doors[door];
+    fn refuse(&mut self, listener: usize, socket: Socket, peer: Peer) {
+        let Listener { service, .. } = self.listeners[listener];
         let terms = &self.core.terms[service as usize];
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
         self.core.counters.refused.add(1);
@@ -207,11 +208,11 @@ impl<D: Driver> EventLoop<D> {
             self.hosts[service as usize].refusals = (Some(self.core.now), 0);
         }
         self.hosts[service as usize].host.refused(&mut self.core, peer);
-        self.called(ConnectionId::NONE);
+        self.after_callback(ConnectionId::NONE);
         let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);
-        let refusal = &self.doors[door].refusal;
+        let refusal = &self.listeners[listener].refusal;
         if refusal.is_empty() || self.core.links.is_full() {
-            return self.driver.discard(socket);
+            return self.driver.close_accepted(socket);
         }
         let lingers = served.refused < terms.limits.refused_lingering;
         served.refused += 1;
@@ -219,7 +220,7 @@ impl<D: Driver> EventLoop<D> {
         link.refuse(refusal, lingers, self.core.now, &mut self.core.pool);
         let id = self.core.links.insert(link);
         self.driver.adopt(id, socket, false);
-        self.attend(id);
+        self.advance_link(id);
         self.mind_the_cap();
     }
 
@@ -227,28 +228,30 @@ impl<D: Driver> EventLoop<D> {
     /// wait in the backlog.
     pub(super) fn mind_the_cap(&mut self) {
         self.note_descriptors();
-        if self.doors.is_empty() || self.desk.number != 0 {
+        if self.listeners.is_empty() || self.loop_handle.number != 0 {
             return;
         }
         let (each, kind) = match &self.spawner {
             Some(spawner) => (spawner.descriptors_each(), spawner.kind()),
             None => (1, ""),
         };
-        let no_descriptor = || self.desks.descriptors() + each > self.config.descriptors;
-        let full = self.desks.look_for_room(|| no_descriptor() || self.desks.guest_count() >= self.config.guests);
-        if full != self.full {
-            self.full = full;
-            let said_lately = self.full_said.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
-            if full && !said_lately {
-                self.full_said = Some(self.core.now);
+        let no_descriptor = || self.cluster.descriptors() + each > self.config.descriptors;
+        let at_cap = self
+            .cluster
+            .look_for_room(|| no_descriptor() || self.cluster.per_connection_count() >= self.config.per_connection);
+        if at_cap != self.at_cap {
+            self.at_cap = at_cap;
+            let said_lately = self.at_cap_logged.is_some_and(|at| self.core.now.since(at) < SAY_AGAIN);
+            if at_cap && !said_lately {
+                self.at_cap_logged = Some(self.core.now);
                 let (limit, what) = match no_descriptor() {
                     true => (self.config.descriptors, "descriptors"),
-                    false => (self.config.guests, kind),
+                    false => (self.config.per_connection, kind),
                 };
                 log::warn!("at the limit of {limit} {what}: newcomers have to wait");
             }
-            for door in 0..self.doors.len() {
-                self.driver.set_accepting(door, !full);
+            for listener in 0..self.listeners.len() {
+                self.driver.set_accepting(listener, !at_cap);
             }
         }
     }

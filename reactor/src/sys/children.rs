@@ -9,30 +9,30 @@ use libc::pid_t;
 const PLACES: usize = 32 * 1024;
 
 /// Their numbers; 0 where there is none. Pages that nobody has written to cost nothing.
-static COPIES: [AtomicI32; PLACES] = [const { AtomicI32::new(0) }; PLACES];
+static CHILDREN: [AtomicI32; PLACES] = [const { AtomicI32::new(0) }; PLACES];
 /// Places from here on have never been taken.
 static END: AtomicUsize = AtomicUsize::new(0);
 
 /// A place in the list.
 #[derive(Debug)]
-pub(super) struct Place(usize);
+pub(super) struct Slot(usize);
 
 /// Puts it on the list, if there is room. Linear in those that are there, which is little beside fork(2).
-pub(super) fn enter(copy: pid_t) -> Option<Place> {
-    let place = COPIES.iter().position(|place| place.compare_exchange(0, copy, SeqCst, SeqCst).is_ok())?;
-    END.fetch_max(place + 1, SeqCst);
-    Some(Place(place))
+pub(super) fn enter(child: pid_t) -> Option<Slot> {
+    let slot = CHILDREN.iter().position(|slot| slot.compare_exchange(0, child, SeqCst, SeqCst).is_ok())?;
+    END.fetch_max(slot + 1, SeqCst);
+    Some(Slot(slot))
 }
 
 /// Takes it off. Before it is reaped: afterwards its number may be another's.
-pub(super) fn leave(place: &Place, copy: pid_t) {
-    let _ = COPIES[place.0].compare_exchange(copy, 0, SeqCst, SeqCst);
+pub(super) fn leave(slot: &Slot, child: pid_t) {
+    let _ = CHILDREN[slot.0].compare_exchange(child, 0, SeqCst, SeqCst);
 }
 
 /// SIGKILL for all. Safe in a signal handler: atomics and kill(2), nothing else.
 pub(super) fn kill() {
-    for copy in COPIES.iter().take(END.load(SeqCst)).map(|place| place.load(SeqCst)).filter(|&copy| copy > 0) {
+    for child in CHILDREN.iter().take(END.load(SeqCst)).map(|slot| slot.load(SeqCst)).filter(|&child| child > 0) {
         // SAFETY: takes no pointer. The number is that of a child which has not been reaped, so nobody else has it.
-        unsafe { libc::kill(copy, libc::SIGKILL) };
+        unsafe { libc::kill(child, libc::SIGKILL) };
     }
 }

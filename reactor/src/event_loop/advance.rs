@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::EventLoop;
-use crate::context::{Core, Errand, Terms, Timer};
+use crate::context::{Core, OpenKind, Terms, Timer};
 use crate::driver::Driver;
 use crate::host::dropped;
 use crate::limits::Deadlines;
@@ -18,15 +18,15 @@ use crate::token::ConnectionId;
 impl<D: Driver> EventLoop<D> {
     /// Does for one link all there is to do, until it rests. In nearly every case that is to send an answer that stands
     /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
-    pub(super) fn attend(&mut self, id: ConnectionId) {
+    pub(super) fn advance_link(&mut self, id: ConnectionId) {
         let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };
-        if !link.is_at_ease() {
-            return self.attend_fully(id);
+        if !link.has_plain_answer_only() {
+            return self.run_steps(id);
         }
         let Some(bytes) = link.answer(&terms[link.service as usize].limits) else {
             return if link.output().is_some() {
-                self.attend_fully(id)
+                self.run_steps(id)
             };
         };
         match self.driver.send_bytes(id, bytes) {
@@ -43,7 +43,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// The long way: what the state machine says, step by step.
     #[inline(never)]
-    fn attend_fully(&mut self, id: ConnectionId) {
+    fn run_steps(&mut self, id: ConnectionId) {
         while let Some(step) = self.advance(id) {
             self.call(id, step);
         }
@@ -74,8 +74,8 @@ impl<D: Driver> EventLoop<D> {
                 Step::Overflowed => link.close(*now),
                 Step::Probe => self.driver.probe(id),
                 Step::NextTurn => {
-                    if !std::mem::replace(&mut link.put_off, true) {
-                        self.again.push(id);
+                    if !std::mem::replace(&mut link.deferred, true) {
+                        self.deferred_next.push(id);
                     }
                     break;
                 }
@@ -95,7 +95,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does what takes a handler.
     fn call(&mut self, id: ConnectionId, step: Step) {
-        self.calling();
+        self.before_callback();
         let Some(link) = self.core.links.get_mut(id) else { return };
         let (service, key) = (link.service as usize, link.state);
         let host = &mut self.hosts[service].host;
@@ -116,7 +116,7 @@ impl<D: Driver> EventLoop<D> {
                 let count = link.take_missed();
                 host.missed(&mut self.core, id, key, count);
                 if let Some(link) = self.core.links.get_mut(id) {
-                    link.placed();
+                    link.notice_done();
                 }
             }
             Step::TooSlow => {
@@ -128,7 +128,7 @@ impl<D: Driver> EventLoop<D> {
             Step::Stopping => host.stopping(&mut self.core, id, key),
             Step::Rest | Step::Overflowed | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
         }
-        self.called(id);
+        self.after_callback(id);
     }
 
     /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
@@ -147,11 +147,11 @@ impl<D: Driver> EventLoop<D> {
                     self.core.recorder.note(id, What::Overdue, heard);
                 }
                 if link.due(due, self.core.now, unacknowledged) == Some(Due::Handler) {
-                    self.calling();
+                    self.before_callback();
                     self.hosts[service].host.deadline(&mut self.core, id, key);
-                    self.called(id);
+                    self.after_callback(id);
                 }
-                self.attend(id);
+                self.advance_link(id);
             }
             _ => arm(link, &self.core.terms[service].deadlines, &mut self.core.wheel),
         }
@@ -180,14 +180,14 @@ impl<D: Driver> EventLoop<D> {
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
             self.hosts[service].counts.go();
-            self.desk.load_less();
+            self.loop_handle.load_less();
         }
         if key != NO_STATE {
-            self.calling();
-            self.core.barred |= self.core.stopping;
+            self.before_callback();
+            self.core.opens_refused |= self.core.stopping;
             self.hosts[service].host.close(&mut self.core, id, key, reason);
-            self.called(id);
-            self.core.barred = self.has_given_up();
+            self.after_callback(id);
+            self.core.opens_refused = self.has_given_up();
         }
         if let Some(mut link) = self.core.links.remove(id) {
             link.weigh_nothing(&mut self.core.holdings);
@@ -208,59 +208,60 @@ impl<D: Driver> EventLoop<D> {
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
     /// the stack stays flat.
     pub(super) fn settle(&mut self) {
-        if self.core.touched.is_empty() && self.core.published.is_empty() && self.core.wishes.is_empty() && !self.full {
+        if self.core.dirty.is_empty() && self.core.published.is_empty() && self.core.opening.is_empty() && !self.at_cap
+        {
             return;
         }
         let mut next = 0;
         loop {
-            if next == self.core.touched.len() && !self.core.published.is_empty() {
+            if next == self.core.dirty.len() && !self.core.published.is_empty() {
                 let driver = &mut self.driver;
                 self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
             }
-            for wish in std::mem::take(&mut self.core.wishes) {
-                let Some(link) = self.core.links.get_mut(wish.id) else {
-                    dropped(wish.state);
+            for open in std::mem::take(&mut self.core.opening) {
+                let Some(link) = self.core.links.get_mut(open.id) else {
+                    dropped(open.state);
                     continue;
                 };
-                link.state = self.hosts[link.service as usize].host.adopt(wish.state);
-                self.core.recorder.note(wish.id, What::Asked, self.core.now);
-                match wish.errand {
-                    Errand::Connect(to) => {
+                link.state = self.hosts[link.service as usize].host.adopt(open.state);
+                self.core.recorder.note(open.id, What::Asked, self.core.now);
+                match open.kind {
+                    OpenKind::Connect(to) => {
                         let unsent = self.core.terms[link.service as usize].limits.unsent;
-                        self.driver.connect(wish.id, &to, unsent);
+                        self.driver.connect(open.id, &to, unsent);
                     }
-                    Errand::Watch(descriptor) => self.driver.watch(wish.id, descriptor),
-                    Errand::Adopt(socket) => {
-                        self.driver.take_over();
-                        self.driver.adopt(wish.id, socket, false);
+                    OpenKind::Watch(descriptor) => self.driver.watch(open.id, descriptor),
+                    OpenKind::Adopt(socket) => {
+                        self.driver.count_in();
+                        self.driver.adopt(open.id, socket, false);
                     }
-                    Errand::Nothing => {}
+                    OpenKind::Nothing => {}
                 }
                 // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
                 // again.
-                self.core.touch(wish.id);
+                self.core.mark_dirty(open.id);
             }
-            let Some(&id) = self.core.touched.get(next) else { break };
+            let Some(&id) = self.core.dirty.get(next) else { break };
             next += 1;
             if let Some(link) = self.core.links.get_mut(id) {
-                link.touched = false;
-                self.attend(id);
+                link.dirty = false;
+                self.advance_link(id);
             }
         }
-        self.core.touched.clear();
-        if self.full {
+        self.core.dirty.clear();
+        if self.at_cap {
             self.mind_the_cap();
         }
     }
 
     /// Before a callback that others' sends may have come before: the time that they took is not its own.
-    pub(super) fn calling(&mut self) {
+    pub(super) fn before_callback(&mut self) {
         self.core.now = self.core.now.max(self.driver.coarse_now());
     }
 
     /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.
     #[inline]
-    pub(super) fn called(&mut self, id: ConnectionId) {
+    pub(super) fn after_callback(&mut self, id: ConnectionId) {
         let now = self.driver.coarse_now();
         if now > self.core.now {
             let held = now.since(self.core.now);
