@@ -153,4 +153,29 @@ on_every_backend! {
             assert!(ended.stderr.contains("--memory"), "{}", ended.stderr);
         }
     }
+
+    fn after_a_burst_of_half_sent_frames_memory_returns_to_where_it_was(backend: Backend) {
+        const BURST: usize = 600;
+        let chat = chat_at(backend, None, "");
+        let mut ann = chat.connect();
+        join(&mut ann, "ann");
+        let before = resident(chat.pid());
+        let frame: Vec<u8> = 65_536u32.to_be_bytes().into_iter().chain(vec![b'x'; 65_000]).collect();
+        let names: Vec<String> = (0..BURST).map(|number| format!("NAME: n{number}")).collect();
+        let mut clients: Vec<Client> = Vec::new();
+        for name in &names {
+            let mut client = chat.connect();
+            client.send_frame(name);
+            assert_eq!(client.frame(), "CLIENT: 127.0.0.1");
+            client.send(&frame);
+            clients.push(client);
+        }
+        eventually("the half-sent frames are kept", || {
+            (resident(chat.pid()) > before + BURST * 60_000).then_some(())
+        });
+        drop(clients);
+        eventually("memory returns to where it was", || {
+            (resident(chat.pid()) < before + (20 << 20)).then_some(())
+        });
+    }
 }

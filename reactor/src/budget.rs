@@ -14,6 +14,10 @@ const CLASSES: usize = usize::BITS as usize + 1;
 /// The least class whose connections the budget pauses and closes: 4 KiB. The others have hardly anything to give.
 const CLASS_MIN: u8 = 13;
 
+/// Bytes that are worth giving back to the system: a call of some milliseconds, and room that is taken anew has to be
+/// faulted in.
+const GIVE_BACK_MIN: usize = 8 * 1024 * 1024;
+
 /// What all connections of an application hold, over all loops.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -202,18 +206,21 @@ pub(crate) struct Holdings {
     pub(crate) budget: Arc<Budget>,
     own: usize,
     reported: usize,
+    /// The most that was held since memory was last given back to the system.
+    peak: usize,
     /// Something has changed since the loop last compared with the budget.
     changed: bool,
 }
 
 impl Holdings {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Holdings { budget, own: 0, reported: 0, changed: false }
+        Holdings { budget, own: 0, reported: 0, peak: 0, changed: false }
     }
 
     /// A connection holds `now`, and was counted for `before`.
     pub(crate) fn change(&mut self, before: Holding, now: Holding) {
         self.own = self.own - before.own() + now.own();
+        self.peak = self.peak.max(self.own);
         self.changed = true;
         if before.class != now.class {
             let classes = &self.budget.classes;
@@ -234,6 +241,15 @@ impl Holdings {
     #[inline]
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether so much less is held than there was that the allocator should give it back. Asked again, not until then.
+    pub(crate) fn take_shrunk(&mut self) -> bool {
+        let has_shrunk = self.peak - self.own >= GIVE_BACK_MIN;
+        if has_shrunk {
+            self.peak = self.own;
+        }
+        has_shrunk
     }
 
     /// Brings the application's sum up to date with this loop.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::EventLoop;
 use crate::budget::Level;
+use crate::buffer::Pool;
 use crate::driver::Driver;
+use crate::sys::memory;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -57,6 +59,11 @@ impl<D: Driver> EventLoop<D> {
 
     #[inline(never)]
     fn compare_with_budget(&mut self) {
+        if self.core.holdings.take_shrunk() {
+            // Buffers between those that are free would pin them.
+            self.core.pool = Pool::default();
+            memory::give_back();
+        }
         self.core.holdings.report();
         let budget = self.core.holdings.budget.clone();
         match budget.level() {
