@@ -478,6 +478,9 @@ impl<S: Screen> Handler<Order> for Client<S> {
         if let Kind::Server(address) = &line.0 {
             self.state = State::Greeting;
             self.screen.connected(address);
+            // A server that waits to be read reads nothing itself. What waits for the server is bounded by pausing the
+            // keyboard.
+            cx.read_on();
             let name = format!("NAME: {}", self.name);
             self.send(&name, cx);
             cx.set_deadline(WELCOME_TIMEOUT);

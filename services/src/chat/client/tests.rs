@@ -292,6 +292,23 @@ fn a_screen_without_room_gets_everything_one_by_one() {
     }
 }
 
+/// The server is choked by what it has to say, and takes nothing before that is heard.
+#[test]
+fn a_server_that_does_not_read_is_heard_although_much_is_owed_to_it() {
+    let line: &str = "x".repeat(60_000).leak();
+    for seed in 0..SEEDS {
+        let texts: Vec<String> = (0..50).map(|number| format!("message {number}")).collect();
+        let said: Vec<u8> = texts.iter().flat_map(|text| frame(text)).collect();
+        let never = Duration::from_secs(1);
+        let script = welcome().reads(0, never).wait(Duration::from_secs(5)).send(said).wait(Duration::from_secs(600));
+        let setting =
+            Setting { types: vec![line; 20], servers: vec![(SERVER, vec![Some(script)])], ..Setting::default() };
+        let told = run(seed, setting);
+        assert_eq!(told[2..told.len() - 1], texts, "seed {seed}");
+        assert_eq!(told.last().unwrap(), "Lost(\"timed out (write progress)\")", "seed {seed}");
+    }
+}
+
 #[test]
 fn it_comes_back_after_each_loss_but_not_after_a_refusal() {
     for seed in 0..SEEDS {
