@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 const EXAMPLE: &str = "\
@@ -26,7 +26,7 @@ pub struct Options {
 
 pub fn run(options: Options) -> ExitCode {
     let mut text = Vec::new();
-    clap_complete::generate(options.shell, &mut crate::Cli::command(), "glowplug", &mut text);
+    clap_complete::generate(options.shell, &mut crate::commands::command(), "glowplug", &mut text);
     match std::io::stdout().write_all(&text).and_then(|()| std::io::stdout().flush()) {
         // Whoever reads may have seen enough: `glowplug completions zsh | head`.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod commands;
 mod completions;
 mod direct;
 mod echo;
@@ -23,7 +24,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
 use logging::Logging;
 use options::{Common, Model};
@@ -62,7 +63,11 @@ enum Command {
 fn main() -> ExitCode {
     // Before anything is written: standard output may be a file that has reached its greatest size.
     reactor::reset_inherited_signals();
-    let cli = Cli::parse();
+    let matches = commands::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(option) = commands::useless(&matches) {
+        usage(&format!("{option} does nothing for this subcommand"));
+    }
     let Common { model, loops, pin, at_most, .. } = cli.common;
     if model != Model::Loops && (loops.is_some() || pin) {
         usage("--loops and --pin go with --model loops alone");
@@ -100,16 +105,20 @@ fn main() -> ExitCode {
 
 /// Ends with what is wrong about the way it was called, as the parser itself does.
 fn usage(message: &str) -> ! {
-    Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
+    commands::command().error(ErrorKind::ArgumentConflict, message).exit()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Cli, clap::Error> {
+        commands::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches))
+    }
+
     #[test]
     fn the_options_make_sense_to_the_parser() {
-        Cli::command().debug_assert();
+        commands::command().debug_assert();
     }
 
     fn help_of(command: &mut clap::Command) -> Vec<String> {
@@ -120,13 +129,13 @@ mod tests {
 
     #[test]
     fn every_help_shows_an_example_that_the_parser_takes() {
-        let mut command = Cli::command().disable_help_subcommand(true);
+        let mut command = commands::command().disable_help_subcommand(true);
         for help in help_of(&mut command) {
             let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("no example: {help}"));
             let line = example.lines().next().unwrap().trim();
             assert!(!line.contains(['\'', '"']), "words are split at blanks here: {line}");
             let words = line.split_whitespace().take_while(|word| !">|".contains(word));
-            Cli::try_parse_from(words).map(drop).unwrap();
+            parse(words).map(drop).unwrap();
         }
     }
 
@@ -135,7 +144,7 @@ mod tests {
         for words in
             ["glowplug --idle-timeout 3 echo", "glowplug echo --idle-timeout 3", "glowplug chat --idle-timeout 3 serve"]
         {
-            let cli = Cli::try_parse_from(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"));
+            let cli = parse(words.split(' ')).unwrap_or_else(|error| panic!("{words}: {error}"));
             assert_eq!(cli.common.idle_timeout.unwrap().0, Some(std::time::Duration::from_secs(3)));
         }
     }

@@ -14,55 +14,56 @@ use reactor::Backend;
 /// Where services listen unless told otherwise: nobody else on the network is let in without being asked to.
 pub const HOST: &str = "127.0.0.1";
 
-/// Options of every subcommand that serves. They may precede its name.
+/// Options of every subcommand that serves. They may precede its name. Which of them the others take: see
+/// [`command`](crate::commands::command).
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
     /// Which poller; REACTOR_BACKEND in the environment says the same
-    #[arg(long, global = true, ignore_case = true, default_value = "auto", value_parser = backend())]
+    #[arg(long, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
 
     /// Who serves a connection
-    #[arg(long, global = true, value_enum, ignore_case = true, default_value = "loops")]
+    #[arg(long, value_enum, ignore_case = true, default_value = "loops")]
     pub model: Model,
 
     /// How many event loops serve connections, each on a thread; with --model loops alone [default: 1]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub loops: Option<u16>,
 
     /// Keep each event loop to one core; with --model loops alone
-    #[arg(long, global = true)]
+    #[arg(long)]
     pub pin: bool,
 
     /// Threads or processes at once; whoever comes beyond that waits for one to end; not with --model loops [default:
     /// 4096 threads, 1024 processes]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub at_most: Option<u32>,
 
     /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
 
     /// Memory that all connections together may hold, with K, M or G for powers of 1024; nearing it the largest holders are
     /// not read, above it they are closed first [default: a quarter of the machine's or the cgroup's]
-    #[arg(long, global = true, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES")]
     pub memory: Option<Size>,
 
     /// Close a connection on which nothing has moved for so long, 0 = never [default: 60 for http, 0 for echo and chat]
-    #[arg(long, global = true, value_name = "SECS")]
+    #[arg(long, value_name = "SECS")]
     pub idle_timeout: Option<Timeout>,
 
     /// How long a stop waits for connections to finish, 0 = for ever
-    #[arg(long, global = true, value_name = "SECS", default_value = "10")]
+    #[arg(long, value_name = "SECS", default_value = "10")]
     pub drain_timeout: Timeout,
 
     /// How much to log to standard error and to the log file
-    #[arg(long, global = true, value_name = "LEVEL", ignore_case = true, default_value = "info")]
+    #[arg(long, value_name = "LEVEL", ignore_case = true, default_value = "info")]
     #[arg(value_parser = level())]
     pub log_level: LevelFilter,
 
     /// Append the log to this file, too; SIGHUP opens it anew
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 }
 

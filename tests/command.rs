@@ -299,6 +299,10 @@ on_every_backend! {
             "serve --echo ::1:8800",
             "serve --http unix:",
             "completions tcsh",
+            "chat join --name ann --loops 2",
+            "--memory 64M chat join --name ann",
+            "completions bash --backend select",
+            "--idle-timeout 3 completions bash",
         ];
         let others =
             ["nonsense", "chat", "completions", "echo extra", "--nonsense", "--echo off http", "echo --raw --raw"];
@@ -757,6 +761,7 @@ fn help_and_version_are_printed_with_status_0() {
         "echo --help",
         "chat --help",
         "chat serve --help",
+        "chat join --help",
         "http --help",
         "completions --help",
         "help echo",

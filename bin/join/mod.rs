@@ -42,7 +42,6 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 const EXAMPLE: &str = "\
 On a terminal: a line editor with history; /help tells the room's commands, Ctrl-D leaves.
 In a pipe: lines in, messages out, and the exit status 1 when something went wrong.
-Of the common options, --backend, --log-file and --log-level mean something here.
 
 Example:
   glowplug chat join --name ann --port 8801
