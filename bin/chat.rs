@@ -13,7 +13,7 @@ use crate::Failure;
 use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
-use crate::options::{Common, ListenAt, Place};
+use crate::options::{Common, ListenAt};
 use crate::server::{Server, advised};
 use crate::sink::Lines;
 
@@ -90,14 +90,14 @@ fn policy() -> impl TypedValueParser<Value = SlowPolicy> {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[CHAT])?;
-    add(&mut server, &options.at.place(), options.members, logging.reports())
+    let mut server = Server::new(common, &[(CHAT, &options.at.place())], logging)?;
+    add(&mut server, options.members, logging.reports())
         .map_err(|failure| advised(failure, "--model loops and --model threads serve it"))?;
     server.run(logging)
 }
 
 /// The room, and beside it the console: what is typed on standard input, answered by `answers`.
-pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines) -> Result<(), Failure> {
+pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let member_queue = members.member_queue.map_or(MEMBER_QUEUE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let room = Room::default().with_history(members.history.unwrap_or(0) as usize, member_queue);
@@ -107,7 +107,6 @@ pub fn add(server: &mut Server, place: &Place, members: Members, answers: Lines)
     let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());
     let chat = server.add(
         CHAT,
-        place,
         move || Chat::new(in_room.clone()),
         // Who is in the room, every member's loop has to know.
         |service| service.limits(limits).deadlines(deadlines(idle)).urgent_in_line().shares_memory(),

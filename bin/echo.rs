@@ -7,7 +7,7 @@ use services::echo::{Echo, RawEcho, WEBSOCKET_REFUSAL, WebSocketEcho, deadlines,
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::ECHO;
-use crate::options::{Common, ListenAt, Place};
+use crate::options::{Common, ListenAt};
 use crate::server::Server;
 
 pub const PORT: &str = "8800";
@@ -36,27 +36,26 @@ pub struct Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[ECHO])?;
-    let place = options.at.place();
+    let mut server = Server::new(common, &[(ECHO, &options.at.place())], logging)?;
     if options.raw {
-        add_as(&mut server, &place, || RawEcho)?;
+        add_as(&mut server, || RawEcho)?;
     } else if options.websocket {
         let deadlines = deadlines(server.common().idle_timeout_or(None));
-        server.add(ECHO, &place, WebSocketEcho::default, |service| {
+        server.add(ECHO, WebSocketEcho::default, |service| {
             service.limits(websocket_limits()).deadlines(deadlines).refusal(WEBSOCKET_REFUSAL)
         })?;
     } else {
-        add(&mut server, &place)?;
+        add(&mut server)?;
     }
     server.run(logging)
 }
 
-pub fn add(server: &mut Server, place: &Place) -> Result<(), Failure> {
-    add_as(server, place, || Echo)
+pub fn add(server: &mut Server) -> Result<(), Failure> {
+    add_as(server, || Echo)
 }
 
-fn add_as<H: Handler>(server: &mut Server, place: &Place, factory: fn() -> H) -> Result<(), Failure> {
+fn add_as<H: Handler>(server: &mut Server, factory: fn() -> H) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
-    server.add(ECHO, place, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))?;
+    server.add(ECHO, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use services::http::{AccessLog, Addresses, BODY, Fetched, Files, Http, IDLE_TIME
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::HTTP;
-use crate::options::{Common, ListenAt, Place};
+use crate::options::{Common, ListenAt};
 use crate::server::{Server, advised};
 
 pub const PORT: &str = "8802";
@@ -105,18 +105,12 @@ fn field_value(text: &str) -> Result<String, String> {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[HTTP])?;
-    add(&mut server, &options.at.place(), options.body, &options.site, logging)?;
+    let mut server = Server::new(common, &[(HTTP, &options.at.place())], logging)?;
+    add(&mut server, options.body, &options.site, logging)?;
     server.run(logging)
 }
 
-pub fn add(
-    server: &mut Server,
-    place: &Place,
-    body: String,
-    site: &SiteOptions,
-    logging: &mut Logging,
-) -> Result<(), Failure> {
+pub fn add(server: &mut Server, body: String, site: &SiteOptions, logging: &mut Logging) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(Some(IDLE_TIMEOUT));
     let files = site.files()?;
     let addresses = site.max_connections_per_address.map(Addresses::at_most);
@@ -143,7 +137,7 @@ pub fn add(
         if counts { service.shares_memory() } else { service }
     };
     server
-        .add(HTTP, place, factory, dress)
+        .add(HTTP, factory, dress)
         .map_err(|failure| advised(failure, "without --max-connections-per-address they need not"))?;
     Ok(())
 }

@@ -22,6 +22,11 @@ impl Inherited {
         })
     }
 
+    /// Whether this service has one.
+    pub fn has(&self, service: &str) -> bool {
+        self.0.contains_key(service)
+    }
+
     /// Those of one service; none if its address is to be used.
     pub fn of(&mut self, service: &str) -> Vec<Listener> {
         self.0.remove(service).unwrap_or_default()

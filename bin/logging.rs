@@ -113,10 +113,9 @@ impl Logging {
         Some(reopen)
     }
 
-    /// What a process that forks does once a second: it tells of lines that its children have lost.
-    pub fn losses(&self) -> Option<impl Fn() + Send + 'static> {
-        let collected = self.records.as_ref()?.1.clone();
-        Some(move || collected.tell(false))
+    /// Of a process that forks: what it and its children have lost.
+    pub fn losses(&self) -> Option<Collected> {
+        self.records.as_ref().map(|(_, collected)| collected.clone())
     }
 
     /// Says why it cannot run, on standard error in one line, and in the log file.
@@ -132,7 +131,7 @@ impl Logging {
     pub fn finish(&mut self, within: Duration) {
         let until = Instant::now() + within;
         if let Some((_, collected)) = self.records.take() {
-            collected.tell(true);
+            collected.finish();
         }
         // Standard error is the last: it is where the others say what is wrong with them.
         for sink in self.access.iter_mut().chain(&mut self.file) {

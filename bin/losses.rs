@@ -1,15 +1,18 @@
 //! Lines that could not be written: how many, why, and who is told, once a second at most.
 //!
-//! A process that forks counts for all of its children: each writes a record of what it has lost into one pipe, which the
-//! parent looks into once a second, and at the end. A child ends without another word, so it does not count by itself.
+//! A process that forks counts for all of its children: each writes a record of what it has lost into one pipe. The parent's
+//! loop watches the other end ([`Watcher`]), so nothing is done while no line is lost; the rest is read at the end. A child
+//! ends without another word, so it does not count by itself.
 
 use std::fmt::Display;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::Level;
+use reactor::{Context, Handler, Input};
 
 use crate::line::stamped;
 use crate::sink::Lines;
@@ -158,7 +161,10 @@ impl Account {
 pub struct Collected(Arc<Mutex<Collection>>);
 
 struct Collection {
-    reader: PipeReader,
+    /// `None` in a child, which has nothing to read.
+    reader: Option<PipeReader>,
+    /// Read, and less than a record.
+    begun: Vec<u8>,
     outputs: Vec<Output>,
 }
 
@@ -171,36 +177,90 @@ struct Output {
 
 impl Collected {
     pub fn new(reader: PipeReader) -> Self {
-        Collected(Arc::new(Mutex::new(Collection { reader, outputs: Vec::new() })))
+        Collected(Arc::new(Mutex::new(Collection { reader: Some(reader), begun: Vec::new(), outputs: Vec::new() })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Collection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Outputs have numbers in the order in which they come.
     pub fn add(&self, name: String, tell: Vec<Lines>) {
-        let mut collection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        collection.outputs.push(Output { name, tally: Tally::default(), tell });
+        self.lock().outputs.push(Output { name, tally: Tally::default(), tell });
     }
 
-    /// Looks what was lost, and tells of it what is due; at the end, all. Never blocks.
-    pub fn tell(&self, last: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).tell(last);
+    /// In a child: closes the end of the pipe that only the parent reads.
+    pub fn leave_to_the_parent(&self) {
+        self.lock().reader = None;
+    }
+
+    /// At the end: reads the records that nobody has read yet, and tells of all losses. Never blocks.
+    pub fn finish(&self) {
+        let mut collection = self.lock();
+        collection.read_all();
+        collection.tell(true);
+    }
+}
+
+/// The parent's handler of the pipe, which it reads as soon as a record is there, and at most once in [`TOLD_EVERY`]: many
+/// lost lines must not keep the loop busy.
+pub struct Watcher(pub Collected);
+
+impl Handler for Watcher {
+    type Connection = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        let pipe = self.0.lock().reader.as_ref().and_then(|reader| reader.as_fd().try_clone_to_owned().ok());
+        if let Some(pipe) = pipe {
+            // A child closes all descriptors that the loop watches.
+            cx.watch(pipe, ());
+        }
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let mut collection = self.0.lock();
+        collection.count(input.take_all());
+        collection.tell(false);
+        cx.pause_reading();
+        cx.set_deadline(TOLD_EVERY);
+    }
+
+    fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
+        if self.0.lock().tell(false) {
+            return cx.resume_reading();
+        }
+        // The outputs of the log have no room for the line: it is tried again.
+        cx.set_deadline(TOLD_EVERY);
     }
 }
 
 impl Collection {
-    fn tell(&mut self, last: bool) {
+    fn read_all(&mut self) {
         let mut records = [0; 4096];
-        while let Ok(count) = (&self.reader).read(&mut records) {
-            if count == 0 {
-                break;
-            }
-            for record in records[..count].as_chunks::<RECORD>().0 {
-                let [a, b, c, d, cause @ ..] = *record;
-                let lost = u32::from_le_bytes([b, c, d, 0]);
-                if let Some(output) = self.outputs.get_mut(usize::from(a)) {
-                    output.tally.add(lost.into(), Cause::numbered(i32::from_le_bytes(cause)));
-                }
+        while let Some(Ok(count @ 1..)) = self.reader.as_mut().map(|reader| reader.read(&mut records)) {
+            self.count(&records[..count]);
+        }
+    }
+
+    /// Counts records. They are written whole, but the loop may read a part of one.
+    fn count(&mut self, bytes: &[u8]) {
+        self.begun.extend_from_slice(bytes);
+        let (records, begun) = self.begun.as_chunks::<RECORD>();
+        for record in records {
+            let [a, b, c, d, cause @ ..] = *record;
+            let lost = u32::from_le_bytes([b, c, d, 0]);
+            if let Some(output) = self.outputs.get_mut(usize::from(a)) {
+                output.tally.add(lost.into(), Cause::numbered(i32::from_le_bytes(cause)));
             }
         }
+        let counted = self.begun.len() - begun.len();
+        self.begun.drain(..counted);
+    }
+
+    /// Tells of losses where it is time. Whether nothing is left to tell.
+    fn tell(&mut self, last: bool) -> bool {
         for Output { name, tally, tell } in &mut self.outputs {
             if let Some(line) = tally.line(name, last)
                 && tell.iter().filter(|lines| lines.try_put(&line)).count() > 0
@@ -208,6 +268,7 @@ impl Collection {
                 tally.is_told();
             }
         }
+        self.outputs.iter().all(|output| output.tally.due_in().is_none())
     }
 }
 

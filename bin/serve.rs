@@ -65,20 +65,20 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     let chat = place(options.chat, chat::PORT);
     let http = place(options.http, http::PORT);
     let all = [(names::ECHO, &echo), (names::CHAT, &chat), (names::HTTP, &http)];
-    let names: Vec<_> = all.iter().filter(|(_, place)| place.is_some()).map(|(name, _)| *name).collect();
-    if names.is_empty() {
+    let places: Vec<_> = all.iter().filter_map(|(name, place)| Some((*name, place.as_ref()?))).collect();
+    if places.is_empty() {
         usage("every service is off: nothing to serve");
     }
-    let mut server = Server::new(common, &names)?;
-    if let Some(place) = &echo {
-        echo::add(&mut server, place)?;
+    let mut server = Server::new(common, &places, logging)?;
+    if echo.is_some() {
+        echo::add(&mut server)?;
     }
-    if let Some(place) = &chat {
-        chat::add(&mut server, place, options.members, logging.reports())
+    if chat.is_some() {
+        chat::add(&mut server, options.members, logging.reports())
             .map_err(|failure| advised(failure, "--chat off leaves it out"))?;
     }
-    if let Some(place) = &http {
-        http::add(&mut server, place, BODY.to_owned(), &options.site, logging)?;
+    if http.is_some() {
+        http::add(&mut server, BODY.to_owned(), &options.site, logging)?;
     }
     server.run(logging)
 }

@@ -1,5 +1,6 @@
 //! From options to an application that runs: binds its services, says where they listen, and serves.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
@@ -12,12 +13,11 @@ use crate::Failure;
 use crate::inherited::Inherited;
 use crate::line::in_one_line;
 use crate::logging::{FLUSH_TIME, Logging};
+use crate::losses::{Collected, Watcher};
 use crate::names::HTTP;
 use crate::options::{Common, Model, Place, Size};
 use crate::target::has_room;
 
-/// How often a process that forks looks what its children have lost of the logs.
-const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// How long the process stays for lines that are not yet written when the drain time is over.
 const HURRIED_FLUSH: Duration = Duration::from_millis(100);
 /// What a pipe that is reported to have room takes without waiting (`PIPE_BUF`).
@@ -47,38 +47,50 @@ pub struct Server<'a> {
     common: &'a Common,
     app: Application,
     inherited: Inherited,
+    /// Where services listen that have no inherited listener.
+    addresses: BTreeMap<&'static str, Vec<Address>>,
     listening: Vec<(&'static str, Address)>,
+    /// Of a process that forks: a child has no use for the reading end.
+    losses: Option<Collected>,
 }
 
 impl<'a> Server<'a> {
-    /// For the services of these names. From here on a signal ends it in good order, so that no socket file stays
-    /// behind.
-    pub fn new(common: &'a Common, services: &[&'static str]) -> Result<Self, Failure> {
+    /// For the services of these names, at these places. Names of hosts are looked up, which may take long, so until that is
+    /// done a signal ends the process at once. From then on a signal ends the application in good order, and no socket file
+    /// stays behind.
+    pub fn new(common: &'a Common, services: &[(&'static str, &Place)], logging: &Logging) -> Result<Self, Failure> {
         // First, since a descriptor that was promised and is not there must not turn out to be one of ours.
-        let inherited = Inherited::take(services)?;
+        let inherited = Inherited::take(&services.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
         let mut app = Application::with(common.backend, runner(common)?).map_err(|error| match error {
             // A flag is read as wrong usage before it gets here.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
             other => Failure::from(other),
         })?;
+        let mut addresses = BTreeMap::new();
+        for &(name, place) in services.iter().filter(|(name, _)| !inherited.has(name)) {
+            let of_service = match place {
+                Place::Tcp(address) => Address::resolve(address).map_err(Error::from)?,
+                Place::Unix(path) => vec![Address::Unix(path.clone())],
+            };
+            addresses.insert(name, of_service);
+        }
         app.handle_signals()?;
         app.drain_timeout(common.drain_timeout.0);
         if let Some(Size(bytes)) = common.memory {
             app.memory(bytes);
         }
         app.max_connections(common.max_connections.map(|connections| connections as usize));
-        Ok(Server { common, app, inherited, listening: Vec::new() })
+        Ok(Server { common, app, inherited, addresses, listening: Vec::new(), losses: logging.losses() })
     }
 
     pub fn common(&self) -> &'a Common {
         self.common
     }
 
-    /// Binds a service, at the listener that was inherited for it or else at `place`. `dress` gives it its limits.
+    /// Binds a service, at the listeners that were inherited for it or else at its place. `dress` gives it its limits.
     pub fn add<H, M>(
         &mut self,
         name: &'static str,
-        place: &Place,
         factory: impl Fn() -> H + Send + Sync + 'static,
         dress: impl FnOnce(Service<H, M>) -> Service<H, M>,
     ) -> Result<ServiceHandle<M>, Failure>
@@ -86,11 +98,17 @@ impl<'a> Server<'a> {
         H: Handler<M>,
         M: Send + 'static,
     {
-        let inherited = self.inherited.of(name);
-        let service = match place {
-            _ if !inherited.is_empty() => Service::on_all(inherited, factory),
-            Place::Tcp(address) => Service::tcp(address, factory),
-            Place::Unix(path) => Service::unix(path, factory),
+        let (losses, parent) = (self.losses.clone(), std::process::id());
+        let factory = move || {
+            // A child begins with its handler.
+            if let Some(losses) = losses.as_ref().filter(|_| std::process::id() != parent) {
+                losses.leave_to_the_parent();
+            }
+            factory()
+        };
+        let service = match self.inherited.of(name) {
+            none if none.is_empty() => Service::at(self.addresses.remove(name).unwrap_or_default(), factory),
+            inherited => Service::on_all(inherited, factory),
         };
         let bound = self.app.add_service(dress(service.named(name)))?;
         self.listening.extend(bound.addresses().iter().map(|address| (name, address.clone())));
@@ -115,7 +133,7 @@ impl<'a> Server<'a> {
             self.app.on_reopen(reopening);
         }
         if let Some(losses) = logging.losses() {
-            self.app.add_loop(LOSSES_EVERY, move |_| losses());
+            self.add_beside("lost lines", move || Watcher(losses.clone()))?;
         }
         logging.start();
         self.announce();

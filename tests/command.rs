@@ -10,6 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use reactor::{Address, Backend};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::Signal;
 use support::client::Client;
 use support::command::{Glowplug, Scratch, command, eventually, run, shell, tcp_of};
@@ -354,6 +355,30 @@ on_every_backend! {
     }
 
     // ---- how it ends ------------------------------------------------------------------------------------------------
+
+    fn a_signal_does_not_wait_for_a_host_name_to_be_looked_up(backend: Backend) {
+        let scratch = Scratch::new();
+        // The resolver reads its aliases from a FIFO that nobody writes to: the lookup lasts for ever.
+        let aliases = scratch.join("aliases");
+        mknodat(CWD, &aliases, FileType::Fifo, Mode::from(0o600), 0).expect("a FIFO");
+        for words in ["echo --host slow --port 0", "chat join --name ann --host slow", "serve --http slow:0 --chat off"] {
+            let mut command = command(backend, words);
+            command.env("HOSTALIASES", &aliases).env("RES_OPTIONS", "timeout:1 attempts:1");
+            let mut glowplug = Glowplug::spawn(command);
+            // Opened without a wait only while somebody waits in the FIFO. Not every resolver has aliases, or asks before it has
+            // an answer; then there is nothing to interrupt.
+            let looks_up = || open(&aliases, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).ok();
+            let Some(_writer) = eventually("the lookup, or an end without one", || match looks_up() {
+                Some(writer) => Some(Some(writer)),
+                None => glowplug.has_ended().then_some(None),
+            }) else {
+                return;
+            };
+            glowplug.signal(Signal::TERM);
+            let ended = glowplug.end();
+            assert_eq!((ended.code, ended.stderr.as_str()), (None, ""), "{words}");
+        }
+    }
 
     fn asked_to_stop_it_closes_idle_connections_at_once_and_exits_0(backend: Backend) {
         for signal in [Signal::TERM, Signal::INT] {

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::client::Client;
@@ -41,18 +42,29 @@ fn descriptors(pid: Pid) -> Vec<(String, String)> {
     all
 }
 
-/// What a child that serves one connection must not hold: a socket beside its connection and its channel, or any
-/// descriptor beside its poller, its wake-up, the files that its parent had at the start, and those of the site.
+/// What a child that serves one connection must not hold: a socket beside its connection and its channel, the reading end of
+/// the pipe for lost lines, or any descriptor beside its poller, its wake-up, the files that its parent had at the start, one
+/// of the site's directory, and one of a file below it.
 fn too_many(child: Pid, of_the_parent: &[(String, String)], site: &Path) -> Vec<(String, String)> {
     let is = |kind: &'static str| move |(_, to): &&(String, String)| to.starts_with(kind);
     let mut held = descriptors(child);
-    let mut sockets = 0;
-    held.retain(|(_, to)| match to {
+    let (mut sockets, mut directories, mut files) = (0, 0, 0);
+    held.retain(|(fd, to)| match to {
         _ if to.starts_with("socket:") => {
             sockets += 1;
             sockets > 2 || of_the_parent.iter().any(|(_, parents)| parents == to)
         }
-        _ if to.starts_with("anon_inode:") || Path::new(to).starts_with(site) => false,
+        // Standard input and output are the parent's.
+        _ if to.starts_with("pipe:") && !matches!(&**fd, "0" | "1" | "2") && is_for_reading(child, fd) => true,
+        _ if Path::new(to) == site => {
+            directories += 1;
+            directories > 1
+        }
+        _ if Path::new(to).starts_with(site) => {
+            files += 1;
+            files > 1
+        }
+        _ if to.starts_with("anon_inode:") => false,
         _ => !of_the_parent.iter().any(|(_, parents)| parents == to),
     });
     let of_child = descriptors(child);
@@ -60,6 +72,28 @@ fn too_many(child: Pid, of_the_parent: &[(String, String)], site: &Path) -> Vec<
         held.extend(of_child.iter().filter(is(kind)).skip(1).cloned());
     }
     held
+}
+
+/// Whether a descriptor is open for reading alone; false for one that is closed by now.
+fn is_for_reading(pid: Pid, fd: &str) -> bool {
+    let text = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", pid.as_raw_nonzero())).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).map(str::trim);
+    flags.is_some_and(|flags| flags.ends_with('0'))
+}
+
+fn status(pid: Pid, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).expect("it runs");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":"));
+    value.expect("Linux tells").trim().to_owned()
+}
+
+fn is_asleep(pid: Pid) -> bool {
+    status(pid, "State").starts_with('S')
+}
+
+/// How often a process has waited for something.
+fn times_slept(pid: Pid) -> u64 {
+    status(pid, "voluntary_ctxt_switches").parse().expect("a number")
 }
 
 /// How many threads a process has.
@@ -350,7 +384,8 @@ on_every_backend! {
         let mut clients: Vec<Client> = Vec::new();
         for address in [glowplug.address(), &http, glowplug.address(), &http] {
             clients.push(Client::connect(address));
-            clients.last_mut().expect("it has connected").send("x");
+            // Of a child that serves files, too, once it has served one.
+            clients.last_mut().expect("it has connected").send(get("/", ""));
             let count = clients.len();
             eventually("its child", || (children(&glowplug).len() == count).then_some(()));
         }
@@ -366,6 +401,24 @@ on_every_backend! {
         eventually("new files", || (scratch.join("log").exists() && scratch.join("access").exists()).then_some(()));
         nobody_has_more("whose logs were opened anew");
         drop(clients);
+        stop(glowplug);
+    }
+
+    fn an_idle_parent_sleeps(backend: Backend) {
+        unless_chaos!("a wait may end without an event");
+        let glowplug = Glowplug::start(backend, "http --port 0 --model processes");
+        let mut client = glowplug.connect();
+        client.send(get("/", ""));
+        assert_eq!(client.response().status, 200);
+        let child = eventually("its child", || children(&glowplug).pop());
+        let of_both = [Pid::from_raw(glowplug.pid() as i32).expect("a number"), child];
+        eventually("rest", || of_both.iter().all(|&pid| is_asleep(pid)).then_some(()));
+        let before = of_both.map(times_slept);
+        // It woke up once a second to ask for lost lines.
+        std::thread::sleep(Duration::from_millis(2500));
+        let after = of_both.map(times_slept);
+        assert!(before.iter().zip(after).all(|(before, after)| after - before <= 1), "{before:?} {after:?}");
+        drop(client);
         stop(glowplug);
     }
 

@@ -152,12 +152,14 @@ fn tell(words: &str, code: ExitCode) -> ExitCode {
 
 fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, Failure> {
     let mut app = Application::with_backend(common.backend)?;
+    // Before signals are the loop's: until the name is looked up, which may take long, they end the process.
+    let addresses = server.look_up();
     app.handle_signals()?;
     // Whoever hangs up a terminal leaves.
     let handle = app.handle();
     app.on_hang_up(move || handle.halt());
     app.drain_timeout(Some(LINGER + FLUSH_TIME));
-    let addresses = match server.look_up() {
+    let addresses = match addresses {
         Ok(addresses) => addresses,
         Err(cause) => return Ok(Outcome::of(Ending::Unreachable(cause))),
     };

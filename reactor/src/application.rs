@@ -157,7 +157,8 @@ impl Application {
 
     /// Binds the service's addresses. From then on peers can connect; they are served once [`Application::run`] runs.
     ///
-    /// **Blocks** while a host name is looked up.
+    /// **Blocks** while a host name is looked up. A signal that [`Application::handle_signals`] takes waits meanwhile, so look names up
+    /// with [`Address::resolve`](crate::Address::resolve) before that call where a lookup may be slow.
     ///
     /// # Errors
     /// [`Error::Bind`] or [`Error::Address`], with the address and the cause. [`Error::Runner`] when the service needs what

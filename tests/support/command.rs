@@ -159,6 +159,11 @@ impl Glowplug {
         ended
     }
 
+    /// Whether the command has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_some()
+    }
+
     fn wait(&mut self) -> ExitStatus {
         eventually("the end of the command", || self.child.try_wait().expect("it is ours"))
     }

@@ -149,6 +149,9 @@ impl Runner {
     /// - [`Context::halt`](crate::Context::halt) halts the whole application. Signals are handled by this process alone,
     ///   which tells the others; a second one to stop kills them. When it is gone in any other way, they stop as if it had
     ///   asked them to.
+    /// - A process closes all descriptors that the loop of this one has: listeners, watched descriptors and all other
+    ///   connections. It keeps what the program has opened by itself; the factory, which is called in each process, can
+    ///   close those.
     /// - [`Handle::stats`](crate::Handle::stats) has what a process has counted once it has ended.
     ///
     /// ```

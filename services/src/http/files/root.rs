@@ -44,6 +44,8 @@ pub(super) struct Root {
     reserve_size: usize,
     /// When a shortage of descriptors was last logged.
     shortage: Mutex<Option<Instant>>,
+    /// A process that was forked since serves one connection, and has all of its descriptors for that.
+    process: u32,
 }
 
 /// The directory that has the root's name, or had it.
@@ -84,6 +86,7 @@ impl Root {
             reserve: Mutex::default(),
             reserve_size: RESERVE.min(usize::try_from(limit / 8).unwrap_or(RESERVE)),
             shortage: Mutex::default(),
+            process: std::process::id(),
         };
         let directory = openat(CWD, path, LOOK | OFlags::DIRECTORY, Mode::empty())?;
         // One that may not be searched has nothing to serve. One that may not be read has no listing.
@@ -161,8 +164,11 @@ impl Root {
         self.anchor_at(directory, patience).map(Some)
     }
 
-    /// Takes back what of the reserve was given away, as far as there is room.
+    /// Takes back what of the reserve was given away, as far as there is room. Nothing in a forked child, which needs none.
     pub(super) fn refill(&self) {
+        if std::process::id() != self.process {
+            return;
+        }
         let Some(anchor) = self.anchor() else { return };
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         while reserve.len() < self.reserve_size {
