@@ -102,6 +102,8 @@ pub struct Chat {
     news: VecDeque<News>,
     /// News that were ever told.
     told: u64,
+    /// The last turn in which news was told at once.
+    told_in: u32,
     /// Guests that have given a name and wait for their turn. Nothing is read from them.
     waiting: VecDeque<Waiting>,
 }
@@ -110,7 +112,7 @@ pub struct Chat {
 #[derive(Debug)]
 enum News {
     /// `<name>@<address>` has come, at this connection, and is not heard before this is told.
-    Came { who: String, id: ConnectionId },
+    Came { number: u64, who: String, id: ConnectionId },
     /// Has gone, and the name is taken until this is told.
     Gone(Seat),
 }
@@ -132,6 +134,7 @@ impl Chat {
             budget: Budget::default(),
             news: VecDeque::new(),
             told: 0,
+            told_in: 0,
             waiting: VecDeque::new(),
         }
     }
@@ -437,7 +440,7 @@ impl Chat {
             Way::Lines => self.room.lines(),
             Way::Frames => self.room.frames(),
         });
-        self.put_out(News::Came { who: seat.who().to_owned(), id: cx.id() }, cx);
+        self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
         Ok(Some(seat))
     }
 
@@ -456,10 +459,13 @@ impl Chat {
         }
     }
 
-    /// The others are told in the next turn, of all that have come and gone in this one. A loop of its own may have no
-    /// next turn.
+    /// The first change of a turn is announced at once, so that nobody who joins later, on whichever loop, hears of it.
+    /// Further changes of the turn are announced together in the next one, which costs one send for each member. A loop that
+    /// serves one connection may have no next turn.
     fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
-        if cx.serves_alone() {
+        let is_first = self.news.is_empty() && self.told_in != cx.turn();
+        if is_first || cx.serves_alone() {
+            self.told_in = cx.turn();
             return self.announce(&news, cx);
         }
         if let News::Gone(seat) = &news {
@@ -472,8 +478,8 @@ impl Chat {
     fn announce(&mut self, news: &News, cx: &mut Context<'_>) {
         self.told += 1;
         let (text, except) = match news {
-            News::Came { who, id } => {
-                let count = self.room.announce_join();
+            News::Came { number, who, id } => {
+                let count = self.room.announce_join(*number);
                 (format!("(Connected: New client ({count}) from {who})"), *id)
             }
             News::Gone(seat) => {

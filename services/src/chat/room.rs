@@ -1,7 +1,7 @@
 //! Who is in the room, whichever loop serves them. Knows no connection: it is asked on joining, on leaving and by
 //! `/who`, and never for a message.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,8 +46,8 @@ struct Members {
     names: HashMap<Arc<str>, u64>,
     /// How many ever came.
     numbered: u64,
-    /// Members whose coming has been announced, and whose leaving has not: the count that is told with each newcomer.
-    announced: usize,
+    /// The numbers of members whose arrival has not been announced yet.
+    unannounced: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -81,6 +81,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Members are numbered in the order in which they came.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What stands before each of its messages.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
@@ -156,14 +161,16 @@ impl Room {
         members.names.extend(likenesses.iter().map(|likeness| (likeness.clone(), seat.number)));
         let member = Member { who: seat.who().to_owned(), connection, likenesses, leaving: false };
         members.here.insert(seat.number, member);
+        members.unannounced.insert(seat.number);
         Joining::Seated(seat)
     }
 
-    /// The others are told now that this member has come. The number of members that they know of, this one included.
-    pub(super) fn announce_join(&self) -> usize {
+    /// Marks the arrival of member `number` as announced. Returns the number of members at its arrival: itself, the
+    /// members that came before it, and later ones that are announced already. (Loops announce independently of each other.)
+    pub(super) fn announce_join(&self, number: u64) -> usize {
         let mut members = self.lock();
-        members.announced += 1;
-        members.announced
+        members.unannounced.remove(&number);
+        members.here.len() - members.unannounced.range(number..).count()
     }
 
     /// The member has gone, and the others are going to be told: the name stays taken until then.
@@ -177,7 +184,7 @@ impl Room {
     pub(super) fn leave(&self, seat: &Seat) {
         let mut members = self.lock();
         if let Some(member) = members.here.remove(&seat.number) {
-            members.announced = members.announced.saturating_sub(1);
+            members.unannounced.remove(&seat.number);
             for likeness in &member.likenesses {
                 members.names.remove(likeness);
             }
@@ -274,14 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn a_count_is_right_whichever_loop_announces_first() {
+        let room = Room::default();
+        let [ann, ben, cat] =
+            ["ann", "ben", "cat"].map(|name| seated(room.join(name, "unix", HERE)).expect("the name is free"));
+        assert_eq!(room.announce_join(ben.number()), 2, "ann is a member already");
+        assert_eq!(room.announce_join(ann.number()), 2, "and cat is not announced yet");
+        assert_eq!(room.announce_join(cat.number()), 3);
+    }
+
+    #[test]
     fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
         let room = Room::default();
         let ann = seated(room.join("Ann", "10.0.0.1", HERE)).unwrap();
-        assert_eq!((ann.prefix(), ann.who(), room.announce_join()), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
+        assert_eq!((ann.prefix(), ann.who(), room.announce_join(ann.number())), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
         assert!(seated(room.join("aNN", "10.0.0.2", HERE)).is_none());
         assert!(seated(room.clone().join("Ann", "10.0.0.2", HERE)).is_none(), "a clone is the same room");
-        let _ben = seated(room.join("ÄBen", "unix", HERE)).unwrap();
-        assert_eq!((room.announce_join(), room.count()), (2, 2));
+        let ben = seated(room.join("ÄBen", "unix", HERE)).unwrap();
+        assert_eq!((room.announce_join(ben.number()), room.count()), (2, 2));
         assert!(seated(room.join("äben", "unix", HERE)).is_none());
         assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
         assert_eq!(room.find("äBEN"), Some(("ÄBen@unix".to_owned(), HERE)));
@@ -290,8 +307,8 @@ mod tests {
         assert!(matches!(room.join("äben", "10.0.0.3", HERE), Joining::Taken));
         assert_eq!((room.find("ann"), room.count()), (None, 2));
         room.leave(&ann);
-        let _new = seated(room.join("ann", "10.0.0.3", HERE)).unwrap();
-        assert_eq!(room.announce_join(), 2);
+        let new = seated(room.join("ann", "10.0.0.3", HERE)).unwrap();
+        assert_eq!(room.announce_join(new.number()), 2);
         room.leave(&ann);
         assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");
     }
