@@ -557,12 +557,13 @@ on_every_backend! {
         let lines: Vec<&str> = report.lines().collect();
         assert!(lines[0].starts_with("counters: accepted 206"), "{}", lines[0]);
         assert!(lines[1].starts_with(&format!("http at {address}: ")), "{}", lines[1]);
-        assert_eq!(lines[2], "connections: 206");
-        let rows = &lines[4..204];
+        assert!(lines[2].starts_with("memory: "), "{}", lines[2]);
+        assert_eq!(lines[3], "connections: 206");
+        let rows = &lines[5..205];
         assert!(rows[0].contains(&peer) && rows[0].contains("  choked  "), "{report}");
         assert!(rows.iter().all(|row| row.contains("  http  ")), "{report}");
-        assert!(lines[3..204].iter().all(|row| row.len() == rows[0].len()), "not in columns: {report}");
-        assert!(lines[204].starts_with("and 6 more"), "{report}");
+        assert!(lines[4..205].iter().all(|row| row.len() == rows[0].len()), "not in columns: {report}");
+        assert!(lines[205].starts_with("and 6 more"), "{report}");
     }
 
     fn a_report_says_why_newcomers_have_to_wait(backend: Backend) {

@@ -1,5 +1,5 @@
 //! Where each loop of an application is reached by the others, and what all of them have in common. Below: mailboxes.
-//! Above: [`handle`](crate::handle), for other threads; [`outgoing`](crate::neighbours), for the loops themselves.
+//! Above: [`handle`](crate::handle), for other threads; [`outgoing`](crate::outgoing), for the loops themselves.
 //!
 //! Some loops stand as long as the application does. Others, the *guests*, come and go with one connection each
 //! (`Runner::threads`), so who wants to reach all keeps a [`Snapshot`] and looks whether it is still true.
@@ -96,7 +96,7 @@ struct PerConnectionLoops {
     snapshot: Option<Arc<[Arc<LoopHandle>]>>,
 }
 
-/// All desks as they were at one time.
+/// The handles of all loops at one time.
 pub(crate) struct Snapshot {
     version: Version,
     pub(crate) cluster: Arc<[Arc<LoopHandle>]>,

@@ -1,5 +1,5 @@
 //! Messages that the callbacks of one loop post while the mailbox that they are for is full. They wait here, in order, until
-//! that mailbox has room, so a post from a callback is never lost and never blocks the loop. Below: desks. Above:
+//! that mailbox has room, so a post from a callback is never lost and never blocks the loop. Below: the cluster. Above:
 //! [`handle`](crate::handle), which posts.
 //!
 //! Two bounds hold. The connection whose callback posted a waiting message is not read until all messages have gone on. And a

@@ -317,7 +317,7 @@ fn a_crash_of_a_process_harms_no_other_and_is_counted() {
         // Nobody is left as a zombie.
         members.wait_until("all are reaped", |members| members.others() == 0);
         let report = members.report();
-        for counted in ["accepted 6,", "open 0,", "closed 6 (", "panicked 3"] {
+        for counted in ["accepted 6,", "open 0,", "closed 6 (", "killed 3"] {
             assert!(report.contains(counted), "{counted}: {report}");
         }
         members.terminate();
