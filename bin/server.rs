@@ -141,7 +141,8 @@ impl<'a> Server<'a> {
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
         let outcome = self.app.run();
         // Who has used up the drain time leaves none for an output that nobody reads.
-        let is_late = handle.stats().closed(CloseReason::DrainExpired) > 0;
+        let stats = handle.stats();
+        let is_late = stats.closed(CloseReason::DrainExpired) > 0 || stats.open > 0;
         logging.finish(if is_late { HURRIED_FLUSH } else { drain_time.unwrap_or(FLUSH_TIME).min(FLUSH_TIME) });
         Ok(outcome?)
     }

@@ -224,7 +224,8 @@ impl Application {
         Ok(())
     }
 
-    /// How long stopping may take: connections that have not ended then are aborted. 10 s by default; `None`: for ever.
+    /// How long stopping may take: connections that have not ended then are aborted. 10 s by default; `None`: for ever. A callback
+    /// that does not return holds up the stop of [`Runner::loops`](crate::Runner::loops) all the same, as it holds up everything else.
     pub fn drain_timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
         self.drain_timeout = timeout;
         self

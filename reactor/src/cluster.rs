@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -298,12 +299,12 @@ impl Cluster {
         self.room.have_guests_gone()
     }
 
-    /// Blocks until all have gone.
-    pub(crate) fn wait_for_per_connection(&self) {
-        let mut per_connection = self.per_connection();
-        while !per_connection.here.is_empty() {
-            per_connection = self.gone.wait(per_connection).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Blocks until all have gone, at most this long; `None`: without a limit. Returns how many are left.
+    pub(crate) fn wait_for_per_connection(&self, patience: Option<Duration>) -> usize {
+        let (per_connection, patience) = (self.per_connection(), patience.unwrap_or(Duration::MAX));
+        let is_waiting = |per_connection: &mut PerConnectionLoops| !per_connection.here.is_empty();
+        let waited = self.gone.wait_timeout_while(per_connection, patience, is_waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0.here.len()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -26,7 +26,7 @@
 //! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable…; `writing`: a_member_that_is_kept… |
 //! | 22 | EINTR | `process`: a_storm_of_signals… |
 //! | 23 | wake-ups and mailboxes | `process`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
-//! | 24 | stopping | `process`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
+//! | 24 | stopping | `process`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_thread_that_is_stuck…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
 //! | 25 | `select` past 1024 | `process`: descriptors_beyond_1024… |
 //! | 26 | nothing is inherited; forked children | `process`: no_descriptor_goes_to_a_program…; `models` of the reactor: a_process_…, when_the_parent_is_gone…; `models` of the command: a_second_signal_ends_all…, a_process_that_is_killed… |
 //! | 27 | one outcome for a connect | `process`: a_connection_… |

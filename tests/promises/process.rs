@@ -5,13 +5,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reactor::{
     Address, Application, CloseReason, ConnectionId, Context, Deadlines, Error, Handler, Input, Limits, PostError,
-    Service, Written,
+    Runner, Service, Written,
 };
 use rustix::process::Signal;
 
@@ -107,6 +108,30 @@ impl Handler<u8> for Mute {
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
     fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+}
+
+/// Blocks in the callback that gets `block`, and does not end by itself.
+#[derive(Clone)]
+struct Blocks {
+    in_callback: Arc<Barrier>,
+    callback_ends: Arc<Barrier>,
+}
+
+impl Handler for Blocks {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let bytes = input.take_all();
+        if bytes == b"block" {
+            self.in_callback.wait();
+            self.callback_ends.wait();
+        }
+        cx.write(bytes);
+    }
+
+    fn on_stopping(&mut self, _: &mut (), _: &mut Context<'_>) {}
 }
 
 on_every_backend! {
@@ -435,6 +460,33 @@ on_every_backend! {
         assert!(reasons.contains(&(owed_id, CloseReason::DrainExpired, true)), "{reasons:?}");
         assert_eq!(stubborn.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         assert_eq!(owed.read_to_end(&mut Vec::new()).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    // Rule 24. A connection's own thread or process may block in a callback; the stop does not wait for the callback.
+    fn a_thread_that_is_stuck_in_a_callback_is_left_behind_when_the_drain_time_is_over(backend: Backend) {
+        let (callback_ends, in_callback) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let mut application = Application::with(backend, Runner::threads()).unwrap();
+        application.drain_timeout(Some(Duration::from_millis(200)));
+        let blocks = Blocks { in_callback: in_callback.clone(), callback_ends: callback_ends.clone() };
+        let service = application.add_service(Service::tcp("127.0.0.1:0", move || blocks.clone())).unwrap();
+        let Some(Address::Tcp(address)) = service.address() else { panic!("it listens on TCP") };
+        let (handle, (ended, end)) = (application.handle(), channel());
+        let running = thread::spawn(move || ended.send(application.run().map_err(|error| error.to_string())));
+        let [mut stuck, mut stubborn] = [(); 2].map(|()| client_of(*address));
+        round_trip(&mut stubborn, b"x");
+        stuck.write_all(b"block").unwrap();
+        in_callback.wait();
+        handle.halt();
+        assert_eq!(end.recv_timeout(GUARD).expect("an end while the callback goes on"), Ok(()));
+        let stats = handle.stats();
+        // The other thread has had its time, and ended in order.
+        assert_eq!((stats.closed(CloseReason::DrainExpired), stats.open), (1, 1));
+        assert_eq!(stubborn.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        callback_ends.wait();
+        // The thread comes back, finds that all is over, and ends.
+        let end = stuck.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+        running.join().unwrap().unwrap();
     }
 
     // Rule 24.

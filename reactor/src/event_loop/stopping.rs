@@ -30,7 +30,9 @@ impl<D: Driver> EventLoop<D> {
             true => self.cluster.are_listeners_closed(),
             false => self.cluster.nobody_comes(&self.inbox.accepted),
         };
-        nobody_comes && self.waiting.is_empty() && (self.spawner.is_none() || self.cluster.have_guests_gone())
+        // A loop that goes on after the drain time is stuck in a callback.
+        let others = || self.spawner.is_none() || self.has_given_up() || self.cluster.have_guests_gone();
+        nobody_comes && self.waiting.is_empty() && others()
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.

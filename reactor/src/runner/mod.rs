@@ -19,12 +19,19 @@ use crate::sys::affinity::Cores;
 use crate::sys::backend::Backend;
 use crate::sys::signal::ChildrenAreReaped;
 use crate::token::LOOPS_MAX;
-use processes::{Processes, left_to_the_parent};
+use processes::Processes;
 use threads::Threads;
 
 /// Threads at one time, unless said otherwise: each takes three descriptors, a stack and some 40 KiB, and beyond some
 /// thousands they only wait for one another.
 const THREADS: usize = 4096;
+
+/// How much of the drain time a loop with one connection leaves to the first loop: enough to abort its connection, to say what
+/// it has counted, and to end. A loop that has not ended by then is stuck in a callback: its process is killed, its thread is
+/// left behind.
+fn drain_margin(drain_time: Duration) -> Duration {
+    (drain_time / 8).min(Duration::from_millis(250))
+}
 
 /// Processes at one time, unless said otherwise: each costs what its handler makes of its memory anew, some hundred KiB
 /// at least, and one of the numbers that a system has for processes (often 32,768).
@@ -111,6 +118,9 @@ impl Runner {
     /// topics, messages, connections of its own. The factory makes a handler for each connection, on its thread
     /// ([`Context::serves_alone`](crate::Context::serves_alone)). When the connection has ended, what its handler has opened
     /// beside it is asked to stop, and the thread ends.
+    ///
+    /// A thread that is still in a callback when the drain time of a stop is over is left behind: `run` returns without it, and the
+    /// thread goes on until it returns from the callback, or the process ends.
     ///
     /// For handlers that compute or block. For many connections that mostly wait it is the dearer model: each costs a
     /// stack and two descriptors more, and a request a switch of threads and a system call more.
@@ -263,13 +273,13 @@ pub(crate) fn run(
     let prepare: Prepare = match runner.0 {
         Model::Loops { .. } => Box::new(|_| {}),
         Model::Threads { .. } => {
+            common_per_connection.settings.drain_margin = settings.drain_timeout.map_or(Duration::ZERO, drain_margin);
             let threads = Threads::new(common_per_connection, for_per_connection());
             Box::new(|event_loop| event_loop.set_spawner(Box::new(threads)))
         }
         Model::Processes { .. } => {
             processes::alone()?;
-            common_per_connection.settings.drain_margin =
-                settings.drain_timeout.map_or(Duration::ZERO, left_to_the_parent);
+            common_per_connection.settings.drain_margin = settings.drain_timeout.map_or(Duration::ZERO, drain_margin);
             let (services, on_reopen, deaf) =
                 (for_per_connection(), orders.on_reopen.clone(), orders.signals.is_some());
             Box::new(move |event_loop| Processes::install(event_loop, common_per_connection, services, on_reopen, deaf))
@@ -280,10 +290,16 @@ pub(crate) fn run(
     }
     // A process that was started with SIGCHLD ignored would not learn how its children end.
     let _reaps = matches!(runner.0, Model::Processes { .. }).then(ChildrenAreReaped::by_this_process);
+    let drain_timeout = settings.drain_timeout;
     let common = Common { backend, cluster, settings };
     let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
-    // Where the first loop could not go on, they still do.
-    common.cluster.wait_for_per_connection();
+    // After an error of the first loop, the others still serve. Otherwise those that are left have had their drain time.
+    let patience = if outcome.is_ok() { Some(Duration::ZERO) } else { drain_timeout };
+    let stuck = common.cluster.wait_for_per_connection(patience);
+    if stuck > 0 {
+        let (threads, are) = if stuck == 1 { ("thread", "is") } else { ("threads", "are") };
+        log::error!("{stuck} {threads} {are} stuck in a callback beyond the drain time: left behind");
+    }
     if common.cluster.fixed().len() > 1 {
         log::info!("counters of all loops: {}", common.cluster.stats());
     }

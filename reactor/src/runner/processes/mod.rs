@@ -31,12 +31,6 @@ use channel::{Frame, PARENT, lines};
 use child::ChildChannel;
 use parent::{Child, ChildQueue, ChildQueues, ForChildren, Parent};
 
-/// How much of the drain time a child leaves to its parent: enough to abort its connection, to say what it has counted and
-/// to be reaped. The parent kills a child that has not ended by then: that one is stuck in a callback.
-pub(super) fn left_to_the_parent(drain_time: Duration) -> Duration {
-    (drain_time / 8).min(Duration::from_millis(250))
-}
-
 /// In a copy, of the two services that it has: the connection's is the first, and the line is the other.
 const LINE: u16 = 1;
 
