@@ -486,6 +486,43 @@ on_every_backend! {
         glowplug.stop();
     }
 
+    fn refusals_at_the_limit_of_each_address_stand_in_the_report_in_the_log_and_in_the_access_log(backend: Backend) {
+        for model in ["--loops 2", "--model threads"] {
+            let scratch = Scratch::new();
+            let access = scratch.join("access");
+            let words = format!("http --port 0 {model} --max-connections-per-address 2 --access-log {}", access.display());
+            let mut glowplug = Glowplug::start(backend, &words);
+            let address = glowplug.address().to_string();
+            let mut held: Vec<Client> = (0..2).map(|_| glowplug.connect()).collect();
+            for client in &mut held {
+                client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+                assert_eq!(client.response().status, 200);
+            }
+            assert_eq!(glowplug.connect().response().status, 503);
+            glowplug.told("[WARN] http: refused 1 connection, the last from 127.0.0.1:");
+            glowplug.told(", at the limit of 2 connections for each address\n");
+            glowplug.signal(Signal::USR1);
+            let whom = "none from 1 address at the limit of 2 connections for each address";
+            glowplug.told(&format!("http at {address}: accepting connections, but {whom}\n"));
+            drop(held);
+            // Somebody may come again, and the report says so.
+            eventually("room", || {
+                let mut client = glowplug.connect();
+                client.try_send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+                client.try_response(false).filter(|response| response.status == 200)
+            });
+            let accepting = format!("http at {address}: accepting connections\n");
+            eventually("a report of a service that turns nobody away", || {
+                glowplug.signal(Signal::USR1);
+                glowplug.told_up_to("\nconnections: ").contains(&accepting).then_some(())
+            });
+            glowplug.stop();
+            let access = fs::read_to_string(access).expect("it is there");
+            let refused = access.lines().filter(|line| line.contains("\"-\" 503 24 \"-\" \"-\"")).count();
+            assert!(refused >= 1, "{access}");
+        }
+    }
+
     fn standard_input_is_no_accepted_connection_and_counts_as_none(backend: Backend) {
         // Its standard input has ended when it begins.
         let mut glowplug = Glowplug::start(backend, "chat serve --port 0");

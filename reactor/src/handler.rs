@@ -138,6 +138,37 @@ pub trait Handler<M = ()>: 'static {
         let _ = (peer, cx);
     }
 
+    /// Whom this service turns away by a limit of its own at this moment, for the report that SIGUSR1 asks for: `none from …`, in a
+    /// few words and one line. `None`, the default: nobody. The report names the limits that the loop itself has. Called for the
+    /// report alone, on the loop that accepts.
+    ///
+    /// ```
+    /// use reactor::{Context, Handler, Input};
+    ///
+    /// struct Ticket { left: usize }
+    ///
+    /// impl Handler for Ticket {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, cx: &mut Context<'_>) {
+    ///         match self.left.checked_sub(1) {
+    ///             Some(left) => self.left = left,
+    ///             None => cx.close(),
+    ///         }
+    ///     }
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         input.take_all();
+    ///     }
+    ///     fn turns_away(&self) -> Option<String> {
+    ///         // The report says `accepting connections, but none without a ticket: all are sold`.
+    ///         (self.left == 0).then(|| "none without a ticket: all are sold".to_owned())
+    ///     }
+    /// }
+    /// # assert!(Ticket { left: 0 }.turns_away().is_some() && Ticket { left: 1 }.turns_away().is_none());
+    /// ```
+    fn turns_away(&self) -> Option<String> {
+        None
+    }
+
     /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into
     /// being, also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes
     /// it was still owed. A client that connects again does it here, or, after a pause, from a

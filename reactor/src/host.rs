@@ -35,6 +35,8 @@ pub(crate) trait Host {
     fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn turn(&mut self, core: &mut Core);
     fn refused(&mut self, core: &mut Core, peer: Peer);
+    /// Whom the handler turns away, in one line for the report.
+    fn turns_away(&mut self, core: &mut Core) -> Option<String>;
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
@@ -125,6 +127,11 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     fn refused(&mut self, core: &mut Core, peer: Peer) {
         let handler = &mut self.handler;
         guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_refused(peer, cx));
+    }
+
+    fn turns_away(&mut self, core: &mut Core) -> Option<String> {
+        let handler = &self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |_| handler.turns_away()).flatten()
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

@@ -73,13 +73,16 @@ impl<D: Driver> EventLoop<D> {
         let _ = writeln!(text, "counters: {}", self.core.counters.read());
         for (index, listener) in self.listeners.iter().enumerate() {
             let Some(listening) = &listener.listening else { continue };
-            let name = &self.core.terms[listener.service as usize].name;
             let state = match (self.at_cap, self.driver.is_suspended(index), self.is_at_limit(listener.service)) {
                 (true, ..) => "newcomers have to wait, since it is at its limit".to_owned(),
                 (_, true, _) => "newcomers have to wait, for want of descriptors or memory".to_owned(),
                 (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(listener.service)),
-                _ => "accepting connections".to_owned(),
+                _ => match self.hosts[listener.service as usize].host.turns_away(&mut self.core) {
+                    Some(whom) => format!("accepting connections, but {}", whom.replace(char::is_control, " ")),
+                    None => "accepting connections".to_owned(),
+                },
             };
+            let name = &self.core.terms[listener.service as usize].name;
             let _ = writeln!(text, "{name} at {}: {state}", listening.address());
         }
         let _ = writeln!(text, "{}", self.describe_memory());

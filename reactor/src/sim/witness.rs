@@ -193,6 +193,10 @@ impl Host for Witness {
         self.host.refused(core, peer);
     }
 
+    fn turns_away(&mut self, core: &mut Core) -> Option<String> {
+        self.host.turns_away(core)
+    }
+
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_deadline");
         self.host.deadline(core, id, key);

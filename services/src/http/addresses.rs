@@ -1,17 +1,21 @@
 //! How many connections each address has, where that is limited. One count for all loops, touched when a connection
-//! begins and when it ends.
+//! begins and when it ends. The log and the report name the limit while it turns connections away.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use reactor::Peer;
 
 /// Newcomers of one address over its limit that are told so, and lingered for, at once. The others are dropped: being
 /// refused must not be a way to hold descriptors.
 const TOLD: u32 = 4;
+
+/// How often the log tells of refusals at most.
+const LOGGED_EVERY: Duration = Duration::from_secs(1);
 
 /// Counts connections by the address that they come from. Clones count together.
 ///
@@ -23,7 +27,15 @@ const TOLD: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct Addresses {
     most: u32,
-    counts: Arc<Mutex<HashMap<IpAddr, Count>>>,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    addresses: HashMap<IpAddr, Count>,
+    /// Connections that were refused since the log told of some, and when it did.
+    refused: u64,
+    logged: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +62,8 @@ impl Addresses {
     /// Counts a newcomer. Who has no address is not limited.
     pub(super) fn enter(&self, peer: Peer) -> Admission {
         let Some(address) = whose(peer) else { return Admission::Admitted };
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
+        let mut counts = self.lock();
+        let count = counts.addresses.entry(address).or_default();
         match count {
             Count { admitted, .. } if *admitted < self.most => {
                 *admitted += 1;
@@ -68,8 +80,7 @@ impl Addresses {
     /// The end of one that was counted.
     pub(super) fn leave(&self, peer: Peer, admission: Admission) {
         let Some(address) = whose(peer) else { return };
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = counts.entry(address) {
+        if let Entry::Occupied(mut entry) = self.lock().addresses.entry(address) {
             let count = entry.get_mut();
             match admission {
                 Admission::Admitted => count.admitted -= 1,
@@ -81,6 +92,40 @@ impl Addresses {
             }
         }
     }
+}
+
+impl Addresses {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a refused connection. A line for the log, once in [`LOGGED_EVERY`] at most.
+    pub(super) fn note_refused(&self, peer: Peer, now: Instant) -> Option<String> {
+        let mut counts = self.lock();
+        counts.refused += 1;
+        if counts.logged.is_some_and(|logged| now.saturating_duration_since(logged) < LOGGED_EVERY) {
+            return None;
+        }
+        counts.logged = Some(now);
+        let refused = counted(std::mem::take(&mut counts.refused), "connection", "connections");
+        let most = counted(self.most.into(), "connection", "connections");
+        Some(format!("refused {refused}, the last from {peer}, at the limit of {most} for each address"))
+    }
+
+    /// Whom the limit turns away now, for the report.
+    pub(super) fn turned_away(&self) -> Option<String> {
+        let at_limit = self.lock().addresses.values().filter(|count| count.admitted >= self.most).count();
+        if at_limit == 0 {
+            return None;
+        }
+        let addresses = counted(at_limit as u64, "address", "addresses");
+        let most = counted(self.most.into(), "connection", "connections");
+        Some(format!("none from {addresses} at the limit of {most} for each address"))
+    }
+}
+
+fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// Who is behind an address: of IPv6, a subscriber has at least 64 bits to choose from (RFC 6177).
@@ -119,7 +164,28 @@ mod tests {
         for (peer, admission) in inside {
             addresses.leave(peer, admission);
         }
-        assert!(addresses.counts.lock().unwrap().is_empty());
+        assert!(addresses.counts.lock().unwrap().addresses.is_empty());
+    }
+
+    #[test]
+    fn the_log_and_the_report_name_the_limit() {
+        let addresses = Addresses::at_most(1.try_into().unwrap());
+        let [one, other] = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| Peer::tcp(text.parse().unwrap()));
+        assert_eq!(addresses.turned_away(), None);
+        addresses.enter(one);
+        let report = "none from 1 address at the limit of 1 connection for each address";
+        assert_eq!(addresses.turned_away().as_deref(), Some(report));
+        addresses.enter(other);
+        assert!(addresses.turned_away().unwrap().starts_with("none from 2 addresses at "));
+        let begin = Instant::now();
+        let line = "refused 1 connection, the last from 10.0.0.1:1, at the limit of 1 connection for each address";
+        assert_eq!(addresses.note_refused(one, begin).as_deref(), Some(line));
+        assert_eq!(addresses.note_refused(one, begin + LOGGED_EVERY / 2), None);
+        let line = addresses.note_refused(other, begin + LOGGED_EVERY).unwrap();
+        assert!(line.starts_with("refused 2 connections, the last from 10.0.0.2:1, "), "{line}");
+        addresses.leave(one, Admission::Admitted);
+        addresses.leave(other, Admission::Admitted);
+        assert_eq!(addresses.turned_away(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod files;
 mod ranges;
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Peer, Written};
 
@@ -161,11 +161,11 @@ impl Handler<Fetched> for Http {
             Admission::Told => {
                 cx.write(REFUSAL);
                 cx.close();
-                self.note_refused(cx.peer(), REFUSED_BYTES, cx);
+                self.note_over_limit(REFUSED_BYTES, cx);
             }
             Admission::Dropped => {
                 cx.abort();
-                self.note_refused(cx.peer(), 0, cx);
+                self.note_over_limit(0, cx);
             }
         }
         exchange
@@ -173,6 +173,10 @@ impl Handler<Fetched> for Http {
 
     fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_>) {
         self.note_refused(Some(peer), REFUSED_BYTES, cx);
+    }
+
+    fn turns_away(&self) -> Option<String> {
+        self.addresses.as_ref()?.turned_away()
     }
 
     #[inline]
@@ -428,6 +432,16 @@ impl Http {
             }
         };
         Some(Answered { written, status, bytes })
+    }
+
+    /// One more than its address may have.
+    #[cold]
+    fn note_over_limit(&mut self, bytes: u64, cx: &Context<'_>) {
+        let line = self.addresses.as_ref().zip(cx.peer()).and_then(|(to, peer)| to.note_refused(peer, Instant::now()));
+        if let Some(line) = line {
+            log::warn!("{}: {line}", cx.service());
+        }
+        self.note_refused(cx.peer(), bytes, cx);
     }
 
     /// A newcomer was turned away before it was asked for its request.
