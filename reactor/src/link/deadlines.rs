@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default,
 /// which is what nginx takes too.
-const PROLONGED_MAX: u8 = 5;
+const LINGER_EXTENSIONS_MAX: u8 = 5;
 
 /// The deadline that a link lives under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub(crate) enum Due {
 }
 
 impl Link {
+    /// Sets the handler's deadline to this span after the end of the callback, or calls it off.
+    pub(crate) fn set_deadline(&mut self, after: Option<Duration>) {
+        if self.is_open() {
+            self.deadline = after.map_or(Time::NEVER, |after| Time::default() + after);
+            self.flags.put(DEADLINE_FRESH, after.is_some());
+            self.flags.set(DEADLINE_CHANGED);
+        }
+    }
+
     /// When there is something to do next, and what: a deadline, or a look at what the peer has acknowledged.
     pub(crate) fn next_due(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         earliest([self.next_deadline(deadlines), self.next_look(deadlines)])
@@ -74,7 +83,7 @@ impl Link {
                 },
             ]),
             // Who still has to be sent something may take as long over it as if the connection were not closing.
-            Phase::Flushing => at(self.since, Some(patience(deadlines)), Deadline::Linger),
+            Phase::Flushing => at(self.since, Some(flush_span(deadlines)), Deadline::Linger),
             Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
         }
@@ -89,7 +98,7 @@ impl Link {
     fn next_look(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let span = match self.phase {
             Phase::Open if self.must_progress() && !self.flags.has(BROKEN) => deadlines.write_progress?,
-            Phase::Flushing => patience(deadlines),
+            Phase::Flushing => flush_span(deadlines),
             Phase::Lingering if self.awaits_acknowledgement() => return Some((self.deadline, Due::Look)),
             // Where nothing is on its way to the peer, there is nothing to look at.
             Phase::Lingering if self.mark != UNMARKED && self.sent > self.mark + 1 => deadlines.linger,
@@ -151,7 +160,7 @@ impl Link {
     /// A deadline passed at `now`. What to do about it, or `None` when the link has been busy since.
     pub(crate) fn due(&mut self, due: Due, now: Time, unacknowledged: usize) -> Option<Due> {
         match due {
-            Due::Loop(Deadline::Linger) if self.is_still_speaking() => {
+            Due::Loop(Deadline::Linger) if self.extends_linger() => {
                 // Its last bytes may have come long ago.
                 self.progressed(self.since.max(self.active));
                 return None;
@@ -231,17 +240,18 @@ impl Link {
 
     /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it
     /// out: one that is still uploading gives up when it is cut off, and never reads why.
-    fn is_still_speaking(&mut self) -> bool {
-        let heard = self.discarded - self.heard;
-        self.heard = self.discarded;
-        let speaks = self.phase == Phase::Lingering && heard >= PROGRESS_MIN && self.prolonged < PROLONGED_MAX;
-        self.prolonged += u8::from(speaks);
+    fn extends_linger(&mut self) -> bool {
+        let heard = self.discarded - self.discarded_before;
+        self.discarded_before = self.discarded;
+        let speaks =
+            self.phase == Phase::Lingering && heard >= PROGRESS_MIN && self.linger_extensions < LINGER_EXTENSIONS_MAX;
+        self.linger_extensions += u8::from(speaks);
         speaks
     }
 }
 
 /// How long a peer that is closed may go without progress while it still has to be sent something.
-fn patience(deadlines: &Deadlines) -> Duration {
+fn flush_span(deadlines: &Deadlines) -> Duration {
     deadlines.write_progress.map_or(deadlines.linger, |span| span.max(deadlines.linger))
 }
 

@@ -1,87 +1,139 @@
-//! What is true of a link, a bit each.
+//! The flags of a link, grouped by the side of the connection that they belong to, and the masks that the short ways test.
 
-/// What is true of a link, a bit each, so that the usual case (nothing special is) takes one comparison.
+/// What is true of a link, a bit each, so that the usual case (no bit of a mask is set) takes one comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags(u32);
 
-/// The peer has ended its half; and the handler has been told.
-pub(super) const ENDED: Flags = Flags(1);
-pub(super) const END_TOLD: Flags = Flags(1 << 1);
-/// The handler wants no input.
-pub(super) const PAUSED: Flags = Flags(1 << 2);
-/// More is owed than the high-water mark; until it is less than the low one, nothing is read.
-pub(super) const CHOKED: Flags = Flags(1 << 3);
-/// The kernel did not take all; the driver says when it takes more.
-pub(super) const BLOCKED: Flags = Flags(1 << 4);
-/// `on_drained` is to be called.
-pub(super) const DRAINED_DUE: Flags = Flags(1 << 5);
-/// Kept bytes are to be offered again although nothing new arrived.
-pub(super) const OFFER_DUE: Flags = Flags(1 << 6);
-/// The connection has been of use: the first-request deadline is off.
-pub(super) const USEFUL: Flags = Flags(1 << 7);
-/// Something was received or owed since the application began to stop: worth lingering for.
-pub(super) const ANSWERED: Flags = Flags(1 << 8);
-/// Our half ends once what is owed has left, and reading goes on; and it has.
-pub(super) const FINISHING: Flags = Flags(1 << 9);
-pub(super) const HALF_FINISHED: Flags = Flags(1 << 10);
-/// Sending has failed. What has arrived before is still delivered.
-pub(super) const BROKEN: Flags = Flags(1 << 11);
-/// Close with a reset.
-pub(super) const RESET: Flags = Flags(1 << 12);
-/// The next deadline may be earlier than the timer.
-pub(super) const DEADLINE_CHANGED: Flags = Flags(1 << 13);
-/// The handler's deadline is relative still: it counts from the end of the callback that set it.
-pub(super) const DEADLINE_FRESH: Flags = Flags(1 << 14);
+/// The masks that a flag can be in. Each flag lists its own where it is declared.
+#[derive(Clone, Copy)]
+enum Mask {
+    HoldsBack = 1,
+    Interest = 1 << 1,
+    Attention = 1 << 2,
+    Hinders = 1 << 3,
+    AfterAnswer = 1 << 4,
+}
 
-/// Not to be lingered for: once what is owed has left it is over.
-pub(super) const BRIEF: Flags = Flags(1 << 15);
+/// Declares the flags: a bit each, in order, and after `=>` the masks that the flag is in. A flag without `=>` does not
+/// compile. A flag in the wrong masks fails a test of `flags/tests.rs`, which compares each mask with the methods that depend
+/// on the flags.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $flag:ident => [$($mask:ident),*];)*) => {
+        #[derive(Clone, Copy)]
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Bit { $($flag),* }
 
-/// While closing: it has sent more than is thrown away, and is heard no longer.
-pub(super) const DEAF: Flags = Flags(1 << 16);
-/// To be closed once it is connected and what is owed has left.
-pub(super) const CLOSE_DUE: Flags = Flags(1 << 17);
-/// A member that is owed more than it may be, and is to be told so; that has been done.
-pub(super) const TOO_SLOW: Flags = Flags(1 << 18);
-pub(super) const SLOW_TOLD: Flags = Flags(1 << 19);
-/// The handler is being told what was missed: what it writes comes in that place, whatever the state.
-pub(super) const WRITING_NOTICE: Flags = Flags(1 << 20);
-/// A member of a topic, and one that stays however slow it is: it need not make progress.
-pub(super) const KEPT_AS_MEMBER: Flags = Flags(1 << 21);
-/// A member of a topic.
-pub(super) const MEMBER: Flags = Flags(1 << 22);
-/// Not to get all of what is being handed out.
-pub(super) const EXCEPTED: Flags = Flags(1 << 23);
+        $($(#[$doc])* pub(super) const $flag: Flags = Flags(1 << Bit::$flag as u32);)*
 
-/// What it published has not gone on to all loops yet; until it has, nothing is read, and nothing kept is offered.
-pub(super) const HELD: Flags = Flags(1 << 24);
+        /// Every flag, its name, and the masks that it is in.
+        const ALL: &[(Flags, &str, u8)] = &[$(($flag, stringify!($flag), 0 $(| Mask::$mask as u8)*)),*];
+    };
+}
 
-/// Over as soon as the peer has acknowledged all that was sent, unless more comes from it.
-pub(super) const LAST_ACKNOWLEDGEMENT: Flags = Flags(1 << 25);
-/// The memory budget is nearly used up, and this is one of the connections that hold most of it: nothing is read.
-pub(super) const SUSPENDED: Flags = Flags(1 << 29);
-/// Kept input has changed, so that what it holds is to be counted when it rests.
-pub(super) const UNWEIGHED: Flags = Flags(1 << 31);
-/// The connection is closed for want of memory.
-pub(super) const OUT_OF_MEMORY: Flags = Flags(1 << 30);
+flags! {
+    // ---- reading ---------------------------------------------------------------------------------------------------
 
-/// The handler reads on however much this peer is owed: its input makes another connection owe more, and not this one.
-/// Set once and for all by `read_on`.
-pub(super) const RELAYED: Flags = Flags(1 << 26);
-/// The handler waits until everything queued has left. Until then nothing is read, and nothing kept is offered.
-pub(super) const WAITING: Flags = Flags(1 << 27);
+    /// The peer has ended its half.
+    ENDED => [Interest, Attention];
+    /// `on_end_of_input` has been called.
+    END_REPORTED => [];
+    /// The handler wants no input: `pause_reading`.
+    PAUSED => [HoldsBack, Interest];
+    /// More than `output_high` was queued. Nothing is read until at most `output_low` is.
+    CHOKED => [Interest];
+    /// The handler reads on however much its own peer is owed, because its input is written to another connection. Set by
+    /// `read_on`, and never cleared. Cancels `CHOKED`: see `take_interest_change` and `is_held_back`.
+    RELAYED => [];
+    /// The handler waits until everything queued has left. Until then nothing is read, and kept input is not offered.
+    WAITING => [HoldsBack, Interest];
+    /// Publications or posts of this connection wait for room at another loop. Until they have gone on, nothing is read, and
+    /// kept input is not offered.
+    HELD => [HoldsBack, Interest];
+    /// The memory budget is nearly used up, and this connection is one of the largest holders: nothing is read.
+    SUSPENDED => [Interest];
+    /// Kept input is to be offered again although nothing new has arrived.
+    OFFER_DUE => [Interest, Attention];
+    /// The peer has sent more than `linger_bytes` while closing: nothing more is read.
+    DISCARD_LIMIT_REACHED => [Interest];
+    /// The connection has been of use: the first-request deadline is off.
+    USEFUL => [];
 
-/// What keeps an open link from being read whatever else is so, `CHOKED` without `RELAYED` aside.
-pub(super) const HOLDS_BACK: Flags = PAUSED.and(HELD).and(WAITING);
-/// What `reads` and `writes` depend on.
-pub(super) const INTEREST: Flags =
-    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(BLOCKED).and(DEAF).and(HELD).and(WAITING).and(SUSPENDED);
-/// What gives an open link something to do besides sending.
-pub(super) const ATTENTION: Flags =
-    ENDED.and(PAUSED).and(CHOKED).and(OFFER_DUE).and(DRAINED_DUE).and(FINISHING).and(HELD).and(WAITING);
-/// Anything that makes more of an answer than sending it.
-pub(super) const NEEDS_STEPS: Flags = INTEREST.and(ATTENTION).and(HINDERED).and(DEADLINE_CHANGED).and(UNWEIGHED);
-/// What keeps published messages from simply being put at the end of the output.
-pub(super) const HINDERED: Flags = BLOCKED.and(BROKEN).and(FINISHING).and(CLOSE_DUE).and(TOO_SLOW).and(EXCEPTED);
+    // ---- writing ---------------------------------------------------------------------------------------------------
+
+    /// The kernel did not take all output. The driver reports when the kernel takes more.
+    BLOCKED => [Interest, Hinders];
+    /// At most `output_low` is queued after more than `output_high` was: `on_drained` is to be called.
+    DRAINED_DUE => [Attention];
+    /// Sending has failed. Input that arrived before is still delivered.
+    BROKEN => [Hinders];
+
+    // ---- closing ---------------------------------------------------------------------------------------------------
+
+    /// Our half ends once the output has left; reading goes on.
+    FINISHING => [Attention, Hinders];
+    /// Our half has ended after `FINISHING`.
+    HALF_FINISHED => [];
+    /// Closes as soon as the connection stands and its output has left.
+    CLOSE_DUE => [Hinders];
+    /// Closes with a reset.
+    RESET => [];
+    /// Closes without lingering once the output has left.
+    NO_LINGER => [];
+    /// Bytes were received or queued since the application began to stop: lingering is worth its time.
+    ANSWERED => [];
+    /// Over as soon as the peer has acknowledged everything sent, unless more arrives.
+    LAST_ACKNOWLEDGEMENT => [];
+
+    // ---- topics ----------------------------------------------------------------------------------------------------
+
+    /// A member of at least one topic.
+    MEMBER => [];
+    /// A member whose policy keeps it however slow it is: the write-progress deadline does not apply.
+    KEPT_AS_MEMBER => [];
+    /// Left out of a part of the publications that are being handed out.
+    EXCEPTED => [Hinders];
+    /// More messages wait than `member_queue` allows, and the policy is to disconnect.
+    TOO_SLOW => [Hinders];
+    /// `on_too_slow` has been called.
+    SLOW_REPORTED => [];
+    /// `on_missed` is being called: its writes take the place of the missed messages, whatever the state.
+    WRITING_NOTICE => [];
+
+    // ---- deadlines and memory --------------------------------------------------------------------------------------
+
+    /// The next deadline may be earlier than the timer.
+    DEADLINE_CHANGED => [AfterAnswer];
+    /// The handler's deadline is still a span: it counts from the end of the callback that set it.
+    DEADLINE_FRESH => [];
+    /// Kept input has changed: the memory budget counts the link when it rests.
+    UNWEIGHED => [AfterAnswer];
+    /// The connection closes because memory is short.
+    OUT_OF_MEMORY => [];
+}
+
+/// The flags that keep an open link from being read, `CHOKED` without `RELAYED` aside.
+pub(super) const HOLDS_BACK: Flags = all_of(Mask::HoldsBack);
+/// The flags that `reads` and `writes` depend on.
+pub(super) const INTEREST: Flags = all_of(Mask::Interest);
+/// The flags that give an open link a step besides sending.
+pub(super) const ATTENTION: Flags = all_of(Mask::Attention);
+/// The flags that keep published messages from being appended to the output, or sent past it, as they are.
+pub(super) const HINDERED: Flags = all_of(Mask::Hinders);
+/// The flags with which a plain answer needs more than to be sent.
+pub(super) const NEEDS_STEPS: Flags = INTEREST.and(ATTENTION).and(HINDERED).and(all_of(Mask::AfterAnswer));
+
+/// Every flag that is declared to be in this mask.
+const fn all_of(mask: Mask) -> Flags {
+    let (mut bits, mut at) = (0, 0);
+    while at < ALL.len() {
+        let (flag, _, masks) = ALL[at];
+        if masks & mask as u8 != 0 {
+            bits |= flag.0;
+        }
+        at += 1;
+    }
+    Flags(bits)
+}
 
 impl Flags {
     pub(super) const fn and(self, other: Flags) -> Flags {
@@ -109,7 +161,7 @@ impl Flags {
         self.0 &= !flag.0;
     }
 
-    /// More is owed than the high-water mark. That it had drained is no longer so, if nobody has been told yet.
+    /// Sets `CHOKED`, and takes back an `on_drained` that has not been called yet.
     #[inline]
     pub(super) fn choke(&mut self) {
         *self = Flags(self.0 & !DRAINED_DUE.0 | CHOKED.0);
@@ -120,7 +172,7 @@ impl Flags {
         if is { self.set(flag) } else { self.clear(flag) }
     }
 
-    /// Whether it was true. It no longer is.
+    /// Clears the flag. Returns whether it was set.
     #[inline]
     pub(super) fn take(&mut self, flag: Flags) -> bool {
         let was = self.has(flag);
@@ -128,3 +180,6 @@ impl Flags {
         was
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,13 +62,6 @@ impl Link {
             && count <= limits.output_high
     }
 
-    /// It did, and all of it left.
-    #[inline]
-    pub(crate) fn sent_at_once(&mut self, count: usize, now: Time) {
-        self.sent += count as u64;
-        self.active = now;
-    }
-
     #[cfg(feature = "sim")]
     pub(crate) fn is_too_slow(&self) -> bool {
         self.flags.has(TOO_SLOW)

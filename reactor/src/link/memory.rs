@@ -81,7 +81,7 @@ impl Link {
     pub(crate) fn run_out_of_memory(&mut self, limits: &Limits, pool: &mut Pool) -> (u64, usize) {
         self.flags.clear(SUSPENDED);
         let unread = self.kept.take().map_or(0, |kept| kept.len());
-        if !self.is_open() || self.flags.has(SLOW_TOLD) {
+        if !self.is_open() || self.flags.has(SLOW_REPORTED) {
             self.abort(CloseReason::Memory);
             return (0, unread);
         }

@@ -45,7 +45,7 @@ impl Link {
             Phase::Open => match &self.output {
                 None => self.open_step(turn),
                 Some(output) if output.overflowed() => Step::Overflowed,
-                Some(_) if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_TOLD) => self.tell_too_slow(),
+                Some(_) if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => self.report_too_slow(),
                 Some(output) if output.is_behind() && output.is_missing() && !self.flags.has(BLOCKED) => Step::Missed,
                 Some(output) => {
                     if output.queued() > limits.output_high {
@@ -54,12 +54,12 @@ impl Link {
                     if self.flags.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
-            Phase::Connecting if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_TOLD) => self.tell_too_slow(),
-            Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.tell_stopping(),
+            Phase::Connecting if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => self.report_too_slow(),
+            Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.report_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
                 // The FIN goes with the close.
-                None if self.flags.has(BRIEF) => {
+                None if self.flags.has(NO_LINGER) => {
                     self.phase = Phase::Over;
                     Step::Close
                 }
@@ -82,11 +82,17 @@ impl Link {
         if !self.flags.has(ATTENTION) && self.stopping == Stopping::No {
             return Step::Rest;
         }
+        self.attended_step(turn)
+    }
+
+    /// The next step of an open link that a flag of `ATTENTION` or a stop gives one.
+    #[inline]
+    pub(super) fn attended_step(&mut self, turn: u32) -> Step {
         if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED) && self.output.is_none() {
             return Step::Finish;
         }
         if self.stopping == Stopping::Quiet {
-            return self.tell_stopping();
+            return self.report_stopping();
         }
         if self.flags.has(DRAINED_DUE) {
             if self.drained_turn == turn {
@@ -94,7 +100,7 @@ impl Link {
             }
             // A stream has no end by itself, so nothing is gained by reading first. That it has drained is told after that.
             if self.stopping == Stopping::Streaming {
-                return self.tell_stopping();
+                return self.report_stopping();
             }
             self.flags.clear(DRAINED_DUE);
             self.drained_turn = turn;
@@ -106,7 +112,7 @@ impl Link {
         if self.is_held_back() {
             // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
             let ask = self.flags.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
-            return if ask { self.tell_stopping() } else { Step::Rest };
+            return if ask { self.report_stopping() } else { Step::Rest };
         }
         if self.flags.has(OFFER_DUE) {
             if self.offered_turn == turn {
@@ -123,8 +129,8 @@ impl Link {
             self.over(CloseReason::Reset);
             return Step::Close;
         }
-        if self.flags.has(ENDED) && !self.flags.has(END_TOLD) {
-            self.flags.set(END_TOLD);
+        if self.flags.has(ENDED) && !self.flags.has(END_REPORTED) {
+            self.flags.set(END_REPORTED);
             return Step::EndOfInput;
         }
         if self.flags.has(ENDED) && self.flags.has(HALF_FINISHED) {
@@ -133,22 +139,22 @@ impl Link {
             return Step::Close;
         }
         match self.stopping {
-            Stopping::Asked | Stopping::Streaming if self.flags.has(ENDED) => self.tell_stopping(),
+            Stopping::Asked | Stopping::Streaming if self.flags.has(ENDED) => self.report_stopping(),
             Stopping::Asked | Stopping::Streaming => {
                 self.stopping = Stopping::Probing;
                 Step::Probe
             }
-            Stopping::No | Stopping::Probing | Stopping::Quiet | Stopping::Told => Step::Rest,
+            Stopping::No | Stopping::Probing | Stopping::Quiet | Stopping::Reported => Step::Rest,
         }
     }
 
-    fn tell_too_slow(&mut self) -> Step {
-        self.flags.set(SLOW_TOLD);
+    fn report_too_slow(&mut self) -> Step {
+        self.flags.set(SLOW_REPORTED);
         Step::TooSlow
     }
 
-    fn tell_stopping(&mut self) -> Step {
-        self.stopping = Stopping::Told;
+    fn report_stopping(&mut self) -> Step {
+        self.stopping = Stopping::Reported;
         Step::Stopping
     }
 }

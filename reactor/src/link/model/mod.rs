@@ -8,9 +8,12 @@ mod promises;
 use std::io::IoSlice;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
-use crate::buffer::Input;
-use crate::limits::{Deadlines, PROGRESS_MIN};
+use crate::buffer::{Input, Pool};
+use crate::error::Errno;
+use crate::limits::{Deadlines, Limits, PROGRESS_MIN};
 use crate::operations::Operations;
 use crate::reason::Deadline;
 use crate::timer::Wheel;
@@ -542,6 +545,8 @@ impl<'o, 't> World<'o, 't> {
             }
         }
         assert_eq!(lost, 0);
+        // Whoever waited for the output need not wait any more, whether anything was kept or not.
+        self.handler.waiting &= link.queued() > 0;
         let closes = self.handler.overflowed && !self.handler.closing && !link.is_open();
         kernel.active = now;
         if matches!(outcome, Sent::Bytes(1..) | Sent::Blocked(1..)) {

@@ -114,8 +114,8 @@ impl World<'_, '_> {
             return assert!(!passed(broken_at, Some(deadlines.linger)), "broken for ever");
         }
         if handler.closing {
-            let patience = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
-            assert!(!passed(kernel.heard, Some(patience * 2)), "closing for ever");
+            let flush_span = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
+            assert!(!passed(kernel.heard, Some(flush_span * 2)), "closing for ever");
             let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
             // Five times for what it sends, once for what it took before.
             let longest = deadlines.linger * 7 + TENTH;

@@ -1,0 +1,165 @@
+//! The closing side of a link: the ways to end, the reason for which it ends, and what it gives back.
+
+use bytes::Bytes;
+
+use super::deadlines::UNMARKED;
+use super::flags::*;
+use super::{Link, Origin, Phase, Stopping};
+use crate::buffer::Pool;
+use crate::error::Errno;
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+impl Link {
+    /// Flush, FIN, and go on reading.
+    pub(crate) fn finish(&mut self) {
+        self.flags.set(FINISHING);
+    }
+
+    /// Notes that our FIN leaves next. Lingering costs time, so a stop does without it where no peer can lose bytes by that.
+    pub(crate) fn finished(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) {
+        if self.phase == Phase::Open {
+            self.flags.set(HALF_FINISHED);
+            return;
+        }
+        self.phase = Phase::Lingering;
+        self.progressed(now);
+        self.flags.set(DEADLINE_CHANGED);
+        if self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) || self.origin == Origin::Watched {
+            self.phase = Phase::Over;
+        } else if self.stopping != Stopping::No && !self.flags.has(ANSWERED) {
+            match unacknowledged() {
+                0 => self.phase = Phase::Over,
+                // The acknowledgement may be on its way: it is looked for until it is there.
+                _ => self.await_acknowledgement(now),
+            }
+        }
+    }
+
+    /// Flush, FIN, drain what the peer still sends, close.
+    pub(crate) fn close(&mut self, now: Time) {
+        let reason = match self.stopping {
+            _ if self.flags.has(ENDED) => CloseReason::PeerEnded,
+            Stopping::No => CloseReason::Closed,
+            _ => CloseReason::Stopped,
+        };
+        match self.phase {
+            Phase::Connecting if self.queued() > 0 => {
+                self.flags.set(CLOSE_DUE);
+                self.deadline = Time::NEVER;
+                self.flags.clear(DEADLINE_FRESH);
+            }
+            Phase::Connecting => self.over(reason),
+            Phase::Open if self.flags.has(BROKEN) => self.over(CloseReason::Reset),
+            Phase::Open => {
+                self.phase = Phase::Flushing;
+                let has_gap = self.output.as_ref().is_some_and(|output| output.overflowed());
+                let overflow = CloseReason::OutputOverflow { queued: self.queued() };
+                self.reason = Some(if has_gap { overflow } else { reason });
+                self.deadline = Time::NEVER;
+                self.flags.clear(DEADLINE_FRESH);
+                self.flags.set(DEADLINE_CHANGED);
+                // The progress deadline of a peer that takes nothing goes on, and does not begin anew.
+                if !self.must_progress() {
+                    self.progressed(now);
+                    self.mark = UNMARKED;
+                }
+                self.flags.clear(OFFER_DUE);
+            }
+            Phase::Flushing | Phase::Lingering | Phase::Over => {}
+        }
+    }
+
+    /// Closes with this reason because a limit was reached. Output that was accepted before still leaves.
+    pub(crate) fn close_because(&mut self, reason: CloseReason, now: Time) {
+        let is_new = matches!(self.phase, Phase::Open | Phase::Connecting);
+        self.close(now);
+        if is_new && self.phase != Phase::Over {
+            self.reason = Some(reason);
+        }
+    }
+
+    /// Flush and close without lingering: by the protocol nothing more comes from the peer.
+    pub(crate) fn close_briefly(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Open | Phase::Connecting) {
+            self.flags.set(NO_LINGER);
+        }
+        self.close(now);
+    }
+
+    /// Closes because more input is kept than `limit`. Earlier answers still leave. A link that has sent nothing, and has
+    /// nothing queued, ends at once.
+    pub(crate) fn input_overflowed(&mut self, limit: usize, now: Time) {
+        let reason = CloseReason::InputOverflow { limit };
+        if self.sent == 0 && self.queued() == 0 {
+            self.over(reason);
+        } else {
+            self.close_because(reason, now);
+        }
+    }
+
+    /// Sends an accepted connection its refusal, and closes. Only a few linger; the others may be reset while they still read
+    /// the refusal.
+    pub(crate) fn refuse(&mut self, refusal: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
+        let mut output = pool.take_output(usize::MAX);
+        output.put_shared(refusal.clone());
+        self.output = Some(output);
+        self.flags.put(NO_LINGER, !lingers);
+        self.close(now);
+    }
+
+    /// The application begins to stop.
+    pub(crate) fn stop(&mut self) {
+        if self.stopping == Stopping::No {
+            self.stopping = Stopping::Asked;
+            self.flags.put(ANSWERED, self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing);
+        }
+    }
+
+    /// Ends now, with a reset.
+    pub(crate) fn abort(&mut self, reason: CloseReason) {
+        self.flags.set(RESET);
+        self.over(reason);
+    }
+
+    /// Ends now, as the kernel ends it.
+    pub(crate) fn over(&mut self, reason: CloseReason) {
+        if self.phase != Phase::Over {
+            self.phase = Phase::Over;
+            self.reason = Some(reason);
+        }
+    }
+
+    /// Why the link is closing or over.
+    pub(crate) fn reason(&self) -> CloseReason {
+        self.reason.unwrap_or(CloseReason::Closed)
+    }
+
+    /// Whether the connection is closed with a reset.
+    pub(crate) fn resets(&self) -> bool {
+        self.flags.has(RESET)
+    }
+
+    /// Gives the buffers back. Returns the bytes of input never delivered, and of output never sent.
+    pub(crate) fn release(&mut self, pool: &mut Pool) -> (usize, usize) {
+        let lost = (self.kept.as_ref().map_or(0, |kept| kept.len()), self.queued());
+        if let Some(kept) = self.kept.take() {
+            pool.give_kept(kept);
+        }
+        if let Some(output) = self.output.take() {
+            pool.give_output(output);
+        }
+        lost
+    }
+}
+
+/// A reset for the errors by which the kernel reports that the other side is gone; any other error as it is.
+pub(super) fn reason_of(errno: Errno) -> CloseReason {
+    match errno.to_io().kind() {
+        std::io::ErrorKind::ConnectionReset
+        | std::io::ErrorKind::BrokenPipe
+        | std::io::ErrorKind::ConnectionAborted
+        | std::io::ErrorKind::NotConnected => CloseReason::Reset,
+        _ => CloseReason::Failed(errno),
+    }
+}

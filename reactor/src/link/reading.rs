@@ -1,0 +1,160 @@
+//! The reading side of a link: when its peer is read, what becomes of bytes that arrive, and what holds reading up.
+
+use super::closing::reason_of;
+use super::flags::*;
+use super::{Link, Origin, Phase, Stopping};
+use crate::error::Errno;
+use crate::limits::Limits;
+use crate::reason::CloseReason;
+use crate::time::Time;
+
+impl Link {
+    /// Whether the peer is read. While closing it is, and its bytes are discarded.
+    #[inline]
+    pub(crate) fn reads(&self) -> bool {
+        if self.phase == Phase::Open {
+            return !self.flags.has(ENDED.and(OFFER_DUE).and(SUSPENDED)) && !self.is_held_back();
+        }
+        let closing = matches!(self.phase, Phase::Flushing | Phase::Lingering);
+        closing && !self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) && self.origin != Origin::Watched
+    }
+
+    /// Counts `count` bytes that arrived. Returns whether the handler gets them; if not, `discard` counts them too.
+    #[inline]
+    pub(crate) fn received(&mut self, count: usize, now: Time) -> bool {
+        self.received += count as u64;
+        self.active = now;
+        if self.stopping != Stopping::No {
+            self.flags.set(ANSWERED);
+            if matches!(self.stopping, Stopping::Probing | Stopping::Streaming) {
+                self.stopping = Stopping::Asked;
+            }
+        }
+        self.phase == Phase::Open
+    }
+
+    /// Counts `count` discarded bytes. Above `linger_bytes` nothing more is read, and a lingering link is over.
+    pub(crate) fn discard(&mut self, count: usize, limits: &Limits) {
+        self.discarded += count as u64;
+        if self.discarded > limits.linger_bytes {
+            // Queued output still leaves, or the linger deadline ends the link.
+            self.flags.set(DISCARD_LIMIT_REACHED);
+            if self.phase == Phase::Lingering {
+                self.over(self.reason());
+            }
+        }
+    }
+
+    /// The peer has ended its half.
+    pub(crate) fn end_of_input(&mut self) {
+        self.flags.set(ENDED);
+        if self.stopping == Stopping::Probing {
+            // The end of input answers the probe: no other answer follows.
+            self.stopping = Stopping::Asked;
+        }
+        if self.flags.has(BROKEN) && !self.flags.has(OFFER_DUE) {
+            self.over(CloseReason::Reset);
+        }
+    }
+
+    /// The driver has probed for input, and none had arrived.
+    pub(crate) fn nothing_arrived(&mut self) {
+        if self.stopping == Stopping::Probing {
+            // A link that has been choked meanwhile was not probed.
+            self.stopping = if self.reads() || self.flags.has(ENDED) { Stopping::Quiet } else { Stopping::Asked };
+        }
+    }
+
+    /// Receiving has failed for good.
+    pub(crate) fn failed(&mut self, errno: Errno, now: Time) {
+        let reason = match self.phase {
+            Phase::Connecting => CloseReason::ConnectFailed(errno),
+            // All output had left, so the connection ended as it was meant to.
+            Phase::Lingering => self.reason.unwrap_or(reason_of(errno)),
+            // Kept input is still delivered, unless the handler has paused.
+            Phase::Open if self.flags.has(OFFER_DUE) && !self.flags.has(PAUSED) => {
+                // A failed send has begun the linger deadline already.
+                if !self.flags.has(BROKEN) {
+                    self.progressed(now);
+                }
+                self.flags.set(ENDED.and(BROKEN).and(DEADLINE_CHANGED));
+                return;
+            }
+            _ => reason_of(errno),
+        };
+        self.over(reason);
+    }
+
+    /// Whether input may still reach the handler: more may arrive, or kept input waits for its offer.
+    pub(super) fn has_more_to_say(&self) -> bool {
+        !self.flags.has(ENDED) || self.flags.has(OFFER_DUE)
+    }
+
+    /// Whether the connection is not read for a reason of its own, so that kept input does not grow.
+    #[inline]
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.flags.has(HOLDS_BACK) || (self.flags.has(CHOKED) && !self.flags.has(RELAYED))
+    }
+
+    /// Whether `is_held_back` is true, or becomes true at the next step because more is queued than `output_high`.
+    pub(crate) fn is_to_be_held_back(&self, limits: &Limits) -> bool {
+        self.is_held_back() || (self.queued() > limits.output_high && !self.flags.has(RELAYED))
+    }
+
+    /// Delivers no more input until `resume`.
+    pub(crate) fn pause(&mut self) {
+        self.flags.set(PAUSED);
+    }
+
+    /// Ends a pause. Kept input is offered before the socket is read again. The offer looks whether there is any: during a
+    /// callback the loop has it.
+    pub(crate) fn resume(&mut self) {
+        if self.flags.take(PAUSED) {
+            self.flags.set(OFFER_DUE);
+        }
+    }
+
+    /// Stops reading: publications or posts of this connection wait for room at another loop.
+    pub(crate) fn hold(&mut self) {
+        self.flags.set(HELD);
+    }
+
+    /// Goes on reading: all publications and posts of this connection have found room.
+    pub(crate) fn release_hold(&mut self) {
+        if self.flags.take(HELD) && self.kept.is_some() {
+            self.flags.set(OFFER_DUE);
+        }
+    }
+
+    /// Offers input that the handler leaves unread again in the next turn.
+    pub(crate) fn offer_next_turn(&mut self, turn: u32) {
+        if self.is_open() {
+            self.flags.set(OFFER_DUE);
+            self.offered_turn = turn;
+        }
+    }
+
+    /// From now on the peer is read however much output is queued. Input that was kept because of that is offered.
+    pub(crate) fn read_on(&mut self) {
+        let begins = !self.flags.has(RELAYED);
+        self.flags.set(RELAYED);
+        if begins && self.flags.has(CHOKED) {
+            self.flags.set(OFFER_DUE);
+        }
+    }
+
+    /// Reads nothing, and offers no kept input, until all queued output has left. Where none is queued, kept input is
+    /// offered in the next turn.
+    pub(crate) fn wait_for_output(&mut self, turn: u32) {
+        if self.queued() == 0 {
+            self.offer_next_turn(turn);
+        } else if self.is_open() {
+            self.flags.set(WAITING);
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.flags.has(PAUSED)
+    }
+}
