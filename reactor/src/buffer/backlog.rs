@@ -10,7 +10,8 @@
 //! Dropping the oldest moves what cannot be dropped from `rest` to `fixed`, each item once, so that it costs O(1)
 //! however much stands in between.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::io::IoSlice;
 use std::sync::Arc;
 
@@ -21,13 +22,11 @@ use super::payload::Payload;
 use super::{Offered, Output};
 use crate::budget::Budget;
 use crate::limits::{Limits, SlowPolicy};
+use queue::{Item, Queue};
 
 /// What an item costs beside its bytes: its place in the queue, twice because queues grow by doubling. A flood of
 /// empty messages is bounded by it.
 const ITEM_COST: usize = 32;
-
-/// Items that are looked at for one send: short ones come to a send's worth long before, and sending stays linear.
-const GATHERED_MAX: usize = 1024;
 
 /// Everything that is owed after the head of an output.
 #[derive(Debug, Default)]
@@ -40,51 +39,6 @@ pub(crate) struct Backlog {
     /// Some messages were appended without a look at the limit, because the kernel may still take them in this turn.
     /// Cleared when the limit has been applied to them.
     fresh: bool,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    items: VecDeque<Item>,
-    /// Of all items that are not shared.
-    copied: VecDeque<u8>,
-    length: usize,
-    /// How much of that is in files, which take no memory.
-    filed: usize,
-    /// Shared items at the end that the memory budget has not counted; some may have left since.
-    uncounted: usize,
-}
-
-/// Whether an item of bytes is a message; the others were written by the handler to this peer alone.
-#[derive(Debug)]
-enum Item {
-    Copied {
-        message: bool,
-        length: usize,
-    },
-    /// Boxed, because nearly all items are not this and should stay small.
-    Shared {
-        message: bool,
-        bytes: Box<Payload>,
-    },
-    /// Never a message.
-    File(Box<FilePart>),
-    /// So many messages were dropped here.
-    Missed(u64),
-}
-
-impl Item {
-    fn length(&self) -> usize {
-        match self {
-            Item::Copied { length, .. } => *length,
-            Item::Shared { bytes, .. } => bytes.len(),
-            Item::File(part) => part.length(),
-            Item::Missed(_) => 0,
-        }
-    }
-
-    fn is_message(&self) -> bool {
-        matches!(self, Item::Copied { message: true, .. } | Item::Shared { message: true, .. })
-    }
 }
 
 impl Backlog {
@@ -455,68 +409,6 @@ impl Backlog {
 
     fn first(&self) -> &Queue {
         if self.fixed.items.is_empty() { &self.rest } else { &self.fixed }
-    }
-}
-
-impl Queue {
-    fn miss(&mut self, count: u64) {
-        match self.items.back_mut() {
-            Some(Item::Missed(before)) => *before += count,
-            _ => self.items.push_back(Item::Missed(count)),
-        }
-    }
-
-    /// The bytes of an item that was taken from the front go too.
-    fn forget(&mut self, item: &Item) {
-        self.hand_over(item, |_| {});
-    }
-
-    /// The same, to somewhere else if they are copied.
-    fn hand_over(&mut self, item: &Item, mut to: impl FnMut(&[u8])) {
-        self.length -= item.length();
-        if let Item::File(part) = item {
-            self.filed -= part.length();
-        }
-        if let Item::Copied { length, .. } = *item {
-            let (front, back) = self.copied.as_slices();
-            let (front, back) = (&front[..length.min(front.len())], &back[..length.saturating_sub(front.len())]);
-            [front, back].into_iter().filter(|bytes| !bytes.is_empty()).for_each(&mut to);
-            self.copied.drain(..length);
-        }
-    }
-
-    /// How many slices were filled, and whether that was all of it.
-    fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> (usize, bool) {
-        let (front, back) = self.copied.as_slices();
-        let (mut filled, mut at, mut run) = (0, 0, 0);
-        // A run of copied bytes is one slice, or two where the ring begins anew.
-        let flush = |slices: &mut [IoSlice<'s>], filled: &mut usize, at: &mut usize, run: &mut usize| {
-            while *run > 0 && *filled < slices.len() {
-                let bytes = if *at < front.len() { &front[*at..] } else { &back[*at - front.len()..] };
-                let bytes = &bytes[..bytes.len().min(*run)];
-                slices[*filled] = IoSlice::new(bytes);
-                (*filled, *at, *run) = (*filled + 1, *at + bytes.len(), *run - bytes.len());
-            }
-            *run == 0
-        };
-        for item in self.items.iter().take(GATHERED_MAX) {
-            match item {
-                Item::Copied { length, .. } => run += length,
-                Item::Shared { bytes, .. } => {
-                    if !flush(slices, &mut filled, &mut at, &mut run) || filled == slices.len() {
-                        return (filled, false);
-                    }
-                    slices[filled] = IoSlice::new(bytes);
-                    filled += 1;
-                }
-                Item::File(_) | Item::Missed(_) => {
-                    flush(slices, &mut filled, &mut at, &mut run);
-                    return (filled, false);
-                }
-            }
-        }
-        let whole = flush(slices, &mut filled, &mut at, &mut run);
-        (filled, whole && self.items.len() <= GATHERED_MAX)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The output beside a plain queue of bytes, for whatever is put and however much the kernel takes. Knows no more of it
 //! than the driver does. For property tests and for the fuzz target `output`.
 
+use std::io::IoSlice;
+
 use super::*;
 use crate::operations::Operations;
 

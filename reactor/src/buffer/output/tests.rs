@@ -1,5 +1,7 @@
 //! The output, sent in steps of every length: what arrives and in which order, and where its limit is.
 
+use std::io::IoSlice;
+
 use super::*;
 
 /// Sends everything in steps of at most `step` bytes, as a kernel would take it, and returns what arrived.

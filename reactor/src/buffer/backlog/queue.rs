@@ -1,0 +1,117 @@
+//! A queue of the backlog: items in order, and the copied bytes of all of them in one ring.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::buffer::file::FilePart;
+use crate::buffer::payload::Payload;
+
+/// Items that are looked at for one send: short ones come to a send's worth long before, and sending stays linear.
+const GATHERED_MAX: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) items: VecDeque<Item>,
+    /// Of all items that are not shared.
+    pub(super) copied: VecDeque<u8>,
+    pub(super) length: usize,
+    /// How much of that is in files, which take no memory.
+    pub(super) filed: usize,
+    /// Shared items at the end that the memory budget has not counted; some may have left since.
+    pub(super) uncounted: usize,
+}
+
+/// Whether an item of bytes is a message; the others were written by the handler to this peer alone.
+#[derive(Debug)]
+pub(super) enum Item {
+    Copied {
+        message: bool,
+        length: usize,
+    },
+    /// Boxed, because nearly all items are not this and should stay small.
+    Shared {
+        message: bool,
+        bytes: Box<Payload>,
+    },
+    /// Never a message.
+    File(Box<FilePart>),
+    /// So many messages were dropped here.
+    Missed(u64),
+}
+
+impl Item {
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Item::Copied { length, .. } => *length,
+            Item::Shared { bytes, .. } => bytes.len(),
+            Item::File(part) => part.length(),
+            Item::Missed(_) => 0,
+        }
+    }
+
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self, Item::Copied { message: true, .. } | Item::Shared { message: true, .. })
+    }
+}
+
+impl Queue {
+    pub(super) fn miss(&mut self, count: u64) {
+        match self.items.back_mut() {
+            Some(Item::Missed(before)) => *before += count,
+            _ => self.items.push_back(Item::Missed(count)),
+        }
+    }
+
+    /// The bytes of an item that was taken from the front go too.
+    pub(super) fn forget(&mut self, item: &Item) {
+        self.hand_over(item, |_| {});
+    }
+
+    /// The same, to somewhere else if they are copied.
+    pub(super) fn hand_over(&mut self, item: &Item, mut to: impl FnMut(&[u8])) {
+        self.length -= item.length();
+        if let Item::File(part) = item {
+            self.filed -= part.length();
+        }
+        if let Item::Copied { length, .. } = *item {
+            let (front, back) = self.copied.as_slices();
+            let (front, back) = (&front[..length.min(front.len())], &back[..length.saturating_sub(front.len())]);
+            [front, back].into_iter().filter(|bytes| !bytes.is_empty()).for_each(&mut to);
+            self.copied.drain(..length);
+        }
+    }
+
+    /// How many slices were filled, and whether that was all of it.
+    pub(super) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> (usize, bool) {
+        let (front, back) = self.copied.as_slices();
+        let (mut filled, mut at, mut run) = (0, 0, 0);
+        // A run of copied bytes is one slice, or two where the ring begins anew.
+        let flush = |slices: &mut [IoSlice<'s>], filled: &mut usize, at: &mut usize, run: &mut usize| {
+            while *run > 0 && *filled < slices.len() {
+                let bytes = if *at < front.len() { &front[*at..] } else { &back[*at - front.len()..] };
+                let bytes = &bytes[..bytes.len().min(*run)];
+                slices[*filled] = IoSlice::new(bytes);
+                (*filled, *at, *run) = (*filled + 1, *at + bytes.len(), *run - bytes.len());
+            }
+            *run == 0
+        };
+        for item in self.items.iter().take(GATHERED_MAX) {
+            match item {
+                Item::Copied { length, .. } => run += length,
+                Item::Shared { bytes, .. } => {
+                    if !flush(slices, &mut filled, &mut at, &mut run) || filled == slices.len() {
+                        return (filled, false);
+                    }
+                    slices[filled] = IoSlice::new(bytes);
+                    filled += 1;
+                }
+                Item::File(_) | Item::Missed(_) => {
+                    flush(slices, &mut filled, &mut at, &mut run);
+                    return (filled, false);
+                }
+            }
+        }
+        let whole = flush(slices, &mut filled, &mut at, &mut run);
+        (filled, whole && self.items.len() <= GATHERED_MAX)
+    }
+}

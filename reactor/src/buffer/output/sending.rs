@@ -1,0 +1,168 @@
+//! An output on its way to the kernel: the bytes to send next, and the bytes that have left.
+
+use std::io::IoSlice;
+
+use super::{Output, Piece};
+use crate::buffer::file::FilePart;
+
+/// Sent bytes that are not worth moving the others for.
+const RECLAIM_MIN: usize = 64 * 1024;
+
+impl Output {
+    /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
+    #[inline]
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        let bytes = self.copied.get(self.run..)?;
+        ((self.ahead == 0) & self.behind.is_none() & !self.overflowed & !bytes.is_empty()).then_some(bytes)
+    }
+
+    /// Notes that all of that has left.
+    #[inline]
+    pub(crate) fn plain_left(&mut self) {
+        self.copied.clear();
+        (self.sent, self.run, self.bounded) = (0, 0, false);
+    }
+
+    /// The bytes to send next, when they stand in one piece.
+    #[inline]
+    pub(crate) fn single(&self) -> Option<&[u8]> {
+        if let Some(behind) = &self.behind {
+            return if self.of_head() == 0 { behind.single() } else { None };
+        }
+        match self.pieces.front() {
+            None => Some(&self.copied[self.sent..]),
+            Some(Piece::Shared(bytes)) if self.ahead == bytes.len() && self.run == self.copied.len() => Some(bytes),
+            Some(_) => None,
+        }
+    }
+
+    /// The bytes to send next, when they stand in one piece and a part of a file comes after it.
+    #[inline]
+    pub(crate) fn before_file(&self) -> Option<&[u8]> {
+        match (self.pieces.front(), self.pieces.get(1)) {
+            (Some(Piece::Copied(length)), Some(Piece::File(_))) => Some(&self.copied[self.sent..][..*length]),
+            _ => None,
+        }
+    }
+
+    /// The bytes to send next, as far as `slices` go and up to where messages were missed; how many slices were filled.
+    pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
+        let (mut filled, mut at) = (0, self.sent);
+        let room = slices.len();
+        let pieces = self.pieces.iter().map(Some).chain(std::iter::once(None));
+        for (slot, piece) in slices.iter_mut().zip(pieces) {
+            let bytes = match piece {
+                Some(Piece::File(_)) => return filled,
+                Some(Piece::Shared(bytes)) => &bytes[..],
+                Some(Piece::Copied(length)) => {
+                    at += length;
+                    &self.copied[at - length..at]
+                }
+                None => &self.copied[self.run..],
+            };
+            *slot = IoSlice::new(bytes);
+            filled += usize::from(!bytes.is_empty());
+        }
+        debug_assert!(filled <= room);
+        match &self.behind {
+            Some(behind) if filled < room => filled + behind.gather(&mut slices[filled..]),
+            _ => filled,
+        }
+    }
+
+    /// What to send next, when that is a part of a file.
+    pub(crate) fn file(&self) -> Option<&FilePart> {
+        match self.pieces.front() {
+            Some(Piece::File(part)) => Some(part),
+            Some(_) => None,
+            None if self.copied.len() > self.run => None,
+            None => self.behind.as_ref()?.file(),
+        }
+    }
+
+    /// Whether a part of a file is owed, so that bytes that are sent are better not sent alone.
+    pub(crate) fn has_file(&self) -> bool {
+        self.filed > 0
+    }
+
+    /// Notes that the first `count` bytes have left.
+    #[inline]
+    pub(crate) fn advance(&mut self, count: usize) {
+        debug_assert!(count <= self.queued());
+        if self.ahead > 0 || self.behind.is_some() {
+            return self.advance_past(count);
+        }
+        self.run += count;
+        self.sent = self.run;
+        self.reclaim();
+    }
+
+    fn advance_past(&mut self, count: usize) {
+        let of_head = count.min(self.of_head());
+        self.advance_pieces(of_head);
+        if let Some(mut behind) = self.behind.take() {
+            behind.advance(count - of_head, self);
+            self.behind = Some(behind);
+            self.put_empty_backlog_away();
+        }
+    }
+
+    fn advance_pieces(&mut self, mut left: usize) {
+        while left > 0 {
+            let step = match self.pieces.front_mut() {
+                None => {
+                    self.run += left;
+                    self.sent = self.run;
+                    break;
+                }
+                Some(Piece::Copied(length)) => {
+                    let step = left.min(*length);
+                    *length -= step;
+                    self.sent += step;
+                    if *length == 0 {
+                        self.pieces.pop_front();
+                    }
+                    step
+                }
+                Some(Piece::Shared(bytes)) => {
+                    let step = left.min(bytes.len());
+                    bytes.advance(step);
+                    if bytes.is_empty() {
+                        self.pieces.pop_front();
+                    }
+                    step
+                }
+                Some(Piece::File(part)) => {
+                    let step = left.min(part.length());
+                    part.advance(step);
+                    self.filed -= step;
+                    if part.length() == 0 {
+                        self.pieces.pop_front();
+                    }
+                    step
+                }
+            };
+            left -= step;
+            self.ahead -= step;
+        }
+        self.reclaim();
+    }
+
+    /// Uses the room of what has left again.
+    #[inline]
+    fn reclaim(&mut self) {
+        if self.sent == self.copied.len() {
+            self.copied.clear();
+            (self.sent, self.run) = (0, 0);
+        } else if self.sent > RECLAIM_MIN && self.sent > self.copied.len() / 2 {
+            // A peer that never quite catches up would otherwise make the sent part grow for ever. Amortised O(1).
+            self.copied.drain(..self.sent);
+            self.run -= self.sent;
+            self.sent = 0;
+            // What was a long queue once must not take more memory than is counted for a short one.
+            if self.copied.capacity() / 4 > self.copied.len() {
+                self.copied.shrink_to(2 * self.copied.len());
+            }
+        }
+    }
+}
