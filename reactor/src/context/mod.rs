@@ -2,26 +2,26 @@
 //! returned, so no handler can be surprised by another in the middle of its own work.
 
 mod core;
+mod opening;
 mod reading;
+mod topics;
 
-use std::any::{TypeId, type_name};
+use std::any::type_name;
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::address::{Address, Peer};
+use crate::address::Peer;
 use crate::buffer::{Output, Writer};
 use crate::handle::ServiceHandle;
-use crate::link::{Link, NO_STATE, Origin};
+use crate::link::Link;
 use crate::reason::CloseReason;
 use crate::stats::{Counters, Stats};
 use crate::token::ConnectionId;
-use crate::topics::Topic;
 
 pub(crate) use self::core::{Core, OpenKind, PendingOpen, Terms, Timer};
 
@@ -336,104 +336,6 @@ impl<'a> Context<'a> {
         self.core.loop_ended = true;
     }
 
-    // ---- topics ----------------------------------------------------------------------------------------------------
-
-    /// Makes this connection a member of the topic. Whether it was none before.
-    pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        self.subscribe_id(self.id, topic)
-    }
-
-    /// The same for another connection of this loop.
-    pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
-        // Who comes now does not hear what was said before.
-        self.core.hand_out();
-        let Core { links, topics, terms, dirty, .. } = &mut *self.core;
-        let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
-        link.set_member(true, &terms[link.service as usize].limits);
-        if !std::mem::replace(&mut link.dirty, true) {
-            dirty.push(id);
-        }
-        let begun = topics.subscribe(topic, id);
-        if let Some(outgoing) = &self.core.outgoing {
-            outgoing.note_topics(self.core.topics.bits());
-        }
-        begun
-    }
-
-    /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
-    pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
-        self.unsubscribe_id(self.id, topic)
-    }
-
-    /// The same for another connection of this loop.
-    pub fn unsubscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
-        let core = &mut *self.core;
-        core.put_in_order(id);
-        let was = core.topics.unsubscribe(topic, id);
-        if was
-            && !core.topics.is_subscribed_anywhere(id)
-            && let Some(link) = core.links.get_mut(id)
-        {
-            link.set_member(false, &core.terms[link.service as usize].limits);
-            core.mark_dirty(id);
-        }
-        was
-    }
-
-    /// How many members the topic has on this loop.
-    pub fn members(&self, topic: &Topic) -> usize {
-        self.core.topics.count(topic)
-    }
-
-    /// Queues `bytes`, one message, for every member of the topic. How many they are. What a turn brings is gathered
-    /// once for all of them, and leaves at its end in one send a member, however many messages it is: copied if it
-    /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
-    /// done to it after this, although [`Context::queued_of`] does not count it yet.
-    ///
-    /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is dealt
-    /// with as [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for what this
-    /// connection publishes, nothing is read from it. What callbacks without a connection publish waits for room, too, up to
-    /// 65,536 messages or 16 MiB for each loop: then the loop takes no messages ([`on_message`](crate::Handler::on_message)),
-    /// and what periodic work publishes all the same does not reach the members on the loop that is behind; the log tells how
-    /// many messages those were.
-    pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
-        self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
-    }
-
-    /// The same for every member but this connection.
-    pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
-        self.core.publish(topic, bytes.as_ref(), None, self.id, self.id)
-    }
-
-    /// The same for every member but `except`, for a handler that says later what concerns a connection of this loop.
-    ///
-    /// ```
-    /// use reactor::{ConnectionId, Context, Topic};
-    /// fn announce(newcomers: &[ConnectionId], room: &Topic, cx: &mut Context<'_>) {
-    ///     for &newcomer in newcomers {
-    ///         cx.publish_except(room, "somebody has come\n", newcomer);
-    ///     }
-    /// }
-    /// ```
-    pub fn publish_except(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>, except: ConnectionId) -> usize {
-        self.core.publish(topic, bytes.as_ref(), None, self.id, except)
-    }
-
-    /// Like [`Context::publish`], for bytes that are shared already.
-    pub fn publish_shared(&mut self, topic: &Topic, bytes: &Bytes) -> usize {
-        self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)
-    }
-
-    /// What was published in another process, to the members on this loop.
-    pub(crate) fn deliver(&mut self, topic: &Topic, bytes: &Bytes) {
-        self.core.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
-    }
-
-    /// The same to those of all loops but the one of that number.
-    pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, from: u32) {
-        self.core.relay(topic, bytes, self.id, from);
-    }
-
     /// Lets `write` write to another connection of this loop.
     pub(crate) fn write_with(&mut self, id: ConnectionId, write: impl FnOnce(&mut Output)) -> Written {
         self.core.mark_dirty(id);
@@ -448,74 +350,6 @@ impl<'a> Context<'a> {
     /// What this loop counts.
     pub(crate) fn counters(&self) -> &Counters {
         &self.core.counters
-    }
-
-    // ---- new connections -------------------------------------------------------------------------------------------
-
-    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
-    /// is good at once (what is written to it is sent once it stands), and then comes
-    /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
-    /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
-    ///
-    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
-    /// application is stopping, so that one which always connects again can end; and when the loop has 2^23
-    /// connections.
-    ///
-    /// # Panics
-    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or
-    /// outside a handler.
-    pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
-        let to = to.into();
-        let peer = match &to {
-            Address::Tcp(address) => Peer::tcp(*address),
-            Address::Unix(_) => Peer::Unix,
-        };
-        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to))
-    }
-
-    /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
-    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to
-    /// [`Handler::on_data`](crate::Handler::on_data) like a peer's bytes, with [`Peer::Descriptor`]; writes are
-    /// refused, and no deadline but the handler's own applies.
-    ///
-    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
-    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready. A
-    /// terminal is read only while it is this job's (`glowplug &` runs on, and takes nothing that is typed for others).
-    ///
-    /// # Panics
-    /// As [`Context::connect`].
-    pub fn watch<C: 'static>(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
-        self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
-    }
-
-    /// A connection to nobody: no peer and no bytes, only a deadline, for which
-    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
-    /// and belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called
-    /// off with [`Context::close_id`].
-    ///
-    /// # Panics
-    /// As [`Context::connect`].
-    pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
-        let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
-        self.set_deadline_id(id, after);
-        id
-    }
-
-    fn open<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {
-        let core = &mut *self.core;
-        let terms = core.terms.get(self.service as usize).expect("connect, watch and timer belong to a handler");
-        assert!(
-            terms.connection_type == TypeId::of::<C>(),
-            "the state of a connection of service {} is its Handler::Connection, not {}",
-            terms.name,
-            type_name::<C>()
-        );
-        if core.opens_refused || core.links.is_full() {
-            return ConnectionId::NONE;
-        }
-        let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
-        core.opening.push(PendingOpen { id, state: Box::new(connection), kind });
-        id
     }
 }
 

@@ -1,0 +1,78 @@
+//! The connections that a callback opens: to an address, to a descriptor, to nobody.
+
+use std::any::{TypeId, type_name};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::{Context, OpenKind, PendingOpen};
+use crate::address::{Address, Peer};
+use crate::link::{Link, NO_STATE, Origin};
+use crate::token::ConnectionId;
+
+impl Context<'_> {
+    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
+    /// is good at once (what is written to it is sent once it stands), and then comes
+    /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
+    /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
+    ///
+    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
+    /// application is stopping, so that one which always connects again can end; and when the loop has 2^23
+    /// connections.
+    ///
+    /// # Panics
+    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or
+    /// outside a handler.
+    pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
+        let to = to.into();
+        let peer = match &to {
+            Address::Tcp(address) => Peer::tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        };
+        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to))
+    }
+
+    /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
+    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to
+    /// [`Handler::on_data`](crate::Handler::on_data) like a peer's bytes, with [`Peer::Descriptor`]; writes are
+    /// refused, and no deadline but the handler's own applies.
+    ///
+    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
+    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready. A
+    /// terminal is read only while it is this job's (`glowplug &` runs on, and takes nothing that is typed for others).
+    ///
+    /// # Panics
+    /// As [`Context::connect`].
+    pub fn watch<C: 'static>(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
+        self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
+    }
+
+    /// A connection to nobody: no peer and no bytes, only a deadline, for which
+    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
+    /// and belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called
+    /// off with [`Context::close_id`].
+    ///
+    /// # Panics
+    /// As [`Context::connect`].
+    pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
+        let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
+        self.set_deadline_id(id, after);
+        id
+    }
+
+    fn open<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {
+        let core = &mut *self.core;
+        let terms = core.terms.get(self.service as usize).expect("connect, watch and timer belong to a handler");
+        assert!(
+            terms.connection_type == TypeId::of::<C>(),
+            "the state of a connection of service {} is its Handler::Connection, not {}",
+            terms.name,
+            type_name::<C>()
+        );
+        if core.opens_refused || core.links.is_full() {
+            return ConnectionId::NONE;
+        }
+        let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
+        core.opening.push(PendingOpen { id, state: Box::new(connection), kind });
+        id
+    }
+}

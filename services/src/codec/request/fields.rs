@@ -1,0 +1,166 @@
+//! The fields of a head that decide where the request ends and what becomes of the connection.
+
+use httparse::Header;
+
+use super::host::is_host;
+use super::{Body, Head, Method, Selector, Selectors, Status};
+
+/// What the fields say about where the request ends and what becomes of the connection. Facts are bits, so that one
+/// comparison tells the usual head.
+#[derive(Clone, Copy)]
+pub(super) struct Fields {
+    facts: u8,
+    selectors: u8,
+    /// What `Content-Length` says.
+    length: u64,
+}
+
+const HOST: u8 = 1;
+const KEEP_ALIVE: u8 = 1 << 1;
+const CLOSE: u8 = 1 << 2;
+const LENGTH: u8 = 1 << 3;
+const CHUNKED: u8 = 1 << 4;
+const EXPECTS_CONTINUE: u8 = 1 << 5;
+const EXPECTS_OTHER: u8 = 1 << 6;
+
+impl Fields {
+    /// What these fields say.
+    #[inline]
+    pub(super) fn read(fields: &[Header<'_>]) -> Result<Self, Status> {
+        let (mut facts, mut selectors, mut length) = (0, 0, 0);
+        let mut select = |name: &str, selector: Selector| {
+            if is_named(name, selector.name()) {
+                selectors |= selector as u8;
+            }
+        };
+        for &Header { name, value } in fields {
+            // Lengths differ, so no name is compared with more than one.
+            match name.len() {
+                4 if is_named(name, "Host") => {
+                    facts = once(HOST, facts)?;
+                    if !is_host(value) {
+                        return Err(Status::BadRequest);
+                    }
+                }
+                6 if is_named(name, "Expect") => facts |= expectation(value),
+                10 if is_named(name, "Connection") => facts |= connection(value),
+                14 if is_named(name, "Content-Length") => {
+                    facts = once(LENGTH, facts)?;
+                    length = content_length(value)?;
+                }
+                17 if is_named(name, "Transfer-Encoding") => {
+                    facts = once(CHUNKED, facts)?;
+                    check_coding(value)?;
+                }
+                5 => select(name, Selector::Range),
+                8 => {
+                    select(name, Selector::IfMatch);
+                    select(name, Selector::IfRange);
+                }
+                13 => select(name, Selector::IfNoneMatch),
+                15 => select(name, Selector::AcceptEncoding),
+                17 => select(name, Selector::IfModifiedSince),
+                19 => select(name, Selector::IfUnmodifiedSince),
+                _ => {}
+            }
+        }
+        Ok(Fields { facts, selectors, length })
+    }
+
+    #[inline]
+    pub(super) fn head<'a>(
+        self,
+        method: Method,
+        target: &'a str,
+        is_1_0: bool,
+        raw: &'a [u8],
+    ) -> Result<Head<'a>, Status> {
+        // Nearly all say no more than for whom they are, and that they want to go on.
+        let is_plain = self.facts & !KEEP_ALIVE == HOST && !is_1_0;
+        let selectors = Selectors(self.selectors);
+        let (mut body, persistent, expects_continue) =
+            if is_plain { (Body::None, true, false) } else { self.weighed(is_1_0)? };
+        if method == Method::Connect {
+            // It has none: what follows is for whoever is at the other end (RFC 9110 section 9.3.6).
+            body = Body::None;
+        }
+        Ok(Head { method, target, is_1_0, persistent, body, expects_continue, selectors, raw })
+    }
+
+    /// What follows the head, whether the connection goes on, and whether `100 Continue` is waited for.
+    fn weighed(self, is_1_0: bool) -> Result<(Body, bool, bool), Status> {
+        let has = |fact| self.facts & fact != 0;
+        let body = match (has(CHUNKED), has(LENGTH)) {
+            // HTTP/1.0 has no chunks: whoever sends them there was not meant to be understood (RFC 9112 section 6.1).
+            (true, true) => return Err(Status::BadRequest),
+            (true, false) if is_1_0 => return Err(Status::BadRequest),
+            (true, false) => Body::Chunked,
+            (false, true) if self.length > 0 => Body::Length(self.length),
+            (false, _) => Body::None,
+        };
+        if !has(HOST) && !is_1_0 {
+            return Err(Status::BadRequest);
+        }
+        if has(EXPECTS_OTHER) && !is_1_0 {
+            return Err(Status::ExpectationFailed);
+        }
+        Ok((body, !has(CLOSE) && (!is_1_0 || has(KEEP_ALIVE)), has(EXPECTS_CONTINUE) && !is_1_0))
+    }
+}
+
+/// Whether a field has this name, whose letters may be of either case. First as nearly everyone writes it: that is one
+/// comparison of words.
+#[inline]
+fn is_named(name: &str, usual: &str) -> bool {
+    name == usual || name.eq_ignore_ascii_case(usual)
+}
+
+/// Adds what may be said once. Even the same twice is refused: no client means it.
+#[inline]
+fn once(fact: u8, facts: u8) -> Result<u8, Status> {
+    if facts & fact == 0 { Ok(facts | fact) } else { Err(Status::BadRequest) }
+}
+
+fn expectation(value: &[u8]) -> u8 {
+    members(value).fold(0, |facts, expectation| match expectation {
+        _ if expectation.eq_ignore_ascii_case(b"100-continue") => facts | EXPECTS_CONTINUE,
+        // A list may have empty places (RFC 9110 section 5.6.1).
+        b"" => facts,
+        _ => facts | EXPECTS_OTHER,
+    })
+}
+
+fn connection(value: &[u8]) -> u8 {
+    members(value).fold(0, |facts, option| match option {
+        _ if option.eq_ignore_ascii_case(b"keep-alive") => facts | KEEP_ALIVE,
+        _ if option.eq_ignore_ascii_case(b"close") => facts | CLOSE,
+        _ => facts,
+    })
+}
+
+/// What stands between the commas of a list.
+fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// One length, in digits.
+fn content_length(value: &[u8]) -> Result<u64, Status> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Status::BadRequest);
+    }
+    let add = |length: u64, digit: &u8| length.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Ok(value.iter().fold(0, add))
+}
+
+/// `chunked` and nothing else. Other codings before it are legal, and unknown here.
+fn check_coding(value: &[u8]) -> Result<(), Status> {
+    let mut codings = value.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    if !codings.next().unwrap_or_default().eq_ignore_ascii_case(b"chunked") {
+        return Err(Status::BadRequest);
+    }
+    match codings.next() {
+        None => Ok(()),
+        Some(coding) if coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked") => Err(Status::BadRequest),
+        Some(_) => Err(Status::NotImplemented),
+    }
+}
