@@ -265,6 +265,27 @@ fn the_compiler_denies_unsafe_code_everywhere_but_in_sys() {
     }
 }
 
+/// Lines that a source file may have before its unit tests: a file is read in one sitting.
+const LINES_MAX: usize = 500;
+
+/// The one file that was longer when this rule came, and is to be split.
+const STILL_TOO_LONG: &str = "cluster.rs";
+
+/// Sources of the three rooms that must be split when they grow: tests and models are long lists, and may be.
+fn too_long(source: &Source) -> Option<String> {
+    let is_test = source.name.split('/').any(|part| ["tests", "tests.rs", "model", "model.rs"].contains(&part));
+    let lines = source.before_tests().len();
+    let is_known = source.name == STILL_TOO_LONG;
+    (!is_test && !is_known && lines > LINES_MAX)
+        .then(|| format!("{}: {lines} lines, and {LINES_MAX} at most", source.name))
+}
+
+#[test]
+fn no_source_file_has_more_than_500_lines_without_its_tests() {
+    let rooms = ["src", "../services/src", "../bin"];
+    none(rooms.iter().flat_map(|room| sources(&reactor().join(room))).filter_map(|source| too_long(&source)).collect());
+}
+
 /// What a build without features leaves out, by a part of its path.
 const NOT_SHIPPED: [&str; 9] =
     ["test", "model", "seeds", "sim/", "sys/simulated", "sys/chaos", "random", "fuzzing", "operations"];
@@ -327,6 +348,16 @@ fn what_lets_unsafe_code_in_is_found() {
     assert_eq!(found("#![deny(unsafe_code)]\n#[allow(unsafe_code)]\nmod sys;\nmod link;\n"), "mod sys;");
     assert_eq!(found("#[expect(unsafe_code, reason = \"one\")]\nfn f() {}\n"), "fn f() {}");
     assert_eq!(found("// allow(unsafe_code)\nmod link;\n"), "");
+}
+
+#[test]
+fn a_source_file_that_is_too_long_is_found() {
+    let long = |name: &str, text: String| too_long(&Source::of(name, &text)).is_some();
+    assert!(!long("link/mod.rs", "// a\n".repeat(500)));
+    assert!(long("link/mod.rs", "// a\n".repeat(501)), "comments are read too");
+    assert!(!long("link/tests.rs", "\n".repeat(501)));
+    assert!(!long("link/model/mod.rs", "\n".repeat(501)));
+    assert!(!long("link.rs", "\n".repeat(499) + "#[cfg(test)]\nmod tests {\n\n}\n"));
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //!   Away ──connected, NAME──▶ Greeting ──CLIENT──▶ Joined ──lost──▶ Away (a timer, a look-up)
 //! ```
 
+mod retry;
+mod screen;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
@@ -19,6 +22,9 @@ use crate::codec::TooLong;
 use crate::codec::frames::{Encoded, FRAME_MAX, next_within};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
+use retry::{Retry, cause_of};
+
+pub use screen::{Ending, Note, Order, Screen};
 
 /// Bytes of text in one frame of the server's: room for the answer to `/who` in a room of tens of thousands, and a
 /// bound for a server that is none.
@@ -29,76 +35,8 @@ const INPUT_MAX: usize = HEARD_MAX + 128 * 1024;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the server to hang up once somebody at a keyboard has said that this is all.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Before the first try to connect again; twice as long before each one that follows, and never longer than the last.
-/// Each is cut short by chance, by half at most, so that all the members of a server that comes back do not come back
-/// at once.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Characters of an address: none is longer, whatever the server says.
 const ADDRESS_MAX: usize = 64;
-
-/// Where a member reads: a terminal, a pipe, a test. No text that it is given can drive a terminal.
-pub trait Screen: 'static {
-    /// A connection stands. The name goes out next.
-    fn connected(&mut self, to: &Address);
-    /// The name is accepted; the server knows the member by this address.
-    fn welcomed(&mut self, address: &str);
-    /// A message, a notice or an answer. Whether there is room for more: if not, nothing more comes until
-    /// [`Order::GoOn`].
-    fn hear(&mut self, text: &str) -> bool;
-    /// Something that the client has to say itself.
-    fn note(&mut self, note: &Note);
-    /// The last thing that is told. The application stops.
-    fn ended(&mut self, ending: Ending);
-}
-
-/// What the client has to say, while it goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A line was too long, and was not sent.
-    TooLong(TooLong),
-    /// Nobody is connected: a line was not sent.
-    NotSent,
-    /// The connection is lost, or could not be made again.
-    Lost {
-        /// Why.
-        cause: String,
-        /// Time until the next try.
-        again: Duration,
-    },
-}
-
-/// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// As it was asked to, by `/quit` or the end of the input.
-    Left,
-    /// The server has hung up.
-    Closed,
-    /// The server said why it hung up: `ERROR: …`.
-    Refused(String),
-    /// No connection came about, and why the last try failed.
-    Unreachable(String),
-    /// The connection broke.
-    Lost(String),
-}
-
-/// What the client is told from elsewhere, by [`ServiceHandle::post`].
-#[derive(Debug)]
-pub enum Order {
-    /// A member has typed one line, or pasted several. The sender is dropped once they have been said, and it is time
-    /// for more.
-    Say(String, Sender<()>),
-    /// Nothing more will be typed.
-    Leave,
-    /// The screen has room again.
-    GoOn,
-    /// What has come of a look-up.
-    Found(Result<Vec<Address>, String>),
-}
-
-/// Looks the server's addresses up, on some other thread, and posts [`Order::Found`].
-type LookUp = Box<dyn FnMut(ServiceHandle<Order>)>;
 
 /// A member of a chat room, far from it.
 ///
@@ -181,13 +119,6 @@ enum State {
     Joined,
 }
 
-/// How to connect again.
-struct Retry {
-    look_up: LookUp,
-    chance: u64,
-    pause: Duration,
-}
-
 /// What the client remembers of one of its connections.
 #[derive(Debug)]
 pub struct Line(Kind);
@@ -242,9 +173,7 @@ impl<S: Screen> Client<S> {
     /// one second to thirty. Each time the server's addresses are looked up anew. `seed` decides how much of each pause
     /// is left out.
     pub fn reconnects(mut self, seed: u64, look_up: impl FnMut(ServiceHandle<Order>) + 'static) -> Self {
-        // A generator that must not begin with 0, and is poor as long as most of its bits are.
-        let chance = (seed ^ 0x9E37_79B9_7F4A_7C15).max(1);
-        self.retry = Some(Retry { look_up: Box::new(look_up), chance, pause: FIRST_PAUSE });
+        self.retry = Some(Retry::new(seed, Box::new(look_up)));
         self
     }
 
@@ -371,7 +300,7 @@ impl<S: Screen> Client<S> {
         cx.clear_deadline();
         (self.state, self.has_joined) = (State::Joined, true);
         if let Some(retry) = &mut self.retry {
-            retry.pause = FIRST_PAUSE;
+            retry.begin_anew();
         }
         self.untried.clear();
         self.screen.welcomed(&address);
@@ -431,28 +360,6 @@ impl<S: Screen> Client<S> {
             self.screen.ended(ending);
             cx.halt();
         }
-    }
-}
-
-impl Retry {
-    /// Between a half and the whole of a step; steps double.
-    fn next_pause(&mut self) -> Duration {
-        let step = self.pause;
-        self.pause = (step * 2).min(LONGEST_PAUSE);
-        // xorshift64: any chance will do.
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
-        step / 2 + (step / 2).mul_f64((self.chance >> 11) as f64 / (1u64 << 53) as f64)
-    }
-}
-
-fn cause_of(reason: CloseReason) -> String {
-    match reason {
-        CloseReason::ConnectFailed(errno) | CloseReason::Failed(errno) => errno.to_string(),
-        CloseReason::PeerEnded => "the server has hung up".to_owned(),
-        CloseReason::Reset => "the server has reset the connection".to_owned(),
-        other => other.to_string(),
     }
 }
 

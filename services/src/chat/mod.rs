@@ -17,6 +17,7 @@ mod likeness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
 mod name;
+mod news;
 mod room;
 mod said;
 
@@ -36,6 +37,7 @@ pub use room::Room;
 
 use budget::Budget;
 use guest::Heard;
+use news::News;
 use room::{Joining, Seat};
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 
@@ -106,15 +108,6 @@ pub struct Chat {
     told_in: u32,
     /// Guests that have given a name and wait for their turn. Nothing is read from them.
     waiting: VecDeque<Waiting>,
-}
-
-/// What the others are told of a member.
-#[derive(Debug)]
-enum News {
-    /// `<name>@<address>` has come, at this connection, and is not heard before this is told.
-    Came { number: u64, who: String, id: ConnectionId },
-    /// Has gone, and the name is taken until this is told.
-    Gone(Seat),
 }
 
 /// A guest that has given a name.
@@ -451,63 +444,10 @@ impl Chat {
         cx.close();
     }
 
-    /// A member goes.
-    fn leave(&mut self, seat: &mut Option<Seat>, cx: &mut Context<'_>) {
-        if let Some(seat) = seat.take() {
-            self.withdraw(cx);
-            self.put_out(News::Gone(seat), cx);
-        }
-    }
-
-    /// The first change of a turn is announced at once, so that nobody who joins later, on whichever loop, hears of it.
-    /// Further changes of the turn are announced together in the next one, which costs one send for each member. A loop that
-    /// serves one connection may have no next turn.
-    fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
-        let is_first = self.news.is_empty() && self.told_in != cx.turn();
-        if is_first || cx.serves_alone() {
-            self.told_in = cx.turn();
-            return self.announce(&news, cx);
-        }
-        if let News::Gone(seat) = &news {
-            self.room.will_leave(seat);
-        }
-        self.news.push_back(news);
-        cx.request_turn();
-    }
-
-    fn announce(&mut self, news: &News, cx: &mut Context<'_>) {
-        self.told += 1;
-        let (text, except) = match news {
-            News::Came { number, who, id } => {
-                let count = self.room.announce_join(*number);
-                (format!("(Connected: New client ({count}) from {who})"), *id)
-            }
-            News::Gone(seat) => {
-                self.room.leave(seat);
-                (format!("(Now hung up: Client from {})", seat.who()), ConnectionId::NONE)
-            }
-        };
-        self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
-        let deliveries = self.publish_except(except, cx);
-        self.budget.spend_change(deliveries);
-    }
-
-    /// A member that has left hears nothing more.
-    fn withdraw(&mut self, cx: &mut Context<'_>) {
-        cx.unsubscribe(self.room.lines());
-        cx.unsubscribe(self.room.frames());
-    }
-
     /// To the peer alone.
     fn tell(&mut self, way: Way, text: &str, cx: &mut Context<'_>) -> Written {
         self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
         cx.write(self.encoded.of(way))
-    }
-
-    /// To all members but one. How many members of this loop that reaches.
-    fn publish_except(&mut self, except: ConnectionId, cx: &mut Context<'_>) -> usize {
-        cx.publish_except(self.room.lines(), self.encoded.line(), except)
-            + cx.publish_except(self.room.frames(), self.encoded.frame(), except)
     }
 }
 

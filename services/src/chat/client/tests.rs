@@ -339,7 +339,7 @@ fn it_comes_back_after_each_loss_but_not_after_a_refusal() {
 
 #[test]
 fn pauses_double_from_a_second_to_thirty_and_chance_takes_up_to_half() {
-    let retry = |chance| Retry { look_up: Box::new(|_| {}), chance, pause: FIRST_PAUSE };
+    let retry = |seed| Retry::new(seed, Box::new(|_| {}));
     let mut one = retry(7);
     for whole in [1, 2, 4, 8, 16, 30, 30, 30] {
         let (pause, whole) = (one.next_pause(), Duration::from_secs(whole));
