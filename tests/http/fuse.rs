@@ -51,6 +51,8 @@ struct Gate {
 struct State {
     is_closed: bool,
     is_held: bool,
+    /// Files that have been opened.
+    opened: usize,
 }
 
 impl Slow {
@@ -91,6 +93,11 @@ impl Slow {
         let state = self.gate.state.lock().unwrap();
         let (state, _) = self.gate.changed.wait_timeout_while(state, GUARD, |state| !state.is_held).unwrap();
         assert!(state.is_held, "nobody asked the file system for {what}");
+    }
+
+    /// The number of files that have been opened since this was last asked.
+    pub fn opened(&self) -> usize {
+        std::mem::take(&mut self.gate.state.lock().unwrap().opened)
     }
 
     /// Everything is answered again.
@@ -143,6 +150,7 @@ impl Server {
                 self.gate.changed.notify_all();
                 state = self.gate.changed.wait(state).unwrap();
             }
+            state.opened += usize::from(operation == OPEN);
             drop(state);
             let answer = self.answer(operation, node, &request[REQUEST..]);
             let (error, body) = answer.map_or_else(|error| (error, Vec::new()), |body| (0, body));

@@ -69,7 +69,70 @@ fn others_are_served(backend: reactor::Backend, behind: &str, more: &str) {
     }
 }
 
+/// A server of a root with a link to a slow file system of these files; and the slow file system.
+fn behind_a_link(backend: reactor::Backend, scratch: &Scratch, files: &[(&str, Vec<u8>)]) -> Option<(Slow, Glowplug)> {
+    let (root, slow_directory) = (scratch.join("root"), scratch.join("slow"));
+    fs::create_dir(&slow_directory).unwrap();
+    fs::create_dir_all(root.join("quick")).unwrap();
+    fs::write(root.join("quick/file.txt"), "quick").unwrap();
+    symlink(&slow_directory, root.join("slow")).unwrap();
+    let slow = Slow::mount(&slow_directory, files)?;
+    let words = format!(
+        "serve --log-level off --echo 127.0.0.1:0 --chat off --http 127.0.0.1:0 --root {} --listing --follow-links",
+        root.display()
+    );
+    Some((slow, Glowplug::start(backend, &words)))
+}
+
 on_every_backend! {
+    #[ignore = "mounts a file system by /dev/fuse, which takes root"]
+    fn one_look_at_a_slow_path_is_for_all_who_ask_meanwhile(backend: Backend) {
+        let scratch = Scratch::new();
+        let Some((slow, mut server)) = behind_a_link(backend, &scratch, &[("page.html", b"page".to_vec())]) else {
+            return eprintln!("not tried: no FUSE here, or not for us");
+        };
+        let _opener = slow.opener();
+        let (mut echo, http) = (server.connect(), server.listens().1);
+        let mut clients: Vec<Client> = (0..9).map(|_| Client::connect(&http)).collect();
+        slow.close();
+        slow.opened();
+        clients.iter_mut().for_each(|client| client.send(get("/slow/page.html")));
+        slow.is_asked("the page");
+        // By then the loop has read all requests.
+        (0..20).for_each(|number| drop(echo.ask(&number.to_string())));
+        slow.open();
+        for client in &mut clients {
+            assert_eq!(client.response().body, "page");
+        }
+        assert_eq!(slow.opened(), 1);
+    }
+
+    #[ignore = "mounts a file system by /dev/fuse, which takes root"]
+    fn a_file_system_that_never_answers_leaves_helpers_for_others(backend: Backend) {
+        let scratch = Scratch::new();
+        let Some((slow, mut server)) = behind_a_link(backend, &scratch, &[("page.html", b"page".to_vec())]) else {
+            return eprintln!("not tried: no FUSE here, or not for us");
+        };
+        let _opener = slow.opener();
+        let (mut echo, http) = (server.connect(), server.listens().1);
+        slow.close();
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&http)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            // Each asks for something else, so that no look is for two of them.
+            client.send(get(&format!("/slow/{number}{}", ["", "/"][number % 2])));
+        }
+        slow.is_asked("the pages");
+        (0..20).for_each(|number| drop(echo.ask(&number.to_string())));
+        // A listing takes a helper.
+        let mut local = Client::connect(&http);
+        for _ in 0..5 {
+            local.send(get("/quick/"));
+            assert!(local.response().body.contains("file.txt"));
+        }
+        slow.open();
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 404));
+    }
+
     #[ignore = "mounts a file system by /dev/fuse, which takes root"]
     fn who_waits_for_a_slow_file_system_keeps_nobody_else_waiting(backend: Backend) {
         others_are_served(backend, "", "");

@@ -92,6 +92,14 @@ impl Sighting {
     }
 }
 
+#[cfg(test)]
+impl Mount {
+    /// One for tests.
+    pub(super) fn numbered(number: u64) -> Self {
+        Mount { device: 0, number }
+    }
+}
+
 /// What is known of mounts.
 #[derive(Debug, Default)]
 pub(super) struct Devices(RwLock<Vec<(Mount, bool)>>);

@@ -41,7 +41,7 @@ use reactor::{ConnectionId, Context};
 
 use crate::codec::request::{Head, Status};
 use document::Document;
-use helpers::{Asker, Helpers, Job, Page};
+use helpers::{Asked, Asker, Helpers, Page, Question};
 use names::Names;
 use resolve::{Failure, Patience};
 use root::Root;
@@ -82,7 +82,7 @@ pub struct Files {
 }
 
 /// What there is at a path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Found {
     Document(Arc<Document>),
     /// Without the slash at the end of its name.
@@ -317,7 +317,10 @@ impl Library {
         }
         // One page is made for all who ask for it meanwhile, under every model.
         if matches!(outcome, Ok(Found::Unlisted)) {
-            outcome = self.ask(None, true, cx)?;
+            outcome = match patience {
+                Patience::Disk => self.files.helpers.list(&self.files, self.asker(cx))?.map(Found::Listing),
+                Patience::Memory => self.ask(None, true, cx)?,
+            };
         }
         Some(self.keep(name, outcome, now))
     }
@@ -329,12 +332,18 @@ impl Library {
         if is(&outcome, Failure::NotNow) { self.ask(known, false, cx) } else { Some(outcome) }
     }
 
+    /// The connection, as the one who asks for the page.
+    fn asker(&self, cx: &mut Context<'_>) -> Asker {
+        Asker { to: cx.id(), page: self.page.clone(), handler: cx.service_handle() }
+    }
+
     /// Has a helper fetch it, or list it. Nothing, unless there is no helper to be had.
     fn ask(&self, known: Option<Arc<Document>>, is_listing: bool, cx: &mut Context<'_>) -> Option<Outcome> {
-        let (files, page) = (self.files.clone(), self.page.clone());
-        let asker = Asker { to: cx.id(), handler: cx.service_handle() };
-        if self.files.helpers.ask(Job { files, page, known: known.clone(), is_listing, asker }) {
-            return None;
+        let question = Question { files: self.files.clone(), known: known.clone(), is_listing, asker: self.asker(cx) };
+        match self.files.helpers.ask(question) {
+            Asked::Waits => return None,
+            Asked::Refused => return Some(Err(Failure::NotNow)),
+            Asked::NoHelper => {}
         }
         // Nobody to help: better late than not at all.
         self.files.check_root(Patience::Disk);

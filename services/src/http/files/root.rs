@@ -5,7 +5,7 @@
 //! looked at. Each handler has the name looked at twice a second as long as requests come, and takes what it finds; a
 //! document that was loaded below another anchor is loaded anew.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, stat
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, getrlimit};
 
-use super::devices::{Devices, see};
+use super::devices::{Devices, Mount, see};
 use super::document::Document;
 use super::resolve::{Failure, LOOK, NOT_NOW, Patience, READ, Resolver, Stamp, Way};
 
@@ -27,6 +27,10 @@ const RESERVE: usize = 16;
 
 /// Times that a path is tried again when somebody renames directories while it is resolved.
 const RACES_MAX: usize = 16;
+
+/// Names of a path that are looked at for the mount that the path leads to. A mount lies near the root, and a long path must
+/// not keep the loop.
+const NAMES_ON_THE_WAY: usize = 16;
 
 /// A directory to serve, and how far its links lead.
 #[derive(Debug)]
@@ -175,6 +179,24 @@ impl Root {
             let Ok(spare) = fcntl_dupfd_cloexec(&anchor.directory, 0) else { return };
             reserve.push(spare);
         }
+    }
+
+    /// The mount that a look at `path` has to wait for, as far as the kernel has the way there in memory: none unless its file
+    /// system is known not to be local. Never waits.
+    pub(super) fn far_mount(&self, path: &[u8]) -> Option<Mount> {
+        let anchor = self.anchor()?;
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let mut deepest = None;
+        for end in std::iter::once(0).chain(ends).chain([path.len()]).take(NAMES_ON_THE_WAY) {
+            let way = if end == 0 { b"." } else { &path[..end] };
+            let file =
+                CString::new(way).ok().and_then(|way| anchor.way.look_cached(anchor.directory.as_fd(), &way).ok());
+            let Some(file) = file else { break };
+            let mount = see(&file, Patience::Memory).ok()?.mount;
+            let is_local = self.devices.is_local(mount, &file, Patience::Memory);
+            deepest = (is_local == Ok(false)).then_some(mount);
+        }
+        deepest
     }
 
     /// Makes room for a descriptor, once there is none, and for what may be opened on the way. Whether there was

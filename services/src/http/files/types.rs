@@ -3,8 +3,9 @@
 /// The type of a file of which nothing is known.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Endings of which `mime_guess` says nothing, what was replaced since, or what another program of that ending is. "IANA" is
-/// its registry of media types; each row was compared with it in 2026.
+/// Endings for which `mime_guess` has no type, a replaced one, or one of another format. Each group names the source of its
+/// types ("IANA" is the registry of media types). Not every source names the ending: `ts`, `mts`, `m2ts`, `m4v`, `mka` and
+/// `tgz` stand here because they are in use for the format.
 const OURS: [(&str, &str); 41] = [
     // Fonts: RFC 8081, which replaces application/font-*.
     ("otf", "font/otf"),
@@ -18,13 +19,13 @@ const OURS: [(&str, &str); 41] = [
     ("mjs", "text/javascript"),
     ("wasm", "application/wasm"),
     ("map", "application/json"),
-    // Streams: MPEG-2 transport streams RFC 3555, playlists RFC 8216 section 4, segments RFC 4337, manifests IANA.
+    // Streams: MPEG-2 transport streams RFC 3555, playlists RFC 8216 section 4, segments and manifests IANA.
     ("ts", "video/mp2t"),
     ("mts", "video/mp2t"),
     ("m2ts", "video/mp2t"),
     ("m3u8", "application/vnd.apple.mpegurl"),
     ("m3u", "audio/mpegurl"),
-    ("m4s", "video/mp4"),
+    ("m4s", "video/iso.segment"),
     ("mpd", "application/dash+xml"),
     // Sound and pictures that move: RFC 4337; Matroska RFC 9559; Opus RFC 7845 section 9.
     ("m4a", "audio/mp4"),
@@ -90,6 +91,7 @@ mod tests {
             ("a.woff", "font/woff"),
             ("a.WOFF2", "font/woff2"),
             ("a.otf", "font/otf"),
+            ("a.m4s", "video/iso.segment"),
             ("a.m3u8", "application/vnd.apple.mpegurl"),
             ("a.rpm", "application/x-rpm"),
             ("a.deb", "application/vnd.debian.binary-package"),
