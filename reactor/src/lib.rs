@@ -115,6 +115,7 @@ mod context;
 mod handler;
 mod host;
 mod service;
+mod settings;
 
 mod event_loop;
 

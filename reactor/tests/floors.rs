@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 8] = [
     &["limits", "budget", "buffer", "random", "recorder", "stats", "timer", "topics", "published", "protocols"],
     &["sys"],
     &["link", "driver"],
-    &["mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service"],
+    &["mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings"],
     &["event_loop"],
     &["runner"],
     &["application", "sim", "fuzzing", "orders"],

@@ -180,7 +180,7 @@ impl<D: Driver> EventLoop<D> {
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
             self.hosts[service].counts.go();
-            self.loop_handle.load_less();
+            self.exchange.loop_handle.load_less();
         }
         if key != NO_STATE {
             self.before_callback();
@@ -208,7 +208,10 @@ impl<D: Driver> EventLoop<D> {
     /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
     /// the stack stays flat.
     pub(super) fn settle(&mut self) {
-        if self.core.dirty.is_empty() && self.core.published.is_empty() && self.core.opening.is_empty() && !self.at_cap
+        if self.core.dirty.is_empty()
+            && self.core.published.is_empty()
+            && self.core.opening.is_empty()
+            && !self.admission.at_cap
         {
             return;
         }
@@ -249,7 +252,7 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.core.dirty.clear();
-        if self.at_cap {
+        if self.admission.at_cap {
             self.mind_the_cap();
         }
     }

@@ -13,7 +13,7 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 
 /// How often a shortage is logged at most.
-const SAY_AGAIN: Duration = Duration::from_secs(1);
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a loop has done about the memory budget.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl<D: Driver> EventLoop<D> {
         }
         if budget.set_pressed(true) {
             // Each looks for its own largest holders.
-            self.cluster.wake_others(self.loop_handle.number);
+            self.exchange.cluster.wake_others(self.exchange.loop_handle.number);
         }
     }
 
@@ -110,7 +110,7 @@ impl<D: Driver> EventLoop<D> {
     /// Goes on reading from all of them.
     pub(super) fn release_suspended(&mut self) {
         if self.core.holdings.budget.set_pressed(false) {
-            self.cluster.wake_others(self.loop_handle.number);
+            self.exchange.cluster.wake_others(self.exchange.loop_handle.number);
         }
         self.pressure.looked_at = 0;
         if self.pressure.suspended.is_empty() {
@@ -136,7 +136,7 @@ impl<D: Driver> EventLoop<D> {
             let mut largest: Vec<_> = of_class.map(|link| (Reverse(link.holding().own()), link.id)).collect();
             if largest.is_empty() {
                 // They are on another loop, which may be asleep.
-                self.cluster.wake_others(self.loop_handle.number);
+                self.exchange.cluster.wake_others(self.exchange.loop_handle.number);
                 break;
             }
             largest.sort_unstable();
@@ -167,7 +167,7 @@ impl<D: Driver> EventLoop<D> {
 
     fn say(&mut self, what: &str) {
         let (now, budget) = (self.core.now, &self.core.holdings.budget);
-        if self.pressure.said.is_none_or(|at| now.since(at) >= SAY_AGAIN) {
+        if self.pressure.said.is_none_or(|at| now.since(at) >= LOG_PERIOD) {
             self.pressure.said = Some(now);
             log::warn!("memory: connections hold {} of {} bytes: {what}", budget.held(), budget.limit());
         }

@@ -9,21 +9,21 @@
 
 mod accept;
 mod advance;
+mod exchange;
 mod input;
-mod mail;
 mod memory;
 mod report;
 mod stopping;
 
 use std::any::Any;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Peer;
-use crate::budget::{Budget, Holdings};
+use crate::budget::Holdings;
 use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
-use crate::context::{Context, Core, Timer};
+use crate::context::{Core, Timer};
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::{Errno, Error};
 use crate::host::{Host, guarded};
@@ -32,13 +32,13 @@ use crate::outbox::{LoopsThread, Outbox};
 use crate::outgoing::Outgoing;
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::service::{Bound, Counts};
-use crate::sys::signal::Signals;
-use crate::sys::wake::Waker;
+use crate::settings::{Orders, Periodic, Settings};
 use crate::time::Time;
 use crate::token::ConnectionId;
-use accept::Listener;
-pub(crate) use accept::{Spawned, Spawner};
+use accept::{Admission, Listener, ListenerState};
 use advance::note_sent;
+use exchange::Exchange;
+pub(crate) use exchange::{Spawned, Spawner};
 use memory::Pressure;
 use stopping::Stopping;
 
@@ -53,47 +53,8 @@ const ACCEPTED_PER_TURN: usize = 64;
 /// A wait that ends so much later than it should have was a stall, not a busy machine.
 const STALL: Duration = Duration::from_millis(50);
 
-/// What every loop of an application is told when it is made, and never asks about again.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    /// `None`: wait for ever.
-    pub(crate) drain_timeout: Option<Duration>,
-    /// How much earlier than the application this loop gives up its connections.
-    pub(crate) drain_margin: Duration,
-    /// Connections of all services at once; one more is refused.
-    pub(crate) connections: Option<usize>,
-    /// Descriptors that connections may take; one more has to wait in the backlog.
-    pub(crate) descriptors: usize,
-    /// Loops that come with one connection each, at the most; one more connection has to wait in the backlog.
-    pub(crate) per_connection: usize,
-    /// A callback that holds the loop for longer is named in the log.
-    pub(crate) slow_callback: Duration,
-    pub(crate) on_report: Reports,
-    /// What all connections may hold together.
-    pub(crate) budget: Arc<Budget>,
-}
-
-/// What the process is asked by signals, and the first loop answers.
-pub(crate) struct Orders {
-    pub(crate) signals: Option<Arc<Signals>>,
-    pub(crate) on_reopen: Reopen,
-}
-
-/// What SIGHUP does, in whichever process.
-pub(crate) type Reopen = Arc<Mutex<dyn FnMut() + Send>>;
-/// Where reports go, of whichever loop.
-pub(crate) type Reports = Arc<Mutex<dyn FnMut(&str) + Send>>;
-
 /// Stands for no service: periodic work, and what the operator asks for.
 const NO_SERVICE: u16 = u16::MAX;
-
-/// Work that is done again and again.
-pub(crate) struct Periodic {
-    pub(crate) period: Duration,
-    pub(crate) work: Box<dyn FnMut(&mut Context<'_>) + Send>,
-    /// When it is due. Kept to the schedule it began with, however late the loop was.
-    pub(crate) at: Time,
-}
 
 /// One loop: a driver, the links, the handlers, and the order in which they get their turn.
 pub(crate) struct EventLoop<D> {
@@ -102,40 +63,18 @@ pub(crate) struct EventLoop<D> {
     hosts: Vec<Served>,
     listeners: Vec<Listener>,
     periodic: Vec<Option<Periodic>>,
-    cluster: Arc<Cluster>,
-    loop_handle: Arc<LoopHandle>,
-    inbox: Inbox,
-    waker: Option<Waker>,
-    /// Its own descriptors, where they count with those of connections.
-    own_descriptors: usize,
+    exchange: Exchange,
+    admission: Admission,
     config: Settings,
     orders: Option<Orders>,
-    /// Who gets an accepted connection, if not one of the loops that stand.
-    spawner: Option<Box<dyn Spawner>>,
-    /// Where each connection has a loop: the one that this came with, and the one to the process that sent it.
-    own: Option<ConnectionId>,
-    channel: Option<ConnectionId>,
-    /// The channel alone is left.
-    parting: bool,
-    /// Turns in a row in which no deadline was looked at, because not everybody had been heard.
+    /// Turns in a row without a look at deadlines, because not every connection had been read.
     postponed: usize,
-    /// Links with something left to do in the next turn; and, in that turn, those still to be seen to.
+    /// Links with something left to do in the next turn; and the rest of those of this turn.
     deferred_next: Vec<ConnectionId>,
     deferred: Vec<ConnectionId>,
-    /// There may be something in a mailbox.
-    mail: bool,
-    /// At the cap that comes from the descriptor limit: nobody is accepted.
-    at_cap: bool,
-    at_cap_logged: Option<Time>,
-    /// Newcomers for whom there is no loop for now: one of each listener at the most.
-    waiting: Vec<Accepted>,
-    /// When it was last said that there is no loop for a newcomer.
-    failure_said: Option<Time>,
-    /// How long this thread had waited for a core, in all, when it was last read, and when that was.
+    /// Time that this thread has waited for a core since it began, and the time of that reading.
     waited: (Time, Option<Duration>),
-    /// When the log last told that callbacks got messages back, for want of room.
-    refusals_said: Option<Time>,
-    /// The second in which histories were last told, and how many in it.
+    /// Rate limit for history lines: the current second, and the number of lines logged in it.
     history_budget: (u64, usize),
     stopping: Option<Stopping>,
     pressure: Pressure,
@@ -146,13 +85,14 @@ struct Served {
     host: Box<dyn Host>,
     /// The service's connections on all loops.
     counts: Arc<Counts>,
-    /// When the log told of one that was refused, and how many have been since.
+    /// Rate limit for lines about refusals: the time of the last line, and the number of refusals since.
     refusals: (Option<Time>, u64),
+    /// Refused connections that are still told so.
     refused: usize,
 }
 
 impl<D: Driver> EventLoop<D> {
-    /// One that stands.
+    /// A loop that lives as long as the application.
     pub(crate) fn new(
         driver: D,
         cluster: Arc<Cluster>,
@@ -162,13 +102,13 @@ impl<D: Driver> EventLoop<D> {
     ) -> Self {
         let links = Links::new(loop_handle.number, 1);
         let mut event_loop = Self::with(driver, cluster, loop_handle, inbox, links, Recorder::new(EVENTS), config);
-        if event_loop.cluster.fixed().len() > 1 {
+        if event_loop.exchange.cluster.fixed().len() > 1 {
             event_loop.join_cluster();
         }
         event_loop
     }
 
-    /// One that comes with a connection and ends with it; `generation` is what [`Cluster::enter`] gave it.
+    /// A loop for one connection, which ends with it. `generation` is the one that [`Cluster::enter`] has returned.
     pub(crate) fn per_connection(
         driver: D,
         cluster: Arc<Cluster>,
@@ -201,26 +141,13 @@ impl<D: Driver> EventLoop<D> {
             hosts: Vec::new(),
             listeners: Vec::new(),
             periodic: Vec::new(),
-            inbox,
-            waker: loop_handle.waker(),
-            own_descriptors: loop_handle.descriptors(),
-            cluster,
-            loop_handle,
+            exchange: Exchange::new(cluster, loop_handle, inbox),
+            admission: Admission::default(),
             config,
             orders: None,
-            spawner: None,
-            own: None,
-            channel: None,
-            parting: false,
             postponed: 0,
             deferred_next: Vec::new(),
             deferred: Vec::new(),
-            mail: true,
-            at_cap: false,
-            at_cap_logged: None,
-            waiting: Vec::new(),
-            failure_said: None,
-            refusals_said: None,
             waited: (Time::default(), None),
             history_budget: (0, 0),
             stopping: None,
@@ -229,7 +156,8 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn join_cluster(&mut self) {
-        self.core.outgoing = Some(Box::new(Outgoing::new(self.cluster.clone(), self.loop_handle.clone())));
+        self.core.outgoing =
+            Some(Box::new(Outgoing::new(self.exchange.cluster.clone(), self.exchange.loop_handle.clone())));
     }
 
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
@@ -242,29 +170,27 @@ impl<D: Driver> EventLoop<D> {
             }
             self.listeners.push(Listener {
                 service,
-                listening,
+                state: listening.map_or(ListenerState::Closed, ListenerState::Open),
                 refusal: bound.refusal.clone(),
                 reads_first: bound.reads_first,
-                left: 0,
-                busy: true,
             });
         }
         self.core.terms.push(bound.terms);
         self.hosts.push(Served { host, counts: bound.counts, refusals: (None, 0), refused: 0 });
     }
 
-    /// From now on whoever is accepted gets a loop of its own.
+    /// From now on every accepted connection gets a loop of its own.
     pub(crate) fn set_spawner(&mut self, spawner: Box<dyn Spawner>) {
-        self.spawner = Some(spawner);
+        self.admission.spawner = Some(spawner);
         self.join_cluster();
     }
 
-    /// How many services it has: the number of the next.
+    /// The number of services, which is the number of the next one.
     pub(crate) fn services(&self) -> u16 {
         self.hosts.len() as u16
     }
 
-    /// The line to the process that this one is a copy of. It is served last.
+    /// The channel from this child to its parent process. It is served last.
     pub(crate) fn take_channel(
         &mut self,
         service: u16,
@@ -273,7 +199,7 @@ impl<D: Driver> EventLoop<D> {
         state: Box<dyn Any>,
     ) -> ConnectionId {
         let id = self.core.adopt(service, socket, peer, state);
-        self.channel = Some(id);
+        self.exchange.channel = Some(id);
         id
     }
 
@@ -292,13 +218,13 @@ impl<D: Driver> EventLoop<D> {
         self.serve(None)
     }
 
-    /// The same until this connection has ended.
+    /// Turns until `newcomer`, the connection of a per-connection loop, has ended.
     pub(crate) fn run_for(self, newcomer: Accepted) -> Result<(), Error> {
         self.serve(Some(newcomer))
     }
 
     fn serve(self, newcomer: Option<Accepted>) -> Result<(), Error> {
-        let (cluster, loop_handle) = (self.cluster.clone(), self.loop_handle.clone());
+        let (cluster, loop_handle) = (self.exchange.cluster.clone(), self.exchange.loop_handle.clone());
         let outcome = self.serve_to_the_end(newcomer);
         // Its mailboxes are closed now, and whoever waited for room in one has to look again.
         if loop_handle.take_sender_waits() {
@@ -314,7 +240,7 @@ impl<D: Driver> EventLoop<D> {
         self.start();
         if let Some(newcomer) = newcomer {
             // One that there is no place for ends the loop as one that has ended does.
-            self.own = Some(self.take_on(newcomer).unwrap_or(ConnectionId::NONE));
+            self.exchange.own = Some(self.take_on(newcomer).unwrap_or(ConnectionId::NONE));
             self.keep_stopping();
         }
         while !self.is_done() {
@@ -341,7 +267,7 @@ impl<D: Driver> EventLoop<D> {
         self.driver.wait(&self.core.links, timeout, self.core.now)?;
         let heard = self.driver.now();
         self.core.now = heard;
-        if !self.waiting.is_empty() {
+        if !self.admission.waiting.is_empty() {
             // Before whoever comes in this batch.
             self.try_again();
         }
@@ -359,7 +285,7 @@ impl<D: Driver> EventLoop<D> {
         while let Some(id) = self.deferred.pop() {
             self.update(id, |link| link.deferred = false);
         }
-        if std::mem::take(&mut self.mail) {
+        if std::mem::take(&mut self.exchange.mail) {
             self.read_mail();
         }
         self.settle();
@@ -398,7 +324,7 @@ impl<D: Driver> EventLoop<D> {
     /// How long nothing has to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
         let left_over = !self.deferred_next.is_empty() || !self.core.turn_requested.is_empty();
-        if self.mail || self.core.halting && self.stopping.is_none() || left_over {
+        if self.exchange.mail || self.core.halting && self.stopping.is_none() || left_over {
             return Some(Duration::ZERO);
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
@@ -425,7 +351,7 @@ impl<D: Driver> EventLoop<D> {
                 self.core.recorder.note(id, What::Failed(errno), now);
                 self.update(id, |link| link.failed(errno, now));
             }
-            Completion::Woken => self.mail = true,
+            Completion::Woken => self.exchange.mail = true,
         }
     }
 

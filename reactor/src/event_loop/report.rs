@@ -28,7 +28,7 @@ impl<D: Driver> EventLoop<D> {
         let now = self.driver.now();
         counters.lag.count(now.since(heard));
         counters.turns.add(1);
-        counters.wakes.set(self.waker.as_ref().map_or(0, Waker::writes));
+        counters.wakes.set(self.exchange.waker.as_ref().map_or(0, Waker::writes));
         if now.since(self.waited.0) >= READ_AGAIN {
             self.waited = (now, self.driver.waited_for_a_core());
         }
@@ -64,31 +64,33 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn report(&mut self) -> String {
         let mut text = String::new();
         if self.core.outgoing.is_some() {
-            if self.loop_handle.number == self.cluster.first() {
-                let _ = writeln!(text, "counters of all loops: {}", self.cluster.stats());
+            if self.exchange.loop_handle.number == self.exchange.cluster.first() {
+                let _ = writeln!(text, "counters of all loops: {}", self.exchange.cluster.stats());
             }
-            let _ = writeln!(text, "loop {}:", self.loop_handle.number);
+            let _ = writeln!(text, "loop {}:", self.exchange.loop_handle.number);
         }
         // Writing to a string does not fail.
         let _ = writeln!(text, "counters: {}", self.core.counters.read());
         for (index, listener) in self.listeners.iter().enumerate() {
-            let Some(listening) = &listener.listening else { continue };
-            let state = match (self.at_cap, self.driver.is_suspended(index), self.is_at_limit(listener.service)) {
-                (true, ..) => "newcomers have to wait, since it is at its limit".to_owned(),
-                (_, true, _) => "newcomers have to wait, for want of descriptors or memory".to_owned(),
-                (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(listener.service)),
-                _ => match self.hosts[listener.service as usize].host.turns_away(&mut self.core) {
-                    Some(whom) => format!("accepting connections, but {}", whom.replace(char::is_control, " ")),
-                    None => "accepting connections".to_owned(),
-                },
-            };
+            let Some(listening) = listener.socket() else { continue };
+            let state =
+                match (self.admission.at_cap, self.driver.is_suspended(index), self.is_at_limit(listener.service)) {
+                    (true, ..) => "newcomers have to wait, since it is at its limit".to_owned(),
+                    (_, true, _) => "newcomers have to wait, for want of descriptors or memory".to_owned(),
+                    (.., true) => format!("newcomers are refused, at the limit of {}", self.limit_of(listener.service)),
+                    _ => match self.hosts[listener.service as usize].host.turns_away(&mut self.core) {
+                        Some(whom) => format!("accepting connections, but {}", whom.replace(char::is_control, " ")),
+                        None => "accepting connections".to_owned(),
+                    },
+                };
             let name = &self.core.terms[listener.service as usize].name;
             let _ = writeln!(text, "{name} at {}: {state}", listening.address());
         }
         let _ = writeln!(text, "{}", self.describe_memory());
         self.table(&mut text);
         // Those of all loops, which the first one knows.
-        for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.loop_handle.number == 0) {
+        for (terms, served) in self.core.terms.iter().zip(&self.hosts).filter(|_| self.exchange.loop_handle.number == 0)
+        {
             if terms.is_internal() {
                 continue;
             }

@@ -2,6 +2,7 @@
 //! when the drain time is over is aborted.
 
 use super::EventLoop;
+use super::accept::ListenerState;
 use super::report::Counted;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
@@ -20,24 +21,25 @@ pub(super) struct Stopping {
 impl<D: Driver> EventLoop<D> {
     /// Every connection has ended, and every message that was taken is with its handler.
     pub(super) fn is_done(&self) -> bool {
-        let nothing_waits = !self.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
+        let nothing_waits = !self.exchange.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
         let heard = nothing_waits || self.has_given_up();
         self.stopping.is_some() && heard && self.core.links.len() == 0 && (self.core.alone || self.nobody_comes())
     }
 
     fn nobody_comes(&self) -> bool {
         let nobody_comes = match self.has_given_up() {
-            true => self.cluster.are_listeners_closed(),
-            false => self.cluster.nobody_comes(&self.inbox.accepted),
+            true => self.exchange.cluster.are_listeners_closed(),
+            false => self.exchange.cluster.nobody_comes(&self.exchange.inbox.accepted),
         };
         // A loop that goes on after the drain time is stuck in a callback.
-        let others = || self.spawner.is_none() || self.has_given_up() || self.cluster.have_guests_gone();
-        nobody_comes && self.waiting.is_empty() && others()
+        let others =
+            || self.admission.spawner.is_none() || self.has_given_up() || self.exchange.cluster.have_guests_gone();
+        nobody_comes && self.admission.waiting.is_empty() && others()
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
     pub(super) fn keep_stopping(&mut self) {
-        let is_over = self.own.is_some_and(|own| self.core.links.get(own).is_none());
+        let is_over = self.exchange.own.is_some_and(|own| self.core.links.get(own).is_none());
         if (self.core.halting || is_over) && self.stopping.is_none() {
             self.stop();
         } else if let Some(stopping) = &self.stopping {
@@ -50,9 +52,9 @@ impl<D: Driver> EventLoop<D> {
         if self.stopping.is_some() {
             self.part();
         }
-        let closed = || self.listeners.iter().all(|listener| listener.listening.is_none());
-        if self.loop_handle.number == 0 && self.stopping.is_some() && closed() {
-            self.cluster.close_listeners();
+        let closed = || self.listeners.iter().all(|listener| listener.socket().is_none());
+        if self.exchange.loop_handle.number == 0 && self.stopping.is_some() && closed() {
+            self.exchange.cluster.close_listeners();
         }
     }
 
@@ -60,17 +62,17 @@ impl<D: Driver> EventLoop<D> {
     fn stop(&mut self) {
         let now = self.core.now;
         if !self.core.alone {
-            let per_connection = self.spawner.as_ref().map(|_| self.cluster.per_connection_count());
+            let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
             let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
             log::info!("{}stopping: {open} to finish", self.which());
         }
         self.core.stopping = true;
         if self.core.outgoing.is_some() && self.core.halting {
-            self.cluster.halt();
+            self.exchange.cluster.halt();
         }
         // A loop that begins late, with a connection from the accept queue, has what is left of the application's time.
         let own = self.config.drain_timeout.map(|time| now + time);
-        let until = if self.core.halting { self.cluster.drain_until(own) } else { own };
+        let until = if self.core.halting { self.exchange.cluster.drain_until(own) } else { own };
         self.stopping = Some(Stopping {
             since: now,
             until: until.map(|until| until.before(self.config.drain_margin)),
@@ -79,14 +81,17 @@ impl<D: Driver> EventLoop<D> {
         });
         self.release_suspended();
         for listener in &mut self.listeners {
-            let Some(listening) = &listener.listening else { continue };
-            // Where nobody tells how many wait, no more than a queue can hold: Linux takes one more than it is told.
+            let ListenerState::Open(socket) = std::mem::replace(&mut listener.state, ListenerState::Closed) else {
+                continue;
+            };
+            // Where the system does not tell how many wait: the most that a queue can hold. Linux takes one more than asked.
             let backlog = self.core.terms[listener.service as usize].limits.backlog as usize;
-            (listener.left, listener.busy) = (listening.waiting().unwrap_or(backlog + 1), true);
+            let left = socket.waiting().unwrap_or(backlog + 1);
+            listener.state = ListenerState::Draining { socket, left, busy: true };
         }
         self.close_listeners(false);
         for id in self.core.links.ids() {
-            if let Some(link) = self.core.links.get_mut(id).filter(|_| self.channel != Some(id)) {
+            if let Some(link) = self.core.links.get_mut(id).filter(|_| self.exchange.channel != Some(id)) {
                 link.stop();
                 self.core.mark_dirty(id);
             }
@@ -94,32 +99,11 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
-    /// The line to the process that sent this connection is asked to finish when nothing else is left, and all that there
-    /// was to say to that process has been said: what the connection has published last, and that it wants to halt.
-    fn part(&mut self) {
-        let Some(channel) = self.channel.filter(|_| self.core.links.len() == 1) else { return };
-        if !std::mem::replace(&mut self.parting, true) {
-            // A turn more, in which that is looked for.
-            self.mail = true;
-            return;
-        }
-        let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
-        if self.mail || is_behind || !self.cluster.fixed()[0].is_read_out() {
-            return;
-        }
-        if let Some(link) = self.core.links.get_mut(channel) {
-            link.stop();
-            self.core.mark_dirty(channel);
-            self.settle();
-        }
-    }
-
-    /// Somebody has come. While stopping, those are taken in who were in the queue when the stop began, and nobody who has
-    /// come since: a connect storm must not put off the end, least of all where each newcomer is a process.
+    /// A connection was accepted. While stopping, the loop takes in the connections that were in the queue when the stop began,
+    /// and none that has come since: a connect storm must not put off the end, least of all where each connection is a process.
     pub(super) fn note_arrival(&mut self, listener: usize) {
-        self.listeners[listener].busy = true;
-        if self.stopping.is_some() {
-            let left = &mut self.listeners[listener].left;
+        if let ListenerState::Draining { left, busy, .. } = &mut self.listeners[listener].state {
+            *busy = true;
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.driver.forget_listener(listener);
@@ -127,26 +111,21 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// A listener is closed once all who waited have been taken in, or a round of accepting has brought nobody.
+    /// Closes each listener whose queue has been taken in, or whose last round of accepting has brought nobody.
     fn close_listeners(&mut self, at_once: bool) {
         for index in 0..self.listeners.len() {
-            let listener = &mut self.listeners[index];
-            if listener.listening.is_none() {
-                continue;
-            }
-            let has_no_room = self.at_cap || self.driver.is_suspended(index);
-            if has_no_room && listener.left > 0 && !at_once {
-                // Who waits for room gets a round of its own once there is some. Where nobody does, no event would say so: a
-                // listener that rests is looked at as soon as it rests no more.
-                listener.busy = true;
-                if !self.at_cap {
+            let ListenerState::Draining { left, busy, .. } = &mut self.listeners[index].state else { continue };
+            let has_no_room = self.admission.at_cap || self.driver.is_suspended(index);
+            if has_no_room && *left > 0 && !at_once {
+                // Connections that wait for room get a round of their own once there is some. No event reports that there is
+                // none in the queue, so a suspended listener is looked at as soon as its suspension ends.
+                *busy = true;
+                if !self.admission.at_cap {
                     self.driver.probe_listener(index);
                 }
-                continue;
-            }
-            if at_once || listener.left == 0 || !std::mem::take(&mut listener.busy) {
+            } else if at_once || *left == 0 || !std::mem::take(busy) {
                 self.driver.forget_listener(index);
-                listener.listening = None;
+                self.listeners[index].state = ListenerState::Closed;
             } else {
                 self.driver.probe_listener(index);
             }
@@ -163,7 +142,7 @@ impl<D: Driver> EventLoop<D> {
         if let Some(stopping) = &mut self.stopping {
             stopping.expired = true;
         }
-        std::mem::take(&mut self.waiting).into_iter().for_each(|newcomer| self.let_go(newcomer));
+        std::mem::take(&mut self.admission.waiting).into_iter().for_each(|newcomer| self.let_go(newcomer));
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.abort(CloseReason::DrainExpired);
@@ -175,14 +154,14 @@ impl<D: Driver> EventLoop<D> {
 
     /// By this loop; and by those that came with a connection which it has accepted.
     fn counted(&self) -> Stats {
-        if self.spawner.is_some() { self.cluster.stats() } else { self.core.counters.read() }
+        if self.admission.spawner.is_some() { self.exchange.cluster.stats() } else { self.core.counters.read() }
     }
 
     /// Which loop it is, before a line of the log, where there are several.
     fn which(&self) -> String {
-        match self.cluster.fixed().len() {
+        match self.exchange.cluster.fixed().len() {
             1 => String::new(),
-            _ => format!("loop {}: ", self.loop_handle.number),
+            _ => format!("loop {}: ", self.exchange.loop_handle.number),
         }
     }
 
@@ -193,7 +172,7 @@ impl<D: Driver> EventLoop<D> {
 
     pub(super) fn end(mut self) {
         let mut late = Vec::new();
-        self.inbox.accepted.take(&mut late, usize::MAX);
+        self.exchange.inbox.accepted.take(&mut late, usize::MAX);
         for newcomer in late {
             self.driver.count_in();
             self.driver.close_accepted(newcomer.socket);

@@ -7,8 +7,9 @@ use super::{Build, Common, Prepare, Prepared, Running};
 use crate::cluster::{Cluster, Inbox};
 use crate::driver::Readiness;
 use crate::error::Error;
-use crate::event_loop::{EventLoop, Orders, Periodic};
+use crate::event_loop::EventLoop;
 use crate::service::Bound;
+use crate::settings::{Orders, Periodic};
 use crate::sys::System;
 use crate::sys::affinity::Restore;
 

@@ -9,11 +9,11 @@ use super::channel::{Frame, Nonsense, TooLong};
 use crate::buffer::Input;
 use crate::cluster::{Cluster, Inbox, LoopHandle};
 use crate::context::{Context, Written};
-use crate::event_loop::Reopen;
 use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
 use crate::reason::CloseReason;
+use crate::settings::Reopen;
 use crate::token::ConnectionId;
 
 /// To the parent.

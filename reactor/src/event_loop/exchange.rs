@@ -1,0 +1,313 @@
+//! One loop's side of several loops and of other threads: what it receives (mailboxes, signals), accepted connections that
+//! are handed over, what it sends at the end of a turn, and the parting of a child process from its parent.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use super::accept::{LOG_PERIOD, Listener};
+use super::{ACCEPTED_PER_TURN, EventLoop, NO_SERVICE};
+use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
+use crate::context::Core;
+use crate::driver::{Driver, Socket};
+use crate::error::Errno;
+use crate::host::guarded;
+use crate::sys::Fd;
+use crate::sys::wake::Waker;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// Messages published from other threads, or by other loops, that are delivered in one turn.
+const PUBLISHED_PER_TURN: usize = 1024;
+/// Loops with one connection that are asked for a report when the operator asks for one: the rest of them is in the sum.
+const REPORTS_OF_PER_CONNECTION: usize = 200;
+
+/// Gives an accepted connection a loop of its own.
+pub(crate) trait Spawner {
+    /// What those loops run in, for the operator.
+    fn kind(&self) -> &'static str;
+    /// Descriptors of this process that each of them takes, its connection's included.
+    fn descriptors_each(&self) -> usize;
+    /// `held` are all descriptors of the loop that accepts, for who has copies of them.
+    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
+}
+
+/// What became of the descriptor of a connection that was to get a loop of its own.
+pub(crate) enum Spawned {
+    /// It belongs to that loop.
+    Moved,
+    /// That loop has a copy.
+    Copied(Socket),
+    /// There is no loop for it: none for now, where the system says so, and otherwise none at all.
+    Failed(Socket, io::Error),
+}
+
+/// The loop's place among the loops of the application.
+pub(super) struct Exchange {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) loop_handle: Arc<LoopHandle>,
+    pub(super) inbox: Inbox,
+    pub(super) waker: Option<Waker>,
+    /// The loop's own descriptors, where they count with those of connections.
+    pub(super) own_descriptors: usize,
+    /// A mailbox may have a message: set by a wake-up, and by whatever leaves messages for the next turn.
+    pub(super) mail: bool,
+    /// The last log line about messages that were given back for want of room.
+    pub(super) refusals_logged: Option<Time>,
+    /// Of a per-connection loop: its connection, and the channel to the parent process.
+    pub(super) own: Option<ConnectionId>,
+    pub(super) channel: Option<ConnectionId>,
+    /// The channel alone is left.
+    pub(super) parting: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(cluster: Arc<Cluster>, loop_handle: Arc<LoopHandle>, inbox: Inbox) -> Self {
+        Exchange {
+            waker: loop_handle.waker(),
+            own_descriptors: loop_handle.descriptors(),
+            cluster,
+            loop_handle,
+            inbox,
+            mail: true,
+            refusals_logged: None,
+            own: None,
+            channel: None,
+            parting: false,
+        }
+    }
+}
+
+impl<D: Driver> EventLoop<D> {
+    pub(super) fn read_mail(&mut self) {
+        self.core.halting |= self.exchange.cluster.is_halting();
+        self.hear_of_memory();
+        self.read_published();
+        self.take_on_accepted();
+        // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
+        let publishes = self.core.outgoing.as_ref().is_none_or(|outgoing| !outgoing.is_full());
+        let takes_messages = publishes && !self.core.outbox.is_full() || self.exchange.loop_handle.is_crowded();
+        for index in 0..self.hosts.len() {
+            if takes_messages {
+                self.exchange.mail |= self.hosts[index].host.collect();
+            }
+            while self.hosts[index].host.message(&mut self.core) {
+                self.after_callback(ConnectionId::NONE);
+            }
+        }
+        // After all mailboxes: whoever has found one full since then finds room in it.
+        if self.exchange.loop_handle.take_sender_waits() {
+            self.exchange.cluster.wake_all();
+        }
+        let signalled =
+            self.orders.as_ref().and_then(|orders| Some(orders.signals.as_ref()?.take())).unwrap_or_default();
+        if let Some(signal) = signalled.stop {
+            log::info!("signal {signal}: stopping");
+            self.exchange.cluster.halt();
+            self.core.halting = true;
+        }
+        if signalled.report {
+            self.exchange.cluster.ask_for_reports(REPORTS_OF_PER_CONNECTION);
+        }
+        if signalled.report || self.exchange.loop_handle.take_reporting() {
+            let (report, on_report) = (self.report(), self.config.on_report.clone());
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
+                on_report.lock().unwrap_or_else(PoisonError::into_inner)(&report);
+            });
+        }
+        if let Some(orders) = self.orders.as_ref().filter(|_| signalled.reopen) {
+            self.exchange.cluster.ask_to_reopen();
+            let on_reopen = orders.on_reopen.clone();
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
+                on_reopen.lock().unwrap_or_else(PoisonError::into_inner)();
+            });
+        }
+    }
+
+    /// What was published from other threads, for all loops, and by other loops, for this one.
+    fn read_published(&mut self) {
+        let mut published = Vec::new();
+        // Those who wait for room at another loop come first, so that this one's queue is not a way round it.
+        let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
+        if let Some(receiver) = self.exchange.inbox.published.as_ref().filter(|_| !is_behind) {
+            self.exchange.mail |= receiver.take(&mut published, PUBLISHED_PER_TURN);
+            for (topic, bytes) in published.drain(..) {
+                self.core.publish(&topic, &bytes, Some(&bytes), ConnectionId::NONE, ConnectionId::NONE);
+            }
+        }
+        self.exchange.mail |= self.exchange.inbox.passed_on.take(&mut published, PUBLISHED_PER_TURN);
+        for (topic, bytes) in published {
+            self.core.deliver(&topic, &bytes, Some(&bytes), ConnectionId::NONE);
+        }
+    }
+
+    /// At the end of a turn: what it has posted and published goes on to the other loops, and the one that accepts hears of
+    /// descriptors that have become free.
+    pub(super) fn tell_others(&mut self) {
+        let mut released = match self.core.outbox.is_behind() {
+            true => self.post_waiting(),
+            false => Vec::new(),
+        };
+        if let Some(outgoing) = &mut self.core.outgoing {
+            outgoing.note_topics(self.core.topics.bits());
+            let was_behind = outgoing.is_behind();
+            released.extend(outgoing.flush());
+            // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
+            self.exchange.mail |= was_behind && !outgoing.is_behind();
+            if outgoing.has_left_out() {
+                let said_lately = self.exchange.refusals_logged.is_some_and(|at| self.core.now.since(at) < LOG_PERIOD);
+                if !said_lately {
+                    self.exchange.refusals_logged = Some(self.core.now);
+                    let count = outgoing.take_left_out();
+                    log::warn!("{count} publications of periodic work were left out: another loop cannot keep up");
+                }
+            }
+            if outgoing.is_behind() {
+                released.drain(..).for_each(|id| outgoing.hold(id));
+            }
+        }
+        if self.core.outbox.is_behind() {
+            self.core.outbox.hold(std::mem::take(&mut released));
+        }
+        for id in released {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.release_hold();
+                self.core.mark_dirty(id);
+            }
+        }
+        if self.core.outgoing.is_some() {
+            self.note_descriptors();
+        }
+        if self.admission.spawner.is_some() {
+            self.config.budget.set_sharers(self.exchange.cluster.per_connection_count());
+        }
+    }
+
+    /// Posts what there is room for now, and reads nothing more from connections whose callbacks have posted the rest. Those
+    /// that need not be held any longer.
+    #[cold]
+    fn post_waiting(&mut self) -> Vec<ConnectionId> {
+        for id in self.core.outbox.take_posted() {
+            if let Some(link) = self.core.links.get_mut(id) {
+                link.hold();
+                self.core.mark_dirty(id);
+            }
+        }
+        self.settle();
+        let said_lately = self.exchange.refusals_logged.is_some_and(|at| self.core.now.since(at) < LOG_PERIOD);
+        if self.core.outbox.has_refused() && !said_lately {
+            self.exchange.refusals_logged = Some(self.core.now);
+            let refused = self.core.outbox.take_refused();
+            log::warn!(
+                "{refused} messages posted in callbacks were given back: the loops that they are for cannot keep up"
+            );
+        }
+        let was_full = self.core.outbox.is_full();
+        let released = self.core.outbox.flush();
+        // Then messages are taken again, and those who are released go on, in a turn that begins at once.
+        let (is_full, is_behind) = (self.core.outbox.is_full(), self.core.outbox.is_behind());
+        self.exchange.mail |= was_full && !is_full || !is_behind;
+        released
+    }
+
+    pub(super) fn note_descriptors(&self) {
+        self.exchange
+            .cluster
+            .note_descriptors(&self.exchange.loop_handle, self.driver.descriptors() + self.exchange.own_descriptors);
+    }
+
+    // ---- hand-over ---------------------------------------------------------------------------------------------------
+
+    /// To a loop that comes with this connection, and ends with it.
+    pub(super) fn give_a_loop(&mut self, newcomer: Accepted) {
+        // The driver owns every descriptor that callbacks of this batch have opened, and the channel of the last child,
+        // before the next child is forked: a child closes what the driver names.
+        self.settle();
+        let Some(spawner) = &mut self.admission.spawner else { return };
+        let (listener, peer) = (newcomer.listener, newcomer.peer);
+        let service = self.listeners[listener].service;
+        let (driver, waiting, listeners) = (&self.driver, &self.admission.waiting, &self.listeners);
+        let held = || {
+            let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
+            // Not all of them are the driver's: during a stop the driver forgets a listener with the last connection in
+            // its queue, and the listener is closed after that connection has been given its child.
+            let listeners = listeners.iter().filter_map(Listener::socket).map(|socket| socket.fd());
+            driver.held().into_iter().chain(waiting).chain(listeners).collect()
+        };
+        match spawner.spawn(&mut self.core, service, newcomer, &held) {
+            Spawned::Moved => self.driver.count_out(),
+            Spawned::Copied(socket) => self.driver.close_accepted(socket),
+            Spawned::Failed(socket, cause) => match cause.raw_os_error() {
+                // As where accept finds none: it waits, and whoever comes after it does so in the backlog.
+                Some(errno) => {
+                    self.driver.suspend(listener, Errno(errno));
+                    self.admission.waiting.push(Accepted { listener, socket, peer });
+                }
+                None => {
+                    if self.admission.failure_logged.is_none_or(|at| self.core.now.since(at) >= LOG_PERIOD) {
+                        self.admission.failure_logged = Some(self.core.now);
+                        let name = &self.core.terms[service as usize].name;
+                        log::error!("{name}: refused {peer}: {cause}");
+                    }
+                    self.let_go(Accepted { listener, socket, peer });
+                }
+            },
+        }
+    }
+
+    /// Those for whom there was no loop, once their listener rests no more.
+    pub(super) fn try_again(&mut self) {
+        for newcomer in std::mem::take(&mut self.admission.waiting) {
+            if self.driver.is_suspended(newcomer.listener) {
+                self.admission.waiting.push(newcomer);
+            } else {
+                self.give_a_loop(newcomer);
+            }
+        }
+    }
+
+    /// One that was let in, and that nobody is going to serve.
+    pub(super) fn let_go(&mut self, newcomer: Accepted) {
+        let service = self.listeners[newcomer.listener].service;
+        self.hosts[service as usize].counts.take_back();
+        self.core.counters.refused.add(1);
+        self.driver.close_accepted(newcomer.socket);
+    }
+
+    /// Connections that another loop has accepted for this one.
+    pub(super) fn take_on_accepted(&mut self) {
+        let mut accepted = Vec::new();
+        self.exchange.mail |= self.exchange.inbox.accepted.take(&mut accepted, ACCEPTED_PER_TURN);
+        for newcomer in accepted {
+            self.take_on(newcomer);
+        }
+    }
+
+    pub(super) fn take_on(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
+        self.driver.count_in();
+        self.note_descriptors();
+        self.exchange.cluster.has_counted();
+        self.welcome(newcomer)
+    }
+
+    // ---- parting -----------------------------------------------------------------------------------------------------
+
+    /// The line to the process that sent this connection is asked to finish when nothing else is left, and all that there
+    /// was to say to that process has been said: what the connection has published last, and that it wants to halt.
+    pub(super) fn part(&mut self) {
+        let Some(channel) = self.exchange.channel.filter(|_| self.core.links.len() == 1) else { return };
+        if !std::mem::replace(&mut self.exchange.parting, true) {
+            // A turn more, in which that is looked for.
+            self.exchange.mail = true;
+            return;
+        }
+        let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
+        if self.exchange.mail || is_behind || !self.exchange.cluster.fixed()[0].is_read_out() {
+            return;
+        }
+        if let Some(link) = self.core.links.get_mut(channel) {
+            link.stop();
+            self.core.mark_dirty(channel);
+            self.settle();
+        }
+    }
+}
