@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::support::client::Client;
-use super::support::command::{Glowplug, Scratch};
+use super::support::command::{Glowplug, Scratch, eventually};
 use super::support::on_every_backend;
 use fuse::Slow;
 
@@ -105,6 +105,32 @@ on_every_backend! {
             assert_eq!(client.response().body, "page");
         }
         assert_eq!(slow.opened(), 1);
+    }
+
+    #[ignore = "mounts a file system by /dev/fuse, which takes root"]
+    fn a_large_file_of_a_slow_file_system_is_not_closed_by_the_loop(backend: Backend) {
+        let scratch = Scratch::new();
+        let large = vec![b'x'; 300_000];
+        let Some((slow, mut server)) = behind_a_link(backend, &scratch, &[("large.bin", large.clone())]) else {
+            return eprintln!("not tried: no FUSE here, or not for us");
+        };
+        let _opener = slow.opener();
+        let (mut echo, http) = (server.connect(), server.listens().1);
+        let mut client = Client::connect(&http);
+        client.send(get("/slow/large.bin"));
+        assert!(client.response().body.as_bytes() == large);
+        slow.close();
+        // What was below the old root is given up.
+        fs::rename(scratch.join("root"), scratch.join("old")).unwrap();
+        fs::create_dir(scratch.join("root")).unwrap();
+        fs::write(scratch.join("root/new.txt"), "new").unwrap();
+        eventually("the new root", || {
+            client.send(get("/new.txt"));
+            (client.response().body == "new").then_some(())
+        });
+        slow.is_asked("the close");
+        (0..20).for_each(|number| assert_eq!(echo.ask(&number.to_string()), format!("You said: {number}")));
+        slow.open();
     }
 
     #[ignore = "mounts a file system by /dev/fuse, which takes root"]

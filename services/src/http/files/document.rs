@@ -16,6 +16,7 @@ use rustix::fs::fstat;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::cache::Cost;
+use super::closer::Closing;
 use super::digest::digest;
 use super::encodings::Encoding;
 use super::resolve::{Failure, Patience, Place, Stamp};
@@ -79,6 +80,8 @@ pub(super) struct Rendition {
     pub(super) sight: Sight,
     pub(super) encoding: Encoding,
     pub(super) content: Content,
+    /// Closing the file may have to be waited for.
+    _closing: Option<Closing>,
     pub(super) content_type: String,
     tag: Tag,
     /// Seconds since 1970, and never in the future; nothing if the file has no time.
@@ -187,7 +190,12 @@ impl Rendition {
         let (content, stamp) = Content::of(file, stamp, sight, patience)?;
         let plain = path.strip_suffix(encoding.suffix().as_bytes()).unwrap_or(&path);
         let (essence, charset) = types::content_type(plain);
+        let closing = match &content {
+            Content::Open(file) if sight == Sight::Disk => Some(Closing::new(file.clone(), root.closer.clone())),
+            _ => None,
+        };
         let rendition = Rendition {
+            _closing: closing,
             stamp,
             sight,
             encoding,

@@ -16,6 +16,7 @@
 //! threads, so that their bounds hold however many there are.
 
 mod cache;
+mod closer;
 mod devices;
 mod digest;
 mod document;

@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, stat
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, getrlimit};
 
+use super::closer::Closer;
 use super::devices::{Devices, Mount, see};
 use super::document::Document;
 use super::resolve::{Failure, LOOK, NOT_NOW, Patience, READ, Resolver, Stamp, Way};
@@ -43,6 +44,8 @@ pub(super) struct Root {
     /// How many anchors there have been.
     anchors: AtomicU64,
     pub(super) devices: Devices,
+    /// Closes what is not on a local file system.
+    pub(super) closer: Arc<Closer>,
     /// Kept back; closed to make room.
     reserve: Mutex<Vec<OwnedFd>>,
     reserve_size: usize,
@@ -87,6 +90,7 @@ impl Root {
             anchor: RwLock::default(),
             anchors: AtomicU64::new(0),
             devices: Devices::default(),
+            closer: Arc::default(),
             reserve: Mutex::default(),
             reserve_size: RESERVE.min(usize::try_from(limit / 8).unwrap_or(RESERVE)),
             shortage: Mutex::default(),
