@@ -260,6 +260,39 @@ on_every_backend! {
         }
     }
 
+    // Rule 37: with a thread for each, guests come as fast as the room can tell of them, and all of them come.
+    fn many_guests_at_once_on_threads_all_come_and_go_and_are_told_of(backend: Backend) {
+        const GUESTS: usize = 120;
+        let chat = Glowplug::start(backend, &format!("chat serve --port 0 {THREADS}"));
+        let mut members: Vec<Client> = (0..40).map(|number| join(&chat, &format!("member{number}"))).collect();
+        let guests: Vec<Client> = (0..GUESTS)
+            .map(|number| {
+                let mut guest = chat.connect();
+                // A whole line, one that its end completes, one that has more to say.
+                match number % 3 {
+                    0 => guest.send(format!("guest{number}\n")),
+                    1 => guest.send(format!("guest{number}")),
+                    _ => guest.send(format!("guest{number}\nhello from {number}\n")),
+                }
+                guest.half_close();
+                guest
+            })
+            .collect();
+        for mut guest in guests {
+            assert!(guest.rest().starts_with(b"CLIENT: 127.0.0.1\n"));
+        }
+        let heard = &mut members[0];
+        let (mut came, mut went, mut said) = (0, 0, 0);
+        while came < GUESTS || went < GUESTS || said < GUESTS / 3 {
+            let line = heard.line();
+            came += usize::from(line.starts_with("(Connected") && line.contains(" from guest"));
+            went += usize::from(line.starts_with("(Now hung up: Client from guest"));
+            said += usize::from(line.contains(">>hello from "));
+        }
+        assert_eq!((came, went, said), (GUESTS, GUESTS, GUESTS / 3));
+        stop(chat);
+    }
+
     fn processes_refuse_what_shares_memory_and_say_what_to_do_instead(backend: Backend) {
         let refused = [
             ("chat serve --port 0", "--model threads serve it"),

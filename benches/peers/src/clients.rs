@@ -311,7 +311,7 @@ impl Failures {
 }
 
 /// Lets binding to an address take no port: at `connect` the port may be in use towards another server.
-fn port_at_connect(socket: &Socket) -> std::io::Result<()> {
+pub(crate) fn port_at_connect(socket: &Socket) -> std::io::Result<()> {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the descriptor is open for as long as `socket` is borrowed, and value and length describe an int.

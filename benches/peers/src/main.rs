@@ -12,6 +12,7 @@ mod on_mio;
 mod on_tokio;
 mod protocol;
 mod report;
+mod storm;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
                                        [--seconds S | --requests N | --slices]
        peers clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]
        peers fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
+       peers storm ADDR [--members N] [--guests N] [--seconds S] [--every MILLISECONDS] [--rude]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
 clients,      first `ready …`, then one such line, and more, for each line `seconds S` of standard input
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["load", work, address, ref rest @ ..] => load::run(work, address, rest),
         ["clients", kind, address, ref rest @ ..] => clients::run(kind, address, rest),
         ["fanout", way, address, ref rest @ ..] => fanout::run(way, address, rest),
+        ["storm", address, ref rest @ ..] => storm::run(address, rest),
         ["fetch", address, path, ref rest @ ..] => fetch::run(address, path, rest),
         ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),

@@ -13,6 +13,7 @@ mod client;
 mod console;
 mod guest;
 mod history;
+mod joining;
 mod likeness;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
@@ -37,8 +38,9 @@ pub use room::Room;
 
 use budget::Budget;
 use guest::Heard;
+use joining::Waiting;
 use news::News;
-use room::{Joining, Seat};
+use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
@@ -108,14 +110,6 @@ pub struct Chat {
     told_in: u32,
     /// Guests that have given a name and wait for their turn. Nothing is read from them.
     waiting: VecDeque<Waiting>,
-}
-
-/// A guest that has given a name.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    id: ConnectionId,
-    /// Its input is at an end, so it is called by its deadline.
-    has_ended: bool,
 }
 
 impl Chat {
@@ -260,7 +254,8 @@ impl Handler<Command> for Chat {
         match guest.seat {
             Some(_) if guest.has_ended => self.on_end_of_input(guest, &mut Input::of(b""), cx),
             Some(_) => self.end(guest, End::Kicked, cx),
-            None if guest.waits => self.join_at_the_end(guest, cx),
+            None if guest.waits && guest.has_ended => self.join_at_the_end(guest, cx),
+            None if guest.waits => cx.resume_reading(),
             None => self.end(guest, End::NoName(NAME_TIMEOUT), cx),
         }
     }
@@ -289,104 +284,6 @@ impl Handler<Command> for Chat {
 }
 
 impl Chat {
-    /// Hears a guest without a seat, up to its name. Whether it has a seat now.
-    fn meet(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
-        loop {
-            let text = match guest.speech.first(input) {
-                Ok(Some(Heard::Text(text))) => text,
-                Ok(Some(Heard::Refusal(refusal))) => {
-                    cx.write(refusal);
-                    if guest.has_refused(cx.turn()) {
-                        cx.offer_again();
-                        return false;
-                    }
-                    continue;
-                }
-                Ok(None) => return false,
-                Err(error) => {
-                    self.end(guest, End::TooLong(error), cx);
-                    return false;
-                }
-            };
-            let way = text.way;
-            let joined = match text.bytes {
-                [] if way == Way::Frames || std::mem::replace(&mut guest.prompted, true) => Ok(None),
-                [] => {
-                    self.tell(way, PROMPT, cx);
-                    Ok(None)
-                }
-                _ if !self.is_its_turn(guest.waits, cx) => {
-                    self.wait(guest, false, cx);
-                    return false;
-                }
-                name => self.join(way, name, cx).map(Some),
-            };
-            match joined {
-                Ok(None) => {}
-                Ok(Some(Some(seat))) => guest.seat = Some(seat),
-                Ok(Some(None)) => {
-                    self.wait(guest, false, cx);
-                    return false;
-                }
-                Err(end) => {
-                    self.end(guest, end, cx);
-                    return false;
-                }
-            }
-            // It was only looked at, and is whole, so neither of these fails.
-            let _ = guest.speech.next(input);
-            if guest.seat.is_some() {
-                guest.waits = false;
-                guest.news = self.told + self.news.len() as u64;
-                return true;
-            }
-        }
-    }
-
-    /// A guest whose input has ended with a name, its line unended: it comes, and goes.
-    fn join_at_the_end(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
-        // It has had its turn only if there is still room in this one: it may have been called some turns ago.
-        let is_called = guest.waits && self.budget.takes_change(self.room.count());
-        if !(is_called || self.is_its_turn(false, cx)) {
-            return self.wait(guest, true, cx);
-        }
-        let Ok(Some(text)) = guest.speech.rest(&Input::of(b"")) else { return cx.close() };
-        match self.join(text.way, text.bytes, cx) {
-            Ok(Some(seat)) => {
-                self.leave(&mut Some(seat), cx);
-                cx.close();
-            }
-            Ok(None) => self.wait(guest, true, cx),
-            Err(end) => self.end(guest, end, cx),
-        }
-    }
-
-    /// Whether a guest that has given a name is let in now. `called`: its turn has come, and is paid for.
-    fn is_its_turn(&mut self, called: bool, cx: &Context<'_>) -> bool {
-        if called || cx.serves_alone() {
-            return true;
-        }
-        if !self.waiting.is_empty() || !self.budget.takes_change(self.room.count()) {
-            return false;
-        }
-        self.budget.spend_change(self.cost_of_joining());
-        true
-    }
-
-    /// In deliveries: the announcement to each member, and what the newcomer is told of what was said before.
-    fn cost_of_joining(&self) -> usize {
-        self.room.count() + self.room.recalled()
-    }
-
-    /// Until others before it have come or gone, nothing is read from it, and it has no deadline.
-    fn wait(&mut self, guest: &mut Guest, has_ended: bool, cx: &mut Context<'_>) {
-        guest.waits = true;
-        self.waiting.push_back(Waiting { id: cx.id(), has_ended });
-        cx.clear_deadline();
-        cx.pause_reading();
-        cx.request_turn();
-    }
-
     /// What a member says, in one line or frame. What became of the answer.
     fn hear(&mut self, way: Way, member: &Seat, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
         let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
@@ -410,31 +307,6 @@ impl Chat {
             Said::Unknown => Ok(self.tell(way, UNKNOWN_COMMAND, cx)),
             Said::Quit => Err(End::Goodbye),
         }
-    }
-
-    /// A seat for a guest with this name; `None` where it has to wait for one that has gone and has the name.
-    fn join(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Option<Seat>, End> {
-        let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
-        let name = said::name(name, way)?;
-        let address = cx.peer().map_or_else(String::new, |peer| peer.host());
-        let seat = match self.room.join(name, &address, cx.id()) {
-            Joining::Seated(seat) => seat,
-            Joining::Soon => return Ok(None),
-            Joining::Taken => return Err(End::Taken),
-        };
-        cx.clear_deadline();
-        self.tell(way, &format!("CLIENT: {address}"), cx);
-        let Chat { room, encoded, .. } = self;
-        room.recall(|text| {
-            encoded.encode(|bytes| bytes.extend_from_slice(text));
-            cx.write(encoded.of(way));
-        });
-        cx.subscribe(match way {
-            Way::Lines => self.room.lines(),
-            Way::Frames => self.room.frames(),
-        });
-        self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
-        Ok(Some(seat))
     }
 
     /// Tells the guest why this is the end, and the others that it is, soon: the connection may linger for a while.

@@ -29,6 +29,10 @@ impl Chat {
     pub(super) fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
         let is_first = self.news.is_empty() && self.told_in != cx.turn();
         if is_first || cx.serves_alone() {
+            // Who comes there has paid before.
+            if cx.serves_alone() && matches!(news, News::Gone(_)) {
+                self.room.pay(self.room.count(), cx.now());
+            }
             self.told_in = cx.turn();
             return self.announce(&news, cx);
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reactor::{ConnectionId, Topic};
 
@@ -33,7 +34,17 @@ pub struct Room {
     history: Arc<Mutex<History>>,
     history_max: usize,
     history_bytes: usize,
+    /// Where each connection has a loop of its own: the time until which announcements are paid for, in nanoseconds of the
+    /// loops' clock.
+    paid_until: Arc<AtomicU64>,
 }
+
+/// The price of one announcement to one member whose loop is on a thread of its own: the CPU time of waking that thread and
+/// of its turn.
+const DELIVERY_APART: Duration = Duration::from_micros(20);
+
+/// The work of announcements that the room takes at once, where each connection has a loop of its own.
+const WORK_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// How many rooms there are: topics of the same name are the same, and rooms hear nothing of one another.
 static ROOMS: AtomicU64 = AtomicU64::new(0);
@@ -109,6 +120,7 @@ impl Default for Room {
             history: Arc::default(),
             history_max: 0,
             history_bytes: HISTORY_BYTES,
+            paid_until: Arc::default(),
         }
     }
 }
@@ -163,6 +175,18 @@ impl Room {
         members.here.insert(seat.number, member);
         members.unannounced.insert(seat.number);
         Joining::Seated(seat)
+    }
+
+    /// Pays for `deliveries` of announcements on loops that serve one connection each, and returns how long the payer waits
+    /// before it announces. No loop has a budget for the whole room then, so all loops together have the CPU time of one
+    /// core. Payers have their turns in the order in which they paid. Leaving is paid for, too, and does not wait.
+    pub(super) fn pay(&self, deliveries: usize, now: Duration) -> Duration {
+        let now = now.as_nanos() as u64;
+        let price = DELIVERY_APART.as_nanos() as u64 * deliveries as u64;
+        let pay = |until: u64| Some(until.max(now).saturating_add(price));
+        let until = self.paid_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).unwrap_or(0);
+        let wait = Duration::from_nanos(until.saturating_sub(now));
+        if wait > WORK_AT_ONCE { wait } else { Duration::ZERO }
     }
 
     /// Marks the arrival of member `number` as announced. Returns the number of members at its arrival: itself, the
@@ -270,6 +294,19 @@ mod tests {
         assert!(seated(one.join("ann", "unix", HERE)).is_some() && seated(other.join("ann", "unix", HERE)).is_some());
         assert_eq!(one.clone().lines(), one.lines());
         assert!(one.lines() != other.lines() && one.frames() != other.frames() && one.lines() != one.frames());
+    }
+
+    #[test]
+    fn on_loops_of_their_own_guests_come_in_order_and_all_together_cost_one_core() {
+        let room = Room::default();
+        let second = Duration::from_secs(1);
+        let waits: Vec<Duration> = (0..300).map(|_| room.pay(500, second)).collect();
+        assert_eq!(waits[..2], [Duration::ZERO; 2], "some at once");
+        assert!(waits[2..].windows(2).all(|pair| pair[1] - pair[0] == DELIVERY_APART * 500), "{waits:?}");
+        assert_eq!(waits[299], DELIVERY_APART * 500 * 299);
+        // What was not used is not saved up, and a room that has paid for all is free.
+        assert_eq!([0; 3].map(|_| room.pay(500, second * 5).is_zero()), [true, true, false]);
+        assert_eq!(Room::default().pay(1_000_000, second), Duration::ZERO, "the first one never waits");
     }
 
     #[test]

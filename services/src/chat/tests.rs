@@ -299,3 +299,48 @@ fn in_a_storm_of_joins_and_leaves_members_are_heard_at_once() {
     }
     drop(guests);
 }
+
+fn frames(texts: &[&str]) -> Vec<u8> {
+    let mut encoded = Encoded::default();
+    let mut bytes = Vec::new();
+    for text in texts {
+        encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
+        bytes.extend_from_slice(encoded.frame());
+    }
+    bytes
+}
+
+/// A guest in line makes the server keep no more than its name and a little, however much it sent at once.
+#[test]
+fn a_guest_in_line_that_has_sent_more_than_512_bytes_is_told_so_and_who_sent_less_comes() {
+    const MEMBERS: usize = 400;
+    let mut sim = Simulation::with_faults(5, Faults::none());
+    let (address, _) = Counted::serve(&mut sim);
+    for number in 0..MEMBERS {
+        sim.connect(&address, Script::new().send(format!("m{number}\n")).wait(SECOND * 10));
+    }
+    let text = "x".repeat(600);
+    let guests: Vec<(bool, Peer)> = (0..600)
+        .map(|number| {
+            let (is_long, name) = (number % 2 == 0, format!("g{number}"));
+            let text = if is_long { &text[..] } else { "hello" };
+            let bytes = match number % 4 {
+                0 | 1 => format!("{name}\n{text}\n").into_bytes(),
+                _ => frames(&[&format!("NAME: {name}"), text]),
+            };
+            (is_long, sim.connect_after(SECOND * 5, &address, Script::new().send(bytes).wait(SECOND)))
+        })
+        .collect();
+    sim.run();
+    let (mut came, mut refused) = (0, 0);
+    for (is_long, peer) in &guests {
+        let heard = peer.received();
+        let said = |text: &str| heard.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        let is_refused = said("ERROR: input before the name is accepted longer than 512 bytes");
+        let shown = String::from_utf8_lossy(&heard[..heard.len().min(100)]);
+        assert!(is_refused != said("CLIENT: ") && (*is_long || !is_refused), "{is_long}: {shown}");
+        came += usize::from(*is_long && !is_refused);
+        refused += usize::from(is_refused);
+    }
+    assert!(came > 0 && refused > 0, "{came} came in their first turn, and {refused} had to wait");
+}

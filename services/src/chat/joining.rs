@@ -1,0 +1,179 @@
+//! The way of a guest to a seat: its first line, its turn, its welcome.
+
+use std::time::Duration;
+
+use reactor::{ConnectionId, Context, Input};
+
+use super::guest::{FIRST_MAX, Guest, Heard};
+use super::news::News;
+use super::room::{Joining, Seat};
+use super::said::{self, End, Way};
+use super::{Chat, PROMPT};
+use crate::codec::TooLong;
+
+/// Names the first line or frame and all that came with it, of a guest in line.
+const UNREAD: &str = "input before the name is accepted";
+
+/// When a guest that has given a name is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Now,
+    /// Once this loop has told of those before it: it is called.
+    InLine,
+    /// After this time, on a loop of its own.
+    After(Duration),
+}
+
+/// A guest that has given a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) id: ConnectionId,
+    /// Its input is at an end, so it is called by its deadline.
+    pub(super) has_ended: bool,
+}
+
+impl Chat {
+    /// Hears a guest without a seat, up to its name. Whether it has a seat now.
+    pub(super) fn meet(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+        loop {
+            let text = match guest.speech.first(input) {
+                Ok(Some(Heard::Text(text))) => text,
+                Ok(Some(Heard::Refusal(refusal))) => {
+                    cx.write(refusal);
+                    if guest.has_refused(cx.turn()) {
+                        cx.offer_again();
+                        return false;
+                    }
+                    continue;
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    self.end(guest, End::TooLong(error), cx);
+                    return false;
+                }
+            };
+            let way = text.way;
+            let joined = match text.bytes {
+                [] if way == Way::Frames || std::mem::replace(&mut guest.prompted, true) => Ok(None),
+                [] => {
+                    self.tell(way, PROMPT, cx);
+                    Ok(None)
+                }
+                name => match self.turn_of(guest.waits, cx) {
+                    Turn::Now => self.join(way, name, cx).map(Some),
+                    later => {
+                        self.line_up(guest, later, input.len(), cx);
+                        return false;
+                    }
+                },
+            };
+            match joined {
+                Ok(None) => {}
+                Ok(Some(Some(seat))) => guest.seat = Some(seat),
+                Ok(Some(None)) => {
+                    self.line_up(guest, Turn::InLine, input.len(), cx);
+                    return false;
+                }
+                Err(end) => {
+                    self.end(guest, end, cx);
+                    return false;
+                }
+            }
+            // It was only looked at, and is whole, so neither of these fails.
+            let _ = guest.speech.next(input);
+            if guest.seat.is_some() {
+                guest.waits = false;
+                guest.news = self.told + self.news.len() as u64;
+                return true;
+            }
+        }
+    }
+
+    /// A guest whose input has ended with a name, its line unended: it comes, and goes.
+    pub(super) fn join_at_the_end(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        // It has had its turn only if there is still room in this one: it may have been called some turns ago.
+        let is_called = guest.waits && (cx.serves_alone() || self.budget.takes_change(self.room.count()));
+        guest.has_ended = true;
+        let turn = self.turn_of(is_called, cx);
+        if turn != Turn::Now {
+            return self.wait(guest, turn, cx);
+        }
+        let Ok(Some(text)) = guest.speech.rest(&Input::of(b"")) else { return cx.close() };
+        match self.join(text.way, text.bytes, cx) {
+            Ok(Some(seat)) => {
+                self.leave(&mut Some(seat), cx);
+                cx.close();
+            }
+            Ok(None) => self.wait(guest, Turn::InLine, cx),
+            Err(end) => self.end(guest, end, cx),
+        }
+    }
+
+    /// When a guest that has given a name is let in. `called`: its turn has come, and is paid for.
+    fn turn_of(&mut self, called: bool, cx: &Context<'_>) -> Turn {
+        if called {
+            return Turn::Now;
+        }
+        if cx.serves_alone() {
+            return match self.room.pay(self.cost_of_joining(), cx.now()) {
+                Duration::ZERO => Turn::Now,
+                wait => Turn::After(wait),
+            };
+        }
+        if !self.waiting.is_empty() || !self.budget.takes_change(self.room.count()) {
+            return Turn::InLine;
+        }
+        self.budget.spend_change(self.cost_of_joining());
+        Turn::Now
+    }
+
+    /// In deliveries: the announcement to each member, and what the newcomer is told of what was said before.
+    pub(super) fn cost_of_joining(&self) -> usize {
+        self.room.count() + self.room.recalled()
+    }
+
+    /// The guest waits for its turn, unless more than [`FIRST_MAX`] bytes of it would wait as well.
+    fn line_up(&mut self, guest: &mut Guest, turn: Turn, unread: usize, cx: &mut Context<'_>) {
+        if unread > FIRST_MAX {
+            return self.end(guest, End::TooLong(TooLong { what: UNREAD, limit: FIRST_MAX }), cx);
+        }
+        self.wait(guest, turn, cx);
+    }
+
+    /// Until its turn, nothing is read from the guest, and the time for a name does not run.
+    fn wait(&mut self, guest: &mut Guest, turn: Turn, cx: &mut Context<'_>) {
+        guest.waits = true;
+        cx.pause_reading();
+        if let Turn::After(wait) = turn {
+            return cx.set_deadline(wait);
+        }
+        self.waiting.push_back(Waiting { id: cx.id(), has_ended: guest.has_ended });
+        cx.clear_deadline();
+        cx.request_turn();
+    }
+
+    /// A seat for a guest with this name; `None` where it has to wait for one that has gone and has the name.
+    fn join(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Option<Seat>, End> {
+        let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
+        let name = said::name(name, way)?;
+        let address = cx.peer().map_or_else(String::new, |peer| peer.host());
+        let seat = match self.room.join(name, &address, cx.id()) {
+            Joining::Seated(seat) => seat,
+            Joining::Soon => return Ok(None),
+            Joining::Taken => return Err(End::Taken),
+        };
+        cx.clear_deadline();
+        self.tell(way, &format!("CLIENT: {address}"), cx);
+        let Chat { room, encoded, .. } = self;
+        room.recall(|text| {
+            encoded.encode(|bytes| bytes.extend_from_slice(text));
+            cx.write(encoded.of(way));
+        });
+        cx.subscribe(match way {
+            Way::Lines => self.room.lines(),
+            Way::Frames => self.room.frames(),
+        });
+        self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
+        Ok(Some(seat))
+    }
+}
