@@ -1,5 +1,5 @@
-//! What a connection still owes its peer: bytes that were copied, large ones that are shared, and ranges of files, in
-//! order.
+//! The output of a connection: copied bytes, large shared ones, and ranges of files, in order. `messages` has the published
+//! messages in it, `sending` its way to the kernel, `memory` its size.
 
 mod memory;
 mod messages;
@@ -41,31 +41,32 @@ pub(crate) const SHARE_MIN: usize = 4096;
 /// ```
 #[derive(Debug)]
 pub struct Output {
-    /// All copied bytes, in order; those before `sent` have left.
+    /// All copied bytes, in order.
     copied: Vec<u8>,
+    /// Bytes at the beginning of `copied` that have left.
     sent: usize,
-    /// What comes before the last run of copied bytes, and how many bytes that is. Nothing while nothing is shared,
-    /// which is nearly always.
+    /// Everything before the last run of copied bytes. Empty while all bytes are copied, the usual case.
     pieces: VecDeque<Piece>,
+    /// Bytes in `pieces`.
     ahead: usize,
-    /// How many of those are in files, which take no memory.
+    /// Bytes in `pieces` that are in files, and take no memory.
     filed: usize,
-    /// Where the last run begins in `copied`.
+    /// Where the last run of copied bytes begins in `copied`.
     run: usize,
+    /// `Limits::output_max`, in bytes.
     max: usize,
     /// More than the high-water mark was queued when the current write began, so `max` holds for that write. Below the
     /// mark a write is taken whatever its size.
     bounded: bool,
-    /// Something was refused. Nothing is taken after that gap.
+    /// A write was refused. Nothing is accepted after that gap.
     overflowed: bool,
     /// Shared pieces at the end of `pieces` that the memory budget has not counted; some may have left since.
     uncounted: usize,
-    /// What is written now goes before the backlog: it stands for what was dropped there.
+    /// `on_missed` is being called: writes go before the backlog, in place of the dropped messages.
     writing_notice: bool,
-    /// What comes after all this: published messages that could not leave at once, and what was written behind them.
-    /// Never empty.
+    /// Published messages that could not leave at once, and everything written after them. Never empty.
     behind: Option<Box<Backlog>>,
-    /// The backlog before, emptied. Goes back to the pool with the output.
+    /// An emptied backlog, kept for the next. Goes back to the pool with the output.
     spare: Option<Box<Backlog>>,
 }
 
@@ -148,7 +149,7 @@ impl Output {
         }
     }
 
-    /// Where it is not simply the end of the queue, or over the limit.
+    /// Appends where there is a backlog, or refuses bytes over the limit.
     #[cold]
     fn put_aside(&mut self, bytes: &[u8], shared: Option<&Bytes>) {
         if !self.admits(bytes.len()) {
@@ -163,7 +164,7 @@ impl Output {
         }
     }
 
-    /// Appends to what leaves next, whatever the limit.
+    /// Appends a copy before the backlog, whatever the limit.
     #[inline]
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.copied.extend_from_slice(bytes);
@@ -183,7 +184,7 @@ impl Output {
         self.pieces.push_back(Piece::File(part));
     }
 
-    /// The last run of copied bytes becomes a piece, if there is one.
+    /// Makes the last run of copied bytes a piece, if there is one.
     fn end_run(&mut self) {
         let run = self.copied.len() - self.run;
         if run > 0 {
@@ -199,25 +200,26 @@ impl Output {
         self.of_head() + self.behind.as_ref().map_or(0, |behind| behind.length())
     }
 
+    /// Queued bytes that stand before the backlog.
     #[inline]
     fn of_head(&self) -> usize {
         self.ahead + self.copied.len() - self.run
     }
 
-    /// Whether nothing is owed.
+    /// Whether no byte is queued.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queued() == 0
     }
 
-    /// The same, and nothing was missed that has not been told.
+    /// Whether no byte is queued, and no missed message is still to be reported.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         self.of_head() == 0 && self.behind.is_none()
     }
 
-    /// A write begins: one call of a handler, however many pieces it puts. It is taken in full unless more than `high`
-    /// bytes are queued already.
+    /// Begins a write: one call of a handler, however many pieces it puts. The write is accepted in full unless more than
+    /// `high` bytes are queued already.
     #[inline]
     pub(crate) fn begin_write(&mut self, high: usize) {
         self.bounded = self.queued() > high;
@@ -228,8 +230,8 @@ impl Output {
         !self.overflowed && (!self.bounded || (self.of_head() - self.filed).saturating_add(more) <= self.max)
     }
 
-    /// Past the limit nothing is taken, and the connection closes once what was taken has left. Messages don't count: they
-    /// have a limit of their own.
+    /// Whether `more` bytes of a handler's own are accepted. Past the limit none are, and the connection closes once the
+    /// accepted ones have left. Messages do not count: they have a limit of their own.
     fn admits(&mut self, more: usize) -> bool {
         let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.kept_length());
         if self.overflowed || (self.bounded && queued.saturating_add(more) > self.max) {
@@ -247,7 +249,7 @@ impl Output {
         self.overflowed
     }
 
-    /// Forgets what is owed.
+    /// Forgets all queued bytes.
     pub(crate) fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();

@@ -24,73 +24,77 @@ use crate::timer::Wheel;
 use crate::token::ConnectionId;
 use crate::topics::{Topic, Topics};
 
-/// Everything of a loop that a callback can reach: its links, and no descriptor and no handler.
+/// The part of a loop that a callback can reach: the links, and no descriptor and no handler.
 pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) topics: Topics,
     pub(crate) published: Published,
     pub(crate) wheel: Wheel<Timer>,
     pub(crate) pool: Pool,
-    /// What the connections of this loop hold, and the budget that they hold it of.
+    /// The memory of this loop's connections, and the application's budget.
     pub(crate) holdings: Holdings,
-    /// Counted by this loop alone, read by anyone.
+    /// Written by this loop alone, read by any thread.
     pub(crate) counters: Arc<Counters>,
-    /// What happened lately, for those who end badly.
+    /// The latest events, logged for a connection that ends badly.
     pub(crate) recorder: Recorder,
-    /// What callbacks have posted and a full mailbox has no room for yet.
+    /// Messages that callbacks have posted and that wait for room in a mailbox.
     pub(crate) outbox: Rc<Outbox>,
-    /// The other loops; none where there is one alone.
+    /// Publications and connections on their way to other loops. `None` where there is one loop.
     pub(crate) outgoing: Option<Box<Outgoing>>,
-    /// It came with one connection, and ends with it.
+    /// The loop serves one connection, and ends with it.
     pub(crate) alone: bool,
-    /// What each service has agreed to, by its number.
+    /// Each service's name, limits and deadlines, by its number.
     pub(crate) terms: Vec<Terms>,
-    /// When this turn began; after a slow callback, a few milliseconds rough, when that ended.
+    /// When this turn began. After a slow callback: when it ended, rounded to a few milliseconds.
     pub(crate) now: Time,
-    /// Counts turns, never 0: what a link does once a turn is marked with it.
+    /// The number of this turn, never 0. A link remembers it for callbacks that come once a turn.
     pub(crate) turn: u32,
-    /// One of those touched is owed more than its high-water mark: it is sent to before anybody else is heard, so that
-    /// who reads is not taken for one that doesn't.
+    /// A dirty link has more than `output_high` queued. It is sent to before further input is read, so that a peer that reads
+    /// is not taken for one that does not.
     pub(crate) flush_now: bool,
-    /// Services whose handlers want to be called in the next turn.
+    /// Services whose handlers have requested `on_turn` in the next turn.
     pub(crate) turn_requested: Vec<u16>,
-    /// Links that something was done to since the loop last looked at them.
+    /// Links that have changed since their steps were last taken.
     pub(crate) dirty: Vec<ConnectionId>,
+    /// Connections that callbacks have opened and the loop has not begun.
     pub(crate) opening: Vec<PendingOpen>,
+    /// A callback has called `halt`.
     pub(crate) halting: bool,
-    /// The application is stopping; and no new connection is begun any more.
+    /// The application is stopping.
     pub(crate) stopping: bool,
+    /// The drain time is over: no connection is opened any more.
     pub(crate) opens_refused: bool,
+    /// Periodic work has called `end_loop`.
     pub(crate) loop_ended: bool,
 }
 
-/// What a timer stands for.
+/// The owner of a timer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timer {
     Link(ConnectionId),
     Periodic(u32),
 }
 
-/// What a service has agreed to; each loop has its own copy.
+/// A service's name, limits and deadlines. Each loop has its own copy.
 #[derive(Clone)]
 pub(crate) struct Terms {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
     pub(crate) connection_type: TypeId,
-    /// It is a service of the crate itself.
+    /// A service of the crate itself.
     pub(crate) internal: bool,
-    /// Its `ServiceHandle<M>`.
+    /// The service's `ServiceHandle<M>`.
     pub(crate) handle: Arc<dyn Any + Send + Sync>,
 }
 
 impl Terms {
-    /// Whether it is a service of the crate itself, which no operator knows.
+    /// Whether this is a service of the crate itself, which no report shows.
     pub(crate) fn is_internal(&self) -> bool {
         self.internal
     }
 
-    /// Of a service that the crate itself has; nobody posts to it.
+    /// The terms of a service of the crate itself, to which no thread posts.
     pub(crate) fn internal<State: 'static>(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
         Terms {
             name: name.into(),
@@ -103,19 +107,20 @@ impl Terms {
     }
 }
 
-/// A connection that a callback asked for; its link is there already.
+/// A connection that a callback has opened and the loop has not begun. Its link is there already.
 pub(crate) struct PendingOpen {
     pub(crate) id: ConnectionId,
     pub(crate) state: Box<dyn Any>,
     pub(crate) kind: OpenKind,
 }
 
+/// The way in which the loop begins a connection.
 pub(crate) enum OpenKind {
     Connect(Address),
     Watch(OwnedFd),
-    /// Take it on as it is.
+    /// Take over a connected socket.
     Adopt(Socket),
-    /// It has a deadline, and that is all.
+    /// Nothing to begin: a deadline without a descriptor.
     Nothing,
 }
 
@@ -154,7 +159,7 @@ impl Core {
         }
     }
 
-    /// Puts a link on the list of those to look at.
+    /// Puts a link on the list `dirty`, once.
     #[inline]
     pub(crate) fn mark_dirty(&mut self, id: ConnectionId) {
         if let Some(link) = self.links.get_mut(id)
@@ -190,15 +195,15 @@ impl Core {
         }
     }
 
-    /// A line to another process, whose state its handler adopts.
+    /// Opens the channel to another process, with the state for its handler.
     pub(crate) fn adopt(&mut self, service: u16, socket: Socket, peer: Peer, state: Box<dyn Any>) -> ConnectionId {
         let id = self.links.insert(Link::new(Origin::Channel, peer, service, NO_STATE, self.now));
         self.opening.push(PendingOpen { id, state, kind: OpenKind::Adopt(socket) });
         id
     }
 
-    /// To the members on this loop, and once to each other loop that has any. `by` is held while one of those has no
-    /// room for more.
+    /// Publishes to the members on this loop, and once to each other loop that has members. Connection `by` is not read while
+    /// one of those loops has no room. Returns the number of members on this loop.
     pub(crate) fn publish(
         &mut self,
         topic: &Topic,
@@ -212,7 +217,7 @@ impl Core {
         reached
     }
 
-    /// What a loop in another process has published, to all but that one.
+    /// Publishes what loop number `from`, in another process, has published to all other loops.
     pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, by: ConnectionId, from: u32) {
         self.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
         self.pass_on(topic, || bytes.clone(), by, Some(from));
@@ -229,7 +234,8 @@ impl Core {
         }
     }
 
-    /// One copy of long messages for any number of members; short ones cost less to copy than to count.
+    /// Gathers a message for the members on this loop. Long messages are copied once for all members; short ones cost less to
+    /// copy than to count. Returns the number of members.
     pub(crate) fn deliver(
         &mut self,
         topic: &Topic,
@@ -252,7 +258,7 @@ impl Core {
         members
     }
 
-    /// Before something else happens to this link: what was published before that comes first.
+    /// Hands publications out before anything else is done to a member, so that requests take effect in their order.
     #[inline]
     pub(super) fn put_in_order(&mut self, id: ConnectionId) {
         if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
@@ -260,13 +266,13 @@ impl Core {
         }
     }
 
-    /// Puts what was published into the outputs of the members, all messages of a topic at once.
+    /// Puts the gathered publications into the members' outputs, all messages of a topic at once.
     pub(crate) fn hand_out(&mut self) {
         self.send_out(|_, _| None);
     }
 
-    /// The same, but to whom `send` sends it, and whose output is empty, it goes without being copied: that is nearly
-    /// everybody, nearly always.
+    /// Hands the gathered publications out. A member whose output is empty is sent them by `send`, without a copy: the usual
+    /// case.
     pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
         let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
         let mut missed = 0;
@@ -302,7 +308,7 @@ impl Core {
                     None => taken += link.deliver(messages, limits, pool, &mut missed),
                     Some(outcome) => {
                         taken += link.deliver(messages, limits, pool, &mut missed);
-                        // That the kernel takes no more now is found out once more, by who sees to the rest.
+                        // The link's own send finds out again that the kernel takes no more.
                         let (outcome, what) = match outcome {
                             Sent::Bytes(part) | Sent::Blocked(part) => {
                                 sent += part;

@@ -1,5 +1,5 @@
-//! What a callback may ask for. It records, and never calls user code: the loop acts on it once the callback has
-//! returned, so no handler can be surprised by another in the middle of its own work.
+//! The requests that a callback can make. A context records them and never calls user code: the loop acts once the callback
+//! has returned, so no handler is called in the middle of another's work.
 
 mod core;
 mod opening;
@@ -25,7 +25,7 @@ use crate::token::ConnectionId;
 
 pub(crate) use self::core::{Core, OpenKind, PendingOpen, Terms, Timer};
 
-/// What became of a write.
+/// The outcome of a write.
 ///
 /// ```
 /// use reactor::{Context, Written};
@@ -53,10 +53,10 @@ pub enum Written {
     Refused,
 }
 
-/// What a callback may ask of the loop.
+/// The loop, as a callback can reach it.
 ///
-/// Everything here returns at once. What needs the handler again (a close, a connection, a message) happens after the
-/// callback has returned. Methods without an id are about the connection that the callback is for; outside any
+/// Every method returns at once. A request that calls a handler again (a close, a connection, a message) is carried out after
+/// the callback has returned. Methods without an id are about the connection that the callback is for; outside any
 /// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message),
 /// periodic work) they find nothing, like a stale id.
 ///
@@ -211,7 +211,8 @@ impl<'a> Context<'a> {
         self.core.put(id, |output| output.put(bytes.as_ref()))
     }
 
-    /// The same without copying, if they are 4 KiB or more.
+    /// Queues `bytes` for another connection of this loop, without copying them if they are 4 KiB or more. They leave at the
+    /// end of the turn.
     pub fn write_shared_to(&mut self, id: ConnectionId, bytes: Bytes) -> Written {
         self.core.mark_dirty(id);
         self.core.put(id, |output| output.put_shared(bytes))
@@ -236,8 +237,8 @@ impl<'a> Context<'a> {
         self.close_id(self.id);
     }
 
-    /// The same, but does not wait for the peer to end its half: for when the protocol says that it sends nothing more, as
-    /// HTTP does of a client that has asked for `Connection: close`. Saves five of ten system calls of a short connection.
+    /// Closes this connection without waiting for the peer to end its half: for a protocol in which the peer sends nothing
+    /// more, such as HTTP after `Connection: close`. Saves five of ten system calls of a short connection.
     /// What the peer sends nevertheless makes its system drop what it has not read yet.
     pub fn close_briefly(&mut self) {
         let core = &mut *self.core;
@@ -247,7 +248,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Closes another connection of this loop.
+    /// Closes connection `id` of this loop: see [`close`](Self::close).
     pub fn close_id(&mut self, id: ConnectionId) {
         let core = &mut *self.core;
         core.put_in_order(id);
@@ -264,7 +265,7 @@ impl<'a> Context<'a> {
         self.finish_id(self.id);
     }
 
-    /// The same for another connection of this loop.
+    /// Ends our half of connection `id` of this loop: see [`finish`](Self::finish).
     pub fn finish_id(&mut self, id: ConnectionId) {
         self.core.put_in_order(id);
         if let Some(link) = self.core.links.get_mut(id) {
@@ -278,7 +279,7 @@ impl<'a> Context<'a> {
         self.abort_id(self.id);
     }
 
-    /// Ends another connection of this loop at once.
+    /// Ends connection `id` of this loop at once: see [`abort`](Self::abort).
     pub fn abort_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.abort(CloseReason::Aborted);
@@ -314,12 +315,12 @@ impl<'a> Context<'a> {
         self.put_deadline(self.id, Some(after));
     }
 
-    /// The same for another connection of this loop.
+    /// Sets the deadline of connection `id` of this loop: see [`set_deadline`](Self::set_deadline).
     pub fn set_deadline_id(&mut self, id: ConnectionId, after: Duration) {
         self.put_deadline(id, Some(after));
     }
 
-    /// Calls it off.
+    /// Calls this connection's deadline off.
     pub fn clear_deadline(&mut self) {
         self.put_deadline(self.id, None);
     }
@@ -331,7 +332,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// In periodic work: this was the last time.
+    /// Ends the periodic work from which it is called: it does not run again.
     pub fn end_loop(&mut self) {
         self.core.loop_ended = true;
     }
@@ -347,7 +348,7 @@ impl<'a> Context<'a> {
         self.core.opens_refused
     }
 
-    /// What this loop counts.
+    /// This loop's counters.
     pub(crate) fn counters(&self) -> &Counters {
         &self.core.counters
     }

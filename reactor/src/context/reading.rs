@@ -10,7 +10,7 @@ impl Context<'_> {
         self.pause_reading_id(self.id);
     }
 
-    /// The same for another connection of this loop.
+    /// Pauses connection `id` of this loop: see [`pause_reading`](Self::pause_reading).
     pub fn pause_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.pause();
@@ -23,7 +23,7 @@ impl Context<'_> {
         self.resume_reading_id(self.id);
     }
 
-    /// The same for another connection of this loop.
+    /// Resumes connection `id` of this loop: see [`resume_reading`](Self::resume_reading).
     pub fn resume_reading_id(&mut self, id: ConnectionId) {
         if let Some(link) = self.core.links.get_mut(id) {
             link.resume();

@@ -12,9 +12,9 @@ impl Context<'_> {
         self.subscribe_id(self.id, topic)
     }
 
-    /// The same for another connection of this loop.
+    /// Makes connection `id` of this loop a member of the topic: see [`subscribe`](Self::subscribe).
     pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
-        // Who comes now does not hear what was said before.
+        // A new member does not get what was published before.
         self.core.hand_out();
         let Core { links, topics, terms, dirty, .. } = &mut *self.core;
         let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
@@ -34,7 +34,7 @@ impl Context<'_> {
         self.unsubscribe_id(self.id, topic)
     }
 
-    /// The same for another connection of this loop.
+    /// Ends the membership of connection `id` of this loop: see [`unsubscribe`](Self::unsubscribe).
     pub fn unsubscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
         let core = &mut *self.core;
         core.put_in_order(id);
@@ -69,12 +69,13 @@ impl Context<'_> {
         self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }
 
-    /// The same for every member but this connection.
+    /// Queues `bytes`, one message, for every member but this connection: see [`publish`](Self::publish).
     pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, self.id, self.id)
     }
 
-    /// The same for every member but `except`, for a handler that says later what concerns a connection of this loop.
+    /// Queues `bytes`, one message, for every member but `except`: see [`publish`](Self::publish). For a handler that announces
+    /// later what concerns a connection of this loop.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Topic};
@@ -93,12 +94,12 @@ impl Context<'_> {
         self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)
     }
 
-    /// What was published in another process, to the members on this loop.
+    /// Delivers to the members on this loop what another process has published.
     pub(crate) fn deliver(&mut self, topic: &Topic, bytes: &Bytes) {
         self.core.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
     }
 
-    /// The same to those of all loops but the one of that number.
+    /// Delivers what loop number `from` has published to the members on all other loops.
     pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, from: u32) {
         self.core.relay(topic, bytes, self.id, from);
     }

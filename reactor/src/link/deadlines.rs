@@ -9,7 +9,7 @@ use crate::reason::{CloseReason, Deadline};
 use crate::time::Time;
 use crate::timer::TimerKey;
 
-/// Where `Link::mark` has not been looked up.
+/// The value of `Link::mark` until the driver has been asked.
 pub(super) const UNMARKED: u64 = u64::MAX;
 
 /// How soon an idle connection is looked at again whose peer is still taking what the kernel has for it.
@@ -26,15 +26,15 @@ const LOOK_MIN: Duration = Duration::from_millis(1);
 /// A delayed acknowledgement takes 40 ms.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How often the linger deadline is moved for a peer that goes on speaking: half a minute in all with the default,
-/// which is what nginx takes too.
+/// How often the linger deadline is extended for a peer that goes on sending: half a minute in all with the default, as in
+/// nginx.
 const LINGER_EXTENSIONS_MAX: u8 = 5;
 
 /// The deadline that a link lives under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Loop(Deadline),
-    /// No deadline, but the time to ask how much the peer has acknowledged.
+    /// No deadline: the time to ask how much the peer has acknowledged.
     Look,
     /// The handler's own: `on_deadline`.
     Handler,
@@ -61,7 +61,7 @@ impl Link {
         match self.phase {
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
             Phase::Open if self.flags.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
-            // Of two at the same time the handler's comes first: it can say something.
+            // At the same time the handler's deadline comes first: the handler can still write.
             Phase::Open => earliest([
                 self.handlers_due(),
                 if self.flags.has(USEFUL) {
@@ -75,14 +75,14 @@ impl Link {
                 } else {
                     None
                 },
-                // While output waits, the progress deadline says it better: a large answer may take its time.
+                // While output waits, the write-progress deadline stands in: a large answer may take its time.
                 if self.must_progress() || self.origin == Origin::Watched {
                     None
                 } else {
                     at(self.active, deadlines.idle, Deadline::Idle)
                 },
             ]),
-            // Who still has to be sent something may take as long over it as if the connection were not closing.
+            // A peer may take as long over queued output as if the connection were not closing.
             Phase::Flushing => at(self.since, Some(flush_span(deadlines)), Deadline::Linger),
             Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
@@ -123,7 +123,7 @@ impl Link {
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
-        // One that another's callback has just set does not count from any moment yet.
+        // A deadline that another connection's callback has just set does not count from any moment yet.
         (self.deadline != Time::NEVER && !self.flags.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
     }
 
@@ -157,7 +157,7 @@ impl Link {
         self.timer_at = timer.map_or(Time::NEVER, |(_, at)| at);
     }
 
-    /// A deadline passed at `now`. What to do about it, or `None` when the link has been busy since.
+    /// Notes that `due` passed at `now`. Returns what to do about it, or `None` if the link has been busy since.
     pub(crate) fn due(&mut self, due: Due, now: Time, unacknowledged: usize) -> Option<Due> {
         match due {
             Due::Loop(Deadline::Linger) if self.extends_linger() => {
@@ -203,7 +203,7 @@ impl Link {
         let reason = match (deadline, self.reason) {
             (Deadline::Linger, _) if self.flags.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
-            // It was given time to finish what had begun, and the cause is the same if it does not.
+            // The limit that was reached stays the reason, whether the output leaves in time or not.
             (
                 Deadline::Linger,
                 Some(reason @ (CloseReason::OutputOverflow { .. } | CloseReason::InputOverflow { .. })),
@@ -238,8 +238,8 @@ impl Link {
         self.mark != UNMARKED && acknowledged >= self.mark + PROGRESS_MIN
     }
 
-    /// Whether a peer that is lingered for has sent so much since it was last looked at that it is worth hearing it
-    /// out: one that is still uploading gives up when it is cut off, and never reads why.
+    /// Whether the linger deadline is extended because the peer has sent enough since the last one. A peer that is cut off in
+    /// the middle of an upload gives up, and never reads the answer.
     fn extends_linger(&mut self) -> bool {
         let heard = self.discarded - self.discarded_before;
         self.discarded_before = self.discarded;

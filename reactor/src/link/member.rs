@@ -1,5 +1,5 @@
-//! A link as a member of topics: what was published is put into its output, and one that does not take it is bounded by
-//! a policy. See [`Published`](crate::published) for how it comes here, and the `Backlog` for what is dropped.
+//! A link as a member of topics: publications are put into its output, and a policy bounds a member that does not read.
+//! [`Published`](crate::published) gathers the publications of a turn; the `Backlog` drops messages.
 
 use super::flags::*;
 use super::{Link, Lost, Phase};
@@ -9,8 +9,7 @@ use crate::reason::CloseReason;
 use crate::time::Time;
 
 impl Link {
-    /// Puts published messages into the output. How many were taken; `missed` counts those that are dropped because of
-    /// them.
+    /// Puts published messages into the output. Returns the number taken; `missed` counts messages dropped to make room.
     #[inline]
     pub(crate) fn deliver(
         &mut self,
@@ -28,7 +27,7 @@ impl Link {
         self.deliver_late(messages, limits, pool, missed)
     }
 
-    /// The same one by one to a peer that does not take what it is owed.
+    /// Puts published messages into the output one by one, for a peer that does not take its output.
     #[cold]
     fn deliver_late(&mut self, messages: Messages<'_>, limits: &Limits, pool: &mut Pool, missed: &mut u64) -> usize {
         if !self.takes_writes() {
@@ -47,12 +46,12 @@ impl Link {
                 Offered::TooSlow => self.flags.set(TOO_SLOW),
             }
         }
-        // Dropping makes it less, too.
+        // Dropped messages may have brought the queue down to the mark.
         self.unchoke(self.queued(), limits);
         taken
     }
 
-    /// Whether what is handed out may go to the driver at once, without ever being in the output.
+    /// Whether publications may go to the driver at once, without ever being in the output.
     #[inline]
     pub(crate) fn takes_at_once(&self, count: usize, limits: &Limits) -> bool {
         self.output.is_none()
@@ -67,7 +66,7 @@ impl Link {
         self.flags.has(TOO_SLOW)
     }
 
-    /// Whether it is to be left out of a part of what is being handed out.
+    /// Whether the link is left out of a part of the publications that are being handed out.
     pub(crate) fn is_excepted(&self) -> bool {
         self.flags.has(EXCEPTED)
     }
@@ -76,13 +75,13 @@ impl Link {
         self.flags.put(EXCEPTED, is);
     }
 
-    /// Applies the policy for slow members to what was published in this turn, now that the kernel has not taken it.
+    /// Applies the policy for slow members to this turn's publications, of which the kernel has not taken all.
     pub(super) fn trim(&mut self, limits: &Limits) -> Lost {
         let mut lost = Lost::default();
         if let Some(output) = &mut self.output
             && output.has_fresh_messages()
         {
-            // A connection that is closing gets what it is owed.
+            // A closing connection gets everything that was queued.
             if self.phase != Phase::Open {
                 output.keep_messages();
             } else if output.trim(limits, &mut lost.messages) == Offered::TooSlow {
@@ -93,8 +92,7 @@ impl Link {
         lost
     }
 
-    /// The handler is told next how many messages were missed here: so many. What it writes until `notice_done` is put in
-    /// their place.
+    /// Takes the number of messages missed at the front, for `on_missed`. Writes until `notice_done` take their place.
     pub(crate) fn take_missed(&mut self) -> u64 {
         self.flags.set(WRITING_NOTICE);
         self.output.as_mut().map_or(0, |output| output.take_missed())
@@ -107,7 +105,7 @@ impl Link {
         }
     }
 
-    /// The handler has said what it had to say to one that is too slow.
+    /// Closes after `on_too_slow`.
     pub(crate) fn close_slow(&mut self, now: Time) {
         if self.flags.has(OUT_OF_MEMORY) {
             return self.close_for_memory(now);
@@ -115,14 +113,14 @@ impl Link {
         self.close_because(CloseReason::OutputOverflow { queued: self.queued() }, now);
     }
 
-    /// Whether what was published before has to be in its output first. Not where messages were missed: they were
-    /// published before that.
+    /// Whether earlier publications have to be in the output before anything else is. Not while a notice is written: the missed
+    /// messages were published before.
     #[inline]
     pub(crate) fn is_in_order(&self) -> bool {
         self.flags.has(MEMBER) && !self.flags.has(WRITING_NOTICE)
     }
 
-    /// It has become a member of a topic, or is none any more.
+    /// Notes whether the link is a member of any topic.
     pub(crate) fn set_member(&mut self, is: bool, limits: &Limits) {
         if is {
             self.flags.set(USEFUL);

@@ -1,4 +1,4 @@
-//! A link and the memory budget of the application: what it holds, and what it does when there is too little.
+//! A link and the memory budget of the application: the memory that it holds, and its end when memory is short.
 
 use super::flags::*;
 use super::{Link, Origin, Phase};
@@ -18,8 +18,8 @@ impl Link {
         self.flags.set(UNWEIGHED);
     }
 
-    /// Has the memory budget know what this link holds. Called whenever the link rests, so that what is gone by then is
-    /// never counted.
+    /// Counts the memory of this link in the budget. Called whenever the link rests, so that memory of a single turn is never
+    /// counted.
     #[inline]
     pub(crate) fn weigh(&mut self, holdings: &mut Holdings) {
         self.flags.clear(UNWEIGHED);
@@ -30,7 +30,7 @@ impl Link {
 
     #[inline(never)]
     fn weigh_anew(&mut self, holdings: &mut Holdings) {
-        // What processes of this application have for one another, and what is typed, is bounded by itself.
+        // Traffic between processes of this application, and typed input, have bounds of their own.
         if matches!(self.origin, Origin::Channel | Origin::Watched) {
             return;
         }
@@ -44,19 +44,19 @@ impl Link {
         }
     }
 
-    /// What it holds at this moment.
+    /// The memory of this link at this moment.
     fn holds(&self) -> Holding {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.memory());
         let (own, all) = self.output.as_ref().map_or((0, 0), |output| (output.own_memory(), output.all_memory()));
         Holding::of(kept + own, kept + all)
     }
 
-    /// What it was counted for when it last rested.
+    /// The memory of this link as of its last rest.
     pub(crate) fn holding(&self) -> Holding {
         self.holding
     }
 
-    /// It is over, and its buffers go back.
+    /// Takes the link out of the budget: it is over, and its buffers go back.
     pub(crate) fn weigh_nothing(&mut self, holdings: &mut Holdings) {
         let before = std::mem::take(&mut self.holding);
         if before != Holding::default() {
@@ -64,7 +64,7 @@ impl Link {
         }
     }
 
-    /// Stops or goes on reading, as the memory budget allows. Whether that is a change.
+    /// Stops or goes on reading, as the memory budget allows. Returns whether that is a change.
     pub(crate) fn set_suspended(&mut self, is: bool) -> bool {
         let was = self.flags.has(SUSPENDED);
         self.flags.put(SUSPENDED, is);
@@ -90,7 +90,7 @@ impl Link {
         (output.drop_messages(), unread)
     }
 
-    /// The handler has had its last words.
+    /// Closes for want of memory after the handler's last words.
     pub(super) fn close_for_memory(&mut self, now: Time) {
         if self.phase == Phase::Connecting || self.queued() > LAST_WORDS_MAX {
             return self.abort(CloseReason::Memory);

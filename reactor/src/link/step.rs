@@ -1,11 +1,11 @@
-//! What there is to do for a link, one step at a time, until it rests.
+//! The steps that a link asks the loop for, one at a time, until it rests.
 
 use super::flags::*;
 use super::{Link, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
 
-/// What the loop does next for a link.
+/// The next action of the loop for a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Hand the output to the driver.
@@ -14,7 +14,7 @@ pub(crate) enum Step {
     Missed,
     /// Call `on_too_slow`, and close.
     TooSlow,
-    /// Close: a write was refused, and nothing may leave after that gap. What was accepted before it leaves.
+    /// Close: a write was refused, and nothing may leave after that gap. Earlier output still leaves.
     Overflowed,
     /// Call `on_drained`.
     Drained,
@@ -22,23 +22,23 @@ pub(crate) enum Step {
     Deliver,
     /// Call `on_end_of_input`.
     EndOfInput,
-    /// Ask the driver whether more has arrived, readiness or not.
+    /// Ask the driver whether input has arrived, whatever readiness was reported.
     Probe,
     /// Call `on_stopping`.
     Stopping,
     /// End our half.
     Finish,
-    /// Give everything back and call `on_close`.
+    /// Give the buffers back and call `on_close`.
     Close,
-    /// Something is left to do that was done once in this turn already: in the next turn.
+    /// A callback is due that has been called in this turn already: it comes in the next turn.
     NextTurn,
     /// Nothing until something happens.
     Rest,
 }
 
 impl Link {
-    /// The next thing to do. Sending comes first, so that a close finds nothing owed; kept input before the end of
-    /// input, so that the end is the last thing a handler hears; each callback that can call for itself, once a turn.
+    /// The next step. Sending comes first, so that a close finds nothing queued. Kept input comes before the end of input, so
+    /// that the end is the last thing a handler hears. A callback that can cause itself comes once a turn.
     #[inline]
     pub(crate) fn step(&mut self, turn: u32, limits: &Limits) -> Step {
         match self.phase {
@@ -98,7 +98,7 @@ impl Link {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
-            // A stream has no end by itself, so nothing is gained by reading first. That it has drained is told after that.
+            // A stream has no end by itself, so nothing is gained by reading first. `on_drained` comes after `on_stopping`.
             if self.stopping == Stopping::Streaming {
                 return self.report_stopping();
             }
@@ -110,7 +110,7 @@ impl Link {
             return Step::Drained;
         }
         if self.is_held_back() {
-            // A handler's own pause has its reason, which only the handler knows; so it is asked at once.
+            // Only the handler knows the reason for its own pause, so `on_stopping` is called at once.
             let ask = self.flags.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.report_stopping() } else { Step::Rest };
         }
@@ -134,7 +134,7 @@ impl Link {
             return Step::EndOfInput;
         }
         if self.flags.has(ENDED) && self.flags.has(HALF_FINISHED) {
-            // Both halves have ended, and nobody needs to say so.
+            // Both halves have ended, so the link is over without a callback.
             self.over(CloseReason::PeerEnded);
             return Step::Close;
         }

@@ -10,8 +10,8 @@ impl Output {
         self.copied.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 
-    /// Bytes of memory that are taken for this output alone. Room that copied bytes have never taken is no memory yet: the
-    /// system gives it when it is written to.
+    /// Bytes of memory of this output alone. Reserved room that was never written to does not count: the system has not given
+    /// it yet.
     pub(crate) fn own_memory(&self) -> usize {
         let backlogs = [&self.behind, &self.spare];
         self.copied.len()
@@ -19,13 +19,13 @@ impl Output {
             + backlogs.into_iter().flatten().map(|backlog| backlog.capacity()).sum::<usize>()
     }
 
-    /// The same with shared payloads: what it would give back if nobody else held those.
+    /// Bytes of memory of this output and its shared payloads.
     pub(crate) fn all_memory(&self) -> usize {
         let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.in_memory());
         self.own_memory().max(queued)
     }
 
-    /// Counts the shared payloads that have been put since the last call. Each is looked at once.
+    /// Counts the shared payloads put since the last call. Each payload is looked at once.
     #[inline]
     pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
         if self.uncounted > 0 {
@@ -50,7 +50,7 @@ impl Output {
         of_head.chain(self.behind.iter().flat_map(|behind| behind.payloads())).collect()
     }
 
-    /// Drops the published messages that wait, and gives back the memory that is not needed for the rest. How many.
+    /// Drops the waiting messages, and gives back the memory that the other bytes do not need. Returns the number dropped.
     pub(crate) fn drop_messages(&mut self) -> u64 {
         let dropped = self.behind.as_mut().map_or(0, |behind| behind.drop_messages());
         self.put_empty_backlog_away();

@@ -6,22 +6,22 @@ use super::{Output, SHARE_MIN};
 use crate::buffer::backlog::Backlog;
 use crate::limits::Limits;
 
-/// From this many bytes on what waits for a peer that is behind stays shared. What is shorter may be a part of what
-/// was published with it, and must not keep all of that.
+/// From this many bytes on, a message that waits for a slow peer stays shared. A shorter one may be a small part of a large
+/// allocation, and must not keep all of it.
 const KEEP_SHARED_MIN: usize = 64 * 1024;
 
-/// Messages that are handed out together.
+/// Published messages of one topic that are handed out together.
 #[derive(Clone, Copy)]
 pub(crate) struct Messages<'a> {
     pub(crate) bytes: &'a [u8],
-    /// The same, where they are worth sharing.
+    /// The allocation that `bytes` are in, if it is worth sharing.
     pub(crate) shared: Option<&'a Bytes>,
-    /// The length of each.
+    /// The length of each message, in bytes.
     pub(crate) lengths: &'a [u32],
 }
 
 impl<'a> Messages<'a> {
-    /// One after the other.
+    /// The messages, one by one.
     pub(crate) fn each(self) -> impl Iterator<Item = Messages<'a>> {
         let mut at = 0;
         self.lengths.iter().map(move |length| {
@@ -31,17 +31,17 @@ impl<'a> Messages<'a> {
         })
     }
 
-    /// The bytes as shared ones, if these are and it is worth it from so many on.
+    /// The bytes shared, if they are in a shared allocation and at least `min`.
     fn share(&self, min: usize) -> Option<Bytes> {
         self.shared.filter(|_| self.bytes.len() >= min).map(|shared| shared.slice_ref(self.bytes))
     }
 }
 
-/// What became of a message for a peer that is behind.
+/// The outcome of a message for a peer that does not take its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
     Taken,
-    /// It was dropped. Where it was, that will be told.
+    /// The message was dropped, and its place is reported by `on_missed`.
     Dropped,
     /// The policy is to end the connection. No message waits any more.
     TooSlow,
@@ -68,8 +68,8 @@ impl Output {
         true
     }
 
-    /// Appends one published message for a peer that does not take what it is owed, or does as the policy says. `missed`
-    /// counts what is dropped, this message or others.
+    /// Appends one published message for a peer that does not take its output, within the policy for slow members. `missed`
+    /// counts the dropped messages, this one or others.
     pub(crate) fn offer(&mut self, message: Messages<'_>, limits: &Limits, missed: &mut u64) -> Offered {
         if self.trim(limits, missed) == Offered::TooSlow {
             *missed += 1;
@@ -83,7 +83,7 @@ impl Output {
         offered
     }
 
-    /// Whether there are messages of which it is not yet known how much of them the kernel takes.
+    /// Whether there are messages that the kernel has not been offered yet.
     #[inline]
     pub(crate) fn has_fresh_messages(&self) -> bool {
         self.behind.as_ref().is_some_and(|behind| behind.is_fresh())
@@ -117,7 +117,7 @@ impl Output {
         self.spare.take()
     }
 
-    /// What messages that wait take of the limit for members, and how many they are.
+    /// Waiting messages: their share of the limit for members in bytes, and their number.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn waiting(&self) -> (usize, usize) {
         self.behind.as_ref().map_or((0, 0), |behind| behind.waiting())
@@ -128,12 +128,12 @@ impl Output {
         self.behind.is_some()
     }
 
-    /// Whether the next thing for the peer is to learn that messages were missed.
+    /// Whether the place of missed messages is reached, so that `on_missed` comes next.
     pub(crate) fn is_missing(&self) -> bool {
         self.of_head() == 0 && self.behind.as_ref().is_some_and(|behind| behind.missed().is_some())
     }
 
-    /// How many they are. What is put until `placed` comes in their place.
+    /// Takes the number of messages missed at this place. Writes until `notice_done` take their place.
     pub(crate) fn take_missed(&mut self) -> u64 {
         let missed = self.behind.as_mut().and_then(|behind| behind.take_missed());
         self.put_empty_backlog_away();
@@ -141,6 +141,7 @@ impl Output {
         missed.unwrap_or_default()
     }
 
+    /// Ends the notice of missed messages: writes go to the end again.
     pub(crate) fn notice_done(&mut self) {
         self.writing_notice = false;
     }

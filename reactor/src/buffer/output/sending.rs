@@ -5,18 +5,18 @@ use std::io::IoSlice;
 use super::{Output, Piece};
 use crate::buffer::file::FilePart;
 
-/// Sent bytes that are not worth moving the others for.
+/// Up to this many sent bytes stay in the buffer: moving the others would cost more.
 const RECLAIM_MIN: usize = 64 * 1024;
 
 impl Output {
-    /// All that is owed, if it is copied bytes and nothing else: what nearly every answer is.
+    /// All queued bytes, if all are copied: nearly every answer.
     #[inline]
     pub(crate) fn plain(&self) -> Option<&[u8]> {
         let bytes = self.copied.get(self.run..)?;
         ((self.ahead == 0) & self.behind.is_none() & !self.overflowed & !bytes.is_empty()).then_some(bytes)
     }
 
-    /// Notes that all of that has left.
+    /// Notes that all of `plain` has left.
     #[inline]
     pub(crate) fn plain_left(&mut self) {
         self.copied.clear();
@@ -70,7 +70,7 @@ impl Output {
         }
     }
 
-    /// What to send next, when that is a part of a file.
+    /// The part of a file to send next, if one comes next.
     pub(crate) fn file(&self) -> Option<&FilePart> {
         match self.pieces.front() {
             Some(Piece::File(part)) => Some(part),
@@ -80,7 +80,7 @@ impl Output {
         }
     }
 
-    /// Whether a part of a file is owed, so that bytes that are sent are better not sent alone.
+    /// Whether a part of a file is queued, so that bytes before it are better sent together with it.
     pub(crate) fn has_file(&self) -> bool {
         self.filed > 0
     }
@@ -148,7 +148,7 @@ impl Output {
         self.reclaim();
     }
 
-    /// Uses the room of what has left again.
+    /// Reuses the room of bytes that have left.
     #[inline]
     fn reclaim(&mut self) {
         if self.sent == self.copied.len() {
