@@ -13,7 +13,8 @@ impl Context<'_> {
     /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
     /// is good at once (what is written to it is sent once it stands), and then comes
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
-    /// [`CloseReason::ConnectFailed`] or [`CloseReason::TimedOut`].
+    /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed) or
+    /// [`CloseReason::TimedOut`](crate::CloseReason::TimedOut).
     ///
     /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
     /// application is stopping, so that one which always connects again can end; and when the loop has 2^23

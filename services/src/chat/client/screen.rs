@@ -53,7 +53,7 @@ pub enum Ending {
     Lost(String),
 }
 
-/// What the client is told from elsewhere, by [`ServiceHandle::post`].
+/// What the client is told from elsewhere, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
 #[derive(Debug)]
 pub enum Order {
     /// A member has typed one line, or pasted several. The sender is dropped once they have been said, and it is time
