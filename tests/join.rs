@@ -244,7 +244,7 @@ on_every_backend! {
 
     fn the_terminal_is_left_as_it_was_whatever_ends_it(backend: Backend) {
         type End = fn(&mut AtTerminal, &mut Option<Glowplug>);
-        let ends: [(&str, End, i32); 10] = [
+        let ends: [(&str, End, i32); 13] = [
             ("/quit", |ann, _| ann.terminal.types("/quit\r"), 0),
             ("Ctrl-D", |ann, _| ann.terminal.types("\x04"), 0),
             ("Ctrl-C", |ann, _| ann.terminal.types("some words\x03"), 0),
@@ -252,6 +252,9 @@ on_every_backend! {
             ("SIGTERM", |ann, _| ann.process.signal(Signal::TERM), 0),
             ("SIGQUIT", |ann, _| ann.process.signal(Signal::QUIT), 0),
             ("SIGHUP", |ann, _| ann.process.signal(Signal::HUP), 0),
+            ("SIGABRT", |ann, _| ann.process.signal(Signal::ABORT), 0),
+            ("SIGALRM", |ann, _| ann.process.signal(Signal::ALARM), 0),
+            ("SIGUSR2", |ann, _| ann.process.signal(Signal::USR2), 0),
             ("a server that stops", |_, chat| drop(chat.take().unwrap().stop()), 0),
             ("a server that stops while a line is typed", |ann, chat| {
                 ann.terminal.types("some words");

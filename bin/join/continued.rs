@@ -1,5 +1,5 @@
 //! Back from Ctrl-Z: the shell had the terminal meanwhile and left it as it likes it. SIGCONT is a descriptor of the
-//! loop, and so is SIGQUIT, which would otherwise end the process with the terminal in the editor's hands.
+//! loop, and so are the signals that would otherwise end the process with the terminal in the editor's hands.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,14 +7,20 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reactor::{Context, Handler, Input, Service};
-use signal_hook::consts::{SIGCONT, SIGQUIT};
+use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGCONT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTRAP, SIGUSR2, SIGVTALRM, SIGXCPU,
+};
 use signal_hook::low_level::pipe;
 
 use super::editor::Gate;
 use super::printer::Queue;
 
+/// Signals that end a process by default and that neither the loop nor a fault of the program uses. The client leaves
+/// because of them as because of SIGTERM.
+const LAST: [i32; 10] = [SIGQUIT, SIGABRT, SIGALRM, SIGUSR2, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGSYS, SIGTRAP];
+
 struct Continued {
-    /// Tells of SIGCONT, and of SIGQUIT.
+    /// Tells of SIGCONT, and of the [`LAST`] signals.
     told: Option<[OwnedFd; 2]>,
     gate: Arc<Gate>,
     queue: Queue,
@@ -22,12 +28,14 @@ struct Continued {
 
 /// What gives the terminal back to the editor whenever the process goes on after a stop.
 pub fn service(gate: Arc<Gate>, queue: Queue) -> io::Result<Service<impl Handler>> {
-    let tell = |signal| {
+    let tell = |signals: &[i32]| {
         let (told, teller) = UnixStream::pair()?;
-        pipe::register(signal, teller)?;
+        for signal in signals {
+            pipe::register(*signal, teller.try_clone()?)?;
+        }
         io::Result::Ok(OwnedFd::from(told))
     };
-    let told = Mutex::new(Some([tell(SIGCONT)?, tell(SIGQUIT)?]));
+    let told = Mutex::new(Some([tell(&[SIGCONT])?, tell(&LAST)?]));
     let factory = move || {
         let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
         Continued { told, gate: gate.clone(), queue: queue.clone() }
@@ -36,13 +44,13 @@ pub fn service(gate: Arc<Gate>, queue: Queue) -> io::Result<Service<impl Handler
 }
 
 impl Handler for Continued {
-    /// Whether it tells of SIGQUIT.
+    /// Whether it tells of the [`LAST`] signals.
     type Connection = bool;
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
-        if let Some([continued, quit]) = self.told.take() {
+        if let Some([continued, last]) = self.told.take() {
             cx.watch(continued, false);
-            cx.watch(quit, true);
+            cx.watch(last, true);
         }
     }
 
@@ -51,9 +59,9 @@ impl Handler for Continued {
         false
     }
 
-    fn on_data(&mut self, is_quit: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, is_last: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
         input.take_all();
-        if *is_quit {
+        if *is_last {
             return cx.halt();
         }
         if let Some(repaint) = self.gate.continued() {

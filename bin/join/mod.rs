@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -27,7 +27,7 @@ use crate::chat::PORT;
 use crate::logging::Logging;
 use crate::options::{Common, HOST, Place};
 use crate::{Failure, logging};
-use editor::Terminal;
+use editor::{Gate, Terminal};
 use front::{Front, Outcome};
 use printer::Printer;
 
@@ -170,6 +170,8 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
         None => (None, printer::standard_output()?),
     };
     let gate = terminal.as_ref().map(Terminal::gate);
+    // Whatever ends this, a panic too.
+    let restored = gate.clone().map(Restored);
     let keyboard = if gate.is_none() { Some(io::stdin().as_fd().try_clone_to_owned()?) } else { None };
     let printer = Printer::new(writer, app.handle())?;
     let (front, outcome) = Front::new(&options.name, &server.called, terminal, printer.queue());
@@ -186,14 +188,21 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
     let mut outcome = outcome.take();
     // A reader who takes his time gets everything, unless it was a signal that ended this.
     printer.finish((gate.is_some() || outcome.ending.is_none()).then_some(FLUSH_TIME));
-    if let Some(gate) = gate {
-        gate.restore();
-    }
+    drop(restored);
     // Who closes a pipe wants no more messages, as `head` does; anything else has lost some.
     let failure = printer.failure().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
     outcome.unprinted = failure.map(|error| error.to_string());
     ran?;
     Ok(outcome)
+}
+
+/// A terminal that is put back as it was when this is dropped.
+struct Restored(Arc<Gate>);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        self.0.restore();
+    }
 }
 
 fn client(
