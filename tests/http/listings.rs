@@ -77,7 +77,7 @@ on_every_backend! {
         fill(&scratch.join("many"), &names(PAGE));
         let watch = init(CreateFlags::NONBLOCK).unwrap();
         add_watch(&watch, scratch.join("many"), WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE).unwrap();
-        for more in ["", "--loops 2"] {
+        for more in ["", "--loops 2", "--model threads"] {
             let words = format!("http --port 0 --log-level off --listing {more} --root {}", scratch.path().display());
             let server = Glowplug::start(backend, &words);
             let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
