@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::address::Peer;
 use crate::driver::Socket;
 use crate::mailbox::{Crowd, Mailbox, PostError, Receiver};
 use crate::protocols::{Changes, Mask, Room, Version};
+use crate::shared::Shared;
 use crate::stats::{Counters, Stats};
 use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
@@ -27,7 +26,7 @@ use crate::topics::Topic;
 pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// What is published elsewhere.
-pub(crate) type Publication = (Topic, Bytes);
+pub(crate) type Publication = (Topic, Shared);
 
 /// A connection that one loop has accepted and another serves.
 pub(crate) struct Accepted {

@@ -10,6 +10,7 @@ use crate::address::Address;
 use crate::cluster::{Cluster, LoopHandle};
 use crate::mailbox::{Addressed, Mailbox, PostError, Receiver};
 use crate::outbox::{self, on_a_loops_thread};
+use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sys::affinity::Cores;
 use crate::token::ConnectionId;
@@ -41,7 +42,9 @@ impl Handle {
     /// # Errors
     /// Gives the bytes back when so much waits already (65,536 messages, or 16 MiB) or the first loop has ended.
     pub fn publish(&self, topic: &Topic, bytes: impl Into<Bytes>) -> Result<(), PostError<Bytes>> {
-        self.0.publish((topic.clone(), bytes.into())).map_err(|error| error.map(|(_, bytes)| bytes))
+        self.0
+            .publish((topic.clone(), Shared::new(bytes.into())))
+            .map_err(|error| error.map(|(_, bytes)| bytes.into_bytes()))
     }
 
     /// The counters of all loops together, as they stand: also while a callback holds one, and after they have ended.

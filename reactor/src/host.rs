@@ -14,6 +14,7 @@ use crate::handler::Handler;
 use crate::link::NO_STATE;
 use crate::mailbox::Addressed;
 use crate::reason::CloseReason;
+use crate::shared::{dropped, each_dropped};
 use crate::token::ConnectionId;
 
 /// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
@@ -162,6 +163,12 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     }
 }
 
+impl<H: Handler<M>, M: Send + 'static> Drop for Hosted<H, M> {
+    fn drop(&mut self) {
+        each_dropped(self.batch.drain(..));
+    }
+}
+
 /// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
 ///
 /// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
@@ -181,15 +188,6 @@ pub(crate) fn guarded<R>(
             panicked(core, id, service, panic);
             None
         }
-    }
-}
-
-/// Drops a value of a handler's own type outside a callback. A panic in that ends nothing: it is logged.
-pub(crate) fn dropped(value: impl Sized) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        log::error!("a value that a handler left behind panicked when it was dropped");
-        // Dropping the payload could panic again, and so on.
-        std::mem::forget(panic);
     }
 }
 

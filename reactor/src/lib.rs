@@ -88,6 +88,7 @@ mod buffer;
 #[cfg(any(feature = "sim", feature = "chaos"))]
 mod random;
 mod recorder;
+mod shared;
 mod stats;
 mod timer;
 mod topics;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use crate::protocols::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
+use crate::shared::each_dropped;
 use crate::token::ConnectionId;
 
 /// Messages that one mailbox holds: enough to smooth a burst, few enough that a loop which cannot keep up is
@@ -169,8 +170,13 @@ impl<M> Mailbox<M> {
 
     /// Takes no more. Whoever waits for room is told.
     fn close(&self) {
-        self.lock().closed = true;
+        let mut inside = self.lock();
+        inside.closed = true;
+        let (left, _) = (std::mem::take(&mut inside.queue), std::mem::take(&mut inside.weight));
+        drop(inside);
         self.room.notify_all();
+        // Nobody takes them any more.
+        each_dropped(left);
     }
 
     /// A sender that panicked while it held the lock cannot have left the queue half changed.

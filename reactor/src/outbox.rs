@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, LoopHandle};
 use crate::mailbox::{Addressed, MAILBOX_MESSAGES, Mailbox, PostError};
+use crate::shared::each_dropped;
 use crate::token::ConnectionId;
 
 /// Waiting messages at the beginning of a turn from which on that turn takes no more: as many as a mailbox holds.
@@ -44,6 +45,8 @@ trait Queue {
     /// Moves messages into the mailbox while there is room, and wakes its loop. Whether the mailbox is closed.
     fn flush(&mut self) -> bool;
     fn len(&self) -> usize;
+    /// Drops all messages.
+    fn discard(&mut self);
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
@@ -73,6 +76,10 @@ impl<M: Send + 'static> Queue for Waiting<M> {
 
     fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    fn discard(&mut self) {
+        each_dropped(self.messages.drain(..));
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
@@ -188,13 +195,19 @@ impl Outbox {
         if lost > 0 {
             log::debug!("{lost} messages were for a loop that has ended");
         }
-        drop(closed);
+        closed.into_iter().for_each(|mut queue| queue.discard());
         if self.is_behind() { Vec::new() } else { self.held.take().into_iter().collect() }
     }
 
     /// Connections that another queue holds: released together with this one's.
     pub(crate) fn hold(&self, ids: Vec<ConnectionId>) {
         self.held.borrow_mut().extend(ids);
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.queues.take().into_values().for_each(|mut queue| queue.discard());
     }
 }
 
@@ -209,6 +222,8 @@ impl Queue for Gone {
     fn len(&self) -> usize {
         0
     }
+
+    fn discard(&mut self) {}
 
     fn as_any(&mut self) -> &mut dyn Any {
         self

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::cluster::{Accepted, Cluster, LoopHandle, PUBLISHED_BYTES, Publication, Snapshot};
 use crate::mailbox::{MAILBOX_MESSAGES, PostError};
+use crate::shared::Shared;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
@@ -65,7 +66,7 @@ impl Outgoing {
         }
         let bits = topic.bit();
         let mut bytes = Some(bytes);
-        let mut shared: Option<Bytes> = None;
+        let mut shared: Option<Shared> = None;
         let mut fitted = true;
         for (place, loop_handle) in self.snapshot.cluster.iter().enumerate() {
             if loop_handle.number == self.here.number
@@ -75,7 +76,7 @@ impl Outgoing {
                 continue;
             }
             if let Some(make) = bytes.take() {
-                shared = Some(make());
+                shared = Some(Shared::new(make()));
             }
             let Some(bytes) = &shared else { continue };
             if self.is_full && self.waiting.contains_key(&loop_handle.number) && !may_wait(&self.held, by) {

@@ -6,6 +6,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::shared::Shared;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
@@ -31,7 +32,7 @@ pub(crate) struct Batch {
     pub(crate) topic: Topic,
     bytes: BytesMut,
     /// In place of `bytes`: one message that was long.
-    alone: Option<Bytes>,
+    alone: Option<Shared>,
     pub(crate) messages: Vec<Message>,
 }
 
@@ -80,7 +81,7 @@ impl Published {
                     batch.topic = topic.clone();
                 }
                 if is_alone {
-                    batch.alone = Some(shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)));
+                    batch.alone = Some(Shared::new(shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes))));
                 } else {
                     batch.bytes.extend_from_slice(bytes);
                 }
@@ -117,16 +118,16 @@ impl Batch {
     /// Shared from `share_min` bytes on.
     pub(crate) fn share(&mut self, share_min: usize) {
         if self.alone.is_none() && self.bytes.len() >= share_min {
-            self.alone = Some(self.bytes.split().freeze());
+            self.alone = Some(Shared::new(self.bytes.split().freeze()));
         }
     }
 
     pub(crate) fn shared(&self) -> Option<&Bytes> {
-        self.alone.as_ref()
+        self.alone.as_deref()
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.alone.as_deref().unwrap_or(&self.bytes)
+        self.alone.as_deref().map_or(&self.bytes, |alone| alone)
     }
 
     fn clear(&mut self) {

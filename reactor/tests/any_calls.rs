@@ -53,6 +53,15 @@ impl Drop for Bomb {
     }
 }
 
+/// Bytes whose owner may panic when the loop has sent them.
+struct Owner(Vec<u8>, #[expect(dead_code, reason = "dropped with the bytes")] Bomb);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// What all loops of one seed share.
 #[derive(Default)]
 struct Shared {
@@ -77,6 +86,10 @@ struct Anything {
 impl Anything {
     fn bomb(&mut self) -> Bomb {
         Bomb { armed: self.chance.one_in(10) }
+    }
+
+    fn owned(&mut self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Owner(bytes, self.bomb()))
     }
 
     fn some_id(&mut self, cx: &Context<'_>) -> ConnectionId {
@@ -116,12 +129,13 @@ impl Anything {
                 self.check(cx, own, before_own, written);
             }
             1 => {
-                let written = cx.write_shared(bytes.into());
+                let written = cx.write_shared(self.owned(bytes));
                 self.check(cx, own, before_own, written);
             }
             2 => {
                 // Whatever is put in the place of what is lent, and whatever is moved out of it.
                 let (mode, chance) = (self.chance.below(4), self.chance.below(1000));
+                let owned = self.owned(vec![b'y'; chance]);
                 let written = cx.encode(|writer: &mut Writer<'_>| {
                     writer.put(&bytes);
                     let leaked = Box::leak(Box::new(Output::default()));
@@ -134,7 +148,7 @@ impl Anything {
                         2 if chance < 50 => panic_any(Bomb { armed: chance < 25 }),
                         _ => {}
                     }
-                    writer.put_shared(vec![b'y'; chance].into());
+                    writer.put_shared(owned);
                     let _ = write!(writer, "{}", writer.queued());
                 });
                 self.check(cx, own, before_own, written);
@@ -150,7 +164,7 @@ impl Anything {
                 self.check(cx, id, before, written);
             }
             _ => {
-                let written = cx.write_shared_to(id, bytes.into());
+                let written = cx.write_shared_to(id, self.owned(bytes));
                 self.check(cx, id, before, written);
             }
         }
@@ -195,7 +209,8 @@ impl Anything {
             34 => drop((cx.subscribe(&topic), cx.subscribe_id(id, &topic))),
             35 => drop((cx.unsubscribe(&topic), cx.unsubscribe_id(id, &topic))),
             36 if !self.plain => {
-                let bytes = Bytes::from(self.bytes());
+                let bytes = self.bytes();
+                let bytes = self.owned(bytes);
                 cx.publish(&topic, &bytes);
                 cx.publish_to_others(&topic, &bytes);
                 cx.publish_shared(&topic, &bytes);

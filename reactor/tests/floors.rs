@@ -13,7 +13,19 @@ use std::path::{Path, PathBuf};
 /// The modules of `reactor/src`, from the ground up; each may import those before it.
 const FLOORS: [&[&str]; 8] = [
     &["operations", "token", "address", "error", "reason", "time"],
-    &["limits", "budget", "buffer", "random", "recorder", "stats", "timer", "topics", "published", "protocols"],
+    &[
+        "limits",
+        "shared",
+        "budget",
+        "buffer",
+        "random",
+        "recorder",
+        "stats",
+        "timer",
+        "topics",
+        "published",
+        "protocols",
+    ],
     &["sys"],
     &["link", "driver"],
     &["mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings"],

@@ -153,7 +153,7 @@ impl Backlog {
             let is_message = item.is_message();
             let shared = match item {
                 Item::Copied { .. } => None,
-                Item::Shared { bytes, .. } => Some(bytes.into_bytes()),
+                Item::Shared { bytes, .. } => Some(bytes),
                 Item::File(part) => {
                     self.push_own_file(*part);
                     continue;
@@ -163,8 +163,8 @@ impl Backlog {
                     continue;
                 }
             };
-            let bytes = shared.as_deref().unwrap_or(&copied);
-            let kept = shared.as_ref().filter(|shared| shared.len() >= share_min);
+            let bytes = shared.as_ref().map_or(&copied[..], |shared| shared);
+            let kept = shared.as_ref().map(|shared| shared.bytes()).filter(|shared| shared.len() >= share_min);
             match (is_message, kept) {
                 (false, None) => self.push_own(bytes),
                 (false, Some(shared)) => self.push_own_shared(shared.clone()),

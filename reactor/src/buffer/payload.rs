@@ -3,29 +3,26 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 use crate::budget::{Budget, Ticket};
+use crate::shared::Shared;
 
 /// Bytes that others may hold, too. Counted from the first time that the connection rests with them: most leave before.
 #[derive(Debug)]
 pub(super) struct Payload {
     /// Dropped first: the name of a counted payload is its address.
     ticket: Option<Ticket>,
-    bytes: Bytes,
+    bytes: Shared,
 }
 
 impl Payload {
     pub(super) fn new(bytes: Bytes) -> Self {
-        Payload { ticket: None, bytes }
+        Payload { ticket: None, bytes: Shared::new(bytes) }
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
         &self.bytes
-    }
-
-    pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes
     }
 
     /// Notes that the first `count` bytes have left.

@@ -6,6 +6,7 @@ use super::accept::ListenerState;
 use super::report::Counted;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
+use crate::shared::each_dropped;
 use crate::stats::Stats;
 use crate::time::Time;
 
@@ -191,5 +192,7 @@ impl<D: Driver> EventLoop<D> {
         log::log!(self.level(), "{}counters: {}", self.which(), self.counted());
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
+        each_dropped(self.hosts);
+        each_dropped(self.periodic);
     }
 }

@@ -142,7 +142,9 @@ impl Mail<Frame> for ForParent {
         }
         let mut taken = Vec::new();
         let more = self.inbox.passed_on.take(&mut taken, most);
-        into.extend(taken.into_iter().map(|(topic, bytes)| (ConnectionId::NONE, Frame::Publish(topic, bytes))));
+        into.extend(
+            taken.into_iter().map(|(topic, bytes)| (ConnectionId::NONE, Frame::Publish(topic, bytes.into_bytes()))),
+        );
         if self.cluster.fixed()[0].take_sender_waits() {
             self.cluster.wake_all();
         }

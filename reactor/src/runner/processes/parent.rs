@@ -208,7 +208,7 @@ impl Mail<Frame> for ForChildren {
                 continue;
             }
             more |= inbox.passed_on.take(&mut taken, share);
-            into.extend(taken.drain(..).map(|(topic, bytes)| (*line, Frame::Publish(topic, bytes))));
+            into.extend(taken.drain(..).map(|(topic, bytes)| (*line, Frame::Publish(topic, bytes.into_bytes()))));
             if loop_handle.take_sender_waits() {
                 loop_handle.wake();
             }
