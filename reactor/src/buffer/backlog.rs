@@ -1,5 +1,5 @@
-//! What waits for a peer that is behind: whole messages with their boundaries, so that some can be left out, and
-//! between them what is never left out.
+//! The backlog of a peer that does not take its output: whole messages with their boundaries, so that a policy can drop some,
+//! and between them the handler's own writes, which are never dropped.
 //!
 //! ```text
 //!   head of the Output ──▶ fixed ──▶ rest ◀── put, offered
@@ -7,8 +7,8 @@
 //!                          └ own bytes, and places: all that stands before the oldest message
 //! ```
 //!
-//! Dropping the oldest moves what cannot be dropped from `rest` to `fixed`, each item once, so that it costs O(1)
-//! however much stands in between.
+//! Dropping the oldest message moves the items before it from `rest` to `fixed`, each item once, so that a drop costs O(1)
+//! however many items stand in between.
 
 mod queue;
 
@@ -24,17 +24,18 @@ use crate::budget::Budget;
 use crate::limits::{Limits, SlowPolicy};
 use queue::{Item, Queue};
 
-/// What an item costs beside its bytes: its place in the queue, twice because queues grow by doubling. A flood of
-/// empty messages is bounded by it.
+/// Bytes that an item costs beside its content: its place in the queue, twice because queues grow by doubling. The cost bounds
+/// a flood of empty messages.
 const ITEM_COST: usize = 32;
 
-/// Everything that is owed after the head of an output.
+/// Everything queued after the head of an output. See the picture of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     fixed: Queue,
     rest: Queue,
-    /// Of all that, what can be dropped: messages, and their bytes.
+    /// Messages in both queues: the items that a policy can drop.
     messages: usize,
+    /// Bytes of these messages.
     message_bytes: usize,
     /// Some messages were appended without a look at the limit, because the kernel may still take them in this turn.
     /// Cleared when the limit has been applied to them.
@@ -42,7 +43,7 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Bytes owed.
+    /// Queued bytes.
     pub(crate) fn length(&self) -> usize {
         self.fixed.length + self.rest.length
     }
@@ -57,12 +58,12 @@ impl Backlog {
         self.length() - self.fixed.filed - self.rest.filed
     }
 
-    /// What it takes of the limit: its bytes, and what it costs to keep them apart.
+    /// The share of the limit that is used: bytes in memory, and `ITEM_COST` for each item.
     pub(crate) fn cost(&self) -> usize {
         self.in_memory() + (self.fixed.items.len() + self.rest.items.len()) * ITEM_COST
     }
 
-    /// What messages take of the limit, and how many they are.
+    /// The share of the limit that messages use, and their number.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.cost() - self.kept_cost(), self.messages)
@@ -72,7 +73,7 @@ impl Backlog {
         self.cost() - self.message_bytes - self.messages * ITEM_COST
     }
 
-    /// Nothing is owed, and nothing was missed that has not been told.
+    /// Whether no byte is queued, and no missed message is still to be reported.
     pub(crate) fn is_empty(&self) -> bool {
         self.fixed.items.is_empty() && self.rest.items.is_empty()
     }
@@ -125,8 +126,7 @@ impl Backlog {
         self.fresh
     }
 
-    /// Makes every message an ordinary write, which no policy drops. For a connection that is closing: it gets all that
-    /// was published before.
+    /// Makes every message an ordinary write, which no policy drops: a closing connection gets everything published before.
     pub(crate) fn keep_messages(&mut self) {
         for item in &mut self.rest.items {
             if let Item::Copied { message, .. } | Item::Shared { message, .. } = item {
@@ -168,7 +168,7 @@ impl Backlog {
             match (is_message, kept) {
                 (false, None) => self.push_own(bytes),
                 (false, Some(shared)) => self.push_own_shared(shared.clone()),
-                // The handler is told once that its peer is too slow; the messages after that are lost with the others.
+                // `on_too_slow` is called once. Later messages are lost with the earlier ones.
                 (true, _) if worst == Offered::TooSlow => *missed += 1,
                 (true, kept) => {
                     if self.offer(head, bytes, kept, limits, missed) == Offered::TooSlow {
@@ -180,7 +180,7 @@ impl Backlog {
         worst
     }
 
-    /// Bytes of memory that this holds beside its items' own: what the pool counts.
+    /// Bytes of memory of the backlog itself, shared payloads aside: the pool counts them.
     pub(crate) fn capacity(&self) -> usize {
         [&self.fixed, &self.rest]
             .map(|queue| queue.items.capacity() * size_of::<Item>() + queue.copied.capacity())
@@ -188,7 +188,7 @@ impl Backlog {
             .sum()
     }
 
-    /// Counts the shared payloads that have been put since the last call. Each is looked at once.
+    /// Counts the shared payloads put since the last call. Each payload is looked at once.
     pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
         for queue in [&mut self.fixed, &mut self.rest] {
             if queue.uncounted == 0 {
@@ -213,7 +213,7 @@ impl Backlog {
         shared.collect()
     }
 
-    /// Gives back the memory that is not needed for what waits.
+    /// Gives back the memory that the queued items do not need.
     pub(crate) fn shrink(&mut self) {
         for queue in [&mut self.fixed, &mut self.rest] {
             queue.items.shrink_to_fit();
@@ -231,8 +231,7 @@ impl Backlog {
         (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
     }
 
-    /// Takes a message, or does as the policy says. `head` bytes are owed before all this; `missed` counts what is
-    /// dropped.
+    /// Appends a message, or applies the policy. `head` bytes are queued before the backlog; `missed` counts dropped messages.
     pub(crate) fn offer(
         &mut self,
         head: usize,
@@ -263,8 +262,8 @@ impl Backlog {
         Offered::Taken
     }
 
-    /// Drops the oldest messages until `more` fits below `max` beside what stands before all this. `false`, and none is
-    /// dropped, if that would not do.
+    /// Drops the oldest messages until `more` fits below `max`. Returns `false`, and drops none, if dropping all would not be
+    /// enough.
     fn make_room(&mut self, more: usize, max: usize, missed: &mut u64) -> bool {
         if self.kept_cost().saturating_add(more) > max {
             return false;
@@ -275,7 +274,7 @@ impl Backlog {
         true
     }
 
-    /// Drops every message, and leaves no note of it.
+    /// Drops every message without a report of missed ones. Returns their number.
     pub(crate) fn drop_messages(&mut self) -> u64 {
         let dropped = self.messages as u64;
         while self.drop_oldest() {}
@@ -306,7 +305,7 @@ impl Backlog {
         false
     }
 
-    /// How many messages were missed right here, before anything else that is owed.
+    /// The number of messages missed at the front, before any queued byte.
     pub(crate) fn missed(&self) -> Option<u64> {
         match self.first().items.front() {
             Some(Item::Missed(count)) => Some(*count),
@@ -314,7 +313,7 @@ impl Backlog {
         }
     }
 
-    /// The same, and it has been told.
+    /// Takes the number of messages missed at the front.
     pub(crate) fn take_missed(&mut self) -> Option<u64> {
         let missed = self.missed()?;
         let queue = if self.fixed.items.is_empty() { &mut self.rest } else { &mut self.fixed };
@@ -322,7 +321,7 @@ impl Backlog {
         Some(missed)
     }
 
-    /// The bytes to send next, up to where something was missed, as far as `slices` go; how many slices were filled.
+    /// Fills `slices` with the bytes to send next, up to a place of missed messages. Returns the number of slices filled.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let (filled, whole) = self.fixed.gather(slices);
         if !whole || filled == slices.len() {
@@ -331,7 +330,7 @@ impl Backlog {
         filled + self.rest.gather(&mut slices[filled..]).0
     }
 
-    /// The bytes to send next, when they are everything and stand in one piece: what a turn's short messages usually are.
+    /// All queued bytes, if they stand in one piece: the usual case of a turn's short messages.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let is_copied = self.fixed.items.is_empty() && self.rest.length == self.rest.copied.len();
         let (front, back) = self.rest.copied.as_slices();
@@ -340,8 +339,8 @@ impl Backlog {
         all.then_some(front)
     }
 
-    /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave goes into the head, and
-    /// cannot be dropped any more.
+    /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave goes into the head, where no
+    /// policy drops it.
     pub(crate) fn advance(&mut self, mut count: usize, head: &mut Output) {
         if count == self.length() && !matches!(self.rest.items.back(), Some(Item::Missed(_))) {
             return self.clear();
@@ -365,7 +364,7 @@ impl Backlog {
                 return;
             }
             let Some(item) = queue.items.pop_front() else {
-                // Nothing is left in this queue: the other bytes are of the next.
+                // This queue is empty: the other bytes are of the next.
                 assert!(!self.is_empty(), "more has left than is owed");
                 continue;
             };
@@ -399,7 +398,7 @@ impl Backlog {
         }
     }
 
-    /// What to send next, when that is a part of a file.
+    /// The part of a file to send next, if one comes next.
     pub(crate) fn file(&self) -> Option<&FilePart> {
         match self.first().items.front() {
             Some(Item::File(part)) => Some(part),

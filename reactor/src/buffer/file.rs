@@ -1,10 +1,10 @@
-//! A range of a file that is owed to a peer. The kernel moves it by itself, so however long it is, it costs no memory here.
+//! A range of a file in an output. The kernel moves the bytes by itself, so a range of any length costs no memory here.
 
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What is left of a range.
+/// The rest of a range.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePart {
     file: Arc<File>,
@@ -13,7 +13,7 @@ pub(crate) struct FilePart {
 }
 
 impl FilePart {
-    /// `None`: there is nothing in it. What no address space could hold is cut to what one can.
+    /// `None` for an empty range. A range that no address space could hold is cut to the longest that one can.
     pub(crate) fn new(file: Arc<File>, range: Range<u64>) -> Option<Self> {
         let left = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX / 2);
         (left > 0).then_some(FilePart { file, at: range.start, left })

@@ -1,4 +1,4 @@
-//! The unread bytes of one connection, lent to its handler, and what it left unread, kept until more arrives.
+//! The unread bytes of one connection, lent to its handler, and the rest that the handler leaves, kept until more arrives.
 //!
 //! Framing is linear: how far a framer has searched is kept beside the bytes, so a peer that sends one byte at a time
 //! makes nobody search the same bytes twice.
@@ -28,7 +28,7 @@ pub struct Input<'a> {
     searcher: Searcher,
 }
 
-/// What a framer made of the input.
+/// The answer of a framer.
 ///
 /// ```
 /// use reactor::{Framed, Input};
@@ -182,7 +182,8 @@ impl<'a> Input<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     bytes: Vec<u8>,
-    /// Read since, and not yet moved out of the way: moving happens when it is worth it, so consuming is linear too.
+    /// Consumed bytes at the beginning that have not been moved out of the way. They are moved when that is worth it, so
+    /// consuming is linear too.
     start: usize,
     searched: usize,
     searcher: Searcher,
@@ -219,7 +220,7 @@ impl Kept {
         Input { bytes: &self.bytes, at: self.start, searched: self.searched, searcher: self.searcher }
     }
 
-    /// What is to be kept of an input that the handler put in the place of the one that was lent; `None` for the one that
+    /// The rest to keep of an input that the handler put in the place of the one that was lent; `None` for the one that
     /// was lent. Such an input has positions of its own, which mean nothing here.
     pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
         let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
@@ -232,7 +233,7 @@ impl Kept {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Notes what became of the input that was lent: call with what [`Input::left`] made of it.
+    /// Takes the lent input back: call with the answer of [`Input::left`].
     pub(crate) fn settle(&mut self, left: Left) {
         self.start = left.at;
         self.searched = left.searched;
@@ -243,7 +244,7 @@ impl Kept {
             self.bytes.drain(..self.start);
             self.searched = self.searched.saturating_sub(self.start);
             self.start = 0;
-            // What was long once must not take more memory than is counted for what is short.
+            // A buffer that was long once must not take more memory than is counted for a short one.
             if self.bytes.capacity() / 4 > self.bytes.len() {
                 self.bytes.shrink_to(2 * self.bytes.len());
             }

@@ -13,7 +13,7 @@ const BUFFERS_MAX: usize = 16 * 1024;
 /// The emptied buffers of one loop.
 #[derive(Default)]
 pub(crate) struct Pool {
-    /// The one that came back last. Nearly every answer takes this and gives it back, so it is in no list and no book.
+    /// The output that came back last, outside the list and the count: nearly every answer takes it and gives it back.
     warm: Option<Box<Output>>,
     #[expect(clippy::vec_box, reason = "connections hold boxes: an idle one pays eight bytes")]
     outputs: Vec<Box<Output>>,
@@ -49,7 +49,7 @@ impl Pool {
         self.give_empty(output);
     }
 
-    /// One that all has left.
+    /// Takes back an output from which everything has left.
     #[inline]
     pub(crate) fn give_empty(&mut self, output: Box<Output>) {
         if self.warm.is_none() && output.capacity() <= BUFFER_MAX {

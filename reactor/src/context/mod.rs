@@ -218,20 +218,20 @@ impl<'a> Context<'a> {
         self.core.put(id, |output| output.put_shared(bytes))
     }
 
-    /// Bytes that this connection's peer is still owed.
+    /// Bytes queued for this connection's peer.
     pub fn queued(&self) -> usize {
         self.queued_of(self.id)
     }
 
-    /// Bytes that the peer of that connection is still owed.
+    /// Bytes queued for the peer of connection `id` of this loop; 0 when it is gone.
     pub fn queued_of(&self, id: ConnectionId) -> usize {
         self.core.links.get(id).map_or(0, Link::queued)
     }
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes this connection: sends what is owed, ends our half, throws away what the peer still sends until it ends
-    /// its own (within [`Deadlines::linger`](crate::Deadlines::linger) and
+    /// Closes this connection: sends queued output, ends our half, discards what the peer still sends until it ends its own
+    /// (within [`Deadlines::linger`](crate::Deadlines::linger) and
     /// [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No more input is delivered, and writes are refused.
     pub fn close(&mut self) {
         self.close_id(self.id);
@@ -274,7 +274,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Ends this connection at once with a reset: what is owed is lost.
+    /// Ends this connection at once with a reset: queued output is lost.
     pub fn abort(&mut self) {
         self.abort_id(self.id);
     }
@@ -287,7 +287,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether the application is stopping. What is opened now is not told of it again.
+    /// Whether the application is stopping. `on_stopping` is not called for connections that are opened from now on.
     pub fn is_stopping(&self) -> bool {
         self.core.stopping
     }

@@ -35,7 +35,7 @@ pub(super) enum Item {
     },
     /// Never a message.
     File(Box<FilePart>),
-    /// So many messages were dropped here.
+    /// The place of this many dropped messages.
     Missed(u64),
 }
 
@@ -62,12 +62,12 @@ impl Queue {
         }
     }
 
-    /// The bytes of an item that was taken from the front go too.
+    /// Takes an item off the count, and drops its bytes if they are copied. The item was at the front.
     pub(super) fn forget(&mut self, item: &Item) {
         self.hand_over(item, |_| {});
     }
 
-    /// The same, to somewhere else if they are copied.
+    /// Takes an item off the count, and passes its bytes on if they are copied.
     pub(super) fn hand_over(&mut self, item: &Item, mut to: impl FnMut(&[u8])) {
         self.length -= item.length();
         if let Item::File(part) = item {
@@ -81,7 +81,7 @@ impl Queue {
         }
     }
 
-    /// How many slices were filled, and whether that was all of it.
+    /// Fills `slices`. Returns the number of slices filled, and whether the whole queue is in them.
     pub(super) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> (usize, bool) {
         let (front, back) = self.copied.as_slices();
         let (mut filled, mut at, mut run) = (0, 0, 0);

@@ -24,7 +24,7 @@ impl World<'_, '_> {
     pub(super) fn callback(&mut self, mut input: Option<&mut Input<'_>>) {
         assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
         self.in_callback = true;
-        while let Some((letter, number)) = self.operations.next_of(WISHES) {
+        while let Some((letter, number)) = self.operations.next_of(REQUESTS) {
             self.open(letter, number, input.as_deref_mut());
         }
         if self.settling {

@@ -35,7 +35,7 @@ use crate::timer::Wheel;
 /// | `d` `e` `t` | its deadline is in so many seconds; is not; the callback takes so many tenths of a second |
 #[cfg(test)]
 const LETTERS: &[u8] = b"AAAAFXKKKKCBONRRRRVVUUTTTSwwwwkkzfxprgdetnqq";
-const WISHES: &[u8] = b"wkzfxprgdetnq";
+const REQUESTS: &[u8] = b"wkzfxprgdetnq";
 
 const TENTH: Duration = Duration::from_millis(100);
 /// What the loop reads at once.
@@ -217,7 +217,7 @@ impl<'o, 't> World<'o, 't> {
                 self.link().stop();
                 self.advance_link();
             }
-            _ if WISHES.contains(&letter) => {
+            _ if REQUESTS.contains(&letter) => {
                 self.open(letter, number, None);
                 self.end_callback();
                 self.advance_link();
