@@ -1,25 +1,29 @@
 //! Where each loop of an application is reached by the others, and what all of them have in common. Below: mailboxes.
 //! Above: [`handle`](crate::handle), for other threads; [`outgoing`](crate::outgoing), for the loops themselves.
 //!
-//! Some loops stand as long as the application does. Others, the *guests*, come and go with one connection each
-//! (`Runner::threads`), so who wants to reach all keeps a [`Snapshot`] and looks whether it is still true.
+//! *Fixed* loops live as long as the application does. *Per-connection* loops come and go with one connection each
+//! (`Runner::threads`), so a loop that wants to reach all keeps a [`Snapshot`] and checks whether that is current.
+
+mod loop_handle;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::address::Peer;
 use crate::driver::Socket;
-use crate::mailbox::{Crowd, Mailbox, PostError, Receiver};
-use crate::protocols::{Changes, Mask, Room, Version};
+use crate::mailbox::{Mailbox, PostError, Receiver};
+use crate::protocols::{Changes, Room, Version};
 use crate::shared::Shared;
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 use crate::sys::affinity::Cores;
 use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::{LOOPS_MAX, PER_CONNECTION_MAX};
 use crate::topics::Topic;
+pub(crate) use loop_handle::LoopHandle;
+use loop_handle::mailbox_of_published;
 
 /// Bytes that wait, published from other threads or passed on by another loop, before whoever publishes has to wait:
 /// a burst to a room, and no more memory than one slow member may cost several times over.
@@ -43,26 +47,6 @@ pub(crate) struct Inbox {
     pub(crate) passed_on: Receiver<Publication>,
     /// Connections that were accepted for it.
     pub(crate) accepted: Receiver<Accepted>,
-}
-
-/// Where one loop can be reached, and what others may know of it.
-pub(crate) struct LoopHandle {
-    pub(crate) number: u32,
-    pub(crate) counters: Arc<Counters>,
-    /// None once a guest has left: others may keep its desk for a while, and a waker holds a descriptor.
-    waker: RwLock<Option<Waker>>,
-    passed_on: Arc<Mailbox<Publication>>,
-    accepted: Arc<Mailbox<Accepted>>,
-    reporting: AtomicBool,
-    reopening: AtomicBool,
-    /// Another loop found a mailbox of this one full, and waits to hear that there is room.
-    crowd: Crowd,
-    /// Connections that it has or is about to get.
-    load: AtomicUsize,
-    /// Descriptors of its connections, and a guest's own.
-    descriptors: AtomicUsize,
-    /// Topics that it has members of.
-    topics: Mask,
 }
 
 /// All of them.
@@ -400,109 +384,4 @@ impl Cluster {
         let count = self.fixed.len();
         (1..=count).map(|step| (last + step) % count).min_by_key(|&one| self.fixed[one].load()).unwrap_or(0)
     }
-}
-
-impl LoopHandle {
-    fn new(number: u32, waker: Waker, descriptors: usize) -> Self {
-        LoopHandle {
-            number,
-            waker: RwLock::new(Some(waker)),
-            counters: Arc::default(),
-            passed_on: Arc::new(mailbox_of_published()),
-            accepted: Arc::new(Mailbox::new()),
-            reporting: AtomicBool::new(false),
-            reopening: AtomicBool::new(false),
-            crowd: Crowd::new(),
-            load: AtomicUsize::new(0),
-            descriptors: AtomicUsize::new(descriptors),
-            topics: Mask::new(),
-        }
-    }
-
-    pub(crate) fn wake(&self) {
-        if let Some(waker) = &*self.waker.read().unwrap_or_else(PoisonError::into_inner) {
-            waker.wake();
-        }
-    }
-
-    /// The waker itself, while the loop is there.
-    pub(crate) fn waker(&self) -> Option<Waker> {
-        self.waker.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Passes something on, without waking the loop.
-    pub(crate) fn pass_on(&self, publication: Publication) -> Result<(), PostError<Publication>> {
-        self.post(&self.passed_on, publication)
-    }
-
-    /// Posts to a mailbox of this loop, without waking it. Where there is no room, this loop wakes all others once it has made
-    /// some.
-    pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
-        self.crowd.post(mailbox, message)
-    }
-
-    /// Whether all that was passed on to this loop has been taken.
-    pub(crate) fn is_read_out(&self) -> bool {
-        self.passed_on.is_empty()
-    }
-
-    /// Whether another loop waits for room in a mailbox of this one.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.crowd.is_waiting()
-    }
-
-    /// The same, once: who takes it wakes the others.
-    pub(crate) fn take_sender_waits(&self) -> bool {
-        self.crowd.take()
-    }
-
-    pub(crate) fn take_reporting(&self) -> bool {
-        self.reporting.swap(false, Ordering::AcqRel)
-    }
-
-    /// Asks it for its report.
-    pub(crate) fn ask_for_report(&self) {
-        self.reporting.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    pub(crate) fn take_reopening(&self) -> bool {
-        self.reopening.swap(false, Ordering::AcqRel)
-    }
-
-    /// From now on this wakes it.
-    fn set_waker(&self, waker: Waker) {
-        *self.waker.write().unwrap_or_else(PoisonError::into_inner) = Some(waker);
-    }
-
-    pub(crate) fn descriptors(&self) -> usize {
-        self.descriptors.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-
-    /// It is going to have one connection more.
-    pub(crate) fn load_more(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One of its connections has ended.
-    pub(crate) fn load_less(&self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Topics that the loop has members of, a bit for each.
-    pub(crate) fn set_topics(&self, bits: u64) {
-        self.topics.set(bits);
-    }
-
-    pub(crate) fn has_topics(&self, bits: u64) -> bool {
-        self.topics.has(bits)
-    }
-}
-
-fn mailbox_of_published() -> Mailbox<Publication> {
-    Mailbox::weighed(PUBLISHED_BYTES, |(_, bytes): &Publication| bytes.len())
 }
