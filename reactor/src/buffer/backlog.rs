@@ -333,10 +333,8 @@ impl Backlog {
     /// All queued bytes, if they stand in one piece: the usual case of a turn's short messages.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let is_copied = self.fixed.items.is_empty() && self.rest.length == self.rest.copied.len();
-        let (front, back) = self.rest.copied.as_slices();
-        let one_piece = is_copied && back.is_empty() && !front.is_empty();
-        let all = one_piece && self.rest.items.iter().all(|item| matches!(item, Item::Copied { .. }));
-        all.then_some(front)
+        let all = is_copied && self.rest.items.iter().all(|item| matches!(item, Item::Copied { .. }));
+        if all { self.rest.copied.single() } else { None }
     }
 
     /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave goes into the head, where no
@@ -357,7 +355,7 @@ impl Backlog {
                 self.message_bytes -= if *message { *length } else { 0 };
                 queue.items.pop_front();
             }
-            queue.copied.drain(..whole);
+            queue.copied.take(whole, |_| {});
             queue.length -= whole;
             count -= whole;
             if count == 0 {

@@ -15,6 +15,7 @@
 //! that is written after it. The backlog knows where messages begin, so that the policy for slow members can drop some.
 
 mod backlog;
+mod blocks;
 mod file;
 mod input;
 mod output;

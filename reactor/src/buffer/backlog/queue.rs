@@ -1,8 +1,9 @@
-//! A queue of the backlog: items in order, and the copied bytes of all of them in one ring.
+//! A queue of the backlog: items in order, and the copied bytes of all of them one after the other.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use crate::buffer::blocks::Blocks;
 use crate::buffer::file::FilePart;
 use crate::buffer::payload::Payload;
 
@@ -13,7 +14,7 @@ const GATHERED_MAX: usize = 1024;
 pub(super) struct Queue {
     pub(super) items: VecDeque<Item>,
     /// Of all items that are not shared.
-    pub(super) copied: VecDeque<u8>,
+    pub(super) copied: Blocks,
     pub(super) length: usize,
     /// How much of that is in files, which take no memory.
     pub(super) filed: usize,
@@ -68,30 +69,29 @@ impl Queue {
     }
 
     /// Takes an item off the count, and passes its bytes on if they are copied.
-    pub(super) fn hand_over(&mut self, item: &Item, mut to: impl FnMut(&[u8])) {
+    pub(super) fn hand_over(&mut self, item: &Item, to: impl FnMut(&[u8])) {
         self.length -= item.length();
         if let Item::File(part) = item {
             self.filed -= part.length();
         }
         if let Item::Copied { length, .. } = *item {
-            let (front, back) = self.copied.as_slices();
-            let (front, back) = (&front[..length.min(front.len())], &back[..length.saturating_sub(front.len())]);
-            [front, back].into_iter().filter(|bytes| !bytes.is_empty()).for_each(&mut to);
-            self.copied.drain(..length);
+            self.copied.take(length, to);
         }
     }
 
     /// Fills `slices`. Returns the number of slices filled, and whether the whole queue is in them.
     pub(super) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> (usize, bool) {
-        let (front, back) = self.copied.as_slices();
-        let (mut filled, mut at, mut run) = (0, 0, 0);
-        // A run of copied bytes is one slice, or two where the ring begins anew.
-        let flush = |slices: &mut [IoSlice<'s>], filled: &mut usize, at: &mut usize, run: &mut usize| {
+        let (mut pieces, mut piece) = (self.copied.pieces(), &b""[..]);
+        let (mut filled, mut run) = (0, 0);
+        // A run of copied bytes is one slice, or one for each block that it reaches into.
+        let mut flush = |slices: &mut [IoSlice<'s>], filled: &mut usize, run: &mut usize| {
             while *run > 0 && *filled < slices.len() {
-                let bytes = if *at < front.len() { &front[*at..] } else { &back[*at - front.len()..] };
-                let bytes = &bytes[..bytes.len().min(*run)];
+                if piece.is_empty() {
+                    piece = pieces.next().unwrap_or_default();
+                }
+                let (bytes, rest) = piece.split_at(piece.len().min(*run));
                 slices[*filled] = IoSlice::new(bytes);
-                (*filled, *at, *run) = (*filled + 1, *at + bytes.len(), *run - bytes.len());
+                (*filled, *run, piece) = (*filled + 1, *run - bytes.len(), rest);
             }
             *run == 0
         };
@@ -99,19 +99,19 @@ impl Queue {
             match item {
                 Item::Copied { length, .. } => run += length,
                 Item::Shared { bytes, .. } => {
-                    if !flush(slices, &mut filled, &mut at, &mut run) || filled == slices.len() {
+                    if !flush(slices, &mut filled, &mut run) || filled == slices.len() {
                         return (filled, false);
                     }
                     slices[filled] = IoSlice::new(bytes);
                     filled += 1;
                 }
                 Item::File(_) | Item::Missed(_) => {
-                    flush(slices, &mut filled, &mut at, &mut run);
+                    flush(slices, &mut filled, &mut run);
                     return (filled, false);
                 }
             }
         }
-        let whole = flush(slices, &mut filled, &mut at, &mut run);
+        let whole = flush(slices, &mut filled, &mut run);
         (filled, whole && self.items.len() <= GATHERED_MAX)
     }
 }
