@@ -228,6 +228,11 @@ impl Server {
         self.process.id()
     }
 
+    /// The address at which it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Whether the server has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.process.wait(Duration::ZERO), Ok(Some(_)))
