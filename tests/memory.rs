@@ -136,6 +136,16 @@ on_every_backend! {
         assert_eq!(first.rest_or_reset(), b"");
         others.iter_mut().for_each(|other| assert_eq!(other.ask("here"), "You said: here", "the others have theirs"));
         drop(first);
+        // One that holds more than its share by the coming of others ends although nothing more happens to it.
+        drop(others);
+        let mut large = eventually("a connection may hold most of the budget", || {
+            let mut large = echo.connect();
+            let answer = large.try_ask(&line)?;
+            (answer.len() > line.len()).then_some(large)
+        });
+        large.send(&line);
+        let others: Vec<Client> = (0..5).map(|_| echo.connect()).collect();
+        assert_eq!(large.rest_or_reset(), b"");
         drop(others);
         // Those that have ended leave their shares to the others.
         eventually("a line that needs the whole budget is answered", || {

@@ -206,6 +206,8 @@ pub(crate) struct Holdings {
     pub(crate) budget: Arc<Budget>,
     own: usize,
     reported: usize,
+    /// What this loop may hold until all together hold more than the budget, as far as was known at the last report.
+    ceiling: usize,
     /// The most that was held since memory was last given back to the system.
     peak: usize,
     /// Something has changed since the loop last compared with the budget.
@@ -214,7 +216,7 @@ pub(crate) struct Holdings {
 
 impl Holdings {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Holdings { budget, own: 0, reported: 0, peak: 0, changed: false }
+        Holdings { budget, own: 0, reported: 0, ceiling: usize::MAX, peak: 0, changed: false }
     }
 
     /// A connection holds `now`, and was counted for `before`.
@@ -243,13 +245,26 @@ impl Holdings {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether so much less is held than there was that the allocator should give it back. Asked again, not until then.
-    pub(crate) fn take_shrunk(&mut self) -> bool {
-        let has_shrunk = self.peak - self.own >= GIVE_BACK_MIN;
+    /// Whether so much less is held than there was that the allocator should give it back: at once when half has gone, so
+    /// that the calls stay few while it shrinks, and otherwise when it is time (`is_due`). Then asked again, not until then.
+    pub(crate) fn take_shrunk(&mut self, is_due: bool) -> bool {
+        let has_shrunk = self.is_to_give_back() && (is_due || self.own <= self.peak / 2);
         if has_shrunk {
             self.peak = self.own;
         }
         has_shrunk
+    }
+
+    /// Whether there is memory to give back, now or later.
+    #[inline]
+    pub(crate) fn is_to_give_back(&self) -> bool {
+        self.peak - self.own >= GIVE_BACK_MIN
+    }
+
+    /// Whether anything is held.
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.own > 0
     }
 
     /// Brings the application's sum up to date with this loop.
@@ -257,6 +272,13 @@ impl Holdings {
         // Wraps where it has become less, and so does the sum.
         self.budget.own.fetch_add(self.own.wrapping_sub(self.reported), Relaxed);
         self.reported = self.own;
+        self.ceiling = self.own.saturating_add(self.budget.limit().saturating_sub(self.budget.held()));
+    }
+
+    /// Whether so much has come since the last report that the budget is exceeded.
+    #[inline]
+    pub(crate) fn is_beyond(&self) -> bool {
+        self.own > self.ceiling
     }
 }
 

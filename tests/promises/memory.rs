@@ -114,6 +114,7 @@ on_every_backend! {
         });
         let stage = within(backend, plan.too_slow(|cx| {
             cx.write(b"too slow");
+            cx.close();
         }), 2 << 20);
         let mut deaf: Vec<_> = (0..4).map(|_| (narrow_client(stage.address()), stage.next().id())).collect();
         let (mut good, good_id) = stage.open();

@@ -249,6 +249,9 @@ impl<D: Driver> EventLoop<D> {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.dirty = false;
                 self.advance_link(id);
+                if self.core.holdings.is_beyond() {
+                    self.relieve();
+                }
             }
         }
         self.core.dirty.clear();

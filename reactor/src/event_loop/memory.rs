@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::EventLoop;
 use crate::budget::Level;
 use crate::buffer::Pool;
+use crate::context::Core;
 use crate::driver::Driver;
+use crate::link::Link;
 use crate::sys::memory;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -16,38 +18,46 @@ use crate::token::ConnectionId;
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a loop has done about the memory budget.
-#[derive(Default)]
 pub(super) struct Pressure {
     /// Connections that are not read; some may have ended since.
     suspended: Vec<ConnectionId>,
     /// What all connections held when the largest holders were last looked for, or the least since.
     looked_at: usize,
     said: Option<Time>,
-    /// When the limit is looked at again: processes that end leave their share to the others, and tell nobody.
-    next_look: Time,
+    /// When the loop compares with the budget though nothing has happened; never, if there is no need.
+    pub(super) next_look: Time,
 }
 
-/// How often a process with connections that are not read looks at its share of the budget.
+impl Default for Pressure {
+    fn default() -> Self {
+        Pressure { suspended: Vec::new(), looked_at: 0, said: None, next_look: Time::NEVER }
+    }
+}
+
+/// How often a loop that holds something looks at its share of the budget, and gives memory back a little at a time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl<D: Driver> EventLoop<D> {
-    /// At the end of a turn, before the other loops are told of it. Costs one comparison while nothing is held.
+    /// At the end of a turn, before the other loops are told of it. Costs two comparisons while nothing is held.
     #[inline]
     pub(super) fn mind_memory(&mut self) {
-        if self.next_look_at_memory().is_some_and(|at| at <= self.core.now) {
-            self.pressure.next_look = self.core.now + LOOK_AGAIN;
-            self.core.holdings.set_changed();
-        }
-        if self.core.holdings.take_changed() {
+        if self.core.holdings.take_changed() || self.pressure.next_look <= self.core.now {
             self.compare_with_budget();
+            self.plan_next_look();
         }
     }
 
-    /// When to compare with the budget although nothing happens.
-    #[inline]
-    pub(super) fn next_look_at_memory(&self) -> Option<Time> {
-        let looks = !self.pressure.suspended.is_empty() && self.core.holdings.budget.is_shared();
-        looks.then_some(self.pressure.next_look)
+    /// When to compare with the budget although nothing happens: processes that come and go change the share of this one, and
+    /// tell nobody; and memory is given back when there has been no need of it for a while.
+    fn plan_next_look(&mut self) {
+        let holdings = &self.core.holdings;
+        let holds = holdings.is_any() || !self.pressure.suspended.is_empty();
+        let looks = holdings.is_to_give_back() || holds && holdings.budget.is_shared();
+        self.pressure.next_look = match self.pressure.next_look {
+            _ if !looks => Time::NEVER,
+            Time::NEVER => self.core.now + LOOK_AGAIN,
+            planned => planned,
+        };
     }
 
     /// After a wake-up: another loop may be short of memory, or no longer.
@@ -59,7 +69,11 @@ impl<D: Driver> EventLoop<D> {
 
     #[inline(never)]
     fn compare_with_budget(&mut self) {
-        if self.core.holdings.take_shrunk() {
+        let is_due = self.pressure.next_look <= self.core.now;
+        if is_due {
+            self.pressure.next_look = Time::NEVER;
+        }
+        if self.core.holdings.take_shrunk(is_due) {
             // Buffers between those that are free would pin them.
             self.core.pool = Pool::default();
             memory::give_back();
@@ -70,7 +84,13 @@ impl<D: Driver> EventLoop<D> {
             Level::Free => return self.release_suspended(),
             Level::Near => return,
             Level::High => {}
-            Level::Over => self.close_largest(),
+            Level::Over => {
+                // Last words take memory, too, and so may what handlers tell others.
+                while budget.level() == Level::Over && self.close_largest() {
+                    self.settle();
+                    self.core.holdings.report();
+                }
+            }
         }
         let held = budget.held();
         self.pressure.looked_at = self.pressure.looked_at.min(held);
@@ -126,43 +146,60 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
-    /// Closes the largest holders of all loops, as far as they are on this one, until enough is given back.
-    fn close_largest(&mut self) {
+    /// Within a turn: one message can be copied for many members.
+    #[cold]
+    pub(super) fn relieve(&mut self) {
+        self.core.holdings.report();
+        if self.core.holdings.budget.level() == Level::Over {
+            self.close_largest();
+        }
+    }
+
+    /// Takes from the largest holders of all loops, as far as they are on this one, until enough is given back. They give it
+    /// at once; that they have their last words and end, the loop sees to when it settles. `false`: there were none.
+    fn close_largest(&mut self) -> bool {
         let (budget, mut closed) = (self.core.holdings.budget.clone(), 0);
-        while budget.held() > budget.target()
+        let mut to_come_back: usize = self.core.links.iter().map(Link::to_come_back).sum();
+        while budget.held().saturating_sub(to_come_back) > budget.target()
             && let Some(class) = budget.top_class()
         {
             let of_class = self.core.links.iter().filter(|link| link.holding().class == class);
-            let mut largest: Vec<_> = of_class.map(|link| (Reverse(link.holding().own()), link.id)).collect();
-            if largest.is_empty() {
+            let (given, left): (Vec<_>, Vec<_>) = of_class.partition(|link| link.is_giving_back());
+            if given.is_empty() && left.is_empty() {
                 // They are on another loop, which may be asleep.
                 self.exchange.cluster.wake_others(self.exchange.loop_handle.number);
+            }
+            let mut largest: Vec<_> = left.iter().map(|link| (Reverse(link.holding().own()), link.id)).collect();
+            if largest.is_empty() {
                 break;
             }
             largest.sort_unstable();
             for (_, id) in largest {
-                if budget.held() <= budget.target() {
+                if budget.held().saturating_sub(to_come_back) <= budget.target() {
                     break;
                 }
-                self.close_for_memory(id);
+                to_come_back += self.close_for_memory(id);
                 closed += 1;
             }
         }
         if closed > 0 {
             self.say(&format!("the {closed} connections that held most are closed"));
         }
+        closed > 0
     }
 
-    fn close_for_memory(&mut self, id: ConnectionId) {
-        let Some(link) = self.core.links.get_mut(id) else { return };
-        let limits = &self.core.terms[link.service as usize].limits;
-        let (missed, unread) = link.run_out_of_memory(limits, &mut self.core.pool);
-        self.core.counters.missed.add(missed);
-        self.core.counters.unread.add(unread as u64);
-        self.advance_link(id);
-        // What its handler did to others.
-        self.settle();
-        self.core.holdings.report();
+    /// The bytes that come back later.
+    fn close_for_memory(&mut self, id: ConnectionId) -> usize {
+        let Core { links, terms, pool, holdings, counters, .. } = &mut self.core;
+        let Some(link) = links.get_mut(id) else { return 0 };
+        let (missed, unread) = link.run_out_of_memory(&terms[link.service as usize].limits, pool);
+        counters.missed.add(missed);
+        counters.unread.add(unread as u64);
+        link.weigh(holdings);
+        holdings.report();
+        let to_come_back = link.to_come_back();
+        self.core.mark_dirty(id);
+        to_come_back
     }
 
     fn say(&mut self, what: &str) {

@@ -328,7 +328,8 @@ impl<D: Driver> EventLoop<D> {
             return Some(Duration::ZERO);
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
-        let next = [self.core.wheel.next_deadline(), drain, self.next_look_at_memory()].into_iter().flatten().min()?;
+        let next =
+            [self.core.wheel.next_deadline(), drain, Some(self.pressure.next_look)].into_iter().flatten().min()?;
         (next != Time::NEVER).then(|| next.since(self.core.now))
     }
 

@@ -130,9 +130,14 @@ impl Link {
         }
     }
 
-    /// Why the link is closing or over.
+    /// Why it is closing or over. Want of memory stays the reason, whether the handler closes with its last words or the peer
+    /// never reads them.
     pub(crate) fn reason(&self) -> CloseReason {
-        self.reason.unwrap_or(CloseReason::Closed)
+        match self.reason {
+            Some(CloseReason::Panicked) => CloseReason::Panicked,
+            _ if self.flags.has(OUT_OF_MEMORY) => CloseReason::Memory,
+            reason => reason.unwrap_or(CloseReason::Closed),
+        }
     }
 
     /// Whether the connection is closed with a reset.

@@ -90,6 +90,17 @@ impl Link {
         (output.drop_messages(), unread)
     }
 
+    /// Whether it has been taken from already, and the loop has yet to see to the rest.
+    pub(crate) fn is_giving_back(&self) -> bool {
+        self.phase == Phase::Over || self.flags.has(OUT_OF_MEMORY) && !self.flags.has(SLOW_REPORTED)
+    }
+
+    /// Bytes that come back when the loop settles: it is reset then.
+    pub(crate) fn to_come_back(&self) -> usize {
+        let is_reset = self.phase == Phase::Over || self.queued() > LAST_WORDS_MAX;
+        if self.is_giving_back() && is_reset { self.holding.own() } else { 0 }
+    }
+
     /// Closes for want of memory after the handler's last words.
     pub(super) fn close_for_memory(&mut self, now: Time) {
         if self.phase == Phase::Connecting || self.queued() > LAST_WORDS_MAX {

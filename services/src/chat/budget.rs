@@ -13,6 +13,10 @@ pub(super) const DELIVERIES_PER_TURN: usize = 50_000;
 /// Bytes to each member in one turn: as much as leaves in one send.
 const PUBLISHED_PER_TURN: usize = 32 * 1024;
 
+/// Bytes to all members together in one turn: those who do not read have them copied, and the loop's memory budget is
+/// compared with what they hold between the messages.
+const DELIVERED_PER_TURN: usize = 16 * 1024 * 1024;
+
 /// Deliveries of announcements in one turn, of the whole room, and of joins, which are announced in the next turn. All
 /// announcements of a turn leave in one send to each member, so each of them costs little more than its bytes.
 pub(super) const CHANGES_PER_TURN: usize = 40_000;
@@ -28,6 +32,7 @@ pub(super) struct Budget {
     turn: u32,
     deliveries: usize,
     published: usize,
+    delivered: usize,
     /// Deliveries of announcements in this turn.
     changes: usize,
     round: u64,
@@ -50,12 +55,15 @@ impl Budget {
 
     /// Whether no more messages are to be published in this turn.
     pub(super) fn is_spent(&self) -> bool {
-        self.deliveries > DELIVERIES_PER_TURN || self.published > PUBLISHED_PER_TURN
+        self.deliveries > DELIVERIES_PER_TURN
+            || self.published > PUBLISHED_PER_TURN
+            || self.delivered > DELIVERED_PER_TURN
     }
 
     pub(super) fn spend(&mut self, deliveries: usize, bytes: usize) {
         self.deliveries += deliveries;
         self.published += bytes;
+        self.delivered += deliveries * bytes;
     }
 
     /// Whether one more guest may come or go in this turn, in a room of so many members.
