@@ -240,6 +240,12 @@ impl Holdings {
         self.changed = true;
     }
 
+    /// Whether the loop has to compare with the budget.
+    #[inline]
+    pub(crate) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
     #[inline]
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

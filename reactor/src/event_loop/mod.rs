@@ -324,7 +324,9 @@ impl<D: Driver> EventLoop<D> {
     /// How long nothing has to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
         let left_over = !self.deferred_next.is_empty() || !self.core.turn_requested.is_empty();
-        if self.exchange.mail || self.core.halting && self.stopping.is_none() || left_over {
+        // What connections hold may have changed since the look at the end of the turn: by settling in that look, or after it.
+        let unweighed = self.core.holdings.has_changed();
+        if self.exchange.mail || self.core.halting && self.stopping.is_none() || left_over || unweighed {
             return Some(Duration::ZERO);
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);

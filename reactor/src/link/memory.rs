@@ -41,6 +41,9 @@ impl Link {
         if now != self.holding {
             holdings.change(self.holding, now);
             self.holding = now;
+        } else {
+            // The last holder of a shared payload gives it back without a change of its own bytes.
+            holdings.set_changed();
         }
     }
 
@@ -92,7 +95,9 @@ impl Link {
 
     /// Whether it has been taken from already, and the loop has yet to see to the rest.
     pub(crate) fn is_giving_back(&self) -> bool {
-        self.phase == Phase::Over || self.flags.has(OUT_OF_MEMORY) && !self.flags.has(SLOW_REPORTED)
+        // The handler may have closed the link meanwhile: such a link has no last words, and gives nothing back by itself.
+        let has_last_words = self.is_open() && self.flags.has(OUT_OF_MEMORY) && !self.flags.has(SLOW_REPORTED);
+        self.phase == Phase::Over || has_last_words
     }
 
     /// Bytes that come back when the loop settles: it is reset then.

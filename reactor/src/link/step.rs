@@ -54,7 +54,10 @@ impl Link {
                     if self.flags.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
-            Phase::Connecting if self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => self.report_too_slow(),
+            // Not once the handler has closed the link, which hears nothing more then.
+            Phase::Connecting if self.is_open() && self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => {
+                self.report_too_slow()
+            }
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.report_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
