@@ -103,9 +103,10 @@ impl World<'_, '_> {
         let (kernel, handler) = (&self.kernel, &self.handler);
         let Some(link) = &self.link else { return };
         let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
-        if let Some((at, _)) = link.next_due(&deadlines) {
-            let (_, armed) = link.timer().expect("a timer stands for the deadline");
-            assert!(armed <= at && at > now);
+        if link.next_due(&deadlines).is_some() {
+            let (_, armed) = link.timer().expect("a timer stands for the deadline, and for the next look");
+            // Looks at acknowledgements may be late by the time between two of them: how often they come changes with the state.
+            assert!(link.next_deadline(&deadlines).is_none_or(|(at, _)| armed <= at && at > now));
         }
         if kernel.connecting {
             return assert!(!passed(handler.opened, deadlines.connect), "connecting for ever");
