@@ -317,6 +317,11 @@ impl Output {
     fn write_all_of(mut self, entries: &Receiver<Entry>, shared: &Shared) {
         let mut next = None;
         loop {
+            // Before the queue is read: a request that comes after this line has an entry there, or a full queue, so it ends the
+            // wait below.
+            if shared.reopen.swap(false, SeqCst) {
+                self.reopen();
+            }
             // Looked at before the queue: what was put before the end is then in it.
             let closing = shared.closing.load(SeqCst);
             let entry = match next.take().map_or_else(|| entries.try_recv(), Ok) {
@@ -339,14 +344,12 @@ impl Output {
                     }
                 }
             };
-            if shared.reopen.swap(false, SeqCst) {
-                self.reopen();
-            }
             self.tally.add(entry.lost_before, Cause::Behind);
             if !entry.text.is_empty() {
                 self.tell(false);
                 let mut text = entry.text;
-                while text.len() < BATCH_BYTES && next.is_none() {
+                // Lines that were put after a request to open the file anew stand in the new one.
+                while text.len() < BATCH_BYTES && next.is_none() && !shared.reopen.load(SeqCst) {
                     match entries.try_recv() {
                         Ok(entry) if entry.lost_before == 0 => text.push_str(&entry.text),
                         Ok(entry) => next = Some(entry),
@@ -481,6 +484,27 @@ mod tests {
         let expected: String =
             std::iter::once("held\n".to_owned()).chain((0..1000).map(|n| format!("{n}\n"))).collect();
         assert_eq!(output.text(), expected);
+    }
+
+    #[test]
+    fn a_file_is_opened_anew_even_when_the_request_comes_right_after_a_line() {
+        let path = std::env::temp_dir().join(format!("glowplug-sink-{}", std::process::id()));
+        let about = About { name: "the log".to_owned(), path: Some(path.clone()), strict: true, tell: Vec::new() };
+        let mut sink = Sink::new(Target::Memory(Box::new(Gated::default())), about);
+        sink.start(false);
+        // The writer takes the line out of the queue while the request comes, at a different step in each round.
+        for round in 0..3000 {
+            sink.lines().put("line\n");
+            (0..round % 300).for_each(|_| std::hint::spin_loop());
+            sink.lines().reopen(&[]);
+            let begin = Instant::now();
+            while !path.exists() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "the request in round {round} was lost");
+                thread::yield_now();
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
+        sink.finish(soon());
     }
 
     #[test]
