@@ -1,4 +1,4 @@
-//! What `docs/production.md` tells operators to paste, run as it stands there but for ports and paths.
+//! What `docs/production.md` tells operators to paste, run as it stands there but for ports and paths; and the README's code.
 
 mod support;
 
@@ -18,6 +18,20 @@ fn block(language: &str) -> &'static str {
     let (_, rest) = PAGE.split_once(&opening).expect("the page has one");
     assert!(!rest.contains(&opening), "the page has one block of {language}");
     rest.split_once("```").expect("it is closed").0
+}
+
+/// The blocks of Rust of a page.
+fn rust_of(page: &str) -> Vec<&str> {
+    page.split("```rust").skip(1).map(|block| block.split_once("```").expect("it is closed").0).collect()
+}
+
+#[test]
+fn the_code_of_the_readme_stands_in_the_packages_readme_which_is_compiled() {
+    let (whole, package) = (rust_of(include_str!("../README.md")), rust_of(include_str!("../reactor/README.md")));
+    assert!(!whole.is_empty());
+    for block in whole {
+        assert!(package.contains(&block), "reactor/README.md lacks{block}");
+    }
 }
 
 /// An nginx of this test alone, ended when it is dropped.

@@ -1,8 +1,8 @@
 //! Runs the loop's own exercise on one seed after another, for as long as one likes:
 //!
 //! ```text
-//! cargo run --release -p reactor --features sim --example simulate -- --seconds 600 --from 1000000
-//! cargo run --release -p reactor --features sim --example simulate -- --seed 7       # one of them again, exactly
+//! cargo run --release -p glowplug-reactor --features sim --example simulate -- --seconds 600 --from 1000000
+//! cargo run --release -p glowplug-reactor --features sim --example simulate -- --seed 7       # one of them again, exactly
 //! ```
 
 use std::panic::catch_unwind;

@@ -1,5 +1,5 @@
 //! How to test a service of one's own without a socket: a counter that everybody shares, under a thousand bad days.
-//! `cargo run -p reactor --features sim --example simulated`
+//! `cargo run -p glowplug-reactor --features sim --example simulated`
 
 use std::time::Duration;
 

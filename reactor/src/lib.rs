@@ -154,5 +154,5 @@ pub use topics::Topic;
 
 /// The README's code, so that it never drifts.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Each protocol between loops, in every order in which two threads can meet. `RUSTFLAGS="--cfg loom" cargo test -p reactor --lib
+//! Each protocol between loops, in every order in which two threads can meet. `RUSTFLAGS="--cfg loom" cargo test -p glowplug-reactor --lib
 //! orders`. Descriptors of the kernel are modelled by a variable that both sides swap.
 
 use loom::model;

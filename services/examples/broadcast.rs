@@ -1,4 +1,4 @@
-//! A WebSocket service: each text goes to everybody, encoded once. Try it: `cargo run -p services --example broadcast`,
+//! A WebSocket service: each text goes to everybody, encoded once. Try it: `cargo run -p glowplug-services --example broadcast`,
 //! and several times `python3 -m websockets ws://127.0.0.1:8803`.
 
 use reactor::{Application, Context, Error, Handler, Input, Service, Topic};

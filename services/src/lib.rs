@@ -37,6 +37,11 @@ pub mod chat;
 pub mod echo;
 pub mod http;
 
+/// The README's code, so that it never drifts.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -412,7 +412,7 @@ fn fails<R>(run: impl FnOnce() -> R) -> bool {
     outcome.is_err()
 }
 
-/// `cargo test -p reactor --features sim planted -- --nocapture` says in how many seeds.
+/// `cargo test -p glowplug-reactor --features sim planted -- --nocapture` says in how many seeds.
 #[test]
 fn every_planted_bug_is_found() {
     let bugs = [
