@@ -28,7 +28,7 @@ pub(crate) use readiness::Readiness;
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum Completion<'a> {
-    /// A newcomer. [`Driver::adopt`] or [`Driver::close_accepted`] it.
+    /// A newcomer. [`Driver::adopt`] or [`Acceptor::close_accepted`] it.
     Accepted { listener: usize, socket: Socket, peer: Peer },
     /// An outbound connection has come about.
     Connected { id: ConnectionId },
@@ -67,8 +67,33 @@ impl Socket {
     }
 }
 
+/// The listeners of a backend, each under the number that [`Acceptor::listen`] returned, and accepted connections until they are
+/// adopted.
+pub(crate) trait Acceptor {
+    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
+    /// [`Completion::Accepted`]. For each connection the kernel keeps at most `unsent` bytes that it has not sent.
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize;
+    /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
+    fn set_accepting(&mut self, listener: usize, accepting: bool);
+    /// Stops watching the listener for good.
+    fn forget_listener(&mut self, listener: usize);
+    /// Leaves off accepting for a while, or until a descriptor is freed: whoever was accepted last found none, or no memory.
+    fn suspend(&mut self, listener: usize, errno: Errno);
+    /// Whether the listener rests for want of descriptors or memory.
+    fn is_suspended(&self, listener: usize) -> bool;
+    /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no
+    /// more.
+    fn probe_listener(&mut self, listener: usize);
+    /// Closes a newcomer as it stands.
+    fn close_accepted(&mut self, socket: Socket);
+    /// Another loop's driver gets the newcomer: it counts there, and here no longer.
+    fn count_out(&mut self);
+    /// A newcomer that another loop's driver has accepted counts here from now on.
+    fn count_in(&mut self);
+}
+
 /// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
-pub(crate) trait Driver {
+pub(crate) trait Driver: Acceptor {
     fn now(&mut self) -> Time;
     fn coarse_now(&mut self) -> Time;
     /// How long this thread has waited for a core, in all, where the system keeps an account of it.
@@ -86,31 +111,10 @@ pub(crate) trait Driver {
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 
-    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
-    /// [`Completion::Accepted`]. For each connection the kernel keeps at most `unsent` bytes that it has not sent.
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize;
-    /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
-    fn set_accepting(&mut self, listener: usize, accepting: bool);
-    /// Stops watching the listener for good.
-    fn forget_listener(&mut self, listener: usize);
-    /// Leaves off accepting for a while, or until a descriptor is freed: whoever was accepted last found none, or no memory.
-    fn suspend(&mut self, listener: usize, errno: Errno);
-    /// Whether the listener rests for want of descriptors or memory.
-    fn is_suspended(&self, listener: usize) -> bool;
-    /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no
-    /// more.
-    fn probe_listener(&mut self, listener: usize);
-
     /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
     /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
-    /// Closes a newcomer as it stands.
-    fn close_accepted(&mut self, socket: Socket);
-    /// Another loop's driver gets the newcomer: it counts there, and here no longer.
-    fn count_out(&mut self);
-    /// A newcomer that another loop's driver has accepted counts here from now on.
-    fn count_in(&mut self);
-    /// Starts an outbound connection, bounded as with [`Driver::listen`]: `Connected` or `Failed` follows, later, always.
+    /// Starts an outbound connection, bounded as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize);
     /// Takes on a descriptor that is no socket, for reading.
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);

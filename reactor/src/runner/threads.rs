@@ -8,7 +8,7 @@ use std::thread;
 use super::{BuildForGuest, Common};
 use crate::cluster::{Accepted, Cluster, LoopHandle};
 use crate::context::Core;
-use crate::driver::{Driver, Readiness};
+use crate::driver::{Acceptor, Readiness};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Spawned, Spawner};
 use crate::service::Bound;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ledger::Books;
 use crate::address::Address;
 use crate::budget::Budget;
-use crate::driver::{Completion, Driver, Socket};
+use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
@@ -164,6 +164,44 @@ impl<D: Driver> Checked<D> {
     }
 }
 
+impl<D: Driver> Acceptor for Checked<D> {
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
+        self.driver.listen(listener, name, unsent)
+    }
+
+    fn set_accepting(&mut self, listener: usize, accepting: bool) {
+        self.driver.set_accepting(listener, accepting);
+    }
+
+    fn forget_listener(&mut self, listener: usize) {
+        self.driver.forget_listener(listener);
+    }
+
+    fn suspend(&mut self, listener: usize, errno: Errno) {
+        self.driver.suspend(listener, errno);
+    }
+
+    fn is_suspended(&self, listener: usize) -> bool {
+        self.driver.is_suspended(listener)
+    }
+
+    fn probe_listener(&mut self, listener: usize) {
+        self.driver.probe_listener(listener);
+    }
+
+    fn close_accepted(&mut self, socket: Socket) {
+        self.driver.close_accepted(socket);
+    }
+
+    fn count_out(&mut self) {
+        self.driver.count_out();
+    }
+
+    fn count_in(&mut self) {
+        self.driver.count_in();
+    }
+}
+
 impl<D: Driver> Driver for Checked<D> {
     fn now(&mut self) -> Time {
         self.driver.now()
@@ -231,45 +269,9 @@ impl<D: Driver> Driver for Checked<D> {
         Some(completion)
     }
 
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
-        self.driver.listen(listener, name, unsent)
-    }
-
-    fn set_accepting(&mut self, listener: usize, accepting: bool) {
-        self.driver.set_accepting(listener, accepting);
-    }
-
-    fn forget_listener(&mut self, listener: usize) {
-        self.driver.forget_listener(listener);
-    }
-
-    fn suspend(&mut self, listener: usize, errno: Errno) {
-        self.driver.suspend(listener, errno);
-    }
-
-    fn is_suspended(&self, listener: usize) -> bool {
-        self.driver.is_suspended(listener)
-    }
-
-    fn probe_listener(&mut self, listener: usize) {
-        self.driver.probe_listener(listener);
-    }
-
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.name(id);
         self.driver.adopt(id, socket, reads_first);
-    }
-
-    fn count_out(&mut self) {
-        self.driver.count_out();
-    }
-
-    fn count_in(&mut self) {
-        self.driver.count_in();
-    }
-
-    fn close_accepted(&mut self, socket: Socket) {
-        self.driver.close_accepted(socket);
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {

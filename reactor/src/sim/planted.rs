@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::exercise::exercise_with;
 use crate::address::{Address, Peer};
-use crate::driver::{Completion, Driver, Socket};
+use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno::concerns_one_newcomer;
@@ -224,6 +224,48 @@ impl Sys for Flawed<Simulated> {
     }
 }
 
+impl<D: Driver> Acceptor for Flawed<D> {
+    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
+        self.inner.listen(listener, name, unsent)
+    }
+
+    fn set_accepting(&mut self, listener: usize, accepting: bool) {
+        if self.bug != NeverAcceptsAgain || !accepting {
+            self.inner.set_accepting(listener, accepting);
+        }
+    }
+
+    fn forget_listener(&mut self, listener: usize) {
+        self.inner.forget_listener(listener);
+    }
+
+    fn suspend(&mut self, listener: usize, errno: Errno) {
+        self.inner.suspend(listener, errno);
+    }
+
+    fn is_suspended(&self, listener: usize) -> bool {
+        self.inner.is_suspended(listener)
+    }
+
+    fn probe_listener(&mut self, listener: usize) {
+        self.inner.probe_listener(listener);
+    }
+
+    fn close_accepted(&mut self, socket: Socket) {
+        if self.bug != LeaksTheRefused {
+            self.inner.close_accepted(socket);
+        }
+    }
+
+    fn count_out(&mut self) {
+        self.inner.count_out();
+    }
+
+    fn count_in(&mut self) {
+        self.inner.count_in();
+    }
+}
+
 impl<D: Driver> Driver for Flawed<D> {
     fn now(&mut self) -> Time {
         self.inner.now()
@@ -269,48 +311,8 @@ impl<D: Driver> Driver for Flawed<D> {
         })
     }
 
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
-        self.inner.listen(listener, name, unsent)
-    }
-
-    fn set_accepting(&mut self, listener: usize, accepting: bool) {
-        if self.bug != NeverAcceptsAgain || !accepting {
-            self.inner.set_accepting(listener, accepting);
-        }
-    }
-
-    fn forget_listener(&mut self, listener: usize) {
-        self.inner.forget_listener(listener);
-    }
-
-    fn suspend(&mut self, listener: usize, errno: Errno) {
-        self.inner.suspend(listener, errno);
-    }
-
-    fn is_suspended(&self, listener: usize) -> bool {
-        self.inner.is_suspended(listener)
-    }
-
-    fn probe_listener(&mut self, listener: usize) {
-        self.inner.probe_listener(listener);
-    }
-
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.inner.adopt(id, socket, reads_first);
-    }
-
-    fn count_out(&mut self) {
-        self.inner.count_out();
-    }
-
-    fn count_in(&mut self) {
-        self.inner.count_in();
-    }
-
-    fn close_accepted(&mut self, socket: Socket) {
-        if self.bug != LeaksTheRefused {
-            self.inner.close_accepted(socket);
-        }
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {

@@ -1,7 +1,8 @@
 //! One batch: events of the poller in, completions out, one at a time.
 
-use super::super::Completion;
+use super::super::{Completion, Driver};
 use super::Readiness;
+use super::interest::Polled;
 use crate::link::Links;
 use crate::sys::{Event, Fd, Sys};
 use crate::token::ConnectionId;
@@ -49,20 +50,22 @@ impl<S: Sys> Readiness<S> {
         while self.probes_left > 0 {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
-            if let Some(link) = links.get(id) {
-                // Another look in this batch has told already.
-                if self.slot(id).is_some_and(|slot| slot.read_in == self.batch) {
-                    continue;
-                }
-                // What is no socket may block: it is read when it is ready, and only then.
-                let socket = self.slot(id).filter(|slot| slot.socket && link.reads()).map(|slot| slot.fd);
-                let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
-                let batch = self.batch;
-                if let (Some(Report::Received(..)), Some(slot)) = (&report, self.slot_mut(id)) {
-                    slot.read_in = batch;
-                }
-                return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
+            let (batch, Some(link)) = (self.batch, links.get(id)) else { continue };
+            let slot = self.slot_mut(id);
+            // Another look in this batch has told already.
+            if slot.as_ref().is_some_and(|slot| slot.read_in == batch) {
+                continue;
             }
+            // What is no socket may block: it is read when it is ready, and only then.
+            let socket = slot.filter(|slot| slot.socket && link.reads()).map(|slot| {
+                slot.read_in = batch;
+                slot.fd
+            });
+            let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
+            if report.is_none() {
+                self.not_read(id);
+            }
+            return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
         }
         None
     }
@@ -141,7 +144,9 @@ impl<S: Sys> Readiness<S> {
             return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
         }
         if event.hangup && !link.reads() {
-            self.hang_up(id);
+            self.set_polled(id, Polled::HungUp);
+            // It may read again by the end of the batch, and nobody else would say so.
+            self.changed(id);
         }
         None
     }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::super::Driver;
 use super::Readiness;
 use crate::link::Links;
 use crate::sys::{Interest, Sys, errno};
@@ -12,8 +11,27 @@ use crate::token::ConnectionId;
 /// How often connections that are watched for nothing are asked for errors, where the poller does not report them
 /// unasked.
 pub(super) const NO_INTEREST_PROBE: Duration = Duration::from_millis(900);
+
+/// Registered for nothing: only errors are reported, and those not by every poller.
+const FOR_NOTHING: Polled = Polled::For(Interest { read: false, write: false });
+
+/// A connection as the poller knows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polled {
+    /// Not registered yet.
+    No,
+    /// Registered for this.
+    For(Interest),
+    /// Never registered: no poller takes this kind of file (a regular one), which is always ready.
+    AlwaysReady,
+    /// Not registered while the terminal belongs to another job.
+    Background,
+    /// Both halves have ended and the link does not read: not registered, or the poller would report that for ever.
+    HungUp,
+}
+
 impl<S: Sys> Readiness<S> {
-    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `unregister`
+    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `set_polled`
     /// ends it.
     pub(super) fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
         let at = id.slot_at(self.home);
@@ -21,52 +39,36 @@ impl<S: Sys> Readiness<S> {
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
         let wanted = Interest { read: link.reads(), write: link.writes() };
-        if slot.always_ready || slot.background || slot.registered == Some(wanted) {
-            return;
-        }
-        if slot.hung_up {
-            if wanted == Interest::default() {
-                return;
+        let outcome = match slot.polled {
+            Polled::AlwaysReady | Polled::Background => return,
+            Polled::HungUp if wanted == Interest::default() => return,
+            Polled::For(interest) if interest == wanted => return,
+            Polled::For(_) => {
+                self.counters.interest_changes.add(1);
+                self.sys.modify(slot.fd, id, wanted)
             }
-            slot.hung_up = false;
-        }
-        let outcome = if slot.registered.is_some() {
-            self.counters.interest_changes.add(1);
-            self.sys.modify(slot.fd, id, wanted)
-        } else {
-            self.sys.register(slot.fd, id, wanted)
+            Polled::No | Polled::HungUp => self.sys.register(slot.fd, id, wanted),
         };
         match outcome {
-            Ok(()) => {
-                self.no_interest -= usize::from(slot.registered == Some(Interest::default()));
-                slot.registered = Some(wanted);
-                self.no_interest += usize::from(wanted == Interest::default());
-            }
+            Ok(()) => self.set_polled(id, Polled::For(wanted)),
             Err(errno) if errno::cannot_be_polled(errno) && !slot.socket => {
-                slot.always_ready = true;
+                self.set_polled(id, Polled::AlwaysReady);
                 self.always_ready.push(id);
             }
             Err(errno) => self.failures.push((id, errno)),
         }
     }
 
-    pub(super) fn unregister(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slots[id.slot_at(self.home)].as_mut()
-            && let Some(interest) = slot.registered.take()
-        {
-            self.no_interest -= usize::from(interest == Interest::default());
+    /// Changes how the connection is polled. The poller forgets one that was registered, and no longer is.
+    pub(super) fn set_polled(&mut self, id: ConnectionId, polled: Polled) {
+        let at = id.slot_at(self.home);
+        let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
+        let before = std::mem::replace(&mut slot.polled, polled);
+        if matches!(before, Polled::For(_)) && !matches!(polled, Polled::For(_)) {
             self.sys.forget(slot.fd);
         }
-    }
-
-    /// Both halves are over and the link does not read: no longer registered, or the poller would report it for ever.
-    pub(super) fn hang_up(&mut self, id: ConnectionId) {
-        self.unregister(id);
-        if let Some(slot) = self.slot_mut(id) {
-            slot.hung_up = true;
-        }
-        // It may read again by the end of the batch, and nobody else would say so.
-        self.changed(id);
+        self.no_interest += usize::from(polled == FOR_NOTHING);
+        self.no_interest -= usize::from(before == FOR_NOTHING);
     }
 
     /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
@@ -78,7 +80,7 @@ impl<S: Sys> Readiness<S> {
         }
         self.no_interest_probed = now;
         for slot in self.slots.iter().flatten() {
-            if slot.registered == Some(Interest::default())
+            if slot.polled == FOR_NOTHING
                 && let Some(errno) = self.sys.take_error(slot.fd)
             {
                 self.failures.push((slot.id, errno));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Completion, Socket};
+use super::super::{Acceptor, Completion, Socket};
 use super::Readiness;
 use super::batch::{Report, Stage};
 use crate::error::Errno;
@@ -42,15 +42,78 @@ enum State {
     Forgotten,
 }
 
+impl<S: Sys> Acceptor for Readiness<S> {
+    fn listen(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
+        let index = self.listeners.len();
+        self.listeners.push(DriverListener { fd, name: name.to_owned(), unsent, state: State::Held });
+        self.set_state(index, State::Accepting);
+        index
+    }
+
+    fn set_accepting(&mut self, index: usize, accepting: bool) {
+        match &mut self.listeners[index].state {
+            State::Suspended { held, .. } => *held = !accepting,
+            State::Accepting | State::Held => {
+                self.set_state(index, if accepting { State::Accepting } else { State::Held });
+            }
+            State::Forgotten => {}
+        }
+    }
+
+    fn forget_listener(&mut self, index: usize) {
+        self.set_state(index, State::Forgotten);
+    }
+
+    /// What the loop asks for meanwhile holds afterwards. Logged once a second at most.
+    fn suspend(&mut self, index: usize, errno: Errno) {
+        let (probe, held) = match self.listeners[index].state {
+            State::Accepting => (false, false),
+            State::Held => (false, true),
+            State::Suspended { probe, held, .. } => (probe, held),
+            State::Forgotten => return,
+        };
+        let now = self.sys.now();
+        self.set_state(index, State::Suspended { until: now + SUSPENDED_REST, probe, held });
+        self.counters.accept_starved.add(1);
+        if self.suspended_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
+            self.suspended_logged = Some(now);
+            log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
+        }
+    }
+
+    fn is_suspended(&self, index: usize) -> bool {
+        matches!(self.listeners[index].state, State::Suspended { .. })
+    }
+
+    fn probe_listener(&mut self, index: usize) {
+        match &mut self.listeners[index].state {
+            State::Suspended { probe, .. } => *probe = true,
+            _ => self.listener_probes.push(index),
+        }
+    }
+
+    fn close_accepted(&mut self, socket: Socket) {
+        // At once: no event of this batch is about it. A batch of newcomers that are let go, or go to processes of their
+        // own, would otherwise hold a descriptor each to its end.
+        self.sys.close(socket.0);
+        self.open -= 1;
+        self.freed = true;
+    }
+
+    fn count_out(&mut self) {
+        self.open -= 1;
+    }
+
+    fn count_in(&mut self) {
+        self.open += 1;
+    }
+}
+
 impl<S: Sys> Readiness<S> {
     pub(super) fn listener_event(&mut self, index: usize) -> Option<Report> {
         if matches!(self.stage, Stage::Fresh) {
             self.stage = Stage::Accepting(ACCEPTS_PER_TURN);
         }
-        self.accept(index)
-    }
-
-    fn accept(&mut self, index: usize) -> Option<Report> {
         while let Stage::Accepting(left) = self.stage {
             let listener = &self.listeners[index];
             if left == 0 || listener.state != State::Accepting {
@@ -67,69 +130,12 @@ impl<S: Sys> Readiness<S> {
                     log::debug!("{}: a newcomer was lost before it was accepted: {errno}", listener.name);
                 }
                 Err(errno) => {
-                    self.suspend_listener(index, errno);
+                    self.suspend(index, errno);
                     return None;
                 }
             }
         }
         None
-    }
-
-    pub(super) fn add_listener(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
-        let index = self.listeners.len();
-        self.listeners.push(DriverListener { fd, name: name.to_owned(), unsent, state: State::Held });
-        self.set_state(index, State::Accepting);
-        index
-    }
-
-    /// Goes on with accepting, or leaves it off, at the loop's request.
-    pub(super) fn hold_listener(&mut self, index: usize, held: bool) {
-        match self.listeners[index].state {
-            State::Suspended { until, probe, .. } => {
-                self.listeners[index].state = State::Suspended { until, probe, held };
-            }
-            State::Accepting | State::Held => {
-                self.set_state(index, if held { State::Held } else { State::Accepting });
-            }
-            State::Forgotten => {}
-        }
-    }
-
-    pub(super) fn drop_listener(&mut self, index: usize) {
-        self.set_state(index, State::Forgotten);
-    }
-
-    /// Suspends accepting; what the loop has asked for meanwhile holds after that.
-    pub(super) fn suspend_listener(&mut self, index: usize, errno: Errno) {
-        match self.listeners[index].state {
-            State::Accepting => self.suspend_until_room(index, errno, false, false),
-            State::Held => self.suspend_until_room(index, errno, false, true),
-            State::Suspended { probe, held, .. } => self.suspend_until_room(index, errno, probe, held),
-            State::Forgotten => {}
-        }
-    }
-
-    /// Logged once a second at most.
-    fn suspend_until_room(&mut self, index: usize, errno: Errno, probe: bool, held: bool) {
-        let now = self.sys.now();
-        self.set_state(index, State::Suspended { until: now + SUSPENDED_REST, probe, held });
-        self.counters.accept_starved.add(1);
-        if self.suspended_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
-            self.suspended_logged = Some(now);
-            log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
-        }
-    }
-
-    pub(super) fn is_listener_suspended(&self, index: usize) -> bool {
-        matches!(self.listeners[index].state, State::Suspended { .. })
-    }
-
-    /// Looks at a listener without an event: in the next batch, or as soon as its suspension ends.
-    pub(super) fn look_at_listener(&mut self, index: usize) {
-        match &mut self.listeners[index].state {
-            State::Suspended { probe, .. } => *probe = true,
-            _ => self.listener_probes.push(index),
-        }
     }
 
     /// Ends suspensions: all of them when a descriptor was freed, otherwise those whose time is over. The latter are
@@ -168,8 +174,10 @@ impl<S: Sys> Readiness<S> {
         if state == State::Accepting && before != State::Accepting {
             let token = listener_token(self.home.event_loop(), index);
             if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
+                // Not registered, as if held; but the loop has not asked for that.
                 listener.state = State::Held;
-                self.suspend_until_room(index, errno, false, false);
+                self.suspend(index, errno);
+                self.set_accepting(index, true);
             }
         }
     }

@@ -21,11 +21,11 @@ use crate::address::Address;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Event, Fd, Interest, Moved, Sys};
+use crate::sys::{Event, Fd, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
-use interest::NO_INTEREST_PROBE;
+use interest::{NO_INTEREST_PROBE, Polled};
 use listeners::{DriverListener, SUSPENDED_REST, listener_token};
 use terminals::Terminals;
 
@@ -74,16 +74,10 @@ pub(crate) struct Readiness<S: Sys> {
 struct Slot {
     id: ConnectionId,
     fd: Fd,
-    /// The interest that the poller has, if the descriptor is registered.
-    registered: Option<Interest>,
+    polled: Polled,
     /// The number of the last batch in which the connection was read.
     read_in: u32,
     socket: bool,
-    always_ready: bool,
-    /// A terminal that belongs to another job now.
-    background: bool,
-    /// Both halves have ended and the link does not read. Not registered, because the poller would report it for ever.
-    hung_up: bool,
     /// In the list `changed`.
     listed: bool,
     connecting: bool,
@@ -120,18 +114,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn add_slot(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
-        let slot = Slot {
-            id,
-            fd,
-            registered: None,
-            read_in: 0,
-            socket,
-            always_ready: false,
-            background: false,
-            hung_up: false,
-            listed: false,
-            connecting,
-        };
+        let slot = Slot { id, fd, polled: Polled::No, read_in: 0, socket, listed: false, connecting };
         if self.slots.len() <= id.slot_at(self.home) {
             self.slots.resize_with(id.slot_at(self.home) + 1, || None);
         }
@@ -238,52 +221,12 @@ impl<S: Sys> Driver for Readiness<S> {
         })
     }
 
-    fn listen(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
-        self.add_listener(fd, name, unsent)
-    }
-
-    fn set_accepting(&mut self, index: usize, accepting: bool) {
-        self.hold_listener(index, !accepting);
-    }
-
-    fn forget_listener(&mut self, index: usize) {
-        self.drop_listener(index);
-    }
-
-    fn suspend(&mut self, index: usize, errno: Errno) {
-        self.suspend_listener(index, errno);
-    }
-
-    fn is_suspended(&self, index: usize) -> bool {
-        self.is_listener_suspended(index)
-    }
-
-    fn probe_listener(&mut self, index: usize) {
-        self.look_at_listener(index);
-    }
-
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.add_slot(id, socket.0, true, false);
         if reads_first {
             self.probes.push_front(id);
             self.probes_left += 1;
         }
-    }
-
-    fn close_accepted(&mut self, socket: Socket) {
-        // At once: no event of this batch is about it. A batch of newcomers that are let go, or go to processes of their
-        // own, would otherwise hold a descriptor each to its end.
-        self.sys.close(socket.0);
-        self.open -= 1;
-        self.freed = true;
-    }
-
-    fn count_out(&mut self) {
-        self.open -= 1;
-    }
-
-    fn count_in(&mut self) {
-        self.open += 1;
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
@@ -342,7 +285,7 @@ impl<S: Sys> Driver for Readiness<S> {
             return;
         }
         // The poller forgets it before it is closed: a duplicate in another process would keep the registration alive.
-        self.unregister(id);
+        self.set_polled(id, Polled::No);
         if let Some(slot) = self.slots[id.slot_at(self.home)].take() {
             if reset && slot.socket {
                 self.sys.reset_on_close(slot.fd);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::Driver;
 use super::Readiness;
+use super::interest::Polled;
 use crate::sys::Sys;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -32,10 +33,7 @@ impl<S: Sys> Readiness<S> {
     #[cold]
     pub(super) fn leave_terminal(&mut self, id: ConnectionId) {
         self.not_read(id);
-        self.unregister(id);
-        if let Some(slot) = self.slot_mut(id) {
-            slot.background = true;
-        }
+        self.set_polled(id, Polled::Background);
         self.terminals.background.push(id);
         self.terminals.probed = self.sys.now();
     }
@@ -56,9 +54,7 @@ impl<S: Sys> Readiness<S> {
             if self.sys.is_anothers_terminal(fd) {
                 return true;
             }
-            if let Some(slot) = self.slot_mut(id) {
-                slot.background = false;
-            }
+            self.set_polled(id, Polled::No);
             self.changed(id);
             false
         });
