@@ -331,7 +331,8 @@ impl Application {
             drain_timeout: self.drain_timeout,
             drain_margin: Duration::ZERO,
             connections: self.max_connections,
-            descriptors: self.descriptor_limit.saturating_sub(others).max(1),
+            // The reserve leaves room for one connection, which `add_service` has made sure of.
+            descriptors: self.descriptor_limit.saturating_sub(others).max(self.runner.descriptors_each()),
             per_connection: self.runner.per_connection(),
             slow_callback: self.slow_callback,
             on_report: self.on_report,

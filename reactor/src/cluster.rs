@@ -377,6 +377,9 @@ impl Cluster {
     /// One that was handed to a loop is among its descriptors now.
     pub(crate) fn has_counted(&self) {
         self.room.add_descriptors(usize::MAX);
+        if self.room.is_waited_for() {
+            self.wake(self.first());
+        }
     }
 
     /// The standing loop with the fewest connections; of several, the first after `last`.

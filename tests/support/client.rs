@@ -75,6 +75,11 @@ impl Client {
         String::from_utf8(line).expect("UTF-8")
     }
 
+    /// Whether a line comes.
+    pub fn gets_a_line(&mut self) -> bool {
+        self.stream.read_until(b'\n', &mut Vec::new()).is_ok_and(|count| count > 0)
+    }
+
     /// Exactly so many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];

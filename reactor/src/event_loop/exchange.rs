@@ -49,6 +49,9 @@ pub(super) struct Exchange {
     pub(super) waker: Option<Waker>,
     /// The loop's own descriptors, where they count with those of connections.
     pub(super) own_descriptors: usize,
+    /// Descriptors that a fixed loop has had since its first callbacks. They do not count with those of connections: most were open
+    /// before the loop began, so the limit leaves them out already.
+    pub(super) descriptors_at_start: usize,
     /// A mailbox may have a message: set by a wake-up, and by whatever leaves messages for the next turn.
     pub(super) mail: bool,
     /// The last log line about messages that were given back for want of room.
@@ -65,6 +68,7 @@ impl Exchange {
         Exchange {
             waker: loop_handle.waker(),
             own_descriptors: loop_handle.descriptors(),
+            descriptors_at_start: 0,
             cluster,
             loop_handle,
             inbox,
@@ -209,10 +213,11 @@ impl<D: Driver> EventLoop<D> {
         released
     }
 
-    pub(super) fn note_descriptors(&self) {
-        self.exchange
-            .cluster
-            .note_descriptors(&self.exchange.loop_handle, self.driver.descriptors() + self.exchange.own_descriptors);
+    pub(super) fn note_descriptors(&mut self) {
+        let Exchange { cluster, loop_handle, own_descriptors, descriptors_at_start, .. } = &mut self.exchange;
+        let open = self.driver.descriptors();
+        *descriptors_at_start = open.min(*descriptors_at_start);
+        cluster.note_descriptors(loop_handle, open - *descriptors_at_start + *own_descriptors);
     }
 
     // ---- hand-over ---------------------------------------------------------------------------------------------------

@@ -258,6 +258,9 @@ impl<D: Driver> EventLoop<D> {
             self.after_callback(ConnectionId::NONE);
         }
         self.settle();
+        if !self.core.alone {
+            self.exchange.descriptors_at_start = self.driver.descriptors();
+        }
     }
 
     fn turn(&mut self, scratch: &mut [u8]) -> Result<(), Errno> {
