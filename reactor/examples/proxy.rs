@@ -20,12 +20,12 @@ impl Handler for Proxy {
     fn on_open(&mut self, cx: &mut Context<'_>) -> Side {
         let other = cx.connect(self.upstream.clone(), Side { other: cx.id() });
         cx.read_on();
-        cx.read_on_id(other);
+        cx.at(other).read_on();
         Side { other }
     }
 
     fn on_data(&mut self, side: &mut Side, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        match cx.write_to(side.other, input.take_all()) {
+        match cx.at(side.other).write(input.take_all()) {
             Written::Queued => {}
             Written::AboveHighWater => cx.pause_reading(),
             Written::Refused => cx.close(),
@@ -33,18 +33,18 @@ impl Handler for Proxy {
     }
 
     fn on_drained(&mut self, side: &mut Side, cx: &mut Context<'_>) {
-        cx.resume_reading_id(side.other);
+        cx.at(side.other).resume_reading();
     }
 
     /// One side has said all it had to; the other side is told so, and may go on speaking.
     fn on_end_of_input(&mut self, side: &mut Side, _: &mut Input<'_>, cx: &mut Context<'_>) {
-        cx.finish_id(side.other);
+        cx.at(side.other).finish();
     }
 
     fn on_close(&mut self, side: Side, reason: CloseReason, cx: &mut Context<'_>) {
         match reason {
-            CloseReason::Reset | CloseReason::Aborted => cx.abort_id(side.other),
-            _ => cx.close_id(side.other),
+            CloseReason::Reset | CloseReason::Aborted => cx.at(side.other).abort(),
+            _ => cx.at(side.other).close(),
         }
     }
 }

@@ -76,13 +76,35 @@ impl ConnectionId {
         self.0 as u32
     }
 
-    /// The id as the kernel carries it beside a registered descriptor.
-    pub(crate) fn to_bits(self) -> u64 {
+    /// The id as an integer, for protocols and logs in which connections have numbers. Different connections of a running
+    /// application have different integers, and [`ConnectionId::NONE`] is 0. [`ConnectionId::from_u64`] reverses it.
+    ///
+    /// The upper half names the loop and the slot, the lower half is the generation of the slot; on the first loop the integer is
+    /// `slot << 32 | generation`. It may be larger than 2^53, so a peer that reads numbers as doubles (JSON in JavaScript) should
+    /// be sent it as a string.
+    ///
+    /// ```
+    /// use reactor::ConnectionId;
+    /// assert_eq!(ConnectionId::NONE.to_u64(), 0);
+    /// ```
+    pub fn to_u64(self) -> u64 {
         self.0
     }
 
-    pub(crate) fn from_bits(bits: u64) -> Self {
-        ConnectionId(bits)
+    /// The id that [`ConnectionId::to_u64`] has made an integer of. Any other integer is an id, too, which names no connection,
+    /// like a stale id: so an integer from a peer needs no check.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context};
+    /// fn kill(number: u64, cx: &mut Context<'_>) -> bool {
+    ///     let mut connection = cx.at(ConnectionId::from_u64(number));
+    ///     let exists = connection.exists();
+    ///     connection.close();
+    ///     exists
+    /// }
+    /// ```
+    pub fn from_u64(integer: u64) -> Self {
+        ConnectionId(integer)
     }
 }
 
@@ -112,7 +134,7 @@ mod tests {
             for slot in [0, slots_max(event_loop) - 1] {
                 let id = ConnectionId::new(event_loop, slot, u32::MAX);
                 assert_eq!((id.event_loop(), id.slot(), id.generation()), (event_loop, slot, u32::MAX));
-                assert_eq!(ConnectionId::from_bits(id.to_bits()), id);
+                assert_eq!(ConnectionId::from_u64(id.to_u64()), id);
             }
         }
     }

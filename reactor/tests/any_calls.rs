@@ -112,8 +112,8 @@ impl Anything {
     }
 
     /// What is queued after a write to `id` is at most one write more than what may be queued at once.
-    fn check(&self, cx: &Context<'_>, id: ConnectionId, before: usize, written: Written) {
-        let queued = cx.queued_of(id);
+    fn check(&self, cx: &mut Context<'_>, id: ConnectionId, before: usize, written: Written) {
+        let queued = cx.at(id).queued();
         let taken = queued > before && written != Written::Refused;
         if self.plain && taken && before > self.limits.output_high && queued > self.limits.output_max {
             self.shared.unbounded.store(true, Relaxed);
@@ -122,7 +122,7 @@ impl Anything {
 
     fn write(&mut self, cx: &mut Context<'_>) {
         let (own, id, bytes) = (cx.id(), self.some_id(cx), self.bytes());
-        let (before_own, before) = (cx.queued(), cx.queued_of(id));
+        let (before_own, before) = (cx.queued(), cx.at(id).queued());
         match self.chance.below(6) {
             0 => {
                 let written = cx.write(&bytes);
@@ -159,12 +159,19 @@ impl Anything {
                     self.check(cx, own, before_own, Written::Queued);
                 }
             }
+            4 if self.chance.one_in(2) => {
+                let written = cx.at(id).encode(|writer| writer.put(&bytes));
+                self.check(cx, id, before, written);
+                if let Some(mut writer) = cx.at(id).output() {
+                    writer.put(b"x");
+                }
+            }
             4 => {
-                let written = cx.write_to(id, &bytes);
+                let written = cx.at(id).write(&bytes);
                 self.check(cx, id, before, written);
             }
             _ => {
-                let written = cx.write_shared_to(id, self.owned(bytes));
+                let written = cx.at(id).write_shared(self.owned(bytes));
                 self.check(cx, id, before, written);
             }
         }
@@ -181,33 +188,40 @@ impl Anything {
         }
         match verb {
             0..=9 => self.write(cx),
+            10 if !self.plain && self.chance.one_in(2) => {
+                let file = Arc::new(File::open("Cargo.toml").expect("tests run beside it"));
+                cx.at(id).write_file(file, 0..10);
+            }
             10 if !self.plain => {
                 let file = Arc::new(File::open("Cargo.toml").expect("tests run beside it"));
                 cx.write_file(file, 0..[0, 10, 1 << 40][self.chance.below(3)]);
             }
             11 => cx.close(),
+            12 if self.chance.one_in(2) => cx.at(id).close_briefly(),
             12 => cx.close_briefly(),
-            13 => cx.close_id(id),
+            13 => cx.at(id).close(),
             14 => cx.finish(),
-            15 => cx.finish_id(id),
+            15 => cx.at(id).finish(),
             16 => cx.abort(),
-            17 => cx.abort_id(id),
+            17 => cx.at(id).abort(),
             18 => cx.pause_reading(),
-            19 => cx.pause_reading_id(id),
+            19 => cx.at(id).pause_reading(),
             20 | 21 => cx.resume_reading(),
-            22 | 23 => cx.resume_reading_id(id),
+            22 | 23 => cx.at(id).resume_reading(),
+            24 if self.chance.one_in(2) => cx.at(id).offer_again(),
             24 => cx.offer_again(),
             25 => cx.wait_for_output(),
-            26 => cx.wait_for_output_id(id),
+            26 => cx.at(id).wait_for_output(),
             27 => cx.read_on(),
-            28 => cx.read_on_id(id),
+            28 => cx.at(id).read_on(),
             29 => cx.request_turn(),
             30 => cx.set_deadline(span),
-            31 => cx.set_deadline_id(id, span),
+            31 => cx.at(id).set_deadline(span),
+            32 if self.chance.one_in(2) => cx.at(id).clear_deadline(),
             32 => cx.clear_deadline(),
             33 => cx.end_loop(),
-            34 => drop((cx.subscribe(&topic), cx.subscribe_id(id, &topic))),
-            35 => drop((cx.unsubscribe(&topic), cx.unsubscribe_id(id, &topic))),
+            34 => drop((cx.subscribe(&topic), cx.at(id).subscribe(&topic))),
+            35 => drop((cx.unsubscribe(&topic), cx.at(id).unsubscribe(&topic))),
             36 if !self.plain => {
                 let bytes = self.bytes();
                 let bytes = self.owned(bytes);
@@ -221,7 +235,7 @@ impl Anything {
                 let bomb = self.bomb();
                 let id = cx.connect(to, bomb);
                 if self.chance.one_in(2) {
-                    cx.abort_id(id);
+                    cx.at(id).abort();
                 }
             }
             38 if self.opened < 20 => {
@@ -247,10 +261,13 @@ impl Anything {
             }
             42 => panic_any(Bomb { armed: true }),
             43 => {
-                let known = (cx.peer(), cx.peer_of(id), cx.service().len(), cx.now(), cx.turn(), cx.serves_alone());
+                let known = (cx.peer(), cx.service().len(), cx.now(), cx.turn(), cx.serves_alone());
                 let _ = (known, cx.stats());
+                let other = cx.at(id);
+                let counts = (other.received(), other.sent(), other.queued(), other.age(), other.idle());
+                let _ = (counts, other.peer(), other.local_address(), other.exists(), other.id(), format!("{other:?}"));
             }
-            _ => drop((cx.members(&topic), cx.is_stopping(), cx.queued_of(id), format!("{cx:?}"))),
+            _ => drop((cx.members(&topic), cx.is_stopping(), cx.at(id).queued(), format!("{cx:?}"))),
         }
     }
 
@@ -346,7 +363,7 @@ impl Handler<String> for Anything {
 
     fn on_message(&mut self, to: ConnectionId, _: String, cx: &mut Context<'_>) {
         self.calls(cx);
-        cx.close_id(to);
+        cx.at(to).close();
     }
 
     fn on_close(&mut self, _: Bomb, _: CloseReason, cx: &mut Context<'_>) {

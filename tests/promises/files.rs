@@ -82,9 +82,9 @@ on_every_backend! {
         // It reads as fast as it can, so nothing but the budget lets the other in.
         let mut between = 0;
         while !reading.is_finished() {
-            let before = stage.ask(move |cx| cx.queued_of(id));
+            let before = stage.ask(move |cx| cx.at(id).queued());
             round_trip(&mut other, b"ping");
-            between += usize::from(before > 0 && stage.ask(move |cx| cx.queued_of(id)) > 0);
+            between += usize::from(before > 0 && stage.ask(move |cx| cx.at(id).queued()) > 0);
         }
         reading.join().unwrap();
         assert!(between >= 10, "only {between} pings were answered while the file was sent");

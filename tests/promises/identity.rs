@@ -18,7 +18,7 @@ fn first_takes_all(ids: Arc<Mutex<Vec<ConnectionId>>>) -> Plan {
         cx.write(input.take_all());
         for other in std::mem::take(&mut *ids.lock().expect("nobody panics")) {
             if other != cx.id() {
-                cx.abort_id(other);
+                cx.at(other).abort();
             }
         }
     })
@@ -113,10 +113,10 @@ on_every_backend! {
         let (mut client, new) = stage.open();
         assert_ne!(old, new);
         let outcome = stage.ask(move |cx| {
-            cx.close_id(old);
-            cx.abort_id(old);
-            cx.pause_reading_id(old);
-            (cx.write_to(old, b"ghost"), cx.queued_of(old), cx.peer_of(old))
+            cx.at(old).close();
+            cx.at(old).abort();
+            cx.at(old).pause_reading();
+            (cx.at(old).write(b"ghost"), cx.at(old).queued(), cx.at(old).peer())
         });
         assert_eq!(outcome, (Written::Refused, 0, None));
         round_trip(&mut client, b"alive");
@@ -130,7 +130,7 @@ on_every_backend! {
         client.write_all(b"hello").unwrap();
         stage.data(id, 5);
         let Some(duplicate) = server_end(&client) else { return };
-        stage.order(move |cx| cx.abort_id(id));
+        stage.order(move |cx| cx.at(id).abort());
         stage.closed(id);
         // The connection lives on in the duplicate, so what arrives makes it readable.
         client.write_all(b"is anybody there?").unwrap();
@@ -147,7 +147,7 @@ on_every_backend! {
         let id = stage.ask(move |cx| cx.watch(read.into(), ()));
         write.write_all(b"one").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
-        stage.order(move |cx| cx.close_id(id));
+        stage.order(move |cx| cx.at(id).close());
         assert_eq!(stage.closed(id).0, CloseReason::Closed);
         write.write_all(b"two").unwrap();
         stage.is_quiet();
@@ -169,9 +169,9 @@ on_every_backend! {
         let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
             input.take_all();
             for &id in &*all.lock().expect("nobody panics") {
-                cx.close_id(id);
-                cx.close_id(id);
-                assert_eq!(cx.write_to(id, b"late"), Written::Refused);
+                cx.at(id).close();
+                cx.at(id).close();
+                assert_eq!(cx.at(id).write(b"late"), Written::Refused);
             }
             cx.close();
         }).closed(|cx| {
@@ -300,17 +300,17 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
             };
             let id = id.unwrap_or(cx.id());
             match below(14) {
-                0 => cx.close_id(id),
+                0 => cx.at(id).close(),
                 1 => cx.close(),
-                2 => cx.abort_id(id),
+                2 => cx.at(id).abort(),
                 3 => {
-                    cx.write_to(id, [b'x'; 3000]);
+                    cx.at(id).write([b'x'; 3000]);
                 }
                 4 => {
-                    cx.write_to(id, vec![b'y'; 300_000]);
+                    cx.at(id).write(vec![b'y'; 300_000]);
                 }
-                5 => cx.pause_reading_id(id),
-                6 => cx.resume_reading_id(id),
+                5 => cx.at(id).pause_reading(),
+                6 => cx.at(id).resume_reading(),
                 7 => {
                     cx.publish(&topic, b"news");
                 }
@@ -321,7 +321,7 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
                     cx.unsubscribe(&topic);
                 }
                 10 => cx.set_deadline(Duration::from_millis(below(3) as u64)),
-                11 => cx.finish_id(id),
+                11 => cx.at(id).finish(),
                 _ => {}
             }
         }

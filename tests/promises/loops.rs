@@ -214,13 +214,13 @@ on_every_backend! {
         }
         for (client, id) in &mut clients {
             let id = *id;
-            assert_eq!(loops.ask(id, move |cx| cx.write_to(id, b"to you\n")), reactor::Written::Queued);
+            assert_eq!(loops.ask(id, move |cx| cx.at(id).write(b"to you\n")), reactor::Written::Queued);
             assert_eq!(take(client, 7), b"to you\n");
         }
         // Another loop does not know it.
         let (here, there) = (clients[0].1, clients[1].1);
         assert_ne!(loop_of(here), loop_of(there));
-        assert_eq!(loops.ask(there, move |cx| cx.write_to(here, b"no")), reactor::Written::Refused);
+        assert_eq!(loops.ask(there, move |cx| cx.at(here).write(b"no")), reactor::Written::Refused);
     }
 
     fn one_that_was_not_read_for_want_of_room_and_had_left_nothing_unread_is_read_again(backend: Backend) {

@@ -36,6 +36,7 @@
 //! | 34 | all connections together have a budget | `memory`: above_the_budget…, members_that_end…, what_many_members…, near_the_budget…, a_stop_reads… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
+//! | | a connection as a value, the integer form of its id | `connections`: all of it |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
 //!
 //! Not here: what a socket cannot show. That no descriptor is closed before its batch ends (1) is an invariant of the
@@ -48,6 +49,7 @@
 mod support;
 
 mod child;
+mod connections;
 mod fairness;
 mod files;
 mod identity;

@@ -34,7 +34,7 @@ fn within(backend: reactor::Backend, plan: Plan, bytes: usize) -> Stage {
 }
 
 fn write_to(stage: &Stage, id: ConnectionId, count: usize) {
-    stage.ask(move |cx| cx.write_to(id, vec![b'x'; count]));
+    stage.ask(move |cx| cx.at(id).write(vec![b'x'; count]));
 }
 
 on_every_backend! {
@@ -49,13 +49,13 @@ on_every_backend! {
             let stage = Stage::at(backend, Plan::new(), make, |service| service.limits(limits()), |_| {});
             let mut client = narrow_client(stage.address());
             let id = stage.next().id();
-            stage.ask(move |cx| cx.write_to(id, vec![b'x'; ANSWER]));
+            stage.ask(move |cx| cx.at(id).write(vec![b'x'; ANSWER]));
             stage.is_quiet();
-            let owed = stage.ask(move |cx| cx.queued_of(id));
+            let owed = stage.ask(move |cx| cx.at(id).queued());
             assert!(owed >= ANSWER - UNSENT - SLACK, "the kernel has taken {} bytes", ANSWER - owed);
             // It is sent all the same, and in full.
             client.read_exact(&mut vec![0; ANSWER]).unwrap();
-            stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+            stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         }
     }
 
@@ -71,9 +71,9 @@ on_every_backend! {
         let id = stage.ask(move |cx| cx.connect(Address::Tcp(address), ()));
         stage.until(|seen| *seen == Seen::Connected(id));
         let (mut peer, _) = upstream.accept().unwrap();
-        stage.ask(move |cx| cx.write_to(id, vec![b'x'; ANSWER]));
+        stage.ask(move |cx| cx.at(id).write(vec![b'x'; ANSWER]));
         stage.is_quiet();
-        let owed = stage.ask(move |cx| cx.queued_of(id));
+        let owed = stage.ask(move |cx| cx.at(id).queued());
         assert!(owed >= ANSWER - UNSENT - SLACK, "the kernel has taken {} bytes", ANSWER - owed);
         peer.read_exact(&mut vec![0; ANSWER]).unwrap();
     }
@@ -97,7 +97,7 @@ on_every_backend! {
         assert_eq!(stage.stats().closed(CloseReason::Memory), 1);
         for ((mut client, id), size) in clients.into_iter().chain([(last, last_id)]).zip([3 << 20, 2 << 20, 5 << 20]) {
             client.read_exact(&mut vec![0; size]).unwrap();
-            stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+            stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         }
         assert_eq!(stage.stats().closed(CloseReason::Memory), 1, "one was enough");
         stage.is_quiet();

@@ -449,7 +449,7 @@ on_every_backend! {
         let (mut stubborn, id) = stage.open();
         let (mut owed, owed_id) = stage.open();
         stage.order(move |cx| {
-            cx.write_shared_to(owed_id, vec![b'x'; 32 << 20].into());
+            cx.at(owed_id).write_shared(vec![b'x'; 32 << 20].into());
         });
         let seen = stage.end();
         let reasons: Vec<_> = seen.iter().filter_map(|seen| match seen {
@@ -611,7 +611,7 @@ on_every_backend! {
         let stage = Stage::new(backend, Plan::new());
         let id = stage.ask(move |cx| {
             let id = cx.connect(Address::Tcp(address), ());
-            cx.write_to(id, b"early");
+            cx.at(id).write(b"early");
             id
         });
         let (mut server, _) = upstream.accept().unwrap();
@@ -661,7 +661,7 @@ on_every_backend! {
         for address in [upstream.local_addr().unwrap(), refusing] {
             let id = stage.ask(move |cx| {
                 let id = cx.connect(Address::Tcp(address), ());
-                cx.close_id(id);
+                cx.at(id).close();
                 id
             });
             assert_eq!(stage.next(), Seen::Closed(id, CloseReason::Closed, 0));
@@ -767,14 +767,14 @@ on_every_backend! {
                 1 => reset(client),
                 _ => {
                     let id = stage.until(|seen| matches!(seen, Seen::Data(..))).id();
-                    stage.order(move |cx| cx.close_id(id));
+                    stage.order(move |cx| cx.at(id).close());
                 }
             }
         }
         stage.wait_until("all were accepted", |cx| cx.stats().accepted == 199);
         // Paused ones stay until they are told.
         let ids: Vec<ConnectionId> = stage.left_over().iter().map(Seen::id).collect();
-        stage.order(move |cx| ids.into_iter().for_each(|id| cx.close_id(id)));
+        stage.order(move |cx| ids.into_iter().for_each(|id| cx.at(id).close()));
         let start = Instant::now();
         let stats = loop {
             let stats = stage.stats();

@@ -140,8 +140,8 @@ on_every_backend! {
         stage.until(|seen| *seen == Seen::End(id, 0));
         stage.is_quiet();
         stage.order(move |cx| {
-            cx.write_to(id, b" answered later");
-            cx.close_id(id);
+            cx.at(id).write(b" answered later");
+            cx.at(id).close();
         });
         assert_eq!(read_all(&mut client), b"asked answered later");
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
@@ -197,12 +197,12 @@ on_every_backend! {
         assert_eq!(stage.data(id, 3), b"one");
         stage.sees_nothing();
         // Nothing new arrives: the kept bytes come by themselves, and then it is paused again.
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 3), b"two");
         client.write_all(b"threes").unwrap();
         stage.sees_nothing();
         for word in [b"thr", b"ees"] {
-            stage.order(move |cx| cx.resume_reading_id(id));
+            stage.order(move |cx| cx.at(id).resume_reading());
             assert_eq!(stage.data(id, 3), word);
         }
         stage.sees_nothing();
@@ -224,11 +224,11 @@ on_every_backend! {
         assert_eq!(stage.data(id, 3), b"one");
         stage.sees_nothing();
         stage.order(move |cx| {
-            cx.resume_reading_id(id);
-            cx.pause_reading_id(id);
+            cx.at(id).resume_reading();
+            cx.at(id).pause_reading();
         });
         stage.sees_nothing();
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 3), b"two");
     }
 
@@ -236,10 +236,10 @@ on_every_backend! {
     fn a_pause_by_another_holds_as_well(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());
         let (mut client, id) = stage.open();
-        stage.ask(move |cx| cx.pause_reading_id(id));
+        stage.ask(move |cx| cx.at(id).pause_reading());
         client.write_all(b"not now").unwrap();
         stage.sees_nothing();
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 7), b"not now");
     }
 
@@ -255,7 +255,7 @@ on_every_backend! {
             });
             stage.sees_nothing();
             assert_eq!(stage.stats().received, 0);
-            stage.order(move |cx| cx.resume_reading_id(id));
+            stage.order(move |cx| cx.at(id).resume_reading());
             same(&stage.data(id, bytes.len()), &bytes);
         });
         assert_eq!(stage.next(), Seen::End(id, 0));
@@ -289,7 +289,7 @@ on_every_backend! {
         drop(client);
         stage.sees_nothing();
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         stage.closed(id);
@@ -299,12 +299,12 @@ on_every_backend! {
     fn a_hang_up_of_a_paused_peer_never_spins(backend: Backend) {
         let stage = Stage::new(backend, paused());
         let (mut client, id) = stage.open();
-        stage.order(move |cx| cx.finish_id(id));
+        stage.order(move |cx| cx.at(id).finish());
         assert_eq!(read_all(&mut client), b"");
         client.write_all(b"last words").unwrap();
         drop(client);
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
@@ -321,7 +321,7 @@ on_every_backend! {
         client.write_all(b"last words").unwrap();
         drop(client);
         stage.is_quiet();
-        stage.order(move |cx| cx.resume_reading_id(id));
+        stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.next(), Seen::End(id, 0));
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
@@ -334,7 +334,7 @@ on_every_backend! {
         client.write_all(b"onetwo").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
         stage.wait_until("some has arrived", |cx| (3..=6).contains(&cx.stats().received));
-        stage.order(move |cx| cx.close_id(id));
+        stage.order(move |cx| cx.at(id).close());
         drop(client);
         stage.closed(id);
         let stats = stage.stats();
@@ -377,8 +377,8 @@ on_every_backend! {
         let plan = Plan::new().data(move |input, cx| {
             let Some(target) = *aim.lock().unwrap() else { return };
             match input.take_all()[0] {
-                b'P' => cx.pause_reading_id(target),
-                b'R' => cx.resume_reading_id(target),
+                b'P' => cx.at(target).pause_reading(),
+                b'R' => cx.at(target).resume_reading(),
                 _ => return,
             }
             count.fetch_add(1, SeqCst);

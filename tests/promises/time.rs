@@ -266,12 +266,12 @@ on_every_backend! {
             })
             .deadline(move |cx| {
                 let me = cx.id();
-                others.lock().expect("nobody panics").iter().filter(|id| **id != me).for_each(|id| cx.abort_id(*id));
+                others.lock().expect("nobody panics").iter().filter(|id| **id != me).for_each(|id| cx.at(*id).abort());
             });
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
         let clients: Vec<_> = (0..10).map(|_| stage.open()).collect();
         // Counted from the end of one callback, so all are due at once.
-        stage.order(move |cx| ids.lock().expect("nobody panics").iter().for_each(|id| cx.set_deadline_id(*id, ms(5))));
+        stage.order(move |cx| ids.lock().expect("nobody panics").iter().for_each(|id| cx.at(*id).set_deadline(ms(5))));
         let first = stage.next();
         assert!(matches!(first, Seen::Deadline(_)), "{first:?}");
         for _ in 0..9 {
@@ -334,7 +334,7 @@ on_every_backend! {
         });
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
         let (mut clients, ids): (Vec<TcpStream>, Vec<ConnectionId>) = (0..600).map(|_| stage.open()).unzip();
-        stage.ask(move |cx| ids.iter().for_each(|&id| cx.set_deadline_id(id, DEADLINE)));
+        stage.ask(move |cx| ids.iter().for_each(|&id| cx.at(id).set_deadline(DEADLINE)));
         let frozen = stage.freeze();
         clients.iter_mut().for_each(|client| client.write_all(b"during").unwrap());
         // What is waited for is that the deadlines pass; nothing depends on how long it takes.
@@ -412,7 +412,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(short), |_| {});
         let id = stage.ask(move |cx| {
             let id = cx.connect(Address::Tcp(address), ());
-            cx.write_to(id, b"hello");
+            cx.at(id).write(b"hello");
             id
         });
         assert_eq!(stage.next(), Seen::Closed(id, CloseReason::TimedOut(Deadline::Connect), 5));

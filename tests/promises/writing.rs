@@ -77,7 +77,7 @@ impl News {
             assert_eq!(message[..4], self.published.to_be_bytes());
             self.published += 1;
         }
-        stage.ask(move |cx| cx.queued_of(slow))
+        stage.ask(move |cx| cx.at(slow).queued())
     }
 }
 
@@ -107,12 +107,12 @@ on_every_backend! {
         let (mut client, id) = stage.open();
         let before = stage.stats();
         stage.order(move |cx| {
-            cx.write_shared_to(id, pattern(32 << 20).into());
+            cx.at(id).write_shared(pattern(32 << 20).into());
         });
         let mut received = vec![0; 32 << 20];
         client.read_exact(&mut received).unwrap();
         same(&received, &pattern(32 << 20));
-        stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+        stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         stage.ask(|_| {});
         let after = stage.stats();
         assert!(after.partial_sends > before.partial_sends, "the kernel took it all at once");
@@ -126,7 +126,7 @@ on_every_backend! {
         let bytes = pattern(1 << 20);
         let sent = send_until_stuck(&client, &bytes, 128 << 20);
         assert!(sent < 64 << 20, "{sent} bytes were taken");
-        let owed = stage.ask(move |cx| cx.queued_of(id));
+        let owed = stage.ask(move |cx| cx.at(id).queued());
         assert!(owed > limits().output_high, "{owed} bytes");
         assert!(owed <= limits().output_high + SCRATCH, "{owed} bytes");
         stage.is_quiet();
@@ -174,7 +174,7 @@ on_every_backend! {
         // Each byte is answered by 120 kB, until the kernel takes no more of them.
         let mut asked = 0;
         loop {
-            while stage.ask(move |cx| cx.queued_of(id)) <= 100_000 {
+            while stage.ask(move |cx| cx.at(id).queued()) <= 100_000 {
                 client.write_all(b"?").unwrap();
                 asked += 1;
                 assert_eq!(stage.data(id, 1), b"?");
@@ -215,7 +215,7 @@ on_every_backend! {
         while owed > 6 << 20 {
             let mut piece = vec![0; 64 * 1024];
             received += client.read(&mut piece).unwrap();
-            owed = stage.ask(move |cx| cx.queued_of(id));
+            owed = stage.ask(move |cx| cx.at(id).queued());
         }
         assert!(owed > 1 << 20, "the kernel has taken {owed} at once");
         stage.sees_nothing();
@@ -236,7 +236,7 @@ on_every_backend! {
             if let Some(id) = *to.lock().expect("nobody panics")
                 && id != cx.id()
             {
-                told.lock().expect("nobody panics").push(cx.write_to(id, bytes));
+                told.lock().expect("nobody panics").push(cx.at(id).write(bytes));
             }
         });
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
@@ -248,10 +248,11 @@ on_every_backend! {
         loop {
             owed += below_the_mark;
             let queued = stage.ask(move |cx| {
-                cx.write_to(id, vec![b'x'; below_the_mark - cx.queued_of(id)]);
-                cx.queued_of(id)
+                let queued = cx.at(id).queued();
+                cx.at(id).write(vec![b'x'; below_the_mark - queued]);
+                cx.at(id).queued()
             });
-            let left = stage.ask(move |cx| cx.queued_of(id));
+            let left = stage.ask(move |cx| cx.at(id).queued());
             owed -= below_the_mark - queued;
             if left == queued && left == below_the_mark {
                 break;
@@ -260,7 +261,7 @@ on_every_backend! {
         }
         *target.lock().unwrap() = Some(id);
         stage.left_over();
-        let owed_all = stage.ask(move |cx| cx.stats().sent as usize + cx.queued_of(id));
+        let owed_all = stage.ask(move |cx| cx.stats().sent as usize + cx.at(id).queued());
         let frozen = stage.freeze();
         // In one batch: the source's bytes lift it above the mark, and the reader has made room for everything.
         source.write_all(b"more").unwrap();
@@ -270,7 +271,7 @@ on_every_backend! {
         let mut rest = vec![0; below_the_mark + 4];
         reader.read_exact(&mut rest).unwrap();
         assert!(rest.ends_with(b"more"));
-        stage.wait_until("all has left", move |cx| cx.queued_of(id) == 0);
+        stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         let above = outcome.lock().unwrap().iter().filter(|told| **told == Written::AboveHighWater).count();
         let drained = stage.left_over().iter().filter(|seen| matches!(seen, Seen::Drained(_))).count();
         assert_eq!(drained > 0, above > 0, "whoever was told to wait is told to go on");
@@ -342,7 +343,7 @@ on_every_backend! {
                 assert!(news.published < 1_000_000, "it is not bounded");
             }
             // An answer to itself comes after all of that, and is not dropped.
-            stage.ask(move |cx| cx.write_to(slow_id, vec![b'?'; size]));
+            stage.ask(move |cx| cx.at(slow_id).write(vec![b'?'; size]));
             let (mut next, mut missed, mut notices) = (0, 0, 0);
             loop {
                 let mut message = vec![0; size];
@@ -387,13 +388,13 @@ on_every_backend! {
             id => (id, member_id),
         };
         // First the member cannot be sent any more to, then the other: its deadline is the later one.
-        stage.ask(move |cx| cx.write_to(member_id, vec![b'x'; 8 << 20]));
-        stage.wait_until("the member is stuck", move |cx| cx.queued_of(member_id) > 0);
-        stage.ask(move |cx| cx.write_to(other_id, vec![b'x'; 8 << 20]));
+        stage.ask(move |cx| cx.at(member_id).write(vec![b'x'; 8 << 20]));
+        stage.wait_until("the member is stuck", move |cx| cx.at(member_id).queued() > 0);
+        stage.ask(move |cx| cx.at(other_id).write(vec![b'x'; 8 << 20]));
         assert_eq!(stage.closed(other_id).0, CloseReason::TimedOut(Deadline::WriteProgress));
-        assert!(stage.ask(move |cx| cx.queued_of(member_id) > 0), "and the member is still there");
+        assert!(stage.ask(move |cx| cx.at(member_id).queued() > 0), "and the member is still there");
         // Who is no member any more is no exception either.
-        stage.ask(move |cx| cx.unsubscribe_id(member_id, &topic));
+        stage.ask(move |cx| cx.at(member_id).unsubscribe(&topic));
         assert_eq!(stage.closed(member_id).0, CloseReason::TimedOut(Deadline::WriteProgress));
         drop((member, other));
     }
@@ -409,14 +410,14 @@ on_every_backend! {
         let stage = Stage::tuned(backend, plan, |service| service.limits(keeping).deadlines(patient()), |_| {});
         let mut slow = narrow_client(stage.address());
         let id = stage.next().id();
-        stage.ask(move |cx| cx.write_to(id, vec![b'x'; 4 << 20]));
-        stage.wait_until("it is stuck", move |cx| cx.queued_of(id) > 4000);
+        stage.ask(move |cx| cx.at(id).write(vec![b'x'; 4 << 20]));
+        stage.wait_until("it is stuck", move |cx| cx.at(id).queued() > 4000);
         stage.ask(move |cx| {
             for _ in 0..7 {
                 assert_eq!(cx.publish(&topic, b"news"), 1);
             }
-            cx.write_to(id, b"bye");
-            cx.close_id(id);
+            cx.at(id).write(b"bye");
+            cx.at(id).close();
         });
         let heard = read_all(&mut slow);
         assert_eq!(heard.len(), (4 << 20) + b"(7 missed)bye".len());
@@ -514,7 +515,7 @@ on_every_backend! {
         let id = stage.next().id();
         // Not before the kernel has taken all it takes, so that what it holds does not count as taken by the peer.
         stage.wait_until("it is blocked", |cx| cx.stats().partial_sends > 0);
-        stage.order(move |cx| cx.close_id(id));
+        stage.order(move |cx| cx.at(id).close());
         let mut received = Vec::new();
         let start = std::time::Instant::now();
         let mut some = vec![0; 64 * 1024];
@@ -582,7 +583,7 @@ on_every_backend! {
         for _ in 0..20 {
             let (client, id) = stage.open();
             stage.order(move |cx| {
-                cx.write_shared_to(id, vec![b'x'; 16 << 20].into());
+                cx.at(id).write_shared(vec![b'x'; 16 << 20].into());
             });
             reset(client);
             assert_eq!(stage.closed(id).0, CloseReason::Reset);
@@ -593,7 +594,7 @@ on_every_backend! {
             let frozen = stage.freeze();
             reset(client);
             stage.order(move |cx| {
-                cx.write_to(id, b"into the void");
+                cx.at(id).write(b"into the void");
             });
             drop(frozen);
             assert_eq!(stage.closed(id).0, CloseReason::Reset);
@@ -620,10 +621,10 @@ on_every_backend! {
         client.write_all(b"x").unwrap();
         assert_eq!(read_all(&mut client), b"before");
         assert_eq!(*told.lock().unwrap(), [Written::Queued, Written::Refused, Written::Refused, Written::Refused]);
-        assert_eq!(stage.ask(move |cx| cx.write_to(id, b"much later")), Written::Refused);
+        assert_eq!(stage.ask(move |cx| cx.at(id).write(b"much later")), Written::Refused);
         drop(client);
         assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
-        assert_eq!(stage.ask(move |cx| cx.write_to(id, b"to nobody")), Written::Refused);
+        assert_eq!(stage.ask(move |cx| cx.at(id).write(b"to nobody")), Written::Refused);
     }
 
     // Rule 14.
@@ -632,7 +633,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         let told = stage.ask(move |cx| {
-            let mut write = |count| cx.write_to(id, vec![b'x'; count]);
+            let mut write = |count| cx.at(id).write(vec![b'x'; count]);
             [write(39 << 20), write(1 << 20), write(1), write(1)]
         });
         assert_eq!(told, [Written::AboveHighWater, Written::AboveHighWater, Written::Refused, Written::Refused]);
@@ -719,7 +720,7 @@ on_every_backend! {
         let after = (stage.stats().turns, asked.load(SeqCst));
         let mut rest = vec![0; 3 * BIG - 1];
         client.read_exact(&mut rest).unwrap();
-        assert!(stage.ask(move |cx| cx.queued_of(id)) == 0);
+        assert!(stage.ask(move |cx| cx.at(id).queued()) == 0);
         assert_eq!(before.1, after.1, "it is asked again only when all has left");
         unless_chaos!("counts turns and callbacks");
         assert!(after.0 - before.0 <= 5, "{} turns", after.0 - before.0);
@@ -730,18 +731,18 @@ on_every_backend! {
     fn who_reads_on_is_heard_although_its_own_peer_is_owed_more_than_the_mark(backend: Backend) {
         let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
-        stage.ask(move |cx| cx.write_to(id, vec![b'x'; 32 << 20]));
+        stage.ask(move |cx| cx.at(id).write(vec![b'x'; 32 << 20]));
         client.write_all(b"held back").unwrap();
         stage.sees_nothing();
-        stage.ask(move |cx| cx.read_on_id(id));
+        stage.ask(move |cx| cx.at(id).read_on());
         assert_eq!(stage.data(id, 9), b"held back");
         client.write_all(b"and more").unwrap();
         assert_eq!(stage.data(id, 8), b"and more");
         // A pause holds all the same: that is how a relay bounds its memory.
-        stage.ask(move |cx| cx.pause_reading_id(id));
+        stage.ask(move |cx| cx.at(id).pause_reading());
         client.write_all(b"in the pause").unwrap();
         stage.sees_nothing();
-        stage.ask(move |cx| cx.resume_reading_id(id));
+        stage.ask(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 12), b"in the pause");
         let mut read = vec![0; 32 << 20];
         client.read_exact(&mut read).unwrap();
@@ -805,7 +806,7 @@ on_every_backend! {
         for _ in 0..100 {
             round_trip(&mut other, b"here");
         }
-        stage.order(move |cx| cx.abort_id(id));
+        stage.order(move |cx| cx.at(id).abort());
         reading.join().unwrap();
     }
 

@@ -19,6 +19,7 @@ use crate::outgoing::Outgoing;
 use crate::published::{Message, Published};
 use crate::recorder::{Recorder, What};
 use crate::stats::Counters;
+use crate::sys::LocalAddresses;
 use crate::time::Time;
 use crate::timer::Wheel;
 use crate::token::ConnectionId;
@@ -41,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) outbox: Rc<Outbox>,
     /// Publications and connections on their way to other loops. `None` where there is one loop.
     pub(crate) outgoing: Option<Box<Outgoing>>,
+    /// Asks for the address of this end of a socket.
+    pub(crate) local_address: LocalAddresses,
     /// The loop serves one connection, and ends with it.
     pub(crate) alone: bool,
     /// Each service's name, limits and deadlines, by its number.
@@ -132,6 +135,7 @@ impl Core {
         counters: Arc<Counters>,
         outbox: Rc<Outbox>,
         holdings: Holdings,
+        local_address: LocalAddresses,
     ) -> Self {
         Core {
             links,
@@ -144,6 +148,7 @@ impl Core {
             recorder,
             outbox,
             outgoing: None,
+            local_address,
             alone: false,
             terms: Vec::new(),
             now,

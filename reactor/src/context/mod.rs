@@ -1,6 +1,7 @@
 //! The requests that a callback can make. A context records them and never calls user code: the loop acts once the callback
 //! has returned, so no handler is called in the middle of another's work.
 
+mod connection;
 mod core;
 mod opening;
 mod reading;
@@ -19,10 +20,10 @@ use crate::address::Peer;
 use crate::buffer::{Output, Writer};
 use crate::handle::ServiceHandle;
 use crate::link::Link;
-use crate::reason::CloseReason;
 use crate::stats::{Counters, Stats};
 use crate::token::ConnectionId;
 
+pub use self::connection::ConnectionRef;
 pub(crate) use self::core::{Core, OpenKind, PendingOpen, Terms, Timer};
 
 /// The outcome of a write.
@@ -56,9 +57,9 @@ pub enum Written {
 /// The loop, as a callback can reach it.
 ///
 /// Every method returns at once. A request that calls a handler again (a close, a connection, a message) is carried out after
-/// the callback has returned. Methods without an id are about the connection that the callback is for; outside any
+/// the callback has returned. The verbs of connections are short forms for the connection that the callback is for; outside any
 /// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message),
-/// periodic work) they find nothing, like a stale id.
+/// periodic work) they find nothing, like a stale id. [`Context::at`] has the verbs of any connection of this loop.
 ///
 /// ```
 /// use reactor::{ConnectionId, Context, Handler, Input, Written};
@@ -77,7 +78,7 @@ pub enum Written {
 ///     }
 ///
 ///     fn on_data(&mut self, before: &mut ConnectionId, input: &mut Input<'_>, cx: &mut Context<'_>) {
-///         if cx.write_to(*before, input.take_all()) == Written::Refused {
+///         if cx.at(*before).write(input.take_all()) == Written::Refused {
 ///             cx.write(b"nobody is listening\n");
 ///         }
 ///     }
@@ -102,12 +103,7 @@ impl<'a> Context<'a> {
 
     /// Who is at the other end; `None` outside a connection.
     pub fn peer(&self) -> Option<Peer> {
-        self.peer_of(self.id)
-    }
-
-    /// Who is at the other end of that connection; `None` when it is gone.
-    pub fn peer_of(&self, id: ConnectionId) -> Option<Peer> {
-        self.core.links.get(id).map(|link| link.peer)
+        self.core.links.get(self.id).map(|link| link.peer)
     }
 
     /// The name of the service that this callback belongs to.
@@ -142,7 +138,7 @@ impl<'a> Context<'a> {
     ///     }
     ///
     ///     fn on_message(&mut self, to: ConnectionId, answer: String, cx: &mut Context<'_>) {
-    ///         cx.write_to(to, answer.as_bytes());
+    ///         cx.at(to).write(answer);
     ///     }
     /// }
     /// ```
@@ -205,86 +201,31 @@ impl<'a> Context<'a> {
         self.core.output(self.id).map(Writer::new)
     }
 
-    /// Queues a copy of `bytes` for another connection of this loop. It leaves at the end of the turn.
-    pub fn write_to(&mut self, id: ConnectionId, bytes: impl AsRef<[u8]>) -> Written {
-        self.core.mark_dirty(id);
-        self.core.put(id, |output| output.put(bytes.as_ref()))
-    }
-
-    /// Queues `bytes` for another connection of this loop, without copying them if they are 4 KiB or more. They leave at the
-    /// end of the turn.
-    pub fn write_shared_to(&mut self, id: ConnectionId, bytes: Bytes) -> Written {
-        self.core.mark_dirty(id);
-        self.core.put(id, |output| output.put_shared(bytes))
-    }
-
     /// Bytes queued for this connection's peer.
     pub fn queued(&self) -> usize {
-        self.queued_of(self.id)
-    }
-
-    /// Bytes queued for the peer of connection `id` of this loop; 0 when it is gone.
-    pub fn queued_of(&self, id: ConnectionId) -> usize {
-        self.core.links.get(id).map_or(0, Link::queued)
+        self.core.links.get(self.id).map_or(0, Link::queued)
     }
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes this connection: sends queued output, ends our half, discards what the peer still sends until it ends its own
-    /// (within [`Deadlines::linger`](crate::Deadlines::linger) and
-    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No more input is delivered, and writes are refused.
+    /// Closes this connection in order: see [`ConnectionRef::close`].
     pub fn close(&mut self) {
-        self.close_id(self.id);
+        self.own().close();
     }
 
-    /// Closes this connection without waiting for the peer to end its half: for a protocol in which the peer sends nothing
-    /// more, such as HTTP after `Connection: close`. Saves five of ten system calls of a short connection.
-    /// What the peer sends nevertheless makes its system drop what it has not read yet.
+    /// Closes this connection without waiting for the peer to end its half: see [`ConnectionRef::close_briefly`].
     pub fn close_briefly(&mut self) {
-        let core = &mut *self.core;
-        if let Some(link) = core.links.get_mut(self.id) {
-            link.close_briefly(core.now);
-            core.mark_dirty(self.id);
-        }
+        self.own().close_briefly();
     }
 
-    /// Closes connection `id` of this loop: see [`close`](Self::close).
-    pub fn close_id(&mut self, id: ConnectionId) {
-        let core = &mut *self.core;
-        core.put_in_order(id);
-        if let Some(link) = core.links.get_mut(id) {
-            link.close(core.now);
-            core.mark_dirty(id);
-        }
-    }
-
-    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more
-    /// comes, and may still speak. Writes are refused from now on. When the peer has ended its half too, the connection
-    /// is over.
+    /// Ends our half of this connection, and goes on reading: see [`ConnectionRef::finish`].
     pub fn finish(&mut self) {
-        self.finish_id(self.id);
+        self.own().finish();
     }
 
-    /// Ends our half of connection `id` of this loop: see [`finish`](Self::finish).
-    pub fn finish_id(&mut self, id: ConnectionId) {
-        self.core.put_in_order(id);
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.finish();
-            self.core.mark_dirty(id);
-        }
-    }
-
-    /// Ends this connection at once with a reset: queued output is lost.
+    /// Ends this connection at once with a reset: see [`ConnectionRef::abort`].
     pub fn abort(&mut self) {
-        self.abort_id(self.id);
-    }
-
-    /// Ends connection `id` of this loop at once: see [`abort`](Self::abort).
-    pub fn abort_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.abort(CloseReason::Aborted);
-            self.core.mark_dirty(id);
-        }
+        self.own().abort();
     }
 
     /// Whether the application is stopping. `on_stopping` is not called for connections that are opened from now on.
@@ -309,27 +250,15 @@ impl<'a> Context<'a> {
 
     // ---- time ------------------------------------------------------------------------------------------------------
 
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
-    /// callback, and never before. Each connection has one such deadline; setting it again moves it.
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for this connection after this time: see
+    /// [`ConnectionRef::set_deadline`].
     pub fn set_deadline(&mut self, after: Duration) {
-        self.put_deadline(self.id, Some(after));
-    }
-
-    /// Sets the deadline of connection `id` of this loop: see [`set_deadline`](Self::set_deadline).
-    pub fn set_deadline_id(&mut self, id: ConnectionId, after: Duration) {
-        self.put_deadline(id, Some(after));
+        self.own().set_deadline(after);
     }
 
     /// Calls this connection's deadline off.
     pub fn clear_deadline(&mut self) {
-        self.put_deadline(self.id, None);
-    }
-
-    fn put_deadline(&mut self, id: ConnectionId, after: Option<Duration>) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.set_deadline(after);
-            self.core.mark_dirty(id);
-        }
+        self.own().clear_deadline();
     }
 
     /// Ends the periodic work from which it is called: it does not run again.

@@ -49,14 +49,14 @@ impl Context<'_> {
 
     /// A connection to nobody: no peer and no bytes, only a deadline, for which
     /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
-    /// and belongs to no other connection, such as connecting again. Set anew with [`Context::set_deadline_id`], called
-    /// off with [`Context::close_id`].
+    /// and belongs to no other connection, such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called
+    /// off with [`ConnectionRef::close`](super::ConnectionRef::close).
     ///
     /// # Panics
     /// As [`Context::connect`].
     pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
         let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
-        self.set_deadline_id(id, after);
+        self.at(id).set_deadline(after);
         id
     }
 

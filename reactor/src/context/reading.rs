@@ -1,53 +1,33 @@
 //! When a connection is read, and when what was left unread is offered again.
 
-use super::Context;
-use crate::token::ConnectionId;
+use super::{ConnectionRef, Context};
 
-impl Context<'_> {
-    /// Delivers no more input of this connection, not even bytes that were read already, until it is resumed. A peer
+impl ConnectionRef<'_> {
+    /// Delivers no more input of the connection, not even bytes that were read already, until it is resumed. A peer
     /// that goes on sending fills the kernel's buffers, and then waits.
     pub fn pause_reading(&mut self) {
-        self.pause_reading_id(self.id);
-    }
-
-    /// Pauses connection `id` of this loop: see [`pause_reading`](Self::pause_reading).
-    pub fn pause_reading_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.pause();
-            self.core.mark_dirty(id);
-        }
+        self.change(|link| link.pause());
     }
 
     /// Goes on after a pause. What was kept comes first, without waiting for the peer.
     pub fn resume_reading(&mut self) {
-        self.resume_reading_id(self.id);
+        self.change(|link| link.resume());
     }
 
-    /// Resumes connection `id` of this loop: see [`resume_reading`](Self::resume_reading).
-    pub fn resume_reading_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.resume();
-            self.core.mark_dirty(id);
-        }
-    }
-
-    /// Enough for now: offers what this callback leaves unread again in the next turn, after everybody else had theirs,
-    /// and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
-    /// goes to thousands.
+    /// Offers what the handler has left unread of this connection's input again in the next turn, after everybody else had
+    /// theirs, and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
+    /// goes to thousands. Of another connection: also what was left because something was missing that has come now.
     pub fn offer_again(&mut self) {
         let turn = self.core.turn;
-        if let Some(link) = self.core.links.get_mut(self.id) {
-            link.offer_next_turn(turn);
-            self.core.mark_dirty(self.id);
-        }
+        self.change(|link| link.offer_next_turn(turn));
     }
 
-    /// Leaves input unread until all that is queued for this connection's peer has left. Until then nothing is read, and
-    /// nothing kept is offered; then what this callback leaves unread comes again. For a handler whose next answer is
+    /// Leaves input unread until all that is queued for the connection's peer has left. Until then nothing is read, and
+    /// nothing kept is offered; then what was left unread comes again. For a handler whose next answer is
     /// large: it waits without a turn in between, and no byte of the peer's is needed to go on.
     ///
     /// Where nothing is queued there is nothing to wait for, and what is left unread is offered in the next turn, as by
-    /// [`Context::offer_again`].
+    /// [`offer_again`](Self::offer_again).
     ///
     /// ```
     /// use reactor::{Context, Handler, Input};
@@ -70,21 +50,12 @@ impl Context<'_> {
     /// }
     /// ```
     pub fn wait_for_output(&mut self) {
-        self.wait_for_output_id(self.id);
-    }
-
-    /// Leaves the input of connection `id` of this loop unread until its output has left: see
-    /// [`wait_for_output`](Self::wait_for_output).
-    pub fn wait_for_output_id(&mut self, id: ConnectionId) {
-        self.core.put_in_order(id);
+        self.core.put_in_order(self.id);
         let turn = self.core.turn;
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.wait_for_output(turn);
-            self.core.mark_dirty(id);
-        }
+        self.change(|link| link.wait_for_output(turn));
     }
 
-    /// Reads on from this connection however much its own peer is owed, for as long as it lives. For relays, whose input
+    /// Reads on from the connection however much its own peer is owed, for as long as it lives. For relays, whose input
     /// is written to another connection: without it two ends that both wait to be read wait for each other for ever.
     ///
     /// Memory is then bounded by the handler alone. It pauses the connection when the *other* side is above its high-water
@@ -93,14 +64,34 @@ impl Context<'_> {
     /// [`Limits::output_high`](crate::Limits::output_high) and one receive buffer (64 KiB). The example `proxy` does so.
     /// A handler that answers on the same connection must not use it.
     pub fn read_on(&mut self) {
-        self.read_on_id(self.id);
+        self.change(|link| link.read_on());
+    }
+}
+
+impl Context<'_> {
+    /// Delivers no more input of this connection until it is resumed: see [`ConnectionRef::pause_reading`].
+    pub fn pause_reading(&mut self) {
+        self.own().pause_reading();
     }
 
-    /// Reads on from connection `id` of this loop however much its peer is owed: see [`read_on`](Self::read_on).
-    pub fn read_on_id(&mut self, id: ConnectionId) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            link.read_on();
-            self.core.mark_dirty(id);
-        }
+    /// Goes on after a pause: see [`ConnectionRef::resume_reading`].
+    pub fn resume_reading(&mut self) {
+        self.own().resume_reading();
+    }
+
+    /// Enough for now: offers what this callback leaves unread again in the next turn. See [`ConnectionRef::offer_again`].
+    pub fn offer_again(&mut self) {
+        self.own().offer_again();
+    }
+
+    /// Leaves input unread until all that is queued for this connection's peer has left: see
+    /// [`ConnectionRef::wait_for_output`].
+    pub fn wait_for_output(&mut self) {
+        self.own().wait_for_output();
+    }
+
+    /// Reads on from this connection however much its own peer is owed, for relays: see [`ConnectionRef::read_on`].
+    pub fn read_on(&mut self) {
+        self.own().read_on();
     }
 }

@@ -2,20 +2,16 @@
 
 use bytes::Bytes;
 
-use super::{Context, Core};
+use super::{ConnectionRef, Context, Core};
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-impl Context<'_> {
-    /// Makes this connection a member of the topic. Whether it was none before.
+impl ConnectionRef<'_> {
+    /// Makes the connection a member of the topic. Whether it was none before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        self.subscribe_id(self.id, topic)
-    }
-
-    /// Makes connection `id` of this loop a member of the topic: see [`subscribe`](Self::subscribe).
-    pub fn subscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
         // A new member does not get what was published before.
         self.core.hand_out();
+        let id = self.id;
         let Core { links, topics, terms, dirty, .. } = &mut *self.core;
         let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
         link.set_member(true, &terms[link.service as usize].limits);
@@ -31,12 +27,7 @@ impl Context<'_> {
 
     /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
-        self.unsubscribe_id(self.id, topic)
-    }
-
-    /// Ends the membership of connection `id` of this loop: see [`unsubscribe`](Self::unsubscribe).
-    pub fn unsubscribe_id(&mut self, id: ConnectionId, topic: &Topic) -> bool {
-        let core = &mut *self.core;
+        let (core, id) = (&mut *self.core, self.id);
         core.put_in_order(id);
         let was = core.topics.unsubscribe(topic, id);
         if was
@@ -48,6 +39,18 @@ impl Context<'_> {
         }
         was
     }
+}
+
+impl Context<'_> {
+    /// Makes this connection a member of the topic. Whether it was none before.
+    pub fn subscribe(&mut self, topic: &Topic) -> bool {
+        self.own().subscribe(topic)
+    }
+
+    /// Ends this connection's membership. Whether there was one.
+    pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
+        self.own().unsubscribe(topic)
+    }
 
     /// How many members the topic has on this loop.
     pub fn members(&self, topic: &Topic) -> usize {
@@ -57,7 +60,7 @@ impl Context<'_> {
     /// Queues `bytes`, one message, for every member of the topic. How many they are. What a turn brings is gathered
     /// once for all of them, and leaves at its end in one send a member, however many messages it is: copied if it
     /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
-    /// done to it after this, although [`Context::queued_of`] does not count it yet.
+    /// done to it after this, although [`ConnectionRef::queued`] does not count it yet.
     ///
     /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is dealt
     /// with as [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for what this

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
-use crate::sys::Fd;
+use crate::sys::{Fd, LocalAddresses};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -131,6 +131,10 @@ pub(crate) trait Driver: Acceptor {
     fn finish(&mut self, id: ConnectionId);
     /// Lets the connection go, with a reset if asked to.
     fn release(&mut self, id: ConnectionId, reset: bool);
+    /// The connection's descriptor; [`Fd::NONE`] when it has none.
+    fn descriptor(&self, id: ConnectionId) -> Fd;
+    /// A function that asks for the address of this end of a socket.
+    fn local_addresses(&self) -> LocalAddresses;
     /// Bytes sent that the peer's system has not acknowledged yet.
     fn unacknowledged(&mut self, id: ConnectionId) -> usize;
 

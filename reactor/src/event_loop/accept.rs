@@ -96,7 +96,9 @@ impl<D: Driver> EventLoop<D> {
             self.driver.close_accepted(socket);
             return None;
         }
-        let id = self.core.links.insert(Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now));
+        let mut link = Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now);
+        link.descriptor = socket.fd();
+        let id = self.core.links.insert(link);
         self.core.counters.count_accepted();
         self.core.recorder.note(id, What::Accepted, self.core.now);
         self.driver.adopt(id, socket, reads_first);

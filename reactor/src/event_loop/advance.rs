@@ -232,6 +232,7 @@ impl<D: Driver> EventLoop<D> {
                     OpenKind::Connect(to) => {
                         let unsent = self.core.terms[link.service as usize].limits.unsent;
                         self.driver.connect(open.id, &to, unsent);
+                        link.descriptor = self.driver.descriptor(open.id);
                     }
                     OpenKind::Watch(descriptor) => self.driver.watch(open.id, descriptor),
                     OpenKind::Adopt(socket) => {

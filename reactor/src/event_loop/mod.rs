@@ -134,7 +134,8 @@ impl<D: Driver> EventLoop<D> {
         config: Settings,
     ) -> Self {
         let (outbox, holdings) = (Rc::new(Outbox::new(cluster.clone())), Holdings::new(config.budget.clone()));
-        let core = Core::new(links, recorder, driver.now(), loop_handle.counters.clone(), outbox, holdings);
+        let (counters, names) = (loop_handle.counters.clone(), driver.local_addresses());
+        let core = Core::new(links, recorder, driver.now(), counters, outbox, holdings, names);
         EventLoop {
             driver,
             core,

@@ -241,8 +241,7 @@ impl Link {
     /// Whether the linger deadline is extended because the peer has sent enough since the last one. A peer that is cut off in
     /// the middle of an upload gives up, and never reads the answer.
     fn extends_linger(&mut self) -> bool {
-        let heard = self.discarded - self.discarded_before;
-        self.discarded_before = self.discarded;
+        let heard = u64::from(std::mem::take(&mut self.discarded_lately));
         let speaks =
             self.phase == Phase::Lingering && heard >= PROGRESS_MIN && self.linger_extensions < LINGER_EXTENSIONS_MAX;
         self.linger_extensions += u8::from(speaks);

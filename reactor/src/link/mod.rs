@@ -29,6 +29,7 @@ use crate::address::Peer;
 use crate::budget::Holding;
 use crate::buffer::{Kept, Output};
 use crate::reason::CloseReason;
+use crate::sys::Fd;
 use crate::time::Time;
 use crate::timer::TimerKey;
 use crate::token::ConnectionId;
@@ -101,8 +102,10 @@ pub(crate) struct Link {
     phase: Phase,
     stopping: Stopping,
     flags: Flags,
-    /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again.
-    reported_interest: (Phase, Flags),
+    /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again. Two fields,
+    /// since a pair of them takes four bytes more.
+    reported_phase: Phase,
+    reported_flags: Flags,
     /// The link is in the loop's list `dirty`: its steps are taken in this turn.
     pub(crate) dirty: bool,
     /// The link is in the loop's list for the next turn.
@@ -117,6 +120,10 @@ pub(crate) struct Link {
     output: Option<Box<Output>>,
     /// The memory that the budget has counted for this link, as of its last rest.
     holding: Holding,
+    /// The number of the socket, or `Fd::NONE`, for questions about it. The driver owns the descriptor.
+    pub(crate) descriptor: Fd,
+    /// When the link was made.
+    opened: Time,
     /// When a byte last moved.
     active: Time,
     /// When the link was opened; once output is blocked or the link is closing, when it last made progress.
@@ -136,8 +143,8 @@ pub(crate) struct Link {
     pub(crate) sent: u64,
     /// Bytes received while closing, and discarded.
     discarded: u64,
-    /// `discarded` at the last linger deadline.
-    discarded_before: u64,
+    /// Of these, those since the last linger deadline, as far as they can be counted.
+    discarded_lately: u32,
     /// How often the linger deadline was extended because the peer was still sending.
     linger_extensions: u8,
     /// How often the peer's acknowledgements were looked at since `since`, without progress.
@@ -157,7 +164,8 @@ impl Link {
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
             flags: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
-            reported_interest: (Phase::Over, Flags::default()),
+            reported_phase: Phase::Over,
+            reported_flags: Flags::default(),
             dirty: false,
             deferred: false,
             drained_turn: 0,
@@ -165,6 +173,8 @@ impl Link {
             kept: None,
             output: None,
             holding: Holding::default(),
+            descriptor: Fd::NONE,
+            opened: now,
             active: now,
             since: now,
             mark: 0,
@@ -174,7 +184,7 @@ impl Link {
             received: 0,
             sent: 0,
             discarded: 0,
-            discarded_before: 0,
+            discarded_lately: 0,
             linger_extensions: 0,
             looks: 0,
             reason: None,
@@ -188,14 +198,15 @@ impl Link {
         if self.flags.has(RELAYED) {
             flags.clear(CHOKED);
         }
-        let decisive = (self.phase, flags);
-        std::mem::replace(&mut self.reported_interest, decisive) != decisive
+        let changed = (self.reported_phase, self.reported_flags) != (self.phase, flags);
+        (self.reported_phase, self.reported_flags) = (self.phase, flags);
+        changed
     }
 
     /// Whether sending its output is all that there is to do for the link. One branch: the answer is nearly always yes.
     #[inline]
     pub(crate) fn has_plain_answer_only(&self) -> bool {
-        let (phase, flags) = self.reported_interest;
+        let (phase, flags) = (self.reported_phase, self.reported_flags);
         (self.phase == Phase::Open)
             & !self.flags.has(NEEDS_STEPS)
             & (self.stopping == Stopping::No)
@@ -256,6 +267,10 @@ impl Link {
     #[inline]
     pub(crate) fn is_counted(&self) -> bool {
         self.origin != Origin::Channel
+    }
+
+    pub(crate) fn opened(&self) -> Time {
+        self.opened
     }
 
     pub(crate) fn idle_since(&self) -> Time {

@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
 use crate::sys::simulated::{Shared, Stage};
-use crate::sys::{Fd, Interest};
+use crate::sys::{Fd, Interest, LocalAddresses};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -312,6 +312,14 @@ impl<D: Driver> Driver for Checked<D> {
         drop(network);
         self.freed.extend(fd.map(|fd| fd.0));
         self.driver.release(id, reset);
+    }
+
+    fn descriptor(&self, id: ConnectionId) -> Fd {
+        self.driver.descriptor(id)
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        self.driver.local_addresses()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

@@ -17,7 +17,7 @@ use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::simulated::Simulated;
-use crate::sys::{Event, Fd, Interest, Moved, Sys};
+use crate::sys::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -197,6 +197,10 @@ impl Sys for Flawed<Simulated> {
         if self.bug == ForgetsErrors { None } else { self.inner.take_error(fd) }
     }
 
+    fn local_addresses(&self) -> LocalAddresses {
+        self.inner.local_addresses()
+    }
+
     fn unacknowledged(&mut self, fd: Fd) -> usize {
         self.inner.unacknowledged(fd)
     }
@@ -348,6 +352,14 @@ impl<D: Driver> Driver for Flawed<D> {
     fn release(&mut self, id: ConnectionId, reset: bool) {
         self.last = Some(id);
         self.inner.release(id, reset);
+    }
+
+    fn descriptor(&self, id: ConnectionId) -> Fd {
+        self.inner.descriptor(id)
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        self.inner.local_addresses()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

@@ -158,7 +158,7 @@ impl Handler for Caller {
     fn on_data(&mut self, far: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if let (false, Some(said)) = (*far, input.take(5)) {
             let id = cx.connect(self.far.clone(), true);
-            assert_ne!(cx.write_to(id, said), Written::Refused);
+            assert_ne!(cx.at(id).write(said), Written::Refused);
         }
     }
 }
@@ -260,7 +260,7 @@ impl Handler for Alarm {
     }
 
     fn on_message(&mut self, _: ConnectionId, (): (), cx: &mut Context<'_>) {
-        cx.close_id(self.called_off);
+        cx.at(self.called_off).close();
     }
 }
 

@@ -40,7 +40,7 @@ impl Witness {
         if !link.is_open() {
             self.violation(&format!("{callback} of connection {id}, which is {}", link.describe()));
         }
-        self.network.borrow_mut().note(callback, id.to_bits() as i64, 0);
+        self.network.borrow_mut().note(callback, id.to_u64() as i64, 0);
     }
 
     /// Whether these are the bytes that the peer sent next. How many it has sent before.
@@ -168,7 +168,7 @@ impl Host for Witness {
         let network = self.network.borrow();
         let left = network.ids.get(&id).map_or(0, |&line| network.lines[line].taken.len());
         drop(network);
-        self.network.borrow_mut().note("on_missed", id.to_bits() as i64, count as i64);
+        self.network.borrow_mut().note("on_missed", id.to_u64() as i64, count as i64);
         let mut books = self.books.borrow_mut();
         let entry = books.entries.entry(id).or_default();
         if entry.closed.is_some() || count == 0 {
@@ -209,7 +209,7 @@ impl Host for Witness {
 
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason) {
         let code = reason.kind() as i64;
-        self.network.borrow_mut().note("on_close", id.to_bits() as i64, code);
+        self.network.borrow_mut().note("on_close", id.to_u64() as i64, code);
         self.check_stats(core);
         self.check_reset(id, reason);
         let mut books = self.books.borrow_mut();

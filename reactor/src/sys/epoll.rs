@@ -78,7 +78,7 @@ impl Epoll {
     fn control(&mut self, verb: i32, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         let read = if interest.read { libc::EPOLLIN } else { 0 };
         let write = if interest.write { libc::EPOLLOUT } else { 0 };
-        let mut event = libc::epoll_event { events: (read | write) as u32, u64: token.to_bits() };
+        let mut event = libc::epoll_event { events: (read | write) as u32, u64: token.to_u64() };
         // SAFETY: the kernel reads one epoll_event and keeps a copy; `event` outlives the call.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), verb, fd.0, ptr::from_mut(&mut event)) }).map(drop)
     }
@@ -88,7 +88,7 @@ fn told(raw: &libc::epoll_event) -> Event {
     // Copied out before use: the struct is packed on x86-64, and a reference into it would not be aligned.
     let (flags, bits) = (raw.events as i32, raw.u64);
     Event {
-        token: ConnectionId::from_bits(bits),
+        token: ConnectionId::from_u64(bits),
         readable: flags & libc::EPOLLIN != 0,
         writable: flags & libc::EPOLLOUT != 0,
         hangup: flags & libc::EPOLLHUP != 0,

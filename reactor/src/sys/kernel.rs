@@ -12,7 +12,7 @@ use super::backend::Backend;
 use super::call::retry;
 use super::poller::Poller;
 use super::wake::Waker;
-use super::{Event, Fd, Interest, Moved, Sys, clock, socket};
+use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys, clock, socket};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::time::Time;
@@ -196,6 +196,10 @@ impl Sys for Kernel {
             // A descriptor that can't even be asked is broken by that.
             Ok(errno) | Err(Errno(errno)) => Some(Errno(errno)),
         }
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        Box::new(socket::local_address)
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {

@@ -51,6 +51,14 @@ use crate::token::ConnectionId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fd(pub(crate) i32);
 
+impl Fd {
+    /// The number of no descriptor.
+    pub(crate) const NONE: Fd = Fd(-1);
+}
+
+/// Asks for the address that a socket is bound to: see [`Sys::local_addresses`].
+pub(crate) type LocalAddresses = Box<dyn Fn(Fd) -> Option<Address>>;
+
 /// What one attempt to move bytes came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
@@ -140,6 +148,8 @@ pub(crate) trait Sys {
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved;
     /// SO_ERROR: the pending error of a socket, which asking clears.
     fn take_error(&mut self, fd: Fd) -> Option<Errno>;
+    /// A function that asks for the address of this end of a socket (getsockname(2)); `None`: the descriptor has none.
+    fn local_addresses(&self) -> LocalAddresses;
     /// Bytes that were sent and that the peer's system has not acknowledged (SIOCOUTQ); 0 where the system can't tell.
     fn unacknowledged(&mut self, fd: Fd) -> usize;
     /// Ends our half: FIN after what was sent.

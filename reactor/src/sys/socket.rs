@@ -247,6 +247,19 @@ pub(super) fn bound(socket: Fd) -> Result<RawAddress, Errno> {
     Ok(raw)
 }
 
+/// The address of this end of a connection. `None` for what is no socket, and for a Unix socket that is bound to no path. An
+/// IPv4 address of an IPv6 socket is the IPv4 address that it is, as with peers.
+pub(super) fn local_address(socket: Fd) -> Option<Address> {
+    match bound(socket).ok()?.address()? {
+        Address::Unix(path) if path.as_os_str().is_empty() => None,
+        Address::Unix(path) => Some(Address::Unix(path)),
+        Address::Tcp(address) => match Peer::tcp(address) {
+            Peer::Tcp(address) => Some(Address::Tcp(address)),
+            _ => None,
+        },
+    }
+}
+
 pub(super) fn close(fd: Fd) {
     // SAFETY: takes no pointer. Not again after EINTR: Linux has freed the number by then, and it may be another's.
     unsafe { libc::close(fd.0) };

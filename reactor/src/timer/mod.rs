@@ -19,6 +19,8 @@
 //! wait goes straight to a deadline, however far, and moving timers down a level happens on the way and wakes nobody
 //! up.
 
+use std::num::NonZeroU32;
+
 use crate::time::Time;
 
 /// A tick is 2^20 ns, 1.05 ms: a shift instead of a division, and as fine as `epoll_wait` can tell.
@@ -51,9 +53,20 @@ pub(crate) struct Wheel<T> {
     visits: u64,
 }
 
-/// Names a timer that was inserted and has neither been cancelled nor come out of `expire`.
+/// Names a timer that was inserted and has neither been cancelled nor come out of `expire`: its index in the arena, and one
+/// more, so that an optional key takes no more room than a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimerKey(u32);
+pub(crate) struct TimerKey(NonZeroU32);
+
+impl TimerKey {
+    fn of(index: u32) -> Self {
+        TimerKey(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 impl<T: Copy> Wheel<T> {
     pub(crate) fn new(now: Time) -> Self {
@@ -85,7 +98,7 @@ impl<T: Copy> Wheel<T> {
         };
         self.len += 1;
         self.link(index, self.place(deadline));
-        TimerKey(index)
+        TimerKey::of(index)
     }
 
     /// O(1), and frees the entry. Also for a timer that the running sweep has found due and not yet handed out.
@@ -93,8 +106,8 @@ impl<T: Copy> Wheel<T> {
     /// The owner of a key cancels at most once, and never after the timer came out of `expire`: the key may have a new
     /// owner by then. Panics when it has none.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> T {
-        assert!(self.entries[key.0 as usize].list != FREE, "cancelled a timer that is gone");
-        self.remove(key.0)
+        assert!(self.entries[key.index() as usize].list != FREE, "cancelled a timer that is gone");
+        self.remove(key.index())
     }
 
     /// When the loop has to wake up next. O(1): looks into no list, so asking on every turn is free.

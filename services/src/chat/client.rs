@@ -228,7 +228,7 @@ impl<S: Screen> Client<S> {
 
     fn send(&mut self, text: &str, cx: &mut Context<'_>) -> Written {
         self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
-        cx.write_to(self.server, self.encoded.frame())
+        cx.at(self.server).write(self.encoded.frame())
     }
 
     /// Ends our half; the server's follows.
@@ -239,12 +239,12 @@ impl<S: Screen> Client<S> {
         if self.state != State::Joined {
             return self.end(Ending::Left, cx);
         }
-        cx.finish_id(self.server);
+        cx.at(self.server).finish();
         if let Some(patience) = self.patience {
-            cx.set_deadline_id(self.server, patience);
+            cx.at(self.server).set_deadline(patience);
         }
         if let Keyboard::Watched(id) = self.keyboard {
-            cx.close_id(id);
+            cx.at(id).close();
         }
     }
 
@@ -268,8 +268,8 @@ impl<S: Screen> Client<S> {
 
     fn hold_keyboard(&mut self, held: bool, cx: &mut Context<'_>) {
         match self.keyboard {
-            Keyboard::Watched(id) if held => cx.pause_reading_id(id),
-            Keyboard::Watched(id) => cx.resume_reading_id(id),
+            Keyboard::Watched(id) if held => cx.at(id).pause_reading(),
+            Keyboard::Watched(id) => cx.at(id).resume_reading(),
             _ => {}
         }
     }
@@ -371,7 +371,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
             let id = cx.watch(keyboard, Line(Kind::Keyboard(Typed::default())));
             self.keyboard = Keyboard::Watched(id);
             // Nobody would hear it yet.
-            cx.pause_reading_id(id);
+            cx.at(id).pause_reading();
         }
         self.try_next(cx);
     }
@@ -462,7 +462,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
                 self.talk(cx);
             }
             Order::Leave => self.leave(cx),
-            Order::GoOn => cx.resume_reading_id(self.server),
+            Order::GoOn => cx.at(self.server).resume_reading(),
             Order::Found(_) if self.ended || cx.is_stopping() => {}
             Order::Found(Ok(addresses)) => {
                 self.untried = addresses.into();

@@ -233,13 +233,13 @@ impl Handler<Command> for Chat {
         while self.budget.takes_change(self.room.count())
             && let Some(Waiting { id, has_ended }) = self.waiting.pop_front()
         {
-            if cx.peer_of(id).is_none() {
+            if cx.at(id).peer().is_none() {
                 continue;
             }
             self.budget.spend_change(self.cost_of_joining());
             match has_ended {
-                true => cx.set_deadline_id(id, Duration::ZERO),
-                false => cx.resume_reading_id(id),
+                true => cx.at(id).set_deadline(Duration::ZERO),
+                false => cx.at(id).resume_reading(),
             }
         }
         if !(self.news.is_empty() && self.waiting.is_empty()) {
@@ -262,7 +262,7 @@ impl Handler<Command> for Chat {
 
     /// The member's own callback does it, since what is remembered of it is not at hand here.
     fn on_message(&mut self, to: ConnectionId, Command::Kick: Command, cx: &mut Context<'_>) {
-        cx.set_deadline_id(to, Duration::ZERO);
+        cx.at(to).set_deadline(Duration::ZERO);
     }
 
     /// All members leave now, so none is told about another.

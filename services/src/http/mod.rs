@@ -246,10 +246,10 @@ impl Handler<Fetched> for Http {
     /// A helper has looked for what a request waits for: the request is still in the input, and is offered again.
     fn on_message(&mut self, to: ConnectionId, fetched: Fetched, cx: &mut Context<'_>) {
         if let Site::Files(library) = &mut self.site
-            && cx.peer_of(to).is_some()
+            && cx.at(to).peer().is_some()
         {
             library.arrive(to, fetched);
-            cx.resume_reading_id(to);
+            cx.at(to).resume_reading();
         }
     }
 

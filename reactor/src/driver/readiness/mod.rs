@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Event, Fd, Moved, Sys};
+use crate::sys::{Event, Fd, LocalAddresses, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
@@ -292,6 +292,14 @@ impl<S: Sys> Driver for Readiness<S> {
             }
             self.closing.push(slot.fd);
         }
+    }
+
+    fn descriptor(&self, id: ConnectionId) -> Fd {
+        self.slot(id).map_or(Fd::NONE, |slot| slot.fd)
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        self.sys.local_addresses()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

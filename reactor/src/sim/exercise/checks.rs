@@ -45,7 +45,7 @@ impl Trial {
 
 /// Bytes that show where one is missing, doubled or in the wrong place.
 pub(super) fn pattern(id: ConnectionId, at: usize) -> u8 {
-    mixed(id.to_bits() ^ (at as u64 / 8).wrapping_mul(0x9E37_79B9)).to_le_bytes()[at % 8]
+    mixed(id.to_u64() ^ (at as u64 / 8).wrapping_mul(0x9E37_79B9)).to_le_bytes()[at % 8]
 }
 
 impl Told {

@@ -56,8 +56,8 @@ impl Whim {
         let outcome = match (to == cx.id(), shared) {
             (true, false) => cx.write(&bytes),
             (true, true) => cx.write_shared(Bytes::from(bytes.clone())),
-            (false, false) => cx.write_to(to, &bytes),
-            (false, true) => cx.write_shared_to(to, Bytes::from(bytes.clone())),
+            (false, false) => cx.at(to).write(&bytes),
+            (false, true) => cx.at(to).write_shared(Bytes::from(bytes.clone())),
         };
         if outcome != Written::Refused {
             told.own += count;
@@ -104,7 +104,7 @@ impl Whim {
         let mut told = self.trial.told();
         if let Some(told) = told.get_mut(&id) {
             told.deadline = Some(cx.now() + after);
-            cx.set_deadline_id(id, after);
+            cx.at(id).set_deadline(after);
         }
     }
 
@@ -112,9 +112,9 @@ impl Whim {
     fn whim(&mut self, cx: &mut Context<'_>) {
         if self.temper.meddles {
             let (one, other) = (self.other(), self.other());
-            cx.pause_reading_id(one);
+            cx.at(one).pause_reading();
             self.set_deadline(one, cx);
-            cx.resume_reading_id(other);
+            cx.at(other).resume_reading();
         }
         for _ in 0..self.random.below(3) {
             let (id, other) = (cx.id(), self.other());
@@ -132,9 +132,9 @@ impl Whim {
                     self.set_deadline(cx.id(), cx);
                 }
                 6 if self.temper.pauses => cx.resume_reading(),
-                7 if self.temper.pauses && self.random.chance(0.5) => cx.resume_reading_id(other),
+                7 if self.temper.pauses && self.random.chance(0.5) => cx.at(other).resume_reading(),
                 7 if self.temper.pauses => {
-                    cx.pause_reading_id(other);
+                    cx.at(other).pause_reading();
                     self.set_deadline(other, cx);
                 }
                 8 if self.temper.connects && self.connects_left > 0 => {
@@ -151,8 +151,8 @@ impl Whim {
                 9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
                 10 => match self.random.below(4) {
                     0 => cx.wait_for_output(),
-                    1 => cx.wait_for_output_id(other),
-                    2 => cx.read_on_id(other),
+                    1 => cx.at(other).wait_for_output(),
+                    2 => cx.at(other).read_on(),
                     _ => cx.offer_again(),
                 },
                 12 if self.temper.publishes => (0..=self.random.below(self.temper.talk)).for_each(|_| self.publish(cx)),
@@ -167,11 +167,11 @@ impl Whim {
             let other = self.other();
             match self.random.below(9) {
                 0 | 1 => cx.close(),
-                2 => cx.close_id(other),
+                2 => cx.at(other).close(),
                 3 => cx.abort(),
-                4 => cx.abort_id(other),
+                4 => cx.at(other).abort(),
                 5 => cx.finish(),
-                6 => cx.finish_id(other),
+                6 => cx.at(other).finish(),
                 7 if self.temper.panics => std::panic::resume_unwind(Box::new(Meant)),
                 8 if self.random.chance(0.1) => cx.halt(),
                 _ => {}

@@ -26,7 +26,7 @@ use super::backend::Backend;
 use super::call::interruptions;
 use super::kernel::Kernel;
 use super::wake::Waker;
-use super::{Event, Fd, Interest, Moved, Sys};
+use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::random::Random;
@@ -267,6 +267,10 @@ impl<S: Sys> Sys for Chaos<S> {
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {
         self.sys.take_error(fd)
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        self.sys.local_addresses()
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {

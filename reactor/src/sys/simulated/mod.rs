@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::kernel::WAKE;
 use super::listen::{ListenOptions, Listens};
 use super::wake::Waker;
-use super::{Event, Fd, Interest, Moved, Sys};
+use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::time::Time;
@@ -233,6 +233,11 @@ impl Sys for Simulated {
             network.note("so_error", fd.0.into(), errno.map_or(0, |errno| errno.0.into()));
             errno
         })
+    }
+
+    fn local_addresses(&self) -> LocalAddresses {
+        let network = self.network.clone();
+        Box::new(move |fd| network.borrow().local_address(fd))
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {

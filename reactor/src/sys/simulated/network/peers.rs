@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::super::line::{Act, Line, Stage};
-use super::{File, Happening, Network};
+use super::{FIRST_FD, File, Happening, Network};
 use crate::address::{Address, Peer};
+use crate::sys::Fd;
 
 /// SYNs of one peer that are dropped before it gives up.
 const KNOCKS: u32 = 6;
@@ -24,6 +25,19 @@ impl Network {
         match self.addresses[line] {
             Address::Tcp(_) => Peer::Tcp(SocketAddr::from(([10, 0, (line >> 8) as u8, line as u8], 50_000))),
             Address::Unix(_) => Peer::Unix,
+        }
+    }
+
+    /// The address of this end: the listener's, or one of the simulated host's own.
+    pub(crate) fn local_address(&self, fd: Fd) -> Option<Address> {
+        let Some(Some(File::Line(line))) = self.files.get(usize::try_from(fd.0 - FIRST_FD).ok()?) else { return None };
+        let known = &self.addresses[*line];
+        match known {
+            Address::Tcp(_) if self.remotes.contains_key(known) => {
+                Some(Address::Tcp(([10, 255, 0, 1], 32_768 + (*line as u16) % 28_000).into()))
+            }
+            Address::Unix(_) if self.remotes.contains_key(known) => None,
+            listener => Some(listener.clone()),
         }
     }
 

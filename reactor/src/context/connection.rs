@@ -1,0 +1,242 @@
+//! A connection as a value: the verbs of one connection of this loop, the callback's own or another by its id.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Context, Core, Written};
+use crate::address::{Address, Peer};
+use crate::buffer::{Output, Writer};
+use crate::link::Link;
+use crate::reason::CloseReason;
+use crate::sys::Fd;
+use crate::token::ConnectionId;
+
+/// One connection of this loop, with everything that a callback can ask of a connection. [`Context::at`] lends it.
+///
+/// A value is lent for every id. Where the id is stale, of another loop, or [`ConnectionId::NONE`], there is no connection:
+/// requests do nothing, writes are [refused](Written::Refused), and questions are answered by `None`, 0 or `false`. No method
+/// blocks. Requests take effect after the callback, and in their order.
+///
+/// The context has short forms for the callback's own connection: `cx.close()` is `cx.at(cx.id()).close()`.
+///
+/// ```
+/// use reactor::{ConnectionId, Context, Handler, Input};
+///
+/// /// Each line is the id of a connection of this loop, as an integer. That connection is closed.
+/// struct Kill;
+///
+/// impl Handler for Kill {
+///     type Connection = ();
+///     fn on_open(&mut self, cx: &mut Context<'_>) {
+///         cx.write(format!("you are {}\n", cx.id()));
+///     }
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+///         while let Some(line) = input.until_eol() {
+///             let id = std::str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok()).map(ConnectionId::from_u64);
+///             let mut other = cx.at(id.unwrap_or_default());
+///             let answer = match other.peer() {
+///                 Some(peer) => format!("{peer} was here for {:?}\n", other.age()),
+///                 None => "there is no such connection\n".to_owned(),
+///             };
+///             other.close();
+///             cx.write(answer);
+///         }
+///     }
+/// }
+/// ```
+pub struct ConnectionRef<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) id: ConnectionId,
+}
+
+impl Context<'_> {
+    /// Connection `id` of this loop, as a value with all verbs.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context};
+    /// fn dismiss(guest: ConnectionId, cx: &mut Context<'_>) {
+    ///     let mut guest = cx.at(guest);
+    ///     guest.write("we are closing\n");
+    ///     guest.close();
+    /// }
+    /// ```
+    #[inline]
+    pub fn at(&mut self, id: ConnectionId) -> ConnectionRef<'_> {
+        ConnectionRef { core: self.core, id }
+    }
+
+    /// The callback's own connection.
+    #[inline]
+    pub(super) fn own(&mut self) -> ConnectionRef<'_> {
+        ConnectionRef { core: self.core, id: self.id }
+    }
+}
+
+impl ConnectionRef<'_> {
+    fn link(&self) -> Option<&Link> {
+        self.core.links.get(self.id)
+    }
+
+    /// Lets `change` change the link, which takes its next steps in this turn.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.core.links.get_mut(self.id) {
+            change(link);
+            self.core.mark_dirty(self.id);
+        }
+    }
+
+    // ---- what is known of it ---------------------------------------------------------------------------------------
+
+    /// The id that the value was made with.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Whether there is such a connection on this loop. A closing connection exists until its
+    /// [`Handler::on_close`](crate::Handler::on_close) has returned.
+    pub fn exists(&self) -> bool {
+        self.link().is_some()
+    }
+
+    /// The address of the other end.
+    pub fn peer(&self) -> Option<Peer> {
+        self.link().map(|link| link.peer)
+    }
+
+    /// The address of this end: the address that an accepted peer has connected to, or the address that the system chose for an
+    /// outbound connection. One system call (getsockname(2)). `None` also before an outbound connection has a socket, for a
+    /// [watched](Context::watch) descriptor, and for a Unix socket that is bound to no path.
+    ///
+    /// ```
+    /// use reactor::Context;
+    /// fn is_local(cx: &mut Context<'_>) -> bool {
+    ///     let id = cx.id();
+    ///     cx.at(id).local_address().is_some_and(|address| address.to_string().starts_with("tcp://127.0.0.1:"))
+    /// }
+    /// ```
+    pub fn local_address(&self) -> Option<Address> {
+        let descriptor = self.link()?.descriptor;
+        if descriptor == Fd::NONE { None } else { (self.core.local_address)(descriptor) }
+    }
+
+    /// Bytes received since the connection was opened.
+    pub fn received(&self) -> u64 {
+        self.link().map_or(0, |link| link.received)
+    }
+
+    /// Bytes that the kernel has taken for the peer since the connection was opened. The peer may not have read them yet.
+    pub fn sent(&self) -> u64 {
+        self.link().map_or(0, |link| link.sent)
+    }
+
+    /// Bytes queued for the peer that the kernel has not taken. Publications of this turn are not counted yet.
+    pub fn queued(&self) -> usize {
+        self.link().map_or(0, Link::queued)
+    }
+
+    /// The time since the connection was opened, as of this turn. Zero where there is no such connection.
+    pub fn age(&self) -> Duration {
+        self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.opened()))
+    }
+
+    /// The time since a byte was last received or sent, as of this turn. Zero where there is no such connection.
+    pub fn idle(&self) -> Duration {
+        self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.idle_since()))
+    }
+
+    // ---- writing ---------------------------------------------------------------------------------------------------
+
+    /// Queues a copy of `bytes`. They leave at the end of the turn, with everything else that was written to this connection in
+    /// it, in one send.
+    #[inline]
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
+        self.put(|output| output.put(bytes.as_ref()))
+    }
+
+    /// Queues `bytes` without copying them, if they are 4 KiB or more.
+    pub fn write_shared(&mut self, bytes: Bytes) -> Written {
+        self.put(|output| output.put_shared(bytes))
+    }
+
+    /// Queues a range of a file: see [`Output::put_file`].
+    pub fn write_file(&mut self, file: Arc<File>, range: Range<u64>) -> Written {
+        self.put(|output| output.put_file(file, range))
+    }
+
+    /// Queues all that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
+    /// `encode` is not called.
+    #[inline]
+    pub fn encode(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Written {
+        self.put(|output| encode(&mut Writer::new(output)))
+    }
+
+    /// Lends a [`Writer`] that appends to the output, for encoders; `None` where a write would be refused.
+    /// [`ConnectionRef::encode`] says in addition how much is queued then.
+    pub fn output(&mut self) -> Option<Writer<'_>> {
+        self.core.mark_dirty(self.id);
+        self.core.output(self.id).map(Writer::new)
+    }
+
+    #[inline]
+    fn put(&mut self, put: impl FnOnce(&mut Output)) -> Written {
+        self.core.mark_dirty(self.id);
+        self.core.put(self.id, put)
+    }
+
+    // ---- ending ----------------------------------------------------------------------------------------------------
+
+    /// Closes the connection: sends queued output, ends our half, discards what the peer still sends until it ends its own
+    /// (within [`Deadlines::linger`](crate::Deadlines::linger) and
+    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No more input is delivered, and writes are refused.
+    pub fn close(&mut self) {
+        self.core.put_in_order(self.id);
+        let now = self.core.now;
+        self.change(|link| link.close(now));
+    }
+
+    /// Closes the connection without waiting for the peer to end its half: for a protocol in which the peer sends nothing
+    /// more, such as HTTP after `Connection: close`. Saves five of ten system calls of a short connection.
+    /// What the peer sends nevertheless makes its system drop what it has not read yet.
+    pub fn close_briefly(&mut self) {
+        self.core.put_in_order(self.id);
+        let now = self.core.now;
+        self.change(|link| link.close_briefly(now));
+    }
+
+    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more
+    /// comes, and may still speak. Writes are refused from now on. When the peer has ended its half too, the connection
+    /// is over.
+    pub fn finish(&mut self) {
+        self.core.put_in_order(self.id);
+        self.change(Link::finish);
+    }
+
+    /// Ends the connection at once with a reset: queued output is lost.
+    pub fn abort(&mut self) {
+        self.change(|link| link.abort(CloseReason::Aborted));
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------------------
+
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
+    /// callback, and never before. Each connection has one such deadline; setting it again moves it.
+    pub fn set_deadline(&mut self, after: Duration) {
+        self.change(|link| link.set_deadline(Some(after)));
+    }
+
+    /// Calls the connection's deadline off.
+    pub fn clear_deadline(&mut self) {
+        self.change(|link| link.set_deadline(None));
+    }
+}
+
+impl fmt::Debug for ConnectionRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionRef").field("id", &self.id).field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}

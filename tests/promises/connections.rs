@@ -1,0 +1,155 @@
+//! A connection as a value: its verbs and its answers are those of the short forms, and an id that names no connection of the
+//! loop finds nothing.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reactor::{Address, Bytes, CloseReason, ConnectionId, Deadlines, Peer, Service, Topic, Written};
+
+use crate::stage::{Plan, Stage, client_of, read_all, read_exactly, round_trip, socket_path};
+use crate::support::on_every_backend;
+
+on_every_backend! {
+    // An accepted peer may have connected to any of this host's addresses where a service listens on all of them.
+    fn a_connection_tells_both_of_its_addresses(backend: Backend) {
+        let patient = Deadlines { first_request: None, ..Deadlines::default() };
+        let everywhere = |factory| Service::tcp("0.0.0.0:0", factory);
+        let stage = Stage::at(backend, Plan::echo(), everywhere, |service| service.deadlines(patient), |_| {});
+        let port = stage.address().port();
+        for host in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let client = client_of((host, port).into());
+            let id = stage.until(|seen| matches!(seen, crate::stage::Seen::Opened(_))).id();
+            let both = stage.ask(move |cx| (cx.at(id).local_address(), cx.at(id).peer()));
+            let expected = (Some(client.peer_addr().unwrap().into()), Some(Peer::Tcp(client.local_addr().unwrap())));
+            assert_eq!(both, expected);
+        }
+    }
+
+    fn a_connection_of_a_unix_socket_tells_the_path_of_its_listener(backend: Backend) {
+        let path = socket_path("local-address", backend);
+        let at = path.clone();
+        let stage = Stage::at(backend, Plan::echo(), |factory| Service::unix(at, factory), |service| service, |_| {});
+        let client = UnixStream::connect(&path).unwrap();
+        let id = stage.until(|seen| matches!(seen, crate::stage::Seen::Opened(_))).id();
+        assert_eq!(stage.ask(move |cx| cx.at(id).local_address()), Some(Address::Unix(path)));
+        drop(client);
+    }
+
+    fn an_outbound_connection_tells_the_address_that_the_system_chose(backend: Backend) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stage = Stage::new(backend, Plan::new());
+        let (id, before) = stage.ask(move |cx| {
+            let id = cx.connect(address, ());
+            (id, cx.at(id).local_address())
+        });
+        assert_eq!(before, None, "there is no socket yet");
+        let (_peer, from) = listener.accept().unwrap();
+        assert_eq!(stage.ask(move |cx| cx.at(id).local_address()), Some(Address::Tcp(from)));
+    }
+
+    fn a_connection_tells_what_went_each_way_and_since_when(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        round_trip(&mut client, b"twelve bytes");
+        let counts = stage.ask(move |cx| (cx.at(id).exists(), cx.at(id).received(), cx.at(id).sent(), cx.at(id).queued()));
+        assert_eq!(counts, (true, 12, 12, 0));
+        let (age, idle) = stage.ask(move |cx| (cx.at(id).age(), cx.at(id).idle()));
+        assert!(age >= idle);
+        stage.wait_until("it is older than it was", move |cx| cx.at(id).age() > age + Duration::from_millis(2));
+        stage.wait_until("nothing has moved for a while", move |cx| cx.at(id).idle() > Duration::from_millis(2));
+        let age = stage.ask(move |cx| cx.at(id).age());
+        round_trip(&mut client, b"more");
+        let idle = stage.ask(move |cx| cx.at(id).age() - cx.at(id).idle());
+        assert!(idle >= age, "idle time counts from the latest byte, which came {idle:?} after the beginning");
+    }
+
+    // Each way to write, to a connection other than the callback's own.
+    fn every_way_to_write_reaches_another_connection_in_order(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        let outcomes = stage.ask(move |cx| {
+            let file = Arc::new(std::fs::File::open("Cargo.toml").unwrap());
+            let mut other = cx.at(id);
+            let outcomes = [
+                other.write("one "),
+                other.write_shared(Bytes::from_static(b"two ")),
+                other.encode(|writer| writer.put(b"three ")),
+                other.write_file(file, 0..4),
+            ];
+            other.output().expect("it takes writes").put(b" five");
+            outcomes
+        });
+        assert_eq!(outcomes, [Written::Queued; 4]);
+        let manifest = std::fs::read("Cargo.toml").unwrap();
+        let expected = [b"one two three ", &manifest[..4], b" five"].concat();
+        assert_eq!(read_exactly::<23>(&mut client)[..], expected);
+    }
+
+    fn input_left_unread_is_offered_again_when_another_callback_asks_for_it(backend: Backend) {
+        let plan = Plan::new().data(|input, cx| {
+            // Nothing is taken before a second offer.
+            if input.as_slice() != b"held" || cx.at(cx.id()).sent() > 0 {
+                cx.write(input.take_all());
+            }
+        });
+        let stage = Stage::new(backend, plan);
+        let (mut client, id) = stage.open();
+        client.write_all(b"held").unwrap();
+        stage.until(|seen| matches!(seen, crate::stage::Seen::Data(..)));
+        stage.order(move |cx| {
+            cx.at(id).write("now: ");
+        });
+        assert_eq!(&read_exactly::<5>(&mut client), b"now: ");
+        stage.order(move |cx| cx.at(id).offer_again());
+        assert_eq!(&read_exactly::<4>(&mut client), b"held");
+    }
+
+    fn a_brief_close_of_another_connection_sends_what_is_owed(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        stage.order(move |cx| {
+            cx.at(id).write("goodbye");
+            cx.at(id).close_briefly();
+        });
+        assert_eq!(read_all(&mut client), b"goodbye");
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+    }
+
+    // Rule 1. An integer from a peer is an id, whatever it is.
+    fn an_id_that_names_no_connection_finds_nothing(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        let (back, answers) = stage.ask(move |cx| {
+            let numbers = [0, 2, u64::MAX, 1 << 63, id.to_u64() + 1, id.to_u64() ^ 1 << 32, id.to_u64() ^ 1 << 60];
+            let answers: Vec<_> = numbers.into_iter().map(|number| {
+                let topic = Topic::new("nobody");
+                let mut nobody = cx.at(ConnectionId::from_u64(number));
+                let written = [nobody.write("x"), nobody.encode(|writer| writer.put(b"x"))];
+                nobody.set_deadline(Duration::ZERO);
+                nobody.clear_deadline();
+                nobody.pause_reading();
+                nobody.resume_reading();
+                nobody.offer_again();
+                nobody.wait_for_output();
+                nobody.read_on();
+                nobody.finish();
+                nobody.close_briefly();
+                nobody.close();
+                nobody.abort();
+                let facts = (nobody.exists(), nobody.received(), nobody.sent(), nobody.queued(), nobody.age(), nobody.idle());
+                let member = nobody.subscribe(&topic) || nobody.unsubscribe(&topic);
+                (written, facts, member, nobody.peer(), nobody.local_address(), nobody.output().is_none())
+            }).collect();
+            (ConnectionId::from_u64(id.to_u64()), answers)
+        });
+        assert_eq!(back, id);
+        let nothing = (false, 0, 0, 0, Duration::ZERO, Duration::ZERO);
+        for answer in answers {
+            assert_eq!(answer, ([Written::Refused; 2], nothing, false, None, None, true));
+        }
+        round_trip(&mut client, b"the real one is there");
+    }
+}
