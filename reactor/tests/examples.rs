@@ -269,9 +269,10 @@ fn a_second_signal_ends_at_once_with_its_number() {
         client.set_write_timeout(Some(Duration::from_millis(300))).expect("not zero");
         while (&client).write(&[0; 1 << 16]).is_ok() {}
         proxy.signal(Signal::TERM);
-        // Told apart from the first only once that one has been taken: then nobody listens any more.
+        // The proxy tells the second signal from the first only after it has taken the first one: then its listener is closed. Connections
+        // without a pause would fill the listener's queue, and an attempt then takes seconds, in which the drain time passes.
         while TcpStream::connect(proxy.address).is_ok() {
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(1));
         }
         proxy.signal(Signal::INT);
         let mut proxy = proxy;
