@@ -118,6 +118,9 @@ mod host;
 mod service;
 mod settings;
 
+mod pressure;
+mod report;
+
 mod event_loop;
 
 mod runner;

@@ -114,6 +114,11 @@ impl Outgoing {
         self.got_some.resize(self.snapshot.cluster.len(), false);
     }
 
+    /// Wakes every other loop.
+    pub(crate) fn wake_others(&self) {
+        self.cluster.wake_others(self.here.number);
+    }
+
     fn wake(&mut self) {
         for place in self.to_wake.drain(..) {
             self.got_some[place] = false;

@@ -16,6 +16,8 @@ pub(crate) const EVENTS: usize = 4096;
 pub(crate) const EVENTS_OF_ONE: usize = 64;
 /// Of one connection, the last so many are told: more fill a line of a log with what nobody reads.
 const TOLD: usize = 16;
+/// Histories logged in one second: each is a line, and peers can cause them. The ends themselves are all counted.
+const HISTORIES_PER_SECOND: usize = 10;
 
 /// What happened to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(crate) struct Recorder {
     events: Box<[Event]>,
     /// Counts events; the next one's place, modulo their number.
     next: usize,
+    /// Rate limit for histories: the current second, and the number of histories logged in it.
+    logged: (u64, usize),
 }
 
 impl Recorder {
@@ -55,7 +59,7 @@ impl Recorder {
     pub(crate) fn new(events: usize) -> Self {
         debug_assert!(events.is_power_of_two());
         let nothing = Event { id: ConnectionId::NONE, at: Time::default(), what: What::Asked };
-        Recorder { events: vec![nothing; events].into(), next: 0 }
+        Recorder { events: vec![nothing; events].into(), next: 0, logged: (0, 0) }
     }
 
     #[inline]
@@ -71,8 +75,18 @@ impl Recorder {
         self.next = self.next.wrapping_add(1);
     }
 
+    /// The last events of this connection for the log; `None` once the log has as many histories as one second may bring.
+    pub(crate) fn history_to_log(&mut self, id: ConnectionId, now: Time) -> Option<History> {
+        let second = now.since(Time::default()).as_secs();
+        if self.logged.0 != second {
+            self.logged = (second, 0);
+        }
+        self.logged.1 += 1;
+        (self.logged.1 <= HISTORIES_PER_SECOND).then(|| self.history(id, now))
+    }
+
     /// The last events of this connection, as they went.
-    pub(crate) fn history(&self, id: ConnectionId, now: Time) -> History {
+    fn history(&self, id: ConnectionId, now: Time) -> History {
         let newest_first = (1..=self.events.len()).map(|back| self.events[self.place(self.next.wrapping_sub(back))]);
         let mut events = VecDeque::with_capacity(TOLD);
         for event in newest_first.filter(|event| event.id == id).take(TOLD) {
@@ -136,6 +150,16 @@ mod tests {
         recorder.note(one, What::Blocked(4), at(4));
         let told = "accepted 8 ms ago, received 5 bytes 6 ms ago, sent 4 bytes and blocked 5 ms ago";
         assert_eq!(recorder.history(one, at(9)).to_string(), told);
+    }
+
+    #[test]
+    fn one_second_brings_a_few_histories_and_the_next_as_many() {
+        let id = ConnectionId::new(0, 0, 1);
+        let mut recorder = Recorder::new(EVENTS_OF_ONE);
+        for second in [1, 2, 7] {
+            let logged = (0..2 * HISTORIES_PER_SECOND).filter_map(|_| recorder.history_to_log(id, at(second * 1000)));
+            assert_eq!(logged.count(), HISTORIES_PER_SECOND);
+        }
     }
 
     #[test]

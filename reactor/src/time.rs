@@ -30,3 +30,34 @@ impl Add<Duration> for Time {
         Time(self.0.saturating_add(nanos))
     }
 }
+
+/// Lets one line of the log pass in a second: for events that peers can cause as often as they like.
+#[derive(Debug, Default)]
+pub(crate) struct LogLimit(Option<Time>);
+
+impl LogLimit {
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    /// Whether a line may be logged at `now`. If so, the next one has to wait.
+    pub(crate) fn passes(&mut self, now: Time) -> bool {
+        let passes = self.0.is_none_or(|last| now.since(last) >= LogLimit::PERIOD);
+        if passes {
+            self.0 = Some(now);
+        }
+        passes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_passes_in_a_second() {
+        let (mut limit, second) = (LogLimit::default(), 1_000_000_000);
+        let passed: Vec<bool> = [0, second - 1, second, second + 1, 2 * second - 1, 2 * second]
+            .map(|nanos| limit.passes(Time(nanos)))
+            .to_vec();
+        assert_eq!(passed, [true, false, true, false, false, true]);
+    }
+}

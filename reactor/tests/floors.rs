@@ -28,7 +28,10 @@ const FLOORS: [&[&str]; 8] = [
     ],
     &["sys"],
     &["link", "driver"],
-    &["mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings"],
+    &[
+        "mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings",
+        "pressure", "report",
+    ],
     &["event_loop"],
     &["runner"],
     &["application", "sim", "fuzzing", "orders"],

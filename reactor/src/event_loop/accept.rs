@@ -1,22 +1,17 @@
 //! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
 //! descriptor limit.
 
-use std::time::Duration;
-
 use super::EventLoop;
 use super::exchange::Spawner;
-use super::report::Counted;
 use crate::address::Peer;
 use crate::cluster::Accepted;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
+use crate::report::{Admits, Counted};
 use crate::sys::listen::Listens;
-use crate::time::Time;
+use crate::time::LogLimit;
 use crate::token::ConnectionId;
-
-/// How often newcomers that have to wait are worth a line in the log.
-pub(super) const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// A listening socket, and the service that its connections are for.
 pub(super) struct Listener {
@@ -54,10 +49,10 @@ pub(super) struct Admission {
     pub(super) spawner: Option<Box<dyn Spawner>>,
     /// At the cap that comes from the descriptor limit, or from the number of threads or processes: nobody is accepted.
     pub(super) at_cap: bool,
-    pub(super) at_cap_logged: Option<Time>,
+    pub(super) at_cap_log: LogLimit,
     /// Accepted connections for which the system has no thread or process now: at most one of each listener.
     pub(super) waiting: Vec<Accepted>,
-    pub(super) failure_logged: Option<Time>,
+    pub(super) failure_log: LogLimit,
 }
 
 impl<D: Driver> EventLoop<D> {
@@ -130,6 +125,19 @@ impl<D: Driver> EventLoop<D> {
         over(self.core.terms[service as usize].limits.connections, &here) || over(self.config.connections, &in_all)
     }
 
+    /// For the report: the address of a listener, and whom it admits.
+    pub(super) fn describe_listener(&mut self, index: usize) -> Option<String> {
+        let service = self.listeners[index].service;
+        let admits = match self.admission.at_cap {
+            true => Admits::NobodyAtCap,
+            _ if self.driver.is_suspended(index) => Admits::NobodySuspended,
+            _ if self.is_at_limit(service) => Admits::NobodyAtLimit(self.limit_of(service)),
+            _ => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
+        };
+        let address = self.listeners[index].socket()?.address();
+        Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
+    }
+
     /// One too many: told so if there is something to tell, and let go.
     fn refuse(&mut self, listener: usize, socket: Socket, peer: Peer) {
         let Listener { service, .. } = self.listeners[listener];
@@ -139,10 +147,10 @@ impl<D: Driver> EventLoop<D> {
         let served = &mut self.hosts[service as usize];
         served.counts.refuse();
         served.refusals.1 += 1;
-        if served.refusals.0.is_none_or(|at| self.core.now.since(at) >= LOG_PERIOD) {
+        if served.refusals.0.passes(self.core.now) {
             let (name, refused) = (&terms.name, Counted(served.refusals.1 as usize, "connection"));
             log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {}", self.limit_of(service));
-            self.hosts[service as usize].refusals = (Some(self.core.now), 0);
+            self.hosts[service as usize].refusals.1 = 0;
         }
         self.hosts[service as usize].host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);
@@ -178,9 +186,7 @@ impl<D: Driver> EventLoop<D> {
         });
         if at_cap != self.admission.at_cap {
             self.admission.at_cap = at_cap;
-            let said_lately = self.admission.at_cap_logged.is_some_and(|at| self.core.now.since(at) < LOG_PERIOD);
-            if at_cap && !said_lately {
-                self.admission.at_cap_logged = Some(self.core.now);
+            if at_cap && self.admission.at_cap_log.passes(self.core.now) {
                 let (limit, what) = match no_descriptor() {
                     true => (self.config.descriptors, "descriptors"),
                     false => (self.config.per_connection, kind),

@@ -161,22 +161,12 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn close(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get(id) else { return };
         let (service, key, origin, reason) = (link.service as usize, link.state, link.origin, link.reason());
-        let name = &self.core.terms[service].name;
-        log::debug!(
-            "{name}: connection {id} from {} ended: {reason} (received {}, sent {}, unsent {} bytes)",
-            link.peer,
-            link.received,
-            link.sent,
-            link.queued()
-        );
         if let Some((timer, _)) = link.timer() {
             self.core.wheel.cancel(timer);
         }
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
-        if reason.is_fault() {
-            self.tell_history(id);
-        }
+        self.core.log_end(id);
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
             self.hosts[service].counts.go();
@@ -250,8 +240,9 @@ impl<D: Driver> EventLoop<D> {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.dirty = false;
                 self.advance_link(id);
+                // Within a turn: one message can be copied for many members.
                 if self.core.holdings.is_beyond() {
-                    self.relieve();
+                    self.pressure.close_largest(&mut self.core);
                 }
             }
         }
@@ -281,26 +272,10 @@ impl<D: Driver> EventLoop<D> {
 
     #[cold]
     fn slow(&mut self, id: ConnectionId, held: Duration) {
-        let waited = self.waited_since_the_last_reading(held);
+        let waited = self.waited.read(self.driver.now(), self.driver.waited_for_a_core()).min(held);
         // That long others had the core, and the callback may have had its share of it all the same.
-        if held - waited < self.config.slow_callback {
-            return;
-        }
-        self.core.counters.slow_callbacks.add(1);
-        let waited = match waited.as_millis() {
-            0 => String::new(),
-            waited => format!(", of which it waited for a core for at most {waited} ms"),
-        };
-        let held = held.as_millis();
-        match self.core.links.get(id) {
-            Some(link) => {
-                let name = &self.core.terms[link.service as usize].name;
-                log::warn!(
-                    "{name}: a callback of connection {id} from {} held the loop for {held} ms{waited}",
-                    link.peer
-                );
-            }
-            None => log::warn!("a callback outside any connection held the loop for {held} ms{waited}"),
+        if held - waited >= self.config.slow_callback {
+            self.core.log_slow_callback(id, held, waited);
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use super::accept::{LOG_PERIOD, Listener};
+use super::accept::Listener;
 use super::{ACCEPTED_PER_TURN, EventLoop, NO_SERVICE};
 use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
 use crate::context::Core;
@@ -13,7 +13,7 @@ use crate::error::Errno;
 use crate::host::guarded;
 use crate::sys::Fd;
 use crate::sys::wake::Waker;
-use crate::time::Time;
+use crate::time::LogLimit;
 use crate::token::ConnectionId;
 
 /// Messages published from other threads, or by other loops, that are delivered in one turn.
@@ -54,8 +54,8 @@ pub(super) struct Exchange {
     pub(super) descriptors_at_start: usize,
     /// A mailbox may have a message: set by a wake-up, and by whatever leaves messages for the next turn.
     pub(super) mail: bool,
-    /// The last log line about messages that were given back for want of room.
-    pub(super) refusals_logged: Option<Time>,
+    /// For messages that were given back for want of room.
+    pub(super) refusals_log: LogLimit,
     /// Of a per-connection loop: its connection, and the channel to the parent process.
     pub(super) own: Option<ConnectionId>,
     pub(super) channel: Option<ConnectionId>,
@@ -73,7 +73,7 @@ impl Exchange {
             loop_handle,
             inbox,
             mail: true,
-            refusals_logged: None,
+            refusals_log: LogLimit::default(),
             own: None,
             channel: None,
             parting: false,
@@ -84,7 +84,7 @@ impl Exchange {
 impl<D: Driver> EventLoop<D> {
     pub(super) fn read_mail(&mut self) {
         self.core.halting |= self.exchange.cluster.is_halting();
-        self.hear_of_memory();
+        self.pressure.hear_of_others(&mut self.core);
         self.read_published();
         self.take_on_accepted();
         // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
@@ -127,6 +127,16 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
+    /// The report of this loop. Those of all services are the first loop's to tell.
+    fn report(&mut self) -> String {
+        let listeners: Vec<String> =
+            (0..self.listeners.len()).filter_map(|index| self.describe_listener(index)).collect();
+        let Exchange { cluster, loop_handle, .. } = &self.exchange;
+        let all = (loop_handle.number == cluster.first()).then(|| cluster.stats());
+        let counts = self.hosts.iter().map(|served| &*served.counts).filter(|_| loop_handle.number == 0);
+        self.core.report(loop_handle.number, all, &listeners, counts)
+    }
+
     /// What was published from other threads, for all loops, and by other loops, for this one.
     fn read_published(&mut self) {
         let mut published = Vec::new();
@@ -157,13 +167,9 @@ impl<D: Driver> EventLoop<D> {
             released.extend(outgoing.flush());
             // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
             self.exchange.mail |= was_behind && !outgoing.is_behind();
-            if outgoing.has_left_out() {
-                let said_lately = self.exchange.refusals_logged.is_some_and(|at| self.core.now.since(at) < LOG_PERIOD);
-                if !said_lately {
-                    self.exchange.refusals_logged = Some(self.core.now);
-                    let count = outgoing.take_left_out();
-                    log::warn!("{count} publications of periodic work were left out: another loop cannot keep up");
-                }
+            if outgoing.has_left_out() && self.exchange.refusals_log.passes(self.core.now) {
+                let count = outgoing.take_left_out();
+                log::warn!("{count} publications of periodic work were left out: another loop cannot keep up");
             }
             if outgoing.is_behind() {
                 released.drain(..).for_each(|id| outgoing.hold(id));
@@ -197,9 +203,7 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.settle();
-        let said_lately = self.exchange.refusals_logged.is_some_and(|at| self.core.now.since(at) < LOG_PERIOD);
-        if self.core.outbox.has_refused() && !said_lately {
-            self.exchange.refusals_logged = Some(self.core.now);
+        if self.core.outbox.has_refused() && self.exchange.refusals_log.passes(self.core.now) {
             let refused = self.core.outbox.take_refused();
             log::warn!(
                 "{refused} messages posted in callbacks were given back: the loops that they are for cannot keep up"
@@ -248,8 +252,7 @@ impl<D: Driver> EventLoop<D> {
                     self.admission.waiting.push(Accepted { listener, socket, peer });
                 }
                 None => {
-                    if self.admission.failure_logged.is_none_or(|at| self.core.now.since(at) >= LOG_PERIOD) {
-                        self.admission.failure_logged = Some(self.core.now);
+                    if self.admission.failure_log.passes(self.core.now) {
                         let name = &self.core.terms[service as usize].name;
                         log::error!("{name}: refused {peer}: {cause}");
                     }

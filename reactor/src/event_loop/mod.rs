@@ -11,8 +11,6 @@ mod accept;
 mod advance;
 mod exchange;
 mod input;
-mod memory;
-mod report;
 mod stopping;
 
 use std::any::Any;
@@ -30,16 +28,18 @@ use crate::host::{Host, guarded};
 use crate::link::{Link, Links, Sent};
 use crate::outbox::{LoopsThread, Outbox};
 use crate::outgoing::Outgoing;
+use crate::pressure::Pressure;
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
+use crate::report::WaitedForCore;
 use crate::service::{Bound, Counts};
 use crate::settings::{Orders, Periodic, Settings};
-use crate::time::Time;
+use crate::sys::wake::Waker;
+use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
 use accept::{Admission, Listener, ListenerState};
 use advance::note_sent;
 use exchange::Exchange;
 pub(crate) use exchange::{Spawned, Spawner};
-use memory::Pressure;
 use stopping::Stopping;
 
 /// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
@@ -72,10 +72,7 @@ pub(crate) struct EventLoop<D> {
     /// Links with something left to do in the next turn; and the rest of those of this turn.
     deferred_next: Vec<ConnectionId>,
     deferred: Vec<ConnectionId>,
-    /// Time that this thread has waited for a core since it began, and the time of that reading.
-    waited: (Time, Option<Duration>),
-    /// Rate limit for history lines: the current second, and the number of lines logged in it.
-    history_budget: (u64, usize),
+    waited: WaitedForCore,
     stopping: Option<Stopping>,
     pressure: Pressure,
 }
@@ -85,8 +82,8 @@ struct Served {
     host: Box<dyn Host>,
     /// The service's connections on all loops.
     counts: Arc<Counts>,
-    /// Rate limit for lines about refusals: the time of the last line, and the number of refusals since.
-    refusals: (Option<Time>, u64),
+    /// Rate limit for lines about refusals, and the number of refusals since the last line.
+    refusals: (LogLimit, u64),
     /// Refused connections that are still told so.
     refused: usize,
 }
@@ -149,8 +146,7 @@ impl<D: Driver> EventLoop<D> {
             postponed: 0,
             deferred_next: Vec::new(),
             deferred: Vec::new(),
-            waited: (Time::default(), None),
-            history_budget: (0, 0),
+            waited: WaitedForCore::default(),
             stopping: None,
             pressure: Pressure::default(),
         }
@@ -177,7 +173,7 @@ impl<D: Driver> EventLoop<D> {
             });
         }
         self.core.terms.push(bound.terms);
-        self.hosts.push(Served { host, counts: bound.counts, refusals: (None, 0), refused: 0 });
+        self.hosts.push(Served { host, counts: bound.counts, refusals: (LogLimit::default(), 0), refused: 0 });
     }
 
     /// From now on every accepted connection gets a loop of its own.
@@ -237,7 +233,7 @@ impl<D: Driver> EventLoop<D> {
     fn serve_to_the_end(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let mut scratch = vec![0; if self.core.alone { SCRATCH_OF_ONE } else { SCRATCH }].into_boxed_slice();
-        self.waited = (self.driver.now(), self.driver.waited_for_a_core());
+        self.waited.read(self.driver.now(), self.driver.waited_for_a_core());
         self.start();
         if let Some(newcomer) = newcomer {
             // One that there is no place for ends the loop as one that has ended does.
@@ -298,10 +294,36 @@ impl<D: Driver> EventLoop<D> {
             self.settle();
         }
         self.keep_stopping();
-        self.mind_memory();
+        if self.pressure.is_to_compare(&mut self.core) {
+            self.compare_with_budget();
+        }
         self.tell_others();
         self.count_turn(heard);
         Ok(())
+    }
+
+    /// Compares with the memory budget, before the other loops are told of this turn.
+    #[inline(never)]
+    fn compare_with_budget(&mut self) {
+        self.pressure.give_back(&mut self.core);
+        // Last words take memory, too, and so may what handlers tell others.
+        while self.pressure.close_largest(&mut self.core) {
+            self.settle();
+        }
+        self.pressure.suspend_or_resume(&mut self.core, self.stopping.is_some());
+        self.settle();
+        self.pressure.plan_next_look(&self.core);
+    }
+
+    /// How long this turn kept others waiting. The one clock besides that after each wait: 33 ns a turn.
+    fn count_turn(&mut self, heard: Time) {
+        let (now, counters) = (self.driver.now(), &self.core.counters);
+        counters.lag.count(now.since(heard));
+        counters.turns.add(1);
+        counters.wakes.set(self.exchange.waker.as_ref().map_or(0, Waker::writes));
+        if self.waited.is_old(now) {
+            self.waited.read(now, self.driver.waited_for_a_core());
+        }
     }
 
     /// What is due at the time at which everybody was last heard; not what has become due since, in a slow callback.
@@ -335,7 +357,7 @@ impl<D: Driver> EventLoop<D> {
         }
         let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
         let next =
-            [self.core.wheel.next_deadline(), drain, Some(self.pressure.next_look)].into_iter().flatten().min()?;
+            [self.core.wheel.next_deadline(), drain, Some(self.pressure.next_look())].into_iter().flatten().min()?;
         (next != Time::NEVER).then(|| next.since(self.core.now))
     }
 

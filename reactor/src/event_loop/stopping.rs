@@ -3,9 +3,9 @@
 
 use super::EventLoop;
 use super::accept::ListenerState;
-use super::report::Counted;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
+use crate::report::Counted;
 use crate::shared::each_dropped;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -80,7 +80,8 @@ impl<D: Driver> EventLoop<D> {
             closed_before: self.counted().closed_total(),
             expired: false,
         });
-        self.release_suspended();
+        self.pressure.resume(&mut self.core);
+        self.settle();
         for listener in &mut self.listeners {
             let ListenerState::Open(socket) = std::mem::replace(&mut listener.state, ListenerState::Closed) else {
                 continue;

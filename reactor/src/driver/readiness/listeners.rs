@@ -75,8 +75,7 @@ impl<S: Sys> Acceptor for Readiness<S> {
         let now = self.sys.now();
         self.set_state(index, State::Suspended { until: now + SUSPENDED_REST, probe, held });
         self.counters.accept_starved.add(1);
-        if self.suspended_logged.is_none_or(|at| now.since(at) >= Duration::from_secs(1)) {
-            self.suspended_logged = Some(now);
+        if self.suspended_log.passes(now) {
             log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
         }
     }

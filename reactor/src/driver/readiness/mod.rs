@@ -22,7 +22,7 @@ use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
 use crate::sys::{Event, Fd, LocalAddresses, Moved, Sys};
-use crate::time::Time;
+use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
 use interest::{NO_INTEREST_PROBE, Polled};
@@ -62,9 +62,9 @@ pub(crate) struct Readiness<S: Sys> {
     /// The number of connections registered for nothing, and the time of the last look for their errors.
     no_interest: usize,
     no_interest_probed: Time,
-    /// The number of suspended listeners, and the time of the last log line about them.
+    /// The number of suspended listeners.
     suspended: usize,
-    suspended_logged: Option<Time>,
+    suspended_log: LogLimit,
     /// Descriptors of connections, those in `closing` included.
     open: usize,
     counters: Arc<Counters>,
@@ -107,7 +107,7 @@ impl<S: Sys> Readiness<S> {
             no_interest: 0,
             no_interest_probed: Time::default(),
             suspended: 0,
-            suspended_logged: None,
+            suspended_log: LogLimit::default(),
             open: 0,
             counters,
         }

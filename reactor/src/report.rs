@@ -1,0 +1,198 @@
+//! What an operator reads of a loop: the report with its table of connections, and lines of the log about connections that end
+//! and callbacks that hold the loop. Below: the loop's state behind the callbacks. Above: the loop, which says when.
+
+use std::cmp::Reverse;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use crate::context::Core;
+use crate::link::Link;
+use crate::service::Counts;
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::token::ConnectionId;
+
+/// Connections that a report shows; the rest are counted.
+const REPORT_ROWS: usize = 200;
+/// Of the table; the first so many are words.
+const COLUMNS: usize = 8;
+const WORDS: usize = 4;
+
+/// Whom a listener admits.
+pub(crate) enum Admits {
+    /// Nobody: descriptors, threads or processes are at their limit.
+    NobodyAtCap,
+    /// Nobody: the system had no descriptor or no memory for the last one.
+    NobodySuspended,
+    /// Nobody: the service has as many connections as it may.
+    NobodyAtLimit(Counted),
+    /// Everybody, but those whom the handler turns away, in its own words.
+    AllBut(Option<String>),
+}
+
+impl fmt::Display for Admits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Admits::NobodyAtCap => f.write_str("newcomers have to wait, since it is at its limit"),
+            Admits::NobodySuspended => f.write_str("newcomers have to wait, for want of descriptors or memory"),
+            Admits::NobodyAtLimit(limit) => write!(f, "newcomers are refused, at the limit of {limit}"),
+            Admits::AllBut(None) => f.write_str("accepting connections"),
+            Admits::AllBut(Some(whom)) => {
+                write!(f, "accepting connections, but {}", whom.replace(char::is_control, " "))
+            }
+        }
+    }
+}
+
+/// How long the thread of a loop has waited for a core, read now and then: a callback that held the loop may have waited.
+#[derive(Default)]
+pub(crate) struct WaitedForCore {
+    at: Time,
+    waited: Option<Duration>,
+}
+
+impl WaitedForCore {
+    /// How old a reading may become: each takes three system calls.
+    const READ_AGAIN: Duration = Duration::from_secs(1);
+
+    #[inline]
+    pub(crate) fn is_old(&self, now: Time) -> bool {
+        now.since(self.at) >= Self::READ_AGAIN
+    }
+
+    /// Takes a reading. Returns the wait since the one before it, which is not older than a second or one turn.
+    pub(crate) fn read(&mut self, now: Time, waited: Option<Duration>) -> Duration {
+        let before = std::mem::replace(self, WaitedForCore { at: now, waited }).waited;
+        before.zip(waited).map_or(Duration::ZERO, |(before, waited)| waited.saturating_sub(before))
+    }
+}
+
+impl Core {
+    /// Logs that a connection ends; with what happened to it before, if somebody may have to look into that.
+    pub(crate) fn log_end(&mut self, id: ConnectionId) {
+        let Some(link) = self.links.get(id) else { return };
+        let (name, peer, reason) = (&self.terms[link.service as usize].name, &link.peer, link.reason());
+        log::debug!(
+            "{name}: connection {id} from {peer} ended: {reason} (received {}, sent {}, unsent {} bytes)",
+            link.received,
+            link.sent,
+            link.queued()
+        );
+        if reason.is_fault()
+            && let Some(history) = self.recorder.history_to_log(id, self.now)
+        {
+            log::warn!("{name}: connection {id} from {peer} ended: {reason}; before that: {history}");
+        }
+    }
+
+    /// Logs and counts a callback of connection `id` that has held the loop for `held`. The thread has waited for a core for at
+    /// most `waited` of it.
+    #[cold]
+    pub(crate) fn log_slow_callback(&mut self, id: ConnectionId, held: Duration, waited: Duration) {
+        self.counters.slow_callbacks.add(1);
+        let waited = match waited.as_millis() {
+            0 => String::new(),
+            waited => format!(", of which it waited for a core for at most {waited} ms"),
+        };
+        let held = held.as_millis();
+        match self.links.get(id) {
+            Some(link) => {
+                let (name, peer) = (&self.terms[link.service as usize].name, &link.peer);
+                log::warn!("{name}: a callback of connection {id} from {peer} held the loop for {held} ms{waited}");
+            }
+            None => log::warn!("a callback outside any connection held the loop for {held} ms{waited}"),
+        }
+    }
+
+    /// Counters, listeners, memory, and a table of connections. `number` is the loop's, and the first loop knows the counters of
+    /// `all`. `counts` are those of the services on all loops.
+    pub(crate) fn report<'a>(
+        &self,
+        number: u32,
+        all: Option<Stats>,
+        listeners: &[String],
+        counts: impl Iterator<Item = &'a Counts>,
+    ) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        if self.outgoing.is_some() {
+            if let Some(all) = all {
+                let _ = writeln!(text, "counters of all loops: {all}");
+            }
+            let _ = writeln!(text, "loop {number}:");
+        }
+        let _ = writeln!(text, "counters: {}", self.counters.read());
+        for listener in listeners {
+            let _ = writeln!(text, "{listener}");
+        }
+        let suspended = self.links.iter().filter(|link| link.is_suspended()).count();
+        let (held, limit) = (self.holdings.budget.held(), self.holdings.budget.limit());
+        let limit = if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
+        let _ = writeln!(text, "memory: connections hold {held} bytes of {limit}, {suspended} are not read for that");
+        self.table(&mut text);
+        for (terms, counts) in self.terms.iter().zip(counts).filter(|(terms, _)| !terms.is_internal()) {
+            let _ = writeln!(text, "{}: {counts}", terms.name);
+        }
+        text
+    }
+
+    /// One row for each connection. Of more than there is room for, those that are owed most: it is them that somebody
+    /// looks for.
+    fn table(&self, text: &mut String) {
+        let mut links: Vec<&Link> = self.links.iter().collect();
+        let left_out = links.len().saturating_sub(REPORT_ROWS);
+        let _ = writeln!(text, "connections: {}", links.len());
+        if links.is_empty() {
+            return;
+        }
+        if left_out > 0 {
+            links.sort_by_key(|link| Reverse(link.queued()));
+            links.truncate(REPORT_ROWS);
+        }
+        let head = ["id", "service", "peer", "state", "owed", "received", "sent", "idle s"].map(str::to_owned);
+        let mut rows = vec![head];
+        rows.extend(links.into_iter().map(|link| self.row(link)));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; COLUMNS] = std::array::from_fn(width);
+        for row in &rows {
+            // Words to the left, numbers to the right.
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let _ = match column {
+                    0 => write!(text, "{cell:<width$}"),
+                    1..WORDS => write!(text, "  {cell:<width$}"),
+                    _ => write!(text, "  {cell:>width$}"),
+                };
+            }
+            text.push('\n');
+        }
+        if left_out > 0 {
+            let _ = writeln!(text, "and {left_out} more, who are owed no more than these");
+        }
+    }
+
+    fn row(&self, link: &Link) -> [String; COLUMNS] {
+        let name = &self.terms[link.service as usize].name;
+        let idle = self.now.since(link.idle_since()).as_secs();
+        let [owed, received, sent, idle] =
+            [link.queued() as u64, link.received, link.sent, idle].map(|count| count.to_string());
+        [
+            link.id.to_string(),
+            name.to_string(),
+            link.peer.to_string(),
+            link.describe().into(),
+            owed,
+            received,
+            sent,
+            idle,
+        ]
+    }
+}
+
+/// A number of things, in words: `1 connection`, `2 connections`.
+pub(crate) struct Counted(pub(crate) usize, pub(crate) &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
