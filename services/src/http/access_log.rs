@@ -1,5 +1,5 @@
-//! One line for each answer, in the combined format that every log reader knows. Lines are put together here and
-//! handed on at the end of each callback; whoever takes them must not block.
+//! One line for each answer, in the combined format that every log reader knows. Lines are collected here and handed on
+//! at the end of each callback. The receiver of the lines must not block.
 //!
 //! `host - - [time] "request line" status bytes "referer" "user agent"`
 
@@ -11,13 +11,13 @@ use reactor::Peer;
 use super::clock::Clock;
 use crate::codec::request::Head;
 
-/// Where the lines of one handler go.
+/// The access log of one handler.
 pub struct AccessLog {
     lines: Vec<u8>,
     take: Box<dyn FnMut(&str) + Send>,
 }
 
-/// What a line says of the request. What is not known is empty.
+/// The request's part of a log line. An unknown part is empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked<'a> {
     pub(super) line: &'a [u8],
@@ -66,10 +66,10 @@ impl AccessLog {
         lines.push(b'\n');
     }
 
-    /// The end of a callback.
+    /// Hands the collected lines on, at the end of a callback.
     pub(super) fn flush(&mut self) {
         if !self.lines.is_empty() {
-            // Nothing but ASCII is ever put in.
+            // The lines contain only ASCII.
             (self.take)(std::str::from_utf8(&self.lines).unwrap_or_default());
             self.lines.clear();
         }
@@ -82,7 +82,8 @@ impl fmt::Debug for AccessLog {
     }
 }
 
-/// In quotes, so that it can end neither its place nor its line, nor drive a terminal.
+/// Writes `text` in quotes, escaped, so that `text` cannot end its field or its line, nor send control codes to a
+/// terminal.
 fn quote(text: &[u8], into: &mut Vec<u8>) {
     into.push(b'"');
     if text.is_empty() {

@@ -1,5 +1,5 @@
-//! How many connections each address has, where that is limited. One count for all loops, touched when a connection
-//! begins and when it ends. The log and the report name the limit while it turns connections away.
+//! The limit on connections for each address. All loops share one count, updated when a connection begins and when it
+//! ends. The log and the report name the limit while connections are refused.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use reactor::Peer;
 
-/// Newcomers of one address over its limit that are told so, and lingered for, at once. The others are dropped: being
-/// refused must not be a way to hold descriptors.
+/// Connections over the limit of one address that get an answer and a linger at the same time. Further connections are
+/// dropped: a refused connection must not be a way to hold descriptors.
 const TOLD: u32 = 4;
 
-/// How often the log tells of refusals at most.
+/// Shortest time between two log lines about refusals.
 const LOGGED_EVERY: Duration = Duration::from_secs(1);
 
-/// Counts connections by the address that they come from. Clones count together.
+/// Counts connections by the address of the peer. Clones share the count.
 ///
 /// ```
 /// use services::http::{Addresses, BODY, Http};
@@ -33,7 +33,7 @@ pub struct Addresses {
 #[derive(Debug, Default)]
 struct Counts {
     addresses: HashMap<IpAddr, Count>,
-    /// Connections that were refused since the log told of some, and when it did.
+    /// `refused`: connections refused since the last log line. `logged`: time of that line.
     refused: u64,
     logged: Option<Instant>,
 }
@@ -44,22 +44,22 @@ struct Count {
     told: u32,
 }
 
-/// What becomes of a newcomer.
+/// The decision about a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Admitted,
-    /// One too many, and is to be told so.
+    /// Over the limit, and gets an answer.
     Told,
     Dropped,
 }
 
 impl Addresses {
-    /// At most so many for each.
+    /// Allows at most `most` connections for each address.
     pub fn at_most(most: NonZeroU32) -> Self {
         Addresses { most: most.get(), counts: Arc::default() }
     }
 
-    /// Counts a newcomer. Who has no address is not limited.
+    /// Counts a new connection. A peer without an address is not limited.
     pub(super) fn enter(&self, peer: Peer) -> Admission {
         let Some(address) = whose(peer) else { return Admission::Admitted };
         let mut counts = self.lock();
@@ -77,7 +77,7 @@ impl Addresses {
         }
     }
 
-    /// The end of one that was counted.
+    /// Ends the count of a connection that [`enter`](Self::enter) counted.
     pub(super) fn leave(&self, peer: Peer, admission: Admission) {
         let Some(address) = whose(peer) else { return };
         if let Entry::Occupied(mut entry) = self.lock().addresses.entry(address) {
@@ -99,7 +99,7 @@ impl Addresses {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a refused connection. A line for the log, once in [`LOGGED_EVERY`] at most.
+    /// Counts a refused connection. Returns a line for the log, at most once in [`LOGGED_EVERY`].
     pub(super) fn note_refused(&self, peer: Peer, now: Instant) -> Option<String> {
         let mut counts = self.lock();
         counts.refused += 1;
@@ -112,7 +112,7 @@ impl Addresses {
         Some(format!("refused {refused}, the last from {peer}, at the limit of {most} for each address"))
     }
 
-    /// Whom the limit turns away now, for the report.
+    /// The addresses that are at the limit now, for the report.
     pub(super) fn turned_away(&self) -> Option<String> {
         let at_limit = self.lock().addresses.values().filter(|count| count.admitted >= self.most).count();
         if at_limit == 0 {
@@ -128,7 +128,7 @@ fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-/// Who is behind an address: of IPv6, a subscriber has at least 64 bits to choose from (RFC 6177).
+/// The subscriber behind an address. In IPv6 a subscriber has at least 64 bits to choose from (RFC 6177).
 fn whose(peer: Peer) -> Option<IpAddr> {
     let Peer::Tcp(address) = peer else { return None };
     Some(match address.ip() {
@@ -154,10 +154,10 @@ mod tests {
         };
         assert_eq!([enter("10.0.0.1:1"), enter("10.0.0.1:2"), enter("10.0.0.1:3")], [Admitted, Admitted, Told]);
         assert_eq!(enter("10.0.0.2:1"), Admitted);
-        // One subscriber of IPv6, and another.
+        // Two addresses of one IPv6 subscriber, and another subscriber.
         assert_eq!([enter("[2001:db8::1]:1"), enter("[2001:db8::2]:1")], [Admitted; 2]);
         assert_eq!([enter("[2001:db8::3]:1"), enter("[2001:db8:0:1::1]:1")], [Told, Admitted]);
-        // A flood is not told.
+        // Most connections of a flood are dropped without an answer.
         assert_eq!((4..10).map(|port| enter(&format!("10.0.0.1:{port}"))).filter(|a| *a == Told).count(), 3);
         assert_eq!(addresses.enter(Peer::Unix), Admitted);
         addresses.leave(Peer::Unix, Admitted);

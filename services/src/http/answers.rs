@@ -1,5 +1,5 @@
-//! Answers as bytes. The one that is given all the time is kept ready; what changes in it is the date, once a second,
-//! and that is written over the old one.
+//! Answers as bytes. The most frequent answer is kept ready: only its date changes, once a second, and is written over
+//! the old date.
 
 use std::io::Write;
 
@@ -9,12 +9,12 @@ use super::clock::{BEFORE_DATE, Clock, DATE_BYTES};
 use super::exchange::{Kind, Owed, Persistence};
 use crate::codec::request::Status;
 
-/// Content up to this size stands behind its head in one piece, so that a ready answer is one copy. Above it, a shared
-/// piece costs less than copying.
+/// Content up to this size is stored behind its head in one piece, so a ready answer is one copy. Above this size, a
+/// shared piece costs less than copying.
 pub(super) const INLINE_MAX: usize = 4096;
 
 pub(super) const SERVER: &str = "Server: glowplug\r\n";
-/// Bytes that the head of a fixed answer takes, and some more.
+/// Room for the head of a fixed answer, in bytes.
 const HEAD_ROOM: usize = 256;
 
 const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
@@ -37,17 +37,18 @@ impl From<Status> for Line {
     }
 }
 
-/// The fixed answer, in each of its forms.
+/// The fixed answer, in all its forms.
 #[derive(Debug)]
 pub(super) struct Page {
     body: Bytes,
-    /// By [`Persistence`], made when first asked for: a handler may serve one connection and no more.
+    /// Indexed by [`Persistence`]. An entry is made for the first request that needs the entry, since a handler may
+    /// serve a single connection.
     ready: [Option<Ready>; 3],
-    /// Which second their date names.
+    /// The second that the dates in `ready` name.
     second: u64,
 }
 
-/// One whole answer, but for a body that is long.
+/// One complete answer, without a long body.
 #[derive(Debug)]
 struct Ready {
     bytes: Vec<u8>,
@@ -60,7 +61,7 @@ impl Page {
         Page { body, ready: [None, None, None], second: 0 }
     }
 
-    /// It as it is at this time: what to copy, and what to share after that.
+    /// Returns the answer with the current date: bytes to copy, and a shared piece that follows.
     #[inline]
     pub(super) fn at(&mut self, clock: &Clock, owed: Owed) -> (&[u8], Bytes) {
         if self.second != clock.second() {
@@ -74,7 +75,7 @@ impl Page {
         (&ready.bytes, if body.len() > INLINE_MAX { body.clone() } else { Bytes::new() })
     }
 
-    /// Bytes of the body that this request is owed.
+    /// Number of body bytes in the answer to this request.
     #[inline]
     pub(super) fn bytes(&self, owed: Owed) -> u64 {
         if owed.bodiless { 0 } else { self.body.len() as u64 }
@@ -103,7 +104,7 @@ impl Ready {
     }
 }
 
-/// What every answer begins with.
+/// Writes the status line and the fields that begin every answer.
 pub(super) fn begin(into: &mut Vec<u8>, line: Line, clock: &Clock) {
     let _ = write!(into, "HTTP/1.1 {} {}\r\nDate: ", line.code, line.reason);
     into.extend_from_slice(clock.date());
@@ -111,8 +112,8 @@ pub(super) fn begin(into: &mut Vec<u8>, line: Line, clock: &Clock) {
     into.extend_from_slice(SERVER.as_bytes());
 }
 
-/// An answer that says nothing but its first line, and what these fields say, and how long its body is. Made anew each
-/// time: they are few.
+/// An answer that consists of a status line, `fields`, and a short body. Made anew for each request, because such
+/// answers are rare.
 pub(super) fn short(line: Line, fields: &str, owed: Owed, clock: &Clock) -> (Vec<u8>, u64) {
     let Line { code, reason } = line;
     let body = if code == 200 { String::new() } else { format!("{code} {reason}\n") };
@@ -126,7 +127,7 @@ pub(super) fn short(line: Line, fields: &str, owed: Owed, clock: &Clock) -> (Vec
     (answer, shown.len() as u64)
 }
 
-/// Any answer that needs nothing looked up.
+/// Any answer that needs no lookup.
 pub(super) fn other(owed: Owed, clock: &Clock) -> (Vec<u8>, u16, u64) {
     let line = match owed.kind {
         Kind::Refusal(status) => status.into(),
@@ -136,12 +137,12 @@ pub(super) fn other(owed: Owed, clock: &Clock) -> (Vec<u8>, u16, u64) {
     (answer, line.code, bytes)
 }
 
-/// The field that comes with a refusal: a shortage may be over in a second.
+/// Field for a refusal: a shortage may be over in a second.
 pub(super) fn retry_after(code: u16) -> &'static str {
     if code == Status::ServiceUnavailable.code() { "Retry-After: 1\r\n" } else { "" }
 }
 
-/// What an answer says about the connection.
+/// The `Connection` field of an answer.
 pub(super) fn connection(persistence: Persistence) -> &'static str {
     match persistence {
         Persistence::Implied => "",

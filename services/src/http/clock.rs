@@ -1,19 +1,19 @@
-//! The calendar as answers and log lines have it, written once a second.
+//! The calendar date in the formats of answers and log lines, written once a second.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long any date is (RFC 9110 section 5.6.7).
+/// Length of every date (RFC 9110 section 5.6.7).
 pub(super) const DATE_BYTES: usize = 29;
 
-/// What an answer begins with that has what was asked for.
+/// The bytes before the date in an answer with content.
 pub(super) const BEFORE_DATE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: ";
 const OK_BYTES: usize = BEFORE_DATE.len() + DATE_BYTES + 2;
 
 /// `23/Nov/2026:08:57:46 +0000`
 const LOG_DATE_BYTES: usize = 26;
 
-/// This second, in words.
+/// The current second as text.
 #[derive(Debug)]
 pub(super) struct Clock {
     /// Since 1970.
@@ -21,7 +21,7 @@ pub(super) struct Clock {
     /// The first two lines of most answers.
     ok: [u8; OK_BYTES],
     log_date: [u8; LOG_DATE_BYTES],
-    /// When the second is over, by the loop's clock.
+    /// When the second ends, by the loop's clock.
     stale_at: Duration,
 }
 
@@ -33,7 +33,7 @@ impl Clock {
         Clock { second: 0, ok, log_date: [b' '; LOG_DATE_BYTES], stale_at: Duration::ZERO }
     }
 
-    /// Looks at the calendar when the second is over; `now` is the loop's clock.
+    /// Reads the calendar when the second is over. `now` is the loop's clock.
     #[inline]
     pub(super) fn refresh(&mut self, now: Duration) {
         if now >= self.stale_at {
@@ -72,7 +72,7 @@ impl Clock {
         &self.ok[BEFORE_DATE.len()..][..DATE_BYTES]
     }
 
-    /// The first line of an answer that has what was asked for, and the `Date` field.
+    /// The status line of a 200 answer, and the `Date` field.
     #[inline]
     pub(super) fn ok(&self) -> &[u8] {
         &self.ok

@@ -5,25 +5,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::codec::request::{Head, Selector};
 
-/// What is known of the representation that was selected.
+/// Validators of the selected representation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validators<'a> {
     /// The entity tag with its quotes, and without the mark of a weak one.
     pub(super) etag: &'a [u8],
-    /// Two states of the file may have this tag, so it matches where nothing but the meaning counts (RFC 9110 section
+    /// Two states of the file may share this tag, so the tag matches only in a weak comparison (RFC 9110 section
     /// 8.8.3.2).
     pub(super) is_weak: bool,
-    /// Whole seconds since 1970; nothing if the file has no time.
+    /// Whole seconds since 1970. `None` if the file has no time.
     pub(super) modified: Option<u64>,
-    /// The second in which everything of the file was last changed, if its content and its status were changed in the
-    /// same one. A date says as much as a strong tag only if it is this one.
+    /// The second of the file's last change, if its content and its status changed in the same second. Only such a date
+    /// proves as much as a strong tag.
     pub(super) settled: Option<u64>,
 }
 
-/// What is to be done with a `GET` or `HEAD` of something that is there.
+/// The outcome of the preconditions for a `GET` or `HEAD` of an existing representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is answered. `by_range`: a range of it may be.
+    /// The request is answered. `by_range`: a range of the content may be sent.
     Proceed {
         by_range: bool,
     },
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
     PreconditionFailed,
 }
 
-/// Steps 1 to 5 of section 13.2.2. `now` is the calendar's, in seconds since 1970.
+/// Steps 1 to 5 of section 13.2.2. `now` is the calendar time, in seconds since 1970.
 pub(super) fn evaluate(head: &Head<'_>, known: Validators<'_>, now: u64) -> Verdict {
     if head.has(Selector::IfMatch) {
         if !any(head, Selector::IfMatch, |tag| !tag.weak && !known.is_weak && tag.opaque == known.etag) {
@@ -50,14 +50,15 @@ pub(super) fn evaluate(head: &Head<'_>, known: Validators<'_>, now: u64) -> Verd
     Verdict::Proceed { by_range: if_range(head, known, now) }
 }
 
-/// Whether the representation was modified after the date of this field. Nothing without such a date, or without a date
-/// of ours: then the field is ignored (sections 13.1.3 and 13.1.4).
+/// Whether the representation was modified after the date in `field`. `None` if the request or the file has no date:
+/// then the field is ignored (sections 13.1.3 and 13.1.4).
 fn is_modified(head: &Head<'_>, field: Selector, known: Validators<'_>) -> Option<bool> {
     Some(known.modified? > date(head, field)?)
 }
 
-/// Section 13.1.5: whether what the client has a part of is still this. A tag has to be strong. A date has to be exactly
-/// ours, of content and status, and at least a second old: whatever was changed later has another (section 8.8.2.2).
+/// Section 13.1.5: whether the client's partial content belongs to the current representation. A tag has to be strong.
+/// A date has to equal ours, of content and status, and be at least a second old: a later change has another date
+/// (section 8.8.2.2).
 fn if_range(head: &Head<'_>, known: Validators<'_>, now: u64) -> bool {
     if !head.has(Selector::IfRange) {
         return true;
@@ -70,7 +71,7 @@ fn if_range(head: &Head<'_>, known: Validators<'_>, now: u64) -> bool {
     }
 }
 
-/// The date of this field; none if it is said twice, or is no date (then the field is ignored).
+/// The date in `field`. `None` if the field appears twice or is not a date; then the field is ignored.
 fn date(head: &Head<'_>, field: Selector) -> Option<u64> {
     if head.has(field) { head.value(field.name()).and_then(seconds) } else { None }
 }
@@ -80,7 +81,7 @@ fn seconds(value: &[u8]) -> Option<u64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// `seconds` as a field has it.
+/// `seconds` in the format of a field.
 pub(super) fn http_date(seconds: u64) -> httpdate::HttpDate {
     httpdate::HttpDate::from(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
@@ -92,12 +93,12 @@ struct Tag<'a> {
     opaque: &'a [u8],
 }
 
-/// Whether one tag of this field matches; `*` does. What comes after something that is no tag is not looked at.
+/// Whether one tag in `field` matches; `*` does. A list is read up to the first element that is not a tag.
 fn any(head: &Head<'_>, field: Selector, matches: impl Fn(Tag<'_>) -> bool) -> bool {
     head.values(field.name()).any(|value| value == b"*" || Tags(value).any(&matches))
 }
 
-/// The tags of a list (section 8.8.3), up to the first that is none. Commas may stand inside of one.
+/// The tags of a list (section 8.8.3), up to the first element that is not a tag. A tag may contain commas.
 struct Tags<'a>(&'a [u8]);
 
 impl<'a> Iterator for Tags<'a> {

@@ -1,6 +1,6 @@
-//! Where one connection stands between its requests and their answers. Writes nothing and sets no deadline: it finds
-//! the requests and knows what they are owed. A request stays in the input until it is answered, since it may have to
-//! wait for its file.
+//! State of one connection between its requests and their answers. This module finds the requests and decides the kind
+//! of each answer; writing and deadlines are the handler's. A request stays in the input until it is answered, since
+//! the answer may wait for a file.
 
 use std::time::Duration;
 
@@ -13,87 +13,87 @@ use crate::codec::request::{self, Body, HEAD_MAX, Head, Method, Status};
 /// Empty lines before a request that are overlooked (RFC 9112 section 2.2): some clients send one after a body.
 const EMPTY_LINES_MAX: u8 = 8;
 
-/// The service's half of one connection. Nothing of it is for anyone but [`Http`](super::Http).
+/// The service's state of one connection. Only [`Http`](super::Http) uses the fields.
 #[derive(Debug)]
 pub struct Exchange {
-    /// In the middle of a body. Boxed: few requests have one, and every connection has this.
+    /// Set in the middle of a body. Boxed, because few requests have a body and every connection has this field.
     unread: Option<Box<Unread>>,
-    /// When something last came.
+    /// Time of the last input, by the loop's clock.
     pub(super) active: Duration,
-    /// The deadline that is set is for the request that is coming in; from the beginning it is for the first.
+    /// The deadline limits the request that is arriving. True from the beginning, for the first request.
     pub(super) timed: bool,
-    /// A request is there as a whole, and waits for its file.
+    /// A complete request waits for its file.
     pub(super) waiting: bool,
-    /// What is asked for is a head, as far as that is to be seen of a request that has not come as a whole, or waits.
+    /// The request is a `HEAD`, as far as an incomplete or waiting request shows.
     pub(super) bodiless: bool,
-    /// How it is counted among those of its address.
+    /// How the connection was counted for its address.
     pub(super) admission: Admission,
-    /// The application is stopping: the answer to the request that is coming in is the last.
+    /// The application is stopping: the answer to the arriving request is the last.
     pub(super) stopping: bool,
-    /// Bytes of the head that had come when it was last parsed, 0 before any have; and when its end was last looked
-    /// for.
+    /// `tried`: received bytes of the head at the last parse, 0 before the first. `searched`: received bytes at the
+    /// last search for the end of the head.
     tried: usize,
     searched: usize,
     empty_lines: u8,
 }
 
-/// A body that has not come as a whole.
+/// A body that is not complete.
 #[derive(Debug)]
 struct Unread {
     rest: Rest,
-    /// What was asked, and the answer's kind. The answer comes after the body, or before it: see `is_answered`.
+    /// The request's answer. The answer leaves after the body, or before: see `is_answered`.
     owed: Owed,
     head: Box<[u8]>,
     /// The answer has left; the rest of the body is discarded, and the next request follows.
     is_answered: bool,
-    /// Bytes of it that have come, and how many had when its deadline was last met.
+    /// `skipped`: bytes of the body received so far. `mark`: `skipped` at the last deadline.
     skipped: u64,
     mark: u64,
 }
 
-/// What is still to come of a body.
+/// The part of a body that is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     Length(u64),
     Chunked(Chunked),
 }
 
-/// What a request is owed.
+/// The answer that a request is to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owed {
     pub(super) kind: Kind,
-    /// To `HEAD`: the head of the answer alone.
+    /// The request is a `HEAD`: only the head of the answer is sent.
     pub(super) bodiless: bool,
     pub(super) persistence: Persistence,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The page, or the file, that is asked for.
+    /// The page, or the file that the target names.
     Page,
-    /// Which methods there are.
+    /// The list of methods.
     Options,
     Refusal(Status),
 }
 
-/// What becomes of the connection, and what an answer says about it.
+/// Whether the connection goes on after an answer, and how the answer says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Persistence {
-    /// It goes on, which in HTTP/1.1 goes without saying.
+    /// The connection goes on: the default of HTTP/1.1, without a field.
     Implied,
-    /// It goes on, which HTTP/1.0 has to be told.
+    /// The connection goes on, and a field tells the HTTP/1.0 client.
     Stated,
-    /// It ends.
+    /// The connection ends.
     Ended,
 }
 
 impl Owed {
-    /// To something of which no more is known than what is wrong with it.
+    /// A refusal without a readable request: with a body, and the connection ends.
     pub(super) fn refusal(status: Status) -> Self {
         Owed { kind: Kind::Refusal(status), bodiless: false, persistence: Persistence::Ended }
     }
 
-    /// The same request, refused, and the end of the connection.
+    /// Refuses this request, and ends the connection.
     pub(super) fn refused(self, status: Status) -> Self {
         Owed { bodiless: self.bodiless, ..Owed::refusal(status) }
     }
@@ -121,13 +121,13 @@ impl Exchange {
         self.tried > 0 || self.is_in_body() || self.waiting
     }
 
-    /// Whether what comes next belongs to a body.
+    /// Whether the next bytes belong to a body.
     #[inline]
     pub(super) fn is_in_body(&self) -> bool {
         self.unread.is_some()
     }
 
-    /// Whether part of a request has come that has no answer yet.
+    /// Whether part of a request has come without an answer yet.
     pub(super) fn owes_answer(&self) -> bool {
         self.has_begun() && !self.discards_body()
     }
@@ -143,7 +143,8 @@ impl Exchange {
         !self.timed && self.has_begun()
     }
 
-    /// Whether at least `bytes` of a body have come since this was last asked. A head has to be there as a whole.
+    /// Whether at least `bytes` of a body have come since the previous call. False for an incomplete head: a head has
+    /// no second period.
     pub(super) fn has_progressed(&mut self, bytes: u64) -> bool {
         let Some(unread) = &mut self.unread else { return false };
         let since = unread.skipped - unread.mark;
@@ -151,11 +152,12 @@ impl Exchange {
         since >= bytes
     }
 
-    /// The head of the next request, if it is there as a whole. It is not consumed.
+    /// Returns the head of the next request if the head is complete. The input is not consumed.
     ///
-    /// At first it is parsed at once: nearly all come in one piece. After that only its end is looked for, where the
-    /// search was left; it is parsed when that has come, and each time its length has doubled, so that what is wrong
-    /// is told early. So each byte is looked at a bounded number of times, however few come at once.
+    /// The first attempt parses at once, since nearly all heads come in one piece. After a failed attempt only the end
+    /// of the head is searched, from the place where the last search stopped. The next parse happens at that end, or
+    /// when the length has doubled, so errors are reported early. So each byte is examined a bounded number of times,
+    /// however few bytes come at once.
     #[inline]
     pub(super) fn next_head<'i>(&mut self, input: &mut Input<'i>) -> Result<Option<Head<'i>>, Status> {
         if (self.tried > 0 || matches!(input.as_slice(), [b'\r' | b'\n', ..])) && !self.is_due(input)? {
@@ -167,12 +169,12 @@ impl Exchange {
             self.bodiless = asks_for_head(unread);
             return Ok(None);
         };
-        // Should it be offered again, it is known to be whole.
+        // If the head is offered again, the head is known to be complete.
         self.tried = 0;
         Ok(Some(head))
     }
 
-    /// Whether a head that did not come in one piece, or not after another, is to be parsed now.
+    /// Whether to parse now: for a head after empty lines, or a head that came in several pieces.
     #[cold]
     fn is_due(&mut self, input: &mut Input<'_>) -> Result<bool, Status> {
         if self.tried == 0 {
@@ -184,7 +186,7 @@ impl Exchange {
         Ok(has_ended || unread.len() >= 2 * self.tried || unread.len() > HEAD_MAX)
     }
 
-    /// Overlooks some empty lines where a request should begin. Whether anything comes after them.
+    /// Skips empty lines where a request should begin. Returns whether other bytes follow.
     fn overlook_empty_lines(&mut self, input: &mut Input<'_>) -> Result<bool, Status> {
         loop {
             let length = match input.as_slice() {
@@ -202,7 +204,7 @@ impl Exchange {
         }
     }
 
-    /// What a request is owed, but for its body.
+    /// The answer that a request is to get, without regard to its body.
     #[inline]
     pub(super) fn owed(&self, head: &Head<'_>) -> Owed {
         let kind = match head.method {
@@ -211,7 +213,8 @@ impl Exchange {
             Method::Connect | Method::Other => Kind::Refusal(Status::MethodNotAllowed),
             Method::Unknown => Kind::Refusal(Status::NotImplemented),
         };
-        // Whoever asks for a tunnel may have begun to use it (RFC 9110 section 9.3.6): what comes next is no request.
+        // A client that asks for a tunnel may have begun to use the tunnel (RFC 9110 section 9.3.6): the next bytes are
+        // no request.
         let persistent = head.persistent && !self.stopping && head.method != Method::Connect;
         let persistence = match (persistent, head.is_1_0) {
             (false, _) => Persistence::Ended,
@@ -221,13 +224,13 @@ impl Exchange {
         Owed { kind, bodiless: head.method == Method::Head, persistence }
     }
 
-    /// What the request that has not come as a whole is owed instead.
+    /// Refuses the incomplete request instead of its answer.
     pub(super) fn refusal(&self, status: Status) -> Owed {
         let bodiless = self.unread.as_ref().map_or(self.bodiless, |unread| unread.owed.bodiless);
         Owed { bodiless, ..Owed::refusal(status) }
     }
 
-    /// A body of at most `max` bytes comes before the answer to `head`.
+    /// Starts to receive a body of at most `max` bytes; the answer to `head` follows the body.
     pub(super) fn expect(&mut self, head: &Head<'_>, max: u64, owed: Owed) {
         let rest = match head.body {
             Body::None => Rest::Length(0),
@@ -236,12 +239,12 @@ impl Exchange {
         };
         self.unread =
             Some(Box::new(Unread { rest, owed, head: head.raw.into(), is_answered: false, skipped: 0, mark: 0 }));
-        // A body has its own time.
+        // A body has a time limit of its own.
         self.timed = false;
     }
 
-    /// Throws away what has come of the body, but for its last piece: that stays until the request is answered. How
-    /// long that piece is, once it is there.
+    /// Discards the received part of the body. The last piece stays in the input until the request is answered: returns
+    /// its length once the body is complete.
     pub(super) fn skip_body(&mut self, input: &mut Input<'_>) -> Result<Option<usize>, Status> {
         let Some(unread) = &mut self.unread else { return Ok(None) };
         let bytes = input.as_slice();
@@ -263,31 +266,31 @@ impl Exchange {
         Ok(None)
     }
 
-    /// The head that came before the body.
+    /// The stored head of the request whose body is arriving.
     pub(super) fn head(&self) -> Option<&[u8]> {
         self.unread.as_ref().map(|unread| &*unread.head)
     }
 
-    /// The same, and what it is owed.
+    /// The stored head, and the answer that the request is to get.
     pub(super) fn asked(&self) -> Option<(Box<[u8]>, Owed)> {
         let unread = self.unread.as_ref()?;
         let persistence = if self.stopping { Persistence::Ended } else { unread.owed.persistence };
         Some((unread.head.clone(), Owed { persistence, ..unread.owed }))
     }
 
-    /// The request is refused and its body has not come as a whole: its answer does not depend on the rest.
+    /// Whether the request is refused and its body is incomplete: the answer does not depend on the rest.
     pub(super) fn is_refused_early(&self) -> bool {
         self.unread.as_ref().is_some_and(|unread| !unread.is_answered && matches!(unread.owed.kind, Kind::Refusal(_)))
     }
 
-    /// The answer has left before the end of the body.
+    /// Notes that the answer has left before the end of the body.
     pub(super) fn note_answer(&mut self) {
         if let Some(unread) = &mut self.unread {
             unread.is_answered = true;
         }
     }
 
-    /// The request is answered: what comes next is another.
+    /// Ends the request: the next bytes belong to the next request.
     #[inline]
     pub(super) fn finish(&mut self) {
         self.unread = None;
@@ -296,7 +299,7 @@ impl Exchange {
     }
 }
 
-/// Whether a request that begins like this is answered without a body, whatever else is wrong with it.
+/// Whether a request that begins with these bytes is answered without a body, whatever else is wrong with the request.
 pub(super) fn asks_for_head(request: &[u8]) -> bool {
     request.starts_with(b"HEAD ")
 }

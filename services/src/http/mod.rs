@@ -1,5 +1,5 @@
-//! The HTTP service: one fixed answer to every `GET`, or the files below a directory, over connections that are kept
-//! (RFC 9110, RFC 9112).
+//! The HTTP service: one fixed answer to every `GET`, or the files below a directory, over persistent connections (RFC
+//! 9110, RFC 9112).
 //!
 //! ```text
 //!   bytes ──codec::request──▶ head ──(codec::chunked: a body, thrown away)──▶ what is owed ──▶ answer ──▶ bytes
@@ -7,8 +7,8 @@
 //!                             exchange                                      answers, a page ◀──┴──▶ files/
 //! ```
 //!
-//! An answer that is given often is kept ready, changed once a second for its date, and copied once for each request.
-//! Requests that arrive together are answered together: the loop sends what one callback has written at once.
+//! A frequent answer is kept ready: its date changes once a second, and each request costs one copy. Requests that
+//! arrive together are answered together: the loop sends everything that one callback has written at once.
 
 mod access_log;
 mod addresses;
@@ -40,37 +40,36 @@ use clock::Clock;
 use exchange::{Kind, Owed, Persistence, asks_for_head};
 use files::{Answered, Library, Lookahead, Response};
 
-/// The body of the fixed answer, unless another is asked for.
+/// Default body of the fixed answer.
 pub const BODY: &str = "Hello from Epoll Server!";
 
-/// Time between two requests, unless another is asked for: longer than a person takes to click, short enough that the
-/// descriptors of those who have left come back.
+/// Default time between two requests: longer than a person takes to click, and short enough that idle connections give
+/// their descriptors back.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time for the head of a request, from its first byte; for the first request from the connection. Typing one takes
-/// less.
+/// Time limit for the head of a request, from its first byte. For the first request the time starts with the
+/// connection. A person who types a request takes less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of a request's body that are thrown away to reach the next request. Whoever sends more gets 413 and a closed
-/// connection: a new one costs less.
+/// Bytes of a request's body that are discarded to reach the next request. A longer body gets 413 and a closed
+/// connection: a new connection costs less than reading the rest.
 const BODY_MAX: u64 = 1024 * 1024;
 
-/// Bytes of a body that have to come in each [`REQUEST_TIMEOUT`]: what the slowest modem sends, and more than a
-/// dribble.
+/// Bytes of a body that must arrive in each [`REQUEST_TIMEOUT`]: the slowest modem sends as many.
 const BODY_PROGRESS: u64 = 4096;
 
-/// Bytes of an answer that leave at once, before the client could say a word (RFC 6928): after a longer one, which it is
-/// still reading, its connection is not closed before it is done.
+/// Bytes of an answer that leave in the first flight (RFC 6928), before the client can send anything. After a longer
+/// answer, the connection is closed only when the client has read the answer.
 const BRIEF_MAX: u64 = 14_600;
 
-/// What a newcomer over the limit of connections is told, for [`Service::refusal`](reactor::Service::refusal).
+/// Answer to a connection over the limit, for [`Service::refusal`](reactor::Service::refusal).
 pub const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: glowplug\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 24\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
     503 Service Unavailable\n";
 /// The body of [`REFUSAL`].
 const REFUSED_BYTES: u64 = 24;
 
-/// The handler of HTTP: every `GET` gets the same answer, or the file that it names.
+/// The handler of HTTP: every `GET` gets the fixed answer, or the file that the target names.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -92,7 +91,7 @@ pub struct Http {
     log: Option<AccessLog>,
 }
 
-/// What there is to be had.
+/// The content of the service.
 #[derive(Debug)]
 enum Site {
     Page(Page),
@@ -100,8 +99,8 @@ enum Site {
 }
 
 impl Http {
-    /// Answers with `body`, and closes a connection that is `idle` for so long between two requests; `None` is for
-    /// ever. A request may take no longer than that, nor than 30 seconds.
+    /// Answers with `body`. A connection is closed when no request comes for `idle`; with `None` it stays open. A
+    /// request may take no longer than `idle`, and at most 30 seconds.
     pub fn new(body: impl Into<Bytes>, idle: Option<Duration>) -> Self {
         Http::of(Site::Page(Page::new(body.into())), idle)
     }
@@ -116,36 +115,35 @@ impl Http {
         Http { site, clock: Clock::new(), request, idle, addresses: None, log: None }
     }
 
-    /// Limits how many connections each address has.
+    /// Limits the number of connections of each address.
     pub fn addresses(mut self, addresses: Addresses) -> Self {
         self.addresses = Some(addresses);
         self
     }
 
-    /// Writes down each answer.
+    /// Writes a log line for each answer.
     pub fn access_log(mut self, log: AccessLog) -> Self {
         self.log = Some(log);
         self
     }
 }
 
-/// Bytes that one answer may have in memory: the listing of a directory of ten thousand long names. Files do not count, and
-/// over [`Limits::output_high`] there is no next answer.
+/// Bytes that one answer may have in memory: the listing of a directory with ten thousand long names. Files do not
+/// count. The next answer waits while the output is above [`Limits::output_high`].
 const ANSWER_MAX: usize = 32 * 1024 * 1024;
 
-/// How much HTTP takes and keeps: the reactor's defaults, whose input has room for the longest head.
+/// Limits for HTTP: the reactor's defaults, whose input has room for the longest head.
 pub fn limits() -> Limits {
     Limits { output_max: ANSWER_MAX, ..Limits::default() }
 }
 
-/// How long HTTP leaves it to the loop to wait: only for a peer that doesn't read. The handler times requests and the
-/// silence between them itself, since a request that does not come gets an answer, and a next one that does not come
-/// gets none.
+/// Deadlines for HTTP: the loop times only a peer that does not read. The handler times requests and the silence
+/// between requests itself, because a late request gets an answer, and silence gets a closed connection.
 pub fn deadlines() -> Deadlines {
     Deadlines { first_request: None, idle: None, ..Deadlines::default() }
 }
 
-/// Whether to go on with the input, or to leave it: nothing more can be done with it now, or at all.
+/// Whether to go on with the input. `Break` leaves the input: nothing more can be done with the bytes now, or at all.
 type Flow = ControlFlow<()>;
 
 impl Handler<Fetched> for Http {
@@ -200,7 +198,7 @@ impl Handler<Fetched> for Http {
         }
     }
 
-    /// Whoever leaves in the middle of a request may still read what was wrong with it.
+    /// A client that ends its input in the middle of a request may still read the refusal.
     fn on_end_of_input(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.clock.refresh(cx.now());
         if !exchange.discards_body() && (!input.is_empty() || exchange.has_begun()) {
@@ -209,12 +207,13 @@ impl Handler<Fetched> for Http {
         cx.close();
     }
 
-    /// One deadline stands for two. While a request is coming in, for that. Otherwise it is the time to look how long
-    /// nothing has: requests that come in one piece, which is nearly all, never move it.
+    /// One deadline serves two purposes. While a request is incomplete, the deadline limits the request. Otherwise the
+    /// callback checks how long the connection has been silent, so a request in one piece, the usual case, never moves
+    /// the deadline.
     fn on_deadline(&mut self, exchange: &mut Exchange, cx: &mut Context<'_>) {
         self.clock.refresh(cx.now());
         if exchange.waiting {
-            // The disk, and whoever looks at it for us, has had as long as a request may take.
+            // The disk and the helper have had as long as a request may take.
             return self.refuse(exchange, Status::ServiceUnavailable, b"", cx);
         }
         if exchange.timed {
@@ -243,7 +242,7 @@ impl Handler<Fetched> for Http {
         }
     }
 
-    /// A helper has looked for what a request waits for: the request is still in the input, and is offered again.
+    /// A helper has finished. The waiting request is still in the input, and is offered to the handler again.
     fn on_message(&mut self, to: ConnectionId, fetched: Fetched, cx: &mut Context<'_>) {
         if let Site::Files(library) = &mut self.site
             && cx.at(to).peer().is_some()
@@ -288,11 +287,11 @@ impl Http {
         }
     }
 
-    /// A body follows the head. A refusal does not depend on the body, so it leaves as soon as the end of the body is
-    /// not there: the client may wait for the answer before it sends more. Any other answer follows the body.
+    /// Handles a request with a body. A refusal does not depend on the body, so the refusal leaves at once if the body
+    /// is incomplete: the client may wait for the answer before sending more. Any other answer follows the body.
     ///
-    /// A client that waits for `100 Continue` and is refused gets the refusal, and the connection ends: whether the body
-    /// will still be sent cannot be known.
+    /// A client that waits for `100 Continue` and is refused gets the refusal, and the connection ends: the server
+    /// cannot know whether the body will still be sent.
     #[cold]
     fn expect_body(
         &mut self,
@@ -329,7 +328,7 @@ impl Http {
     fn body(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) -> Flow {
         let last = match exchange.skip_body(input) {
             Ok(last) => last,
-            // The end of the request cannot be found, and its answer has left.
+            // The end of the request cannot be found, and the answer has left already.
             Err(_) if exchange.discards_body() => {
                 cx.close();
                 return Flow::Break(());
@@ -349,7 +348,7 @@ impl Http {
             _ => {}
         }
         let Some((head, owed)) = exchange.asked() else { return Flow::Break(()) };
-        // It was whole when it was put aside.
+        // The head was complete when the exchange stored it.
         let Ok(Some((head, _))) = Head::parse(&head) else { return Flow::Break(()) };
         let Some(last) = last else { return self.answer_early(exchange, &head, owed, cx) };
         let flow = self.answer(exchange, &head, owed, input.len() > last, cx);
@@ -382,7 +381,7 @@ impl Http {
         Flow::Break(())
     }
 
-    /// `more` has come, or is to come, than the request.
+    /// Answers a request. `more`: further bytes have arrived after the request, or will arrive.
     #[inline]
     fn answer(
         &mut self,
@@ -398,8 +397,8 @@ impl Http {
             log.note(cx.peer(), Asked::of(head), answered.status, answered.bytes, &self.clock);
         }
         if owed.persistence == Persistence::Ended {
-            // Its sender has said that it is the last (RFC 9112 section 9.6). Should something come all the same, a long
-            // answer would be lost with it.
+            // The client has said that this request is its last (RFC 9112 section 9.6). If more came nevertheless, the
+            // kernel would reset the connection and a long answer would be lost.
             if !head.persistent && !more && answered.bytes <= BRIEF_MAX {
                 cx.close_briefly()
             } else {
@@ -407,11 +406,11 @@ impl Http {
             }
             return Flow::Break(());
         }
-        // Then the rest is offered again once the peer has read.
+        // On `Break`, the rest is offered again when the peer has read.
         if answered.written == Written::AboveHighWater { Flow::Break(()) } else { Flow::Continue(()) }
     }
 
-    /// Writes what the request is owed, unless that has to wait.
+    /// Writes the answer to the request. Returns `None` if the request must wait for a helper.
     #[inline]
     fn say(&mut self, head: &Head<'_>, owed: Owed, cx: &mut Context<'_>) -> Option<Answered> {
         let (written, status, bytes) = match (owed.kind, &mut self.site) {
@@ -434,7 +433,7 @@ impl Http {
         Some(Answered { written, status, bytes })
     }
 
-    /// One more than its address may have.
+    /// Logs a connection over the limit of its address.
     #[cold]
     fn note_over_limit(&mut self, bytes: u64, cx: &Context<'_>) {
         let line = self.addresses.as_ref().zip(cx.peer()).and_then(|(to, peer)| to.note_refused(peer, Instant::now()));
@@ -444,7 +443,7 @@ impl Http {
         self.note_refused(cx.peer(), bytes, cx);
     }
 
-    /// A newcomer was turned away before it was asked for its request.
+    /// Logs a connection that was refused before its request was read.
     #[cold]
     fn note_refused(&mut self, peer: Option<Peer>, bytes: u64, cx: &Context<'_>) {
         self.clock.refresh(cx.now());
@@ -454,8 +453,8 @@ impl Http {
         }
     }
 
-    /// Says what is wrong where a next request cannot be found, and closes. `line` is what came of the request, unless
-    /// its head is there.
+    /// Refuses a request and closes, because the next request cannot be found. `line` is the received part of the
+    /// request line, for the log; a complete head takes its place.
     #[cold]
     fn refuse(&mut self, exchange: &Exchange, status: Status, line: &[u8], cx: &mut Context<'_>) {
         let (answer, status, bytes) = answers::other(exchange.refusal(status), &self.clock);
@@ -470,7 +469,7 @@ impl Http {
     }
 }
 
-/// The line that a request begins with, as far as it goes.
+/// The first line of a request, as far as received.
 fn first_line<'i>(input: &Input<'i>) -> &'i [u8] {
     let bytes = input.as_slice();
     let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len()).min(LINE_MAX)];

@@ -1,24 +1,25 @@
-//! Which bytes of a representation are asked for (RFC 9110 section 14): from a field's value and a size to ranges that
-//! lie within it, and never cost more than twice as much as the whole.
+//! Ranges of a representation that a request asks for (RFC 9110 section 14): from a field's value and a size to ranges
+//! within that size. The answer never costs more than twice as much as the whole.
 
 use std::ops::Range;
 
-/// Ranges that one request may name. Video players ask for one, PDF readers for a dozen; beyond it, the whole is sent.
+/// Ranges that one request may name. Video players ask for one, PDF readers for a dozen. A request for more gets the
+/// whole.
 pub(super) const RANGES_MAX: usize = 64;
 
-/// Ranges are sent as one when no more lies between them than this: more than the head of a part has, so that the
-/// parts together, heads and all, stay below twice the size of the whole (section 15.3.7.2).
+/// Two ranges are sent as one when at most this many bytes lie between them. The head of a part is shorter, so all
+/// parts with their heads stay below twice the size of the whole (section 15.3.7.2).
 pub(super) const GAP_MAX: u64 = 256;
 
-/// What a `Range` field comes to.
+/// The meaning of a `Range` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// It means nothing here, and is overlooked: another unit, bad syntax, or too many of them.
+    /// The field is ignored: another unit, bad syntax, or too many ranges.
     Whole,
     One(Range<u64>),
-    /// At least two, in the order they were first asked for, apart from each other.
+    /// At least two ranges, in the order of the request, apart from each other.
     Several(Vec<Range<u64>>),
-    /// None of it is there.
+    /// All ranges lie outside the content.
     Unsatisfiable,
 }
 
@@ -48,11 +49,11 @@ pub(super) fn read(value: &[u8], size: u64) -> Wanted {
     }
 }
 
-/// One range, empty if none of it is there; none if it is none.
+/// Reads one range. Empty if the range lies outside the content; `None` if the syntax is wrong.
 fn one(spec: &[u8], size: u64) -> Option<Range<u64>> {
     let dash = memchr::memchr(b'-', spec)?;
     match (&spec[..dash], &spec[dash + 1..]) {
-        // The last of nothing are all of it (section 14.1.2), which no range can say.
+        // A suffix of empty content is all of the content (section 14.1.2), which no range can express.
         (b"", suffix) => number(suffix).filter(|&length| size > 0 || length == 0).map(|l| size - l.min(size)..size),
         (first, b"") => Some(number(first)?.min(size)..size),
         (first, last) => {
@@ -62,7 +63,7 @@ fn one(spec: &[u8], size: u64) -> Option<Range<u64>> {
     }
 }
 
-/// Digits and nothing else. What is larger than any file is as good as the largest number.
+/// Reads digits and nothing else. A number larger than any file becomes the largest number.
 fn number(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| {
@@ -71,13 +72,13 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Adds a range to those that are apart from each other, in the place of the first that it belongs to.
+/// Adds a range to `ranges`, which are apart from each other. The sum takes the place of the first range that is near.
 fn join(mut range: Range<u64>, ranges: &mut Vec<Range<u64>>) {
     let near = |a: &Range<u64>, b: &Range<u64>| {
         a.start <= b.end.saturating_add(GAP_MAX) && b.start <= a.end.saturating_add(GAP_MAX)
     };
     let mut place = ranges.len();
-    // Having grown, it may be near to one that it was not near to before.
+    // The grown range may be near to further ranges.
     while let Some(at) = ranges.iter().position(|other| near(other, &range)) {
         let other = ranges.remove(at);
         range = range.start.min(other.start)..range.end.max(other.end);
@@ -183,7 +184,7 @@ mod tests {
                     ranges
                 }
                 Wanted::Unsatisfiable => vec![],
-                // The last of nothing.
+                // A suffix of empty content.
                 Wanted::Whole if size == 0 => continue,
                 Wanted::Whole => panic!("{value}"),
             };

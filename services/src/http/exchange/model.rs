@@ -1,30 +1,30 @@
-//! Whole exchanges, in any pieces, beside a reading of each head that takes nothing for granted. For property tests and
-//! for the fuzz target `http_request`.
+//! Compares whole exchanges, cut into pieces, with a reading of each head that takes nothing for granted. For property
+//! tests and for the fuzz target `http_request`.
 //!
-//! Two parsers that read a stream differently can be made to disagree about where a request ends. So each head that is
-//! taken has to pass the plainest and strictest reading of RFC 9112 too, and to say the same to both.
+//! Two parsers that read a stream differently can be made to disagree about the end of a request. So each accepted head
+//! must also pass the plainest and strictest reading of RFC 9112, and must mean the same to both parsers.
 
 use super::*;
 use crate::codec::request::{FIELDS_MAX, LINE_MAX};
 use crate::pieces::Stream;
 
-/// Bytes of data that a body may have here.
+/// Largest body in the model, in bytes of data.
 const BODY_MAX: u64 = 500;
 
-/// Panics where it matters in which pieces requests arrive, where a head is taken that could be read differently, or one
-/// refused that is as it should be, and where a byte is looked at too often.
+/// Panics if the outcome depends on the pieces, if an ambiguous head is accepted, if a correct head is refused, or if a
+/// byte is examined too often.
 pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = outcome([&stream.bytes[..]]);
     stream.in_pieces(|pieces| {
         let cut = outcome(pieces.iter().copied());
-        // A refusal that left before a malformed body, whose fault had not come yet.
+        // A refusal that left before a malformed body, whose error had not arrived yet.
         let early = usize::from(cut.is_early && whole.status.is_some());
         assert_eq!(cut.replies[..cut.replies.len() - early], whole.replies, "in pieces");
         let is_same = match (whole.status, cut.status) {
-            // Which of several faults is told depends on what has come, as long as one is a limit.
+            // The received bytes decide which of several errors is reported, as long as one of the errors is a limit.
             (Some(one), Some(other)) => one == other || is_limit(one) || is_limit(other),
-            // One that is not whole is not looked at after each byte.
+            // An incomplete head is not parsed after each byte.
             (Some(_), None) if early > 0 => true,
             (Some(_), None) => !cut.left.is_empty() && request::end_of_head(&cut.left, 0).is_none(),
             (None, Some(_)) => false,
@@ -38,18 +38,18 @@ fn is_limit(status: Status) -> bool {
     matches!(status, Status::UriTooLong | Status::HeaderFieldsTooLarge)
 }
 
-/// What a stream came to.
+/// The outcome of a stream.
 pub(super) struct Outcome {
     pub(super) replies: Vec<Owed>,
-    /// What ended it.
+    /// The error that ended the stream.
     pub(super) status: Option<Status>,
-    /// The last reply left before the end of its body, and the body is still to come or is malformed.
+    /// The last reply left before the end of its body; the rest of the body is missing or malformed.
     pub(super) is_early: bool,
-    /// What is still to be made sense of.
+    /// Bytes that are still to be read.
     pub(super) left: Vec<u8>,
 }
 
-/// What becomes of a stream that arrives in pieces, with what is left unread kept between them.
+/// Reads a stream that arrives in pieces. Unread bytes are kept between the pieces.
 pub(super) fn outcome<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
     let mut exchange = Exchange::new(Duration::ZERO);
     let mut outcome = Outcome { replies: Vec::new(), status: None, is_early: false, left: Vec::new() };
@@ -65,7 +65,7 @@ pub(super) fn outcome<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome
             outcome.is_early = exchange.discards_body();
             match next {
                 Ok(Some(reply)) => outcome.replies.push(reply),
-                // The body of a request that is answered already has ended.
+                // The body of a request with an early answer has ended.
                 Ok(None) if discarded && !exchange.discards_body() => {}
                 Ok(None) => break,
                 Err(status) => {
@@ -82,12 +82,12 @@ pub(super) fn outcome<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome
         assert!(outcome.left.len() <= HEAD_MAX, "more is kept than a head may have");
         assert_eq!(exchange.has_begun(), exchange.is_in_body() || exchange.tried > 0);
     }
-    // Each byte is parsed when the head has doubled, which comes to twice in all, and once with the whole.
+    // Parses at doubled lengths examine each byte twice in all; the final parse examines each byte once more.
     assert!(examined <= 3 * arrived, "{examined} bytes parsed of {arrived}");
     outcome
 }
 
-/// As the service does it.
+/// Reads one request in the way of the service.
 pub(super) fn next(
     exchange: &mut Exchange,
     input: &mut Input<'_>,
@@ -117,7 +117,7 @@ pub(super) fn next(
         exchange.note_answer();
         return Ok(exchange.asked().map(|(_, owed)| owed));
     };
-    // As if it had to wait for its file in between.
+    // A second call stands for a wait for the file.
     assert_eq!(exchange.skip_body(input), Ok(Some(last)));
     let (head, owed) = exchange.asked().expect("it is in the middle of one");
     assert!(Head::parse(&head).is_ok_and(|head| head.is_some()), "what was put aside is a head");
@@ -127,7 +127,7 @@ pub(super) fn next(
     Ok((!is_answered).then_some(owed))
 }
 
-/// A head that was taken, beside the strict reading of its bytes.
+/// Compares an accepted head with the strict reading of its bytes.
 fn compare(bytes: &[u8], head: &Head<'_>) {
     let begins = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).expect("it is not empty");
     let strict = Strict::read(&bytes[begins..]).unwrap_or_else(|| panic!("taken: {}", bytes.escape_ascii()));
@@ -139,7 +139,7 @@ fn compare(bytes: &[u8], head: &Head<'_>) {
     assert_eq!((head.is_1_0, head.persistent, head.body), (strict.is_1_0, strict.persists(), strict.body()));
 }
 
-/// A head as the strictest reader reads it.
+/// A head as the strictest reader understands the bytes.
 struct Strict<'h> {
     words: [&'h [u8]; 3],
     fields: Vec<(Vec<u8>, &'h [u8])>,
@@ -147,7 +147,7 @@ struct Strict<'h> {
 }
 
 impl<'h> Strict<'h> {
-    /// `None` for what anybody could read otherwise.
+    /// Returns `None` for anything that another parser could read differently.
     fn read(bytes: &'h [u8]) -> Option<Self> {
         let mut lines: Vec<&[u8]> = bytes.strip_suffix(b"\n")?.split(|&byte| byte == b'\n').collect();
         lines.iter_mut().for_each(|line| *line = line.strip_suffix(b"\r").unwrap_or(line));
@@ -165,7 +165,7 @@ impl<'h> Strict<'h> {
             return None;
         }
         let is_1_0 = words[2] == b"HTTP/1.0";
-        // A later minor version is read as the latest that we know (RFC 9110 section 2.5).
+        // A later minor version is read as the latest known version (RFC 9110 section 2.5).
         if !is_1_0 && !matches!(words[2], [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9']) {
             return None;
         }
@@ -186,7 +186,7 @@ impl<'h> Strict<'h> {
         named.map(|(_, value)| *value).collect()
     }
 
-    /// One host, and one way to tell where the body ends.
+    /// Whether the head has one host, and one way to find the end of the body.
     fn is_unambiguous(&self) -> bool {
         let (lengths, codings) = (self.values("content-length"), self.values("transfer-encoding"));
         let hosts = self.values("host").len();
@@ -198,7 +198,7 @@ impl<'h> Strict<'h> {
     }
 
     fn body(&self) -> Body {
-        // What follows is for whoever is at the other end of the tunnel.
+        // The following bytes belong to the other end of the tunnel.
         if self.words[0] == b"CONNECT" {
             return Body::None;
         }
@@ -240,7 +240,7 @@ mod tests {
         "Host: again\r\n",
     ];
 
-    /// One request, nearly always as it should be.
+    /// One request, nearly always a correct one.
     fn request() -> impl Strategy<Value = String> {
         let body = prop_oneof![
             4 => Just(String::from("\r\n")),
@@ -249,7 +249,7 @@ mod tests {
                 format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
             }),
             1 => "(Content-Length: ?[0-9+,x ]{0,3}\r\n|Transfer-Encoding: ?[a-z, ]{0,9}\r\n|[ -~\r]{0,9}\n){0,3}\r\n",
-            // What smugglers send: more than one word about where the body ends.
+            // Requests of a smuggler: several statements about the end of the body.
             2 => prop::collection::vec(prop::sample::select(FRAMING), 1..4).prop_map(|fields| fields.concat() + "\r\n"),
         ];
         let line =
@@ -278,7 +278,7 @@ mod tests {
             check(&[heading.as_bytes(), &stream].concat());
         }
 
-        /// The other way round: what is as it should be is taken.
+        /// The reverse direction: a correct head is accepted.
         #[test]
         fn what_has_nothing_wrong_is_taken(
             method in "([A-Z]{1,7}|CONNECT)", target in "/[!\"$-~]{0,20}", minor in "[1-9]",

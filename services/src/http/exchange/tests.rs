@@ -1,9 +1,10 @@
-//! Streams of requests and the replies they are owed, whole and in pieces, without a connection.
+//! Streams of requests and their replies, whole and in pieces, without a connection.
 
 use super::model::{next, outcome};
 use super::*;
 
-/// Which replies a stream is owed when it arrives in pieces, what ended it, and how much of it is left.
+/// Returns the replies to a stream that arrives in pieces, the error that ended the stream, and the number of unread
+/// bytes.
 fn replies<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Owed>, Option<Status>, usize) {
     let outcome = outcome(pieces);
     (outcome.replies, outcome.status, outcome.left.len())

@@ -1,12 +1,12 @@
-//! A bounded table that forgets what was not asked for lately: by number, by bytes and by descriptors.
+//! A table bounded by entries, by bytes and by descriptors, which forgets entries that were not used lately.
 //!
-//! Second chance: a hand goes round, and what was asked for since it came by last stays for one more round. A hit costs
-//! one flag, which is the value's own, so that whoever has it at hand need not come here; a flood of names that are
-//! asked for once pushes out little else.
+//! The table uses second chance: a hand goes round, and an entry that was used since the last visit of the hand stays
+//! for one more round. A hit sets one flag in the value itself, so a user that has the value at hand need not come
+//! here. A flood of names that are requested once pushes out few other entries.
 
 use std::collections::HashMap;
 
-/// How much the table may hold.
+/// The table's limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) entries: usize,
@@ -14,17 +14,17 @@ pub(super) struct Bounds {
     pub(super) descriptors: usize,
 }
 
-/// What one value takes.
+/// The cost of one value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     pub(super) bytes: usize,
     pub(super) descriptors: usize,
 }
 
-/// A value remembers whether it was asked for.
+/// A value that remembers whether it was used.
 pub(super) trait Kept {
     fn note(&self);
-    /// Whether it was, since this was asked last.
+    /// Whether [`note`](Self::note) was called since the last call.
     fn take_note(&self) -> bool;
 }
 
@@ -49,7 +49,7 @@ impl<V: Kept> Cache<V> {
         Cache { bounds, places: HashMap::new(), slots: Vec::new(), hand: 0, held: Cost::default() }
     }
 
-    /// Where the value of this key is, until something is inserted or removed.
+    /// Returns the index of the key's value. The index is valid until the next insert or remove.
     pub(super) fn find(&mut self, key: &[u8]) -> Option<usize> {
         let at = *self.places.get(key)?;
         self.slots[at].value.note();
@@ -60,8 +60,8 @@ impl<V: Kept> Cache<V> {
         &mut self.slots[at].value
     }
 
-    /// Takes a value in, in place of one with the same key, and makes room for it: what goes is put into `gone`. One
-    /// that costs too much by itself comes back.
+    /// Inserts a value, replacing an entry with an equal key. Evicted values are put into `gone`. A value over the
+    /// limits by itself comes back.
     pub(super) fn insert(&mut self, key: &[u8], value: V, cost: Cost, gone: &mut Vec<V>) -> Result<(), V> {
         gone.extend(self.remove(key));
         let Bounds { entries, bytes, descriptors } = self.bounds;
@@ -87,19 +87,19 @@ impl<V: Kept> Cache<V> {
         Some(self.take(at))
     }
 
-    /// Forgets everything. What it was is for the caller to drop.
+    /// Empties the table. The caller drops the returned contents.
     pub(super) fn clear(&mut self) -> Self {
         std::mem::replace(self, Cache::new(self.bounds))
     }
 
-    /// Forgets everything that holds a descriptor.
+    /// Evicts every entry that holds a descriptor.
     pub(super) fn drop_descriptors(&mut self, gone: &mut Vec<V>) {
         while self.held.descriptors > 0 {
             gone.push(self.evict(|held| held.descriptors > 0));
         }
     }
 
-    /// Forgets one of those that may go. There has to be one.
+    /// Evicts one entry for which `may_go` holds. At least one such entry must exist.
     fn evict(&mut self, may_go: impl Fn(Cost) -> bool) -> V {
         loop {
             if self.hand >= self.slots.len() {
@@ -113,7 +113,7 @@ impl<V: Kept> Cache<V> {
         }
     }
 
-    /// The last one moves into its place.
+    /// Removes an entry. The last entry moves into the gap.
     fn take(&mut self, at: usize) -> V {
         let slot = self.slots.swap_remove(at);
         self.places.remove(&slot.key);

@@ -11,8 +11,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 const STACK_BYTES: usize = 64 * 1024;
 
-/// A thread that closes files: it starts with the first file, and ends when all are closed. A file system that never answers
-/// keeps it, and the files that come after.
+/// A thread that closes files: it starts with the first file, and ends when all are closed. A file system that never
+/// answers blocks the thread and all later files.
 #[derive(Debug, Default)]
 pub(super) struct Closer(Arc<Mutex<Files>>);
 
@@ -22,7 +22,8 @@ struct Files {
     has_thread: bool,
 }
 
-/// A reference to a file. The file is closed elsewhere once this is dropped and no other reference is left.
+/// A reference to a file on a remote file system. After its drop, the closer thread closes the file when no other
+/// reference is left.
 #[derive(Debug)]
 pub(super) struct Closing {
     file: Arc<File>,
@@ -66,7 +67,7 @@ fn work(shared: &Mutex<Files>) {
             files.has_thread = false;
             return;
         }
-        // Nobody gets a new reference to a file with a single one.
+        // A file with a single reference cannot get another.
         let closed: Vec<_> = files.waiting.extract_if(.., |file| Arc::strong_count(file) == 1).collect();
         drop(files);
         if closed.is_empty() {
@@ -87,7 +88,7 @@ mod tests {
         let is_there = Arc::downgrade(&file);
         let closing = Closing::new(file.clone(), closer.clone());
         drop(closing);
-        // It is still being sent.
+        // A second reference stands for a file that is being sent.
         assert_eq!(Arc::strong_count(&file), 2);
         drop(file);
         while is_there.strong_count() > 0 || lock(&closer.0).has_thread {

@@ -1,6 +1,6 @@
-//! Which file systems a loop may ask by itself. Opening a file, or asking for its status, waits for a server on a network
-//! file system, and for a program on FUSE, even if the kernel knows the path. The kind of file system is the file system's
-//! own answer, which may have to be waited for too; so only a helper asks, once for each mount.
+//! Decides which file systems a loop may ask directly. Opening a file, or asking for its status, waits for a server on
+//! a network file system and for a program on FUSE, even if the kernel knows the path. Asking for the kind of file
+//! system may wait too, so only a helper asks, once for each mount.
 
 use std::os::fd::AsFd;
 use std::sync::{PoisonError, RwLock};
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 
 use super::resolve::{NOT_NOW, Patience, Stamp};
 
-/// Mounts that are remembered. A tree has few; over this number all are asked again.
+/// Number of remembered mounts. A tree has few; above this number all mounts are asked again.
 const MOUNTS_MAX: usize = 64;
 
-/// File systems whose answers need nobody but the kernel, and a disk for what the kernel does not have in memory
-/// (linux/magic.h). Overlayfs is among them, as what lies below it nearly always is.
+/// File systems that need only the kernel, and a disk for content outside the kernel's memory (linux/magic.h).
+/// Overlayfs is included, because its lower file systems are nearly always local.
 const LOCAL: [u32; 17] = [
     0x0000_ef53, // ext2, ext3, ext4
     0x5846_5342, // XFS
@@ -35,8 +35,8 @@ const LOCAL: [u32; 17] = [
     0x3153_464a, // JFS
 ];
 
-/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): the number of a mount that no later mount gets. Older kernels do not know the flag,
-/// and their numbers may come again.
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount number that no later mount gets. Older kernels ignore the flag, and may
+/// reuse their numbers.
 const UNIQUE_MOUNT: u32 = 0x4000;
 
 /// A mount, as [`see`] names it.
@@ -46,7 +46,7 @@ pub(super) struct Mount {
     number: u64,
 }
 
-/// What the status of an open file says.
+/// The status of an open file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sighting {
     pub(super) kind: FileType,
@@ -54,7 +54,8 @@ pub(super) struct Sighting {
     pub(super) mount: Mount,
 }
 
-/// The status of `file`. With [`Patience::Memory`] that which the kernel has in memory, and no file system is asked.
+/// Returns the status of `file`. With [`Patience::Memory`] the kernel's cached status is taken, and no file system is
+/// asked.
 pub(super) fn see(file: impl AsFd, patience: Patience) -> rustix::io::Result<Sighting> {
     let file = file.as_fd();
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::from_bits_retain(UNIQUE_MOUNT);

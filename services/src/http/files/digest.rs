@@ -1,8 +1,8 @@
-//! A hash of content, for entity tags: XXH128 would be faster and SHA-256 stronger; SipHash-2-4 with 128 bits (Aumasson and
-//! Bernstein, 2012) is short, and two states of a file have the same one by chance alone, once in 2¹²⁸. Its key is no
-//! secret and always the same, so that all machines agree. 16 KiB take some ten microseconds, once for each change.
+//! A hash of content, for entity tags: SipHash-2-4 with 128 bits (Aumasson and Bernstein, 2012). XXH128 would be faster
+//! and SHA-256 stronger; SipHash is short, and two states of a file collide only by chance, once in 2¹²⁸. The key is
+//! public and constant, so all machines agree. Hashing 16 KiB takes some ten microseconds, once for each change.
 
-/// The hash of these bytes.
+/// Hashes `bytes`.
 pub(super) fn digest(bytes: &[u8]) -> u128 {
     hash(KEY, bytes)
 }
@@ -13,7 +13,7 @@ const KEY: [u64; 2] = [u64::from_le_bytes(*b"glowplug"), u64::from_le_bytes(*b"/
 fn hash([key_0, key_1]: [u64; 2], bytes: &[u8]) -> u128 {
     let mut state = State([
         key_0 ^ 0x736f_6d65_7073_6575,
-        // The last byte says that 128 bits are wanted.
+        // The last byte selects the output of 128 bits.
         key_1 ^ 0x646f_7261_6e64_6f6d ^ 0xee,
         key_0 ^ 0x6c79_6765_6e65_7261,
         key_1 ^ 0x7465_6462_7974_6573,
@@ -41,7 +41,7 @@ impl State {
         self.0[0] ^= word;
     }
 
-    /// One half of the hash. `mark` goes into the word at `at`.
+    /// Returns one half of the hash. `mark` goes into the word at `at`.
     fn end(&mut self, mark: u64, at: usize) -> u64 {
         self.0[at] ^= mark;
         (0..4).for_each(|_| self.round());

@@ -1,5 +1,5 @@
-//! What lies at one path, as it was when it was looked at: a file and its encoded siblings, their content if they are
-//! small, and what answers say of each.
+//! The content at one path, as found at the last look: a file and its encoded siblings, their bytes if the files are
+//! small, and the fields that answers state.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -26,65 +26,66 @@ use super::types;
 use crate::http::answers::INLINE_MAX;
 use crate::http::conditional::{Validators, http_date};
 
-/// Files up to this size are kept in memory: their answers are one call, and copying them costs the kernel no more than
-/// `sendfile` does. Above it, copying costs up to twice as much (benches/README.md).
+/// Files up to this size are kept in memory: such an answer is one system call, and copying costs the kernel no more
+/// than `sendfile`. Above this size copying costs up to twice as much (benches/README.md).
 pub(super) const HELD_MAX: u64 = 16 * 1024;
 
-/// Files up to this size are read when they are opened, so that the kernel has them in memory when the loop sends them.
-/// Those of a file system that may have to ask somebody else are kept in memory up to here: sending them from the kernel's
-/// memory would still ask whether they have changed.
+/// Files up to this size are read when they are opened, so that the kernel has the content in memory when the loop
+/// sends the file. Files up to this size on a remote file system are kept in memory: sending from the kernel's memory
+/// would still ask the server whether the file has changed.
 const READ_MAX: u64 = 256 * 1024;
 
-/// Bytes that a file takes beside its content: its head, its names, its place in the cache.
+/// Memory of a file beside its content, in bytes: its head, its names, its place in the cache.
 const OVERHEAD: usize = 1024;
 
-/// Times that a file is read again that changes while it is read. Then it is sent as it comes.
+/// Attempts to read a file that changes while it is read. After the last attempt the file is sent directly.
 const READS_MAX: usize = 3;
 
-/// Nanoseconds within which two changes of a file may have the same time: some ticks of the slowest kernel.
+/// Nanoseconds in which two changes of a file may get equal times: some ticks of the slowest kernel.
 const TICK: i128 = 50_000_000;
 
 /// Nanoseconds in a second.
 const SECOND: i128 = 1_000_000_000;
 
-/// A tag of a file's status is strong when the last change is longer ago than this, in nanoseconds: some file systems
-/// have times of two whole seconds.
+/// Age of the last change, in nanoseconds, that makes a tag of the file's status strong: some file systems store times
+/// in steps of two seconds.
 const STRONG_AFTER: i128 = 2 * SECOND;
 
-/// Modification times before this, in nanoseconds, are none: package builders write 1970, or a second or two after.
+/// Modification times before this, in nanoseconds, count as absent: package builders write 1970, or a second or two
+/// later.
 const NO_TIME: i128 = 86_400 * SECOND;
 
-/// A file and what lies beside it.
+/// A file and its encoded siblings.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// By [`Encoding`]. The plain one is always there.
+    /// Indexed by [`Encoding`]. The plain rendition always exists.
     renditions: [Option<Arc<Rendition>>; 3],
-    /// The answers that most requests for them get, made when they are first asked for.
+    /// The most frequent answer of each rendition, made for the first request.
     ready: [OnceLock<Ready>; 3],
-    /// Whether it was asked for lately.
+    /// Whether the document was requested lately.
     noted: AtomicBool,
-    /// Whether every change from now on shows in the stamps. Otherwise a file has changed just now, and may change again
-    /// within the same tick. A weak tag does not unsettle a document: the document's next look as a whole makes the tag anew.
+    /// Whether every later change will show in the stamps. If not, a file has changed just now and may change again
+    /// within the same clock tick. A weak tag does not unsettle a document: the next full look makes the tag anew.
     pub(super) settled: bool,
     /// The number of the anchor that its paths were resolved from.
     pub(super) anchor: u64,
 }
 
-/// One file, and what there is to say of it.
+/// One file, and the fields of its answers.
 #[derive(Debug)]
 pub(super) struct Rendition {
-    /// Where it is, for another look.
+    /// The path, for another look.
     pub(super) path: CString,
     pub(super) stamp: Stamp,
-    /// How to look at it again.
+    /// How to look at the file again.
     pub(super) sight: Sight,
     pub(super) encoding: Encoding,
     pub(super) content: Content,
-    /// Closing the file may have to be waited for.
+    /// Closes the file on another thread, since a close may wait for a server.
     _closing: Option<Closing>,
     pub(super) content_type: String,
     tag: Tag,
-    /// Seconds since 1970, and never in the future; nothing if the file has no time.
+    /// Seconds since 1970, never in the future. `None` if the file has no time.
     modified: Option<u64>,
 }
 
@@ -95,15 +96,15 @@ pub(super) enum Content {
 }
 
 impl Document {
-    /// Looks at `path`, and at what lies beside it. What has not changed is taken over from `known`. `None` if there is
-    /// a directory.
+    /// Looks at `path` and its siblings. Unchanged renditions are taken over from `known`. Returns `None` for a
+    /// directory.
     pub(super) fn load(
         root: &Root,
         path: &[u8],
         known: Option<&Document>,
         patience: Patience,
     ) -> Result<Option<Self>, Failure> {
-        // There is no directory of that name.
+        // Without an anchor the root directory does not exist.
         let anchor = root.anchor().ok_or(Failure::Absent)?;
         let (mut settled, now) = (true, SystemTime::now());
         let mut rendition = |encoding: Encoding| {
@@ -116,7 +117,7 @@ impl Document {
         let Some(plain) = rendition(Encoding::Identity)? else { return Ok(None) };
         let mut beside = |encoding| match rendition(encoding) {
             Err(Failure::NotNow) => Err(Failure::NotNow),
-            // Whatever is wrong with it, there is the plain one. So there is if it was made of what the file was before.
+            // The plain file replaces a broken sibling, and also a sibling that is older than the plain file.
             other => Ok(other.unwrap_or(None).filter(|found| !found.stamp.is_outdated_by(&plain.stamp))),
         };
         let renditions = [beside(Encoding::Brotli)?, beside(Encoding::Gzip)?, Some(plain)];
@@ -124,7 +125,7 @@ impl Document {
         Ok(Some(Document { renditions, ready: Default::default(), noted, settled, anchor }))
     }
 
-    /// It was asked for. Several handlers have it, so what need not be written is not.
+    /// Notes a request. Several handlers share the flag, so it is written only when it changes.
     #[inline]
     pub(super) fn note(&self) {
         if !self.noted.load(Relaxed) {
@@ -132,12 +133,12 @@ impl Document {
         }
     }
 
-    /// Whether it was since this was asked last.
+    /// Whether [`note`](Self::note) was called since the last call.
     pub(super) fn take_note(&self) -> bool {
         self.noted.swap(false, Relaxed)
     }
 
-    /// The ready answer with this rendition.
+    /// The ready answer of a rendition.
     #[inline]
     pub(super) fn ready(&self, encoding: Encoding, make: impl FnOnce() -> Ready) -> &Ready {
         self.ready[encoding as usize].get_or_init(make)
@@ -151,12 +152,12 @@ impl Document {
         self.renditions.iter().flatten().map(Arc::as_ref)
     }
 
-    /// Whether it depends on what the client takes which one it gets.
+    /// Whether the choice of rendition depends on the request.
     pub(super) fn varies(&self) -> bool {
         self.renditions().count() > 1
     }
 
-    /// Bytes and descriptors that it keeps, its ready answers included.
+    /// Bytes and descriptors that the document keeps, including its ready answers.
     pub(super) fn cost(&self) -> Cost {
         let mut cost = Cost::default();
         for rendition in self.renditions() {
@@ -185,7 +186,7 @@ impl Rendition {
         if let Some(known) = same {
             return Ok(Some(known.clone()));
         }
-        // Before the content is read: a tag that is strong now was so then.
+        // Taken before the content is read: a tag that is strong now was strong during the read.
         let now = SystemTime::now();
         let (content, stamp) = Content::of(file, stamp, sight, patience)?;
         let plain = path.strip_suffix(encoding.suffix().as_bytes()).unwrap_or(&path);
@@ -219,7 +220,7 @@ impl Rendition {
         Validators { etag: &self.tag.opaque, is_weak: self.tag.is_weak, modified: self.modified, settled }
     }
 
-    /// Puts a part of its content into the output.
+    /// Puts a part of the content into the output.
     pub(super) fn put(&self, range: Range<u64>, output: &mut Writer<'_>) {
         match &self.content {
             Content::Held(bytes) => output.put_shared(bytes.slice(range.start as usize..range.end as usize)),
@@ -227,7 +228,7 @@ impl Rendition {
         }
     }
 
-    /// The fields that hold for it and for every part of it, and that come with 304 as well.
+    /// Writes the fields that belong to the file, to every part of the file, and to 304.
     pub(super) fn write_validators(&self, into: &mut Vec<u8>) {
         // Writing to memory never fails.
         if let Some(modified) = self.modified {
@@ -240,8 +241,8 @@ impl Rendition {
 }
 
 impl Content {
-    /// All of it if it is small, and the stamp that it has. A file that never holds still is not kept. What waits for
-    /// the disk is done with that here, where it may.
+    /// Reads all of a small file, with the matching stamp. A file that changes during each attempt is not kept. All
+    /// waits for the disk happen here, if `patience` allows them.
     fn of(file: File, mut stamp: Stamp, sight: Sight, patience: Patience) -> Result<(Self, Stamp), Failure> {
         let held_max = if sight == Sight::Disk { READ_MAX } else { HELD_MAX };
         for _ in 0..READS_MAX {
@@ -262,14 +263,14 @@ impl Content {
     }
 }
 
-/// The first `size` bytes, or as many as there are.
+/// Reads the first `size` bytes, or fewer if the file is shorter.
 fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> {
     let (mut bytes, mut filled) = (vec![0; size as usize], 0);
     while filled < bytes.len() {
         let (rest, at) = (&mut bytes[filled..], filled as u64);
         let count = match patience {
             Patience::Disk => file.read_at(rest, at).map_err(|error| Failure::Broken(error.kind())),
-            // Not every file system can say that it would have to wait.
+            // Some file systems cannot report that a read would wait.
             Patience::Memory => match preadv2(file, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
                 Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Err(Failure::NotNow),
                 outcome => Ok(outcome?),
@@ -285,22 +286,22 @@ fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> 
 }
 
 impl Stamp {
-    /// Whether a file with this stamp is older than `plain`. Some that encode files set the time of the plain one, and
-    /// some of those in whole seconds.
+    /// Whether a file with this stamp is older than `plain`. Some encoders copy the time of the plain file, and some of
+    /// those copy whole seconds only.
     fn is_outdated_by(&self, plain: &Stamp) -> bool {
         let in_seconds = self.modified.rem_euclid(SECOND) == 0;
         let plain = if in_seconds { plain.modified.div_euclid(SECOND) * SECOND } else { plain.modified };
         self.modified < plain
     }
 
-    /// Whether every change from now on shows in the stamp. A time in whole seconds is that of a file system which may have
-    /// no finer ones.
+    /// Whether every later change will show in the stamp. A time in whole seconds may come from a file system without
+    /// finer times.
     fn is_settled(&self, now: SystemTime) -> bool {
         let is_coarse = self.changed.rem_euclid(SECOND) == 0;
         self.is_older(if is_coarse { STRONG_AFTER } else { TICK }, now)
     }
 
-    /// Whether its last change is longer ago than this, in nanoseconds. One in the future is not.
+    /// Whether the last change is more than `than` nanoseconds ago. False for a change in the future.
     fn is_older(&self, than: i128, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
         now - self.changed > than
@@ -310,15 +311,16 @@ impl Stamp {
 /// An entity tag (RFC 9110 section 8.8.3).
 #[derive(Debug)]
 struct Tag {
-    /// With its quotes.
+    /// The tag with its quotes.
     opaque: Vec<u8>,
     is_weak: bool,
 }
 
 impl Tag {
-    /// Of content that is in memory: a hash of it, so that all machines with the same bytes say the same, whatever their
-    /// dates. Otherwise of everything in the status that changes with the content. Such a tag is weak as long as the last
-    /// change is so young that another may have the same time, on any file system.
+    /// Makes a tag. For content in memory the tag is a hash of the bytes, so all machines with equal bytes send the
+    /// same tag, whatever the files' dates. For other content the tag is made of every part of the status that changes
+    /// with the content. Such a tag is weak while the last change is so recent that another change may get an equal
+    /// time on some file system.
     fn new(stamp: &Stamp, content: &Content, encoding: Encoding, now: SystemTime) -> Self {
         let suffix = encoding.suffix().replace('.', "-");
         match content {
@@ -334,7 +336,7 @@ impl Tag {
     }
 }
 
-/// In whole seconds, and never in the future (RFC 9110 section 8.8.2.1).
+/// The modification time in whole seconds, and never in the future (RFC 9110 section 8.8.2.1).
 fn modified(stamp: &Stamp, now: SystemTime) -> Option<u64> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = u64::try_from(stamp.modified.div_euclid(SECOND)).ok()?;

@@ -1,6 +1,6 @@
-//! Which of the encodings that lie beside a file the client takes (RFC 9110 section 12.5.3).
+//! Chooses among a file's encoded siblings by the client's `Accept-Encoding` (RFC 9110 section 12.5.3).
 
-/// How a representation is encoded, the best first.
+/// The encoding of a representation, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Brotli,
@@ -11,7 +11,7 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) const ALL: [Encoding; 3] = [Encoding::Brotli, Encoding::Gzip, Encoding::Identity];
 
-    /// What its file has after the name of the plain one.
+    /// The suffix of the encoded file after the name of the plain file.
     pub(super) fn suffix(self) -> &'static str {
         match self {
             Encoding::Brotli => ".br",
@@ -20,7 +20,7 @@ impl Encoding {
         }
     }
 
-    /// What the fields call it.
+    /// The name in header fields.
     pub(super) fn name(self) -> &'static str {
         match self {
             Encoding::Brotli => "br",
@@ -30,15 +30,15 @@ impl Encoding {
     }
 }
 
-/// What a client takes, and how gladly, in thousandths: 0 is not at all.
+/// The client's weight for each encoding, in thousandths; 0 means refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
     weights: [u16; 3],
 }
 
 impl Accepted {
-    /// Reads all values of `Accept-Encoding`. Without any, nothing but the plain file is certain to be understood. A
-    /// weight that is none counts as 0.
+    /// Reads all values of `Accept-Encoding`. Without a value only the plain file is certain to be understood. A
+    /// malformed weight counts as 0.
     pub(super) fn read<'v>(values: impl Iterator<Item = &'v [u8]>) -> Self {
         let (mut named, mut others) = ([None; 3], None);
         for item in values.flat_map(|value| value.split(|&byte| byte == b',')) {
@@ -58,19 +58,20 @@ impl Accepted {
         }
         let [brotli, gzip, identity] = named;
         let encoded = |weight: Option<u16>| weight.or(others).unwrap_or(0);
-        // What is not mentioned is taken too, but less gladly than anything that is.
+        // An unmentioned plain file is accepted too, with the lowest weight.
         Accepted { weights: [encoded(brotli), encoded(gzip), identity.or(others.filter(|&w| w == 0)).unwrap_or(1)] }
     }
 
-    /// The best of those that are there. The plain file, where nothing will do: better than no answer.
+    /// Chooses the available encoding with the highest weight. If none is acceptable, the plain file: better than no
+    /// answer.
     pub(super) fn choose(self, is_there: impl Fn(Encoding) -> bool) -> Encoding {
         let there = Encoding::ALL.into_iter().zip(self.weights).filter(|&(encoding, w)| w > 0 && is_there(encoding));
-        // Of several that are equal the first.
+        // With equal weights the first encoding wins.
         there.rev().max_by_key(|&(_, weight)| weight).map_or(Encoding::Identity, |(encoding, _)| encoding)
     }
 }
 
-/// `q=0.5` in thousandths.
+/// Reads `q=0.5` in thousandths.
 fn weight(parameter: &[u8]) -> u16 {
     let value = match parameter {
         [b'q' | b'Q', b'=', value @ ..] => value,

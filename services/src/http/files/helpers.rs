@@ -1,5 +1,5 @@
-//! A few threads that wait for the disk, so that no loop ever does. They are the process's, whatever the number of
-//! handlers; each is started when it is first needed, and they end with the last of those whom they help.
+//! A few threads that wait for the disk, so that no loop has to. All handlers of the process share the threads. Each
+//! thread starts when it is first needed, and all end with the last handler.
 //!
 //! ```text
 //!   a handler asks ─▶ is the path being looked at already? ─yes─▶ one more asker
@@ -8,8 +8,9 @@
 //!                               listings  all others: 2 helpers, 1 below one name of the root
 //! ```
 //!
-//! A helper may be stuck for as long as a server or a program does not answer, so nobody may have all of them. Where the
-//! kernel cannot tell without waiting which file system a path leads to, the path's first name stands for it.
+//! A helper may be stuck for as long as a server or a program does not answer, so no place may occupy all helpers. If
+//! the kernel cannot tell without waiting which file system a path leads to, the path's first name stands for the file
+//! system.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,34 +24,34 @@ use super::document::Document;
 use super::resolve::{Failure, Patience};
 use super::{Files, Found, Outcome};
 
-/// Threads at most: enough to keep a disk busy while others are stuck, and each sleeps nearly always.
+/// Largest number of threads: enough to keep a disk busy while some are stuck. Each thread sleeps nearly always.
 const HELPERS: usize = 12;
 
-/// Helpers that wait for file systems that are not local, in all and for each mount.
+/// Helpers that wait for file systems that are not local: in all, and for each mount.
 const FAR_HELPERS: usize = 5;
 const MOUNT_HELPERS: usize = 3;
 
-/// Helpers that look at paths with the same first name, other than far ones.
+/// Helpers that look at paths with the same first name, apart from far paths.
 const NAME_HELPERS: usize = 4;
 
-/// Helpers that list directories, other than far ones; one for each first name.
+/// Helpers that list directories, apart from far ones. At most one lists for each first name.
 const LISTERS: usize = 2;
 
-/// Askers that wait at the same time. Whose client has gone is still among them, so a file system that never answers
-/// would have more and more of them.
+/// Largest number of waiting askers. An asker stays counted when its client has gone, so a file system that never
+/// answers would collect askers without end.
 const ASKERS_MAX: usize = 16 * 1024;
 
-/// What one of them needs of a stack: a path of names, a row of descriptors.
+/// Stack of one helper: room for a path of names and a row of descriptors.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// What a helper has found for a connection. It is posted to the handler, and means nothing to anybody else.
+/// A helper's answer for a connection. It is posted to the handler, and only the handler can read it.
 #[derive(Debug)]
 pub struct Fetched {
     pub(super) page: Page,
     pub(super) outcome: Outcome,
 }
 
-/// A path; and of a directory that is listed, the name that the page begins after, or none.
+/// A path. For a listed directory also the name before the first name of the page, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Page {
     pub(super) path: Vec<u8>,
@@ -68,28 +69,28 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct Jobs {
-    /// Jobs that no helper has begun with, by what they wait for.
+    /// Jobs that no helper has begun, by the kind of wait.
     far: VecDeque<Job>,
     looks: VecDeque<Job>,
     listings: VecDeque<Job>,
-    /// The askers of each job, begun or not: a job is done once for all who ask meanwhile.
+    /// Askers of each job, begun or not. A job is done once for all askers.
     askers: HashMap<Key, Vec<Asker>>,
     /// The number of askers.
     asked: usize,
-    /// What each helper that has a job waits for.
+    /// The place that each busy helper waits for.
     busy: Vec<Place>,
-    /// Helpers that there are, and how many of them have nothing to do.
+    /// `helpers`: running threads. `idle`: threads without a job.
     helpers: usize,
     idle: usize,
     closed: bool,
 }
 
-/// What a job finds out.
+/// The subject of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    /// What lies at a path.
+    /// Look up the file at a path.
     Look(Vec<u8>),
-    /// The page of a directory without an index.
+    /// List a directory without an index.
     List(Page),
 }
 
@@ -101,12 +102,12 @@ struct Job {
     place: Place,
 }
 
-/// Whom a job waits for.
+/// The file system, or the part of the root, that a job may be delayed by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     /// A mount whose file system is not local.
     Far(Mount),
-    /// Whoever is behind this name of the root.
+    /// The file system behind this first name below the root.
     Look(Vec<u8>),
     List(Vec<u8>),
 }
@@ -128,12 +129,12 @@ impl Place {
 pub(super) struct Question {
     pub(super) files: Files,
     pub(super) known: Option<Arc<Document>>,
-    /// There is a directory without an index: its names are wanted.
+    /// The path is a directory without an index: a listing is wanted.
     pub(super) is_listing: bool,
     pub(super) asker: Asker,
 }
 
-/// Whom to tell.
+/// The connection that waits for an answer.
 #[derive(Debug)]
 pub(super) struct Asker {
     pub(super) to: ConnectionId,
@@ -143,18 +144,18 @@ pub(super) struct Asker {
 
 impl Asker {
     fn tell(self, outcome: Outcome) {
-        // Whose loop has ended needs it no more.
+        // An ended loop does not need the answer.
         let _ = self.handler.post_wait(self.to, Fetched { page: self.page, outcome });
     }
 }
 
-/// What becomes of a question.
+/// The outcome of a question.
 pub(super) enum Asked {
-    /// The asker will be told.
+    /// A helper will post the answer.
     Waits,
-    /// Too many wait already.
+    /// Too many askers are waiting already.
     Refused,
-    /// There is no helper.
+    /// No helper runs, and none could be started.
     NoHelper,
 }
 
@@ -173,7 +174,7 @@ impl Helpers {
         if jobs.idle <= jobs.waiting() && jobs.helpers < HELPERS {
             let queue = self.0.clone();
             let work = move || {
-                // The loop is to go on while it reads.
+                // Otherwise the thread would take turns with the loop on the core of a pinned loop.
                 application.leave_core();
                 drop(application);
                 queue.work();
@@ -190,8 +191,8 @@ impl Helpers {
         Asked::Waits
     }
 
-    /// Has the asker wait for a page that is being made already; or makes the page, which takes the disk's time, and tells
-    /// whoever asks meanwhile. For a loop that keeps nobody else waiting.
+    /// Adds the asker to a page that is being made already, and returns `None`. Otherwise makes the page, which waits
+    /// for the disk, and answers all askers that came meanwhile. For a loop that delays no other connection.
     pub(super) fn list(&self, files: &Files, asker: Asker) -> Option<Result<Bytes, Failure>> {
         let key = Key::List(asker.page.clone());
         let mut jobs = self.0.lock();
@@ -205,7 +206,7 @@ impl Helpers {
 }
 
 impl Drop for Helpers {
-    /// They are not waited for: one may be stuck in a file system that is gone.
+    /// The threads are not joined: a thread may be stuck in a file system that is gone.
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_all();
@@ -217,7 +218,7 @@ impl Queue {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job; none when there will be no more.
+    /// Waits for the next job. Returns `None` when the queue is closed.
     fn next(&self) -> Option<Job> {
         let mut jobs = self.lock();
         loop {
@@ -238,7 +239,7 @@ impl Queue {
             job.files.check_root(Patience::Disk);
             let outcome = job.outcome();
             self.lock().end(&job);
-            // A job of this kind may have waited for this one to end.
+            // Another job of this place may have waited for the end of this job.
             self.changed.notify_one();
             if matches!((&job.key, &outcome), (Key::Look(_), Ok(Found::Unlisted))) {
                 self.have_listed(job);
@@ -248,7 +249,7 @@ impl Queue {
         }
     }
 
-    /// The job's path is that of a directory without an index: each asker wants a page of it.
+    /// Queues listings: the job's path is a directory without an index, and each asker wants a page of the listing.
     fn have_listed(&self, job: Job) {
         let Job { key, files, .. } = job;
         let mut jobs = self.lock();
@@ -273,7 +274,7 @@ impl Queue {
 }
 
 impl Job {
-    /// Takes the disk's time.
+    /// Does the job. Waits for the disk.
     fn outcome(&self) -> Outcome {
         let (files, known) = (&self.files, self.known.as_ref());
         match &self.key {
@@ -290,7 +291,7 @@ impl Jobs {
         self.far.len() + self.looks.len() + self.listings.len()
     }
 
-    /// Puts the asker to those who wait for this job. Gives the asker back if there is no such job.
+    /// Adds the asker to an existing job. Gives the asker back if the job does not exist.
     fn join(&mut self, key: &Key, asker: Asker) -> Option<Asker> {
         let Some(askers) = self.askers.get_mut(key) else { return Some(asker) };
         askers.push(asker);
@@ -303,7 +304,7 @@ impl Jobs {
         self.askers.insert(key, askers);
     }
 
-    /// The job is done: who asked for it.
+    /// Removes a finished job. Returns its askers.
     fn part(&mut self, key: &Key) -> Vec<Asker> {
         let askers = self.askers.remove(key).unwrap_or_default();
         self.asked -= askers.len();
@@ -319,8 +320,8 @@ impl Jobs {
         queue.push_back(job);
     }
 
-    /// What one helper does next. Far jobs have helpers of their own, so they come first. One helper lists if there is
-    /// something to list; the others do so only while there is nothing to look at.
+    /// Returns the next job for a helper. Far jobs have helpers of their own, so they come first. One helper prefers
+    /// listings; the others list only while nothing is to be looked up.
     fn next(&mut self) -> Option<Job> {
         let is_lister_busy = self.busy.iter().any(|place| matches!(place, Place::List(_)));
         let Jobs { far, looks, listings, busy, .. } = self;
@@ -333,7 +334,7 @@ impl Jobs {
         Some(job)
     }
 
-    /// A helper is done with the job.
+    /// Notes that a helper has finished the job.
     fn end(&mut self, job: &Job) {
         if let Some(at) = self.busy.iter().position(|place| *place == job.place) {
             self.busy.swap_remove(at);
@@ -342,7 +343,7 @@ impl Jobs {
 }
 
 impl Place {
-    /// Whether another helper may wait for it, beside those that are busy.
+    /// Whether another helper may wait for this place, beside the busy helpers.
     fn has_room(&self, busy: &[Place]) -> bool {
         let alike = busy.iter().filter(|place| *place == self).count();
         let count = |is: fn(&Place) -> bool| busy.iter().filter(|place| is(place)).count();

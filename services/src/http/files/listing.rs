@@ -1,5 +1,5 @@
-//! A directory as pages: the names in it that would be served, sorted by their bytes, so many on each. A page is asked for
-//! by the last name of the one before, so every name is on one, whatever comes and goes meanwhile.
+//! A directory as pages: the served names in the directory, sorted by bytes, up to [`NAMES_MAX`] on each page. A page
+//! is requested by the last name of the page before, so each name is on one page, even if files come and go meanwhile.
 
 use std::collections::BinaryHeap;
 use std::io::Write;
@@ -11,10 +11,11 @@ use super::path;
 use super::resolve::Failure;
 use super::root::Root;
 
-/// Names on one page. Of a directory of millions no more are in memory, and of no more the size and date are looked up.
+/// Names on one page. A directory of millions needs memory, and lookups of size and date, only for this number of
+/// names.
 const NAMES_MAX: usize = 10_000;
 
-/// Looks like the system it is shown on, light or dark, and needs nothing else to be fetched.
+/// Follows the light or dark scheme of the reader's system, and needs no further request.
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{font:1rem/1.6 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
@@ -25,18 +26,18 @@ td:first-child{overflow-wrap:anywhere}\
 td+td{white-space:nowrap;text-align:right;opacity:.7;font-variant-numeric:tabular-nums}\
 a{text-decoration:none}a:hover{text-decoration:underline}";
 
-/// One row.
+/// One row of the table.
 #[derive(Debug)]
 struct Row {
     name: Vec<u8>,
     is_file: bool,
     size: u64,
-    /// Seconds since 1970, or before.
+    /// Seconds since 1970; negative before.
     modified: i64,
 }
 
-/// The page of the directory at `path`, which ends with a slash or is the root, with the names after `after`. Takes the
-/// disk's time.
+/// Makes the page of the directory at `path`, with the names after `after`. `path` ends with a slash, or is empty for
+/// the root. Waits for the disk.
 pub(super) fn page(root: &Root, path: &[u8], after: &[u8]) -> Result<Vec<u8>, Failure> {
     let anchor = root.anchor().ok_or(Failure::Absent)?;
     let mut first = First::new(NAMES_MAX);
@@ -50,7 +51,7 @@ pub(super) fn page(root: &Root, path: &[u8], after: &[u8]) -> Result<Vec<u8>, Fa
     }
     let (names, more) = first.sorted();
     let next = names.last().filter(|_| more).cloned();
-    // Links are followed as they would be for a request, and what would not be served is not shown.
+    // Links are followed as for a request, and a name that would not be served is left out.
     let row = |name: Vec<u8>| {
         let seen = root.look(&anchor, &[path, &name].concat()).ok()?;
         let is_file = match seen.kind {
@@ -65,12 +66,12 @@ pub(super) fn page(root: &Root, path: &[u8], after: &[u8]) -> Result<Vec<u8>, Fa
     Ok(html(path, !after.is_empty(), &rows, next.as_deref()))
 }
 
-/// The first of many names, as bytes sort, and so many at most.
+/// The first names in byte order, at most `max`.
 struct First {
-    /// The last of them on top.
+    /// The greatest kept name is on top.
     names: BinaryHeap<Vec<u8>>,
     max: usize,
-    /// Whether there are more.
+    /// Whether further names follow.
     more: bool,
 }
 
@@ -96,7 +97,7 @@ impl First {
     }
 }
 
-/// The name that a query asks for the names after: `?after=NAME`, percent-encoded. Empty if it does not.
+/// Reads the name in a query `?after=NAME`, percent-encoded. Empty without such a query.
 pub(super) fn after(query: &str, into: &mut Vec<u8>) {
     into.clear();
     let fields = query.strip_prefix('?').unwrap_or_default().split('&');
@@ -106,7 +107,7 @@ pub(super) fn after(query: &str, into: &mut Vec<u8>) {
     }
 }
 
-/// `next` is the name that the next page begins after.
+/// Writes the page. `next` is the name that the next page begins after.
 fn html(path: &[u8], is_continued: bool, rows: &[Row], next: Option<&[u8]>) -> Vec<u8> {
     let mut page = Vec::new();
     let title = escaped(&[b"/", path].concat());
@@ -121,7 +122,7 @@ fn html(path: &[u8], is_continued: bool, rows: &[Row], next: Option<&[u8]>) -> V
         page.extend_from_slice(b"<tr><td><a href=\"../\">../</a><td><td>\n");
     }
     for row in rows {
-        // Percent-encoded, it can end neither the attribute nor be taken for a scheme.
+        // A percent-encoded name can neither end the attribute nor look like a scheme.
         page.extend_from_slice(b"<tr><td><a href=\"");
         path::encode(&row.name, &mut page);
         let slash = if row.is_file { "" } else { "/" };
@@ -140,7 +141,7 @@ fn html(path: &[u8], is_continued: bool, rows: &[Row], next: Option<&[u8]>) -> V
     page
 }
 
-/// A name as text. What is no UTF-8 cannot be shown; its link works all the same.
+/// A name as text. A name that is not UTF-8 is shown with replacement characters; its link works all the same.
 fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     for character in String::from_utf8_lossy(name).chars() {
@@ -150,7 +151,7 @@ fn escaped(name: &[u8]) -> String {
             '>' => text.push_str("&gt;"),
             '"' => text.push_str("&quot;"),
             '\'' => text.push_str("&#39;"),
-            // Neither a line of its own nor another direction than the page's.
+            // No line breaks, and no change of the text's direction.
             c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
@@ -173,10 +174,10 @@ fn readable(size: u64) -> String {
     if tenths < 100 { format!("{}.{} {unit}", tenths / 10, tenths % 10) } else { format!("{} {unit}", tenths / 10) }
 }
 
-/// `2026-11-23 08:57`, in UTC; nothing of a time before 2 January 1970, which is none.
+/// Formats as `2026-11-23 08:57`, in UTC. Empty before 2 January 1970, when a time counts as absent.
 fn date(seconds: i64) -> String {
     let Ok(seconds @ 86_400..) = u64::try_from(seconds) else { return String::new() };
-    // What no calendar here reaches is as good as the last day that one does.
+    // A later time becomes the last day of the year 9999.
     let time: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799));
     // `Mon, 23 Nov 2026 08:57:46 GMT`
     let text = httpdate::fmt_http_date(time);
@@ -249,7 +250,7 @@ mod tests {
                 path::encode(last, &mut link);
                 after(std::str::from_utf8(&link).unwrap(), &mut from);
                 assert_eq!(from, *last);
-                // As in a directory, each is there once.
+                // Each name appears once, as in a directory.
                 names.retain(|name| name > last);
             }
             assert!(shown.is_sorted());

@@ -1,4 +1,4 @@
-//! Files below one directory, and how to get at them without making anybody wait.
+//! Files below one directory, served without making a loop wait for the disk.
 //!
 //! ```text
 //!   target ─▶ names ──fresh─────────────────────────────────────────▶ document ─▶ answer
@@ -11,9 +11,9 @@
 //!                                       and the connection is paused meanwhile
 //! ```
 //!
-//! One request is under way per connection: it stays in the input until its file is there. `names` are the handler's
-//! own; the store, the helpers and the descriptors kept back are the process's, shared by the handlers of all loops and
-//! threads, so that their bounds hold however many there are.
+//! Each connection has at most one request under way: the request stays in the input until its file is there. `names`
+//! belong to one handler. The store, the helpers and the kept descriptors belong to the process and are shared by the
+//! handlers of all loops and threads, so their bounds hold for any number of handlers.
 
 mod cache;
 mod closer;
@@ -53,19 +53,19 @@ pub use resolve::Resolver;
 
 pub(super) use respond::{Answered, Response};
 
-/// How long a document is taken for complete: then its siblings, and the links on the way to it, are looked at again.
+/// How long a document counts as complete. Afterwards its siblings and the links on its path are checked again.
 const COMPLETE_FOR: Duration = Duration::from_secs(1);
 
-/// While the loop is busy, a document is looked at once in this time and not once in each turn.
+/// A busy loop checks a document once in this time, instead of once in each turn.
 const UNSEEN_FOR: Duration = Duration::from_millis(100);
 
-/// Requests for files in one turn from which on the loop is called busy: below it, one `stat` for each turn is not
-/// worth saving, and an edited file shows at once.
+/// Requests for files in one turn that make a loop busy. Below this number one `stat` for each turn costs little, and
+/// an edited file shows at once.
 const BUSY: u32 = 16;
 
-/// A directory to serve, and how. Clones share what is kept of its files, and the threads that wait for the disk, so
-/// they are for the handlers of one service: 64 MiB and 1,024 descriptors at most, and 16 more for when there are no
-/// others.
+/// A directory to serve, and how. Clones share the kept files and the threads that wait for the disk, so use clones for
+/// the handlers of one service. All clones together keep at most 64 MiB and 1,024 descriptors, and 16 spare descriptors
+/// for a process that has run out.
 ///
 /// ```no_run
 /// use services::http::{Files, Http};
@@ -82,13 +82,13 @@ pub struct Files {
     cache_control: Option<Arc<str>>,
 }
 
-/// What there is at a path.
+/// The thing at a path.
 #[derive(Clone, Debug)]
 enum Found {
     Document(Arc<Document>),
-    /// Without the slash at the end of its name.
+    /// A directory whose name in the request lacks the slash at the end.
     Directory,
-    /// A directory without an index, whose names are to be shown.
+    /// A directory without an index; a listing of its names is wanted.
     Unlisted,
     Listing(Bytes),
 }
@@ -96,8 +96,8 @@ enum Found {
 type Outcome = Result<Found, Failure>;
 
 impl Files {
-    /// Serves what is below this directory. Symbolic links are followed as far as they lead to files below it, and are
-    /// relative.
+    /// Serves the files below directory `root`. A symbolic link is followed if the link is relative and leads to a file
+    /// below `root`.
     ///
     /// # Errors
     /// When there is no such directory.
@@ -105,7 +105,7 @@ impl Files {
         Files::resolved_by(Resolver::default(), root, false)
     }
 
-    /// The same, and symbolic links are followed wherever they lead.
+    /// Serves the files below directory `root`, and follows symbolic links wherever they lead.
     ///
     /// # Errors
     /// When there is no such directory.
@@ -113,7 +113,8 @@ impl Files {
         Files::resolved_by(Resolver::default(), root, true)
     }
 
-    /// The same with a choice of who resolves paths. There is no reason for it but to try them.
+    /// Serves the files below directory `root` with a choice of the path resolver. Only tests of resolvers need the
+    /// choice.
     ///
     /// # Errors
     /// When there is no such directory.
@@ -128,31 +129,33 @@ impl Files {
         })
     }
 
-    /// Shows what is in a directory that has no index.html.
+    /// Lists the names in a directory that has no index.html.
     pub fn listing(mut self) -> Self {
         self.listing = true;
         self
     }
 
-    /// Says this in `Cache-Control`, with every file. It has to be a field's value: visible characters and blanks.
+    /// Sends `value` in a `Cache-Control` field with every file. `value` must be a valid field value: visible
+    /// characters and blanks.
     pub fn cache_control(mut self, value: &str) -> Self {
         self.cache_control = Some(value.into());
-        // Ready answers say it.
+        // The store's ready answers contain the field's former value.
         self.store = Arc::default();
         self
     }
 
-    /// Looks which directory has the root's name. Whether that is known now.
+    /// Checks which directory has the root's name now. Returns whether the answer is known.
     fn check_root(&self, patience: Patience) -> bool {
         let outcome = self.root.check(patience);
         if outcome == Ok(true) {
-            // What was below the other directory is given back, its descriptors too.
+            // The files of the former directory are given back, with their descriptors.
             self.store.clear();
         }
         outcome.is_ok()
     }
 
-    /// What is known of `path`, if it is complete and still as it was; for a helper, who may wait.
+    /// Returns the kept document of `path` if the document is complete and unchanged. For a helper, which may wait for
+    /// the disk.
     fn look_again(&self, path: &[u8], known: Option<&Arc<Document>>) -> Option<Found> {
         let (kept, complete_for) = self.store.get(path)?;
         let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &kept)) && kept.settled;
@@ -176,27 +179,27 @@ impl Files {
 }
 
 impl Files {
-    /// One page of a directory. Takes the disk's time.
+    /// Makes one page of a directory's listing. Waits for the disk.
     fn list(&self, page: &Page) -> Result<Bytes, Failure> {
         Ok(listing::page(&self.root, &page.path, &page.after)?.into())
     }
 }
 
-/// The files as one handler has them: what it has seen of them, and who waits for some.
+/// The files as one handler sees them: the names seen lately, and the answers of helpers.
 #[derive(Debug)]
 pub(super) struct Library {
     files: Files,
     names: Names,
-    /// What came for those who waited.
+    /// Answers of helpers for waiting connections.
     arrived: BTreeMap<ConnectionId, Fetched>,
-    /// The path in question, and the page of a listing; kept, because there is one for each request.
+    /// The path of the current request, and its page of a listing. Kept to reuse the memory for each request.
     page: Page,
     /// Room for the head of an answer.
     room: Vec<u8>,
     pace: Pace,
 }
 
-/// What became of a lookup.
+/// The outcome of a lookup.
 enum Lookup {
     Document(Arc<Document>),
     Directory,
@@ -204,13 +207,13 @@ enum Lookup {
     Failed(Failure),
 }
 
-/// What is known of a request's answer before its body has come.
+/// The part of the answer that is known before a request's body has come.
 pub(super) enum Lookahead {
-    /// There is something to serve.
+    /// The target can be served.
     Served,
-    /// The answer is this status, whatever the body says.
+    /// The answer is this status, whatever the body contains.
     Refused(Status),
-    /// A helper has to look. The connection is to be paused, and the request to be offered again.
+    /// A helper has to look. The caller pauses the connection, and the request is offered again.
     Waiting,
 }
 
@@ -226,8 +229,8 @@ impl Library {
         }
     }
 
-    /// Answers a `GET` or `HEAD`; or says, with nothing, that this has to wait for a helper. Then the connection is to
-    /// be paused, and the request to be offered again.
+    /// Answers a `GET` or `HEAD`. Returns `None` if the request must wait for a helper: the caller pauses the
+    /// connection, and the request is offered again.
     #[inline]
     pub(super) fn answer(&mut self, head: &Head<'_>, mut response: Response<'_, '_>) -> Option<Answered> {
         let (name, query) = path::split(head.target);
@@ -241,7 +244,7 @@ impl Library {
         self.answer_unseen(head, name, query, response)
     }
 
-    /// The same, when what it asks for was not seen lately, or not by this name.
+    /// The slow path of [`answer`](Self::answer): the name was not seen lately, or not at all.
     #[cold]
     fn answer_unseen(
         &mut self,
@@ -264,7 +267,7 @@ impl Library {
         })
     }
 
-    /// Whether a `GET` or `HEAD` with a body is refused, without answering it.
+    /// Whether a `GET` or `HEAD` with a body will be refused. Writes no answer.
     #[cold]
     pub(super) fn refusal(&mut self, head: &Head<'_>, cx: &mut Context<'_>) -> Lookahead {
         let (name, query) = path::split(head.target);
@@ -279,13 +282,13 @@ impl Library {
         }
     }
 
-    /// What there is at the path, of which this is the name; `None` when that has to be waited for.
+    /// Looks up the current path, whose name in the request is `name`. Returns `None` if the request must wait.
     fn look(&mut self, name: &[u8], cx: &mut Context<'_>) -> Option<Lookup> {
         let (now, patience) = (cx.now(), patience(cx));
         let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.page == self.page);
         let mut outcome = match arrived {
             Some(fetched) => {
-                // The helper has looked at the root's name first.
+                // The helper has checked the root's name first.
                 self.names.anchor_at(&self.files.root, now);
                 fetched.outcome
             }
@@ -307,7 +310,7 @@ impl Library {
             }
         };
         if is(&outcome, Failure::Busy) {
-            // Its descriptors are used up, and this is what there was.
+            // The process has no free descriptor, so the kept document is served.
             if let Some((document, _)) = self.files.store.get(&self.page.path) {
                 self.names.insert(name, &document, COMPLETE_FOR, now);
                 return Some(Lookup::Document(document));
@@ -316,7 +319,7 @@ impl Library {
                 outcome = self.fetch(None, patience, cx)?;
             }
         }
-        // One page is made for all who ask for it meanwhile, under every model.
+        // One page is made for all connections that ask for the page meanwhile, under every model.
         if matches!(outcome, Ok(Found::Unlisted)) {
             outcome = match patience {
                 Patience::Disk => self.files.helpers.list(&self.files, self.asker(cx))?.map(Found::Listing),
@@ -326,19 +329,19 @@ impl Library {
         Some(self.keep(name, outcome, now))
     }
 
-    /// Nothing when a helper is at it.
+    /// Looks up the current path. Returns `None` if a helper has taken over.
     fn fetch(&self, known: Option<Arc<Document>>, patience: Patience, cx: &mut Context<'_>) -> Option<Outcome> {
         self.files.root.refill();
         let outcome = self.files.fetch(&self.page.path, known.as_deref(), patience);
         if is(&outcome, Failure::NotNow) { self.ask(known, false, cx) } else { Some(outcome) }
     }
 
-    /// The connection, as the one who asks for the page.
+    /// The connection, as the asker for the current page.
     fn asker(&self, cx: &mut Context<'_>) -> Asker {
         Asker { to: cx.id(), page: self.page.clone(), handler: cx.service_handle() }
     }
 
-    /// Has a helper fetch it, or list it. Nothing, unless there is no helper to be had.
+    /// Lets a helper look up the path, or list the directory. Returns an outcome only without a helper.
     fn ask(&self, known: Option<Arc<Document>>, is_listing: bool, cx: &mut Context<'_>) -> Option<Outcome> {
         let question = Question { files: self.files.clone(), known: known.clone(), is_listing, asker: self.asker(cx) };
         match self.files.helpers.ask(question) {
@@ -346,7 +349,7 @@ impl Library {
             Asked::Refused => return Some(Err(Failure::NotNow)),
             Asked::NoHelper => {}
         }
-        // Nobody to help: better late than not at all.
+        // No helper can be started: waiting for the disk here is better than no answer.
         self.files.check_root(Patience::Disk);
         let found = match is_listing {
             true => Ok(Found::Unlisted),
@@ -377,21 +380,21 @@ impl Library {
         }
     }
 
-    /// A helper is done. It is for a connection that still is there.
+    /// Stores a helper's answer for an open connection.
     pub(super) fn arrive(&mut self, to: ConnectionId, fetched: Fetched) {
         self.arrived.insert(to, fetched);
     }
 
-    /// The connection is over.
+    /// Forgets a closed connection.
     pub(super) fn forget(&mut self, id: ConnectionId) {
-        // Nearly always there is nothing to look for.
+        // Usually the map is empty.
         if !self.arrived.is_empty() {
             self.arrived.remove(&id);
         }
     }
 }
 
-/// How long this loop may be kept waiting: one that serves one connection keeps nobody else waiting.
+/// How long the loop may wait: a loop with a single connection delays no other connection.
 #[inline]
 fn patience(cx: &Context<'_>) -> Patience {
     if cx.serves_alone() { Patience::Disk } else { Patience::Memory }
@@ -401,7 +404,7 @@ fn is(outcome: &Outcome, failure: Failure) -> bool {
     outcome.as_ref().is_err_and(|found| *found == failure)
 }
 
-/// What a client is told when there is nothing to give it.
+/// The status of a failed lookup.
 fn status_of(failure: Failure) -> Status {
     match failure {
         Failure::Absent => Status::NotFound,
@@ -414,7 +417,7 @@ fn status_of(failure: Failure) -> Status {
     }
 }
 
-/// How many requests come in a turn, and so how often files are looked at.
+/// Counts requests in a turn, to decide how often files are checked.
 #[derive(Debug, Default)]
 struct Pace {
     turn: Duration,
@@ -423,7 +426,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// One more request. For how long an entry may go unseen.
+    /// Counts one request. Returns how long an entry may go without a check.
     #[inline]
     fn step(&mut self, now: Duration) -> Duration {
         if now != self.turn {

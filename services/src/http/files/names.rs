@@ -1,6 +1,6 @@
-//! What one handler has seen lately, by the names that it was asked for, so that it need not read them as paths, nor ask
-//! the store, whose lock is everybody's. It keeps nothing: what the store forgets is gone, and its descriptor and its
-//! memory with it. A file of several names (`/a`, `/%61`) has an entry for each.
+//! Documents that one handler has sent lately, by the name in the request, so that a hit needs neither path parsing nor
+//! the store's shared lock. The table keeps only weak references: a document that the store forgets is gone, with its
+//! descriptor and its memory. A file requested by several names (`/a`, `/%61`) has an entry for each.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -11,21 +11,21 @@ use super::document::Document;
 use super::resolve::Patience;
 use super::root::{Anchor, Root};
 
-/// Names that one handler remembers. Those that are asked for are back at once when all have been forgotten, for a look
-/// into the store each.
+/// Names in one handler's table. A full table is emptied, and each name in use comes back after one lookup in the
+/// store.
 const NAMES_MAX: usize = 1024;
 
-/// Bytes of a name that is remembered. Longer ones are looked up in the store each time.
+/// Longest name in the table, in bytes. Longer names are looked up in the store each time.
 const NAME_MAX: usize = 256;
 
-/// For how long a handler takes the root's name to lead where it led. With the looks at files that are put off while the
-/// loop is busy, less than a second.
+/// How long a handler trusts the last check of the root's name. Together with the checks that a busy loop puts off,
+/// less than a second.
 const ROOT_FOR: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Names {
     names: HashMap<Box<[u8]>, Seen, RandomState>,
-    /// The directory that is served, and until when, by the loop's clock, it is taken to be that.
+    /// The served directory. It is trusted until `anchored_until`, by the loop's clock.
     anchor: Option<Arc<Anchor>>,
     anchored_until: Duration,
 }
@@ -33,12 +33,13 @@ pub(super) struct Names {
 #[derive(Debug)]
 struct Seen {
     document: Weak<Document>,
-    /// Until when it is taken for complete, and when it was last seen to be as it is, by the loop's clock.
+    /// `complete_until`: until then the document counts as complete. `at`: time of the last check. Both by the loop's
+    /// clock.
     complete_until: Duration,
     at: Duration,
 }
 
-/// Before everything: not seen yet.
+/// Stands for "not checked yet".
 const NEVER: Duration = Duration::MAX;
 
 impl Names {
@@ -46,19 +47,19 @@ impl Names {
         Names { names: HashMap::with_hasher(chance), anchor: None, anchored_until: Duration::ZERO }
     }
 
-    /// Whether the root's name has to be looked at.
+    /// Whether the root's name must be checked.
     #[inline]
     pub(super) fn is_adrift(&self, now: Duration) -> bool {
         now >= self.anchored_until
     }
 
-    /// The root's name has been looked at just now.
+    /// Notes that the root's name was checked now.
     pub(super) fn anchor_at(&mut self, root: &Root, now: Duration) {
         (self.anchor, self.anchored_until) = (root.anchor(), now + ROOT_FOR);
     }
 
-    /// What is called `name`, if it may be sent: it was seen to be as it is in this turn, or less than `unseen_for` ago, or
-    /// is seen now.
+    /// Returns the document called `name` if it may be sent: it was checked in this turn, or less than `unseen_for`
+    /// ago, or passes a check now.
     #[inline]
     pub(super) fn fresh(
         &mut self,
@@ -79,7 +80,7 @@ impl Names {
         Some(document)
     }
 
-    /// Takes over what another handler has looked at, if it still is as it was.
+    /// Takes over a document that another handler has loaded, if the document is unchanged.
     pub(super) fn adopt(
         &mut self,
         name: &[u8],
@@ -96,7 +97,7 @@ impl Names {
         is_fresh
     }
 
-    /// It has been looked at just now.
+    /// Inserts a document that was loaded or checked now.
     pub(super) fn insert(&mut self, name: &[u8], document: &Arc<Document>, complete_for: Duration, now: Duration) {
         self.put(name, Seen { document: Arc::downgrade(document), complete_until: now + complete_for, at: now });
     }

@@ -1,28 +1,28 @@
-//! From a request's target to a path below the root, by text alone: no file is looked at.
+//! Turns a request's target into a path below the root, by text alone: no file is looked at.
 //!
-//! What comes out has no spelling left that could mean anything but what it says: percent-encodings are decoded once,
-//! `.` and `..` are gone (RFC 3986 section 5.2.4), slashes stand alone, and no segment is hidden.
+//! The resulting path has a single meaning: percent-encodings are decoded once, `.` and `..` are resolved (RFC 3986
+//! section 5.2.4), repeated slashes are merged, and no segment is hidden.
 
 use crate::codec::request::Status;
 
-/// Hidden files are nobody's business, but for this directory at the root (RFC 8615).
+/// Hidden files are not served, except this directory at the root (RFC 8615).
 pub(super) const WELL_KNOWN: &[u8] = b".well-known";
 
-/// What a target says of the path, and its query, the question mark included.
+/// Splits a target into its path and its query; the query includes the question mark.
 #[inline]
 pub(super) fn split(target: &str) -> (&str, &str) {
     target.split_at(memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len()))
 }
 
-/// Writes the path that a target without its query names into `path`: without a slash at its beginning, with one at its
-/// end if it was said to be a directory; empty for the root.
+/// Writes the path that a target without its query names into `path`. The path has no slash at its beginning, a slash
+/// at its end if the target ends with one, and is empty for the root.
 ///
 /// # Errors
-/// 400 for what is no path, or leads above the root; 404 for what is never there.
+/// 400 for a malformed path, or a path above the root; 404 for a name that is never served.
 pub(super) fn read(target: &str, path: &mut Vec<u8>) -> Result<(), Status> {
     path.clear();
     let mut rest = origin_form(target);
-    // Begins with a slash, and each step takes one.
+    // `rest` begins with a slash, and each step takes one segment.
     while let Some(after) = rest.strip_prefix('/') {
         let (segment, following) = after.split_at(after.find('/').unwrap_or(after.len()));
         push(segment, !following.is_empty(), path)?;
@@ -31,7 +31,7 @@ pub(super) fn read(target: &str, path: &mut Vec<u8>) -> Result<(), Status> {
     Ok(())
 }
 
-/// What comes after the authority of a whole URI, which is what a proxy would be sent (RFC 9112 section 3.2.2).
+/// The path part of a whole URI, the form for proxies (RFC 9112 section 3.2.2).
 fn origin_form(target: &str) -> &str {
     if target.starts_with('/') {
         return target;
@@ -41,16 +41,16 @@ fn origin_form(target: &str) -> &str {
     rest.find('/').map_or("/", |at| &rest[at..])
 }
 
-/// Appends one segment. `is_directory` says that a slash follows.
+/// Appends one segment. `is_directory`: a slash follows the segment.
 fn push(segment: &str, is_directory: bool, path: &mut Vec<u8>) -> Result<(), Status> {
     let start = path.len();
     decode(segment.as_bytes(), path)?;
     match &path[start..] {
-        // Several slashes are one, as on any file system.
+        // Several slashes count as one, as on any file system.
         b"" | b"." => path.truncate(start),
         b".." => {
             path.truncate(start);
-            // What is above stands between the slash at the end and the one before.
+            // The parent ends at the slash before the last slash.
             let parent = path.strip_suffix(b"/").ok_or(Status::BadRequest)?;
             path.truncate(parent.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1));
         }
@@ -62,7 +62,8 @@ fn push(segment: &str, is_directory: bool, path: &mut Vec<u8>) -> Result<(), Sta
     Ok(())
 }
 
-/// Appends what percent-encoded bytes stand for. NUL ends a path to the kernel, and must not to anybody else.
+/// Decodes percent-encoded bytes and appends the result. NUL is refused, because a path ends at NUL for the kernel but
+/// not for other code.
 pub(super) fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     let mut rest = segment;
     while let Some(at) = memchr::memchr(b'%', rest) {
@@ -76,8 +77,8 @@ pub(super) fn decode(segment: &[u8], path: &mut Vec<u8>) -> Result<(), Status> {
     if memchr::memchr(0, path).is_some() { Err(Status::BadRequest) } else { Ok(()) }
 }
 
-/// The target that [`read`] makes this path of: every byte that means anything to anyone is percent-encoded, so the
-/// path cannot begin like an authority, nor end a header or an attribute.
+/// Encodes a path as the target that [`read`] turns into this path. Every byte with a special meaning is
+/// percent-encoded, so the path cannot look like an authority, nor end a header or an attribute.
 pub(super) fn encode(path: &[u8], into: &mut Vec<u8>) {
     for &byte in path {
         match byte {

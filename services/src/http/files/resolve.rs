@@ -1,9 +1,9 @@
-//! From a path to what lies there, and never outside the root: not by a symbolic link, not by one that is put there
-//! between two looks, not by a device that does something when it is opened.
+//! Resolves a path to a file below the root, and never outside the root: not by a symbolic link, not by a link that
+//! appears between two looks, not by a device that acts when it is opened.
 //!
-//! Two resolvers give the same answers. `openat2(2)` with `RESOLVE_BENEATH` has the kernel hold the line; where that
-//! call is missing (Linux before 5.6, gVisor) or forbidden (a strict seccomp filter), the path is walked one name at a
-//! time, and links are read and followed here.
+//! Two resolvers give equal answers. With `openat2(2)` and `RESOLVE_BENEATH` the kernel keeps the path below the root.
+//! Where the call is missing (Linux before 5.6, gVisor) or forbidden (a strict seccomp filter), the path is walked one
+//! name at a time, and links are read and followed here.
 //!
 //! ```text
 //!   path ─▶ look (O_PATH: opens nothing) ─▶ a regular file? ─▶ open, without blocking ─▶ still one? ─▶ File, Stamp
@@ -23,14 +23,14 @@ use super::devices::{Sighting, see};
 use super::path::WELL_KNOWN;
 use super::root::{Anchor, Root, Sight};
 
-/// Symbolic links on the way of one path: as many as the kernel follows.
+/// Symbolic links on one path: as many as the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// How to look, and what to take: nothing here ever waits for a peer, creates, or becomes a controlling terminal.
+/// Flags for a look, and for reading: no open here waits for a peer, creates a file, or takes a controlling terminal.
 pub(super) const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Who resolves paths.
+/// The resolver of paths.
 ///
 /// ```
 /// use services::http::Resolver;
@@ -38,7 +38,7 @@ pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFl
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resolver {
-    /// The kernel where it can, otherwise [`Resolver::Walk`].
+    /// The kernel where possible, otherwise [`Resolver::Walk`].
     #[default]
     Kernel,
     /// One name at a time.
@@ -48,46 +48,46 @@ pub enum Resolver {
 /// How paths are resolved below one directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// `openat2`. `resolves_cached` says that it can be asked for what it has in memory alone (Linux 5.12).
+    /// `openat2`. `resolves_cached`: the kernel can be restricted to names in memory (Linux 5.12).
     Kernel {
         flags: ResolveFlags,
         resolves_cached: bool,
     },
     Walk,
-    /// `openat`: links lead anywhere.
+    /// `openat`: links may lead anywhere.
     Anywhere,
 }
 
 /// How long a look may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// No disk is waited for.
+    /// Only memory: never waits for a disk.
     Memory,
     Disk,
 }
 
-/// Why there is nothing.
+/// Why a path cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nothing that is served: no such file, a device, a link that leads out.
+    /// Nothing to serve: no such file, a device, a link that leads out of the root.
     Absent,
-    /// The system says that it is not for us.
+    /// The system denies access.
     Forbidden,
-    /// It would take a disk to know.
+    /// The answer would need a disk.
     NotNow,
-    /// No descriptor, or no peace, to look at it now.
+    /// No free descriptor, or the path changed during each attempt.
     Busy,
     Broken(io::ErrorKind),
 }
 
-/// What lies at a path.
+/// The thing at a path.
 #[derive(Debug)]
 pub(super) enum Place {
     File(File, Stamp, Sight),
     Directory,
 }
 
-/// What of a file changes with its content.
+/// The parts of a file's status that change with the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) device: u64,
@@ -99,12 +99,12 @@ pub(super) struct Stamp {
 }
 
 impl Root {
-    /// What lies at `path`, a relative one without `..`; if that is a regular file, open.
+    /// Finds the file at `path`, a relative path without `..`. A regular file is returned open.
     pub(super) fn find(&self, anchor: &Anchor, path: &[u8], patience: Patience) -> Result<Place, Failure> {
         let (place, is_plain) = self.retrying(|| anchor.open_at(path, LOOK, patience))?;
         let seen = see(&place, patience)?;
         let is_local = self.devices.is_local(seen.mount, &place, patience)?;
-        // Opening it may take a word with somebody.
+        // Opening the file may wait for a server or a program.
         if patience == Patience::Memory && !is_local {
             return Err(Failure::NotNow);
         }
@@ -118,7 +118,7 @@ impl Root {
             (true, false) => Sight::Cached,
             (false, _) => Sight::Disk,
         };
-        // Whatever has been put in its place since is not waited for, and if it is no file, not used.
+        // The path may lead elsewhere by now. `READ` does not wait for a peer, and only a regular file is used.
         let (file, _) = self.retrying(|| anchor.open_at(path, READ, patience))?;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -127,7 +127,7 @@ impl Root {
         Ok(Place::File(File::from(file), Stamp::of(&stat), sight))
     }
 
-    /// What lies at `path`, without opening it. Takes the disk's time.
+    /// Looks at the thing at `path` without opening it. Waits for the disk.
     pub(super) fn look(&self, anchor: &Anchor, path: &[u8]) -> Result<Sighting, Failure> {
         let (place, _) = self.retrying(|| anchor.open_at(path, LOOK, Patience::Disk))?;
         Ok(see(&place, Patience::Disk)?)
@@ -135,7 +135,7 @@ impl Root {
 }
 
 impl Anchor {
-    /// Opens `path` with `flags`; and says whether the way there leads through no symbolic link and over one mount.
+    /// Opens `path` with `flags`. Returns also whether the path leads through no symbolic link and stays on one mount.
     pub(super) fn open_at(
         &self,
         path: &[u8],
@@ -167,7 +167,7 @@ impl Anchor {
             return Ok((attempt(ResolveFlags::empty())?, false));
         }
         match attempt(ResolveFlags::NO_SYMLINKS) {
-            // The names on the way of a link matter, and the kernel does not tell them.
+            // A link may lead through hidden names, and the kernel does not report the names.
             Err(Errno::LOOP) if patience == Patience::Memory => Err(NOT_NOW),
             Err(Errno::LOOP) => walk(self, path, flags),
             outcome => Ok((outcome?, false)),
@@ -175,21 +175,21 @@ impl Anchor {
     }
 }
 
-/// Stands for "not in memory", which no call here says by itself.
+/// Stands for "not in memory": no system call here returns this error.
 pub(super) const NOT_NOW: Errno = Errno::INPROGRESS;
 
 impl Way {
-    /// What this kernel can do; nothing where `openat2` is missing or forbidden.
+    /// Finds the abilities of this kernel. Returns `None` if `openat2` is missing or forbidden.
     pub(super) fn probe(directory: BorrowedFd<'_>, follows_links: bool) -> Option<Self> {
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = if follows_links { ResolveFlags::empty() } else { inside };
         let attempt = |more| openat2(directory, c".", LOOK, Mode::empty(), flags | more);
         attempt(ResolveFlags::empty()).ok()?;
-        // Older kernels don't know the flag, and say so.
+        // Older kernels refuse the unknown flag.
         Some(Way::Kernel { flags, resolves_cached: attempt(ResolveFlags::CACHED).is_ok() })
     }
 
-    /// What lies at `path`, if the kernel has all of the way in memory. Links are followed, as far as they may lead.
+    /// Opens `path` for a look if the kernel has the whole path in memory. Links are followed as far as they may lead.
     pub(super) fn look_cached(self, directory: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<OwnedFd> {
         match self {
             Way::Kernel { flags, resolves_cached: true } => {
@@ -204,7 +204,7 @@ impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         match errno {
             NOT_NOW => Failure::NotNow,
-            // Out of the root: XDEV. A socket, or a device without its driver: NXIO, NODEV.
+            // XDEV: out of the root. NXIO and NODEV: a socket, or a device without its driver.
             Errno::NOENT
             | Errno::NOTDIR
             | Errno::LOOP
@@ -234,11 +234,12 @@ impl Stamp {
     }
 }
 
-/// A name on the way, and whether it stands in a link.
+/// A name on the path, and whether the name comes from a link.
 type Step = (Vec<u8>, bool);
 
-/// Opens `path` below the anchor with `flags`, one name at a time, so that every link is read here. A directory on the way
-/// is held open, so what is renamed meanwhile leads nowhere else. And whether there was no link, and one file system.
+/// Opens `path` below the anchor with `flags`, one name at a time, so every link is read here. Each directory on the
+/// way is held open, so a rename meanwhile leads nowhere else. Returns also whether the path had no link and stayed on
+/// one file system.
 fn walk(anchor: &Anchor, path: &[u8], flags: OFlags) -> rustix::io::Result<(OwnedFd, bool)> {
     let root = anchor.directory.as_fd();
     let mut below: Vec<OwnedFd> = Vec::new();
@@ -248,11 +249,11 @@ fn walk(anchor: &Anchor, path: &[u8], flags: OFlags) -> rustix::io::Result<(Owne
     while let Some((name, is_in_link)) = names.pop_front() {
         let here = below.last().map_or(root, AsFd::as_fd);
         if name == b"." {
-            // Where we are is a directory, and no further down than it was.
+            // The current place is a directory already.
             continue;
         }
         if name == b".." {
-            // As `RESOLVE_BENEATH` has it: what leads above the root leads out, even if it were to come back.
+            // As with `RESOLVE_BENEATH`, a path that leads above the root is refused, even if the path would come back.
             below.pop().ok_or(Errno::XDEV)?;
             continue;
         }
@@ -280,13 +281,13 @@ fn walk(anchor: &Anchor, path: &[u8], flags: OFlags) -> rustix::io::Result<(Owne
     Ok((openat(below.last().map_or(root, AsFd::as_fd), c".", flags, Mode::empty())?, is_plain))
 }
 
-/// Whether a name in a link is one that no request may have. Volumes that are switched as a whole have a link to a
-/// directory `..data`, which is a link to another whose name begins with two dots.
+/// Whether a name in a link is hidden from requests. Volumes that are switched as a whole have a link to a directory
+/// `..data`, which in turn is a link to a name with two leading dots, so such names are allowed.
 fn is_hidden(name: &[u8], is_at_root: bool) -> bool {
     name.starts_with(b".") && !name.starts_with(b"..") && !(is_at_root && name == WELL_KNOWN)
 }
 
-/// Puts the names of `path` before the others. A slash or a dot at its end stands for a directory.
+/// Puts the names of `path` before the queued names. A slash or a dot at the end stands for a directory.
 fn queue(path: &[u8], is_in_link: bool, names: &mut VecDeque<Step>) {
     for (from_end, name) in path.rsplit(|&byte| byte == b'/').enumerate() {
         let is_here = name.is_empty() || name == b".";
@@ -298,6 +299,6 @@ fn queue(path: &[u8], is_in_link: bool, names: &mut VecDeque<Step>) {
     }
 }
 
-// All of them are system calls.
+// All tests here make system calls.
 #[cfg(all(test, not(miri)))]
 mod tests;

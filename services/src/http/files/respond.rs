@@ -1,5 +1,4 @@
-//! From what lies at a path, and what the request asks of it, to bytes on the connection: all of it, a part, several
-//! parts, or why not.
+//! Writes the answer about a document to the connection: the whole, one range, several ranges, or a refusal.
 
 use std::io::Write;
 use std::ops::Range;
@@ -17,7 +16,7 @@ use crate::http::conditional::{Verdict, evaluate};
 use crate::http::exchange::{Owed, Persistence};
 use crate::http::ranges::{self, Wanted};
 
-/// What was said, for the log.
+/// Summary of an answer, for the log.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Answered {
     pub(in crate::http) written: Written,
@@ -26,7 +25,7 @@ pub(in crate::http) struct Answered {
     pub(in crate::http) bytes: u64,
 }
 
-/// The answer that most requests get, but for its first two lines, which have the date. It never changes, so all
+/// The most frequent answer, without its first two lines, which contain the date. The rest never changes, so all
 /// handlers share it.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -35,7 +34,7 @@ pub(super) struct Ready {
     head: usize,
 }
 
-/// What is needed to answer one request.
+/// The context of one answer.
 pub(in crate::http) struct Response<'r, 'a> {
     pub(in crate::http) cx: &'r mut Context<'a>,
     pub(in crate::http) clock: &'r Clock,
@@ -43,7 +42,7 @@ pub(in crate::http) struct Response<'r, 'a> {
 }
 
 impl Response<'_, '_> {
-    /// What the request asks of a document. `room` is for the head.
+    /// Answers a request for a document. `room` is memory for the head.
     #[inline]
     pub(super) fn document(
         &mut self,
@@ -64,10 +63,10 @@ impl Response<'_, '_> {
                 Verdict::NotModified => return self.not_modified(&mut part),
                 // A range of `HEAD` has no meaning (RFC 9110 section 14.2).
                 Verdict::Proceed { by_range: true } if head.has(Selector::Range) && !self.owed.bodiless => {
-                    // Twice is no range at all.
+                    // Two `Range` fields count as none.
                     match head.value(Selector::Range.name()).map(|value| ranges::read(value, rendition.size())) {
                         None | Some(Wanted::Whole) => {}
-                        // The parts would be encoded and what joins them would not: no field says so.
+                        // Parts would be encoded, while the text between the parts would not; no field can say so.
                         Some(Wanted::Several(_)) if encoding != Encoding::Identity => {}
                         Some(Wanted::One(range)) => return self.one_range(&mut part, range),
                         Some(Wanted::Several(ranges)) => return self.several_ranges(&mut part, &ranges),
@@ -91,7 +90,7 @@ impl Response<'_, '_> {
             if persistence == Persistence::Implied {
                 output.put(inline);
             } else {
-                // Before the empty line there is room for what becomes of the connection.
+                // The `Connection` field goes before the empty line.
                 output.put(&ready.bytes[..ready.head - 2]);
                 output.put(answers::connection(persistence).as_bytes());
                 output.put(&inline[ready.head - 2..]);
@@ -119,7 +118,7 @@ impl Response<'_, '_> {
         Answered { written: self.content(part.rendition, range), status: 206, bytes: end - start }
     }
 
-    /// RFC 9110 section 14.6. Each part says what it is part of.
+    /// Answers with several ranges (RFC 9110 section 14.6). Each part has a head of its own.
     fn several_ranges(&mut self, part: &mut Part<'_>, ranges: &[Range<u64>]) -> Answered {
         let (boundary, rendition) = (boundary(), part.rendition);
         let head_of = |(index, range): (usize, &Range<u64>)| {
@@ -150,8 +149,8 @@ impl Response<'_, '_> {
         self.refuse_with(Status::RangeNotSatisfiable, &format!("Content-Range: bytes */{size}\r\n"))
     }
 
-    /// To a directory's own name, which ends with a slash: relative links in its index begin there. It begins with one
-    /// slash, so it cannot name another host.
+    /// Redirects to the directory's name with a slash at the end, where relative links of its index begin. The location
+    /// begins with a single slash, so it cannot name another host.
     pub(super) fn redirect(&mut self, path: &[u8], query: &str) -> Answered {
         let mut location = b"/".to_vec();
         path::encode(path, &mut location);
@@ -183,13 +182,13 @@ impl Response<'_, '_> {
         self.say(status.into(), fields)
     }
 
-    /// An answer that says nothing but its status.
+    /// Answers with a status, `fields` and a short body.
     fn say(&mut self, line: Line, fields: &str) -> Answered {
         let (answer, bytes) = answers::short(line, fields, self.owed, self.clock);
         Answered { written: self.cx.write(answer), status: line.code, bytes }
     }
 
-    /// The end of a head.
+    /// Ends a head and writes it.
     fn end(&mut self, room: &mut Vec<u8>) -> Written {
         room.extend_from_slice(answers::connection(self.owed.persistence).as_bytes());
         room.extend_from_slice(b"\r\n");
@@ -201,7 +200,7 @@ impl Response<'_, '_> {
     }
 }
 
-/// Which of a document's renditions this client gets.
+/// Chooses the rendition for this client.
 fn chosen(head: &Head<'_>, document: &Document) -> Encoding {
     if !document.varies() || !head.has(Selector::AcceptEncoding) {
         return Encoding::Identity;
@@ -210,7 +209,7 @@ fn chosen(head: &Head<'_>, document: &Document) -> Encoding {
     accepted.choose(|encoding| document.rendition(encoding).is_some())
 }
 
-/// What the heads of answers with a rendition, or a part of it, have in common.
+/// The common part of the heads of answers with a rendition.
 struct Part<'p> {
     rendition: &'p Rendition,
     varies: bool,
@@ -218,7 +217,7 @@ struct Part<'p> {
     room: &'p mut Vec<u8>,
 }
 
-/// Stands in no file, as far as chance goes: 128 bits that nobody can foretell.
+/// A random boundary of 128 bits, which no file contains by chance and no client can foretell.
 fn boundary() -> String {
     use std::hash::{BuildHasher, RandomState};
     let word = || RandomState::new().hash_one(());

@@ -1,9 +1,9 @@
-//! The directory that is served, by its name: it may be replaced while it is served, by a symbolic link that is switched
-//! or by a directory that is renamed and made anew.
+//! The served directory, by its name. The directory may be replaced while it is served, by a symbolic link that is
+//! switched, or by a rename and a new directory.
 //!
-//! Everything below it is resolved from an [`Anchor`], a descriptor of the directory that had the name when it was last
-//! looked at. Each handler has the name looked at twice a second as long as requests come, and takes what it finds; a
-//! document that was loaded below another anchor is loaded anew.
+//! Every path is resolved from an [`Anchor`]: a descriptor of the directory that had the root's name at the last check.
+//! While requests come, each handler checks the name twice a second. A document that was loaded below another anchor is
+//! loaded anew.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -22,65 +22,66 @@ use super::devices::{Devices, Mount, see};
 use super::document::Document;
 use super::resolve::{Failure, LOOK, NOT_NOW, Patience, READ, Resolver, Stamp, Way};
 
-/// Descriptors kept back for files, so that whoever is connected is still served when all others are used up: enough
-/// for as many large files at once, and for a helper to look around.
+/// Spare descriptors for files, so that connected clients are still served when the process has used up all others:
+/// enough for as many large files at once, and for the looks of a helper.
 const RESERVE: usize = 16;
 
-/// Times that a path is tried again when somebody renames directories while it is resolved.
+/// Attempts to resolve a path while directories on the path are renamed.
 const RACES_MAX: usize = 16;
 
-/// Names of a path that are looked at for the mount that the path leads to. A mount lies near the root, and a long path must
-/// not keep the loop.
+/// Names of a path that are examined to find the path's mount. A mount lies near the root, and a long path must not
+/// delay the loop.
 const NAMES_ON_THE_WAY: usize = 16;
 
-/// A directory to serve, and how far its links lead.
+/// A directory to serve, and the rule for its links.
 #[derive(Debug)]
 pub(super) struct Root {
     path: PathBuf,
     follows_links: bool,
     resolver: Resolver,
-    /// The directory that has the name; none while there is no such directory.
+    /// The directory that has the name at present; `None` while no directory has the name.
     anchor: RwLock<Option<Arc<Anchor>>>,
-    /// How many anchors there have been.
+    /// Number of anchors so far.
     anchors: AtomicU64,
     pub(super) devices: Devices,
-    /// Closes what is not on a local file system.
+    /// Closes files that are not on a local file system.
     pub(super) closer: Arc<Closer>,
-    /// Kept back; closed to make room.
+    /// Spare descriptors, closed to make room.
     reserve: Mutex<Vec<OwnedFd>>,
     reserve_size: usize,
-    /// When a shortage of descriptors was last logged.
+    /// Time of the last log line about a shortage of descriptors.
     shortage: Mutex<Option<Instant>>,
-    /// A process that was forked since serves one connection, and has all of its descriptors for that.
+    /// The process that made the root. A process that was forked later serves one connection and does not need the
+    /// reserve.
     process: u32,
 }
 
-/// The directory that has the root's name, or had it.
+/// A directory that has, or had, the root's name.
 #[derive(Debug)]
 pub(super) struct Anchor {
     pub(super) directory: OwnedFd,
     pub(super) way: Way,
-    /// Unlike that of any other anchor of this root.
+    /// Unique among the anchors of this root.
     pub(super) number: u64,
     pub(super) device: u64,
     inode: u64,
 }
 
-/// How a file may be looked at again.
+/// How a file may be checked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// Its path leads through directories of one local file system, and no symbolic link: one `stat`. The kernel has had
-    /// the path in memory within the last second, and keeps longest what was used last.
+    /// The path stays in directories of one local file system and has no symbolic link: one `stat` suffices. The kernel
+    /// had the path in memory within the last second, and keeps recently used paths longest.
     Plain,
-    /// Through links or several file systems, and it lies on a local one: only what the kernel has in memory is asked for.
+    /// The path has links or crosses mounts, and the file is on a local file system: only the kernel's memory is asked.
     Cached,
-    /// On a file system that may have to ask somebody else: a helper's work.
+    /// The file system may have to ask a server or a program: only a helper looks.
     Disk,
 }
 
 impl Root {
     /// # Errors
-    /// When it is no directory, or none that may be searched.
+    /// If `path` is no directory, or one that this process may not search.
     pub(super) fn open(path: &Path, follows_links: bool, resolver: Resolver) -> io::Result<Self> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let root = Root {
@@ -97,7 +98,8 @@ impl Root {
             process: std::process::id(),
         };
         let directory = openat(CWD, path, LOOK | OFlags::DIRECTORY, Mode::empty())?;
-        // One that may not be searched has nothing to serve. One that may not be read has no listing.
+        // A directory without search permission has nothing to serve. A directory without read permission has no
+        // listing.
         statat(&directory, c".", AtFlags::empty())?;
         root.replace(Some(root.anchor_at(directory, Patience::Disk)?));
         Ok(root)
@@ -113,7 +115,7 @@ impl Root {
         Ok(Anchor { directory, way, number: self.anchors.fetch_add(1, Relaxed), device, inode })
     }
 
-    /// The directory as it was last seen.
+    /// The anchor of the last check.
     pub(super) fn anchor(&self) -> Option<Arc<Anchor>> {
         self.anchor.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -121,14 +123,14 @@ impl Root {
     fn replace(&self, anchor: Option<Anchor>) {
         let gone =
             std::mem::replace(&mut *self.anchor.write().unwrap_or_else(PoisonError::into_inner), anchor.map(Arc::new));
-        // Closed when the lock is released.
+        // Closed here, after the lock was released.
         drop(gone);
     }
 
-    /// Looks which directory has the name now. Whether it is another than before, or none.
+    /// Checks which directory has the root's name now. Returns whether the directory has changed or has gone.
     ///
     /// # Errors
-    /// [`Failure::NotNow`] when that has to be waited for.
+    /// [`Failure::NotNow`] if the answer would need the disk.
     pub(super) fn check(&self, patience: Patience) -> Result<bool, Failure> {
         let known = self.anchor();
         let flags = LOOK | OFlags::DIRECTORY;
@@ -148,16 +150,16 @@ impl Root {
                 self.replace(None);
                 Ok(known.is_some())
             }
-            // Not in memory; or this kernel does not tell.
+            // Not in memory, or this kernel cannot say.
             Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM | NOT_NOW) if patience == Patience::Memory => {
                 Err(Failure::NotNow)
             }
-            // Whatever is in the way says nothing of the directory.
+            // Any other error says nothing about the directory.
             Err(_) => Ok(false),
         }
     }
 
-    /// `None` if it is the one that is known.
+    /// Returns `None` for the known directory.
     fn anchor_unless(
         &self,
         known: Option<&Anchor>,
@@ -165,14 +167,14 @@ impl Root {
         patience: Patience,
     ) -> rustix::io::Result<Option<Anchor>> {
         let Stamp { device, inode, .. } = see(&directory, patience)?.stamp;
-        // While a directory is open, no other gets its number.
+        // While a directory is open, no other directory gets its inode number.
         if known.is_some_and(|known| (known.device, known.inode) == (device, inode)) {
             return Ok(None);
         }
         self.anchor_at(directory, patience).map(Some)
     }
 
-    /// Takes back what of the reserve was given away, as far as there is room. Nothing in a forked child, which needs none.
+    /// Restores the reserve as far as descriptors are free. Does nothing in a forked child, which needs no reserve.
     pub(super) fn refill(&self) {
         if std::process::id() != self.process {
             return;
@@ -185,8 +187,8 @@ impl Root {
         }
     }
 
-    /// The mount that a look at `path` has to wait for, as far as the kernel has the way there in memory: none unless its file
-    /// system is known not to be local. Never waits.
+    /// Returns the mount that a look at `path` has to wait for, as far as the kernel has the path in memory. `None`
+    /// unless the mount's file system is known to be remote. Never waits.
     pub(super) fn far_mount(&self, path: &[u8]) -> Option<Mount> {
         let anchor = self.anchor()?;
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -203,15 +205,15 @@ impl Root {
         deepest
     }
 
-    /// Makes room for a descriptor, once there is none, and for what may be opened on the way. Whether there was
-    /// anything to give.
+    /// Frees spare descriptors for a file, and for the directories on its path. Returns whether the reserve had any to
+    /// free.
     fn make_room(&self) -> bool {
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = reserve.len().saturating_sub(2);
         reserve.drain(kept..).count() > 0
     }
 
-    /// Tries again as long as there is no descriptor, and some in reserve. A shortage is logged once a second at most.
+    /// Repeats `attempt` while descriptors are short and the reserve has some. Logs a shortage at most once a second.
     fn with_room<T>(&self, attempt: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         loop {
             match attempt() {
@@ -234,7 +236,7 @@ impl Root {
         log::warn!("no descriptor for files: {errno}; files that are kept are served as they were, others get 503");
     }
 
-    /// Tries again while something is in the way that passes.
+    /// Repeats `attempt` while a passing obstacle prevents success.
     pub(super) fn retrying<T>(&self, attempt: impl Fn() -> rustix::io::Result<T>) -> Result<T, Failure> {
         let mut races = 0;
         loop {
@@ -245,7 +247,7 @@ impl Root {
         }
     }
 
-    /// A directory, to read its names. Takes the disk's time.
+    /// Opens a directory to read its names. Waits for the disk.
     pub(super) fn directory(&self, anchor: &Anchor, path: &[u8]) -> Result<OwnedFd, Failure> {
         let (directory, _) = self.retrying(|| anchor.open_at(path, READ | OFlags::DIRECTORY, Patience::Disk))?;
         Ok(directory)
@@ -253,7 +255,7 @@ impl Root {
 }
 
 impl Anchor {
-    /// Whether what lies at the paths of `document` is what it was. Never waits with [`Patience::Memory`].
+    /// Whether the files at the paths of `document` are unchanged. Never waits with [`Patience::Memory`].
     pub(super) fn has_still(&self, document: &Document, patience: Patience) -> bool {
         self.number == document.anchor
             && document
@@ -261,12 +263,13 @@ impl Anchor {
                 .all(|rendition| self.is_still(&rendition.path, &rendition.stamp, rendition.sight, patience))
     }
 
-    /// Links are followed to wherever they lead: the same file is the same file, however it is reached.
+    /// Whether the file at `path` still has `stamp`. Links are followed wherever they lead: the stamp identifies the
+    /// file, whatever path leads to it.
     pub(super) fn is_still(&self, path: &CStr, stamp: &Stamp, sight: Sight, patience: Patience) -> bool {
         let stat = |flags| statat(&self.directory, path, flags).is_ok_and(|stat| Stamp::of(&stat) == *stamp);
         match (sight, patience) {
             (_, Patience::Disk) => stat(AtFlags::empty()),
-            // One that has become a link leads somewhere else.
+            // A file that has become a link has changed.
             (Sight::Plain, Patience::Memory) => stat(AtFlags::SYMLINK_NOFOLLOW),
             (Sight::Cached, Patience::Memory) => {
                 let file = self.way.look_cached(self.directory.as_fd(), path);

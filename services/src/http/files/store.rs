@@ -1,5 +1,5 @@
-//! What is kept of files, once for the process: every handler that serves a directory looks here before it opens
-//! anything, and what one has read the others have. Held only for as long as it takes to look something up.
+//! The kept files, one store for the process: every handler that serves a directory looks here before opening a file,
+//! so a file read by one handler serves all. The lock is held only during a lookup or a change of the table.
 
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,24 @@ use super::cache::{Bounds, Cache, Kept};
 use super::document::Document;
 use super::names::Names;
 
-/// What is kept ready, by all handlers together: names enough for a large site, bytes few enough for a small machine,
-/// and descriptors for files that are too large to keep.
+/// Limits of the store for all handlers together: names enough for a large site, bytes few enough for a small machine,
+/// and descriptors for files too large for memory.
 const KEPT: Bounds = Bounds { entries: 4096, bytes: 64 * 1024 * 1024, descriptors: 1024 };
 
-/// Of the descriptors that the process may have, one in so many is for files: the others are for connections.
+/// The share of the process's descriptors that is for files, one in this number; the rest is for connections.
 const DESCRIPTORS_SHARE: u64 = 8;
 
 #[derive(Debug)]
 pub(super) struct Store {
     cache: Mutex<Cache<Loaded>>,
-    /// One for the tables of all handlers: asking the system for chance takes a call on each new thread.
+    /// One hash key for the tables of all handlers: a new key on each thread would cost a system call.
     chance: RandomState,
 }
 
 #[derive(Debug)]
 struct Loaded {
     document: Arc<Document>,
-    /// When all of it was looked at. Not by a loop's clock: there are several.
+    /// Time of the last look at the whole document. A loop's clock would not do, since several loops share the store.
     at: Instant,
 }
 
@@ -52,12 +52,12 @@ impl Default for Store {
 }
 
 impl Store {
-    /// For a new handler.
+    /// Makes the table of names for a new handler.
     pub(super) fn names(&self) -> Names {
         Names::new(self.chance.clone())
     }
 
-    /// What is kept of `path`, and for how long it is still taken for complete.
+    /// Returns the kept document of `path`, and how long the document still counts as complete.
     pub(super) fn get(&self, path: &[u8]) -> Option<(Arc<Document>, Duration)> {
         let mut cache = self.lock();
         let at = cache.find(path)?;
@@ -65,11 +65,11 @@ impl Store {
         Some((document.clone(), COMPLETE_FOR.saturating_sub(at.elapsed())))
     }
 
-    /// Keeps it, unless it costs too much by itself. For how long it is taken for complete: one that is kept already was
-    /// looked at again, and what lies beside it was not.
+    /// Keeps `document`, unless it exceeds the limits by itself. Returns how long the document counts as complete. For
+    /// a document that is kept already the time goes on, because its siblings were not looked at again.
     pub(super) fn put(&self, path: &[u8], document: Arc<Document>) -> Duration {
         let cost = document.cost();
-        // Files are closed and memory is given back when the lock is released.
+        // Files are closed and memory is given back after the lock was released.
         let mut gone = Vec::new();
         let mut cache = self.lock();
         if let Some(at) = cache.find(path) {
@@ -89,7 +89,7 @@ impl Store {
         let _gone = self.lock().remove(path);
     }
 
-    /// Forgets everything.
+    /// Forgets all documents.
     pub(super) fn clear(&self) {
         let mut cache = self.lock();
         let gone = cache.clear();
@@ -97,14 +97,14 @@ impl Store {
         drop(gone);
     }
 
-    /// Forgets everything that holds a descriptor. Whether there was anything.
+    /// Forgets every document that holds a descriptor. Returns whether any did.
     pub(super) fn drop_descriptors(&self) -> bool {
         let mut gone = Vec::new();
         self.lock().drop_descriptors(&mut gone);
         !gone.is_empty()
     }
 
-    /// Nothing in it calls anything that could panic half-way.
+    /// Locks the table. A poisoned lock is used on: no call inside can panic half-way through a change.
     fn lock(&self) -> MutexGuard<'_, Cache<Loaded>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,11 +1,11 @@
-//! Which media type a name stands for.
+//! Media types by file name.
 
-/// The type of a file of which nothing is known.
+/// The type of a file with an unknown ending.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Endings for which `mime_guess` has no type, a replaced one, or one of another format. Each group names the source of its
-/// types ("IANA" is the registry of media types). Not every source names the ending: `ts`, `mts`, `m2ts`, `m4v`, `mka` and
-/// `tgz` stand here because they are in use for the format.
+/// Endings for which `mime_guess` has no type, a replaced type, or the type of another format. Each group names the
+/// source of its types ("IANA" is the registry of media types). Some endings have no source: `ts`, `mts`, `m2ts`,
+/// `m4v`, `mka` and `tgz` are listed because they are in use for the format.
 const OURS: [(&str, &str); 41] = [
     // Fonts: RFC 8081, which replaces application/font-*.
     ("otf", "font/otf"),
@@ -58,7 +58,7 @@ const OURS: [(&str, &str); 41] = [
     ("webmanifest", "application/manifest+json"),
 ];
 
-/// What `Content-Type` says of a file of this name, by its ending; text is UTF-8 here, as everywhere by now.
+/// The `Content-Type` of a file, by the ending of its name. Text counts as UTF-8, as everywhere by now.
 pub(super) fn content_type(path: &[u8]) -> (&'static str, &'static str) {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let ending = name.iter().rposition(|&byte| byte == b'.').map(|dot| &name[dot + 1..]);

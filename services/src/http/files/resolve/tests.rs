@@ -1,4 +1,4 @@
-//! A tree with every kind of thing in it, and both resolvers at every path.
+//! A tree with every kind of file, and both resolvers at every path.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +12,11 @@ use super::*;
 use crate::chance::Chance;
 use rustix::fs::CWD;
 
-/// A directory for one test, gone at its end.
+/// A directory for one test, removed at its end.
 struct Tree(PathBuf);
 
 impl Tree {
-    /// `root/` is what is served; `outside/` lies beside it.
+    /// `root/` is served; `outside/` lies beside it.
     fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +43,7 @@ impl Tree {
             ("out", "../outside/secret"),
             ("out-dir", "../outside"),
             ("out-and-in", "../root/f"),
-            // Names that exist below the root, should somebody take what is above it for the root itself.
+            // Names that exist below the root, for a resolver that would take the directory above for the root.
             ("above", "../f"),
             ("a/above", "../../a/f"),
             ("a/out", "../../outside/a"),
@@ -62,7 +62,7 @@ impl Tree {
         for (link, target) in links {
             symlink(target, tree.0.join("root").join(link)).unwrap();
         }
-        // As many links after each other as the kernel follows, and one more.
+        // A chain of links as long as the kernel follows, and one link more.
         symlink("f", tree.0.join("root/chain-1")).unwrap();
         for number in 2..=LINKS_MAX + 1 {
             symlink(format!("chain-{}", number - 1), tree.0.join(format!("root/chain-{number}"))).unwrap();
@@ -92,7 +92,7 @@ fn way(root: &Root) -> Way {
     root.anchor().unwrap().way
 }
 
-/// What is at a path: the content of a file, a directory, or why not.
+/// The content of the file at a path, a directory, or the failure.
 fn at(root: &Root, path: &str) -> Result<String, Failure> {
     Ok(match find(root, path, Patience::Disk)? {
         Place::File(file, ..) => std::io::read_to_string(file).unwrap(),
@@ -153,7 +153,7 @@ fn what_is_inside_is_found_and_what_is_outside_is_not_by_either_resolver() {
         ("through-file", Err(())),
         ("chain-40", Ok("root/f")),
         ("chain-41", Err(())),
-        // What is neither.
+        // Neither files nor directories.
         ("fifo", Err(())),
         ("to-fifo", Err(())),
         ("socket", Err(())),
@@ -226,13 +226,13 @@ fn what_memory_does_not_have_is_not_waited_for() {
     if way(&kernel)
         == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true })
     {
-        // Whether that may be asked of this file system is not known before somebody has waited for it.
+        // A file system may be asked only after a helper has waited for its kind.
         assert!(matches!(find(&kernel, "f", Patience::Memory), Err(Failure::NotNow)));
         let Ok(Place::File(_, _, sight)) = find(&kernel, "f", Patience::Disk) else { panic!("it is there") };
         if sight == Sight::Disk {
             return eprintln!("not tried: temporary files are on no local file system");
         }
-        // It was written a moment ago.
+        // The file was written a moment ago.
         assert!(matches!(find(&kernel, "f", Patience::Memory), Ok(Place::File(..))));
     }
 }
@@ -245,7 +245,7 @@ fn a_file_that_is_replaced_or_written_to_has_another_stamp() {
     let anchor = root.anchor().unwrap();
     let still = |path| {
         let by_disk = anchor.is_still(path, &stamp, sight, Patience::Disk);
-        // Where memory may not be asked, nothing is still as it was.
+        // Without permission to ask memory, every file counts as changed.
         assert!(by_disk || !anchor.is_still(path, &stamp, sight, Patience::Memory), "{path:?}");
         assert!(by_disk || !anchor.is_still(path, &stamp, Sight::Cached, Patience::Memory), "{path:?}");
         assert!(!anchor.is_still(path, &stamp, Sight::Disk, Patience::Memory));
@@ -277,7 +277,7 @@ fn a_file_is_looked_at_again_in_the_cheapest_way_that_never_waits() {
         assert!(anchor.is_still(c"a/f", &stamp, plain, Patience::Memory));
         let (stamp, linked) = sight("in-dir/f");
         assert_eq!(linked, Sight::Cached);
-        // A walk cannot ask for what is in memory alone.
+        // A walk cannot restrict the kernel to its memory.
         let can_ask = matches!(way(&root), Way::Kernel { resolves_cached: true, .. });
         assert_eq!(anchor.is_still(c"in-dir/f", &stamp, linked, Patience::Memory), can_ask);
     }
@@ -351,7 +351,8 @@ fn a_root_is_served_from_wherever_its_name_leads_to_now() {
     }
 }
 
-/// Opening a device may rewind a tape or start a watchdog, and whoever waits at the other end of a fifo would go on.
+/// Opening a device may rewind a tape or start a watchdog, and opening a fifo would release the process at its other
+/// end.
 #[test]
 fn what_is_no_regular_file_is_not_even_opened() {
     use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
