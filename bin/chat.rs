@@ -1,4 +1,4 @@
-//! `glowplug chat`: the chat room, and whoever wants to be in it.
+//! `glowplug chat`: the chat room, and a client to join a room.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -68,7 +68,7 @@ impl Members {
         *self != Members::default()
     }
 
-    /// What was given after the subcommand, and before it.
+    /// Merges the options after the subcommand with the options before.
     pub fn or(self, before: Members) -> Members {
         Members {
             slow: self.slow.or(before.slow),
@@ -78,7 +78,7 @@ impl Members {
     }
 }
 
-/// A terabyte: more than that is a slip of the hand.
+/// A terabyte: a larger value is a typing error.
 const MEMBER_QUEUE_MAX: u64 = 1 << 40;
 
 fn policy() -> impl TypedValueParser<Value = SlowPolicy> {
@@ -96,19 +96,20 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     server.run(logging)
 }
 
-/// The room, and beside it the console: what is typed on standard input, answered by `answers`.
+/// Adds the room, and the console that reads standard input and replies through `answers`.
 pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let member_queue = members.member_queue.map_or(MEMBER_QUEUE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let room = Room::default().with_history(members.history.unwrap_or(0) as usize, member_queue);
     let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
-    // Of several loops, the first to begin reads it. Before the chat: that is told whether descriptors are left.
+    // The first loop to start reads standard input. Duplicated before the chat is added, because the chat checks the
+    // free descriptors.
     let typed = Mutex::new(io::stdin().as_fd().try_clone_to_owned().ok());
     let chat = server.add(
         CHAT,
         move || Chat::new(in_room.clone()),
-        // Who is in the room, every member's loop has to know.
+        // Every member's loop shares the list of members.
         |service| service.limits(limits).deadlines(deadlines(idle)).urgent_in_line().shares_memory(),
     )?;
     server.add_beside("console", move || {

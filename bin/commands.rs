@@ -1,5 +1,5 @@
-//! The command line's shape: which of the common options each subcommand takes. Each serving subcommand takes all of them,
-//! `chat join` those that mean something for a client, `completions` none. Help and completions show no others.
+//! The shape of the command line: the common options of each subcommand. Serving subcommands take all, `chat join`
+//! takes the options of a client, and `completions` takes none. Help and completions show no others.
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory};
@@ -15,8 +15,8 @@ const OF_A_CLIENT: [&str; 3] = ["backend", "log_level", "log_file"];
 /// The command with its subcommands. The root takes all common options, since they may precede the subcommand.
 pub fn command() -> Command {
     let common = Common::augment_args(Command::new("common"));
-    // An option of a last subcommand is global there, and nobody inherits it: clap then takes the value that was given
-    // before the subcommand too.
+    // An option of an innermost subcommand is global there, and no command inherits the option. Clap then accepts a
+    // value before the subcommand, too.
     let with = |command: Command, last: bool, taken: fn(&str) -> bool| {
         let args = common.get_arguments().filter(|arg| taken(arg.get_id().as_str()));
         command.args(args.map(|arg| arg.clone().global(last)))
@@ -31,8 +31,8 @@ pub fn command() -> Command {
     })
 }
 
-/// A common option that was given although the subcommand of these matches does not take it: before its name, since
-/// after it the parser refuses it.
+/// Returns a common option that was given before a subcommand that does not take it. The parser itself refuses such an
+/// option after the subcommand.
 pub fn useless(matches: &ArgMatches) -> Option<String> {
     let (taken, levels): (&[&str], Vec<&ArgMatches>) = match matches.subcommand() {
         Some(("completions", _)) => (&[], vec![matches]),

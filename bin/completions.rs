@@ -1,4 +1,4 @@
-//! `glowplug completions`: what a shell needs to complete the command's options.
+//! `glowplug completions`: the script with which a shell completes the command's options.
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub fn run(options: Options) -> ExitCode {
     let mut text = Vec::new();
     clap_complete::generate(options.shell, &mut crate::commands::command(), "glowplug", &mut text);
     match std::io::stdout().write_all(&text).and_then(|()| std::io::stdout().flush()) {
-        // Whoever reads may have seen enough: `glowplug completions zsh | head`.
+        // The reader may have stopped early: `glowplug completions zsh | head`.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             crate::logging::fail_without(&format!("standard output: {error}"))
         }

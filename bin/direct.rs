@@ -1,6 +1,6 @@
-//! The log of a process that must have no other thread, since it forks, or that can get none: whoever has a line writes it.
-//! Parent and children share what they write to, so each line is one write that the kernel keeps apart from those of the
-//! others.
+//! The log of a process without a writing thread: a process that forks must have no other thread, and another process
+//! may get none. Each caller writes its own lines. Parent and children share the output, so each line is one write,
+//! which the kernel does not mix with other writes.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,42 +14,43 @@ use crate::losses::{Account, Cause, Tally};
 use crate::sink::Lines;
 use crate::target::{has_room, open, write};
 
-/// Bytes that one write puts into a pipe in one piece (`PIPE_BUF`), and for which there is room in one that takes any.
+/// Bytes that one write puts into a pipe in one piece (`PIPE_BUF`). A pipe that reports room has room for as many.
 const ATOMIC_BYTES: usize = 4096;
 
-/// Lines that wait until writing begins: far more than a start has to say.
+/// Lines held until writing begins: far more than a start logs.
 const HELD_LINES: usize = 1024;
 
 pub struct Direct {
     output: Mutex<Output>,
-    /// What messages call it.
+    /// The output's name in messages.
     name: String,
     losses: Losses,
 }
 
-/// Where losses are counted.
+/// How losses are counted.
 pub enum Losses {
-    /// Of a process that forks: by the parent, for all of its children.
+    /// In a process that forks: the parent counts for all children.
     Recorded(Account),
-    /// Here; these are told, and the output itself once it takes lines again, unless nothing else may stand in it.
+    /// Counted here. Losses are reported to `tell`, and with `in_place` also to the output itself, when it takes lines
+    /// again.
     Told { tally: Mutex<Tally>, tell: Vec<Lines>, in_place: bool },
 }
 
 struct Output {
-    /// `None` if there is no descriptor to be had: then everything is lost.
+    /// `None` if no descriptor could be opened: then every line is lost.
     to: Option<File>,
-    /// How much of it stays in one piece.
+    /// Bytes of a write that stay in one piece.
     piece: usize,
-    /// Of a file, which can be opened anew.
+    /// Set for a file: the path to reopen.
     path: Option<PathBuf>,
-    /// What waits for the start.
+    /// Lines held until the start.
     held: Option<Vec<String>>,
-    /// The last write ended within a line.
+    /// The last write ended inside a line.
     torn: bool,
 }
 
 impl Direct {
-    /// Whose lines wait for [`Direct::start`].
+    /// Makes an output whose lines are held until [`Direct::start`].
     pub fn new(to: Option<File>, path: Option<PathBuf>, name: String, losses: Losses) -> Self {
         let mut output = Output { to: None, piece: ATOMIC_BYTES, path, held: Some(Vec::new()), torn: false };
         output.take(to);
@@ -60,7 +61,7 @@ impl Direct {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes some whole lines, those for which there is room now; the others are counted.
+    /// Writes whole lines as far as the output has room now. The rest is counted as lost.
     pub fn put(&self, text: &str) {
         let mut output = self.lock();
         for line in text.split_inclusive('\n') {
@@ -68,7 +69,8 @@ impl Direct {
         }
     }
 
-    /// Writes a line if there is room now. Whether it was written, or waits for the start; if not, it is not counted.
+    /// Writes a line if the output has room now. Returns whether the line was written or held; a refused line is not
+    /// counted.
     pub fn try_put(&self, line: &str) -> bool {
         self.lock().put(line).is_ok()
     }
@@ -84,7 +86,7 @@ impl Direct {
         }
     }
 
-    /// Tells of losses that are counted here, if it is time.
+    /// Reports the losses counted here, if a report is due.
     fn tell(&self, output: &mut Output, last: bool) {
         let Losses::Told { tally, tell, in_place } = &self.losses else { return };
         let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +98,7 @@ impl Direct {
         }
     }
 
-    /// Opens the file anew. `Err` with what to say if there is no new one to be had: the old one stays in use.
+    /// Reopens the file. Returns an error line if the file cannot be opened: then the old file stays in use.
     pub fn reopen(&self) -> Result<(), String> {
         let mut output = self.lock();
         let Some(path) = &output.path else { return Ok(()) };
@@ -105,7 +107,7 @@ impl Direct {
         Ok(())
     }
 
-    /// Writes what waited, and from now on each line at once.
+    /// Writes the held lines. Later lines are written at once.
     pub fn start(&self) {
         let mut output = self.lock();
         for line in output.held.take().unwrap_or_default() {
@@ -113,14 +115,14 @@ impl Direct {
         }
     }
 
-    /// Forgets what waits.
+    /// Drops the held lines.
     pub fn discard(&self) {
         if let Some(held) = &mut self.lock().held {
             held.clear();
         }
     }
 
-    /// Tells of what is missing at the end.
+    /// Reports the remaining losses at the end.
     pub fn finish(&self) {
         let mut output = self.lock();
         if output.held.is_none() {
@@ -129,14 +131,14 @@ impl Direct {
     }
 }
 
-/// An ERROR line.
+/// An ERROR line for a file that could not be reopened.
 pub fn not_anew(name: &str, error: &std::io::Error) -> String {
     stamped(Level::Error, format!("{name}: {error}; the old one stays in use"))
 }
 
 impl Output {
     fn take(&mut self, to: Option<File>) {
-        // What is appended to a file stays in one piece whatever its length.
+        // An append to a file stays in one piece at any length.
         let is_file = to.as_ref().is_some_and(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
         self.piece = if is_file { usize::MAX } else { ATOMIC_BYTES };
         (self.to, self.torn) = (to, false);
@@ -151,8 +153,8 @@ impl Output {
         Ok(())
     }
 
-    /// All of it, in one piece. Another process may take the room before it is used: then the write waits for whoever
-    /// reads, where the descriptor is one that waits.
+    /// Writes a line in one piece. Another process may take the room first: then the write waits for the reader, if the
+    /// descriptor is blocking.
     fn write(&mut self, line: &str) -> Result<(), Cause> {
         let text = if self.torn { format!("\n{line}") } else { line.to_owned() };
         if text.len() > self.piece {
@@ -215,7 +217,7 @@ mod tests {
         let (direct, mut reader) = piped();
         direct.start();
         let line = format!("{}\n", "x".repeat(ATOMIC_BYTES - 1));
-        // Linux gives a pipe 64 KiB, and less to who has many.
+        // Linux gives a pipe 64 KiB, and less to a user with many pipes.
         let written = (0..100).take_while(|_| direct.try_put(&line)).count();
         assert!((1..=16).contains(&written), "{written}");
         (0..5).for_each(|_| direct.put(&line));

@@ -1,4 +1,4 @@
-//! `glowplug echo`: what a peer says, back to it.
+//! `glowplug echo`: sends a peer's words back to the peer.
 
 use clap::Args;
 use reactor::Handler;

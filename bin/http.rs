@@ -71,7 +71,7 @@ impl SiteOptions {
         self.root.is_some() || self.access_log.is_some() || self.max_connections_per_address.is_some()
     }
 
-    /// These, and what they leave open from `before`.
+    /// Merges these options with the options before the subcommand.
     pub fn or(self, before: SiteOptions) -> SiteOptions {
         SiteOptions {
             root: self.root.or(before.root),
@@ -97,7 +97,7 @@ impl SiteOptions {
     }
 }
 
-/// What may stand in a field: anything else could begin another one.
+/// Accepts a value for a header field. Other characters could begin another field.
 fn field_value(text: &str) -> Result<String, String> {
     let text = text.trim_matches([' ', '\t']);
     let is_value = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
@@ -131,7 +131,8 @@ pub fn add(server: &mut Server, body: String, site: &SiteOptions, logging: &mut 
         http
     };
     let dress = |service: Service<Http, Fetched>| {
-        // Nobody is kept waiting in the kernel, but a request that is here already is read before the poller is told.
+        // A request that has arrived is read before the poller is set up. No connection waits in the kernel for its
+        // first bytes.
         let service = service.client_speaks_first(Duration::ZERO);
         let service = service.limits(limits()).deadlines(deadlines()).refusal(REFUSAL);
         if counts { service.shares_memory() } else { service }

@@ -1,5 +1,4 @@
-//! Listeners that a service manager has opened for this process (`LISTEN_FDS`), each given to the service that it is
-//! for.
+//! Listeners that a service manager has opened for this process (`LISTEN_FDS`), each assigned to a service.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +7,13 @@ use reactor::Listener;
 use crate::Failure;
 use crate::names;
 
-/// Listeners by the name of their service.
+/// Listeners by the name of the service.
 pub struct Inherited(BTreeMap<&'static str, Vec<Listener>>);
 
 impl Inherited {
-    /// Those that this process has, for the services that it runs. By name where the name is a service's, several for
-    /// one service too; all others, in their order, for the services that are left, in theirs, or for the only one that
-    /// there is. One that is left over is an error: whoever passes it expects it to be served.
+    /// Takes the inherited listeners and assigns them to `services`. A listener with a service's name goes to that
+    /// service; a service may get several. Other listeners go, in order, to the services without a listener, or all to
+    /// a single service. A listener without a service is an error: the service manager expects it to be served.
     pub fn take(services: &[&'static str]) -> Result<Self, Failure> {
         assign(reactor::inherited_listeners()?, services).map(Inherited).map_err(|(name, listener)| {
             let called = name.map(|name| format!(" {name:?}")).unwrap_or_default();
@@ -22,23 +21,23 @@ impl Inherited {
         })
     }
 
-    /// Whether this service has one.
+    /// Whether `service` has an inherited listener.
     pub fn has(&self, service: &str) -> bool {
         self.0.contains_key(service)
     }
 
-    /// Those of one service; none if its address is to be used.
+    /// Takes the listeners of a service. Empty if the service is to bind its address.
     pub fn of(&mut self, service: &str) -> Vec<Listener> {
         self.0.remove(service).unwrap_or_default()
     }
 }
 
-/// One listener as it was passed.
+/// A listener with its name, as passed.
 type Passed<L> = (Option<String>, L);
 
 fn assign<L>(passed: Vec<Passed<L>>, services: &[&'static str]) -> Result<BTreeMap<&'static str, Vec<L>>, Passed<L>> {
     let mut assigned = BTreeMap::<_, Vec<L>>::new();
-    // A service's name is never taken for another's: `echo` passed to `glowplug http` is a mistake.
+    // A service's name never matches another service: `echo` passed to `glowplug http` is a mistake.
     let is_named = |(name, _): &Passed<L>| name.as_ref().is_some_and(|name| names::ALL.contains(&name.as_str()));
     let (named, others): (Vec<_>, Vec<_>) = passed.into_iter().partition(is_named);
     for (name, listener) in named {

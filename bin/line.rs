@@ -1,4 +1,4 @@
-//! One line of a log: when, how grave, what; and text that cannot end it.
+//! One line of a log: time, level, text; and text that cannot break the line.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -6,13 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Level;
 
-/// `2026-07-01T12:34:56.789012Z [INFO] text`, and the end of the line. Each has the same width up to its level.
+/// `2026-07-01T12:34:56.789012Z [INFO] text`, with a line end. The part before the level has a constant width.
 pub fn stamped(level: Level, text: impl Display) -> String {
     format!("{} [{level}] {}\n", stamp(SystemTime::now()), in_one_line(&text.to_string()))
 }
 
-/// With control characters spelt out, except tabs: a name that somebody else has chosen neither begins another line nor
-/// drives a terminal.
+/// Escapes control characters except tabs. So a name chosen by a client neither begins another line nor controls a
+/// terminal.
 pub fn in_one_line(text: &str) -> Cow<'_, str> {
     let is_harmless = |c: char| c == '\t' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'));
     if text.chars().all(is_harmless) {
@@ -29,7 +29,7 @@ pub fn in_one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(spelt)
 }
 
-/// In microseconds, which is what a clock of a process is good for. Before 1970 it is 1970.
+/// Formats a time in microseconds, the precision of the system clock. A time before 1970 becomes 1970.
 fn stamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
@@ -38,7 +38,7 @@ fn stamp(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:06}Z", second % 60, since.subsec_micros())
 }
 
-/// The date so many days after the beginning of 1970. The year begins in March here, so that the leap day is its last;
+/// The date a number of days after 1 January 1970. The year begins in March here, so the leap day is the last day;
 /// 146,097 days are four centuries.
 fn date_of(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;

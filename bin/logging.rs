@@ -1,6 +1,6 @@
-//! The log: simplelog over queues that never block the loop, and the one line that says why the command cannot run.
+//! The log: simplelog over queues that never block the loop, and the error line of a command that cannot run.
 //!
-//! Standard error stays silent until services listen: a command that cannot run says so in one line and nothing else.
+//! Standard error stays silent until services listen, so a command that cannot run writes one line and nothing else.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -16,21 +16,22 @@ use crate::line::{in_one_line, stamped};
 use crate::losses::{Account, Collected, Records};
 use crate::sink::{About, Lines, Sink};
 
-/// How long the process stays for lines that are not yet written when it ends: plenty for a disk, and a pipe that
-/// nobody reads does not keep it.
+/// How long the process waits at its end for unwritten lines: plenty for a disk, and a pipe without a reader does not
+/// delay the exit for longer.
 pub const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// The queues of standard error and of the log file. Dropped, it sees to it that everything is written, within limits.
+/// The queues of standard error, of the log file, and of the access log. A drop writes out the queued lines, within
+/// [`FLUSH_TIME`].
 pub struct Logging {
     stderr: Sink,
     file: Option<Sink>,
     access: Option<Sink>,
-    /// Of a process that forks: where all of its children say what they have lost.
+    /// In a process that forks: the pipe on which all children record their lost lines.
     records: Option<(Records, Collected)>,
 }
 
 impl Logging {
-    /// One that `forks` must have no other thread: whoever has a line writes it.
+    /// Opens the log. A process that `forks` must have no other thread, so each caller writes its own lines.
     pub fn new(level: LevelFilter, file: Option<&Path>, forks: bool) -> Result<Self, Failure> {
         let records = forks.then(Records::new).transpose();
         let records = records.map_err(|error| format!("a pipe for what children report: {error}"))?;
@@ -61,7 +62,7 @@ impl Logging {
         }
     }
 
-    /// Where a service writes down its answers: a file, or standard output for `-`. One at most.
+    /// Opens the access log of a service: a file, or standard output for `-`. Call at most once.
     pub fn access_log(&mut self, to: &Path) -> Result<Lines, Failure> {
         let is_stdout = to == Path::new("-");
         let name = if is_stdout { "access log".to_owned() } else { format!("access log {}", to.display()) };
@@ -75,29 +76,29 @@ impl Logging {
         Ok(self.access.insert(sink).lines().clone())
     }
 
-    /// Everything is bound: what standard error was spared so far follows, and then whatever comes.
+    /// Starts writing to standard error, first the lines held so far. Called when all services are bound.
     pub fn start(&mut self) {
         self.stderr.start(false);
     }
 
-    /// Takes reports that the operator asked for: for standard error whatever the level, and for the log file where there is one.
+    /// Returns a receiver of requested reports, which go to standard error and to the log file at every log level.
     pub fn asked(&self) -> impl FnMut(&str) + Send + 'static {
         let logs = self.logs();
         move |report| logs.iter().for_each(|lines| lines.put(report))
     }
 
-    /// For what belongs on standard error whatever the level.
+    /// Lines that go to standard error at every log level.
     pub fn reports(&self) -> Lines {
         self.stderr.lines().clone()
     }
 
-    /// Standard error, and the log file where there is one.
+    /// Standard error, and the log file if any.
     fn logs(&self) -> Vec<Lines> {
         std::iter::once(&self.stderr).chain(&self.file).map(|sink| sink.lines().clone()).collect()
     }
 
-    /// What SIGHUP does: the log file and the access log are opened anew. `None` where there is neither: then SIGHUP has
-    /// nothing to do, and stays ignored if it was.
+    /// Returns the action of SIGHUP: reopens the log file and the access log. `None` if the log has no file; then
+    /// SIGHUP stays ignored if it was.
     pub fn reopening(&self) -> Option<impl Fn() + 'static> {
         let files = self.file.iter().chain(&self.access).filter(|sink| sink.is_file());
         let files: Vec<Lines> = files.map(|sink| sink.lines().clone()).collect();
@@ -106,19 +107,19 @@ impl Logging {
         }
         let (tell, parent) = (self.logs(), std::process::id());
         let reopen = move || {
-            // What a child cannot open, its parent cannot either: one of them says so.
+            // A file that a child cannot open, its parent cannot open either: only the parent reports the error.
             let tell = if std::process::id() == parent { &*tell } else { &[] };
             files.iter().for_each(|file| file.reopen(tell));
         };
         Some(reopen)
     }
 
-    /// Of a process that forks: what it and its children have lost.
+    /// In a process that forks: the lost lines of the process and its children.
     pub fn losses(&self) -> Option<Collected> {
         self.records.as_ref().map(|(_, collected)| collected.clone())
     }
 
-    /// Says why it cannot run, on standard error in one line, and in the log file.
+    /// Reports why the command cannot run: one line on standard error, and a line in the log file.
     pub fn fail(mut self, why: &dyn Display) -> ExitCode {
         log::error!("{why}");
         self.stderr.discard();
@@ -127,20 +128,20 @@ impl Logging {
         ExitCode::FAILURE
     }
 
-    /// Sees to it that everything is written, in so much time for all of it.
+    /// Writes out all queued lines, for at most `within` in total.
     pub fn finish(&mut self, within: Duration) {
         let until = Instant::now() + within;
         if let Some((_, collected)) = self.records.take() {
             collected.finish();
         }
-        // Standard error is the last: it is where the others say what is wrong with them.
+        // Standard error comes last, because the other outputs report their errors there.
         for sink in self.access.iter_mut().chain(&mut self.file) {
             sink.finish(until);
         }
         self.stderr.finish(until);
     }
 
-    /// Not through the logger: it may be what panicked.
+    /// Logs panics without the logger, since the panic may come from the logger.
     fn tell_of_panics(&self) {
         let sinks = self.logs();
         std::panic::set_hook(Box::new(move |panic| {
@@ -165,9 +166,9 @@ fn account(records: &Option<(Records, Collected)>, output: u8) -> Option<Account
     records.as_ref().map(|(records, _)| records.account(output))
 }
 
-/// The same without a log.
+/// Reports why the command cannot run, before a log exists.
 pub fn fail_without(why: &(impl Display + ?Sized)) -> ExitCode {
-    // If that is gone too, there is nobody left to tell.
+    // Without standard error there is no place for a report.
     let _ = io::stderr().write_all(error_line(why).as_bytes());
     ExitCode::FAILURE
 }
@@ -176,7 +177,7 @@ fn error_line(why: &(impl Display + ?Sized)) -> String {
     format!("error: {}\n", in_one_line(&why.to_string()))
 }
 
-/// One of the outputs of the log, for simplelog, whose own ones write a record piece by piece and with a time of changing
+/// An output of the log, for simplelog. Simplelog's own outputs write a record in pieces, and with a time of varying
 /// width.
 struct ToLines {
     level: LevelFilter,

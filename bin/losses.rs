@@ -1,8 +1,8 @@
-//! Lines that could not be written: how many, why, and who is told, once a second at most.
+//! Lines that could not be written: the number, the cause, and a report at most once a second.
 //!
-//! A process that forks counts for all of its children: each writes a record of what it has lost into one pipe. The parent's
-//! loop watches the other end ([`Watcher`]), so nothing is done while no line is lost; the rest is read at the end. A child
-//! ends without another word, so it does not count by itself.
+//! A process that forks counts for all of its children: each child writes a record of its losses into one pipe. The
+//! parent's loop watches the other end ([`Watcher`]), so nothing costs time while no line is lost. Remaining records
+//! are read at the end. A child may end without notice, so children keep no count of their own.
 
 use std::fmt::Display;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -17,23 +17,23 @@ use reactor::{Context, Handler, Input};
 use crate::line::stamped;
 use crate::sink::Lines;
 
-/// How often losses of one kind are told at most.
+/// Shortest time between two reports of an output's losses.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
-/// Records that wait for the parent: more than processes lose lines in a second. Linux gives as much to anybody.
+/// Capacity of the pipe: more records than all processes write in a second. Linux allows this size to every user.
 const PIPE_BYTES: usize = 1024 * 1024;
-/// A record: how many lines, of which output, and why.
+/// A record: number of lines, output, and cause.
 const RECORD: usize = 8;
 
 /// Why a line was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The system said so when it was to be written.
+    /// The write failed with this error.
     System(i32),
-    /// Nobody reads, and the pipe or the terminal is full.
+    /// The pipe or the terminal is full, because its reader does not read.
     Full,
-    /// It is longer than what a pipe keeps in one piece.
+    /// The line is longer than a pipe keeps in one piece.
     TooLong,
-    /// The queue of the thread that writes was full.
+    /// The queue of the writing thread was full.
     Behind,
 }
 
@@ -75,7 +75,7 @@ impl Display for Cause {
     }
 }
 
-/// Losses of one output that nobody has been told of yet.
+/// Losses of one output that are not reported yet.
 #[derive(Debug, Default)]
 pub struct Tally {
     lost: u64,
@@ -91,13 +91,13 @@ impl Tally {
         }
     }
 
-    /// How long until they may be told; `None` where there is nothing to tell.
+    /// Time until the losses may be reported. `None` without losses.
     pub fn due_in(&self) -> Option<Duration> {
         (self.lost > 0).then(|| self.told.map_or(Duration::ZERO, |told| TOLD_EVERY.saturating_sub(told.elapsed())))
     }
 
-    /// The line that tells, if there is something to tell and it is time; at the `last` it is always time. Call
-    /// [`Tally::is_told`] once it is written.
+    /// Returns the report if losses exist and a report is due; the `last` report is always due. Call [`Tally::is_told`]
+    /// when the report is written.
     pub fn line(&self, name: &str, last: bool) -> Option<String> {
         let is_due = self.due_in().is_some_and(|left| last || left.is_zero());
         let cause = self.cause.filter(|_| is_due)?;
@@ -110,34 +110,34 @@ impl Tally {
     }
 }
 
-/// Where the processes of one application say what they have lost.
+/// The pipe on which the processes of one application record their losses.
 #[derive(Debug)]
 pub struct Records(Arc<PipeWriter>);
 
-/// What one output of this process has lost.
+/// The losses of one output of this process.
 #[derive(Debug)]
 pub struct Account {
     records: Arc<PipeWriter>,
     output: u8,
-    /// Lost, and not recorded: there was no room in the pipe.
+    /// Lost lines that are not recorded yet, because the pipe had no room.
     left: AtomicU32,
 }
 
 impl Records {
-    /// With the end that the parent reads.
+    /// Makes the pipe. The parent keeps the reading end.
     pub fn new() -> io::Result<(Self, PipeReader)> {
         let (reader, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&reader, true)?;
         rustix::io::ioctl_fionbio(&writer, true)?;
         #[cfg(target_os = "linux")]
         {
-            // What there is does for most.
+            // Without the larger size the default suffices for most applications.
             let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
         }
         Ok((Records(Arc::new(writer)), reader))
     }
 
-    /// For the output of this number.
+    /// The account of the output with number `output`.
     pub fn account(&self, output: u8) -> Account {
         Account { records: self.0.clone(), output, left: AtomicU32::new(0) }
     }
@@ -149,21 +149,21 @@ impl Account {
         let mut record = [0; RECORD];
         record[..4].copy_from_slice(&(lost << 8 | u32::from(self.output)).to_le_bytes());
         record[4..].copy_from_slice(&cause.number().to_le_bytes());
-        // So short a record is written whole or not at all.
+        // A write of so few bytes is atomic: the pipe takes all or nothing.
         if (&*self.records).write(&record).is_err() {
             self.left.fetch_add(lost, Relaxed);
         }
     }
 }
 
-/// The parent's view of what all processes have lost.
+/// The parent's counts of the losses of all processes.
 #[derive(Clone)]
 pub struct Collected(Arc<Mutex<Collection>>);
 
 struct Collection {
-    /// `None` in a child, which has nothing to read.
+    /// `None` in a child, which does not read.
     reader: Option<PipeReader>,
-    /// Read, and less than a record.
+    /// A part of a record that has been read.
     begun: Vec<u8>,
     outputs: Vec<Output>,
 }
@@ -171,7 +171,7 @@ struct Collection {
 struct Output {
     name: String,
     tally: Tally,
-    /// Who is told.
+    /// Outputs for the report.
     tell: Vec<Lines>,
 }
 
@@ -184,17 +184,17 @@ impl Collected {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Outputs have numbers in the order in which they come.
+    /// Adds an output. Outputs are numbered in the order of these calls.
     pub fn add(&self, name: String, tell: Vec<Lines>) {
         self.lock().outputs.push(Output { name, tally: Tally::default(), tell });
     }
 
-    /// In a child: closes the end of the pipe that only the parent reads.
+    /// In a child: closes the parent's end of the pipe.
     pub fn leave_to_the_parent(&self) {
         self.lock().reader = None;
     }
 
-    /// At the end: reads the records that nobody has read yet, and tells of all losses. Never blocks.
+    /// At the end: reads the remaining records and reports all losses. Never blocks.
     pub fn finish(&self) {
         let mut collection = self.lock();
         collection.read_all();
@@ -202,7 +202,7 @@ impl Collected {
     }
 }
 
-/// The parent's handler of the pipe, which it reads as soon as a record is there, and at most once in [`TOLD_EVERY`]: many
+/// The parent's handler of the pipe. It reads when a record arrives, and at most once in [`TOLD_EVERY`]: a flood of
 /// lost lines must not keep the loop busy.
 pub struct Watcher(pub Collected);
 
@@ -231,7 +231,7 @@ impl Handler for Watcher {
         if self.0.lock().tell(false) {
             return cx.resume_reading();
         }
-        // The outputs of the log have no room for the line: it is tried again.
+        // The outputs of the log have no room for the report, so it is tried again later.
         cx.set_deadline(TOLD_EVERY);
     }
 }
@@ -244,7 +244,7 @@ impl Collection {
         }
     }
 
-    /// Counts records. They are written whole, but the loop may read a part of one.
+    /// Counts records. A record is written whole, but the loop may read a part.
     fn count(&mut self, bytes: &[u8]) {
         self.begun.extend_from_slice(bytes);
         let (records, begun) = self.begun.as_chunks::<RECORD>();
@@ -259,7 +259,7 @@ impl Collection {
         self.begun.drain(..counted);
     }
 
-    /// Tells of losses where it is time. Whether nothing is left to tell.
+    /// Reports the losses that are due. Returns whether all losses are reported.
     fn tell(&mut self, last: bool) -> bool {
         for Output { name, tally, tell } in &mut self.outputs {
             if let Some(line) = tally.line(name, last)
@@ -298,7 +298,7 @@ mod tests {
         let (records, mut reader) = Records::new().unwrap();
         let accounts = [records.account(0), records.account(1)];
         let mut added = 0;
-        // More than the pipe holds: what finds no room is in a later record.
+        // More than the pipe holds: lines without room are part of a later record.
         for _ in 0..PIPE_BYTES / RECORD + 10 {
             accounts[1].add(1, Cause::TooLong);
             added += 1;
@@ -310,7 +310,7 @@ mod tests {
                 assert_eq!((record[0], i32::from_le_bytes(*record.last_chunk().unwrap())), (1, -1));
                 counted += u32::from_le_bytes([record[1], record[2], record[3], 0]);
             }
-            // Now there is room for what found none.
+            // The pipe has room again.
             accounts[1].add(0, Cause::TooLong);
             if counted == added {
                 break;

@@ -1,5 +1,5 @@
-//! The `glowplug` command: what a person typed, turned into services on a reactor. One file per subcommand; below them
-//! [`server`], which binds and runs, with [`options`] that all share and [`logging`] that never blocks the loop.
+//! The `glowplug` command: turns the command line into services on a reactor. Each subcommand has a file. Below the
+//! subcommands, [`server`] binds and runs, [`options`] holds the shared options, and [`logging`] never blocks the loop.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ use clap::{FromArgMatches, Parser, Subcommand};
 use logging::Logging;
 use options::{Common, Model};
 
-/// Why it cannot run, in one line that names the thing and the cause.
+/// Why the command cannot run: one line with the object and the cause.
 type Failure = Box<dyn std::error::Error>;
 
 /// Echo, chat and HTTP on one small event loop
@@ -61,7 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Before anything is written: standard output may be a file that has reached its greatest size.
+    // Runs before any write: standard output may be a file that has reached its size limit.
     reactor::reset_inherited_signals();
     let matches = commands::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends with what is wrong about the way it was called, as the parser itself does.
+/// Reports wrong usage and exits, as the parser does.
 fn usage(message: &str) -> ! {
     commands::command().error(ErrorKind::ArgumentConflict, message).exit()
 }

@@ -1,4 +1,4 @@
-//! What the services are called: on standard output, in logs, and by whoever passes listeners in.
+//! The services' names: on standard output, in logs, and for inherited listeners.
 
 pub const ECHO: &str = "echo";
 pub const CHAT: &str = "chat";

@@ -1,5 +1,5 @@
-//! Options that subcommands share, and how their values are read. What is wrong with a value is told as wrong usage,
-//! before anything is opened.
+//! Options that subcommands share, and the parsers of their values. A wrong value is reported as wrong usage before any
+//! file or socket is opened.
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use clap::{Args, ValueEnum};
 use log::LevelFilter;
 use reactor::Backend;
 
-/// Where services listen unless told otherwise: nobody else on the network is let in without being asked to.
+/// Default address of all services: only this machine may connect.
 pub const HOST: &str = "127.0.0.1";
 
-/// Options of every subcommand that serves. They may precede its name. Which of them the others take: see
+/// Options of every serving subcommand, also allowed before its name. For the other subcommands see
 /// [`command`](crate::commands::command).
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
@@ -67,7 +67,7 @@ pub struct Common {
     pub log_file: Option<PathBuf>,
 }
 
-/// Who serves a connection.
+/// How connections are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Model {
     /// One of some event loops, each on a thread
@@ -84,7 +84,7 @@ impl Common {
         self.model == Model::Processes
     }
 
-    /// The idle timeout as it was given, or a service's own.
+    /// The given idle timeout, or the service's default.
     pub fn idle_timeout_or(&self, default: Option<Duration>) -> Option<Duration> {
         self.idle_timeout.map_or(default, |timeout| timeout.0)
     }
@@ -99,7 +99,7 @@ fn level() -> impl TypedValueParser<Value = LevelFilter> {
         .try_map(|name| name.parse::<LevelFilter>())
 }
 
-/// Seconds as they are typed, `0` being none.
+/// Seconds as typed; `0` means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);
 
@@ -112,12 +112,12 @@ impl FromStr for Timeout {
             return Ok(Timeout(None));
         }
         let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-        // What is too short for the clock is still some time, and not none at all.
+        // A time too short for the clock becomes one nanosecond, and not "none".
         Ok(Timeout(Some(duration.max(Duration::from_nanos(1)))))
     }
 }
 
-/// Bytes as they are typed, at least one.
+/// Bytes as typed, at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub usize);
 
@@ -131,7 +131,7 @@ impl FromStr for Size {
             Some((at, 'g' | 'G')) => (&text[..at], 30),
             _ => (text, 0),
         };
-        // `parse` takes a sign, too.
+        // `parse` accepts a sign, too.
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
         let bytes = number.parse::<usize>().ok().filter(|_| digits).and_then(|number| number.checked_mul(1 << shift));
         match bytes {
@@ -142,7 +142,7 @@ impl FromStr for Size {
     }
 }
 
-/// Where a service that is alone in its process listens. Each subcommand sets the default of `--port`.
+/// The address of a service that is alone in its process. Each subcommand sets the default of `--port`.
 #[derive(Args)]
 pub struct ListenAt {
     /// Name, IPv4 or IPv6 address to listen on; a name stands for each of its addresses
@@ -158,10 +158,10 @@ pub struct ListenAt {
     unix: Option<PathBuf>,
 }
 
-/// Somewhere to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// `host:port`, a name not yet looked up.
+    /// `host:port`; the name is not looked up yet.
     Tcp(String),
     Unix(PathBuf),
 }
@@ -176,7 +176,7 @@ impl ListenAt {
 }
 
 impl Place {
-    /// An IPv6 address gets the brackets that it needs beside a port, unless it has them.
+    /// Joins host and port. An IPv6 address gets brackets unless it has brackets already.
     pub fn tcp(host: &str, port: u16) -> Place {
         Place::Tcp(if host.contains(':') && !host.starts_with('[') {
             format!("[{host}]:{port}")
@@ -201,7 +201,7 @@ impl FromStr for Addr {
         if text == "off" {
             return Ok(Addr::Off);
         }
-        // `unix:///PATH` and `tcp://host:port` are how addresses are shown, so they can be pasted.
+        // Messages show addresses as `unix:///PATH` and `tcp://host:port`, so pasted addresses are accepted.
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             return if path.is_empty() { Err(FORMS.to_owned()) } else { Ok(Addr::At(Place::Unix(path.into()))) };

@@ -48,7 +48,7 @@ impl Options {
             || self.site.are_given()
     }
 
-    /// What was given after the subcommand, and before it.
+    /// Merges the options after the subcommand with the options before.
     pub fn or(self, before: Options) -> Options {
         Options {
             echo: self.echo.or(before.echo),

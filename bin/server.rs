@@ -1,4 +1,4 @@
-//! From options to an application that runs: binds its services, says where they listen, and serves.
+//! Builds an application from options: binds its services, announces their addresses, and serves.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,12 +18,12 @@ use crate::names::HTTP;
 use crate::options::{Common, Model, Place, Size};
 use crate::target::has_room;
 
-/// How long the process stays for lines that are not yet written when the drain time is over.
+/// How long the process waits for unwritten lines when the drain time is used up.
 const HURRIED_FLUSH: Duration = Duration::from_millis(100);
-/// What a pipe that is reported to have room takes without waiting (`PIPE_BUF`).
+/// Bytes that a pipe with room takes without waiting (`PIPE_BUF`).
 const ROOM_OF_A_PIPE: usize = 4096;
 
-/// Who serves connections, as the options have it.
+/// The runner that the options ask for.
 fn runner(common: &Common) -> Result<Runner, Failure> {
     let runner = match common.model {
         Model::Loops => Runner::loops(common.loops.unwrap_or(1).into())?,
@@ -34,7 +34,7 @@ fn runner(common: &Common) -> Result<Runner, Failure> {
     Ok(common.at_most.map_or(runner, |most| runner.at_most(most as usize)))
 }
 
-/// Adds what to do instead, where it is the model that is in the way.
+/// Adds the advice if the model is the cause of the failure.
 pub fn advised(failure: Failure, advice: &str) -> Failure {
     match failure.downcast_ref() {
         Some(Error::Runner { why }) => format!("{why}; {advice}").into(),
@@ -42,27 +42,27 @@ pub fn advised(failure: Failure, advice: &str) -> Failure {
     }
 }
 
-/// An application in the making. Nothing of it is left if it is dropped: a Unix socket's file goes with it.
+/// An application before it runs. A drop undoes everything; a Unix socket's file is removed too.
 pub struct Server<'a> {
     common: &'a Common,
     app: Application,
     inherited: Inherited,
-    /// Where services listen that have no inherited listener.
+    /// Addresses of the services without an inherited listener.
     addresses: BTreeMap<&'static str, Vec<Address>>,
     listening: Vec<(&'static str, Address)>,
-    /// Of a process that forks: a child has no use for the reading end.
+    /// In a process that forks. A child closes the reading end.
     losses: Option<Collected>,
 }
 
 impl<'a> Server<'a> {
-    /// For the services of these names, at these places. Names of hosts are looked up, which may take long, so until that is
-    /// done a signal ends the process at once. From then on a signal ends the application in good order, and no socket file
-    /// stays behind.
+    /// Prepares the services of these names, at these places. Host names are looked up here, which may take long: until
+    /// the look-up ends, a signal ends the process at once. Afterwards a signal stops the application in good order,
+    /// and no socket file stays behind.
     pub fn new(common: &'a Common, services: &[(&'static str, &Place)], logging: &Logging) -> Result<Self, Failure> {
-        // First, since a descriptor that was promised and is not there must not turn out to be one of ours.
+        // Comes first: a missing inherited descriptor must not be mistaken for a descriptor opened here.
         let inherited = Inherited::take(&services.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
         let mut app = Application::with(common.backend, runner(common)?).map_err(|error| match error {
-            // A flag is read as wrong usage before it gets here.
+            // A wrong value of the option is refused earlier, as wrong usage.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
             other => Failure::from(other),
         })?;
@@ -87,7 +87,7 @@ impl<'a> Server<'a> {
         self.common
     }
 
-    /// Binds a service, at the listeners that were inherited for it or else at its place. `dress` gives it its limits.
+    /// Binds a service to its inherited listeners, or to its address. `dress` sets the service's limits.
     pub fn add<H, M>(
         &mut self,
         name: &'static str,
@@ -100,7 +100,7 @@ impl<'a> Server<'a> {
     {
         let (losses, parent) = (self.losses.clone(), std::process::id());
         let factory = move || {
-            // A child begins with its handler.
+            // A child makes its handler first.
             if let Some(losses) = losses.as_ref().filter(|_| std::process::id() != parent) {
                 losses.leave_to_the_parent();
             }
@@ -115,7 +115,7 @@ impl<'a> Server<'a> {
         Ok(bound)
     }
 
-    /// Adds a handler that listens nowhere.
+    /// Adds a handler without a listener.
     pub fn add_beside<H: Handler>(
         &mut self,
         name: &'static str,
@@ -125,7 +125,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// Serves until a signal stops it.
+    /// Serves until a signal stops the application.
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
         let reopening = logging.reopening();
         self.app.on_report(logging.asked());
@@ -140,21 +140,21 @@ impl<'a> Server<'a> {
         self.suggest();
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
         let outcome = self.app.run();
-        // Who has used up the drain time leaves none for an output that nobody reads.
+        // A stop that has used up the drain time leaves no time for an output without a reader.
         let stats = handle.stats();
         let is_late = stats.closed(CloseReason::DrainExpired) > 0 || stats.open > 0;
         logging.finish(if is_late { HURRIED_FLUSH } else { drain_time.unwrap_or(FLUSH_TIME).min(FLUSH_TIME) });
         Ok(outcome?)
     }
 
-    /// What to try with it, in one line.
+    /// Logs one line with commands to try.
     fn suggest(&self) {
         let suggestions: Vec<String> = self.listening.iter().map(|(name, address)| trial(name, address)).collect();
         log::info!("try: {}", suggestions.join(", or "));
     }
 
-    /// One line for each address. Whoever reads them may be gone, which is no reason not to serve; or may not read, and
-    /// then a thread waits.
+    /// Writes one line for each address to standard output. A missing reader does not prevent serving, and a reader
+    /// that does not read gets the lines from a thread that waits.
     fn announce(&self) {
         let mut lines = String::new();
         for (name, address) in &self.listening {
@@ -172,12 +172,12 @@ impl<'a> Server<'a> {
     }
 }
 
-/// What somebody types to try a service at this address from the same machine.
+/// A command that tries the service at `address` from this machine.
 fn trial(name: &str, address: &Address) -> String {
     match address {
         Address::Tcp(address) => {
             let mut at = *address;
-            // Listens everywhere: this machine is one of the places.
+            // An unspecified address includes this machine.
             if at.ip().is_unspecified() {
                 at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
             }
@@ -190,7 +190,7 @@ fn trial(name: &str, address: &Address) -> String {
             let (path, shown) = (path.display().to_string(), address.to_string());
             let path = in_one_line(&path);
             match name {
-                // No path, but a name in the kernel.
+                // An abstract address: a name in the kernel, not a path.
                 _ if shown.starts_with("unix:@") => format!("socat - ABSTRACT-CONNECT:{}", &shown["unix:@".len()..]),
                 HTTP => format!("curl --unix-socket {path} http://localhost/"),
                 _ => format!("nc -U {path}"),

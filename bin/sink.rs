@@ -1,6 +1,6 @@
-//! Lines on their way to a terminal, a pipe or a file that may be slow or stuck. Whoever has a line to say never waits:
-//! a bounded queue takes it, or it is counted as lost; a thread writes. Where there must be no thread, or none is to be had,
-//! see [`Direct`].
+//! Queues of lines for a terminal, a pipe or a file that may be slow or stuck. The caller never waits: a bounded queue
+//! takes the line, or the line is counted as lost, and a thread writes. For a process without such a thread see
+//! [`Direct`].
 
 use std::fs::File;
 #[cfg(test)]
@@ -21,15 +21,14 @@ use crate::line::stamped;
 use crate::losses::{Account, Cause, Tally};
 use crate::target::{Written, file_of, has_room, open, write};
 
-/// Lines that wait to be written: one for each of some thousand connections that end at once, which is about a
-/// megabyte.
+/// Capacity of the queue in lines: one line for each of some thousand connections that end together, about a megabyte.
 const QUEUE_LINES: usize = 8192;
-/// Bytes that are written at once, if so many wait: an access log at full speed is a hundred thousand lines a second.
+/// Bytes of one write, if as many wait: an access log at full speed is a hundred thousand lines a second.
 const BATCH_BYTES: usize = 64 * 1024;
-/// How often somebody who waits for room looks whether the file is to be opened anew.
+/// How often a thread that waits for room checks for a request to reopen the file.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// One end of the queue, for anybody.
+/// The queue's input. Any thread may hold a clone.
 #[derive(Clone)]
 pub struct Lines(Way);
 
@@ -41,24 +40,24 @@ enum Way {
 
 struct Shared {
     queue: SyncSender<Entry>,
-    /// Lines that found the queue full since the last one that did not.
+    /// Lines lost to a full queue since the last queued line.
     lost: AtomicU64,
     reopen: AtomicBool,
     closing: AtomicBool,
-    /// Where there was no thread to be had: who writes in its place.
+    /// Set if no thread could be started: callers write through this output.
     instead: OnceLock<Direct>,
-    /// Who is told what is wrong with the output.
+    /// Outputs for reports of errors.
     tell: Vec<Lines>,
 }
 
-/// Some whole lines; none at all to wake the writer up.
+/// Some whole lines. An empty text only wakes the writer.
 struct Entry {
     lost_before: u64,
     text: String,
 }
 
 impl Lines {
-    /// Queues some whole lines, or writes them if there is room. Never blocks.
+    /// Queues whole lines, or writes them if the output has room. Never blocks.
     pub fn put(&self, text: &str) {
         match &self.0 {
             Way::Queue(shared) => shared.put(text),
@@ -66,7 +65,7 @@ impl Lines {
         }
     }
 
-    /// The same with one line, and nothing is counted. Whether there was room.
+    /// Queues or writes one line if there is room. Returns whether there was; a refused line is not counted as lost.
     pub fn try_put(&self, line: &str) -> bool {
         match &self.0 {
             Way::Queue(shared) => match shared.instead.get() {
@@ -77,7 +76,7 @@ impl Lines {
         }
     }
 
-    /// Has the file opened anew, before the next line is written.
+    /// Reopens the file before the next line is written. Errors are reported to `tell`.
     pub fn reopen(&self, tell: &[Lines]) {
         let direct = match &self.0 {
             Way::Queue(shared) => match shared.instead.get() {
@@ -109,47 +108,47 @@ impl Shared {
         self.wake();
     }
 
-    /// A full queue wakes the writer up as well.
+    /// Wakes the writer. If the queue is full, the writer is awake already.
     fn wake(&self) {
         let _ = self.queue.try_send(Entry { lost_before: 0, text: String::new() });
     }
 }
 
-/// Where the lines of a sink go, and who hears of what is wrong with that.
+/// Properties of a sink.
 pub struct About {
-    /// What messages call it.
+    /// The output's name in messages.
     pub name: String,
-    /// Of a file, which can be opened anew.
+    /// Set for a file: the path to reopen.
     pub path: Option<PathBuf>,
-    /// Nothing but the lines themselves is ever written, since a program reads them.
+    /// The output contains only the lines themselves, because a program reads them.
     pub strict: bool,
-    /// Who is told of losses.
+    /// Outputs for reports of losses.
     pub tell: Vec<Lines>,
 }
 
-/// The other end, and the thread that writes.
+/// The queue's output, and the thread that writes.
 pub struct Sink {
     lines: Lines,
     state: State,
-    /// It can be opened anew.
+    /// The output is a file that can be reopened.
     is_file: bool,
 }
 
 enum State {
-    /// Everything waits, up to the bound.
+    /// Lines are queued up to the bound, and not written yet.
     Held(Receiver<Entry>, Output),
-    /// Tells when the thread is done.
+    /// The channel closes when the thread has finished.
     Writing(Receiver<()>),
-    /// Whoever has a line writes it.
+    /// Callers write their lines directly.
     Direct,
     Finished,
 }
 
 impl Sink {
-    /// A sink that writes nothing until it is started. One with an `account` never has a thread, and what it loses is
-    /// counted there.
+    /// A sink for standard error that writes nothing until [`Sink::start`]. A sink with an `account` never has a
+    /// thread, and counts its losses in the account.
     ///
-    /// An error if there is no descriptor for it: then nobody could be told of anything.
+    /// Fails if the descriptor cannot be duplicated: then the process would have no output for errors.
     pub fn to_stderr(name: &str, account: Option<Account>) -> io::Result<Self> {
         let about = About { name: name.to_owned(), path: None, strict: false, tell: Vec::new() };
         Ok(Sink::to(file_of(io::stderr())?, about, account))
@@ -192,13 +191,13 @@ impl Sink {
         &self.lines
     }
 
-    /// Whether its lines go to a file, which can be opened anew.
+    /// Whether the sink writes to a file that can be reopened.
     pub fn is_file(&self) -> bool {
         self.is_file
     }
 
-    /// Begins to write. Should there be no thread to be had, whoever has a line writes it from now on, and a line says so,
-    /// unless it is to be done `quietly`.
+    /// Starts to write. If no thread can be started, callers write directly from now on, and a line reports so, unless
+    /// `quietly` is set.
     pub fn start(&mut self, quietly: bool) {
         let shared = match &self.lines.0 {
             Way::Queue(shared) => shared.clone(),
@@ -210,7 +209,7 @@ impl Sink {
         }
     }
 
-    /// Forgets what waits, if nothing has been written yet.
+    /// Drops the queued lines, if nothing has been written yet.
     pub fn discard(&mut self) {
         match (&self.state, &self.lines.0) {
             (State::Held(entries, _), _) => entries.try_iter().for_each(drop),
@@ -219,13 +218,13 @@ impl Sink {
         }
     }
 
-    /// Waits until everything is written, but not beyond `until`. What was held to the end is not written.
+    /// Waits until all lines are written, at most until `until`. A sink that was never started writes nothing.
     pub fn finish(&mut self, until: Instant) {
         match (std::mem::replace(&mut self.state, State::Finished), &self.lines.0) {
             (State::Writing(is_done), Way::Queue(shared)) => {
                 shared.closing.store(true, SeqCst);
                 shared.wake();
-                // Either outcome is the end: the thread hung up, or there was no more time.
+                // Either outcome ends the wait: the thread has finished, or the time is over.
                 let _ = is_done.recv_timeout(until.saturating_duration_since(Instant::now()));
             }
             (State::Direct, Way::Direct(direct)) => direct.finish(),
@@ -235,10 +234,10 @@ impl Sink {
     }
 }
 
-/// Has a thread write, or, if there is none, whoever has a line.
+/// Starts the writing thread. If that fails, callers write directly.
 fn begin(entries: Receiver<Entry>, output: Output, shared: &Arc<Shared>, quietly: bool) -> State {
     let (done, is_done) = channel();
-    // Taken by the thread; still here if there is none.
+    // The thread takes the parts. Without a thread they stay here.
     let parts = Arc::new(Mutex::new(Some((entries, output))));
     let (of_thread, its_shared) = (parts.clone(), shared.clone());
     let writer = move || {
@@ -271,14 +270,14 @@ fn begin(entries: Receiver<Entry>, output: Output, shared: &Arc<Shared>, quietly
         }
     }
     let _ = shared.instead.set(direct);
-    // After whoever comes from now on writes for himself.
+    // From here on callers write directly, so the queue gets no further entries.
     if let Some(direct) = shared.instead.get() {
         entries.try_iter().for_each(|entry| direct.put(&entry.text));
     }
     State::Direct
 }
 
-/// What is written to.
+/// The destination of writes.
 enum Target {
     File(File),
     #[cfg(test)]
@@ -303,13 +302,13 @@ impl Target {
     }
 }
 
-/// Where the lines end up.
+/// The writing side of a sink.
 struct Output {
     to: Target,
     about: About,
     /// Lines that could not be written.
     tally: Tally,
-    /// The last write ended within a line.
+    /// The last write ended inside a line.
     torn: bool,
 }
 
@@ -317,17 +316,17 @@ impl Output {
     fn write_all_of(mut self, entries: &Receiver<Entry>, shared: &Shared) {
         let mut next = None;
         loop {
-            // Before the queue is read: a request that comes after this line has an entry there, or a full queue, so it ends the
-            // wait below.
+            // Checked before the queue is read. A later request also queues an entry, or finds the queue full, so it
+            // ends the wait below.
             if shared.reopen.swap(false, SeqCst) {
                 self.reopen();
             }
-            // Looked at before the queue: what was put before the end is then in it.
+            // Read before the queue, so every line from before the end is in the queue.
             let closing = shared.closing.load(SeqCst);
             let entry = match next.take().map_or_else(|| entries.try_recv(), Ok) {
                 Ok(entry) => entry,
                 Err(_) => {
-                    // Nothing waits, so this is where the lines are missing.
+                    // The queue is empty, so the lost lines belong at this place.
                     self.tally.add(shared.lost.swap(0, SeqCst), Cause::Behind);
                     self.tell(closing);
                     if closing {
@@ -348,7 +347,7 @@ impl Output {
             if !entry.text.is_empty() {
                 self.tell(false);
                 let mut text = entry.text;
-                // Lines that were put after a request to open the file anew stand in the new one.
+                // Lines after a request to reopen belong into the new file.
                 while text.len() < BATCH_BYTES && next.is_none() && !shared.reopen.load(SeqCst) {
                     match entries.try_recv() {
                         Ok(entry) if entry.lost_before == 0 => text.push_str(&entry.text),
@@ -361,7 +360,7 @@ impl Output {
         }
     }
 
-    /// Tells of what is missing, if it is time.
+    /// Reports losses, if a report is due.
     fn tell(&mut self, last: bool) {
         let Some(line) = self.tally.line(&self.about.name, last) else { return };
         let elsewhere = self.about.tell.iter().filter(|lines| lines.try_put(&line)).count() > 0;
@@ -371,7 +370,7 @@ impl Output {
         }
     }
 
-    /// Without waiting, and whether it was written.
+    /// Writes a line without waiting. Returns whether it was written.
     fn try_write(&mut self, line: &str) -> bool {
         let text = self.after_a_torn_line(line);
         let written = self.to.write(text.as_bytes());
@@ -383,7 +382,8 @@ impl Output {
         if self.torn { format!("\n{text}") } else { text.to_owned() }
     }
 
-    /// Waits for room: standard error often is non-blocking because it is somebody else's, too, and a FIFO always is.
+    /// Writes text, and waits for room. Standard error often is non-blocking because another process has set it so; a
+    /// FIFO always is.
     fn write(&mut self, text: &str, shared: &Shared) {
         let all = self.after_a_torn_line(text);
         let mut rest = all.as_bytes();
@@ -392,7 +392,7 @@ impl Output {
             rest = &rest[bytes..];
             match (error, &self.to) {
                 (None, _) => return self.torn = false,
-                // Once a second, and when there is room: the file may be opened anew meanwhile.
+                // Checks when the output has room, and once a second for a request to reopen.
                 (Some(error), Target::File(file)) if error.kind() == ErrorKind::WouldBlock => {
                     if !has_room(file, LOOK_AGAIN) && shared.reopen.swap(false, SeqCst) {
                         self.lose(text, &all, rest, Cause::Full);
@@ -404,7 +404,7 @@ impl Output {
         }
     }
 
-    /// Counts lines of `text` that are not written, or not to their end, when `rest` is left of `all`.
+    /// Counts the lines of `text` that are not fully written, when `rest` of `all` is left.
     fn lose(&mut self, text: &str, all: &str, rest: &[u8], cause: Cause) {
         let written = all.len() - rest.len();
         if let Some(last) = written.checked_sub(1) {
@@ -415,7 +415,7 @@ impl Output {
         self.tally.add(rest.iter().filter(|&&byte| byte == b'\n').count() as u64, cause);
     }
 
-    /// The old file stays in use if there is no new one to be had.
+    /// Reopens the file. If the file cannot be opened, the old file stays in use.
     fn reopen(&mut self) {
         let Some(path) = &self.about.path else { return };
         match open(path) {
@@ -439,7 +439,7 @@ mod tests {
         Instant::now() + Duration::from_secs(1)
     }
 
-    /// Writes into memory, once the gate is open.
+    /// Writes into memory while the gate is open.
     #[derive(Clone, Default)]
     struct Gated {
         gate: Arc<Mutex<()>>,
@@ -492,7 +492,7 @@ mod tests {
         let about = About { name: "the log".to_owned(), path: Some(path.clone()), strict: true, tell: Vec::new() };
         let mut sink = Sink::new(Target::Memory(Box::new(Gated::default())), about);
         sink.start(false);
-        // The writer takes the line out of the queue while the request comes, at a different step in each round.
+        // The writer takes the line from the queue while the request arrives, at a different step in each round.
         for round in 0..3000 {
             sink.lines().put("line\n");
             (0..round % 300).for_each(|_| std::hint::spin_loop());
@@ -514,7 +514,7 @@ mod tests {
         let lines = sink.lines().clone();
         (0..QUEUE_LINES + 12).for_each(|_| lines.put("early\n"));
         sink.start(false);
-        // Once something is written there is room for more.
+        // A written line means room in the queue.
         while output.text().is_empty() {
             thread::yield_now();
         }
@@ -543,7 +543,7 @@ mod tests {
         assert!(complaints.text().contains(" [WARN] the log: 12 lines lost: "), "{}", complaints.text());
     }
 
-    /// Has room for so many bytes.
+    /// Accepts a limited number of bytes.
     #[derive(Clone, Default)]
     struct Small(Arc<Mutex<(usize, Vec<u8>)>>);
 

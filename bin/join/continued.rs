@@ -1,5 +1,6 @@
-//! Back from Ctrl-Z: the shell had the terminal meanwhile and left it as it likes it. SIGCONT is a descriptor of the
-//! loop, and so are the signals that would otherwise end the process with the terminal in the editor's hands.
+//! Restores the editor's terminal after Ctrl-Z, because the shell has changed the terminal's settings meanwhile.
+//! SIGCONT is a descriptor of the loop. So are the signals that would end the process while the editor holds the
+//! terminal.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,18 +16,18 @@ use signal_hook::low_level::pipe;
 use super::editor::Gate;
 use super::printer::Queue;
 
-/// Signals that end a process by default and that neither the loop nor a fault of the program uses. The client leaves
-/// because of them as because of SIGTERM.
+/// Signals that end a process by default, and that neither the loop nor a fault of the program uses. They make the
+/// client leave, as SIGTERM does.
 const LAST: [i32; 10] = [SIGQUIT, SIGABRT, SIGALRM, SIGUSR2, SIGVTALRM, SIGPROF, SIGXCPU, SIGIO, SIGSYS, SIGTRAP];
 
 struct Continued {
-    /// Tells of SIGCONT, and of the [`LAST`] signals.
+    /// Descriptors for SIGCONT and for the [`LAST`] signals.
     told: Option<[OwnedFd; 2]>,
     gate: Arc<Gate>,
     queue: Queue,
 }
 
-/// What gives the terminal back to the editor whenever the process goes on after a stop.
+/// A service that gives the terminal back to the editor when the process continues after a stop.
 pub fn service(gate: Arc<Gate>, queue: Queue) -> io::Result<Service<impl Handler>> {
     let tell = |signals: &[i32]| {
         let (told, teller) = UnixStream::pair()?;
@@ -44,7 +45,7 @@ pub fn service(gate: Arc<Gate>, queue: Queue) -> io::Result<Service<impl Handler
 }
 
 impl Handler for Continued {
-    /// Whether it tells of the [`LAST`] signals.
+    /// Whether the descriptor stands for the [`LAST`] signals.
     type Connection = bool;
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
@@ -54,7 +55,7 @@ impl Handler for Continued {
         }
     }
 
-    /// It listens nowhere.
+    /// Never called: the service has no listener.
     fn on_open(&mut self, _: &mut Context<'_>) -> bool {
         false
     }

@@ -1,5 +1,5 @@
-//! The line editor: rustyline on a thread of its own. What is typed is posted to the loop; what arrives is printed
-//! above the line, which stays as it is.
+//! The line editor: rustyline on a thread of its own. Typed lines are posted to the loop. Arriving text is printed
+//! above the line being edited, which stays unchanged.
 //!
 //! ```text
 //!            enter()              first paint          Enter               readline returns
@@ -33,36 +33,37 @@ use services::chat::Order;
 use super::printer::{Queue, Writer, last_words, write_all};
 use crate::Failure;
 
-/// Lines that can be had back with the arrow keys.
+/// Typed lines that the arrow keys bring back.
 const HISTORY_LINES: usize = 1000;
-/// How long after an Esc key the rest of a longer sequence may take, in milliseconds. Without a limit, a lone Esc would
-/// hold up everything that arrives until the next key.
+/// How long the editor waits after an Esc key for the rest of a key sequence, in milliseconds. Without a limit, a lone
+/// Esc would delay all arriving text until the next key.
 const ESCAPE_MILLIS: u16 = 100;
-/// How long the editor may take to leave the terminal once it is asked to. It does at once, unless it is in the middle
-/// of a search or of a key that has not come as a whole.
+/// How long the editor may take to leave the terminal. It leaves at once, unless it is in the middle of a search or of
+/// an incomplete key sequence.
 const LEAVE_TIME: Duration = Duration::from_millis(500);
-/// Wakes the editor up and shows nothing: up a line, and down again.
+/// Wakes the editor and shows nothing: one line up, and down again.
 const NUDGE: &str = "\x1b[A\n";
-/// The same, and the terminal marks what is pasted again.
+/// As [`NUDGE`], and makes the terminal mark pasted text again.
 const REPAINT: &str = "\x1b[?2004h\x1b[A\n";
-/// What ends the mode in which a terminal marks what is pasted.
+/// Makes the terminal stop marking pasted text.
 const PASTE_MARKS_OFF: &str = "\x1b[?2004l\r\n";
 
-/// A terminal that a line can be edited on, and what it was like before.
+/// A terminal with a line editor, and the terminal's former settings.
 pub struct Terminal {
     editor: Editor<Look, DefaultHistory>,
     gate: Arc<Gate>,
 }
 
 impl Terminal {
-    /// A terminal and how to print on it; `None` if it can do nothing but lines (`TERM=dumb`).
+    /// Opens the terminal. Returns the terminal and a writer to it. `None` if the terminal can only print lines
+    /// (`TERM=dumb`).
     pub fn new() -> Result<Option<(Self, Writer)>, Failure> {
         let config = Config::builder()
             .max_history_size(HISTORY_LINES)?
             .auto_add_history(true)
             .keyseq_timeout(Some(ESCAPE_MILLIS))
             .bell_style(BellStyle::None)
-            // It paints through our callbacks only then. Whether in colour is for `Front` to say.
+            // Only then does rustyline paint through our callbacks. `Front` decides on colours.
             .color_mode(ColorMode::Forced)
             .build();
         let gate = Arc::new(Gate::new(tcgetattr(io::stdin())?));
@@ -74,19 +75,19 @@ impl Terminal {
         Ok(Some((Terminal { editor, gate }, writer)))
     }
 
-    /// For the one who sees to it that the terminal is left as it was.
+    /// The gate, for the code that restores the terminal.
     pub fn gate(&self) -> Arc<Gate> {
         self.gate.clone()
     }
 
-    /// Asks for lines, once everything that was printed before is there.
+    /// Starts the editor, once all earlier text is printed.
     pub fn edit(self, printed: Queue, client: ServiceHandle<Order>) -> io::Result<()> {
         let Terminal { editor, gate } = self;
         gate.lock().editing = true;
         gate.quiet();
         let for_thread = gate.clone();
         let editing = move || {
-            // However it ends, the others learn of it.
+            // Marks the editor as ended, however the thread ends.
             let _gone = Gone(&for_thread);
             printed.wait_until_written();
             edit(editor, &for_thread, &client);
@@ -96,8 +97,8 @@ impl Terminal {
     }
 }
 
-/// Prints above the line while the editor reads one, and otherwise directly. Never both: what the editor has not
-/// printed yet comes first.
+/// Makes a writer that prints above the line while the editor reads, and directly otherwise. Text that the editor has
+/// not printed yet always comes first.
 fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + Send + 'static) -> Writer {
     Box::new(move |text| {
         let mut state = gate.wait_while(|state| match state.place {
@@ -106,7 +107,8 @@ fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + S
             Place::Entering | Place::Leaving => true,
         });
         if state.place == Place::Outside {
-            // The editor does not begin in the middle of it. Not under the lock, which the loop takes, too.
+            // The flag `printing` keeps the editor from starting meanwhile. The lock is released, because the loop
+            // takes the same lock.
             state.printing = true;
             let left = state.handed.take().unwrap_or_default();
             drop(state);
@@ -116,11 +118,11 @@ fn writer(gate: Arc<Gate>, mut stdout: File, mut above: impl ExternalPrinter + S
             return outcome;
         }
         state.handed = Some(text.to_owned());
-        // It takes one text at a time, and has taken the last. Under the lock, so that it does not stop reading just
-        // now: it would print at once, in the middle of its own leaving.
+        // The editor takes one text at a time, and has taken the last. The lock is held so that the editor cannot stop
+        // reading now: it would print in the middle of its own exit.
         let sure = !std::mem::take(&mut state.unsure);
         let held = sure.then_some(state);
-        // If it is gone by now, what was handed to it is left.
+        // If the editor has ended, the text stays in `handed`.
         let _ = above.print(text.to_owned());
         drop(held);
         Ok(())
@@ -139,44 +141,44 @@ fn edit(mut editor: Editor<Look, DefaultHistory>, gate: &Gate, client: &ServiceH
                 if client.post_wait(ConnectionId::NONE, Order::Say(line, said)).is_err() {
                     return;
                 }
-                // Until then there is no prompt: what is typed too fast for the server waits in the terminal.
+                // The next prompt follows when the line is sent: text typed meanwhile waits in the terminal.
                 let _ = is_said.recv();
                 continue;
             }
             Ok(Err(ReadlineError::Interrupted)) => return client.handle().halt(),
-            // Ctrl-D, or the terminal is gone.
+            // Ctrl-D, or the terminal has gone.
             Ok(Err(_)) => Order::Leave,
         };
-        // If nobody takes it, the client has left already.
+        // An error means that the client has left already.
         let _ = client.post_wait(ConnectionId::NONE, order);
         return;
     }
 }
 
-/// Where the editor is, for those who print beside it and the one who ends it.
+/// The state of the editor, for the threads that print beside it and that end it.
 pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,
-    /// As the terminal was.
+    /// The terminal's former settings.
     before: Termios,
 }
 
 #[derive(Default)]
 struct State {
     place: Place,
-    /// As it is, and in colour.
+    /// The prompt, plain and coloured.
     prompt: (String, String),
-    /// The terminal while a line is read.
+    /// The terminal's settings while a line is edited.
     raw: Option<Termios>,
-    /// What the editor was given to print and has not printed yet.
+    /// Text that the editor has taken and not printed yet.
     handed: Option<String>,
-    /// It may have it still, though nothing is said to be handed to it.
+    /// The editor may still have a text, though `handed` is empty.
     unsure: bool,
-    /// Something is printed directly.
+    /// A thread prints directly.
     printing: bool,
-    /// The editor's thread is there.
+    /// The editor's thread is running.
     editing: bool,
-    /// It is to leave.
+    /// The editor must leave.
     ended: bool,
 }
 
@@ -194,12 +196,12 @@ impl Gate {
         Gate { state: Mutex::default(), changed: Condvar::new(), before }
     }
 
-    /// What the next line is asked for with.
+    /// Sets the prompt of the next line.
     pub fn set_prompt(&self, plain: String, coloured: String) {
         self.lock().prompt = (plain, coloured);
     }
 
-    /// The editor is to leave. What has to be printed for it to notice, if it is there.
+    /// Makes the editor leave. Returns text to print, which wakes a running editor.
     pub fn end(&self) -> Option<&'static str> {
         let mut state = self.lock();
         state.ended = true;
@@ -207,15 +209,15 @@ impl Gate {
         state.editing.then_some(NUDGE)
     }
 
-    /// The process goes on after a stop, and whoever had the terminal meanwhile has changed it. The editor puts it in
-    /// order itself when it comes back from Ctrl-Z, but it may have done so before the process was really stopped. What
-    /// has to be printed for the line to be seen again.
+    /// Restores the editor's settings after a stop of the process, because another program has used the terminal
+    /// meanwhile. The editor restores them itself after Ctrl-Z, but possibly before the process really stopped. Returns
+    /// text to print, which shows the line again.
     pub fn continued(&self) -> Option<&'static str> {
         let mut state = self.lock();
-        // What was handed over just before may have been printed at once, or not yet.
+        // Text handed to the editor just before the stop may be printed already, or not yet.
         state.unsure |= state.handed.take().is_some();
         self.changed.notify_all();
-        // In the background either stops the process again, which is what becomes of an editor there.
+        // In the background either call stops the process again, as it should.
         match (&state.raw, state.place) {
             (Some(raw), Place::Reading) => {
                 tcsetattr(io::stdin(), OptionalActions::Now, raw).ok()?;
@@ -229,22 +231,22 @@ impl Gate {
         }
     }
 
-    /// What is typed between two lines is not shown by the terminal, in the middle of what is printed then: the editor
-    /// shows it with the next line.
+    /// Turns off the terminal's echo between two lines, so typed text does not appear in the middle of printed text.
+    /// The editor shows the typed text with the next line.
     fn quiet(&self) {
         let mut quiet = self.before.clone();
         quiet.local_modes.remove(LocalModes::ECHO);
-        // If that fails, it is shown.
+        // On failure the typed text is shown at once.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &quiet);
     }
 
-    /// Puts the terminal back as it was, once the editor has left it; or if it does not leave, takes it: nothing else
-    /// is running by now, and the process ends.
+    /// Restores the terminal when the editor has left. If the editor does not leave in time, takes the terminal by
+    /// force: nothing else runs by now, and the process ends.
     pub fn restore(&self) {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, LEAVE_TIME, |state| state.editing);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // There is nobody to tell if that fails.
+        // A failure cannot be reported at this point.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         if state.editing {
             let left = state.handed.take().unwrap_or_default();
@@ -252,7 +254,7 @@ impl Gate {
         }
     }
 
-    /// The prompt, if there is to be another line.
+    /// Returns the prompt of the next line, or `None` at the end.
     fn enter(&self) -> Option<(String, String)> {
         let mut state = self.wait_while(|state| state.printing && !state.ended);
         if state.ended {
@@ -262,16 +264,15 @@ impl Gate {
         Some(state.prompt.clone())
     }
 
-    /// The editor paints the line, and the terminal is its own. There is no other way to make it stop reading: it
-    /// unwinds, and gives the terminal back on its way.
+    /// Called when the editor paints the line; the terminal belongs to the editor then. To stop reading, the editor
+    /// unwinds from here, and gives the terminal back on the way. No other way exists.
     fn painting(&self, after_print: bool) {
         let mut state = self.lock();
         if after_print {
             state.handed = None;
             self.changed.notify_all();
         }
-        // Only where there is no line on the screen: before the first painting, and after what was printed in its
-        // place.
+        // Unwinds only while the screen shows no line: before the first painting, or after other text was printed.
         if state.ended && (after_print || state.place == Place::Entering) {
             drop(state);
             resume_unwind(Box::new(Ended));
@@ -301,10 +302,10 @@ impl Gate {
     }
 }
 
-/// What the editor unwinds with.
+/// The payload of the editor's unwinding.
 struct Ended;
 
-/// The editor's thread is over, whatever ended it.
+/// Marks the end of the editor's thread, whatever ended it.
 struct Gone<'a>(&'a Gate);
 
 impl Drop for Gone<'_> {
@@ -314,10 +315,10 @@ impl Drop for Gone<'_> {
     }
 }
 
-/// What the editor calls while it paints and when a line is done.
+/// Callbacks of the editor: while painting, and when a line is complete.
 struct Look {
     gate: Arc<Gate>,
-    /// It is about to paint because of a key. Without that, it paints because it has printed something.
+    /// The next painting is caused by a key. Otherwise the editor paints because it has printed text.
     own: Cell<bool>,
 }
 
@@ -327,7 +328,8 @@ impl Highlighter for Look {
         Cow::Borrowed(prompt)
     }
 
-    /// Asked after each key. Yes: paint the whole line, always, so that the next painting is known to be for that.
+    /// Called after each key. Always asks for the whole line to be painted, so that the next painting is known to come
+    /// from a key.
     fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
         self.own.set(true);
         true

@@ -1,4 +1,5 @@
-//! What the client says, as people see it: in colour on a terminal, plain in a pipe, with its own words beside it.
+//! The client's output for people: coloured on a terminal, plain in a pipe, and the command's own messages beside the
+//! room's.
 
 use std::env;
 use std::io::{self, Write};
@@ -11,20 +12,20 @@ use services::chat::{Ending, Note, Screen};
 use super::editor::{Gate, Terminal};
 use super::printer::Queue;
 
-/// Colours that are legible on light and dark, and are neither that of errors nor that of notices.
+/// Colours that are legible on light and dark backgrounds, apart from the colours of errors and notices.
 const COLOURS: [u8; 6] = [32, 33, 34, 35, 36, 95];
 const ERROR: &str = "\x1b[31m";
 const NOTICE: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// What has come of it all.
+/// The result of a client's run.
 #[derive(Default)]
 pub struct Outcome {
-    /// `None`: it was told to stop, or nobody reads what it prints.
+    /// `None`: the client was told to stop, or its output has no reader.
     pub ending: Option<Ending>,
-    /// In a pipe, a line was too long to be sent.
+    /// In a pipe: a line was too long to be sent.
     pub unsent: bool,
-    /// Messages that were lost because standard output takes no more, and the cause.
+    /// The error of standard output, if messages were lost.
     pub unprinted: Option<String>,
 }
 
@@ -34,7 +35,7 @@ impl Outcome {
     }
 }
 
-/// The outcome, for the one who waits for it.
+/// The outcome, for the thread that waits for the client.
 pub struct Pending(Arc<Mutex<Outcome>>);
 
 impl Pending {
@@ -43,20 +44,20 @@ impl Pending {
     }
 }
 
-/// The client's screen. Dropped, it has the line editor leave the terminal.
+/// The client's screen. Its drop makes the line editor leave the terminal.
 pub struct Front {
     name: String,
-    /// What the server is called.
+    /// The server's name in messages.
     server: String,
     seat: Seat,
     queue: Queue,
     outcome: Arc<Mutex<Outcome>>,
 }
 
-/// Where the member sits.
+/// The member's input and output.
 enum Seat {
     Pipe,
-    /// The editor waits to be told that it is welcome, and then runs by itself.
+    /// A terminal. The editor starts when the server has welcomed the member, and then runs by itself.
     Terminal {
         gate: Arc<Gate>,
         editor: Option<Box<Terminal>>,
@@ -79,11 +80,11 @@ impl Front {
         (Front { name: name.to_owned(), server: server.to_owned(), seat, queue, outcome }, pending)
     }
 
-    /// Its own words: not what a pipe is for.
+    /// Prints the command's own message. In a pipe, messages of the room alone go to standard output.
     fn say(&self, words: &str) {
         match self.seat {
             Seat::Pipe => {
-                // Nobody may be there to read them.
+                // Standard error may have no reader.
                 let _ = writeln!(io::stderr(), "{words}");
             }
             Seat::Terminal { .. } => {
@@ -151,12 +152,13 @@ impl Drop for Front {
     }
 }
 
-/// A tenth of a second is near enough.
+/// Formats a time to a tenth of a second.
 fn rounded(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// A message's name in its own colour, a notice pale, an error red. The text is clean, so none of that is its own.
+/// Colours a message: the name in its own colour, a notice pale, an error red. `text` contains no control sequences of
+/// its own.
 fn painted(text: &str) -> String {
     match text.as_bytes().first() {
         Some(b'#') => match text[1..].split_once('@') {
@@ -169,9 +171,9 @@ fn painted(text: &str) -> String {
     }
 }
 
-/// The same name has the same colour wherever it is seen.
+/// Colours a name. The colour depends on the name alone, so it is the same in every client.
 fn painted_name(name: &str) -> String {
-    // FNV-1a: any hash does that is the same everywhere.
+    // FNV-1a: any hash would do that is constant across machines.
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let colour = COLOURS[(hash % COLOURS.len() as u32) as usize];
     format!("\x1b[{colour}m{name}{PLAIN}")

@@ -31,12 +31,12 @@ use editor::{Gate, Terminal};
 use front::{Front, Outcome};
 use printer::Printer;
 
-/// For one address to answer; there may be more to try.
+/// Time limit to connect to one address; a name may have several.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the server to hang up when it is left because of a signal.
+/// How long the client waits for the server to close after a signal.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a client that was told to stop stays for what is not yet printed: plenty for a terminal, and a pipe that
-/// nobody reads does not keep it.
+/// How long a client that was told to stop waits for unprinted text: plenty for a terminal, and a pipe without a reader
+/// does not delay the exit for longer.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 const EXAMPLE: &str = "\
@@ -73,7 +73,7 @@ pub struct Options {
     reconnect: bool,
 }
 
-/// The server, as it is looked up and as it is spoken of.
+/// The server: the place to look up, and the name for messages.
 #[derive(Clone)]
 struct Server {
     place: Place,
@@ -88,7 +88,7 @@ impl Server {
         }
     }
 
-    /// **Blocks** while a name is looked up.
+    /// Looks up the server's addresses. **Blocks** while a name is looked up.
     fn look_up(&self) -> Result<Vec<Address>, String> {
         match &self.place {
             Place::Unix(path) => Ok(vec![Address::Unix(path.clone())]),
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// The same on a thread of its own, for a loop that has others to listen to.
+    /// Looks up the addresses on a thread of its own, so that the loop goes on.
     fn look_up_aside(&self, client: ServiceHandle<Order>) {
         let (server, other) = (self.clone(), client.clone());
         let look_up = move || client.post(ConnectionId::NONE, Order::Found(server.look_up()));
@@ -127,7 +127,7 @@ pub fn run(options: Options, common: &Common) -> ExitCode {
     }
 }
 
-/// What is to be said of an end that its member did not bring about.
+/// Returns the message and the exit status for an end that the member did not cause.
 fn words(ending: &Ending, server: &Server) -> Option<(String, ExitCode)> {
     let called = &server.called;
     let failed = |words| Some((words, ExitCode::FAILURE));
@@ -144,7 +144,7 @@ fn tell(words: &str, code: ExitCode) -> ExitCode {
     if io::stderr().is_terminal() {
         printer::last_words(io::stderr(), &format!("{words}\n"));
     } else {
-        // If nobody is there to read it, the exit status still says it.
+        // Without a reader the exit status alone reports the end.
         let _ = writeln!(io::stderr(), "{words}");
     }
     code
@@ -152,10 +152,10 @@ fn tell(words: &str, code: ExitCode) -> ExitCode {
 
 fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, Failure> {
     let mut app = Application::with_backend(common.backend)?;
-    // Before signals are the loop's: until the name is looked up, which may take long, they end the process.
+    // The look-up may take long. It runs before the loop handles signals, so a signal ends the process.
     let addresses = server.look_up();
     app.handle_signals()?;
-    // Whoever hangs up a terminal leaves.
+    // A terminal that hangs up ends the client.
     let handle = app.handle();
     app.on_hang_up(move || handle.halt());
     app.drain_timeout(Some(LINGER + FLUSH_TIME));
@@ -170,7 +170,7 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
         None => (None, printer::standard_output()?),
     };
     let gate = terminal.as_ref().map(Terminal::gate);
-    // Whatever ends this, a panic too.
+    // Restores the terminal at every exit, after a panic too.
     let restored = gate.clone().map(Restored);
     let keyboard = if gate.is_none() { Some(io::stdin().as_fd().try_clone_to_owned()?) } else { None };
     let printer = Printer::new(writer, app.handle())?;
@@ -186,17 +186,17 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
     }
     let ran = app.run();
     let mut outcome = outcome.take();
-    // A reader who takes his time gets everything, unless it was a signal that ended this.
+    // A slow reader gets all messages, unless a signal ended the client.
     printer.finish((gate.is_some() || outcome.ending.is_none()).then_some(FLUSH_TIME));
     drop(restored);
-    // Who closes a pipe wants no more messages, as `head` does; anything else has lost some.
+    // A reader that closes the pipe wants no more messages, as `head` does. Any other error has lost messages.
     let failure = printer.failure().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
     outcome.unprinted = failure.map(|error| error.to_string());
     ran?;
     Ok(outcome)
 }
 
-/// A terminal that is put back as it was when this is dropped.
+/// Restores the terminal's settings when it is dropped.
 struct Restored(Arc<Gate>);
 
 impl Drop for Restored {
@@ -213,7 +213,7 @@ fn client(
     front: Front,
 ) -> Service<Client<Front>, Order> {
     let server = server.clone();
-    // There is one loop, so it is made once.
+    // One loop makes one client, so the parts are taken once.
     let parts = Mutex::new(Some((front, keyboard)));
     let factory = move || {
         let parts = parts.lock().unwrap_or_else(PoisonError::into_inner).take();

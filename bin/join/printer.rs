@@ -1,5 +1,5 @@
-//! Text on its way to standard output, which is somebody else's descriptor too: it may block, and it stays blocking. So
-//! a thread writes; the loop never waits, and stops listening to the server while too much is waiting here.
+//! Text for standard output, which other processes share: it may block, and must stay blocking. So a thread writes. The
+//! loop never waits, and pauses reading from the server while too much text is queued here.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -12,48 +12,47 @@ use std::time::{Duration, Instant};
 use reactor::{ConnectionId, Handle, ServiceHandle};
 use services::chat::Order;
 
-/// Bytes that wait to be printed before the server is listened to no more: some screens full, and enough that a pipe
-/// never runs dry.
+/// Queued bytes at which reading from the server pauses: some screens full, and enough to keep a pipe busy.
 const CROWDED: usize = 256 * 1024;
-/// Until a descriptor that somebody made non-blocking is tried again.
+/// Time until the next try, for a descriptor that another process has made non-blocking.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// For a few words on a terminal.
+/// Time limit for a short text on a terminal.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
-/// Writes what it is given; an error is the end.
+/// Writes a text. An error ends the printer.
 pub type Writer = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
 
 /// The thread that writes.
 pub struct Printer(Arc<Shared>);
 
-/// Where the loop puts text.
+/// The loop's side of the queue.
 #[derive(Clone)]
 pub struct Queue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Who is told that there is room again.
+    /// The client, which is told when the queue has room again.
     client: OnceLock<ServiceHandle<Order>>,
 }
 
 #[derive(Default)]
 struct State {
     text: String,
-    /// Some of it is on its way.
+    /// A part of the text is being written.
     writing: bool,
-    /// Somebody was told that there is no room.
+    /// The client was told that the queue is full.
     crowded: bool,
     closing: bool,
-    /// Everything is written, or nothing more can be.
+    /// All text is written, or no more can be written.
     done: bool,
-    /// Why nothing more can be written.
+    /// The error that ended the printer.
     failed: Option<io::Error>,
 }
 
 impl Printer {
-    /// Nobody reads any more: the application is halted.
+    /// Starts the thread. A write error halts the application.
     pub fn new(writer: Writer, application: Handle) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), client: OnceLock::new() });
         let for_thread = shared.clone();
@@ -65,18 +64,18 @@ impl Printer {
         Queue(self.0.clone())
     }
 
-    /// Whom to tell that there is room again.
+    /// Sets the client, which is told when the queue has room again.
     pub fn attach(&self, client: ServiceHandle<Order>) {
-        // It is attached once.
+        // Called once.
         let _ = self.0.client.set(client);
     }
 
-    /// Why something could not be written, if so.
+    /// Takes the error that ended the printer, if any.
     pub fn failure(&self) -> Option<io::Error> {
         self.0.lock().failed.take()
     }
 
-    /// Waits until everything is written, or for so long.
+    /// Waits until all text is written, for at most `limit`.
     pub fn finish(&self, limit: Option<Duration>) {
         let until = limit.map(|limit| Instant::now() + limit);
         let mut state = self.0.lock();
@@ -95,18 +94,18 @@ impl Printer {
 }
 
 impl Queue {
-    /// Who is told that there is room again.
+    /// The client, once it is set.
     pub fn client(&self) -> Option<&ServiceHandle<Order>> {
         self.0.client.get()
     }
 
-    /// **Blocks** until everything is written.
+    /// **Blocks** until all text is written.
     pub fn wait_until_written(&self) {
         let is_busy = |state: &mut State| !state.done && (state.writing || !state.text.is_empty());
         drop(self.0.changed.wait_while(self.0.lock(), is_busy));
     }
 
-    /// Takes some whole lines. Never blocks. Whether there is room for more; if not, the client is told when there is.
+    /// Queues whole lines. Never blocks. Returns whether the queue has room for more; if not, the client is told later.
     pub fn put(&self, text: &str) -> bool {
         let mut state = self.0.lock();
         if state.done {
@@ -131,7 +130,7 @@ impl Shared {
                 if state.text.is_empty() {
                     break;
                 }
-                // However many messages there are, they leave in one write.
+                // All queued messages leave in one write.
                 std::mem::swap(&mut state.text, &mut text);
                 state.writing = true;
             }
@@ -148,7 +147,7 @@ impl Shared {
                 std::mem::take(&mut state.crowded)
             };
             if was_crowded && let Some(client) = self.client.get() {
-                // After the end of the loop nobody is there to be told.
+                // After the end of the loop the client does not need to know.
                 let _ = client.post_wait(ConnectionId::NONE, Order::GoOn);
             }
         }
@@ -162,13 +161,13 @@ impl Shared {
     }
 }
 
-/// Straight to the descriptor, whatever it is.
+/// A writer to standard output, whatever its kind.
 pub fn standard_output() -> io::Result<Writer> {
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     Ok(Box::new(move |text| write_all(&mut stdout, text)))
 }
 
-/// `write_all`, for a descriptor that somebody else may have made non-blocking.
+/// Writes the whole text, even if another process has made the descriptor non-blocking.
 pub fn write_all(to: &mut File, text: &str) -> io::Result<()> {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -183,14 +182,14 @@ pub fn write_all(to: &mut File, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to a terminal once everything else has ended. One whose screen nobody looks at any more does not keep the
-/// process for that.
+/// Writes to a terminal after everything else has ended. A stopped terminal delays the exit for [`LAST_WORDS_TIME`] at
+/// most.
 pub fn last_words(terminal: impl AsFd, text: &str) {
     let Ok(terminal) = terminal.as_fd().try_clone_to_owned() else { return };
     let (text, (done, is_done)) = (text.to_owned(), channel());
     let write = move || done.send(write_all(&mut File::from(terminal), &text));
     if thread::Builder::new().spawn(write).is_ok() {
-        // Either outcome is the end.
+        // Either outcome ends the wait.
         let _ = is_done.recv_timeout(LAST_WORDS_TIME);
     }
 }
@@ -200,7 +199,7 @@ mod tests {
     use super::*;
     use reactor::Application;
 
-    /// A printer whose writer waits for the gate, and what it has written.
+    /// A printer whose writer waits for the gate, and the written text.
     fn gated(gate: &Arc<Mutex<()>>) -> (Printer, Arc<Mutex<String>>) {
         let (written, gate) = (Arc::new(Mutex::new(String::new())), gate.clone());
         let into = written.clone();
@@ -218,7 +217,7 @@ mod tests {
         let (printer, written) = gated(&gate);
         let stuck = gate.lock().unwrap();
         let (queue, line) = (printer.queue(), "x".repeat(1023) + "\n");
-        // One batch may be in the writer's hands already.
+        // The writer may hold one batch already.
         let taken = (0..2000).take_while(|_| queue.put(&line)).count();
         assert!((255..=2 * 257).contains(&taken), "{taken} lines of 1 KiB");
         drop(stuck);
