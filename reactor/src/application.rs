@@ -14,12 +14,12 @@ use crate::handler::Handler;
 use crate::runner::{self, Build, Prepared, Runner};
 use crate::service::Service;
 use crate::settings::{Orders, Periodic, Reopen, Reports, Settings};
-use crate::sys::System;
 use crate::sys::backend::Backend;
 use crate::sys::listen::Listening;
 use crate::sys::memory;
 use crate::sys::process;
 use crate::sys::signal::{self, Signals};
+use crate::sys::{Sys, System};
 use crate::time::Time;
 
 /// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse

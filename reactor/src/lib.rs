@@ -101,6 +101,8 @@ mod sys;
 
 mod link;
 
+mod layer;
+
 mod driver;
 
 mod mailbox;
@@ -144,6 +146,7 @@ pub use context::{ConnectionRef, Context, Written};
 pub use error::{Errno, Error};
 pub use handle::{Handle, ServiceHandle};
 pub use handler::Handler;
+pub use layer::{Follows, Layer, Opened};
 pub use limits::{Deadlines, Limits, SlowPolicy};
 pub use mailbox::PostError;
 pub use reason::{CloseReason, Deadline};

@@ -132,8 +132,12 @@ pub struct Deadlines {
     /// that sends as much. While the loop itself still owes the peer something, `write_progress` goes for it if that is
     /// longer. No other deadline runs while a connection closes.
     pub linger: Duration,
-    /// For an outbound connection to come about. 30 s by default; the kernel's own limit is over two minutes.
+    /// For an outbound connection to come about, the handshake of its [`Layer`](crate::Layer) included. 30 s by default; the
+    /// kernel's own limit is over two minutes.
     pub connect: Option<Duration>,
+    /// For the handshake of an accepted connection whose service has a [`Layer`](crate::Layer). 10 s by default. The other
+    /// deadlines begin when it is done.
+    pub handshake: Option<Duration>,
 }
 
 impl Default for Deadlines {
@@ -144,6 +148,7 @@ impl Default for Deadlines {
             write_progress: Some(Duration::from_secs(30)),
             linger: Duration::from_secs(5),
             connect: Some(Duration::from_secs(30)),
+            handshake: Some(Duration::from_secs(10)),
         }
     }
 }

@@ -25,6 +25,9 @@ pub enum CloseReason {
     Failed(Errno),
     /// An outbound connection did not come about: refused, unreachable, …
     ConnectFailed(Errno),
+    /// The handshake of the connection's [`Layer`](crate::Layer) failed. A handshake that took too long has the reason
+    /// [`TimedOut`](Self::TimedOut) and is counted as this one.
+    Handshake,
     /// A deadline passed.
     TimedOut(Deadline),
     /// The peer sent more than the service is willing to keep without making sense of it.
@@ -55,7 +58,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// How many kinds there are, for counting.
-    pub(crate) const KINDS: usize = 15;
+    pub(crate) const KINDS: usize = 16;
 
     /// The kind as a small number, its value left out.
     pub(crate) fn kind(self) -> usize {
@@ -66,6 +69,7 @@ impl CloseReason {
             CloseReason::Reset => 3,
             CloseReason::Failed(_) => 4,
             CloseReason::ConnectFailed(_) => 5,
+            CloseReason::TimedOut(Deadline::Handshake) | CloseReason::Handshake => 15,
             CloseReason::TimedOut(_) => 6,
             CloseReason::InputOverflow { .. } => 7,
             CloseReason::OutputOverflow { .. } => 8,
@@ -93,6 +97,7 @@ impl CloseReason {
             | CloseReason::Aborted
             | CloseReason::Reset
             | CloseReason::ConnectFailed(_)
+            | CloseReason::Handshake
             | CloseReason::TimedOut(_)
             | CloseReason::Memory
             | CloseReason::Stopped
@@ -117,6 +122,7 @@ impl CloseReason {
         "short file",
         "killed",
         "memory",
+        "handshake",
     ];
 }
 
@@ -150,6 +156,8 @@ pub enum Deadline {
     Linger,
     /// An outbound connection did not come about in time.
     Connect,
+    /// The layer of an accepted connection was not ready in time.
+    Handshake,
 }
 
 impl fmt::Display for Deadline {
@@ -160,6 +168,7 @@ impl fmt::Display for Deadline {
             Deadline::WriteProgress => "write progress",
             Deadline::Linger => "linger",
             Deadline::Connect => "connect",
+            Deadline::Handshake => "handshake",
         })
     }
 }

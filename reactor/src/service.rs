@@ -1,12 +1,13 @@
 //! What listens where, with which limits, and who serves it.
 
+mod bound;
+
 use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +19,12 @@ use crate::error::{Errno, Error};
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
 use crate::host::{Host, Hosted};
+use crate::layer::{Layer, Layers};
 use crate::limits::{Deadlines, Limits};
 use crate::mailbox::{Addressed, Receiver};
 use crate::sys::listen::{self, ListenOptions, Listening, Listens};
+use bound::BoundListener;
+pub(crate) use bound::{Bound, Counts};
 
 /// A handler bound to an address, with its limits and deadlines.
 ///
@@ -58,6 +62,9 @@ pub struct Service<H, M = ()> {
     speaks_first: Option<Duration>,
     shares_memory: bool,
     urgent_in_line: bool,
+    layers: Option<Layers>,
+    /// Where it listens besides, each with a layer.
+    layered: Vec<(Source, Layers)>,
     factory: Box<dyn Fn() -> H + Send + Sync>,
     messages: PhantomData<fn(M)>,
 }
@@ -122,6 +129,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             speaks_first: None,
             shares_memory: false,
             urgent_in_line: false,
+            layers: None,
+            layered: Vec::new(),
             factory: Box::new(factory),
             messages: PhantomData,
         }
@@ -244,6 +253,37 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
+    /// Every connection has a [`Layer`] of its own between it and the wire, such as TLS. The handler hears of a connection
+    /// when the layer is ready ([`Deadlines::handshake`]), and everything counts plaintext from there on. `layer` is called on
+    /// the loop's thread when a connection is accepted. A connection over a limit is closed without a handshake, and without a
+    /// [`Service::refusal`]. Listeners that are added by [`Service::layered_at`] and [`Service::layered_on`] are not
+    /// concerned.
+    pub fn layered(mut self, layer: impl Fn() -> Box<dyn Layer> + Send + Sync + 'static) -> Self {
+        self.layers = Some(Arc::new(layer));
+        self
+    }
+
+    /// Listens at these addresses, too, and puts a layer between their connections and the wire, as [`Service::layered`]
+    /// does: one service with and without TLS.
+    pub fn layered_at(
+        mut self,
+        addresses: Vec<Address>,
+        layer: impl Fn() -> Box<dyn Layer> + Send + Sync + 'static,
+    ) -> Self {
+        self.layered.push((Source::Addresses(addresses), Arc::new(layer)));
+        self
+    }
+
+    /// The same for listeners that are open already.
+    pub fn layered_on(
+        mut self,
+        listeners: Vec<Listener>,
+        layer: impl Fn() -> Box<dyn Layer> + Send + Sync + 'static,
+    ) -> Self {
+        self.layered.push((Source::Listeners(listeners), Arc::new(layer)));
+        self
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -265,8 +305,42 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             unsent: self.limits.unsent,
             urgent_in_line: self.urgent_in_line,
         };
-        let listeners: Vec<Box<dyn Listens>> = match self.source {
-            Source::Nothing => Vec::new(),
+        let mut listeners: Vec<BoundListener> = Vec::new();
+        let layered = self.layered.into_iter().map(|(source, layers)| (source, Some(layers)));
+        for (source, layers) in std::iter::once((self.source, self.layers)).chain(layered) {
+            let bound = source.bind(&options, &listen)?;
+            listeners.extend(bound.into_iter().map(|listener| (Some(listener), layers.clone())));
+        }
+        let addresses =
+            listeners.iter().flat_map(|(listening, _)| listening).map(|one| one.address().clone()).collect();
+        let handle = ServiceHandle::new(application, addresses);
+        let terms = Terms {
+            name: self.name.into(),
+            limits: self.limits,
+            deadlines: self.deadlines,
+            connection_type: TypeId::of::<H::Connection>(),
+            internal: false,
+            handle: Arc::new(handle.clone()),
+        };
+        let bound = Bound {
+            terms,
+            listeners,
+            refusal: self.refusal,
+            reads_first: self.speaks_first.is_some(),
+            counts: Arc::default(),
+        };
+        Ok((bound, ServiceParts { factory: self.factory, handle }))
+    }
+}
+
+impl Source {
+    fn bind<L: Listens + 'static>(
+        self,
+        options: &ListenOptions,
+        listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
+    ) -> Result<Vec<Box<dyn Listens>>, Error> {
+        match self {
+            Source::Nothing => Ok(Vec::new()),
             Source::Listeners(listeners) => {
                 listeners.iter().for_each(|Listener(listening)| listening.bound_unsent(options.unsent));
                 for Listener(listening) in &listeners {
@@ -279,29 +353,11 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
                         listening.urgent_in_line().map_err(failed)?;
                     }
                 }
-                listeners.into_iter().map(|Listener(listening)| Box::new(listening) as _).collect()
+                Ok(listeners.into_iter().map(|Listener(listening)| Box::new(listening) as _).collect())
             }
-            Source::Text(text) => bind_all(&Address::resolve(&text)?, &options, listen)?,
-            Source::Addresses(addresses) => bind_all(&addresses, &options, listen)?,
-        };
-        let addresses = listeners.iter().map(|listening| listening.address().clone()).collect();
-        let handle = ServiceHandle::new(application, addresses);
-        let terms = Terms {
-            name: self.name.into(),
-            limits: self.limits,
-            deadlines: self.deadlines,
-            connection_type: TypeId::of::<H::Connection>(),
-            internal: false,
-            handle: Arc::new(handle.clone()),
-        };
-        let bound = Bound {
-            terms,
-            listeners: listeners.into_iter().map(Some).collect(),
-            refusal: self.refusal,
-            reads_first: self.speaks_first.is_some(),
-            counts: Arc::default(),
-        };
-        Ok((bound, ServiceParts { factory: self.factory, handle }))
+            Source::Text(text) => bind_all(&Address::resolve(&text)?, options, listen),
+            Source::Addresses(addresses) => bind_all(&addresses, options, listen),
+        }
     }
 }
 
@@ -393,87 +449,6 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
     let inherited = listen::inherited()?;
     Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())
-}
-
-/// A service whose addresses are bound, without its types.
-pub(crate) struct Bound {
-    pub(crate) terms: Terms,
-    /// One of the loops accepts from them; the others know of each that it is there.
-    pub(crate) listeners: Vec<Option<Box<dyn Listens>>>,
-    pub(crate) refusal: Bytes,
-    pub(crate) reads_first: bool,
-    /// Its connections on all loops.
-    pub(crate) counts: Arc<Counts>,
-}
-
-/// The connections of one service on all loops. Changed when one comes and when one ends.
-#[derive(Default)]
-pub(crate) struct Counts {
-    accepted: AtomicUsize,
-    closed: AtomicUsize,
-    refused: AtomicUsize,
-}
-
-impl Counts {
-    /// One is accepted.
-    pub(crate) fn come(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One that was accepted has ended.
-    pub(crate) fn go(&self) {
-        self.closed.fetch_add(1, Ordering::Release);
-    }
-
-    /// Nobody is going to serve one that was accepted.
-    pub(crate) fn take_back(&self) {
-        self.accepted.fetch_sub(1, Ordering::Relaxed);
-        self.refuse();
-    }
-
-    pub(crate) fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Connections that were accepted and have not ended.
-    pub(crate) fn open(&self) -> usize {
-        // In this order, since none ends before it has come.
-        let closed = self.closed.load(Ordering::Acquire);
-        self.accepted.load(Ordering::Relaxed).saturating_sub(closed)
-    }
-}
-
-impl fmt::Display for Counts {
-    /// For the operator. What is accepted is open or closed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let closed = self.closed.load(Ordering::Acquire);
-        let accepted = self.accepted.load(Ordering::Relaxed).max(closed);
-        let (open, refused) = (accepted - closed, self.refused.load(Ordering::Relaxed));
-        write!(f, "accepted {accepted}, open {open}, closed {closed}, refused {refused}")
-    }
-}
-
-impl Bound {
-    /// A service that the crate itself has, and that listens nowhere.
-    pub(crate) fn internal(terms: Terms) -> Self {
-        Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, counts: Arc::default() }
-    }
-
-    /// The same service for a loop that comes with one of its connections.
-    pub(crate) fn for_per_connection_loop(&self) -> Self {
-        Bound { listeners: vec![None], ..self.for_another_loop() }
-    }
-
-    /// The same service for a loop that accepts nobody by itself.
-    pub(crate) fn for_another_loop(&self) -> Self {
-        Bound {
-            terms: self.terms.clone(),
-            listeners: self.listeners.iter().map(|_| None).collect(),
-            refusal: self.refusal.clone(),
-            reads_first: self.reads_first,
-            counts: self.counts.clone(),
-        }
-    }
 }
 
 /// The rest of it, from which each loop builds its own handler.

@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 8] = [
         "protocols",
     ],
     &["sys"],
-    &["link", "driver"],
+    &["link", "layer", "driver"],
     &[
         "mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings",
         "pressure", "report",

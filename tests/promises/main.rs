@@ -37,6 +37,7 @@
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
+//! | 1 to 37 | the same over a layer, and what is particular to one | `layers` |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
 //!
 //! Not here: what a socket cannot show. That no descriptor is closed before its batch ends (1) is an invariant of the
@@ -53,6 +54,7 @@ mod connections;
 mod fairness;
 mod files;
 mod identity;
+mod layers;
 mod loops;
 mod memory;
 mod messages;

@@ -23,6 +23,11 @@ impl FilePart {
         &self.file
     }
 
+    /// The file, for whoever reads it later.
+    pub(crate) fn shared_file(&self) -> &Arc<File> {
+        &self.file
+    }
+
     /// Where in the file the next byte stands.
     pub(crate) fn at(&self) -> u64 {
         self.at

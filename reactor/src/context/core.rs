@@ -12,6 +12,7 @@ use crate::address::{Address, Peer};
 use crate::budget::Holdings;
 use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
 use crate::driver::Socket;
+use crate::layer::Layer;
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::outbox::Outbox;
@@ -69,6 +70,8 @@ pub(crate) struct Core {
     pub(crate) opens_refused: bool,
     /// Periodic work has called `end_loop`.
     pub(crate) loop_ended: bool,
+    /// What the layer of a connection has agreed on, while its handler hears of the connection.
+    pub(crate) agreed: Option<Box<dyn Any>>,
 }
 
 /// The owner of a timer.
@@ -119,7 +122,7 @@ pub(crate) struct PendingOpen {
 
 /// The way in which the loop begins a connection.
 pub(crate) enum OpenKind {
-    Connect(Address),
+    Connect(Address, Option<Box<dyn Layer>>),
     Watch(OwnedFd),
     /// Take over a connected socket.
     Adopt(Socket),
@@ -161,6 +164,7 @@ impl Core {
             stopping: false,
             opens_refused: false,
             loop_ended: false,
+            agreed: None,
         }
     }
 
@@ -315,6 +319,11 @@ impl Core {
                         taken += link.deliver(messages, limits, pool, &mut missed);
                         // The link's own send finds out again that the kernel takes no more.
                         let (outcome, what) = match outcome {
+                            // A layer has taken all, and the kernel has not.
+                            Sent::Blocked(all) if all == bytes.len() => {
+                                sent += all;
+                                (outcome, What::Blocked(all as u32))
+                            }
                             Sent::Bytes(part) | Sent::Blocked(part) => {
                                 sent += part;
                                 (Sent::Bytes(part), What::Blocked(part as u32))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Context, OpenKind, PendingOpen};
 use crate::address::{Address, Peer};
+use crate::layer::Layer;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::token::ConnectionId;
 
@@ -29,7 +30,35 @@ impl Context<'_> {
             Address::Tcp(address) => Peer::tcp(*address),
             Address::Unix(_) => Peer::Unix,
         };
-        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to))
+        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to, None))
+    }
+
+    /// Connects to `to` as [`Context::connect`] does, with `layer` between the connection and the wire.
+    /// [`Handler::on_connected`](crate::Handler::on_connected) comes when the layer is ready. A handshake that fails ends the
+    /// connection with [`CloseReason::Handshake`](crate::CloseReason::Handshake);
+    /// [`Deadlines::connect`](crate::Deadlines::connect) counts for both.
+    ///
+    /// # Panics
+    /// As [`Context::connect`].
+    pub fn connect_layered<C: 'static>(
+        &mut self,
+        to: impl Into<Address>,
+        layer: Box<dyn Layer>,
+        connection: C,
+    ) -> ConnectionId {
+        let to = to.into();
+        let peer = match &to {
+            Address::Tcp(address) => Peer::tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        };
+        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to, Some(layer)))
+    }
+
+    /// What the layer of this connection has agreed on with its peer ([`Layer::agreed`](crate::Layer::agreed)), such as the
+    /// name that a TLS client asked for. `None` outside [`Handler::on_open`](crate::Handler::on_open) and
+    /// [`Handler::on_connected`](crate::Handler::on_connected), without a layer, and for another type.
+    pub fn agreed<T: 'static>(&self) -> Option<&T> {
+        self.core.agreed.as_ref()?.downcast_ref()
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through

@@ -12,13 +12,15 @@
 
 mod readiness;
 
+use std::any::Any;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::address::{Address, Peer};
 use crate::error::Errno;
-use crate::link::{Link, Links, Sent};
+use crate::layer::Layer;
+use crate::link::{LayerEvent, Link, Links, Sent};
 use crate::sys::{Fd, LocalAddresses};
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -42,6 +44,8 @@ pub(crate) enum Completion<'a> {
     Sent { id: ConnectionId, outcome: Sent },
     /// Connecting or receiving has failed; the connection is over.
     Failed { id: ConnectionId, errno: Errno },
+    /// The layer of a connection reports something that plain connections do not know.
+    Layer { id: ConnectionId, event: LayerEvent },
     /// Somebody called: look into the mailboxes and at the signals.
     Woken,
 }
@@ -114,6 +118,11 @@ pub(crate) trait Driver: Acceptor {
     /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
     /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
+    /// Puts a layer between this connection and the wire, before anything has moved: `Connected` follows when the layer is
+    /// ready, for one that was accepted, too.
+    fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>);
+    /// What the layer of this connection has agreed on with its peer.
+    fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
     /// Starts an outbound connection, bounded as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize);
     /// Takes on a descriptor that is no socket, for reading.

@@ -6,6 +6,7 @@ use super::exchange::Spawner;
 use crate::address::Peer;
 use crate::cluster::Accepted;
 use crate::driver::{Driver, Socket};
+use crate::layer::Layers;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
 use crate::report::{Admits, Counted};
@@ -19,6 +20,8 @@ pub(super) struct Listener {
     pub(super) state: ListenerState,
     pub(super) refusal: bytes::Bytes,
     pub(super) reads_first: bool,
+    /// Makes what stands between its connections and the wire.
+    pub(super) layers: Option<Layers>,
 }
 
 pub(super) enum ListenerState {
@@ -97,17 +100,29 @@ impl<D: Driver> EventLoop<D> {
         self.core.counters.count_accepted();
         self.core.recorder.note(id, What::Accepted, self.core.now);
         self.driver.adopt(id, socket, reads_first);
-        let state = self.hosts[service as usize].host.open(&mut self.core, id);
         log::debug!("{}: connection {id} from {peer}", self.core.terms[service as usize].name);
+        let layer = self.listeners[listener].layers.as_ref().map(|layers| layers());
+        if let Some(link) = self.core.links.get_mut(id).filter(|_| self.stopping.is_some()) {
+            link.stop();
+        }
+        match layer {
+            Some(layer) => {
+                self.driver.put_layer(id, layer);
+                self.update(id, Link::begin_handshake);
+            }
+            None => self.open(id, service),
+        }
+        Some(id)
+    }
+
+    /// The handler hears of a connection.
+    pub(super) fn open(&mut self, id: ConnectionId, service: u16) {
+        let state = self.hosts[service as usize].host.open(&mut self.core, id);
         if let Some(link) = self.core.links.get_mut(id) {
             link.state = state;
-            if self.stopping.is_some() {
-                link.stop();
-            }
         }
         self.after_callback(id);
         self.advance_link(id);
-        Some(id)
     }
 
     /// The explicit limit of connections of this service, or else that of the application.
@@ -155,8 +170,8 @@ impl<D: Driver> EventLoop<D> {
         self.hosts[service as usize].host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);
         let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);
-        let refusal = &self.listeners[listener].refusal;
-        if refusal.is_empty() || self.core.links.is_full() {
+        let Listener { refusal, layers, .. } = &self.listeners[listener];
+        if refusal.is_empty() || layers.is_some() || self.core.links.is_full() {
             return self.driver.close_accepted(socket);
         }
         let lingers = served.refused < terms.limits.refused_lingering;

@@ -219,10 +219,13 @@ impl<D: Driver> EventLoop<D> {
                 link.state = self.hosts[link.service as usize].host.adopt(open.state);
                 self.core.recorder.note(open.id, What::Asked, self.core.now);
                 match open.kind {
-                    OpenKind::Connect(to) => {
+                    OpenKind::Connect(to, layer) => {
                         let unsent = self.core.terms[link.service as usize].limits.unsent;
                         self.driver.connect(open.id, &to, unsent);
                         link.descriptor = self.driver.descriptor(open.id);
+                        if let Some(layer) = layer {
+                            self.driver.put_layer(open.id, layer);
+                        }
                     }
                     OpenKind::Watch(descriptor) => self.driver.watch(open.id, descriptor),
                     OpenKind::Adopt(socket) => {

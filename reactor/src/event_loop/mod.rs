@@ -25,7 +25,7 @@ use crate::context::{Core, Timer};
 use crate::driver::{Completion, Driver, Socket};
 use crate::error::{Errno, Error};
 use crate::host::{Host, guarded};
-use crate::link::{Link, Links, Sent};
+use crate::link::{Link, Links, Origin, Sent};
 use crate::outbox::{LoopsThread, Outbox};
 use crate::outgoing::Outgoing;
 use crate::pressure::Pressure;
@@ -159,7 +159,7 @@ impl<D: Driver> EventLoop<D> {
 
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
         let service = self.hosts.len() as u16;
-        for listening in bound.listeners {
+        for (listening, layers) in bound.listeners {
             if let Some(listening) = &listening {
                 let name = format!("{} at {}", bound.terms.name, listening.address());
                 let listener = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
@@ -170,6 +170,7 @@ impl<D: Driver> EventLoop<D> {
                 state: listening.map_or(ListenerState::Closed, ListenerState::Open),
                 refusal: bound.refusal.clone(),
                 reads_first: bound.reads_first,
+                layers,
             });
         }
         self.core.terms.push(bound.terms);
@@ -380,6 +381,10 @@ impl<D: Driver> EventLoop<D> {
                 self.core.recorder.note(id, What::Failed(errno), now);
                 self.update(id, |link| link.failed(errno, now));
             }
+            Completion::Layer { id, event } => {
+                let now = self.core.now;
+                self.update(id, |link| link.layer_reported(event, now));
+            }
             Completion::Woken => self.exchange.mail = true,
         }
     }
@@ -396,11 +401,18 @@ impl<D: Driver> EventLoop<D> {
         link.connected(self.core.now);
         self.core.recorder.note(id, What::Connected, self.core.now);
         let (service, key, open) = (link.service as usize, link.state, link.is_open());
+        self.core.agreed = self.driver.agreed(id);
+        if link.origin == Origin::Accepted {
+            self.open(id, service as u16);
+            self.core.agreed = None;
+            return;
+        }
         self.core.counters.connected.add(1);
         if open {
             self.hosts[service].host.connected(&mut self.core, id, key);
             self.after_callback(id);
         }
+        self.core.agreed = None;
         self.advance_link(id);
     }
 

@@ -79,6 +79,25 @@ impl Link {
         }
     }
 
+    /// The layer has failed: an alert and FIN have left, or are about to, and whatever is queued cannot. The peer's end is
+    /// awaited, since a close before it could reset the alert away.
+    pub(super) fn linger_because(&mut self, reason: CloseReason, now: Time) {
+        match self.phase {
+            Phase::Connecting | Phase::Open => {
+                self.reason = Some(reason);
+                self.phase = Phase::Lingering;
+                self.deadline = Time::NEVER;
+                self.flags.clear(DEADLINE_FRESH);
+                self.flags.clear(BLOCKED);
+                self.progressed(now);
+                self.mark = UNMARKED;
+                self.flags.set(DEADLINE_CHANGED);
+            }
+            Phase::Flushing | Phase::Lingering => self.over(self.reason.unwrap_or(reason)),
+            Phase::Over => {}
+        }
+    }
+
     /// Flush and close without lingering: by the protocol nothing more comes from the peer.
     pub(crate) fn close_briefly(&mut self, now: Time) {
         if matches!(self.phase, Phase::Open | Phase::Connecting) {

@@ -59,6 +59,9 @@ impl Link {
     pub(super) fn next_deadline(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let at = |from: Time, span: Option<Duration>, deadline| span.map(|span| (from + span, Due::Loop(deadline)));
         match self.phase {
+            Phase::Connecting if self.origin == Origin::Accepted => {
+                at(self.since, deadlines.handshake, Deadline::Handshake)
+            }
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
             Phase::Open if self.flags.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
             // At the same time the handler's deadline comes first: the handler can still write.

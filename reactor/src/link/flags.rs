@@ -55,6 +55,8 @@ flags! {
     OFFER_DUE => [Interest, Attention];
     /// The peer has sent more than `linger_bytes` while closing: nothing more is read.
     DISCARD_LIMIT_REACHED => [Interest];
+    /// The peer has sent something of its handshake.
+    GREETED => [];
     /// The connection has been of use: the first-request deadline is off.
     USEFUL => [];
 

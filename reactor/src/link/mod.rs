@@ -37,6 +37,7 @@ use flags::*;
 
 pub(crate) use deadlines::Due;
 pub(crate) use links::Links;
+pub(crate) use reading::LayerEvent;
 pub(crate) use step::Step;
 pub(crate) use writing::{Lost, Sent};
 
@@ -214,10 +215,19 @@ impl Link {
             & (flags == Flags::default())
     }
 
+    /// An accepted connection has a layer: the handler hears of the connection when the layer is ready.
+    pub(crate) fn begin_handshake(&mut self) {
+        self.phase = Phase::Connecting;
+    }
+
     /// The connection stands.
     pub(crate) fn connected(&mut self, now: Time) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Open;
+            // Nobody has looked for input since the handshake was done.
+            if matches!(self.stopping, Stopping::Probing | Stopping::Quiet) {
+                self.stopping = Stopping::Asked;
+            }
             self.active = now;
             self.progressed(now);
             self.flags.set(DEADLINE_CHANGED);
@@ -250,6 +260,7 @@ impl Link {
     /// The state as one word, for the table of connections.
     pub(crate) fn describe(&self) -> &'static str {
         match self.phase {
+            Phase::Connecting if self.origin == Origin::Accepted => "handshake",
             Phase::Connecting => "connecting",
             Phase::Open if self.flags.has(PAUSED) => "paused",
             Phase::Open if self.flags.has(WAITING) => "waiting",

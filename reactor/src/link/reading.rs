@@ -6,7 +6,19 @@ use super::{Link, Origin, Phase, Stopping};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
+use crate::sys::errno;
 use crate::time::Time;
+
+/// An event of a connection's layer that plain connections do not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerEvent {
+    /// Bytes of the wire have arrived without plaintext in them.
+    Something,
+    /// The stream ended, and the layer was not told of an end.
+    Truncated,
+    /// The layer can make no sense of what has arrived.
+    Failed,
+}
 
 impl Link {
     /// Whether the peer is read. While closing it is, and its bytes are discarded.
@@ -62,7 +74,8 @@ impl Link {
     pub(crate) fn nothing_arrived(&mut self) {
         if self.stopping == Stopping::Probing {
             // A link that has been choked meanwhile was not probed.
-            self.stopping = if self.reads() || self.flags.has(ENDED) { Stopping::Quiet } else { Stopping::Asked };
+            let is_heard = self.reads() || self.flags.has(ENDED) || self.phase == Phase::Connecting;
+            self.stopping = if is_heard { Stopping::Quiet } else { Stopping::Asked };
         }
     }
 
@@ -84,6 +97,28 @@ impl Link {
             _ => reason_of(errno),
         };
         self.over(reason);
+    }
+
+    /// The connection's layer has reported something that plain connections do not know.
+    pub(crate) fn layer_reported(&mut self, event: LayerEvent, now: Time) {
+        match (event, self.phase) {
+            (LayerEvent::Something, Phase::Connecting) => {
+                self.flags.set(GREETED);
+                if self.stopping == Stopping::Probing {
+                    self.stopping = Stopping::Quiet;
+                }
+            }
+            (LayerEvent::Something, _) => {
+                if self.stopping == Stopping::Probing {
+                    self.stopping = Stopping::Asked;
+                }
+            }
+            (LayerEvent::Truncated, Phase::Connecting) => self.over(CloseReason::Handshake),
+            (LayerEvent::Truncated, Phase::Open) => self.failed(errno::RESET, now),
+            (LayerEvent::Truncated, _) => self.end_of_input(),
+            (LayerEvent::Failed, Phase::Connecting) => self.linger_because(CloseReason::Handshake, now),
+            (LayerEvent::Failed, _) => self.linger_because(CloseReason::Failed(errno::PROTOCOL), now),
+        }
     }
 
     /// Whether input may still reach the handler: more may arrive, or kept input waits for its offer.

@@ -1,7 +1,7 @@
 //! The steps that a link asks the loop for, one at a time, until it rests.
 
 use super::flags::*;
-use super::{Link, Phase, Stopping};
+use super::{Link, Origin, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
 
@@ -58,9 +58,12 @@ impl Link {
             Phase::Connecting if self.is_open() && self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => {
                 self.report_too_slow()
             }
+            Phase::Connecting if self.origin == Origin::Accepted => self.handshake_step(),
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.report_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
+                // A layer still has some of what has left.
+                None if self.flags.has(BLOCKED) => Step::Rest,
                 // The FIN goes with the close.
                 None if self.flags.has(NO_LINGER) => {
                     self.phase = Phase::Over;
@@ -91,7 +94,7 @@ impl Link {
     /// The next step of an open link that a flag of `ATTENTION` or a stop gives one.
     #[inline]
     pub(super) fn attended_step(&mut self, turn: u32) -> Step {
-        if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED) && self.output.is_none() {
+        if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED.and(BLOCKED)) && self.output.is_none() {
             return Step::Finish;
         }
         if self.stopping == Stopping::Quiet {
@@ -148,6 +151,22 @@ impl Link {
                 Step::Probe
             }
             Stopping::No | Stopping::Probing | Stopping::Quiet | Stopping::Reported => Step::Rest,
+        }
+    }
+
+    /// Of an accepted connection whose layer shakes hands, and of which no handler has heard. A stop lets a handshake go on
+    /// that the peer has begun; a peer that has said nothing is not waited for.
+    fn handshake_step(&mut self) -> Step {
+        match self.stopping {
+            Stopping::Asked => {
+                self.stopping = Stopping::Probing;
+                Step::Probe
+            }
+            Stopping::Quiet if !self.flags.has(GREETED) => {
+                self.over(CloseReason::Stopped);
+                Step::Close
+            }
+            _ => Step::Rest,
         }
     }
 

@@ -257,6 +257,11 @@ struct Common {
     settings: Settings,
 }
 
+/// The number that a listener of this service has on a loop with this service alone.
+fn own_listener(services: &[(Bound, BuildForGuest)], service: u16, listener: usize) -> usize {
+    listener - services[..service as usize].iter().map(|(bound, _)| bound.listeners.len()).sum::<usize>()
+}
+
 /// Serves until the application is stopped and all connections have ended. The first error of any loop.
 pub(crate) fn run(
     runner: Runner,
@@ -268,9 +273,8 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let (backend, cluster, settings) = common;
     let mut common_per_connection = Common { backend, cluster: cluster.clone(), settings: settings.clone() };
-    let for_per_connection = || {
-        services.iter().map(|one| (one.bound.for_per_connection_loop(), one.for_per_connection_loop.clone())).collect()
-    };
+    let for_per_connection =
+        || services.iter().map(|one| (one.bound.for_another_loop(), one.for_per_connection_loop.clone())).collect();
     let prepare: Prepare = match runner.0 {
         Model::Loops { .. } => Box::new(|_| {}),
         Model::Threads { .. } => {

@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
-use super::{BuildForGuest, Common};
+use super::{BuildForGuest, Common, own_listener};
 use crate::cluster::{Accepted, Cluster, LoopHandle};
 use crate::context::Core;
 use crate::driver::{Acceptor, Readiness};
 use crate::error::Error;
 use crate::event_loop::{EventLoop, Spawned, Spawner};
 use crate::service::Bound;
-use crate::sys::{Fd, System};
+use crate::sys::{Fd, Sys, System};
 
 /// What a loop takes beside its connection: its poller and its wake-up.
 const OWN_DESCRIPTORS: usize = 2;
@@ -44,11 +44,13 @@ impl Spawner for Threads {
             Err(Error::System { cause, .. }) => return Spawned::Failed(newcomer.socket, cause),
             Err(other) => return Spawned::Failed(newcomer.socket, io::Error::other(other)),
         };
+        let listener = own_listener(&self.services, service, newcomer.listener);
+        let newcomer = Accepted { listener, ..newcomer };
         let common = self.common.clone();
         let (loop_handle, generation) = common.cluster.enter(system.waker(), OWN_DESCRIPTORS);
         common.cluster.count_handed();
         let (bound, build) = &self.services[service as usize];
-        let (bound, build) = (bound.for_per_connection_loop(), build.clone());
+        let (bound, build) = (bound.for_another_loop(), build.clone());
         // If there is no thread, what it was to get is dropped with it.
         let socket = newcomer.socket.number();
         let leaving = Leaving { cluster: common.cluster.clone(), loop_handle };
@@ -97,7 +99,7 @@ fn serve(
     let mut event_loop =
         EventLoop::per_connection(driver, common.cluster, loop_handle.clone(), generation, common.settings);
     event_loop.add_service(bound, host);
-    if let Err(error) = event_loop.run_for(Accepted { listener: 0, ..newcomer }) {
+    if let Err(error) = event_loop.run_for(newcomer) {
         log::error!("{name}: {error}");
     }
 }

@@ -242,7 +242,8 @@ impl<D: Driver> Driver for Checked<D> {
             | Completion::Nothing { id }
             | Completion::Ended { id }
             | Completion::Sent { id, .. }
-            | Completion::Failed { id, .. } => Some(*id),
+            | Completion::Failed { id, .. }
+            | Completion::Layer { id, .. } => Some(*id),
             Completion::Accepted { .. } | Completion::Woken => None,
         };
         if let Some(id) = about.filter(|id| self.released.contains(id)) {
@@ -272,6 +273,14 @@ impl<D: Driver> Driver for Checked<D> {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.name(id);
         self.driver.adopt(id, socket, reads_first);
+    }
+
+    fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn crate::layer::Layer>) {
+        self.driver.put_layer(id, layer);
+    }
+
+    fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn std::any::Any>> {
+        self.driver.agreed(id)
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {

@@ -112,6 +112,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             write_progress: some(&mut random),
             linger: Duration::from_nanos(random.size(8_000_000_000) as u64),
             connect: Some(Duration::from_nanos(random.size(40_000_000_000) as u64)),
+            ..Deadlines::default()
         };
         let (own, seen, remotes) = (random.next(), trial.clone(), remotes.clone());
         let make = move || Whim {

@@ -193,6 +193,14 @@ impl Sys for Flawed<Simulated> {
         self.sent(moved, offered)
     }
 
+    fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved {
+        self.inner.read_file(file, at, into)
+    }
+
+    fn waker(&self) -> crate::sys::wake::Waker {
+        self.inner.waker()
+    }
+
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {
         if self.bug == ForgetsErrors { None } else { self.inner.take_error(fd) }
     }
@@ -317,6 +325,14 @@ impl<D: Driver> Driver for Flawed<D> {
 
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.inner.adopt(id, socket, reads_first);
+    }
+
+    fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn crate::layer::Layer>) {
+        self.inner.put_layer(id, layer);
+    }
+
+    fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn std::any::Any>> {
+        self.inner.agreed(id)
     }
 
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {

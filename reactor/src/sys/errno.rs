@@ -29,6 +29,15 @@ pub(crate) fn cannot_be_polled(errno: Errno) -> bool {
     errno.0 == libc::EPERM
 }
 
+/// Reading has failed, and the system does not say why.
+pub(crate) const IO: i32 = libc::EIO;
+
+/// The peer has broken the connection off.
+pub(crate) const RESET: Errno = Errno(libc::ECONNRESET);
+
+/// The peer does not keep to the protocol.
+pub(crate) const PROTOCOL: Errno = Errno(libc::EPROTO);
+
 #[cfg(test)]
 mod tests {
     use super::*;

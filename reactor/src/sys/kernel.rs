@@ -54,11 +54,6 @@ impl Kernel {
         poller.register(waker.read_end(), WAKE, interest).map_err(failed("watching the wake-up descriptor"))?;
         Ok(Kernel { poller, waker })
     }
-
-    /// What ends this loop's wait, from any thread.
-    pub(crate) fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
 }
 
 impl Kernel {
@@ -188,6 +183,31 @@ impl Sys for Kernel {
             }
         }
         self.send_copied(fd, file, at, count)
+    }
+
+    fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let from = file.as_raw_fd();
+            let piece = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+            // SAFETY: the kernel reads one iovec, and writes at most `iov_len` bytes at its pointer: both are those of `into`.
+            match retry(|| unsafe { libc::preadv2(from, &piece, 1, at as libc::off_t, libc::RWF_NOWAIT) }) {
+                Ok(0) => Moved::Ended,
+                Ok(count) => Moved::Bytes(count as usize),
+                // Not every kernel has the call, nor every file system the flag.
+                Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => Moved::Blocked,
+                Err(errno) => Moved::Failed(errno),
+            }
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        {
+            let _ = (file, at, into);
+            Moved::Blocked
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {

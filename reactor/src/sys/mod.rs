@@ -146,6 +146,11 @@ pub(crate) trait Sys {
     /// One sendfile(2) of at most `count` bytes, from `at` on; what has no sendfile is read and sent. Ended: the file ends
     /// before `at`. Blocks while the disk is read. SIGPIPE is up to the process: there is no flag against it.
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved;
+    /// Reads a file from `at` on without waiting for a disk (RWF_NOWAIT). Blocked: nothing of it is in memory, or the system
+    /// cannot tell. Ended: the file ends before `at`.
+    fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved;
+    /// Ends the wait of this loop, from any thread.
+    fn waker(&self) -> wake::Waker;
     /// SO_ERROR: the pending error of a socket, which asking clears.
     fn take_error(&mut self, fd: Fd) -> Option<Errno>;
     /// A function that asks for the address of this end of a socket (getsockname(2)); `None`: the descriptor has none.

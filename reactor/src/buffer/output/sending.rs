@@ -80,6 +80,11 @@ impl Output {
         }
     }
 
+    /// The part of a file at which [`Output::gather`] has stopped, behind what it gathered.
+    pub(crate) fn file_behind(&self) -> Option<&FilePart> {
+        self.pieces.iter().find_map(|piece| if let Piece::File(part) = piece { Some(part) } else { None })
+    }
+
     /// Whether a part of a file is queued, so that bytes before it are better sent together with it.
     pub(crate) fn has_file(&self) -> bool {
         self.filed > 0

@@ -50,6 +50,10 @@ impl<S: Sys> Readiness<S> {
         while self.probes_left > 0 {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
+            if self.puts_off(id) {
+                self.probes.push_back(id);
+                continue;
+            }
             let (batch, Some(link)) = (self.batch, links.get(id)) else { continue };
             let slot = self.slot_mut(id);
             // Another look in this batch has told already.
@@ -57,7 +61,7 @@ impl<S: Sys> Readiness<S> {
                 continue;
             }
             // What is no socket may block: it is read when it is ready, and only then.
-            let socket = slot.filter(|slot| slot.socket && link.reads()).map(|slot| {
+            let socket = slot.filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
                 slot.read_in = batch;
                 slot.fd
             });
@@ -67,6 +71,7 @@ impl<S: Sys> Readiness<S> {
             }
             return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
         }
+        self.flush_layers();
         None
     }
 
@@ -80,7 +85,7 @@ impl<S: Sys> Readiness<S> {
         if !usual || !links.get(id)?.reads() {
             return None;
         }
-        let slot = self.slot_mut(id).filter(|slot| slot.socket & !slot.connecting)?;
+        let slot = self.slot_mut(id).filter(|slot| slot.socket & !slot.connecting & slot.layer.is_none())?;
         slot.read_in = batch;
         let fd = slot.fd;
         self.cursor += 1;
@@ -90,6 +95,7 @@ impl<S: Sys> Readiness<S> {
     pub(super) fn woken(&mut self) -> Option<Report> {
         self.stage = Stage::Done;
         self.sys.drain_wake();
+        self.hear_of_files();
         Some(Report::Said(Completion::Woken))
     }
 
@@ -107,7 +113,8 @@ impl<S: Sys> Readiness<S> {
             return None;
         };
         let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
-        let reading = fresh && (event.readable || trouble) && link.reads();
+        let (wants, layered) = (slot.wants(link), slot.layer.is_some());
+        let reading = fresh && (event.readable || trouble) && wants.read;
         if reading {
             slot.read_in = batch;
         }
@@ -117,6 +124,8 @@ impl<S: Sys> Readiness<S> {
             }
             slot.connecting = false;
             return Some(Report::Said(match self.sys.take_error(fd) {
+                // A layer may have to speak first.
+                None if layered => return self.layered_writable(link, fd),
                 None => Completion::Connected { id },
                 Some(errno) => Completion::Failed { id, errno },
             }));
@@ -133,17 +142,20 @@ impl<S: Sys> Readiness<S> {
         } else if fresh
             && event.error
             // Where output waits, sending it tells the error, and what has arrived is still delivered.
-            && !link.writes()
+            && !wants.write
             && let Some(errno) = self.sys.take_error(fd)
         {
             return Some(Report::Said(Completion::Failed { id, errno }));
         }
-        if (event.writable || trouble) && link.writes() {
+        if (event.writable || trouble) && wants.write {
             self.stage = Stage::Done;
+            if layered {
+                return self.layered_writable(link, fd);
+            }
             let output = link.output()?;
             return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
         }
-        if event.hangup && !link.reads() {
+        if event.hangup && !wants.read {
             self.set_polled(id, Polled::HungUp);
             // It may read again by the end of the batch, and nobody else would say so.
             self.changed(id);

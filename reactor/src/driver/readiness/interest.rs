@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::Readiness;
-use crate::link::Links;
+use super::{Readiness, Slot};
+use crate::link::{Link, Links};
 use crate::sys::{Interest, Sys, errno};
 use crate::token::ConnectionId;
 
@@ -30,6 +30,17 @@ pub(super) enum Polled {
     HungUp,
 }
 
+impl Slot {
+    /// What the descriptor is watched for.
+    #[inline]
+    pub(super) fn wants(&self, link: &Link) -> Interest {
+        match &self.layer {
+            Some(layer) if !self.connecting => layer.interest(link),
+            _ => Interest { read: link.reads(), write: link.writes() },
+        }
+    }
+}
+
 impl<S: Sys> Readiness<S> {
     /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `set_polled`
     /// ends it.
@@ -38,7 +49,10 @@ impl<S: Sys> Readiness<S> {
         let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
-        let wanted = Interest { read: link.reads(), write: link.writes() };
+        let wanted = slot.wants(link);
+        if slot.layer.as_ref().is_some_and(|layer| layer.has_more()) && wanted.read && !self.probes.contains(&id) {
+            self.probes.push_back(id);
+        }
         let outcome = match slot.polled {
             Polled::AlwaysReady | Polled::Background => return,
             Polled::HungUp if wanted == Interest::default() => return,

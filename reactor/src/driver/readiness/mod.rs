@@ -7,10 +7,12 @@
 
 mod batch;
 mod interest;
+mod layered;
 mod listeners;
 mod moving;
 mod terminals;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use super::{Completion, Driver, Socket};
 use crate::address::Address;
 use crate::error::Errno;
+use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
 use crate::sys::{Event, Fd, LocalAddresses, Moved, Sys};
@@ -68,6 +71,7 @@ pub(crate) struct Readiness<S: Sys> {
     /// Descriptors of connections, those in `closing` included.
     open: usize,
     counters: Arc<Counters>,
+    layers: layer::Shared,
 }
 
 /// The driver's part of a connection: its descriptor, and the poller's knowledge of it.
@@ -81,6 +85,7 @@ struct Slot {
     /// In the list `changed`.
     listed: bool,
     connecting: bool,
+    layer: Option<Box<Layered>>,
 }
 
 impl<S: Sys> Readiness<S> {
@@ -110,11 +115,12 @@ impl<S: Sys> Readiness<S> {
             suspended_log: LogLimit::default(),
             open: 0,
             counters,
+            layers: layer::Shared::default(),
         }
     }
 
     fn add_slot(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
-        let slot = Slot { id, fd, polled: Polled::No, read_in: 0, socket, listed: false, connecting };
+        let slot = Slot { id, fd, polled: Polled::No, read_in: 0, socket, listed: false, connecting, layer: None };
         if self.slots.len() <= id.slot_at(self.home) {
             self.slots.resize_with(id.slot_at(self.home) + 1, || None);
         }
@@ -194,6 +200,7 @@ impl<S: Sys> Driver for Readiness<S> {
             self.events.push(readable(id));
         }
         self.probes_left = self.probes.len();
+        self.layers.new_batch();
         outcome
     }
 
@@ -229,6 +236,16 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
+    fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.layer = Some(Box::new(Layered::new(id, layer)));
+        }
+    }
+
+    fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>> {
+        self.slot_mut(id)?.layer.as_mut()?.agreed()
+    }
+
     fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
         match self.sys.connect(to, unsent) {
             Ok(fd) => {
@@ -246,6 +263,7 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn send(&mut self, link: &Link) -> Sent {
         match (self.slot(link.id), link.output()) {
+            (Some(slot), Some(output)) if slot.layer.is_some() => self.send_layered(link.id, slot.fd, Err(output)),
             (Some(slot), Some(output)) => self.transmit(slot.fd, output),
             _ => Sent::Bytes(0),
         }
@@ -254,6 +272,7 @@ impl<S: Sys> Driver for Readiness<S> {
     #[inline]
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
         match self.slot(id) {
+            Some(slot) if slot.layer.is_some() => self.send_layered(id, slot.fd, Ok(bytes)),
             Some(slot) => self.transmit_bytes(slot.fd, bytes),
             None => Sent::Bytes(bytes.len()),
         }
@@ -274,8 +293,13 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn finish(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slot(id).filter(|slot| slot.socket) {
+        let slot = self.slots.get_mut(id.slot_at(self.home)).and_then(Option::as_mut);
+        if let Some(slot) = slot.filter(|slot| slot.id == id && slot.socket) {
             let fd = slot.fd;
+            if let Some(layer) = &mut slot.layer {
+                layer.finish(&mut self.sys, fd, &mut self.layers);
+                return self.changed(id);
+            }
             self.sys.finish(fd);
         }
     }
@@ -289,6 +313,8 @@ impl<S: Sys> Driver for Readiness<S> {
         if let Some(slot) = self.slots[id.slot_at(self.home)].take() {
             if reset && slot.socket {
                 self.sys.reset_on_close(slot.fd);
+            } else if let Some(mut layer) = slot.layer.filter(|_| !slot.connecting) {
+                layer.end(&mut self.sys, slot.fd, &mut self.layers);
             }
             self.closing.push(slot.fd);
         }
@@ -304,7 +330,9 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {
         let fd = self.slot(id).filter(|slot| slot.socket).map(|slot| slot.fd);
-        fd.map_or(0, |fd| self.sys.unacknowledged(fd))
+        let in_kernel = fd.map_or(0, |fd| self.sys.unacknowledged(fd));
+        let layer = self.slot(id).and_then(|slot| slot.layer.as_ref());
+        layer.map_or(in_kernel, |layer| layer.unacknowledged(in_kernel))
     }
 
     fn held(&self) -> Vec<Fd> {

@@ -19,6 +19,9 @@ impl<S: Sys> Readiness<S> {
     /// One receive, reported; nothing when nothing has arrived.
     #[inline]
     pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
+        if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
+            return self.receive_layered(id, fd, scratch);
+        }
         match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
             Moved::Bytes(count) => Some(Report::Received(id, count)),
             Moved::Blocked => None,

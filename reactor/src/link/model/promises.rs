@@ -33,6 +33,8 @@ impl World<'_, '_> {
             }
             CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
             CloseReason::Failed(_)
+            | CloseReason::Handshake
+            | CloseReason::TimedOut(Deadline::Handshake)
             | CloseReason::ShortFile
             | CloseReason::Panicked
             | CloseReason::Killed

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BuildForGuest, Common, Running};
+use super::{BuildForGuest, Common, Running, own_listener};
 use crate::cluster::{Accepted, LoopHandle};
 use crate::context::Core;
 use crate::driver::{Readiness, Socket};
@@ -27,7 +27,7 @@ use crate::host::Hosted;
 use crate::service::Bound;
 use crate::settings::Reopen;
 use crate::sys::fork::{self, Fork};
-use crate::sys::{Fd, System};
+use crate::sys::{Fd, Sys, System};
 use channel::{Frame, PARENT, lines};
 use child::ChildChannel;
 use parent::{Child, ChildQueue, ChildQueues, ForChildren, Parent};
@@ -138,12 +138,13 @@ impl Processes {
         let driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
         let mut event_loop =
             EventLoop::per_connection(driver, cluster.clone(), loop_handle.clone(), generation, settings);
-        event_loop.add_service(bound.for_per_connection_loop(), build(loop_handle));
+        event_loop.add_service(bound.for_another_loop(), build(loop_handle));
         let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
         event_loop.add_service(lines::<()>(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
         cluster.count_handed();
-        event_loop.run_for(Accepted { listener: 0, socket: newcomer.socket.number(), peer: newcomer.peer })
+        let listener = own_listener(&self.services, service, newcomer.listener);
+        event_loop.run_for(Accepted { listener, socket: newcomer.socket.number(), peer: newcomer.peer })
     }
 }
 

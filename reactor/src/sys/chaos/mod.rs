@@ -67,11 +67,6 @@ impl Chaos<Kernel> {
         Ok(Chaos::with(Kernel::new(backend)?, orders))
     }
 
-    /// What ends this loop's wait, from any thread.
-    pub(crate) fn waker(&self) -> Waker {
-        self.sys.waker()
-    }
-
     /// Says what is to be expected. A seed that nobody chose is told even where nobody logs: without it, no failure can
     /// be had again.
     pub(crate) fn announce(&self) {
@@ -263,6 +258,18 @@ impl<S: Sys> Sys for Chaos<S> {
         let most = self.most(count);
         let moved = self.call(|sys| sys.send_file(fd, file, at, most));
         self.moved(moved, most, count)
+    }
+
+    fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved {
+        if self.blocks() {
+            return Moved::Blocked;
+        }
+        let most = self.most(into.len());
+        self.call(|sys| sys.read_file(file, at, &mut into[..most]))
+    }
+
+    fn waker(&self) -> Waker {
+        self.sys.waker()
     }
 
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {

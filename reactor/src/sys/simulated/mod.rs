@@ -223,6 +223,18 @@ impl Sys for Simulated {
         }
     }
 
+    fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved {
+        match file.read_at(into, at) {
+            Ok(0) => Moved::Ended,
+            Ok(count) => Moved::Bytes(count),
+            Err(error) => Moved::Failed(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {
         self.call(|network| {
             let index = network.line_of(fd, "take_error");

@@ -1,0 +1,375 @@
+//! The driver's side of one layered connection: what a receive and a send come to.
+
+use std::any::Any;
+use std::fmt;
+use std::io::IoSlice;
+
+use super::progress::Progress;
+use super::{Follows, Layer, Shared};
+use crate::buffer::{FilePart, Output};
+use crate::error::Errno;
+use crate::link::{Link, Sent};
+use crate::sys::{Fd, Interest, Moved, Sys};
+use crate::token::ConnectionId;
+
+/// Plaintext that is sealed at once. With the protocol's overhead it stays below 64 KiB, and nothing more is sealed before the
+/// kernel has taken all of it.
+const SEALED_AT_ONCE: usize = 63 * 1024;
+/// Pieces of an output that are sealed together.
+const PIECES: usize = 64;
+/// Receives in a row that bring no plaintext: parts of a record, or records without content.
+const RECEIVES: usize = 16;
+/// Capacity that a buffer of the loop keeps.
+const KEPT_CAPACITY: usize = 128 * 1024;
+
+/// What came of a receive.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// Nothing.
+    Nothing,
+    /// Bytes of the wire, and no plaintext yet.
+    Something,
+    /// The handshake is done.
+    Ready,
+    /// So many bytes of plaintext, at the beginning of the scratch buffer.
+    Plain(usize),
+    /// The peer has ended its half, and said so.
+    Ended,
+    /// The stream ended, and the layer was not told of an end.
+    Truncated,
+    /// The layer can make no sense of what has arrived.
+    Failed,
+    /// The socket has failed.
+    Broken(Errno),
+}
+
+/// A part of a file for the output.
+#[derive(Debug, Default)]
+pub(crate) enum Ahead {
+    #[default]
+    Nothing,
+    /// The reader has been asked for it.
+    Asked,
+    /// Where the part begins, and its bytes.
+    Read(u64, Result<Vec<u8>, Errno>),
+}
+
+/// A layer, and what it owes to the wire.
+pub(crate) struct Layered {
+    id: ConnectionId,
+    layer: Box<dyn Layer>,
+    ready: bool,
+    /// What follows what was reported last.
+    follows: Follows,
+    /// The end or the failure in `follows` has been reported.
+    reported: bool,
+    /// Sealed bytes that the kernel did not take, of which the first `sent` have left since. Empty, and without memory, when
+    /// all have left.
+    rest: Vec<u8>,
+    sent: usize,
+    /// FIN as soon as nothing is owed any more.
+    fin_due: bool,
+    progress: Progress,
+    ahead: Ahead,
+}
+
+impl Layered {
+    pub(crate) fn new(id: ConnectionId, layer: Box<dyn Layer>) -> Self {
+        Layered {
+            id,
+            ready: false,
+            layer,
+            follows: Follows::Wire,
+            reported: false,
+            rest: Vec::new(),
+            sent: 0,
+            fin_due: false,
+            progress: Progress::default(),
+            ahead: Ahead::Nothing,
+        }
+    }
+
+    /// Whether the handshake has been reported as done.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(crate) fn agreed(&mut self) -> Option<Box<dyn Any>> {
+        self.layer.agreed()
+    }
+
+    /// Whether bytes are owed to the wire.
+    pub(crate) fn owes(&self) -> bool {
+        self.sent < self.rest.len() || self.layer.owes()
+    }
+
+    /// Whether there is something to report without a receive.
+    pub(crate) fn has_more(&self) -> bool {
+        self.follows != Follows::Wire && !self.reported
+    }
+
+    /// What the poller watches the socket for.
+    pub(crate) fn interest(&self, link: &Link) -> Interest {
+        if !self.ready && !self.is_failed() {
+            return Interest { read: true, write: self.owes() };
+        }
+        let waits_for_a_file = matches!(self.ahead, Ahead::Asked);
+        Interest { read: link.reads(), write: (link.writes() && !waits_for_a_file) || self.owes() }
+    }
+
+    fn is_failed(&self) -> bool {
+        self.follows == Follows::Failure
+    }
+
+    // ---- receiving -------------------------------------------------------------------------------------------------
+
+    /// Receives until there is something to report, or nothing more has arrived. The wire's bytes go to the end of the scratch
+    /// buffer, the plaintext to its beginning.
+    pub(crate) fn receive<S: Sys>(&mut self, sys: &mut S, fd: Fd, scratch: &mut [u8], shared: &mut Shared) -> Arrived {
+        let at = scratch.len() / 8 * 5;
+        let (plain, wire) = scratch.split_at_mut(at);
+        if self.follows != Follows::Wire && !(self.is_failed() && self.reported) {
+            return self.open(&[], plain, shared).unwrap_or(Arrived::Nothing);
+        }
+        for _ in 0..RECEIVES {
+            let count = match sys.recv(fd, wire) {
+                Moved::Bytes(count) => count,
+                Moved::Blocked => return Arrived::Nothing,
+                // Whoever has sent what made no sense may end its half as it likes.
+                Moved::Ended if self.is_failed() => return Arrived::Ended,
+                Moved::Ended => return Arrived::Truncated,
+                Moved::Failed(errno) => return Arrived::Broken(errno),
+            };
+            if self.is_failed() {
+                continue;
+            }
+            if !self.ready {
+                return self.shake_hands(sys, fd, &wire[..count], shared);
+            }
+            if let Some(arrived) = self.open(&wire[..count], plain, shared) {
+                return arrived;
+            }
+        }
+        Arrived::Something
+    }
+
+    /// One step of the handshake. Plaintext that has come along stays in the layer.
+    fn shake_hands<S: Sys>(&mut self, sys: &mut S, fd: Fd, wire: &[u8], shared: &mut Shared) -> Arrived {
+        let from = sys.now();
+        self.follows = self.layer.open(wire, &mut []).follows;
+        shared.shook_hands(from, sys.now());
+        if self.layer.is_ready() && !self.is_failed() {
+            self.ready = true;
+            // What the layer owes now leaves together with the first answer.
+            shared.flush_later(self.id);
+            return Arrived::Ready;
+        }
+        self.fin_due |= self.is_failed();
+        self.flush(sys, fd, shared);
+        match self.follows {
+            Follows::Failure => {
+                self.reported = true;
+                Arrived::Failed
+            }
+            Follows::End => {
+                self.reported = true;
+                Arrived::Truncated
+            }
+            Follows::Wire | Follows::Plain => Arrived::Something,
+        }
+    }
+
+    /// `None`: nothing to report.
+    fn open(&mut self, wire: &[u8], plain: &mut [u8], shared: &mut Shared) -> Option<Arrived> {
+        if !matches!(self.follows, Follows::End | Follows::Failure) {
+            let opened = self.layer.open(wire, plain);
+            self.follows = opened.follows;
+            self.fin_due |= self.is_failed();
+            if self.layer.owes() || self.fin_due {
+                shared.flush_later(self.id);
+            }
+            if opened.plain > 0 {
+                return Some(Arrived::Plain(opened.plain));
+            }
+        }
+        match self.follows {
+            Follows::Wire => None,
+            // A layer that says so has some.
+            Follows::Plain => Some(Arrived::Something),
+            Follows::End | Follows::Failure if std::mem::replace(&mut self.reported, true) => None,
+            Follows::End => Some(Arrived::Ended),
+            Follows::Failure => Some(Arrived::Failed),
+        }
+    }
+
+    // ---- sending ---------------------------------------------------------------------------------------------------
+
+    /// Sends what is owed to the wire: `Bytes` when nothing is owed any more.
+    pub(crate) fn flush<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
+        while self.sent < self.rest.len() {
+            match sys.send(fd, &self.rest[self.sent..]) {
+                Moved::Bytes(count) => self.sent += count,
+                Moved::Blocked | Moved::Ended => return Sent::Blocked(0),
+                Moved::Failed(errno) => return Sent::Failed(errno),
+            }
+            if self.sent < self.rest.len() {
+                return Sent::Blocked(0);
+            }
+        }
+        if self.sent > 0 {
+            (self.rest, self.sent) = (Vec::new(), 0);
+        }
+        if self.layer.owes() {
+            let wire = &mut shared.wire;
+            self.layer.owed(wire);
+            self.progress.put(wire.len());
+            let moved = sys.send(fd, wire);
+            let taken = match moved {
+                Moved::Bytes(count) => count,
+                _ => 0,
+            };
+            if taken < wire.len() {
+                self.rest = wire[taken..].to_vec();
+            }
+            wire.clear();
+            wire.shrink_to(KEPT_CAPACITY);
+            if let Moved::Failed(errno) = moved {
+                return Sent::Failed(errno);
+            }
+            if !self.rest.is_empty() {
+                return Sent::Blocked(0);
+            }
+        }
+        if std::mem::take(&mut self.fin_due) {
+            sys.finish(fd);
+        }
+        Sent::Bytes(0)
+    }
+
+    /// Seals these bytes and sends them. Bytes that the layer has taken count as having left.
+    pub(crate) fn send_bytes<S: Sys>(&mut self, sys: &mut S, fd: Fd, bytes: &[u8], shared: &mut Shared) -> Sent {
+        match self.make_room(sys, fd, shared) {
+            Sent::Bytes(_) => {
+                let step = bytes.len().min(SEALED_AT_ONCE);
+                self.layer.seal(&bytes[..step]);
+                self.sealed(sys, fd, step, step < bytes.len(), shared)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Seals what the output has next and sends it.
+    pub(crate) fn send<S: Sys>(&mut self, sys: &mut S, fd: Fd, output: &Output, shared: &mut Shared) -> Sent {
+        match self.make_room(sys, fd, shared) {
+            Sent::Bytes(_) => {}
+            outcome => return outcome,
+        }
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let filled = output.gather(&mut pieces);
+        let mut plain = std::mem::take(&mut shared.plain);
+        let mut cut = filled == PIECES;
+        for piece in &pieces[..filled] {
+            let room = SEALED_AT_ONCE - plain.len();
+            plain.extend_from_slice(&piece[..piece.len().min(room)]);
+            cut |= piece.len() > room;
+        }
+        let before = plain.len();
+        let mut outcome = Sent::Bytes(0);
+        if !cut && let Some(part) = if filled == 0 { output.file() } else { output.file_behind() } {
+            outcome = self.read(sys, part, &mut plain, shared);
+            cut = plain.len() - before < part.length();
+        }
+        let count = plain.len();
+        if count > 0 {
+            self.layer.seal(&plain);
+            outcome = self.sealed(sys, fd, count, cut, shared);
+        }
+        plain.clear();
+        shared.plain = plain;
+        outcome
+    }
+
+    /// Appends the beginning of a part of a file. The outcome if there is nothing before it.
+    fn read<S: Sys>(&mut self, sys: &mut S, part: &FilePart, plain: &mut Vec<u8>, shared: &mut Shared) -> Sent {
+        let (before, length) = (plain.len(), part.length().min(SEALED_AT_ONCE - plain.len()));
+        match std::mem::take(&mut self.ahead) {
+            Ahead::Asked => {
+                self.ahead = Ahead::Asked;
+                return Sent::Blocked(0);
+            }
+            Ahead::Read(at, Ok(bytes)) if at == part.at() => {
+                plain.extend_from_slice(&bytes[..bytes.len().min(length)]);
+                return if bytes.is_empty() { Sent::ShortFile } else { Sent::Blocked(0) };
+            }
+            Ahead::Read(at, Err(errno)) if at == part.at() => return Sent::Failed(errno),
+            Ahead::Read(..) | Ahead::Nothing => {}
+        }
+        if length == 0 {
+            return Sent::Blocked(0);
+        }
+        plain.resize(before + length, 0);
+        let moved = sys.read_file(part.file(), part.at(), &mut plain[before..]);
+        plain.truncate(before + if let Moved::Bytes(count) = moved { count } else { 0 });
+        match moved {
+            Moved::Bytes(_) => Sent::Blocked(0),
+            Moved::Ended => Sent::ShortFile,
+            Moved::Failed(errno) => Sent::Failed(errno),
+            Moved::Blocked => {
+                self.ahead = Ahead::Asked;
+                shared.read_later(sys, self.id, part.shared_file(), part.at(), length);
+                Sent::Blocked(0)
+            }
+        }
+    }
+
+    /// The reader has read a part of a file.
+    pub(crate) fn was_read(&mut self, ahead: Ahead) {
+        self.ahead = ahead;
+    }
+
+    /// Nothing is sealed before the kernel has taken what was sealed before.
+    fn make_room<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
+        if !self.ready {
+            return Sent::Blocked(0);
+        }
+        if self.sent < self.rest.len() { self.flush(sys, fd, shared) } else { Sent::Bytes(0) }
+    }
+
+    /// `count` bytes of plaintext were sealed. `cut`: there is more, which leaves when the socket is writable, so that other
+    /// connections have their turn.
+    fn sealed<S: Sys>(&mut self, sys: &mut S, fd: Fd, count: usize, cut: bool, shared: &mut Shared) -> Sent {
+        let outcome = self.flush(sys, fd, shared);
+        self.progress.sealed(count);
+        match outcome {
+            Sent::Bytes(_) if !cut => Sent::Bytes(count),
+            Sent::Bytes(_) | Sent::Blocked(_) => Sent::Blocked(count),
+            outcome => outcome,
+        }
+    }
+
+    /// Ends our half: what the layer says at its end, and FIN, after all that is owed.
+    pub(crate) fn finish<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
+        self.layer.finish();
+        self.fin_due = true;
+        self.flush(sys, fd, shared)
+    }
+
+    /// The connection is closed without lingering.
+    pub(crate) fn end<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) {
+        self.layer.finish();
+        self.flush(sys, fd, shared);
+    }
+
+    /// Plaintext that the peer's system has not acknowledged, when it has not acknowledged `in_kernel` bytes of the wire. A
+    /// FIN, or the layer's own last words, count as one byte.
+    pub(crate) fn unacknowledged(&self, in_kernel: usize) -> usize {
+        let left = self.progress.unacknowledged(in_kernel + self.rest.len() - self.sent);
+        left.max(usize::from(in_kernel > 0))
+    }
+}
+
+impl fmt::Debug for Layered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layered").field("id", &self.id).field("ready", &self.ready).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,628 @@
+//! The rules over a [`Layer`]: a record protocol that is as small as one can be, with a handshake, an authenticated end, an
+//! alert, and a message that has to be answered at once. What is said of plain connections holds, in plaintext.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reactor::{Application, CloseReason, Context, Deadline, Deadlines, Follows, Handler, Input, Layer, Limits, Opened};
+use reactor::{Runner, Service, SlowPolicy, Topic};
+
+use crate::stage::{Order, Plan, Seen, Stage, Witness, client_with, pattern, read_all, same, send_until_stuck};
+use crate::support::{GUARD, on_every_backend, unless_chaos};
+
+/// The client's hello and the server's.
+const HELLO: &[u8; 4] = b"HELO";
+const WELCOME: &[u8; 4] = b"WELC";
+const ALERT: &[u8; 4] = b"FAIL";
+/// Lengths that are none.
+const END: u16 = 0;
+const UPDATE: u16 = 0xFFFF;
+const RECORD_MAX: usize = 16 * 1024;
+const MASK: u8 = 0x5A;
+
+/// A record is its length and that many masked bytes. One side's layer.
+#[derive(Default)]
+struct Records {
+    is_client: bool,
+    ready: bool,
+    ended: bool,
+    failed: bool,
+    finished: bool,
+    wire: Vec<u8>,
+    plain: Vec<u8>,
+    owed: Vec<u8>,
+}
+
+impl Records {
+    fn server() -> Box<dyn Layer> {
+        Box::new(Records::default())
+    }
+
+    fn client() -> Box<dyn Layer> {
+        Box::new(Records { is_client: true, owed: HELLO.to_vec(), ..Records::default() })
+    }
+
+    fn take_in(&mut self) {
+        if !self.ready && !self.failed && self.wire.len() >= 4 {
+            let expected = if self.is_client { WELCOME } else { HELLO };
+            self.ready = self.wire.starts_with(expected);
+            self.failed = !self.ready;
+            self.wire.drain(..4);
+            if !self.is_client {
+                self.owed.extend(if self.ready { WELCOME } else { ALERT });
+            }
+        }
+        let mut at = 0;
+        while self.ready && !self.ended && !self.failed && self.wire.len() - at >= 2 {
+            let length = u16::from_be_bytes([self.wire[at], self.wire[at + 1]]);
+            match length {
+                END => self.ended = true,
+                UPDATE => {
+                    self.owed.extend(UPDATE.to_be_bytes());
+                    at += 2;
+                }
+                length if usize::from(length) > RECORD_MAX => {
+                    self.failed = true;
+                    self.owed.extend(ALERT);
+                }
+                length => {
+                    let Some(bytes) = self.wire.get(at + 2..at + 2 + usize::from(length)) else { break };
+                    self.plain.extend(bytes.iter().map(|byte| byte ^ MASK));
+                    at += 2 + usize::from(length);
+                }
+            }
+        }
+        self.wire.drain(..at);
+    }
+}
+
+impl Layer for Records {
+    fn open(&mut self, wire: &[u8], plain: &mut [u8]) -> Opened {
+        self.wire.extend(wire);
+        self.take_in();
+        let count = self.plain.len().min(plain.len());
+        plain[..count].copy_from_slice(&self.plain[..count]);
+        self.plain.drain(..count);
+        let follows = match () {
+            () if !self.plain.is_empty() => Follows::Plain,
+            () if self.failed => Follows::Failure,
+            () if self.ended => Follows::End,
+            () => Follows::Wire,
+        };
+        Opened { plain: count, follows }
+    }
+
+    fn seal(&mut self, plain: &[u8]) {
+        assert!(self.ready && plain.len() < 1 << 16);
+        self.owed.extend(sealed(plain));
+    }
+
+    fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    fn owed(&mut self, wire: &mut Vec<u8>) {
+        wire.append(&mut self.owed);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn finish(&mut self) {
+        if self.ready && !std::mem::replace(&mut self.finished, true) {
+            self.owed.extend(END.to_be_bytes());
+        }
+    }
+
+    fn agreed(&mut self) -> Option<Box<dyn std::any::Any>> {
+        Some(Box::new("records"))
+    }
+}
+
+fn sealed(plain: &[u8]) -> Vec<u8> {
+    let records = plain.chunks(RECORD_MAX).flat_map(|part| {
+        let length = (part.len() as u16).to_be_bytes();
+        length.into_iter().chain(part.iter().map(|byte| byte ^ MASK))
+    });
+    records.collect()
+}
+
+/// The plaintext of what a server has sent after its hello, and whether it has ended as agreed.
+fn opened(mut wire: &[u8]) -> (Vec<u8>, bool) {
+    let mut plain = Vec::new();
+    while let Some((length, rest)) = wire.split_at_checked(2) {
+        let length = u16::from_be_bytes([length[0], length[1]]);
+        if length == END {
+            return (plain, rest.is_empty());
+        }
+        let length = if length == UPDATE { 0 } else { usize::from(length) };
+        let part = rest.get(..length).unwrap_or(rest);
+        plain.extend(part.iter().map(|byte| byte ^ MASK));
+        wire = &rest[part.len()..];
+    }
+    (plain, false)
+}
+
+fn greet(client: &mut TcpStream) {
+    client.write_all(HELLO).unwrap();
+    let mut welcome = [0; 4];
+    client.read_exact(&mut welcome).unwrap();
+    assert_eq!(&welcome, WELCOME);
+}
+
+/// Reads plaintext until there are `count` bytes of it.
+fn plain_of(client: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut plain = Vec::new();
+    while plain.len() < count {
+        let mut length = [0; 2];
+        client.read_exact(&mut length).unwrap();
+        let length = u16::from_be_bytes(length);
+        assert!(length != END && length != UPDATE, "after {} of {count} bytes", plain.len());
+        let mut part = vec![0; length.into()];
+        client.read_exact(&mut part).unwrap();
+        plain.extend(part.iter().map(|byte| byte ^ MASK));
+    }
+    plain
+}
+
+fn layered(backend: Backend, plan: Plan) -> Stage {
+    tuned(backend, plan, |service| service)
+}
+
+fn tuned(
+    backend: Backend,
+    plan: Plan,
+    tune: impl FnOnce(Service<Witness, Order>) -> Service<Witness, Order> + Send + 'static,
+) -> Stage {
+    Stage::tuned(backend, plan, |service| tune(service).layered(Records::server), |_| {})
+}
+
+/// A client that has shaken hands, and its name.
+fn open(stage: &Stage) -> (TcpStream, reactor::ConnectionId) {
+    let mut client = stage.client();
+    greet(&mut client);
+    (client, stage.until(|seen| matches!(seen, Seen::Opened(_))).id())
+}
+
+fn patient() -> Deadlines {
+    Deadlines { first_request: None, write_progress: None, handshake: None, linger: GUARD, ..Deadlines::default() }
+}
+
+use reactor::Backend;
+
+on_every_backend! {
+    fn a_handler_hears_of_a_connection_when_the_handshake_is_done(backend: Backend) {
+        let plan = Plan::echo().open(|cx| {
+            let agreed = cx.agreed::<&str>().copied();
+            cx.write(agreed.unwrap_or("nothing"));
+        });
+        let stage = layered(backend, plan);
+        let mut client = stage.client();
+        stage.wait_until("it is accepted", |cx| cx.stats().accepted == 1);
+        client.write_all(&HELLO[..2]).unwrap();
+        stage.sees_nothing();
+        // The first request comes along with the rest of the handshake.
+        client.write_all(&[&HELLO[2..], &sealed(b"one")].concat()).unwrap();
+        let mut welcome = [0; 4];
+        client.read_exact(&mut welcome).unwrap();
+        assert_eq!(&welcome, WELCOME);
+        assert_eq!(plain_of(&mut client, 10), b"recordsone");
+        let id = stage.next().id();
+        assert_eq!(stage.data(id, 3), b"one");
+        client.write_all(&sealed(b"two")).unwrap();
+        assert_eq!(plain_of(&mut client, 3), b"two");
+        assert_eq!(stage.data(id, 3), b"two");
+    }
+
+    fn a_record_that_comes_a_byte_at_a_time_is_one(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        let (mut client, _) = open(&stage);
+        client.set_nodelay(true).unwrap();
+        for byte in sealed(b"in pieces") {
+            client.write_all(&[byte]).unwrap();
+        }
+        assert_eq!(plain_of(&mut client, 9), b"in pieces");
+    }
+
+    fn megabytes_go_both_ways_whole_and_in_order(backend: Backend) {
+        let stage = tuned(backend, Plan::echo(), |service| service.deadlines(patient()));
+        let (mut client, id) = open(&stage);
+        let bytes = pattern(4 << 20);
+        let (mut sending, all) = (client.try_clone().unwrap(), bytes.clone());
+        let sends = std::thread::spawn(move || {
+            sending.write_all(&sealed(&all)).unwrap();
+            sending.write_all(&END.to_be_bytes()).unwrap();
+        });
+        let (plain, is_whole) = opened(&read_all(&mut client));
+        sends.join().unwrap();
+        same(&plain, &bytes);
+        assert!(is_whole, "the end is authenticated");
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::PeerEnded, 0));
+    }
+
+    fn the_peers_authenticated_end_is_a_half_close_and_answers_still_leave(backend: Backend) {
+        let plan = Plan::new().end(|_, cx| {
+            cx.write(pattern(1 << 20));
+            cx.close();
+        });
+        let stage = layered(backend, plan);
+        let (mut client, id) = open(&stage);
+        client.write_all(&[&sealed(b"all")[..], &END.to_be_bytes()].concat()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let (plain, is_whole) = opened(&read_all(&mut client));
+        same(&plain, &pattern(1 << 20));
+        assert!(is_whole);
+        assert_eq!(stage.closed(id), (CloseReason::PeerEnded, 0));
+    }
+
+    fn an_end_that_is_not_authenticated_is_a_reset_after_what_was_whole(backend: Backend) {
+        let stage = layered(backend, Plan::lines());
+        let (mut client, id) = open(&stage);
+        client.write_all(&sealed(b"whole\nnot wh")).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let seen = stage.until(|seen| matches!(seen, Seen::Data(..) | Seen::Closed(..)));
+        assert_eq!(seen, Seen::Data(id, b"whole\n".to_vec()));
+        let ended = stage.until(|seen| matches!(seen, Seen::End(..) | Seen::Closed(..)));
+        assert_eq!(ended, Seen::Closed(id, CloseReason::Reset, 0));
+    }
+
+    fn a_bad_hello_costs_one_connection_and_is_answered_with_an_alert(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        let (mut other, _) = open(&stage);
+        let mut client = stage.client();
+        // More than is read: a close would reset the alert away.
+        client.write_all(&[b"GET / HTTP/1.1\r\n".to_vec(), vec![b'x'; 100_000]].concat()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), ALERT);
+        stage.wait_until("it is counted", |cx| cx.stats().closed(CloseReason::Handshake) == 1);
+        other.write_all(&sealed(b"still here")).unwrap();
+        assert_eq!(plain_of(&mut other, 10), b"still here");
+        assert!(stage.left_over().iter().all(|seen| !matches!(seen, Seen::Opened(_) | Seen::Closed(..))));
+    }
+
+    fn who_goes_away_during_the_handshake_is_counted_as_one_that_failed(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        drop(stage.client());
+        let mut half = stage.client();
+        half.write_all(&HELLO[..3]).unwrap();
+        drop(half);
+        stage.wait_until("both are counted", |cx| {
+            let stats = cx.stats();
+            stats.closed(CloseReason::Handshake) + stats.closed(CloseReason::Reset) == 2 && stats.open == 0
+        });
+        stage.sees_nothing();
+    }
+
+    fn a_handshake_that_takes_too_long_ends_and_counts_as_one_that_failed(backend: Backend) {
+        let handshake = Some(Duration::from_millis(50));
+        let stage = tuned(backend, Plan::echo(), move |service| {
+            service.deadlines(Deadlines { handshake, ..Deadlines::default() })
+        });
+        let mut client = stage.client();
+        client.write_all(&HELLO[..3]).unwrap();
+        assert_eq!(read_all(&mut client), b"");
+        stage.wait_until("it is counted", |cx| {
+            cx.stats().closed(CloseReason::TimedOut(Deadline::Handshake)) == 1
+        });
+        assert_eq!(stage.stats().closed(CloseReason::Handshake), 1, "one count for both");
+        stage.sees_nothing();
+    }
+
+    fn what_makes_no_sense_after_the_handshake_ends_the_connection_with_an_alert(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        let (mut client, id) = open(&stage);
+        client.write_all(&sealed(b"good")).unwrap();
+        assert_eq!(plain_of(&mut client, 4), b"good");
+        client.write_all(&[&0xEEEE_u16.to_be_bytes()[..], &[b'x'; 100_000]].concat()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut client), ALERT);
+        assert!(matches!(stage.closed(id).0, CloseReason::Failed(_)));
+    }
+
+    fn what_the_layer_owes_leaves_at_once_and_the_handler_hears_nothing(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        let (mut client, _) = open(&stage);
+        client.write_all(&UPDATE.to_be_bytes()).unwrap();
+        let mut answer = [0; 2];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, UPDATE.to_be_bytes());
+        stage.sees_nothing();
+    }
+
+    fn what_the_layer_owes_leaves_while_the_peer_is_not_read(backend: Backend) {
+        // More is owed to the peer than the high-water mark: it is not read, and what it sends waits.
+        let stage = tuned(backend, Plan::echo(), |service| service.deadlines(patient()));
+        let (mut client, id) = open(&stage);
+        client.write_all(&[&UPDATE.to_be_bytes()[..], &sealed(b"x"), &UPDATE.to_be_bytes()].concat()).unwrap();
+        let mut answer = [0; 7];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer.iter().filter(|&&byte| byte == 0xFF).count(), 4);
+        assert_eq!(stage.data(id, 1), b"x");
+    }
+
+    fn no_more_than_64_kib_is_sealed_ahead_of_a_peer_that_does_not_read(backend: Backend) {
+        let stage = tuned(backend, Plan::new().open(|cx| {
+            cx.write(vec![b'.'; 8 << 20]);
+        }), |service| service.deadlines(patient()));
+        let mut client = client_with(stage.address(), 4096);
+        greet(&mut client);
+        let id = stage.until(|seen| matches!(seen, Seen::Opened(_))).id();
+        // The kernel keeps what it has sent and what it has not: nobody reads, so that comes to an end.
+        let mut before = usize::MAX;
+        let owed = loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let owed = stage.ask(move |cx| cx.at(id).queued());
+            if owed == before && owed < 8 << 20 {
+                break owed;
+            }
+            before = owed;
+        };
+        let taken = (8 << 20) - owed;
+        // 128 KiB of `Limits::unsent` and a segment, the peer's buffer, and what is sealed.
+        assert!(taken <= 1 << 20, "{taken} bytes have left the output");
+        let plain = plain_of(&mut client, 8 << 20);
+        assert!(plain.iter().all(|&byte| byte == b'.'));
+    }
+
+    fn above_the_mark_a_layered_peer_is_not_read_and_goes_on_when_it_reads(backend: Backend) {
+        let stage = tuned(backend, Plan::echo(), |service| service.deadlines(patient()));
+        let (mut client, id) = open(&stage);
+        let record = sealed(&pattern(16_000));
+        let sent = send_until_stuck(&client, &record.repeat(64), 64 << 20);
+        assert!(sent < 48 << 20, "{sent} bytes were taken of a peer that reads nothing");
+        assert!(stage.ask(move |cx| cx.at(id).queued()) < 4 << 20);
+        // All of it comes back once it reads.
+        let whole = sent / record.len();
+        let rest = &record[sent % record.len()..];
+        let (mut sending, last) = (client.try_clone().unwrap(), rest.to_vec());
+        let sends = std::thread::spawn(move || sending.write_all(&last).unwrap());
+        let plain = plain_of(&mut client, whole * 16_000);
+        assert!(plain.chunks(16_000).take(whole).all(|part| part == pattern(16_000)));
+        sends.join().unwrap();
+    }
+
+    fn a_pause_keeps_what_a_layer_has_opened_and_resuming_brings_it(backend: Backend) {
+        let stage = tuned(backend, Plan::new().data(|input, cx| {
+            if input.take_all().contains(&b'!') {
+                cx.pause_reading();
+            }
+        }), |service| service.deadlines(patient()));
+        let (mut client, id) = open(&stage);
+        client.write_all(&sealed(b"!")).unwrap();
+        assert_eq!(stage.data(id, 1), b"!");
+        client.write_all(&[&sealed(b"after")[..], &END.to_be_bytes()].concat()).unwrap();
+        stage.sees_nothing();
+        stage.order(move |cx| cx.at(id).resume_reading());
+        assert_eq!(stage.data(id, 5), b"after");
+        assert_eq!(stage.until(|seen| matches!(seen, Seen::End(..))), Seen::End(id, 0));
+    }
+
+    fn members_of_a_topic_get_whole_records(backend: Backend) {
+        let (topic, joined) = (Topic::new("all"), Topic::new("all"));
+        let plan = Plan::new().open(move |cx| {
+            cx.subscribe(&joined);
+        });
+        let limits = Limits { slow_members: SlowPolicy::DropOldest, member_queue: 10_000, ..Limits::default() };
+        let stage = tuned(backend, plan, move |service| service.limits(limits).deadlines(patient()));
+        let (mut reads, _) = open(&stage);
+        let (sleeps, _) = open(&stage);
+        for number in 0..200_u32 {
+            let topic = topic.clone();
+            let mut message = vec![b'.'; 5000];
+            message[..4].copy_from_slice(&number.to_be_bytes());
+            stage.ask(move |cx| {
+                cx.publish(&topic, &message);
+            });
+            assert_eq!(plain_of(&mut reads, 5000)[..4], number.to_be_bytes());
+        }
+        drop(sleeps);
+    }
+
+    fn files_go_through_a_layer_whole_with_what_stands_around_them(backend: Backend) {
+        let bytes = pattern(3 << 20);
+        let path = std::env::temp_dir().join(format!("layer-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        let file = Arc::new(file);
+        let stage = layered(backend, Plan::new().data(move |input, cx| {
+            input.take_all();
+            cx.write("head ");
+            cx.write_file(file.clone(), 5..3_000_000);
+            cx.write(" between ");
+            cx.write_file(file.clone(), 7..8);
+            cx.write(" tail");
+            cx.close();
+        }));
+        let (mut client, id) = open(&stage);
+        client.write_all(&sealed(b"?")).unwrap();
+        let (plain, is_whole) = opened(&read_all(&mut client));
+        let expected = [&b"head "[..], &bytes[5..3_000_000], b" between ", &bytes[7..8], b" tail"].concat();
+        same(&plain, &expected);
+        assert!(is_whole);
+        drop(client);
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+    }
+
+    fn a_file_that_became_shorter_ends_a_layered_connection_with_nothing_wrong(backend: Backend) {
+        let path = std::env::temp_dir().join(format!("short-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.write_all_at(&pattern(1000), 0).unwrap();
+        let file = Arc::new(file);
+        let stage = layered(backend, Plan::new().open(move |cx| {
+            cx.write_file(file.clone(), 0..2000);
+            cx.write("what comes after it");
+        }));
+        let (mut client, id) = open(&stage);
+        let mut wire = Vec::new();
+        client.read_to_end(&mut wire).ok();
+        let (plain, is_whole) = opened(&wire);
+        assert!(pattern(1000).starts_with(&plain) && !is_whole);
+        assert_eq!(stage.closed(id).0, CloseReason::ShortFile);
+    }
+
+    fn an_abort_resets_and_sends_no_authenticated_end(backend: Backend) {
+        let stage = layered(backend, Plan::new().data(|input, cx| {
+            input.take_all();
+            cx.abort();
+        }));
+        let (mut client, id) = open(&stage);
+        client.write_all(&sealed(b"?")).unwrap();
+        let mut wire = Vec::new();
+        assert_eq!(client.read_to_end(&mut wire).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!((wire, stage.closed(id).0), (Vec::new(), CloseReason::Aborted));
+    }
+
+    fn over_a_limit_a_connection_is_closed_without_a_handshake(backend: Backend) {
+        let limits = Limits { connections: Some(1), ..Limits::default() };
+        let stage = tuned(backend, Plan::echo(), move |service| service.limits(limits).refusal("full"));
+        let (_one, _) = open(&stage);
+        let mut two = stage.client();
+        let mut wire = Vec::new();
+        let _ = two.write_all(HELLO);
+        let _ = two.read_to_end(&mut wire);
+        assert_eq!(wire, b"");
+        stage.wait_until("it is counted", |cx| cx.stats().refused == 1);
+    }
+
+    fn a_stop_answers_what_was_asked_and_does_not_wait_for_who_is_silent(backend: Backend) {
+        let stage = layered(backend, Plan::echo());
+        let (mut asks, id) = open(&stage);
+        let silent = stage.client();
+        stage.wait_until("both are accepted", |cx| cx.stats().accepted == 2);
+        let frozen = stage.freeze();
+        asks.write_all(&sealed(b"last")).unwrap();
+        stage.running.handle.halt();
+        drop(frozen);
+        let (plain, is_whole) = opened(&read_all(&mut asks));
+        assert_eq!((&plain[..], is_whole), (&b"last"[..], true));
+        drop((asks, silent));
+        assert_eq!(stage.closed(id).0, CloseReason::Stopped);
+    }
+
+    fn a_stop_lets_a_handshake_end_that_has_begun(backend: Backend) {
+        unless_chaos!("a fault may put the first half off until after the stop has begun");
+        let stage = layered(backend, Plan::echo());
+        let mut client = stage.client();
+        client.write_all(&HELLO[..2]).unwrap();
+        stage.wait_until("it is accepted", |cx| cx.stats().accepted == 1);
+        // What was sent is read before the stop begins.
+        std::thread::sleep(Duration::from_millis(100));
+        stage.running.handle.halt();
+        client.write_all(&[&HELLO[2..], &sealed(b"first")].concat()).unwrap();
+        let wire = read_all(&mut client);
+        let (plain, is_whole) = opened(&wire[4..]);
+        assert_eq!((&plain[..], is_whole), (&b"first"[..], true));
+    }
+
+    fn a_thousand_handshakes_at_once_keep_an_established_peer_no_more_than_a_few_turns(backend: Backend) {
+        unless_chaos!("faults put handshakes off");
+        let stage = tuned(backend, Plan::echo(), |service| service.deadlines(patient()));
+        let (mut established, _) = open(&stage);
+        let frozen = stage.freeze();
+        let mut clients: Vec<_> = (0..200).map(|_| stage.client()).collect();
+        for client in &mut clients {
+            client.write_all(HELLO).unwrap();
+        }
+        established.write_all(&sealed(b"ping")).unwrap();
+        drop(frozen);
+        assert_eq!(plain_of(&mut established, 4), b"ping");
+        // Sixteen steps a turn: the ping is answered while most of the others still wait.
+        for client in &mut clients {
+            let mut welcome = [0; 4];
+            client.read_exact(&mut welcome).unwrap();
+            assert_eq!(&welcome, WELCOME);
+        }
+        let turns = stage.stats().turns;
+        assert!(turns >= 200 / 16, "{turns} turns for 200 handshakes");
+    }
+
+    fn an_outbound_connection_stands_when_its_layer_is_ready(backend: Backend) {
+        let server = layered(backend, Plan::echo());
+        let stage = Stage::new(backend, Plan::new());
+        let to = server.running.service.address().unwrap().clone();
+        let id = stage.ask(move |cx| {
+            let id = cx.connect_layered(to, Records::client(), ());
+            cx.at(id).write(b"early");
+            id
+        });
+        assert_eq!(stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..))), Seen::Connected(id));
+        assert_eq!(stage.data(id, 5), b"early");
+        stage.order(move |cx| cx.at(id).close());
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+        let opened = server.until(|seen| matches!(seen, Seen::Opened(_))).id();
+        assert_eq!(server.closed(opened).0, CloseReason::PeerEnded);
+    }
+
+    fn an_outbound_handshake_that_fails_says_so(backend: Backend) {
+        // The other end is an echo without a layer: it sends the hello back, which is no welcome.
+        let server = Stage::new(backend, Plan::echo());
+        let stage = Stage::new(backend, Plan::new());
+        let to = server.running.service.address().unwrap().clone();
+        let id = stage.ask(move |cx| cx.connect_layered(to, Records::client(), ()));
+        let seen = stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..)));
+        assert_eq!(seen, Seen::Closed(id, CloseReason::Handshake, 0));
+    }
+
+    fn one_service_listens_with_and_without_a_layer(backend: Backend) {
+        let beside = vec![reactor::Address::Tcp(([127, 0, 0, 1], 0).into())];
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service.layered_at(beside, Records::server), |_| {});
+        let addresses = stage.running.service.addresses().to_vec();
+        let mut plain = stage.client();
+        plain.write_all(b"plain").unwrap();
+        let mut echoed = [0; 5];
+        plain.read_exact(&mut echoed).unwrap();
+        assert_eq!(&echoed, b"plain");
+        let mut client = TcpStream::connect(("127.0.0.1", addresses[1].port().unwrap())).unwrap();
+        greet(&mut client);
+        client.write_all(&sealed(b"sealed")).unwrap();
+        assert_eq!(plain_of(&mut client, 6), b"sealed");
+    }
+
+    fn every_model_serves_layered_connections(backend: Backend) {
+        struct Echo;
+        impl Handler for Echo {
+            type Connection = ();
+            fn on_open(&mut self, _: &mut Context<'_>) {}
+            fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+                cx.write(input.take_all());
+            }
+        }
+        for runner in [Runner::loops(3).unwrap(), Runner::threads()] {
+            let mut app = Application::with(backend, runner).unwrap();
+            // Two services, and the layered listener is not the first: each connection finds its own.
+            app.add_service(Service::tcp("127.0.0.1:0", || Echo)).unwrap();
+            let beside = vec![reactor::Address::Tcp(([127, 0, 0, 1], 0).into())];
+            let service = Service::tcp("127.0.0.1:0", || Echo).layered_at(beside, Records::server);
+            let service = app.add_service(service).unwrap();
+            let (handle, addresses) = (app.handle(), service.addresses().to_vec());
+            let running = std::thread::spawn(move || app.run());
+            let mut all: Vec<_> = (0..10)
+                .map(|_| {
+                    let mut client = TcpStream::connect(("127.0.0.1", addresses[1].port().unwrap())).unwrap();
+                    client.set_read_timeout(Some(GUARD)).unwrap();
+                    greet(&mut client);
+                    client
+                })
+                .collect();
+            for client in &mut all {
+                client.write_all(&sealed(b"here")).unwrap();
+                assert_eq!(plain_of(client, 4), b"here");
+            }
+            let mut plain = TcpStream::connect(("127.0.0.1", addresses[0].port().unwrap())).unwrap();
+            plain.write_all(b"plain").unwrap();
+            let mut echoed = [0; 5];
+            plain.read_exact(&mut echoed).unwrap();
+            drop((all, plain));
+            handle.halt();
+            running.join().unwrap().unwrap();
+        }
+    }
+}
