@@ -49,16 +49,16 @@ pub struct Options {
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Members of the chat")]
 pub struct Members {
-    /// What happens to a member that is owed more than --member-queue: it is disconnected, or messages to it are dropped
-    /// [default: disconnect]
+    /// Policy for a member whose queue exceeds --member-queue: disconnect the member, or drop messages [default:
+    /// disconnect]
     #[arg(long, value_name = "POLICY", ignore_case = true, value_parser = policy())]
     slow: Option<SlowPolicy>,
 
-    /// Bytes that a member may be owed while it does not read [default: 1048576]
+    /// Largest queue of a member that does not read, in bytes [default: 1048576]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=MEMBER_QUEUE_MAX))]
     member_queue: Option<u64>,
 
-    /// Tell a newcomer the last N messages, of 256 KiB together at most [default: 0]
+    /// Send a new member the last N messages, at most 256 KiB in total [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
     history: Option<u32>,
 }

@@ -20,7 +20,7 @@ Then: source glowplug.bash";
     help_template = "{about}\n\n{usage-heading} {usage}\n\nArguments:\n{positionals}{after-help}"
 )]
 pub struct Options {
-    /// Which shell
+    /// Shell that is to complete options
     shell: Shell,
 }
 

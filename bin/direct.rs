@@ -229,7 +229,7 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         let (missing, late) = rest.split_once('\n').unwrap();
-        assert!(missing.contains(" [WARN] the pipe: 5 lines lost: there was no room"), "{missing}");
+        assert!(missing.contains(" [WARN] the pipe: 5 lines lost: the output is full"), "{missing}");
         assert_eq!(late, "late\n");
     }
 

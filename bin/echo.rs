@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long)]
     raw: bool,
 
-    /// Speak WebSocket instead, on every path, and send each message of up to 16 MiB back (RFC 6455). Pages of every
+    /// Speak WebSocket (RFC 6455) instead, on every path, and send each message of up to 16 MiB back. Pages of every
     /// origin may connect: for test suites
     #[arg(long, conflicts_with = "raw")]
     websocket: bool,

@@ -29,7 +29,7 @@ pub struct Options {
     #[command(flatten)]
     at: ListenAt,
 
-    /// What to answer
+    /// Body of the fixed answer
     #[arg(long, value_name = "TEXT", default_value = BODY, conflicts_with = "root")]
     body: String,
 
@@ -37,7 +37,7 @@ pub struct Options {
     site: SiteOptions,
 }
 
-/// What HTTP serves, beside the fixed answer, and to whom; `glowplug serve` takes the same.
+/// Options of the HTTP service, beside the fixed answer; `glowplug serve` takes them, too.
 #[derive(Args, Default)]
 #[command(next_help_heading = "HTTP options")]
 pub struct SiteOptions {
@@ -53,15 +53,16 @@ pub struct SiteOptions {
     #[arg(long, requires = "root")]
     follow_links: bool,
 
-    /// Say this in Cache-Control, with every file
+    /// Send this Cache-Control field with every file
     #[arg(long, value_name = "VALUE", requires = "root", value_parser = field_value)]
     cache_control: Option<String>,
 
-    /// Append a line for each answer, in the combined log format; - is standard output, SIGHUP opens a file anew
+    /// Append a line for each answer, in the combined log format; - is standard output, SIGHUP reopens a file
     #[arg(long, value_name = "FILE|-")]
     access_log: Option<PathBuf>,
 
-    /// HTTP connections at once of one address, or of one IPv6 /64; one more is turned away [default: no limit]
+    /// Largest number of HTTP connections of one address, or of one IPv6 /64; further connections are refused [default:
+    /// no limit]
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<NonZeroU32>,
 }
@@ -139,7 +140,7 @@ pub fn add(server: &mut Server, body: String, site: &SiteOptions, logging: &mut 
     };
     server
         .add(HTTP, factory, dress)
-        .map_err(|failure| advised(failure, "without --max-connections-per-address they need not"))?;
+        .map_err(|failure| advised(failure, "omit --max-connections-per-address, or choose another --model"))?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Cause::System(code) => io::Error::from_raw_os_error(*code).fmt(f),
-            Cause::Full => f.write_str("there was no room for them, since nobody reads it"),
+            Cause::Full => f.write_str("the output is full, and its reader does not read"),
             Cause::TooLong => f.write_str("a pipe takes no line of more than 4096 bytes in one piece"),
             Cause::Behind => f.write_str("they came faster than they were written"),
         }

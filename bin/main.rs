@@ -45,7 +45,7 @@ struct Cli {
 }
 
 const EXAMPLE: &str = "\
-Without a command: the same as `glowplug serve`.
+Without a command, `glowplug` runs `glowplug serve`.
 
 Example:
   glowplug --http 127.0.0.1:8080 --log-level debug";
@@ -66,20 +66,20 @@ fn main() -> ExitCode {
     let matches = commands::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some(option) = commands::useless(&matches) {
-        usage(&format!("{option} does nothing for this subcommand"));
+        usage(&format!("{option} has no effect on this subcommand"));
     }
     let Common { model, loops, pin, at_most, .. } = cli.common;
     if model != Model::Loops && (loops.is_some() || pin) {
-        usage("--loops and --pin go with --model loops alone");
+        usage("--loops and --pin need --model loops");
     }
     if model == Model::Loops && at_most.is_some() {
-        usage("--at-most goes with --model threads and --model processes");
+        usage("--at-most needs --model threads or --model processes");
     }
     let command = match cli.command {
         None => Command::Serve(cli.serve),
         Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),
         Some(_) if cli.serve.are_given() => {
-            usage("options before the subcommand belong to `glowplug serve`, but for the common ones")
+            usage("before this subcommand only common options are allowed; the others belong to `glowplug serve`")
         }
         Some(Command::Completions(options)) => return completions::run(options),
         Some(Command::Chat(chat::Command::Join(options))) => return join::run(options, &cli.common),

@@ -19,50 +19,51 @@ pub const HOST: &str = "127.0.0.1";
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Which poller; REACTOR_BACKEND in the environment says the same
+    /// Poller; the variable REACTOR_BACKEND sets the poller, too, and this option wins
     #[arg(long, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
 
-    /// Who serves a connection
+    /// How connections are served
     #[arg(long, value_enum, ignore_case = true, default_value = "loops")]
     pub model: Model,
 
-    /// How many event loops serve connections, each on a thread; with --model loops alone [default: 1]
+    /// Number of event loops, each on a thread; only with --model loops [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub loops: Option<u16>,
 
-    /// Keep each event loop to one core; with --model loops alone
+    /// Pin each event loop to a core; only with --model loops
     #[arg(long)]
     pub pin: bool,
 
-    /// Threads or processes at once; whoever comes beyond that waits for one to end; not with --model loops [default:
-    /// 4096 threads, 1024 processes]
+    /// Largest number of threads or processes; further connections wait; not with --model loops [default: 4096 threads,
+    /// 1024 processes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub at_most: Option<u32>,
 
-    /// Connections at once, of all services together; one more is turned away [default: as many as descriptors allow]
+    /// Largest number of connections, for all services together; further connections are refused [default: as many as
+    /// descriptors allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
 
-    /// Memory that all connections together may hold, with K, M or G for powers of 1024; nearing it the largest holders are
-    /// not read, above it they are closed first [default: a quarter of the machine's or the cgroup's]
+    /// Memory limit of all connections together; K, M and G are powers of 1024. From 80 % on, reading from the largest
+    /// connections pauses; above the limit the largest are closed [default: a quarter of the machine's or the cgroup's]
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<Size>,
 
-    /// Close a connection on which nothing has moved for so long, 0 = never [default: 60 for http, 0 for echo and chat]
+    /// Close a connection after this time without traffic, 0 = never [default: 60 for http, 0 for echo and chat]
     #[arg(long, value_name = "SECS")]
     pub idle_timeout: Option<Timeout>,
 
-    /// How long a stop waits for connections to finish, 0 = for ever
+    /// How long a stop waits for connections to finish, 0 = without limit
     #[arg(long, value_name = "SECS", default_value = "10")]
     pub drain_timeout: Timeout,
 
-    /// How much to log to standard error and to the log file
+    /// Lowest level of the lines on standard error and in the log file
     #[arg(long, value_name = "LEVEL", ignore_case = true, default_value = "info")]
     #[arg(value_parser = level())]
     pub log_level: LevelFilter,
 
-    /// Append the log to this file, too; SIGHUP opens it anew
+    /// Append the log to this file, too; SIGHUP reopens the file
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 }
@@ -70,11 +71,11 @@ pub struct Common {
 /// How connections are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Model {
-    /// One of some event loops, each on a thread
+    /// Event loops, each on a thread
     Loops,
-    /// A thread of its own
+    /// A thread for each connection
     Threads,
-    /// A forked process of its own; not for chat
+    /// A forked process for each connection; not for chat
     Processes,
 }
 
@@ -135,7 +136,7 @@ impl FromStr for Size {
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
         let bytes = number.parse::<usize>().ok().filter(|_| digits).and_then(|number| number.checked_mul(1 << shift));
         match bytes {
-            Some(0) => Err("no connection could hold anything".to_owned()),
+            Some(0) => Err("at least one byte is needed".to_owned()),
             Some(bytes) => Ok(Size(bytes)),
             None => Err("not a number of bytes, such as 65536, 64K, 256M or 2G".to_owned()),
         }
@@ -145,7 +146,7 @@ impl FromStr for Size {
 /// The address of a service that is alone in its process. Each subcommand sets the default of `--port`.
 #[derive(Args)]
 pub struct ListenAt {
-    /// Name, IPv4 or IPv6 address to listen on; a name stands for each of its addresses
+    /// Name, IPv4 or IPv6 address to listen on; a name stands for all of its addresses
     #[arg(long, default_value = HOST, value_parser = NonEmptyStringValueParser::new())]
     host: String,
 
@@ -197,7 +198,7 @@ impl FromStr for Addr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "it is host:port, [v6]:port, unix:PATH or off";
+        const FORMS: &str = "an address is host:port, [v6]:port, unix:PATH or off";
         if text == "off" {
             return Ok(Addr::Off);
         }

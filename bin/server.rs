@@ -167,7 +167,7 @@ impl<'a> Server<'a> {
         }
         let wait = move || stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
         let is_waiting = !self.common.forks() && thread::Builder::new().name("stdout".to_owned()).spawn(wait).is_ok();
-        let outcome = if is_waiting { "a thread waits until it does" } else { "they are left out" };
+        let outcome = if is_waiting { "a thread waits for room" } else { "the lines are dropped" };
         log::warn!("standard output takes no `listening` lines: {outcome}");
     }
 }

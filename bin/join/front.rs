@@ -112,7 +112,7 @@ impl Screen for Front {
         if let (Some(terminal), Some(client)) = (editor.take(), self.queue.client())
             && let Err(error) = terminal.edit(self.queue.clone(), client.clone())
         {
-            self.say(&format!("Nothing can be typed: {error}"));
+            self.say(&format!("The line editor cannot start: {error}"));
         }
     }
 

@@ -217,7 +217,9 @@ impl Runner {
         if matches!(self.0, Model::Processes { .. }) && service.needs_memory() {
             let name = service.name();
             return Err(Error::Runner {
-                why: format!("{name}: its connections share memory, which they cannot where each has a process"),
+                why: format!(
+                    "{name}: its connections share memory, which is impossible with a process for each connection"
+                ),
             });
         }
         Ok(())

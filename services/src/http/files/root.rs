@@ -233,7 +233,7 @@ impl Root {
             return;
         }
         *told = Some(Instant::now());
-        log::warn!("no descriptor for files: {errno}; files that are kept are served as they were, others get 503");
+        log::warn!("no descriptor for files: {errno}; kept files are served, requests for others get 503");
     }
 
     /// Repeats `attempt` while a passing obstacle prevents success.
