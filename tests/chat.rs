@@ -15,7 +15,7 @@ use support::{GUARD, on_every_backend, unless_chaos};
 
 const CHAT: &str = "chat serve --port 0 --log-level off";
 
-/// A client that reads nothing, and whose kernel takes little of what it does not read.
+/// A client that reads nothing, and whose kernel buffers little.
 fn narrow(chat: &Glowplug) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -25,7 +25,7 @@ fn narrow(chat: &Glowplug) -> Client {
     Client::from(socket)
 }
 
-/// One that never reads, and speaks in lines or in frames.
+/// A client that never reads, and speaks in lines or in frames.
 fn deaf(chat: &Glowplug, way: Way) -> Client {
     let mut client = narrow(chat);
     match way {
@@ -209,7 +209,7 @@ on_every_backend! {
         let mut ann = join(&chat, "ann");
         let mut telnet = join(&chat, "telnet");
         ann.line();
-        // As Ctrl-C does it: the mark at its end is urgent.
+        // As telnet sends Ctrl-C: the mark at its end is urgent data.
         telnet.send(b"one\n\xff\xf4\xff\xfd\x06");
         telnet.writer().send_out_of_band(b"\xff\xf2").unwrap();
         telnet.send(b"two\n");
@@ -264,7 +264,7 @@ on_every_backend! {
             client.send(bad);
             assert_eq!(way.next(&mut client), "ERROR: bad name: a name has 1 to 32 characters");
         }
-        // What comes after the name is no part of it.
+        // The rest of the input is not part of the name.
         let mut ann = chat.connect();
         ann.send(format!("ann\n{}\n/who\n", "x".repeat(60_000)));
         assert_eq!(ann.line(), "CLIENT: 127.0.0.1");
@@ -305,7 +305,7 @@ on_every_backend! {
         assert_eq!(ben.frame(), format!("#ann@127.0.0.1>>{text}"));
         ben.send_frame(&text);
         assert_eq!(ann.line(), format!("#ben@127.0.0.1>>{text}"));
-        // Each byte of it becomes three.
+        // Each byte becomes three bytes.
         ben.send_frame(vec![0; 65_536]);
         assert_eq!(ann.line(), format!("#ben@127.0.0.1>>{}", "\u{fffd}".repeat(65_536)));
     }
@@ -372,7 +372,7 @@ on_every_backend! {
         ann.line();
         ben.line();
         let text = "x".repeat(60_000);
-        // Until the kernel's buffers are full, and then a megabyte.
+        // Fills the kernel's buffers, and then a queue of a megabyte.
         for number in 0.. {
             assert!(number < 2000, "it is never let go");
             ann.send(format!("{text}\n"));
@@ -431,14 +431,14 @@ on_every_backend! {
                 ann.line();
             }
             ben.line();
-            // An answer that waits before the messages, and is not dropped whatever comes.
+            // The answer waits before the messages, and is never dropped.
             match way {
                 Way::Lines => deaf.send("/help\n"),
                 Way::Frames => deaf.send_frame("/help"),
             }
             let text = "x".repeat(500);
             let said = 20_000;
-            // In steps that any kernel takes, so that who reads is never behind.
+            // In steps that any kernel takes, so that a reader is never behind.
             for step in 0..said / 100 {
                 let numbers = step * 100..(step + 1) * 100;
                 ann.send(numbers.clone().map(|number| format!("{number} {text}\n")).collect::<String>());
@@ -478,9 +478,9 @@ on_every_backend! {
             let last = format!("(Connected: New client ({}) from deaf@127.0.0.1)", MEMBERS + 2);
             others.iter_mut().for_each(|other| while other.line() != last {});
             let before = resident(chat.pid());
-            // Six megabytes for each.
+            // Six megabytes for each member.
             let text = "x".repeat(300);
-            // In steps that any kernel takes, so that who reads is never behind.
+            // In steps that any kernel takes, so that a reader is never behind.
             let together = Barrier::new(MEMBERS + 1);
             let message = |number| format!("{number} {text}\n");
             thread::scope(|scope| {
@@ -499,7 +499,7 @@ on_every_backend! {
                     together.wait();
                 }
             });
-            // A megabyte for the one, its bookkeeping, and buffers that are used again.
+            // A megabyte for the slow member's queue, the bookkeeping, and reused buffers.
             let grown = resident(chat.pid()).saturating_sub(before);
             assert!(grown < 8 << 20, "{policy}: {grown} bytes more");
         }
@@ -526,7 +526,7 @@ on_every_backend! {
         ann.send("one\n/help\n//two\nthree\x07\nfour\n");
         assert!(ann.line().starts_with('('));
         let past = ["#ann@127.0.0.1>>/two", "#ann@127.0.0.1>>three\u{fffd}", "#ann@127.0.0.1>>four"];
-        // Heard by now: the answer to this comes after it.
+        // The answer to `/who` follows the messages, so the room has heard the messages by then.
         assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
         let mut ben = join(&chat, "ben");
         past.iter().for_each(|message| assert_eq!(ben.line(), *message));
@@ -552,7 +552,7 @@ on_every_backend! {
         (0..20).for_each(|number| ann.send(format!("{number} {text}\n")));
         ann.ask("/who");
         let mut ben = join(&chat, "ben");
-        // Four of them are under 256 KiB.
+        // Four messages are below 256 KiB.
         for number in 16..20 {
             assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number} {text}"));
         }
@@ -577,7 +577,7 @@ on_every_backend! {
             came.sort();
             let expected = |end: &str| (1..=5).map(|i| format!("{end}m{i}@127.0.0.1)")).collect::<Vec<_>>();
             assert_eq!(came, expected(""));
-            // Unread when they go, so that each end is a reset.
+            // Unread when the clients end, so that each end is a reset.
             ann.send("nobody reads this\n");
             assert!(ann.ask("/who").starts_with("(6 here: "));
             holder.kill().unwrap();
@@ -604,7 +604,7 @@ on_every_backend! {
         stay.iter_mut().for_each(|client| while client.line() != last {});
         let mut echo = Client::connect(&echo);
         assert_eq!(echo.ask("before"), "You said: before");
-        // All of it is there in one turn: the process is stopped meanwhile.
+        // All lines arrive in one turn, because the process is stopped meanwhile.
         serve.signal(Signal::STOP);
         drop(go);
         let together = Barrier::new(2);
@@ -625,7 +625,7 @@ on_every_backend! {
             }
             asking.join().unwrap();
         });
-        // The next who comes takes one of their names, and is announced after it was told that it is free.
+        // The next client takes a free name, and is announced after the room was told that the name's member has left.
         let mut again = Client::connect(&chat);
         name(&mut again, "go0");
         assert_eq!(stay[0].line(), format!("(Connected: New client ({}) from go0@127.0.0.1)", STAY + 1));
@@ -634,7 +634,7 @@ on_every_backend! {
     fn names_that_look_like_one_that_is_here_are_taken(backend: Backend) {
         let chat = Glowplug::start(backend, CHAT);
         let mut ann = join(&chat, "Paypal");
-        // Case, a Cyrillic letter, a capital i, full width.
+        // Other case, a Cyrillic letter, a capital i, full width.
         for alike in ["PAYPAL", "P\u{430}ypal", "PaypaI", "\u{ff30}aypal"] {
             let mut client = chat.connect();
             assert_eq!(client.ask(alike), "ERROR: the name is taken", "{alike:?}");

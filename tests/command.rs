@@ -1,4 +1,4 @@
-//! The command from outside: where it listens, how it ends, what it says and to whom.
+//! The command from outside: where it listens, how it ends, and its output.
 
 mod support;
 
@@ -23,8 +23,8 @@ const REQUESTS: usize = 40;
 /// `serve` with every service at a free port.
 const ALL: &str = "serve --echo 127.0.0.1:0 --chat 127.0.0.1:0 --http 127.0.0.1:0";
 
-/// A client that has asked for 4 MB over HTTP, in one segment, and has read nothing of it but the beginning, so that
-/// all it has asked has arrived.
+/// A client that has requested 4 MB over HTTP in one segment, and has read only the beginning, so all requests have
+/// arrived.
 fn owed(glowplug: &Glowplug) -> Client {
     let mut client = glowplug.connect();
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(REQUESTS));
@@ -40,7 +40,7 @@ fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
 }
 
-/// The one line that says why it cannot run, and nothing else on either side.
+/// Checks that the command fails with one line of error, and no other output.
 fn fails_with(backend: Backend, words: &str, parts: &[&str]) {
     let ended = run(backend, words);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{words}: {}", ended.stderr);
@@ -147,7 +147,7 @@ on_every_backend! {
         assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
         fails_with(backend, &words, &[&format!("unix://{}", path.display()), "in use"]);
         assert_eq!(glowplug.connect().ask("still there"), "You said: still there");
-        // A crash leaves its socket behind.
+        // A crash leaves the socket file behind.
         glowplug.signal(Signal::KILL);
         glowplug.end();
         assert!(path.exists());
@@ -186,7 +186,7 @@ on_every_backend! {
         for (names, order) in [("", ["echo", "chat", "http"]), ("http:echo:chat", ["http", "echo", "chat"])] {
             let listeners = order.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
             let addresses = listeners.each_ref().map(|listener| Address::Tcp(listener.local_addr().unwrap()));
-            // Plain `glowplug`. Three descriptors are all that a child can be given, so what it says goes to a file.
+            // Plain `glowplug`. A child gets at most three descriptors, so its output goes to a file.
             let scratch = Scratch::new();
             let script = format!(
                 "cd {}; LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES={names} \
@@ -358,15 +358,15 @@ on_every_backend! {
 
     fn a_signal_does_not_wait_for_a_host_name_to_be_looked_up(backend: Backend) {
         let scratch = Scratch::new();
-        // The resolver reads its aliases from a FIFO that nobody writes to: the lookup lasts for ever.
+        // The resolver reads its aliases from a FIFO without a writer, so the look-up never ends.
         let aliases = scratch.join("aliases");
         mknodat(CWD, &aliases, FileType::Fifo, Mode::from(0o600), 0).expect("a FIFO");
         for words in ["echo --host slow --port 0", "chat join --name ann --host slow", "serve --http slow:0 --chat off"] {
             let mut command = command(backend, words);
             command.env("HOSTALIASES", &aliases).env("RES_OPTIONS", "timeout:1 attempts:1");
             let mut glowplug = Glowplug::spawn(command);
-            // Opened without a wait only while somebody waits in the FIFO. Not every resolver has aliases, or asks before it has
-            // an answer; then there is nothing to interrupt.
+            // The open succeeds without waiting only while the resolver waits in the FIFO. Some resolvers have no
+            // aliases, or answer before reading them; then there is nothing to interrupt.
             let looks_up = || open(&aliases, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).ok();
             let Some(_writer) = eventually("the lookup, or an end without one", || match looks_up() {
                 Some(writer) => Some(Some(writer)),
@@ -400,7 +400,7 @@ on_every_backend! {
         glowplug.told("stopping: ");
         let rest = client.rest();
         assert_eq!(rest.iter().filter(|&&byte| byte == b'~').count(), REQUESTS * BODY);
-        // An answered client that stays is waited for.
+        // The server waits for an answered client that stays.
         drop(client);
         assert_eq!(glowplug.end().code, Some(0));
     }
@@ -505,7 +505,7 @@ on_every_backend! {
             let whom = "none from 1 address at the limit of 2 connections for each address";
             glowplug.told(&format!("http at {address}: accepting connections, but {whom}\n"));
             drop(held);
-            // Somebody may come again, and the report says so.
+            // A new client is accepted again, and the report says so.
             eventually("room", || {
                 let mut client = glowplug.connect();
                 client.try_send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
@@ -524,7 +524,7 @@ on_every_backend! {
     }
 
     fn standard_input_is_no_accepted_connection_and_counts_as_none(backend: Backend) {
-        // Its standard input has ended when it begins.
+        // The command's standard input has ended at the start.
         let mut glowplug = Glowplug::start(backend, "chat serve --port 0");
         eventually("its end", || {
             glowplug.signal(Signal::USR1);
@@ -547,7 +547,7 @@ on_every_backend! {
     fn an_idle_connection_is_closed_when_its_time_is_over(backend: Backend) {
         let mut glowplug = Glowplug::spawn(command(backend, &format!("{ALL} --idle-timeout 0.2")));
         let [echo, chat, http] = [(); 3].map(|()| glowplug.listens().1);
-        // One after the other, since the time of each runs from when it is let in.
+        // One after the other, since each time limit runs from the accept.
         let mut echo = Client::connect(&echo);
         echo.ask("hello");
         let mut chat = Client::connect(&chat);
@@ -580,10 +580,10 @@ on_every_backend! {
         let idle: Vec<Client> = (0..205).map(|_| glowplug.connect()).collect();
         let mut owed = glowplug.connect();
         owed.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(10 * REQUESTS));
-        // It came last, so the others are there as well.
+        // This client came last, so the others are accepted, too.
         assert_eq!(owed.bytes(15), b"HTTP/1.1 200 OK");
         let peer = owed.writer().local_addr().unwrap().as_socket().unwrap().to_string();
-        // Nothing is owed until the kernel has its fill.
+        // Bytes are queued only when the kernel's buffers are full.
         let report = eventually("somebody that is owed something", || {
             glowplug.signal(Signal::USR1);
             let report = glowplug.told_up_to(" more, who are owed no more than these\n");
@@ -663,7 +663,7 @@ on_every_backend! {
         for line in ended.stderr.lines() {
             let (date, rest) = line.split_once('T').unwrap();
             assert!(date.len() == 10 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'), "{line}");
-            // Microseconds, always as many digits.
+            // Microseconds, always with six digits.
             assert!(rest[15..].starts_with("Z [INFO] "), "{line}");
         }
         assert_eq!(Glowplug::start(backend, "echo --port 0 --log-level warn").stop().stderr, "");
@@ -747,7 +747,7 @@ on_every_backend! {
         unheard.stderr(Stdio::from(writer));
         let mut glowplug = Glowplug::spawn(unheard);
         glowplug.listens();
-        // Two lines each.
+        // Two lines for each connection.
         for _ in 0..5000 {
             glowplug.connect();
         }

@@ -1,4 +1,4 @@
-//! The server's console from outside: what is typed at a server, whatever its standard input is.
+//! The server's console from outside: commands typed at a server, with every kind of standard input.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn piped(backend: Backend, words: &str) -> (Glowplug, std::process::ChildStdin) 
     (chat, console)
 }
 
-/// A server that a shell has started: if the test fails, nobody else ends it.
+/// A server started by a shell: if the test fails, the drop ends the server.
 struct Background(Pid);
 
 impl Drop for Background {
@@ -59,14 +59,14 @@ on_every_backend! {
         chat.told("(Nobody here is called cat)\n");
         chat.told(HELP);
         chat.told("(Nobody here is called c\u{fffd}[31mat)\n");
-        // A name is unique whatever its case, and so is whom it means.
+        // A name is unique in any case, and the command finds a name in any case.
         console.write_all(b"/kick bEN\n").unwrap();
         chat.told("(Kicked: Ben@127.0.0.1)\n");
         assert_eq!(framed.frame(), "ERROR: kicked");
         assert_eq!(framed.rest(), b"");
         assert_eq!(ann.line(), "(Now hung up: Client from Ben@127.0.0.1)");
         assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
-        // The name is free, and it was no curse.
+        // The name is free, and may be used again.
         let mut ben = member(chat.address(), "ben");
         assert_eq!(ann.line(), "(Connected: New client (2) from ben@127.0.0.1)");
         ben.send("here again\n");
@@ -78,7 +78,7 @@ on_every_backend! {
         let mut ann = member(chat.address(), "ann");
         let mut deaf = member(chat.address(), "deaf");
         ann.line();
-        // More than the kernel takes for one that does not read, less than what it is cut off for.
+        // More than the kernel buffers for a client that does not read, and less than the limit of its queue.
         let text = "x".repeat(60_000);
         ann.send(format!("{text}\n").repeat(12));
         assert_eq!(ann.ask("/who"), "(2 here: ann@127.0.0.1, deaf@127.0.0.1)");
@@ -153,7 +153,7 @@ on_every_backend! {
         for gate in &gates {
             assert!(Command::new("mkfifo").arg(gate).status().unwrap().success());
         }
-        // A shell with job control. While it waits at a gate it has the terminal, and does not read it.
+        // A shell with job control. While the shell waits at a gate, it owns the terminal and does not read.
         let script = format!(
             "\"$0\" \"$@\" & echo \"process $!\"; read go <{0}; read line; echo \"the shell has $line\"; fg; \
              bg; echo \"in the background\"; read go <{1}; read line; echo \"the shell has $line\"; fg; \
@@ -175,7 +175,7 @@ on_every_backend! {
         let mut ann = member(&address, "ann");
         for gate in &gates {
             terminal.types("a line for the shell\n");
-            // However often it looks around.
+            // However often the server looks at its terminal.
             for _ in 0..100 {
                 assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
             }
@@ -185,7 +185,7 @@ on_every_backend! {
             };
             let before = taken(&terminal);
             terminal.until("the shell to have its line", |terminal| taken(terminal) > before);
-            // In the foreground it is its own.
+            // In the foreground the terminal belongs to the server.
             terminal.types("/who\n");
             let answers = |terminal: &Terminal| {
                 terminal.rows().iter().filter(|row| *row == "(1 here: ann@127.0.0.1)").count()

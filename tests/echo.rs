@@ -11,7 +11,7 @@ use support::on_every_backend;
 const ECHO: &str = "echo --port 0 --log-level off";
 const RAW: &str = "echo --raw --port 0 --log-level off";
 
-/// Bytes without a pattern, the same in every run.
+/// Bytes without a pattern, equal in every run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -77,7 +77,7 @@ on_every_backend! {
         let echo = Glowplug::start(backend, ECHO);
         let mut client = echo.connect();
         let mut upload = client.writer();
-        // The server need not read all of it.
+        // The server may close before reading everything.
         let sender = thread::spawn(move || match upload.write_all(&vec![b'x'; 20 << 20]) {
             Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 panic!("{error}")

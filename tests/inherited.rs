@@ -1,5 +1,5 @@
-//! What the command inherits from whoever starts it: signals that are blocked or ignored, descriptors, limits, and what
-//! stands in the environment. None of it does harm.
+//! State that the command inherits from its parent: blocked and ignored signals, descriptors, limits, and the
+//! environment. No such state does harm.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{on_every_backend, unless_chaos};
 
 const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--model processes"];
 
-/// A line of `/proc/PID/status` for each thread of a process: a set of signals, the lowest bit for the first.
+/// One line of `/proc/PID/status` for each thread: a set of signals, with the first signal in the lowest bit.
 fn sets(pid: u32, line: &str) -> Vec<u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").map_while(Result::ok);
     let of = |status: String| {
@@ -32,7 +32,7 @@ fn children(glowplug: &Glowplug) -> Vec<u32> {
     children.split_whitespace().map(|child| child.parse().expect("a number")).collect()
 }
 
-/// Started by env(1), which blocks or ignores signals before it becomes the command.
+/// Starts the command by env(1), which blocks or ignores signals first.
 fn started_with(backend: Backend, signals: &str, words: &str) -> Glowplug {
     let mut glowplug = Glowplug::spawn(shell(backend, &format!("exec env {signals} \"$0\" \"$@\""), words));
     glowplug.listens();
@@ -52,7 +52,7 @@ fn completions_that_no_file_takes_are_an_error() {
     assert!(ended.stderr.starts_with("error: standard output: File too large"), "{}", ended.stderr);
 }
 
-/// Started with a descriptor of the test's as the first one that is passed to it.
+/// Starts the command with a descriptor of the test as its first inherited listener.
 fn handed(backend: Backend, listener: OwnedFd, words: &str) -> Glowplug {
     let script = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0"#;
     let mut command = shell(backend, script, words);
@@ -136,7 +136,7 @@ on_every_backend! {
                     };
                     served += 1;
                     let address: Address = line.rsplit(' ').next().and_then(|last| last.parse().ok()).expect("an address");
-                    // The loop compares its descriptors with the limit when it has accepted a client, and when a client has left.
+                    // The loop compares its descriptors with the limit after an accept, and after a client has left.
                     for nth in ["first", "second"] {
                         let mut client = Client::connect(&address);
                         client.send(if words.starts_with("http") { "GET / HTTP/1.0\r\n\r\n" } else { "hello\n" });
@@ -160,7 +160,7 @@ on_every_backend! {
             let mut glowplug = started_with(backend, "--block-signal", &format!("echo --port 0 {model}"));
             let mut client = glowplug.connect();
             client.ask("hello");
-            // A thread that starts another blocks all for a moment, and so does a process that forks.
+            // A thread that starts another blocks all signals for a moment, and so does a process that forks.
             eventually("signals that nobody blocks", || {
                 let mut all = children(&glowplug).into_iter().chain([glowplug.pid()]);
                 all.all(|pid| sets(pid, "SigBlk").iter().all(|&blocked| blocked == 0)).then_some(())
@@ -202,7 +202,7 @@ on_every_backend! {
             let glowplug = started_with(backend, "--ignore-signal=HUP", &words);
             eventually("its log", || now.exists().then_some(()));
             fs::rename(&now, &then).expect("it is there");
-            // Once it runs, it hears the signal.
+            // When the handler is set, the process receives the signal.
             eventually("the handler", || (!is_in(sets(glowplug.pid(), "SigIgn")[0], Signal::HUP)).then_some(()));
             glowplug.signal(Signal::HUP);
             glowplug.connect().ask("hello");
@@ -224,7 +224,7 @@ on_every_backend! {
 
     // Rule 24.
     fn an_endless_standard_input_does_not_delay_a_stop(backend: Backend) {
-        // The drain time is for ever, so whoever waited for the end of the input would be noticed.
+        // The drain time has no limit, so a wait for the end of the input would show.
         let mut yes = Command::new("yes").arg("/who").stdout(Stdio::piped()).spawn().expect("there is one");
         let endless = [Stdio::from(fs::File::open("/dev/zero").expect("a device")), yes.stdout.take().expect("piped").into()];
         for input in endless {

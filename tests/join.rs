@@ -47,7 +47,7 @@ fn at_terminal(backend: Backend, words: &str) -> AtTerminal {
     at_terminal_with(&[], backend, words)
 }
 
-/// The same with these variables in the environment.
+/// As [`at_terminal`], with additional variables in the environment.
 fn at_terminal_with(variables: &[(&str, &str)], backend: Backend, words: &str) -> AtTerminal {
     let terminal = Terminal::new();
     let before = all_of(&terminal.attributes());
@@ -58,7 +58,7 @@ fn at_terminal_with(variables: &[(&str, &str)], backend: Backend, words: &str) -
 }
 
 impl AtTerminal {
-    /// Has joined, and is asked for a line.
+    /// Ann has joined, and the prompt is on the screen.
     fn joined(backend: Backend, chat: &Glowplug) -> Self {
         let mut ann = at_terminal(backend, &join_words(chat));
         ann.terminal.ends_with(PROMPT);
@@ -67,11 +67,11 @@ impl AtTerminal {
         ann
     }
 
-    /// Waits for the end; the terminal is as it was.
+    /// Waits for the end, and checks that the terminal has its former settings.
     fn ends(mut self, how: &str) -> (Option<i32>, Terminal) {
         let code = self.process.end().code;
         assert_eq!(all_of(&self.terminal.attributes()), self.before, "after {how}");
-        // What was printed last is still on its way.
+        // The last output is still on its way.
         self.terminal.types("\n");
         let raw = |terminal: &Terminal| String::from_utf8_lossy(terminal.raw()).into_owned();
         self.terminal.until("marks of pasted text to be off", |terminal| {
@@ -82,7 +82,7 @@ impl AtTerminal {
     }
 }
 
-/// A server of ours, to say what a real one would not.
+/// A fake server, which sends what a real server would not.
 struct Fake(TcpListener);
 
 impl Fake {
@@ -94,7 +94,7 @@ impl Fake {
         format!("chat join --name ann --port {}", self.0.local_addr().unwrap().port())
     }
 
-    /// The next client, greeted as one from here.
+    /// Accepts the next client and greets it with this address.
     fn accept(&self, address: &str) -> TcpStream {
         let (mut stream, _) = self.0.accept().unwrap();
         let mut name = [0; 13];
@@ -139,7 +139,7 @@ on_every_backend! {
             ]
         );
         assert_eq!(ann.terminal.cursor().1, 26, "behind it");
-        // Back to the word in the middle, where a message finds the cursor.
+        // Moves back into the word, where a message finds the cursor.
         ann.terminal.types("\x1b[D\x1b[D");
         ben.send("three\n");
         ann.terminal.shows("#ben@127.0.0.1>>three");
@@ -237,7 +237,7 @@ on_every_backend! {
         let mut ben = member(&chat, "ben");
         ann.terminal.types("hello\r");
         assert_eq!(ben.line(), "#ann@127.0.0.1>>hello");
-        // Up, to the beginning, a word before it.
+        // Up, to the beginning, and a word before the old line.
         ann.terminal.types("\x1b[A\x01oh, \r");
         assert_eq!(ben.line(), "#ann@127.0.0.1>>oh, hello");
     }
@@ -293,13 +293,13 @@ on_every_backend! {
         terminal.types("before");
         terminal.ends_with("[ann@127.0.0.1]> before");
         terminal.types("\x1a");
-        // Above it, what the shell has said.
+        // The shell's output stands above the line.
         terminal.until("the line after the stop", |terminal| {
             let rows = terminal.rows();
             let stopped = rows.iter().position(|row| row.contains("stopped"));
             stopped.is_some_and(|at| rows[at..].iter().any(|row| row == "[ann@127.0.0.1]> before"))
         });
-        // Keys, and not lines: back to the beginning.
+        // Keys, and not lines: the cursor goes back to the beginning.
         terminal.types(" and after\x01it is \r");
         assert_eq!(ben.line(), "#ann@127.0.0.1>>it is before and after");
         terminal.types("/quit\r");
@@ -314,7 +314,7 @@ on_every_backend! {
         let ann = Glowplug::spawn(terminal.dress(command(backend, &server.words())));
         let mut stream = server.accept("127.0.0.1");
         eventually("the editor", || (all_of(&terminal.attributes()) != before).then_some(()));
-        // More than a terminal keeps, and no more than the client does.
+        // More than a terminal buffers, and no more than the client queues.
         stream.write_all(&frame("x".repeat(60_000)).repeat(3)).unwrap();
         stream.write_all(&frame("ERROR: kicked")).unwrap();
         drop(stream);
@@ -381,7 +381,7 @@ on_every_backend! {
         ann.terminal.types("hello\n");
         assert_eq!(ben.line(), "#ann@127.0.0.1>>hello");
         assert!(!ann.terminal.raw().contains(&b'\x1b'));
-        // The end of input, as the terminal itself has it.
+        // The end of input as the terminal itself produces it.
         ann.terminal.types("\x04");
         assert_eq!(ann.ends("Ctrl-D").0, Some(0));
     }
@@ -431,7 +431,7 @@ on_every_backend! {
             line = ben.line();
         }
         assert_eq!(line, "#ann@127.0.0.1>>still here");
-        // Gone for good: who leaves need not wait.
+        // The server stays down, and a member that leaves does not wait for it.
         again.signal(Signal::KILL);
         again.end();
         ann.terminal.until("a second loss", |terminal| {
@@ -552,7 +552,7 @@ on_every_backend! {
         let server = Fake::new();
         let mut ann = Glowplug::spawn(shell(backend, "yes | exec \"$0\" \"$@\"", &server.words()));
         let mut stream = server.accept("127.0.0.1");
-        // Read some, then nothing until the client has come to rest.
+        // Reads some bytes, then nothing until the client pauses.
         let mut some = [0; 5000];
         stream.read_exact(&mut some).unwrap();
         assert!(some.chunks(5).all(|piece| piece == b"\0\0\0\x01y"));
@@ -596,7 +596,7 @@ on_every_backend! {
                 }
             }
         });
-        // 20 MB would have to be somewhere.
+        // Only a growing queue could hold 20 MB.
         let mut first = [0; 2];
         reader.read_exact(&mut first).unwrap();
         assert_eq!(&first, b"0 ");

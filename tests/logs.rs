@@ -1,5 +1,5 @@
-//! The command's outputs where they are not the plain files that one hopes for: a FIFO, a directory, a disk that is full, a
-//! pipe that nobody reads, no thread to write them. It says so, and serves.
+//! Outputs of the command that are no plain files: a FIFO, a directory, a full disk, a pipe without a reader, and no
+//! thread for writing. The command reports the problem, and serves.
 
 mod support;
 
@@ -30,7 +30,7 @@ fn visit(glowplug: &Glowplug, path: &str) {
     client.rest();
 }
 
-/// Of the lines that tell of losses: how many were lost, all together.
+/// The total number of lost lines in the reports.
 fn lost(stderr: &str) -> u64 {
     let number = |line: &str| line.split_once(" lost: ")?.0.rsplit(' ').nth(1)?.parse::<u64>().ok();
     stderr.lines().filter_map(number).sum()
@@ -100,7 +100,7 @@ on_every_backend! {
             let heard = |mut reader: &File, what: &str| {
                 let mut text = String::new();
                 eventually(what, || {
-                    // Nothing for now is an error.
+                    // The read fails while the FIFO is empty.
                     let _ = reader.read_to_string(&mut text);
                     text.contains(what).then_some(())
                 });
@@ -117,7 +117,7 @@ on_every_backend! {
             visit(&glowplug, "four");
             let text = heard(&second, "/four");
             let ended = glowplug.stop();
-            // Where a thread writes, it may have done so after there was a reader again.
+            // A writing thread may have written after the reader came back.
             let missed = 2 - text.matches("GET /t").count() as u64;
             assert_eq!(lost(&ended.stderr), missed, "{model}: {}", ended.stderr);
             assert!(missed == 0 || ended.stderr.contains(" lost: Broken pipe"), "{model}: {}", ended.stderr);
@@ -135,7 +135,7 @@ on_every_backend! {
             for line in &told {
                 assert!(line.contains("Z [WARN] access log /dev/full: ") && line.ends_with("(os error 28)"), "{line}");
             }
-            // The last one does not wait for its second.
+            // The last report does not wait for its second.
             let mut seconds: Vec<_> = told[..told.len() - 1].iter().map(|line| &line[..19]).collect();
             seconds.dedup();
             assert_eq!(seconds.len(), told.len() - 1, "{model}: {told:?}");
@@ -173,8 +173,8 @@ on_every_backend! {
     }
 }
 
-/// The command as somebody who may have no more than one process or thread. For root, to whom no such limit applies, it is
-/// nobody.
+/// The command as a user that may have a single process or thread. Root has no such limit, so the command runs as
+/// nobody then.
 fn without_threads(scratch: &Scratch, words: &str) -> Glowplug {
     let own = scratch.join("glowplug");
     if !own.exists() {
@@ -186,7 +186,7 @@ fn without_threads(scratch: &Scratch, words: &str) -> Glowplug {
         true => "setpriv --reuid=65534 --regid=65534 --clear-groups",
         false => "",
     };
-    // The leak check at the end of a sanitized command would be a thread of its own.
+    // The leak check at the end of a sanitized command would need a thread.
     let no_leak_check = "ASAN_OPTIONS=\"$ASAN_OPTIONS:detect_leaks=0\"";
     let script = format!("{no_leak_check} exec {other} prlimit --nproc=1 {} \"$@\"", own.display());
     Glowplug::spawn(shell(Backend::Auto, &script, words))
@@ -198,7 +198,7 @@ fn without_a_thread_for_the_log_an_error_is_told_all_the_same() {
     for model in MODELS {
         let ended = without_threads(&scratch, &format!("http --port 0 --root /nope {model}")).end();
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{model}: {}", ended.stderr);
-        // With several loops, what cannot be started may be the first thing that is missed.
+        // With several loops, a missing thread may be reported first.
         assert!(ended.stderr.starts_with("error: root /nope: No such file"), "{model}: {}", ended.stderr);
     }
 }
@@ -234,7 +234,7 @@ fn without_processes_or_threads_a_stop_takes_no_longer_than_the_drain_time() {
         let ended = glowplug.stop();
         let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
         let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
-        // A generous guard: there was a second beyond that.
+        // A generous guard: the fault was one more second.
         assert!(took < 1300, "{model}: {took} ms");
     }
 }

@@ -10,7 +10,7 @@ use support::client::Client;
 use support::command::{Glowplug, Scratch, eventually, run};
 use support::{GUARD, on_every_backend, unless_chaos};
 
-/// A client whose kernel keeps little of what the client does not read.
+/// A client whose kernel buffers few unread bytes.
 fn narrow(address: &Address, receive_buffer: usize) -> Client {
     let (domain, to) = match address {
         Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
@@ -90,7 +90,7 @@ on_every_backend! {
             for (number, client) in deaf.iter_mut().enumerate() {
                 join(client, &format!("deaf{number}"));
                 for member in [&mut ann, &mut ben] {
-                    // Loops may tell of the others a little later.
+                    // Loops may announce the other members a little later.
                     while !member.line().contains(&format!("deaf{number}@")) {}
                 }
             }
@@ -102,7 +102,7 @@ on_every_backend! {
                 let mut heard = 0;
                 while heard < 10 {
                     let line = ben.line();
-                    // Those that end are announced meanwhile.
+                    // Ended members are announced meanwhile.
                     match line.strip_prefix("(Now hung up: Client from deaf") {
                         Some(rest) => ended.push(rest.split('@').next().unwrap().parse::<usize>().unwrap()),
                         None => {
@@ -118,7 +118,7 @@ on_every_backend! {
                 let heard = deaf[*number].rest();
                 assert!(heard.ends_with(b"\nERROR: too slow\n"), "what had begun was finished, and the last words follow");
             }
-            // The budget, twice over for growing queues, and buffers that are used again.
+            // The budget, twice for growing queues, and reused buffers.
             assert!(most < 56 << 20, "{loops} loops: {most} bytes more");
         }
     }
@@ -131,12 +131,12 @@ on_every_backend! {
         assert_eq!(first.ask(&line).len(), line.len() + "You said: ".len(), "the budget is its alone");
         let mut others: Vec<Client> = (0..5).map(|_| echo.connect()).collect();
         others.iter_mut().for_each(|other| assert_eq!(other.ask("here"), "You said: here"));
-        // Now it has a sixth, and this is kept until the line ends.
+        // The first connection now has a sixth of the budget. The unfinished line stays in memory.
         first.send(&line);
         assert_eq!(first.rest_or_reset(), b"");
         others.iter_mut().for_each(|other| assert_eq!(other.ask("here"), "You said: here", "the others have theirs"));
         drop(first);
-        // One that holds more than its share by the coming of others ends although nothing more happens to it.
+        // A connection over its share ends when others come, although it neither sends nor receives.
         drop(others);
         let mut large = eventually("a connection may hold most of the budget", || {
             let mut large = echo.connect();
@@ -147,7 +147,7 @@ on_every_backend! {
         let others: Vec<Client> = (0..5).map(|_| echo.connect()).collect();
         assert_eq!(large.rest_or_reset(), b"");
         drop(others);
-        // Those that have ended leave their shares to the others.
+        // Ended connections leave their shares to the others.
         eventually("a line that needs the whole budget is answered", || {
             let mut next = echo.connect();
             next.send(&line);

@@ -1,5 +1,5 @@
-//! The command under each model: one of two loops, a thread or a process for each connection. What a client sees is the
-//! same under all of them, and at the end nobody is left.
+//! The command under each model: two loops, or a thread or a process for each connection. A client sees equal behaviour
+//! under all models, and at the end no process is left.
 
 mod support;
 
@@ -14,37 +14,37 @@ use support::client::Client;
 use support::command::{Ended, Glowplug, Scratch, eventually, run, shell};
 use support::{on_every_backend, unless_chaos};
 
-/// How to ask for each.
+/// Options for each model.
 const LOOPS: &str = "--model loops --loops 2";
 const THREADS: &str = "--model threads";
 const PROCESSES: &str = "--model processes";
 const MODELS: [&str; 3] = [LOOPS, THREADS, PROCESSES];
 
-/// Of a file that is larger than any socket's buffers.
+/// Size of a file that exceeds the buffers of any socket.
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// The processes that it has made and that are still there, as zombies too.
+/// The existing child processes of the command, zombies included.
 fn children(glowplug: &Glowplug) -> Vec<Pid> {
     let pid = glowplug.pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
     children.split_whitespace().map(|child| child.parse().ok().and_then(Pid::from_raw).expect("a number")).collect()
 }
 
-/// The descriptors of a process, by number, and what each stands for.
+/// The descriptors of a process: number and target.
 fn descriptors(pid: Pid) -> Vec<(String, String)> {
     let pid = pid.as_raw_nonzero();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").map_while(Result::ok);
     let name = |path: &Path| path.file_name().expect("a number").to_string_lossy().into_owned();
-    // One that is closed meanwhile is left out.
+    // A descriptor that is closed meanwhile is left out.
     let mut all: Vec<_> =
         open.filter_map(|fd| Some((name(&fd.path()), fs::read_link(fd.path()).ok()?.display().to_string()))).collect();
     all.sort();
     all
 }
 
-/// What a child that serves one connection must not hold: a socket beside its connection and its channel, the reading end of
-/// the pipe for lost lines, or any descriptor beside its poller, its wake-up, the files that its parent had at the start, one
-/// of the site's directory, and one of a file below it.
+/// Descriptors that a child with one connection must not hold. Allowed are its connection, its channel, its poller, its
+/// wake-up, the files that the parent had at the start, one descriptor of the site's directory, and one of a file
+/// below. Another socket, or the reading end of the pipe for lost lines, is too many.
 fn too_many(child: Pid, of_the_parent: &[(String, String)], site: &Path) -> Vec<(String, String)> {
     let is = |kind: &'static str| move |(_, to): &&(String, String)| to.starts_with(kind);
     let mut held = descriptors(child);
@@ -74,7 +74,7 @@ fn too_many(child: Pid, of_the_parent: &[(String, String)], site: &Path) -> Vec<
     held
 }
 
-/// Whether a descriptor is open for reading alone; false for one that is closed by now.
+/// Whether a descriptor is open only for reading. False for a descriptor that has been closed.
 fn is_for_reading(pid: Pid, fd: &str) -> bool {
     let text = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", pid.as_raw_nonzero())).unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).map(str::trim);
@@ -91,17 +91,17 @@ fn is_asleep(pid: Pid) -> bool {
     status(pid, "State").starts_with('S')
 }
 
-/// How often a process has waited for something.
+/// Number of times that a process has slept.
 fn times_slept(pid: Pid) -> u64 {
     status(pid, "voluntary_ctxt_switches").parse().expect("a number")
 }
 
-/// How many threads a process has.
+/// Number of a process's threads.
 fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").count()
 }
 
-/// Stops it in good order; none of the processes that it had is left.
+/// Stops the command in good order, and checks that no child is left.
 fn stop(glowplug: Glowplug) -> Ended {
     let children = children(&glowplug);
     let ended = glowplug.stop();
@@ -197,7 +197,7 @@ on_every_backend! {
                 assert_eq!((response.status, response.body.as_bytes()), (206, &large[1_000_000..][..10]), "{model}");
                 client.send(get("/large.txt", ""));
                 assert!(client.response().body.as_bytes() == large, "{model}");
-                // These come together.
+                // These requests arrive together.
                 client.send(get("/small.txt", "").repeat(EACH - 8) + &get("/small.txt", "Connection: close\r\n"));
                 (0..EACH - 7).for_each(|_| assert_eq!(client.response().status, 200, "{model}"));
                 assert_eq!(client.rest(), b"");
@@ -217,7 +217,7 @@ on_every_backend! {
             let glowplug = Glowplug::start(backend, &words);
             let before = threads(glowplug.pid());
             let mut client = glowplug.connect();
-            // With loops a listing is always a helper's work.
+            // With loops, a helper makes every listing.
             client.send(get("/list/", ""));
             assert_eq!(client.response().status, 200);
             if model == THREADS {
@@ -241,7 +241,7 @@ on_every_backend! {
                     assert_eq!(member.line(), notice, "{model}");
                 }
             }
-            // A name is taken on whichever loop.
+            // A name is taken on every loop.
             for _ in 0..3 {
                 assert!(chat.connect().ask("MEMBER2").starts_with("ERROR: "), "{model}");
             }
@@ -260,7 +260,8 @@ on_every_backend! {
         }
     }
 
-    // Rule 37: with a thread for each, guests come as fast as the room can tell of them, and all of them come.
+    // Rule 37: with a thread for each client, clients come as fast as the room can announce them, and every client is
+    // announced.
     fn many_guests_at_once_on_threads_all_come_and_go_and_are_told_of(backend: Backend) {
         const GUESTS: usize = 120;
         let chat = Glowplug::start(backend, &format!("chat serve --port 0 {THREADS}"));
@@ -268,7 +269,7 @@ on_every_backend! {
         let guests: Vec<Client> = (0..GUESTS)
             .map(|number| {
                 let mut guest = chat.connect();
-                // A whole line, one that its end completes, one that has more to say.
+                // A whole line, a line completed by the end of input, and a line with more to follow.
                 match number % 3 {
                     0 => guest.send(format!("guest{number}\n")),
                     1 => guest.send(format!("guest{number}")),
@@ -340,7 +341,7 @@ on_every_backend! {
             assert_eq!(first.ask("one"), "You said: one");
             let mut next = glowplug.connect();
             next.send("two\n");
-            // Asked again, so that whoever was accepted before would have been answered.
+            // Asked again, so that a client accepted before would have its answer by now.
             assert_eq!(first.ask("one"), "You said: one");
             assert_eq!(children(&glowplug).len() + threads(glowplug.pid()), 2 + usize::from(model == THREADS), "{model}");
             drop(first);
@@ -417,7 +418,7 @@ on_every_backend! {
         let mut clients: Vec<Client> = Vec::new();
         for address in [glowplug.address(), &http, glowplug.address(), &http] {
             clients.push(Client::connect(address));
-            // Of a child that serves files, too, once it has served one.
+            // A child that has served a file, too.
             clients.last_mut().expect("it has connected").send(get("/", ""));
             let count = clients.len();
             eventually("its child", || (children(&glowplug).len() == count).then_some(()));
@@ -447,7 +448,7 @@ on_every_backend! {
         let of_both = [Pid::from_raw(glowplug.pid() as i32).expect("a number"), child];
         eventually("rest", || of_both.iter().all(|&pid| is_asleep(pid)).then_some(()));
         let before = of_both.map(times_slept);
-        // It woke up once a second to ask for lost lines.
+        // The fault was that the process woke up once a second to ask for lost lines.
         std::thread::sleep(Duration::from_millis(2500));
         let after = of_both.map(times_slept);
         assert!(before.iter().zip(after).all(|(before, after)| after - before <= 1), "{before:?} {after:?}");
@@ -457,7 +458,7 @@ on_every_backend! {
 
     fn a_child_that_is_forked_during_a_stop_does_not_listen_and_a_restart_finds_the_port_free(backend: Backend) {
         let (site, large) = site();
-        // More than a listener gives in one turn: the last is accepted when the stop has begun.
+        // More clients than one turn accepts: the last is accepted after the stop has begun.
         for queued in [65, 66] {
             let words = format!("http --port 0 --drain-timeout 0 --model processes --root {}", site.path().display());
             let glowplug = Glowplug::start(backend, &words);
@@ -465,7 +466,7 @@ on_every_backend! {
             let of_the_parent = descriptors(parent);
             glowplug.signal(Signal::STOP);
             let mut clients: Vec<Client> = (0..queued).map(|_| glowplug.connect()).collect();
-            // Nobody reads the answer, so each child stays.
+            // The answer is not read, so each child stays.
             clients.iter_mut().for_each(|client| client.send(get("/large.txt", "")));
             glowplug.signal(Signal::TERM);
             glowplug.signal(Signal::CONT);
@@ -478,7 +479,7 @@ on_every_backend! {
             let restarted = Glowplug::start(backend, &format!("echo --port {}", address.port()));
             assert_eq!(restarted.connect().ask("hello"), "You said: hello");
             restarted.stop();
-            // Those in the queue are served to the end.
+            // Queued clients are served to the end.
             let mut last = clients.pop().expect("it has connected");
             assert_eq!(last.response_head().status, 200);
             assert!(last.rest() == large);
@@ -496,7 +497,7 @@ on_every_backend! {
         let ended = stop(glowplug);
         let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
         let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
-        // A generous guard: a second is what its parent once waited beyond that.
+        // A generous guard: the parent once waited one second longer.
         assert!((400..1300).contains(&took), "{took} ms");
         assert!(client.is_ended());
     }
@@ -504,7 +505,7 @@ on_every_backend! {
     fn a_second_signal_ends_all_of_them_at_once(backend: Backend) {
         let (site, _) = site();
         for model in MODELS {
-            // Without a drain time, so that nobody ends before its client does unless it is made to.
+            // Without a drain time, so no server ends before its client unless forced.
             let words = format!("http --port 0 --drain-timeout 0 --root {} {model}", site.path().display());
             let glowplug = Glowplug::start(backend, &words);
             let mut client = glowplug.connect();
@@ -512,7 +513,7 @@ on_every_backend! {
             assert_eq!(client.response_head().status, 200);
             let children = children(&glowplug);
             glowplug.signal(Signal::TERM);
-            // It has been heard when nobody is let in any more.
+            // The server has received the signal when it accepts no more connections.
             eventually("the end of listening", || Client::try_connect(glowplug.address()).is_err().then_some(()));
             glowplug.signal(Signal::TERM);
             assert_eq!(glowplug.end().code, Some(128 + 15), "{model}");
@@ -583,7 +584,7 @@ on_every_backend! {
                 fs::rename(now, then).unwrap();
             }
             glowplug.signal(Signal::HUP);
-            // Each of those that hold a file has let go of the old one when nobody has it open any more.
+            // Every process has reopened its files when no process has the old files open.
             let inodes: Vec<u64> = old.iter().map(|(_, then)| fs::metadata(then).unwrap().ino()).collect();
             let who: Vec<u32> = children(&glowplug).iter().map(|child| child.as_raw_nonzero().get() as u32).collect();
             eventually("new files", || {
@@ -598,17 +599,17 @@ on_every_backend! {
             stop(glowplug);
             assert_eq!((lines(&old[1].1, "/before"), lines(&access, "/after")), (3, 3), "{model}");
             assert_eq!((lines(&old[1].1, "/after"), lines(&access, "/before")), (0, 0), "{model}");
-            // Who has ended said so in the new one.
+            // Ended children have logged to the new file.
             assert_eq!(lines(&log, "http: connection "), 3, "{model}");
         }
     }
 
     fn no_line_is_lost_doubled_or_torn_when_processes_share_an_output(backend: Backend) {
-        // A pipe has room for all that comes of these, whether or not this process gets to read meanwhile: for a line that
-        // finds no room nobody waits.
+        // A pipe with room for the whole output, whether or not the test reads meanwhile, because a line without room
+        // is dropped.
         const CLIENTS: usize = 30;
         const EACH: usize = 7;
-        // One pipe for all that it says: the listening line, the log of each process, and what each has answered.
+        // One pipe for the whole output: the listening line, the log of each process, and the access log.
         let words = format!("http --port 0 --access-log - --log-level debug {PROCESSES}");
         let mut both = shell(backend, "exec \"$0\" \"$@\" 2>&1", &words);
         both.stderr(Stdio::null());
@@ -648,7 +649,7 @@ on_every_backend! {
     fn a_thousand_short_connections_leave_nothing_behind(backend: Backend) {
         unless_chaos!("descriptors run out there on purpose, and the log says so");
         let glowplug = Glowplug::start(backend, &format!("http --port 0 {PROCESSES}"));
-        // Not the one through which the server itself looks how many it has, while it starts.
+        // Leaves out the descriptor with which the server counts its own descriptors at the start.
         let counts = |target: &Path| !target.ends_with("fd");
         let open = || {
             let all = fs::read_dir(format!("/proc/{}/fd", glowplug.pid())).expect("it runs").map_while(Result::ok);
@@ -660,7 +661,7 @@ on_every_backend! {
             assert_eq!(client.response().status, 200);
             assert_eq!(client.rest(), b"");
         };
-        // The first connection comes when the server has opened what it needs itself.
+        // The first connection comes when the server has opened its own descriptors.
         serve();
         eventually("the end of the first", || children(&glowplug).is_empty().then_some(()));
         let before = open();
@@ -673,7 +674,7 @@ on_every_backend! {
     }
 }
 
-/// Whether it has ended. Whoever has taken over an orphan may be slow to reap it.
+/// Whether the process has ended. The process that adopts an orphan may be slow to reap it.
 fn is_gone(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))

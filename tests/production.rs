@@ -1,4 +1,4 @@
-//! What `docs/production.md` tells operators to paste, run as it stands there but for ports and paths; and the README's code.
+//! The examples of `docs/production.md`, run as printed except for ports and paths; and the README's code.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{GUARD, on_every_backend};
 
 const PAGE: &str = include_str!("../docs/production.md");
 
-/// The only block of this language.
+/// The only block of `language`.
 fn block(language: &str) -> &'static str {
     let opening = format!("```{language}\n");
     let (_, rest) = PAGE.split_once(&opening).expect("the page has one");
@@ -60,7 +60,7 @@ on_every_backend! {
     fn nginx_passes_requests_on_as_the_page_configures_it(backend: Backend) {
         let scratch = Scratch::new();
         let server = Glowplug::start(backend, "http --port 0 --log-level off");
-        // Free a moment ago: nginx does not tell which port it got.
+        // Was free a moment ago: nginx does not report the port that it got.
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
         let (upstream, listen) = ("server 127.0.0.1:8802;", "listen 8080;");
         let configuration = block("nginx");

@@ -1,4 +1,4 @@
-//! `glowplug echo --websocket` from outside: with a client of these tests' own, with clients that people use, and with the
+//! `glowplug echo --websocket` from outside: with a client of these tests, with clients that people use, and with the
 //! Autobahn test suite.
 
 mod support;
@@ -78,7 +78,7 @@ fn expect(client: &mut Client, first: u8, payload: impl AsRef<[u8]>) {
     assert!(got == first && bytes == payload.as_ref(), "{got:#x} and {} bytes", bytes.len());
 }
 
-/// The code of the close frame that comes next, which is the last the server says.
+/// Reads the server's last frame, and returns its close code.
 fn closed(client: &mut Client) -> u16 {
     let (first, payload) = received(client);
     assert_eq!(first, CLOSE);
@@ -113,7 +113,7 @@ on_every_backend! {
         for first in [TEXT, BINARY] {
             let mut client = open(&echo);
             let payload = vec![b'x'; LARGEST];
-            // The answer begins to come when the message has arrived, so nobody waits for the other.
+            // The answer starts when the message has arrived, so neither side waits for the other.
             client.send(frame(first, &payload));
             expect(&mut client, first, &payload);
             client.send([&[first, 0xff][..], &(LARGEST as u64 + 1).to_be_bytes()].concat());
@@ -202,7 +202,7 @@ on_every_backend! {
         let client = open(&echo);
         let message = frame(BINARY, vec![7; LARGEST / 2]);
         let mut writer = client.writer();
-        // Then the server has not read for this long; if it is only slow, less is shown and nothing fails.
+        // A write that blocks this long shows that the server has stopped reading. A slow server passes, too.
         writer.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         let blocked = (0..60).map(|_| writer.write_all(&message)).find_map(Result::err);
         assert_eq!(blocked.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
@@ -241,7 +241,7 @@ on_every_backend! {
 struct Running(Child);
 
 impl Running {
-    /// Stops the server once the client is there, and compares the last line of what the client says.
+    /// Stops the server when the client has connected, and compares the last line of the client's output.
     fn stops(self, echo: Glowplug, expected: &str) {
         let mut child = self.0;
         let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -257,7 +257,7 @@ impl Running {
     }
 }
 
-/// A program that finds what is installed in the directory.
+/// A program that also finds the packages installed in `directory`.
 fn command(program: &str, words: &[&str], directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.args(words).current_dir(directory).stdin(Stdio::null()).env("PYTHONPATH", directory.join("python"));
@@ -283,7 +283,7 @@ fn install_for_python(directory: &Path) {
     run("python3", &target, directory);
 }
 
-/// Messages of several sizes, text and binary and in fragments; a ping; then a close with a code of its own.
+/// Text and binary messages of several sizes, and in fragments; a ping; and a close with a code.
 const NODE_CLIENT: &str = r#"
 const WebSocket = require('ws');
 const assert = require('assert');
@@ -312,7 +312,7 @@ socket.on('open', async () => {
 });
 "#;
 
-/// The same.
+/// As [`NODE_CLIENT`], in Python.
 const PYTHON_CLIENT: &str = r#"
 import asyncio, sys
 from websockets.asyncio.client import connect
@@ -352,8 +352,8 @@ fn python_2_7() -> Option<String> {
     ["python2.7".to_owned()].into_iter().chain(by_pyenv).find(is_one)
 }
 
-/// Runs these cases of the Autobahn test suite, which exists for CPython 2.7 alone, and checks that the outcome of each is OK,
-/// NON-STRICT or INFORMATIONAL. Returns the number of cases; `None` where the suite cannot run.
+/// Runs these cases of the Autobahn test suite, which needs CPython 2.7. Checks that the outcome of each case is OK,
+/// NON-STRICT or INFORMATIONAL. Returns the number of cases; `None` if the suite cannot run.
 fn autobahn(cases: &[&str]) -> Option<usize> {
     let Some(python) = python_2_7() else {
         let _ = writeln!(std::io::stderr(), "left out: the Autobahn test suite, without a CPython 2.7 that has pip");
@@ -394,7 +394,8 @@ for case, outcome in json.load(open('reports/index.json'))['glowplug'].items():
     print('%s %s %s' % (case, outcome['behavior'], outcome['behaviorClose']))
 ";
 
-/// Cases 9 are large messages and many, which measure more than they check, and take a minute:
+/// The cases 9 are large or many messages. They measure more than they check, and take a minute:
+///
 /// `AUTOBAHN_CASES='9.*' cargo test --test websocket autobahn -- --ignored`
 #[test]
 #[ignore = "needs CPython 2.7 with pip"]

@@ -1,5 +1,5 @@
-//! A page with a style sheet, images, a script and a video, in headless Chromium. The page itself looks whether
-//! everything has arrived, and says so by asking for `/report/…`, which the access log shows.
+//! A page with a style sheet, images, a script and a video, in headless Chromium. The page checks whether everything
+//! has arrived, and reports by a request for `/report/…`, which the access log shows.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::support::command::{Glowplug, Scratch};
 use super::support::on_every_backend;
 
-/// For a browser to start and to look at everything, on a machine that has other things to do.
+/// Time limit for a browser to start and load everything, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const PAGE: &str = r#"<!DOCTYPE html>
@@ -57,12 +57,12 @@ await report('end', 'reached');
 </script>
 "#;
 
-/// Ended when it is dropped, with all that it has started: they are one process group.
+/// A browser. A drop ends it with all its children, which form one process group.
 struct Browser(Child);
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends its children itself.
+        // Chromium ends its own children.
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM);
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(5) {
@@ -94,15 +94,15 @@ fn write_site(root: &std::path::Path) {
     fs::write(root.join("video.webm"), video()).unwrap();
 }
 
-/// Made once. Noise, so that it is some megabytes and a browser does not fetch it as a whole before it is told where to
-/// go.
+/// Makes the video once. Noise makes it some megabytes large, so the browser does not fetch the whole before the script
+/// seeks.
 fn video() -> &'static [u8] {
     static VIDEO: OnceLock<Vec<u8>> = OnceLock::new();
     VIDEO.get_or_init(|| {
         let scratch = Scratch::new();
         let path = scratch.join("video.webm");
         let noise = "testsrc2=size=240x180:rate=25:duration=20,noise=alls=80:allf=t";
-        // Into a file: a pipe could not be gone back in, to say how long it is.
+        // Into a file: ffmpeg seeks back to write the length, which a pipe does not allow.
         let made = Command::new("ffmpeg")
             .args(["-v", "error", "-f", "lavfi", "-i", noise, "-c:v", "libvpx", "-b:v", "4M", "-deadline", "realtime"])
             .args(["-cpu-used", "8", "-g", "25"])

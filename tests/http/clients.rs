@@ -1,4 +1,4 @@
-//! Clients that people use, and one that means harm. They have to be installed; `.ci/run` does that.
+//! Clients that people use, and an attacker. The programs must be installed; `.ci/run` installs them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::site::{LARGE, Site};
 use super::support::command::{Glowplug, Scratch};
 use super::support::on_every_backend;
 
-/// A server of the site, and what an URL of it begins with.
+/// A server of the site, and the beginning of its URLs.
 fn serve(backend: Backend, site: &Site, more: &str) -> (Glowplug, String) {
     let words = format!("http --port 0 --log-level off --root {} {more}", site.root().display());
     let server = Glowplug::start(backend, &words);
@@ -24,7 +24,7 @@ fn run(program: &str, words: &[&str], directory: &Path) -> Output {
     command.output().unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-/// What `curl` writes to standard output. Fails if curl does.
+/// Returns the standard output of `curl`. Fails if curl fails.
 fn curl(words: &[&str]) -> String {
     let words: Vec<&str> = ["-sS", "--max-time", "20"].iter().chain(words).copied().collect();
     let output = run("curl", &words, Path::new("/"));
@@ -32,12 +32,12 @@ fn curl(words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The status alone.
+/// The status of the answer.
 fn status(words: &[&str]) -> String {
     curl(&[&["-o", "/dev/null", "-w", "%{http_code}"], words].concat())
 }
 
-/// The number after `name` in what `ab` or `wrk` report.
+/// The number after `name` in a report of `ab` or `wrk`.
 fn figure(report: &str, name: &str) -> f64 {
     let line = report.lines().find(|line| line.trim_start().starts_with(name));
     let line = line.unwrap_or_else(|| panic!("no {name:?} in {report}"));
@@ -85,12 +85,13 @@ on_every_backend! {
         let etag = etag.to_str().unwrap();
         assert_eq!(status(&["--etag-save", etag, &letters]), "200");
         assert_eq!(status(&["--etag-compare", etag, &letters]), "304");
-        // Encodings: the siblings here hold no real ones, so this one is asked for by hand, and one is made.
+        // Encodings: the siblings here are not really compressed, so the test asks for brotli by hand, and makes a real
+        // gzip sibling.
         assert_eq!(curl(&["-H", "Accept-Encoding: br", &at("/encoded.txt")]), "as brotli");
         let gzip = run("gzip", &["-k", "letters.txt"], &site.root());
         assert!(gzip.status.success());
         assert_eq!(curl(&["--compressed", &at("/letters.txt")]), LETTERS);
-        // Sending what is not wanted.
+        // An upload that is refused.
         let upload = scratch.join("upload");
         fs::write(&upload, vec![b'x'; 900_000]).unwrap();
         assert_eq!(status(&["-T", upload.to_str().unwrap(), &at("/new.txt")]), "405");
@@ -102,7 +103,7 @@ on_every_backend! {
         assert_eq!(status(&["-d", "a=b", &letters]), "405");
         assert_eq!(status(&["-X", "DELETE", &letters]), "405");
         assert_eq!(status(&["-X", "OPTIONS", "--request-target", "*", &url]), "200");
-        // Paths as they are.
+        // Paths exactly as given.
         for path in ["/../../etc/passwd", "/dir/../../outside/secret.txt", "//../outside/secret.txt"] {
             assert_eq!(status(&["--path-as-is", &at(path)]), "400", "{path}");
         }
@@ -124,7 +125,7 @@ on_every_backend! {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             assert!(fs::read(scratch.join("large.bin")).unwrap() == whole, "from {length}");
         }
-        // Not newer than what is here, so not fetched again.
+        // Not newer than the local copy, so not fetched again.
         let output = run("wget", &["-nv", "-N", &format!("{url}/large.bin")], scratch.path());
         assert!(output.status.success());
         // Following the links of a listing.
@@ -139,7 +140,7 @@ on_every_backend! {
     fn ab_has_all_its_requests_answered(backend: Backend) {
         let site = Site::new();
         let (_server, url) = serve(backend, &site, "");
-        // With HTTP/1.0 and a connection for each, with keep-alive, and what is no page.
+        // HTTP/1.0 with a connection for each request, with keep-alive, and a path that is no page.
         for (more, path, kept, refused) in [
             (&[][..], "/letters", 0.0, 0.0),
             (&["-k"], "/letters", 2000.0, 0.0),
@@ -172,13 +173,13 @@ on_every_backend! {
     }
 }
 
-/// Slowloris, a slow body, a slow reader, three hundred of each, while somebody else goes on. The idle timeout is the
-/// patience with requests here, so that this takes no minute; for a reader it is the reactor's half a minute.
+/// Slowloris, a slow body, and a slow reader, three hundred of each, while another client goes on. Here the idle
+/// timeout also limits requests, so the test takes less than a minute; a reader has the reactor's 30 seconds.
 #[test]
 #[ignore = "needs slowhttptest, and a minute"]
 fn slow_clients_lose_and_nobody_else_notices() {
     let site = Site::new();
-    // More than sockets have room for, and more than is kept in memory.
+    // More than sockets have room for, and too large to be kept in memory.
     site.write("root/readable.bin", vec![b'x'; 8_000_000]);
     let (server, url) = serve(Backend::Epoll, &site, "--idle-timeout 3");
     let target = format!("{url}/readable.bin");
@@ -199,8 +200,8 @@ fn slow_clients_lose_and_nobody_else_notices() {
             .stderr(Stdio::null())
             .spawn()
             .expect("slowhttptest is installed");
-        // Somebody else, all the while, until they have all been let go. What the kernel still has for a reader that
-        // hardly reads does not keep a descriptor.
+        // Another client goes on until all slow clients are closed. Bytes that the kernel still has for a slow reader
+        // do not keep a descriptor.
         let (mut client, mut asked, mut most) = (server.connect(), 0, 0);
         while child.try_wait().expect("it is ours").is_none() {
             client.send("GET /letters HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -216,7 +217,7 @@ fn slow_clients_lose_and_nobody_else_notices() {
         }
         let killed = child.wait().expect("it is ours").code().is_none();
         let report = fs::read_to_string(scratch.join("report")).expect("a report");
-        // Of a report that was cut by `kill` the last line may be half a line.
+        // If the report was cut by `kill`, its last line may be half a line.
         let report = plain(report.rsplit_once('\n').map_or("", |(whole, _)| whole));
         assert!(killed || report.contains("No open connections left"), "{words:?}: {report}");
         let answers: Vec<&str> = report.lines().filter(|line| line.starts_with("service available:")).collect();
@@ -228,7 +229,7 @@ fn slow_clients_lose_and_nobody_else_notices() {
     }
 }
 
-/// Without the colours.
+/// The text without colours.
 fn plain(text: &str) -> String {
     let mut pieces = text.split('\x1b');
     let first = pieces.next().unwrap_or_default().to_owned();

@@ -1,5 +1,5 @@
-//! Files as they are used: edited, replaced and cut short while they are served, larger than any buffer, asked for by
-//! clients that don't read, and when there are no descriptors left.
+//! Files in use: edited, replaced and cut short while they are served, larger than any buffer, requested by clients
+//! that do not read, and served without free descriptors.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use super::support::client::Client;
 use super::support::command::{Glowplug, Scratch, command, eventually, run, shell};
 use super::support::on_every_backend;
 
-/// The command that serves `root`. Its path has no blanks.
+/// The command that serves `root`, a path without blanks.
 fn http(root: &Path, more: &str) -> String {
     format!("http --port 0 --log-level off --root {} {more}", root.display())
 }
@@ -37,26 +37,26 @@ fn letters(length: usize) -> String {
     (0..length).map(|at| char::from(b'a' + (at % 26) as u8)).collect()
 }
 
-/// What a process has open.
+/// Number of open descriptors of a process.
 fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
 }
 
-/// The names of its threads.
+/// The names of a process's threads.
 fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").map_while(Result::ok);
-    // One that has ended meanwhile has no name.
+    // A thread that has ended meanwhile has no name.
     tasks.filter_map(|task| Some(fs::read_to_string(task.path().join("comm")).ok()?.trim().to_owned())).collect()
 }
 
-/// Its resident memory.
+/// Resident memory of a process, in bytes.
 fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has some");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// The cores that a thread may run on, as its status has them.
+/// The cores that a thread may run on, as listed in its status.
 fn cores(task: &Path) -> Option<String> {
     let status = fs::read_to_string(task.join("status")).ok()?;
     Some(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned())
@@ -79,9 +79,9 @@ on_every_backend! {
                 assert_eq!(ask(client, &format!("/large{number}.bin")).1.len(), LARGE);
             }
         }
-        // Sent is not closed yet.
+        // A sent file is not closed at once.
         eventually("each is open once", || (descriptors(server.pid()) == before + FILES).then_some(()));
-        // A listing is always a helper's work.
+        // A helper makes every listing.
         clients.iter_mut().for_each(|client| client.send(get("/list/")));
         clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         let helpers = threads(server.pid()).iter().filter(|name| *name == "files").count();
@@ -90,7 +90,7 @@ on_every_backend! {
 
     fn who_waits_for_the_disk_does_not_stay_on_the_core_of_a_pinned_loop(backend: Backend) {
         let site = Site::new();
-        // Never answers without them.
+        // Files that are always served by helpers.
         let files = Files::resolved_by(Resolver::Walk, site.root(), false).unwrap();
         let make = move || Service::tcp("127.0.0.1:0", move || Http::with_files(files.clone(), None));
         let server = serve_by(backend, Runner::loops(2).unwrap().pinned(), make, |_| {});
@@ -103,7 +103,7 @@ on_every_backend! {
         let is_named = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "files");
         let helpers = || tasks().filter(|task| is_named(task));
         assert!(helpers().count() > 0);
-        // Some are only about to begin. One may end meanwhile, of a test beside this one.
+        // Some helpers may only be starting, and a helper of a neighbouring test may end meanwhile.
         eventually("helpers to have all cores", || {
             helpers().filter_map(|task| cores(&task)).all(|cores| Some(cores) == all).then_some(())
         });
@@ -115,7 +115,7 @@ on_every_backend! {
         let mut client = server.connect();
         let path = site.path("root/changing.txt");
         for number in 0..300 {
-            // Written over, put in its place, or with the same length and time as before.
+            // Overwritten, replaced, or replaced with equal length and time.
             match number % 3 {
                 0 => fs::write(&path, format!("written {number}")).unwrap(),
                 1 => {
@@ -178,7 +178,7 @@ on_every_backend! {
         slow.send(get("/huge.bin") + &get("/letters"));
         assert_eq!(slow.response_head().header("content-length"), Some("20000000"));
         for piece in content.chunks(1_000_000) {
-            // Others are served in between.
+            // Other clients are served in between.
             assert_eq!(ask(&mut quick, "/letters"), (200, letters(26)));
             assert!(slow.bytes(piece.len()) == piece);
         }
@@ -210,7 +210,8 @@ on_every_backend! {
         file.set_len(2000).unwrap();
         client.half_close();
         let rest = client.rest_however_it_ends();
-        // What no socket has room for was not read yet: it ends early, with nothing in place of the rest.
+        // Bytes beyond the sockets' room were not read yet: the answer ends early, and nothing takes the place of the
+        // rest.
         assert!((rest.len() as u64) < length - 1000, "{} bytes", rest.len());
         assert!(rest.iter().all(|&byte| byte == 0));
         assert_eq!(ask(&mut server.connect(), "/letters"), (200, letters(26)));
@@ -223,7 +224,7 @@ on_every_backend! {
         let requests = ["GET /large.bin HTTP/1.0\r\n\r\n", "GET /large.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"];
         for request in requests {
             let mut client = server.connect();
-            // More than is received at once. What is not read when a connection is closed resets it.
+            // More bytes than one receive takes. Bytes that are unread at the close would reset the connection.
             client.send([request.as_bytes(), &[b'x'; 200_000]].concat());
             let response = client.response();
             assert_eq!((response.status, response.body == letters(LARGE)), (200, true), "{request}");
@@ -232,7 +233,7 @@ on_every_backend! {
 
     fn who_pipelines_megabytes_and_reads_nothing_costs_little(backend: Backend) {
         let site = Site::new();
-        // A few files too large to be kept, so that each answer would hold a descriptor.
+        // Files too large to be kept in memory, so each answer holds a descriptor.
         for number in 0..20 {
             site.write(&format!("root/large-{number}.bin"), letters(LARGE));
         }
@@ -245,7 +246,7 @@ on_every_backend! {
             let mut writer = client.writer();
             writer.set_nonblocking(true).unwrap();
             let mut rest = requests.as_bytes();
-            // As much as it takes; no more means that the server has stopped reading.
+            // Sends as much as the server takes. Repeated refusals mean that the server has stopped reading.
             let mut refusals = 0;
             while !rest.is_empty() && refusals < 50 {
                 match writer.write(rest) {
@@ -262,7 +263,7 @@ on_every_backend! {
         assert_eq!(ask(&mut server.connect(), "/letters"), (200, letters(26)));
         let (more_memory, more_open) =
             (resident_bytes(server.pid()).saturating_sub(memory), descriptors(server.pid()) - open);
-        // Twenty connections, what each has sent and is owed, and files that are kept open.
+        // Twenty connections, their queued requests and answers, and the kept files.
         assert!(more_memory < 40_000_000, "{more_memory} bytes for twenty of them");
         assert!(more_open <= 20 + 20 + 25, "{more_open} descriptors for twenty of them");
     }
@@ -277,7 +278,7 @@ on_every_backend! {
         server.listens();
         let mut early = server.connect();
         assert_eq!(ask(&mut early, "/letters"), (200, letters(26)));
-        // More than there are descriptors for. The last of them wait in the backlog.
+        // More clients than descriptors. The last ones wait in the backlog.
         let mut crowd: Vec<Client> = (0..100).map(|_| server.connect()).collect();
         eventually("a crowd", || (descriptors(server.pid()) >= 40).then_some(()));
         for number in 0..40 {
@@ -285,7 +286,7 @@ on_every_backend! {
             assert_eq!(ask(&mut early, &path), (200, letters(LARGE)), "{path}");
             assert_eq!(ask(&mut early, "/dir/inner.txt"), (200, "inner".to_owned()));
         }
-        // They all want a large file, each its own, and read nothing of it.
+        // Each client wants a large file of its own, and reads nothing.
         for (number, client) in crowd.iter_mut().enumerate() {
             client.send(get(&format!("/large-{}.bin", number % 40)).repeat(20));
         }
@@ -296,7 +297,7 @@ on_every_backend! {
                 200 => assert_eq!(response.body, letters(LARGE)),
                 status => assert_eq!((status, response.header("retry-after")), (503, Some("1"))),
             }
-            // Kept in memory, and served whether or not its path can be resolved anew.
+            // A kept file is served even when its path cannot be resolved.
             assert_eq!(ask(&mut early, "/dir/inner.txt"), (200, "inner".to_owned()));
         }
         drop(crowd);
@@ -308,7 +309,7 @@ on_every_backend! {
         let server = Glowplug::start(backend, &http(&site.root(), ""));
         let mut client = server.connect();
         assert_eq!(ask(&mut client, "/letters").0, 200);
-        // From here on it gets no number above those that it has.
+        // From here on the server gets no new descriptor number.
         let names = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
         let numbers = names.map(|name| name.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap());
         let limit = Some(numbers.max().unwrap() + 1);
@@ -328,7 +329,7 @@ on_every_backend! {
         let response = refused.response();
         assert_eq!((response.status, response.header("connection")), (503, Some("close")));
         drop(refused);
-        // A flood is dropped without a word, and those inside go on.
+        // A flood is dropped without an answer, and admitted clients go on.
         let flood: Vec<Client> = (0..50).filter_map(|_| Client::try_connect(server.address()).ok()).collect();
         inside.iter_mut().for_each(|client| assert_eq!(ask(client, "/letters").0, 200));
         drop(flood);
@@ -355,7 +356,7 @@ on_every_backend! {
         assert_eq!((client.response().status, client.response_head().status), (206, 404));
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi\r\nnonsense\r\n\r\n");
         assert_eq!((client.response().status, client.response().status), (405, 400));
-        // One that is refused for its body.
+        // A request that is refused for its body.
         let mut client = server.connect();
         client.send("HEAD /up HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n");
         assert_eq!(client.response_head().status, 400);
@@ -380,14 +381,14 @@ on_every_backend! {
             ]
         );
         assert!(told[0].starts_with("127.0.0.1 - - ["), "{}", told[0]);
-        // As logrotate does it.
+        // Rotates the log as logrotate does.
         fs::rename(&log, scratch.join("access.log.1")).unwrap();
         server.signal(Signal::HUP);
         eventually("a new file", || {
             assert_eq!(ask(&mut server.connect(), "/letters").0, 200);
             log.exists().then_some(())
         });
-        // What was answered until then may stand in the old one.
+        // Earlier answers may be logged in the old file.
         assert_eq!(ask(&mut server.connect(), "/letters").0, 200);
         assert!(lines(1, &log)[0].contains("\"GET /letters HTTP/1.1\" 200 26"));
         server.told("backend");
@@ -464,7 +465,7 @@ on_every_backend! {
     }
 }
 
-/// A file that nobody may read, for one who is not root: then the system says no, and so does the answer.
+/// A file without read permission, for a server that is not root: the answer is 403.
 #[test]
 fn a_file_that_is_not_for_us_is_forbidden() {
     use std::os::unix::fs::PermissionsExt;
@@ -478,7 +479,7 @@ fn a_file_that_is_not_for_us_is_forbidden() {
     assert_eq!(ask(&mut server.connect(), "/letters").0, 403);
 }
 
-/// Somebody writes to a file all the time; each answer is one of its states, and not two of them.
+/// Another process writes to the file all the time; each answer is one state of the file, never a mixture of two.
 #[test]
 fn an_answer_is_one_state_of_a_file_that_is_written_to() {
     let site = Site::new();
@@ -493,7 +494,7 @@ fn an_answer_is_one_state_of_a_file_that_is_written_to() {
             if stopped.try_recv().is_ok() {
                 return;
             }
-            // Replaced as a whole, as editors and deployments do it.
+            // Replaced as a whole, as editors and deployments do.
             fs::write(&new, vec![b'a' + (number % 26) as u8; length]).unwrap();
             fs::rename(&new, &path).unwrap();
         }
@@ -511,7 +512,7 @@ fn an_answer_is_one_state_of_a_file_that_is_written_to() {
     assert!(states.len() > 3, "{states:?}");
 }
 
-/// A sparse file that no memory would hold is served by its ranges.
+/// A sparse file that is larger than memory is served by ranges.
 #[test]
 fn a_file_larger_than_memory_has_its_ranges() {
     let site = Site::new();

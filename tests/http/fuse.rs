@@ -1,5 +1,5 @@
-//! A file system that answers when the test says so, and not before: FUSE, spoken by hand (linux/fuse.h, version 7.31). It
-//! has one directory with a few files, and remembers nothing: the kernel has to ask for every look.
+//! A file system that answers when the test allows: FUSE, spoken by hand (linux/fuse.h, version 7.31). It has one
+//! directory with a few files, and allows no caching: the kernel must ask for every look.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -30,17 +30,17 @@ const ROOT: u64 = 1;
 const ENOENT: i32 = -2;
 const ENOSYS: i32 = -38;
 
-/// Bytes before what a request and a reply say.
+/// Length of the headers of a request and of a reply, in bytes.
 const REQUEST: usize = 40;
 const REPLY: usize = 16;
 
-/// Mounted as long as it is there.
+/// The mounted file system. A drop unmounts it.
 pub struct Slow {
     directory: PathBuf,
     gate: Arc<Gate>,
 }
 
-/// Whether requests are answered, and how many wait for that.
+/// Whether requests are answered, and whether one is waiting.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -51,15 +51,15 @@ struct Gate {
 struct State {
     is_closed: bool,
     is_held: bool,
-    /// Files that have been opened.
+    /// Number of opened files.
     opened: usize,
 }
 
 impl Slow {
-    /// At this directory, with these files; nothing where the system has no FUSE, or does not let us.
+    /// Mounts the files at `directory`. `None` if the system has no FUSE or denies the mount.
     pub fn mount(directory: &Path, files: &[(&str, Vec<u8>)]) -> Option<Self> {
         let device = File::options().read(true).write(true).open("/dev/fuse").ok()?;
-        // The kernel takes the descriptor of whoever mounts: here standard input.
+        // The kernel takes the descriptor of the mounting process: here its standard input.
         let mounted = Command::new("mount")
             .args(["-i", "-t", "fuse", "slow"])
             .arg(directory)
@@ -77,30 +77,30 @@ impl Slow {
         Some(Slow { directory: directory.to_owned(), gate })
     }
 
-    /// Opens the gate when it is dropped: before a server is waited for that waits for an answer.
+    /// Returns a value whose drop opens the gate, so that a server that waits for an answer can end.
     pub fn opener(&self) -> Opener<'_> {
         Opener(self)
     }
 
-    /// From now on nothing is answered.
+    /// Closes the gate: no request is answered.
     pub fn close(&self) {
         let mut state = self.gate.state.lock().unwrap();
         (state.is_closed, state.is_held) = (true, false);
     }
 
-    /// Waits until somebody waits.
+    /// Waits until a request is held at the gate.
     pub fn is_asked(&self, what: &str) {
         let state = self.gate.state.lock().unwrap();
         let (state, _) = self.gate.changed.wait_timeout_while(state, GUARD, |state| !state.is_held).unwrap();
         assert!(state.is_held, "nobody asked the file system for {what}");
     }
 
-    /// The number of files that have been opened since this was last asked.
+    /// Returns the number of files opened since the last call.
     pub fn opened(&self) -> usize {
         std::mem::take(&mut self.gate.state.lock().unwrap().opened)
     }
 
-    /// Everything is answered again.
+    /// Opens the gate: requests are answered again.
     pub fn open(&self) {
         self.gate.state.lock().unwrap_or_else(PoisonError::into_inner).is_closed = false;
         self.gate.changed.notify_all();
@@ -125,7 +125,7 @@ impl Drop for Slow {
 struct Server {
     device: File,
     gate: Arc<Gate>,
-    /// The first has the number after the root's.
+    /// The first file has the number after the root's.
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -136,7 +136,7 @@ impl Server {
             let length = match (&self.device).read(&mut buffer) {
                 Ok(length) => length,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound) => continue,
-                // It is not mounted any more.
+                // The file system has been unmounted.
                 Err(_) => return,
             };
             let request = &buffer[..length];
@@ -158,7 +158,7 @@ impl Server {
             reply.extend_from_slice(&error.to_ne_bytes());
             reply.extend_from_slice(&request[8..16]);
             reply.extend_from_slice(&body);
-            // Whoever asked may have gone.
+            // The asking process may have gone.
             let _ = (&self.device).write(&reply);
         }
     }
@@ -166,7 +166,7 @@ impl Server {
     fn answer(&self, operation: u32, node: u64, rest: &[u8]) -> Result<Vec<u8>, i32> {
         match operation {
             INIT => {
-                // Version 7.31, no readahead, no flags, and writes of a page.
+                // Version 7.31, no readahead, no flags, and writes of at most a page.
                 let mut body = [7u32, 31, 0, 0].map(u32::to_ne_bytes).concat();
                 body.extend_from_slice(&[0; 4]);
                 body.extend_from_slice(&4096u32.to_ne_bytes());
@@ -178,7 +178,7 @@ impl Server {
                 let name = std::str::from_utf8(rest.strip_suffix(b"\0").unwrap_or(rest)).map_err(|_| ENOENT)?;
                 let at = self.files.keys().position(|known| known == name).ok_or(ENOENT)?;
                 let node = ROOT + 1 + at as u64;
-                // Its number, a generation, and how long that is valid: not at all.
+                // The node's number, a generation, and zero seconds of validity.
                 let mut body = [node, 0, 0, 0].map(u64::to_ne_bytes).concat();
                 body.extend_from_slice(&[0; 8]);
                 body.extend(self.attributes(node)?);
@@ -202,7 +202,7 @@ impl Server {
                     body.extend_from_slice(&(ROOT + 1 + at as u64).to_ne_bytes());
                     body.extend_from_slice(&(at as u64 + 1).to_ne_bytes());
                     body.extend_from_slice(&(name.len() as u32).to_ne_bytes());
-                    // Of a kind that has to be asked for.
+                    // Type 0: unknown, so the kernel has to ask.
                     body.extend_from_slice(&0u32.to_ne_bytes());
                     body.extend_from_slice(name.as_bytes());
                     body.resize(body.len().next_multiple_of(8), 0);
@@ -221,7 +221,7 @@ impl Server {
 
     fn attributes(&self, node: u64) -> Result<Vec<u8>, i32> {
         let (mode, size) = if node == ROOT { (0o40_755u32, 0) } else { (0o100_644, self.content(node)?.len() as u64) };
-        // All times are the same, and long ago.
+        // All times are equal, and long ago.
         let mut body = [node, size, 1, 784_111_777, 784_111_777, 784_111_777].map(u64::to_ne_bytes).concat();
         body.extend(([0, 0, 0, mode, 1, 0, 0, 0, 4096, 0]).map(u32::to_ne_bytes).concat());
         Ok(body)

@@ -1,4 +1,4 @@
-//! Directories of more names than one page has.
+//! Directories with more names than one page holds.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -28,7 +28,7 @@ fn ask(client: &mut Client, path: &str) -> String {
     response.body
 }
 
-/// The names that a page shows, and where the next one is.
+/// Reads the names on a page, and the link to the next page.
 fn read(page: &str) -> (Vec<String>, Option<String>) {
     let links = page.split("href=\"").skip(1).map(|rest| rest.split_once('"').expect("an attribute").0);
     let (pages, names): (Vec<&str>, Vec<&str>) = links.partition(|link| link.starts_with(['?', '.']));
@@ -41,7 +41,7 @@ on_every_backend! {
         let scratch = Scratch::new();
         let mut names = names(2 * PAGE + 3);
         fill(&scratch.join("root/many"), &names);
-        // A directory in between, and names that are not shown.
+        // A directory among the files, and names that are not shown.
         fs::create_dir(scratch.join("root/many/file 00005.d")).unwrap();
         fs::write(scratch.join("root/many/.hidden"), "").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", scratch.join("root/many/file 00005.out")).unwrap();
@@ -61,7 +61,7 @@ on_every_backend! {
             }
             assert!(shown == names, "{} of {} names, {more}", shown.len(), names.len());
             assert_eq!(pages, 3);
-            // From any name on, whether or not there is such a one.
+            // A page may begin after any name, even a name that does not exist.
             let (names, _) = read(&ask(&mut client, "/many/?x=y&after=file%2020001"));
             assert_eq!(names, ["file 20001.txt", "file 20002.txt"]);
             assert_eq!(read(&ask(&mut client, "/many/?after=file%2020002.txt")), (vec![], None));
@@ -83,8 +83,8 @@ on_every_backend! {
             let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
             clients.iter_mut().for_each(|client| client.send("GET /many/ HTTP/1.1\r\nHost: a\r\n\r\n"));
             clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
-            // Each listing opens the directory and closes it; looking at what is in it opens nothing. Equal events that
-            // follow each other are one, so four helpers at once would count as one, and forty requests as ten.
+            // Each listing opens and closes the directory; its entries are not opened. Inotify merges equal events in a
+            // row, so four helpers at a time would count as one, and forty requests as ten.
             let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
             let mut events = Reader::new(&watch, &mut buffer);
             let mut listings = 0;

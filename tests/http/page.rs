@@ -1,4 +1,4 @@
-//! `glowplug http` without a directory: one fixed answer, and what is no request.
+//! `glowplug http` without a directory: the fixed answer, and malformed requests.
 
 use std::io::{ErrorKind, Write};
 use std::thread;
@@ -9,7 +9,7 @@ use super::support::{on_every_backend, unless_chaos};
 const HTTP: &str = "http --port 0 --log-level off";
 const GET: &str = "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
 
-/// `GET /` with these header lines.
+/// `GET /` with additional header lines.
 fn get(fields: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: example.org\r\n{fields}\r\n")
 }
@@ -97,7 +97,7 @@ on_every_backend! {
 
     fn a_connection_goes_on_or_ends_as_client_and_version_say(backend: Backend) {
         let http = Glowplug::start(backend, HTTP);
-        // The request, what the answer says about the connection, and whether that goes on.
+        // The request, the `Connection` field of the answer, and whether the connection goes on.
         let table = [
             (get(""), None, true),
             (get("Connection: keep-alive\r\n"), None, true),
@@ -155,7 +155,7 @@ on_every_backend! {
             assert_eq!((client.response().status, client.response().status), (200, status), "{method}");
             client.send(format!("c\r\n0\r\nTrailer: x\r\n\r\n{GET}"));
             assert_eq!(client.response().status, 200, "{method}");
-            // A length over the limit is known from the head.
+            // The head shows a length over the limit.
             client.send(format!("{head}Content-Length: 2000000\r\n\r\n"));
             assert_eq!(client.response().status, 413, "{method}");
         }
@@ -167,7 +167,7 @@ on_every_backend! {
             let mut client = http.connect();
             client.send(post("Transfer-Encoding: chunked\r\n"));
             assert_eq!(client.response().status, 405, "{rest:?}");
-            // With nothing more, the time for a body ends the connection.
+            // When no more bytes come, the time limit of the body ends the connection.
             client.try_send(format!("{rest}{}", if rest.is_empty() { "" } else { GET })).ok();
             assert_eq!(client.rest_however_it_ends(), b"", "{rest:?}");
         }
@@ -177,7 +177,7 @@ on_every_backend! {
         let mut upload = client.writer();
         let sender = thread::spawn(move || {
             let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
-            // More than is discarded while a connection is open, and while it closes.
+            // More bytes than are discarded while a connection is open, and while it closes.
             (0..100_000).all(|_| upload.write_all(chunk.as_bytes()).is_ok())
         });
         assert_eq!(client.rest_however_it_ends(), b"");
@@ -242,7 +242,7 @@ on_every_backend! {
         for (request, status) in table {
             let shown = &request[..request.len().min(100)];
             let mut client = http.connect();
-            // What comes after it has no meaning, and no answer.
+            // Bytes after the malformed request have no meaning, and get no answer.
             client.send(format!("{request}{GET}"));
             let response = client.response();
             let chunk_too_large = status == 413 && response.status == 400;
@@ -317,7 +317,7 @@ on_every_backend! {
                 if dribble.write_all(byte).is_err() {
                     return;
                 }
-                // The pace of the dribble; the server's deadline is what ends it.
+                // The pace of the dribble. The server's deadline ends it.
                 thread::sleep(std::time::Duration::from_millis(5));
             }
         });
@@ -333,7 +333,7 @@ on_every_backend! {
         let sender = thread::spawn(move || {
             let head = post("Content-Length: 30000000\r\n");
             let sent = upload.write_all(head.as_bytes()).and_then(|()| upload.write_all(&vec![b'x'; 30_000_000]));
-            // The server need not read all of it.
+            // The server may close before reading everything.
             if let Err(error) = sent {
                 assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
             }
@@ -347,19 +347,19 @@ on_every_backend! {
         unless_chaos!("counts on the turn in which a service is told of the stop");
         let mut http = Glowplug::start(backend, "http --port 0 --drain-timeout 0");
         let mut client = http.connect();
-        // Half a request has arrived once the one before it is answered, since both came in one segment.
+        // Both came in one segment, so half of the second request has arrived when the first is answered.
         client.send(format!("{GET}{}", &GET[..20]));
         assert_eq!(client.response().status, 200);
         http.signal(rustix::process::Signal::TERM);
         http.told("stopping: 1 connection to finish");
-        // The report comes a turn later, when the service has been told too.
+        // The report comes one turn later, when the service knows of the stop too.
         http.signal(rustix::process::Signal::USR1);
         http.told("connections: 1\n");
         client.send(&GET[20..]);
         let response = client.response();
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));
         assert_eq!(client.rest(), b"");
-        // An answered client that stays is waited for.
+        // The server waits for an answered client that stays.
         drop(client);
         assert_eq!(http.end().code, Some(0));
     }

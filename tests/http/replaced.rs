@@ -12,10 +12,10 @@ use super::support::client::Client;
 use super::support::command::{Glowplug, Scratch, eventually};
 use super::support::{on_every_backend, unless_chaos};
 
-/// Too large to be kept in memory.
+/// Size of a file that is too large to be kept in memory.
 const LARGE: usize = 300_000;
 
-/// Every way to serve. Each name of a root has links at another place.
+/// Every way to serve. Each variant handles the links in a root's name elsewhere.
 const WAYS: [&str; 6] =
     ["", "--follow-links", "--loops 2", "--model threads", "--model processes", "--model threads --follow-links"];
 
@@ -27,7 +27,7 @@ fn release(scratch: &Path, name: &str) -> PathBuf {
     directory
 }
 
-/// As `ln -s` and `mv -T` do it.
+/// Switches the link as `ln -s` and `mv -T` do.
 fn switch(scratch: &Path, link: &str, target: &str) {
     let next = scratch.join("next");
     symlink(target, &next).unwrap();
@@ -40,11 +40,11 @@ fn ask(client: &mut Client, path: &str) -> (u16, String) {
     (response.status, response.body)
 }
 
-/// Both files come from this release: at once on a connection that has asked before, and on a new one.
+/// Both files come from this release: soon on a connection that has been used before, and on a new one.
 fn serves(server: &Glowplug, client: &mut Client, name: &str, more: &str) {
     let large = (200, name.repeat(LARGE));
     eventually(&format!("release {name} with {more:?}"), || (ask(client, "/small.txt").1 == name).then_some(()));
-    // Each handler looks by itself, half a second after it looked last.
+    // Each handler checks the name by itself, half a second after its last check.
     eventually(&format!("release {name}, the large file"), || (ask(client, "/large.bin") == large).then_some(()));
     let mut newcomer = server.connect();
     eventually(&format!("release {name} for all"), || (ask(&mut newcomer, "/large.bin") == large).then_some(()));
@@ -72,7 +72,7 @@ on_every_backend! {
             serves(&server, &mut client, "a", more);
             switch(scratch.path(), "current", "releases/b/public");
             serves(&server, &mut client, "b", more);
-            // Gone for a while.
+            // The link is missing for a while.
             fs::remove_file(scratch.join("current")).unwrap();
             eventually("404", || (ask(&mut client, "/small.txt").0 == 404).then_some(()));
             eventually("404", || (ask(&mut client, "/large.bin").0 == 404).then_some(()));
@@ -97,7 +97,7 @@ on_every_backend! {
             serves(&server, &mut client, "a", more);
             switch(scratch.path(), "current", "releases/b");
             serves(&server, &mut client, "b", more);
-            // With the same inode in between, as it may happen.
+            // The new directory may get the inode number of the old one.
             let public = scratch.join("releases/b/public");
             for name in ["c", "d"] {
                 fs::rename(&public, scratch.join(&format!("before-{name}"))).unwrap();
@@ -111,8 +111,8 @@ on_every_backend! {
         }
     }
 
-    /// As a container's configuration is mounted: each name is a link through `..data`, which leads to a directory that is
-    /// replaced as a whole.
+    /// A volume mounted like a container's configuration: each name is a link through `..data`, and `..data` leads to a
+    /// directory that is replaced as a whole.
     fn a_volume_that_is_switched_by_its_link_shows_at_once_and_no_other_name_with_a_dot(backend: Backend) {
         for more in WAYS {
             let scratch = Scratch::new();
@@ -160,11 +160,11 @@ on_every_backend! {
         let kept = ["/small.txt", "/linked.txt"];
         let contents = kept.map(|path| ask(&mut client, path));
         assert!(contents.iter().all(|content| content.0 == 200));
-        // No number is free: not even by what is kept back.
+        // No descriptor is free, not even from the reserve.
         let pid = Pid::from_raw(server.pid() as i32);
         let before = getrlimit(Resource::Nofile);
         prlimit(pid, Resource::Nofile, Rlimit { current: Some(3), maximum: before.maximum }).expect("it is ours");
-        // Longer than what is kept is taken for complete.
+        // Takes longer than a kept document counts as complete.
         for _ in 0..3 {
             for (path, content) in kept.iter().zip(&contents) {
                 assert_eq!(&ask(&mut client, path), content, "{path}");
@@ -172,7 +172,7 @@ on_every_backend! {
             client.send("GET /other.txt HTTP/1.1\r\nHost: a\r\n\r\n");
             let response = client.response();
             assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
-            // Time has to pass for that, and for a second line.
+            // Waits for the next check of the root, and for a second log line.
             thread::sleep(Duration::from_millis(600));
         }
         server.told("no descriptor for files");
@@ -187,7 +187,7 @@ on_every_backend! {
     }
 }
 
-/// For one who is not root: `chmod 711` lets others pass through a directory whose names they may not read.
+/// Needs a process that is not root: `chmod 711` lets others search a directory, but not read its names.
 #[test]
 fn a_root_that_may_be_searched_and_not_read_is_served() {
     use std::os::unix::process::CommandExt;
@@ -197,7 +197,7 @@ fn a_root_that_may_be_searched_and_not_read_is_served() {
     for directory in root.ancestors().take_while(|directory| directory.starts_with(scratch.path())) {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).unwrap();
     }
-    // The command lies where nobody else may look.
+    // Another user cannot search the directory of the command.
     let binary = scratch.join("glowplug");
     fs::copy(env!("CARGO_BIN_EXE_glowplug"), &binary).unwrap();
     let as_nobody = || {
@@ -223,7 +223,7 @@ fn a_root_that_may_be_searched_and_not_read_is_served() {
         assert_eq!(ask(&mut client, "/nothing").0, 404, "{more}");
         assert_eq!(ask(&mut client, "/").0, 403, "{more}");
     }
-    // One that may not even be searched is an error.
+    // A directory without search permission is an error.
     fs::set_permissions(&root, fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = as_nobody();
     if !rustix::process::geteuid().is_root() {

@@ -1,5 +1,5 @@
-//! A directory to serve, the same in every test: its files have known content, so the tags of those that are kept in memory
-//! are known too.
+//! A directory to serve, equal in every test. Its files have known content, so the tags of files in memory are known
+//! too.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use super::support::command::Scratch;
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, the RFC's own example.
 const MODIFIED: u64 = 784_111_777;
 
-/// Too large to be kept in memory.
+/// Size of a file that is too large to be kept in memory.
 pub const LARGE: usize = 300_000;
 
 pub struct Site(Scratch);
@@ -50,7 +50,7 @@ impl Site {
             ("root/list/sub/three.txt", "333"),
             ("root/evil.example/x.txt", "evil"),
             ("root/index-is-a-directory/index.html/x.txt", "x"),
-            // Encoded siblings; nobody looks into them here.
+            // Encoded siblings, whose content is arbitrary here.
             ("root/encoded.txt", "plain text"),
             ("root/encoded.txt.gz", "as gzip"),
             ("root/encoded.txt.br", "as brotli"),
@@ -89,7 +89,7 @@ impl Site {
         site
     }
 
-    /// Where something is.
+    /// The path of a file of the site.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.0.path().join(path)
     }
@@ -98,7 +98,7 @@ impl Site {
         self.path("root")
     }
 
-    /// Writes a file, with the time that all have.
+    /// Writes a file, with the common modification time.
     pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().expect("it has one")).expect("a directory");

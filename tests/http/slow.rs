@@ -1,4 +1,4 @@
-//! Files on a file system that takes its time (rule 36): the loop that serves them serves others meanwhile.
+//! Files on a slow file system (rule 36): the loop serves other clients meanwhile.
 
 #[path = "fuse.rs"]
 mod fuse;
@@ -15,8 +15,8 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// Everything that a request may need of the disk, first asked for and asked for again, while the file system gives no
-/// answer at all: echo, the chat and files of another file system are served by the same loop.
+/// Every request that may need the disk, first and repeated, while the file system gives no answer. The loop goes on to
+/// serve echo, the chat, and files of another file system.
 fn others_are_served(backend: reactor::Backend, behind: &str, more: &str) {
     let scratch = Scratch::new();
     let slow_directory = scratch.join("slow");
@@ -69,7 +69,7 @@ fn others_are_served(backend: reactor::Backend, behind: &str, more: &str) {
     }
 }
 
-/// A server of a root with a link to a slow file system of these files; and the slow file system.
+/// Starts a server whose root has a link to a slow file system with these files.
 fn behind_a_link(backend: reactor::Backend, scratch: &Scratch, files: &[(&str, Vec<u8>)]) -> Option<(Slow, Glowplug)> {
     let (root, slow_directory) = (scratch.join("root"), scratch.join("slow"));
     fs::create_dir(&slow_directory).unwrap();
@@ -120,7 +120,7 @@ on_every_backend! {
         client.send(get("/slow/large.bin"));
         assert!(client.response().body.as_bytes() == large);
         slow.close();
-        // What was below the old root is given up.
+        // The documents below the old root are given up.
         fs::rename(scratch.join("root"), scratch.join("old")).unwrap();
         fs::create_dir(scratch.join("root")).unwrap();
         fs::write(scratch.join("root/new.txt"), "new").unwrap();
@@ -144,12 +144,12 @@ on_every_backend! {
         slow.close();
         let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&http)).collect();
         for (number, client) in clients.iter_mut().enumerate() {
-            // Each asks for something else, so that no look is for two of them.
+            // Each request has a path of its own, so no look serves two requests.
             client.send(get(&format!("/slow/{number}{}", ["", "/"][number % 2])));
         }
         slow.is_asked("the pages");
         (0..20).for_each(|number| drop(echo.ask(&number.to_string())));
-        // A listing takes a helper.
+        // A helper makes the listing.
         let mut local = Client::connect(&http);
         for _ in 0..5 {
             local.send(get("/quick/"));

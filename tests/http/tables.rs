@@ -1,4 +1,4 @@
-//! The tables: `*.txt` beside this file, each case on every backend, with either resolver of paths.
+//! The tables: `*.txt` beside this file. Each case runs on every backend, with either resolver of paths.
 //!
 //! ```text
 //! == RFC 9110 14.2 a range has its first and its last byte     a case: its section, and what it shows
@@ -13,7 +13,8 @@
 //! < close                                                      and then the connection ends; otherwise it goes on
 //! ```
 //!
-//! Answers have to come in this order, and nothing else. After each case that goes on, one more request is answered.
+//! The answers must come in this order, and no others. After each case that does not close, one more request is
+//! answered.
 
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ use super::support::application::{Running, serve_with};
 use super::support::client::{Client, Response};
 
 struct Case {
-    /// Where it stands.
+    /// File and line of the case.
     at: String,
     title: String,
     request: Vec<u8>,
@@ -99,7 +100,7 @@ fn expect(case: &mut Case, rest: &str, at: &str) {
     }
 }
 
-/// `\r`, `\n`, `\t`, `\0`, `\\`, `\xHH`, and `\{1000 x}`: so many of what stands there.
+/// Decodes `\r`, `\n`, `\t`, `\0`, `\\`, `\xHH`, and `\{1000 x}`: a thousand times the text `x`.
 fn unescaped(text: &str, at: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), text);
     while let Some((before, after)) = rest.split_once('\\') {
@@ -142,20 +143,20 @@ fn serve(backend: Backend, resolver: Resolver, site: &Site) -> Running<services:
 
 const LAST: &str = "GET /letters HTTP/1.1\r\nHost: last\r\nConnection: close\r\n\r\n";
 
-/// What is wrong with how it is answered.
+/// Runs the case. Returns a description of the first difference.
 fn failure(case: &Case, client: &mut Client, by_bytes: bool) -> Option<String> {
     let mut request = case.request.clone();
     if !case.closes {
         request.extend_from_slice(LAST.as_bytes());
     }
     if by_bytes {
-        // Who is refused early may find that nobody listens any more.
+        // After an early refusal the server may have closed.
         request.chunks(1).try_for_each(|byte| client.try_send(byte)).ok();
     } else {
         client.try_send(&request).ok();
     }
     if case.closes {
-        // So may who sends on after a request that was to be the last; the answer is looked at all the same.
+        // So it may after a request that was to be the last; the answer is checked all the same.
         client.try_half_close().ok();
     }
     let heads: Vec<bool> = methods(&case.request);
@@ -164,7 +165,7 @@ fn failure(case: &Case, client: &mut Client, by_bytes: bool) -> Option<String> {
         let Some(mut response) = client.try_response(is_bodiless) else {
             return Some(format!("no answer where {} should be", expected.status));
         };
-        // A body that is there in one piece is not, byte by byte: who expects 100 may well be told so.
+        // A body that comes with its head makes `100 Continue` unnecessary. Byte by byte, the server may send it.
         if by_bytes && response.status == 100 && expected.status != 100 {
             let Some(next) = client.try_response(is_bodiless) else {
                 return Some(format!("nothing after 100 where {} should be", expected.status));
@@ -185,7 +186,7 @@ fn failure(case: &Case, client: &mut Client, by_bytes: bool) -> Option<String> {
     (!rest.is_empty()).then(|| format!("and then comes {:?}", String::from_utf8_lossy(&rest)))
 }
 
-/// Of each answer in turn, whether it is to HEAD, as far as that is to be seen.
+/// For each answer whether its request is a HEAD, as far as the text shows.
 fn methods(request: &[u8]) -> Vec<bool> {
     let text = String::from_utf8_lossy(request);
     let lines = text.split('\n').filter(|line| line.contains(" HTTP/"));
@@ -227,7 +228,7 @@ fn run(backend: Backend, resolver: Resolver, by_bytes: bool) {
     for (file, text) in TABLES {
         for case in cases(file, text) {
             count += 1;
-            // Byte by byte takes as many segments.
+            // Byte by byte, a long case would take as many segments.
             if by_bytes && case.request.len() > 2000 {
                 continue;
             }

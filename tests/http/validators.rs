@@ -1,4 +1,4 @@
-//! Tags and dates: nothing that a client has kept is taken for what it is no longer.
+//! Tags and dates: a client's cached copy never passes for the current file.
 
 use std::fs::{self, File, FileTimes};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::support::client::{Client, Response};
 use super::support::command::{Glowplug, Scratch, eventually};
 use super::support::on_every_backend;
 
-/// Too large to be kept in memory.
+/// Size of a file that is too large to be kept in memory.
 const LARGE: usize = 300_000;
 
 const DAY: u64 = 86_400;
@@ -18,7 +18,7 @@ fn set_time(path: &Path, time: SystemTime) {
     File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
 }
 
-/// Puts a file in the place of another, with a time that the other may have too.
+/// Replaces a file, and gives the new file a time that the old file may have too.
 fn replace(path: &Path, content: &[u8], time: SystemTime) {
     let new = path.with_extension("new");
     fs::write(&new, content).unwrap();
@@ -39,7 +39,7 @@ fn serve(backend: reactor::Backend, root: &Path, more: &str) -> Glowplug {
     Glowplug::start(backend, &format!("http --port 0 --log-level off --root {} {more}", root.display()))
 }
 
-/// A quiet loop reads the clock, so only time makes a tag of a status strong.
+/// Waits for a strong tag. Only time makes a tag of the status strong.
 fn strong_tag(client: &mut Client, path: &str) -> String {
     eventually("a strong tag", || Some(tag(client, path)).filter(|tag| !tag.starts_with("W/")))
 }
@@ -55,7 +55,7 @@ on_every_backend! {
                 let server = serve(backend, scratch.path(), more);
                 let mut client = server.connect();
                 let first = strong_tag(&mut client, "/file.bin");
-                // As `cp -p`, `rsync -t` and `tar` leave it.
+                // As `cp -p`, `rsync -t` and `tar` do.
                 replace(&path, &vec![b'b'; size], epoch);
                 let second = tag(&mut client, "/file.bin");
                 assert_ne!(second.trim_start_matches("W/"), first, "{size} {more}");
@@ -75,7 +75,7 @@ on_every_backend! {
         let scratch = Scratch::new();
         let server = serve(backend, scratch.path(), "");
         let mut client = server.connect();
-        // Should a busy machine take two seconds for this, another try.
+        // A busy machine may take two seconds for one attempt, so another attempt follows.
         eventually("a weak tag", || {
             fs::write(scratch.join("young.bin"), vec![b'a'; LARGE]).unwrap();
             let weak = tag(&mut client, "/young.bin");
@@ -121,7 +121,7 @@ on_every_backend! {
             ask(client, "/file.txt", &format!("If-Range: {date}\r\nRange: bytes=0-1\r\n")).status
         };
         fs::write(&path, "content").unwrap();
-        // In the second in which it was written the date proves nothing, a second later it does.
+        // The date proves nothing in the second of the write, but does a second later.
         eventually("a date that is believed", || (by_date(&mut client) == 206).then_some(()));
         set_time(&path, SystemTime::now() - Duration::from_secs(10 * DAY));
         thread::sleep(Duration::from_millis(1100));
@@ -135,7 +135,7 @@ on_every_backend! {
         let server = serve(backend, scratch.path(), "");
         let mut client = server.connect();
         let shown = "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
-        // Of 1964, of the first day of time, of the second.
+        // Times in 1964, on the first day of 1970, and on the second day.
         for (time, expected) in [
             (UNIX_EPOCH - Duration::from_secs(5 * 365 * DAY + 3), None),
             (UNIX_EPOCH, None),

@@ -36,7 +36,7 @@ where
     serve_by(backend, Runner::default(), make, configure)
 }
 
-/// Runs the service under the model that `runner` says.
+/// Runs the service under the model of `runner`.
 pub fn serve_by<H, M>(
     backend: Backend,
     runner: Runner,

@@ -52,7 +52,7 @@ impl Client {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Sends all in as many segments as there are bytes.
+    /// Sends each byte in a segment of its own.
     pub fn send_by_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         bytes.as_ref().chunks(1).for_each(|byte| self.send(byte));
     }
@@ -80,20 +80,20 @@ impl Client {
         self.stream.read_until(b'\n', &mut Vec::new()).is_ok_and(|count| count > 0)
     }
 
-    /// Exactly so many bytes.
+    /// Exactly `count` bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).expect("that many come");
         bytes
     }
 
-    /// Ends this side, and reads everything up to the end, in order or not.
+    /// Ends this side, and reads everything up to the end, with or without a reset.
     pub fn rest_after_half_close(&mut self) -> Vec<u8> {
         let _ = self.try_half_close();
         self.rest_or_reset()
     }
 
-    /// Everything up to the end, in order or not.
+    /// Everything up to the end, with or without a reset.
     pub fn rest_or_reset(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
@@ -168,7 +168,7 @@ impl Client {
         response
     }
 
-    /// The next response, with a body, or without a body in spite of its Content-Length; none at the end.
+    /// The next response; `None` at the end. `is_bodiless`: no body follows, in spite of the Content-Length.
     pub fn try_response(&mut self, is_bodiless: bool) -> Option<Response> {
         if self.stream.fill_buf().ok()?.is_empty() {
             return None;

@@ -33,7 +33,7 @@ pub struct Ended {
 
 /// The command with these words, split at blanks, on this backend.
 pub fn command(backend: Backend, words: &str) -> Command {
-    // A shell ignores SIGINT in background jobs, and tests and their children would inherit that.
+    // A shell ignores SIGINT in background jobs, and tests and their children would inherit the ignored signal.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     let glowplug = env!("CARGO_BIN_EXE_glowplug");

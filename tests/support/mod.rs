@@ -16,8 +16,8 @@ pub fn under_chaos() -> bool {
     cfg!(feature = "chaos") && std::env::var_os("REACTOR_CHAOS").is_some_and(|orders| !orders.is_empty())
 }
 
-/// Leaves out the rest of a test under chaos, and says so past the capture of its output: counts differ when calls
-/// fail. Bytes, order, ends and reasons do not differ, so no test of them may be left out.
+/// Leaves out the rest of a test under chaos, where failing calls change counts. The reason is printed past the capture
+/// of the test's output. Bytes, order, ends and reasons stay equal, so no test of these may be left out.
 macro_rules! unless_chaos {
     ($why:literal) => {
         if crate::support::under_chaos() {

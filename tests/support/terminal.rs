@@ -22,7 +22,7 @@ const SCROLLBACK: usize = 10_000;
 pub struct Terminal {
     /// The keyboard's end.
     keyboard: File,
-    /// The program's end. Held, so that printed bytes stay there to be read.
+    /// The program's end. Held open, so that printed bytes can still be read after the program's exit.
     line: File,
     printed: Receiver<Vec<u8>>,
     screen: Parser,
@@ -91,7 +91,7 @@ impl Terminal {
         rows
     }
 
-    /// All rows so far, beginning with the rows that have left the screen.
+    /// All rows so far, first the rows that have left the screen.
     pub fn all_rows(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         self.screen.screen_mut().set_scrollback(usize::MAX);
