@@ -1,4 +1,4 @@
-//! A process of its own, where a test needs one: for signals, for limits, for counting descriptors. It is this test
+//! Child processes for tests that need one: for signals, for limits, for counting descriptors. A child is this test
 //! binary again, in a role that its environment names.
 
 use std::fs::File;
@@ -15,10 +15,10 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 
 use crate::stage::client_of;
 
-/// The variable that says which role; without it a child is a test that does nothing.
+/// The variable with the role. Without a role, the child is a test that does nothing.
 const ROLE: &str = "PROMISES_ROLE";
 
-/// Lines of a kilobyte, for filling up what a child sends to and nobody reads.
+/// Lines of a kilobyte each, to fill the buffers towards a peer that does not read.
 pub static LINES: [u8; 64 << 10] = {
     let mut lines = [b'x'; 64 << 10];
     let mut at = 1023;
@@ -29,7 +29,7 @@ pub static LINES: [u8; 64 << 10] = {
     lines
 };
 
-/// This binary in a role. Killed when dropped.
+/// This binary in a role. Killed on drop.
 pub struct Child {
     pub process: std::process::Child,
     pub address: SocketAddr,
@@ -37,11 +37,11 @@ pub struct Child {
 
 impl Child {
     pub fn start(role: &str, backend: Backend) -> Self {
-        // What a shell runs in the background has SIGINT ignored, and so would have the child.
+        // A shell ignores SIGINT for background processes, and the child would inherit the ignored signal.
         Self::start_by(role, backend, "exec env --default-signal=INT \"$0\" \"$@\"")
     }
 
-    /// Started by a shell, which sets limits before it becomes the child.
+    /// Starts the child by a shell, which sets limits before it becomes the child.
     pub fn start_by(role: &str, backend: Backend, script: &str) -> Self {
         let this = std::env::current_exe().expect("a test knows where it is");
         let mut command = Command::new("sh");
@@ -59,7 +59,7 @@ impl Child {
         client_of(self.address)
     }
 
-    /// Its resident memory, in bytes.
+    /// Resident memory of the child, in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("procfs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
@@ -70,12 +70,12 @@ impl Child {
         kill_process(Pid::from_child(&self.process), signal).expect("it is there");
     }
 
-    /// The code that it ends with, by itself.
+    /// Waits for the child to end by itself. Returns its exit code.
     pub fn wait(mut self) -> Option<i32> {
         self.process.wait().expect("it is our child").code()
     }
 
-    /// The code that it ends with, asked to.
+    /// Stops the child with SIGTERM. Returns its exit code.
     pub fn terminate(self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.wait()
@@ -89,7 +89,7 @@ impl Drop for Child {
     }
 }
 
-/// Answers each line with itself, and the line `counters` with what a [`Count`] holds.
+/// Answers each line with the line itself, and `counters` with the values of a [`Count`].
 struct Lines;
 
 impl Handler for Lines {
@@ -116,16 +116,16 @@ impl Handler for Lines {
     }
 }
 
-/// What a child that echoes has counted.
+/// Counters of an echoing child.
 pub struct Count {
     pub turns: u64,
-    /// How often accepting rested for want of descriptors.
+    /// How often accepting was suspended for lack of descriptors.
     pub starved: u64,
     /// Lines of its log at WARN.
     pub warnings: u64,
 }
 
-/// Asks a child that echoes.
+/// Asks an echoing child for its counters.
 pub fn counters(client: &mut TcpStream) -> Count {
     client.write_all(b"counters\n").expect("it is open");
     let mut line = String::new();
@@ -135,7 +135,7 @@ pub fn counters(client: &mut TcpStream) -> Count {
     Count { turns, starved, warnings }
 }
 
-/// A log that only counts.
+/// A log that only counts lines.
 struct Warnings(AtomicU64);
 
 static WARNINGS: Warnings = Warnings(AtomicU64::new(0));
@@ -146,7 +146,7 @@ impl Log for Warnings {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // How long a callback took is the machine's affair.
+        // The duration of a callback depends on the machine.
         if !record.args().to_string().contains("held the loop") {
             self.0.fetch_add(1, SeqCst);
         }
@@ -159,7 +159,7 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count() - 1
 }
 
-/// A loop that echoes lines, until a signal ends it.
+/// Runs a loop that echoes lines, until a signal ends the process.
 fn echo(change: impl FnOnce(&mut Application)) {
     echo_by(Runner::default(), change);
 }
@@ -176,7 +176,7 @@ fn echo_by(runner: Runner, change: impl FnOnce(&mut Application)) {
     application.run().expect("it ends well");
 }
 
-/// Leaves room for three or four descriptors more, without the application knowing.
+/// Leaves only three or four free descriptors, without telling the application.
 fn starve(_: &mut Application) {
     let listing = std::fs::read_dir("/proc/self/fd").expect("procfs");
     let taken: Vec<u64> = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -185,13 +185,13 @@ fn starve(_: &mut Application) {
     setrlimit(Resource::Nofile, Rlimit { current: fourth, maximum }).expect("it is less");
 }
 
-/// Leaves room for three or four descriptors, and would rather wait for ever than leave before all have ended.
+/// Leaves only three or four free descriptors, and waits at a stop without limit until all connections have ended.
 fn starve_for_ever(application: &mut Application) {
     application.drain_timeout(None);
     starve(application);
 }
 
-/// Serves and ends again and again in one process, and has as many descriptors afterwards as before.
+/// Runs and ends applications repeatedly in one process, and compares the number of open descriptors.
 fn come_and_go() {
     let once = || {
         let mut application = Application::new().expect("the backend is there");
@@ -203,7 +203,7 @@ fn come_and_go() {
             let mut clients: Vec<TcpStream> = (0..10).map(|_| client_of(address)).collect();
             clients.iter_mut().for_each(|client| crate::stage::round_trip(client, b"hello\n"));
             clients.truncate(5);
-            // One is owed something at the end, and doesn't take it.
+            // One client has queued bytes at the end, and does not read them.
             crate::stage::send_until_stuck(&clients[0], &LINES, 64 << 20);
             handle.halt();
             clients

@@ -1,5 +1,5 @@
-//! A connection as a value: its verbs and its answers are those of the short forms, and an id that names no connection of the
-//! loop finds nothing.
+//! A connection as a value: its methods equal the short forms, and an id that names no connection of the loop finds
+//! nothing.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use crate::stage::{Plan, Stage, client_of, read_all, read_exactly, round_trip, s
 use crate::support::on_every_backend;
 
 on_every_backend! {
-    // An accepted peer may have connected to any of this host's addresses where a service listens on all of them.
+    // A peer may connect to any address of this host if the service listens on all.
     fn a_connection_tells_both_of_its_addresses(backend: Backend) {
         let patient = Deadlines { first_request: None, ..Deadlines::default() };
         let everywhere = |factory| Service::tcp("0.0.0.0:0", factory);
@@ -90,7 +90,7 @@ on_every_backend! {
 
     fn input_left_unread_is_offered_again_when_another_callback_asks_for_it(backend: Backend) {
         let plan = Plan::new().data(|input, cx| {
-            // Nothing is taken before a second offer.
+            // Takes nothing before the second offer.
             if input.as_slice() != b"held" || cx.at(cx.id()).sent() > 0 {
                 cx.write(input.take_all());
             }
@@ -118,7 +118,7 @@ on_every_backend! {
         assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
     }
 
-    // Rule 1. An integer from a peer is an id, whatever it is.
+    // Rule 1. Any integer is an acceptable id, even one from a peer.
     fn an_id_that_names_no_connection_finds_nothing(backend: Backend) {
         let stage = Stage::new(backend, Plan::echo());
         let (mut client, id) = stage.open();

@@ -1,4 +1,4 @@
-//! Rules 16 to 18: who shouts gets no more than a turn, and who finds no room finds out, or waits in peace.
+//! Rules 16 to 18: a flooding connection gets one turn's share, and a connection without room is refused or waits.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use crate::child::{Child, counters};
 use crate::stage::{Plan, QUIET, Seen, Stage, client_of, read_all, round_trip, send_until_stuck};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
-/// What one connection may say in one turn.
+/// Limits of one turn: bytes of one connection, accepted connections, and messages.
 const BYTES_PER_TURN: usize = 64 * 1024;
 const ACCEPTS_PER_TURN: usize = 64;
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// Whether an answer comes to this line within a moment.
+/// Whether an answer to this line comes within a moment.
 fn is_answered(client: &mut TcpStream) -> bool {
     client.write_all(b"hello\n").expect("the kernel takes it");
     has_answer(client)
@@ -44,7 +44,7 @@ on_every_backend! {
             let mut seen = seen.lock().unwrap();
             seen.push(cx.turn());
             if seen.len() < TIMES {
-                // Asked twice, called once.
+                // Requested twice, called once.
                 cx.request_turn();
                 cx.request_turn();
             }
@@ -67,7 +67,7 @@ on_every_backend! {
         let stage = Stage::new(backend, Plan::new());
         let flooders: Vec<_> = (0..4).map(|_| stage.open()).collect();
         let (mut client, id) = stage.open();
-        // What is found in the first batch is more than a turn's worth of each.
+        // The first batch finds more than a turn's share of each flooder.
         let frozen = stage.freeze();
         for (flooder, _) in &flooders {
             assert!(send_until_stuck(flooder, &[b'x'; 1 << 20], 1 << 20) > 2 * BYTES_PER_TURN);
@@ -89,7 +89,7 @@ on_every_backend! {
         assert!(from.iter().all(|bytes| *bytes <= BYTES_PER_TURN), "{from:?}");
     }
 
-    // Rule 16: the leftovers come, one turn after the other, without waiting for anybody.
+    // Rule 16: the remaining bytes come one turn after the other, without an event.
     fn what_is_left_for_the_next_turn_comes_without_an_event(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());
         let (client, id) = stage.open();
@@ -131,7 +131,7 @@ on_every_backend! {
         let stage = Stage::new(backend, plan);
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
-        // The first of them has the ping arrive, while all others are waiting.
+        // The first message makes the ping arrive while all other messages are waiting.
         stage.order(move |_| {
             client.write_all(b"ping").expect("it is open");
             drop(client);
@@ -167,9 +167,10 @@ on_every_backend! {
         assert!(before.starved > 0, "it never happened");
         assert!(later.turns - before.turns <= 5, "{} turns in {:?}", later.turns - before.turns, 4 * QUIET);
         assert!(later.warnings > 0, "nobody is told");
-        // Once a second, however often it is tried: each who leaves below makes it try again.
+        // Logged once a second, however often accepting is tried: each client that leaves below makes the loop try
+        // again.
 
-        // Who leaves makes room for who has waited longest.
+        // A client that leaves makes room for the client that has waited longest.
         let (mut waiting, mut taken) = (clients.split_off(served), Vec::new());
         for _ in 0..waiting.len().min(clients.len()) {
             drop(clients.pop());
@@ -196,7 +197,7 @@ on_every_backend! {
         let later = counters(&mut clients[0]);
         let (looks, turns) = (later.starved - before.starved, later.turns - before.turns);
         assert!(looks >= 2 && looks <= began.elapsed().as_secs() + 1, "{looks} looks in {:?}", began.elapsed());
-        // Two are those in which the counters were asked for.
+        // Two turns are the requests for the counters.
         assert!(turns <= looks + 2, "{turns} turns for {looks} looks");
         drop(clients);
         assert_eq!(child.terminate(), Some(0));
@@ -209,7 +210,7 @@ on_every_backend! {
         let (mut one, one_id) = stage.open();
         let (mut two, _) = stage.open();
         assert_eq!(read_all(&mut stage.client()), b"full\r\n");
-        // Although it has spoken first.
+        // Even a client that has sent first is refused.
         let mut eager = stage.client();
         eager.write_all(&[b'x'; 10_000]).unwrap();
         assert_eq!(read_all(&mut eager), b"full\r\n");
@@ -231,12 +232,12 @@ on_every_backend! {
         let mut refused: Vec<TcpStream> = (0..5).map(|_| stage.client()).collect();
         let answers: Vec<Vec<u8>> = refused.iter_mut().map(read_all).collect();
         assert!(answers.iter().all(|answer| answer == b"full\r\n"), "{answers:?}");
-        // They hold their ends. What two of them still say is heard, and thrown away; to the others nobody listens.
+        // The refused clients hold their ends. The input of two is discarded, and the others are reset.
         stage.ask(|_| {});
         stage.ask(|_| {});
         let heard = |client: &mut TcpStream| {
             client.write_all(b"but").expect("nobody has said no yet");
-            // The reset, if there is one, is here by now.
+            // A reset would have arrived by now.
             client.write_all(b"why?").is_ok()
         };
         assert_eq!(refused.iter_mut().map(heard).collect::<Vec<_>>(), [true, true, false, false, false]);
@@ -266,7 +267,7 @@ on_every_backend! {
         assert!(answered[served..].iter().all(|answered| !answered), "{answered:?}");
         let before = counters(&mut clients[0]);
         assert_eq!(before.starved, 0, "there are descriptors in reserve");
-        // Nobody but the one that leaves does anything; the one that waits has waited enough.
+        // Only the leaving client acts. The waiting client has sent its line already.
         let mut next = clients.remove(served);
         drop(clients.remove(0));
         let mut answer = [0; 6];
@@ -288,7 +289,7 @@ on_every_backend! {
         assert_eq!(child.terminate(), Some(0));
     }
 
-    // Rule 18: at the cap, who is refused leaves nothing behind.
+    // Rule 18: a refused connection leaves nothing behind.
     fn refused_newcomers_do_not_count_as_connections_that_ended(backend: Backend) {
         let capped = Limits { connections: Some(1), ..Limits::default() };
         let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});

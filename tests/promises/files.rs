@@ -1,4 +1,4 @@
-//! Ranges of files among what a connection is owed: in order, whole, at no cost in memory, and never a wrong byte.
+//! Ranges of files in a connection's output: in order, complete, without a cost in memory, and never with a wrong byte.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -63,7 +63,7 @@ on_every_backend! {
         file.set_len(LONG).unwrap();
         let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
             match input.take_all() {
-                // One byte, which no receive can cut in two.
+                // A single byte, which no receive can split.
                 b"!" => cx.write_file(file.clone(), 0..LONG),
                 other => cx.write(other),
             };
@@ -79,7 +79,7 @@ on_every_backend! {
                 left -= count;
             }
         });
-        // It reads as fast as it can, so nothing but the budget lets the other in.
+        // This client reads as fast as it can, so only the budget of a turn lets the other client in.
         let mut between = 0;
         while !reading.is_finished() {
             let before = stage.ask(move |cx| cx.at(id).queued());
@@ -103,7 +103,7 @@ on_every_backend! {
         let (mut other, _) = stage.open();
         client.write_all(b"?").unwrap();
         let mut read = Vec::new();
-        // It ends with a reset: the peer is not to take this for all.
+        // Ends with a reset: the peer must not take the bytes for the whole file.
         client.read_to_end(&mut read).expect_err("this was not all");
         assert!(bytes.starts_with(&read), "{} bytes", read.len());
         assert_eq!(stage.closed(id).0, CloseReason::ShortFile);

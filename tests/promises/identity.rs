@@ -1,4 +1,4 @@
-//! Rules 1 to 4: an event reaches the connection that it is for, and no other; and each connection ends once.
+//! Rules 1 to 4: an event reaches its own connection and no other, and each connection ends once.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use crate::child::Child;
 use crate::stage::{Plan, Seen, Stage, read_all, reset, round_trip, server_end};
 use crate::support::{on_every_backend, under_chaos, unless_chaos};
 
-/// Ends all connections but its own, whoever is first.
+/// The first connection with input ends all others.
 fn first_takes_all(ids: Arc<Mutex<Vec<ConnectionId>>>) -> Plan {
     Plan::echo().data(move |input, cx| {
         cx.write(input.take_all());
@@ -78,7 +78,7 @@ on_every_backend! {
         let mut old: Vec<TcpStream> = (0..200).map(|_| child.client()).collect();
         old.iter_mut().for_each(|client| round_trip(client, b"here\n"));
         child.signal(rustix::process::Signal::STOP);
-        // Every other one is gone when the process wakes up, after it said something.
+        // Every other client sends a line and leaves before the process continues.
         let gone = old.split_off(100);
         for mut client in gone {
             client.write_all(b"last words\n").unwrap();
@@ -126,13 +126,13 @@ on_every_backend! {
     fn a_duplicate_that_outlives_its_connection_wakes_nobody(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());
         let (mut client, id) = stage.open();
-        // By now the poller knows it.
+        // The poller knows the descriptor by now.
         client.write_all(b"hello").unwrap();
         stage.data(id, 5);
         let Some(duplicate) = server_end(&client) else { return };
         stage.order(move |cx| cx.at(id).abort());
         stage.closed(id);
-        // The connection lives on in the duplicate, so what arrives makes it readable.
+        // The duplicate keeps the socket open, so arriving bytes make the socket readable.
         client.write_all(b"is anybody there?").unwrap();
         stage.is_quiet();
         assert_eq!(stage.stats().stale_events, 0);
@@ -175,7 +175,7 @@ on_every_backend! {
             }
             cx.close();
         }).closed(|cx| {
-            // Nothing of this can do anything any more.
+            // None of these calls can have an effect any more.
             cx.close();
             cx.abort();
             cx.resume_reading();
@@ -220,7 +220,7 @@ on_every_backend! {
         bad.write_all(b"!").unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::Panicked);
         let mut rest = Vec::new();
-        // An end or a reset: both are an end.
+        // An end or a reset: both end the connection.
         let _ = bad.read_to_end(&mut rest);
         round_trip(&mut good, b"after");
         assert_eq!(stage.stats().panics, 1);
@@ -277,7 +277,7 @@ on_every_backend! {
     }
 }
 
-/// Clients and callbacks do random things to each other, and the bookkeeping has to come out even.
+/// Clients and callbacks act on each other at random, and the counters must add up.
 fn random_sequence(backend: Backend, seed: u64, steps: usize) {
     const CLIENTS: usize = 12;
     let random = Arc::new(Mutex::new(seed));
@@ -381,6 +381,6 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
         }
     }
     assert_eq!(opened, closed, "seed {seed}");
-    // A listener that rests for want of a descriptor may rest for longer than the drain time.
+    // A listener that waits for a descriptor may wait longer than the drain time.
     assert!(opened.len() >= CLIENTS || under_chaos(), "seed {seed}");
 }

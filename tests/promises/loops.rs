@@ -1,5 +1,5 @@
-//! Several loops in one application: newcomers are spread over them, what is published on one reaches members on all,
-//! and what is promised of one loop holds for them together.
+//! Several loops in one application: new connections are spread over the loops, publications reach members on all
+//! loops, and the promises of one loop hold for all together.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -18,10 +18,10 @@ use crate::stage::{QUIET, client_of, read_all, round_trip};
 use crate::support::application::{Running, serve_by};
 use crate::support::{GUARD, on_every_backend};
 
-/// Something to do for the handler that serves a connection.
+/// An order for the handler that serves a connection.
 type Order = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 
-/// Answers each line with itself; publishes those that begin with `!` to all others; panics at `panic`.
+/// Answers each line with the line itself; publishes lines that begin with `!` to all others; panics at `panic`.
 struct Member {
     topic: Topic,
     opened: Sender<ConnectionId>,
@@ -108,7 +108,7 @@ impl Loops {
         (client, self.opened.recv_timeout(GUARD).expect("it is served"))
     }
 
-    /// Does something on the loop of this connection, and waits for the answer.
+    /// Runs an order on the loop of this connection, and waits for the answer.
     fn ask<R: Send + 'static>(
         &self,
         id: ConnectionId,
@@ -120,7 +120,7 @@ impl Loops {
         answered.recv_timeout(GUARD).expect("the loop answers")
     }
 
-    /// Stops the loop of this connection until what is returned is dropped.
+    /// Stops the loop of this connection until the returned value is dropped.
     fn freeze(&self, id: ConnectionId) -> Sender<()> {
         let (frozen, is_frozen) = channel();
         let (thaw, thawed) = channel::<()>();
@@ -134,7 +134,7 @@ impl Loops {
     }
 }
 
-/// The loop that a connection is served by, as its name has it.
+/// The loop of a connection, as its id names the loop.
 fn loop_of(id: ConnectionId) -> String {
     id.to_string().split('.').next().unwrap_or_default().to_owned()
 }
@@ -145,7 +145,7 @@ fn cores() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
 }
 
-/// From now on this thread runs on this core alone.
+/// Restricts this thread to one core.
 fn keep_to(core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
@@ -170,7 +170,7 @@ on_every_backend! {
             counts
         };
         assert_eq!(count(&clients), [10, 10, 10, 10]);
-        // Whoever has lost some gets the next ones.
+        // The loop that has lost connections gets the next ones.
         let gone = loop_of(clients[0].1);
         let (left, stay): (Vec<_>, Vec<_>) = clients.drain(..).partition(|(_, id)| loop_of(*id) == gone);
         let leavers = left.len();
@@ -217,7 +217,7 @@ on_every_backend! {
             assert_eq!(loops.ask(id, move |cx| cx.at(id).write(b"to you\n")), reactor::Written::Queued);
             assert_eq!(take(client, 7), b"to you\n");
         }
-        // Another loop does not know it.
+        // Another loop does not know the connection.
         let (here, there) = (clients[0].1, clients[1].1);
         assert_ne!(loop_of(here), loop_of(there));
         assert_eq!(loops.ask(there, move |cx| cx.at(here).write(b"no")), reactor::Written::Refused);
@@ -231,7 +231,7 @@ on_every_backend! {
         assert_ne!(loop_of(publishes), loop_of(listens));
         let thaw = loops.freeze(listens);
         let line = [&b"!"[..], &vec![b'x'; 100 * 1024], b"\n"].concat();
-        // One at a time, each taken whole, until there is no room at the other loop and the next is not read.
+        // One line at a time, each received whole, until the other loop has no room and the next line is not read.
         let before = loops.ask(publishes, |cx| cx.stats().received);
         let mut sent = before;
         'lines: loop {
@@ -257,7 +257,7 @@ on_every_backend! {
 
     fn while_a_loop_has_no_room_whoever_publishes_is_not_read_and_nothing_is_lost(backend: Backend) {
         const LINE: usize = 1024;
-        // What waited for the frozen loop comes in one burst: more than a member may usually be owed.
+        // The messages for the frozen loop come in one burst: more than the usual limit of a member's queue.
         let limits = Limits { member_queue: 64 << 20, ..Limits::default() };
         let loops = Loops::tuned(backend, 2, limits, |_| {});
         let (mut publisher, publishes) = loops.open();
@@ -266,7 +266,7 @@ on_every_backend! {
         assert_ne!(loop_of(publishes), loop_of(listens));
         assert_eq!(loop_of(publishes), loop_of(beside));
         let thaw = loops.freeze(listens);
-        // The neighbour reads all the time, so only the frozen loop is in the way.
+        // The neighbour reads all the time, so only the frozen loop limits the publisher.
         let mut also = neighbour.try_clone().unwrap();
         let line = [&b"!"[..], &[b'x'; LINE - 1], b"\n"].concat();
         publisher.set_write_timeout(Some(QUIET)).unwrap();
@@ -295,10 +295,10 @@ on_every_backend! {
         }
         let received = loops.ask(publishes, |cx| cx.stats().received);
         assert!(received < 32 << 20, "{received} bytes were taken in from one that was to wait");
-        // Others on its loop are served meanwhile.
+        // Other connections of the publisher's loop are served meanwhile.
         neighbour.write_all(b"still here\n").unwrap();
         drop(thaw);
-        // What was cut short is made whole, and all of it arrives.
+        // The cut line is completed, and all lines arrive.
         publisher.set_write_timeout(Some(GUARD)).unwrap();
         publisher.write_all(b"\n!.\n").unwrap();
         let mut buffer = vec![0; 64 * 1024];
@@ -372,7 +372,7 @@ on_every_backend! {
         application.run().unwrap();
         assert_eq!(told.try_iter().last().unwrap(), [before[0]]);
         assert_eq!(cores(), before);
-        // And so it does where one of them does not end well.
+        // The cores are also restored if one loop panics.
         let mut application = Application::with(backend, Runner::loops(2).unwrap().pinned()).unwrap();
         application.add_service(Service::tcp("127.0.0.1:0", || -> Member { panic!("as the test has it") })).unwrap();
         std::panic::catch_unwind(AssertUnwindSafe(|| application.run())).unwrap_err();
@@ -438,7 +438,7 @@ on_every_backend! {
         let answered: Vec<bool> = clients.iter_mut().map(&mut is_answered).collect();
         let served = answered.iter().take_while(|answered| **answered).count();
         assert!((2..24).contains(&served), "{answered:?}");
-        // Whichever of those served leaves, on whichever loop, the next one gets in.
+        // A client that leaves, on any loop, makes room for the next client.
         let mut waiting = clients.split_off(served);
         for mut next in waiting.drain(..served.min(24 - served)) {
             drop(clients.pop());

@@ -1,5 +1,5 @@
-//! The promises of the loop, each over real sockets and on every backend. A promise is a bug that event loops keep
-//! shipping, told as what is right; a test's name is that sentence.
+//! The promises of the loop, each over real sockets and on every backend. Each promise stands for a bug that event
+//! loops have had again and again, stated as the right behaviour; a test's name is such a sentence.
 //!
 //! | | promise | tests |
 //! | --- | --- | --- |
@@ -39,11 +39,11 @@
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
 //! | 1 to 37 | the same over a layer, and what is particular to one | `layers` |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
-//!
-//! Not here: what a socket cannot show. That no descriptor is closed before its batch ends (1) is an invariant of the
-//! simulator, which also shows that whoever waits for a descriptor gets the next that is freed, and what each errno of
-//! accept(2) comes to (17). That a wait which a signal cut short goes on with the
-//! time that is left (22) is a test of `sys::poller`; the rotating scan and the culprit of EBADF (25) are tests of
+//! Not here: promises that a socket cannot show. The simulator checks that no descriptor is closed before its batch
+//! ends (1), that the next free descriptor goes to a waiting listener, and how each errno of accept(2) is handled (17).
+//! A test of `sys::poller` checks that a wait goes on with the remaining time after a signal (22). Tests of
+//! `sys::select` check the rotating scan and the search for the cause of EBADF (25), and a test of `application` checks
+//! the refusal to run in a fork (26).
 //! `sys::select`; refusing to run in a fork (26) is one of `application`.
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,5 @@
-//! Rules 33 and 34: what peers hold is bounded, of each in the kernel, and of all together in this process.
+//! Rules 33 and 34: the memory that peers hold is bounded, for each peer in the kernel, and for all peers together in
+//! this process.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,18 +9,18 @@ use reactor::{Address, Application, CloseReason, ConnectionId, Deadlines, Limits
 use crate::stage::{Factory, Plan, Seen, Stage, narrow_client, read_all, round_trip};
 use crate::support::{on_every_backend, unless_chaos};
 
-/// What the kernel may keep unsent in these tests.
+/// Unsent bytes that the kernel may keep in these tests.
 const UNSENT: usize = 16 * 1024;
-/// Beyond that: one segment of the loopback device (64 KiB), and the receive buffer of a narrow client.
+/// Allowed beyond [`UNSENT`]: one segment of the loopback device (64 KiB), and the receive buffer of a narrow client.
 const SLACK: usize = 128 * 1024;
-/// Written to one peer at once. The kernel of itself takes megabytes of it.
+/// Bytes written to one peer at once. Without a bound the kernel takes megabytes.
 const ANSWER: usize = 8 << 20;
 
 fn limits() -> Limits {
     Limits { unsent: UNSENT, output_max: 2 * ANSWER, ..Limits::default() }
 }
 
-/// A stage with this memory budget, on which nothing else bounds what a connection holds, or ends it.
+/// A stage with this memory budget, where no other limit bounds or ends a connection.
 fn within(backend: reactor::Backend, plan: Plan, bytes: usize) -> Stage {
     let wide = Limits { output_high: 64 << 20, output_max: 64 << 20, member_queue: 64 << 20, ..limits() };
     let patient = Deadlines { first_request: None, write_progress: None, ..Deadlines::default() };
@@ -53,7 +54,7 @@ on_every_backend! {
             stage.is_quiet();
             let owed = stage.ask(move |cx| cx.at(id).queued());
             assert!(owed >= ANSWER - UNSENT - SLACK, "the kernel has taken {} bytes", ANSWER - owed);
-            // It is sent all the same, and in full.
+            // The rest is sent all the same, and in full.
             client.read_exact(&mut vec![0; ANSWER]).unwrap();
             stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         }
@@ -90,7 +91,7 @@ on_every_backend! {
         let (_deaf, largest) = clients.remove(1);
         let last = narrow_client(stage.address());
         let last_id = stage.next().id();
-        // Now it is too much, and not this one is the largest.
+        // Now the budget is exceeded, and another connection is the largest.
         write_to(&stage, last_id, 5 << 20);
         stage.until(|seen| *seen == Seen::TooSlow(largest));
         assert_eq!(stage.closed(largest).0, CloseReason::Memory);
@@ -119,7 +120,7 @@ on_every_backend! {
         let mut deaf: Vec<_> = (0..4).map(|_| (narrow_client(stage.address()), stage.next().id())).collect();
         let (mut good, good_id) = stage.open();
         let mut number = 0u32;
-        // Ten megabytes: the members together may hold two.
+        // Ten megabytes, of which the members together may hold two.
         while number < 2000 {
             let topic = topic.clone();
             stage.ask(move |cx| {

@@ -1,5 +1,5 @@
-//! Messages that callbacks post to other loops: none is lost, they keep their order, and whoever posts more than the other
-//! loop takes is not read until that has caught up.
+//! Messages that callbacks post to other loops: no message is lost, order is kept, and reading pauses for a connection
+//! that posts more than the other loop takes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,20 +13,20 @@ use crate::stage::{client_of, round_trip};
 use crate::support::application::{Running, serve_by};
 use crate::support::{GUARD, on_every_backend};
 
-/// More than a mailbox holds, three times over.
+/// Three times the capacity of a mailbox.
 const FLOOD: usize = 200_000;
 
 enum Message {
     Number(usize),
-    /// Passed on to that connection, so many times.
+    /// Forwarded to the connection: the number, and how many times.
     Forward(ConnectionId, usize, usize),
-    /// Passed back and forth between two connections, twice for each time, until there is no room.
+    /// Goes back and forth between two connections, doubling each time, until a mailbox is full.
     Double(ConnectionId, ConnectionId),
-    /// Holds the loop until the other end is dropped.
+    /// Holds the loop until the other end of the receiver is dropped.
     Freeze(Sender<()>, Receiver<()>),
 }
 
-/// Answers each line; `flood` posts [`FLOOD`] numbers to the connection that was opened last.
+/// Answers each line; `flood` posts [`FLOOD`] numbers to the most recently opened connection.
 struct Poster {
     opened: Sender<ConnectionId>,
     latest: Arc<Mutex<ConnectionId>>,
@@ -115,7 +115,7 @@ impl Posting {
         (client, self.opened.recv_timeout(GUARD).expect("it is served"))
     }
 
-    /// Holds the loop of this connection until the end that is returned is dropped.
+    /// Holds the loop of this connection until the returned sender is dropped.
     fn freeze(&self, id: ConnectionId) -> Sender<()> {
         let ((frozen, is_frozen), (thaw, thawed)) = (channel(), channel());
         self.running.service.post(id, Message::Freeze(frozen, thawed)).unwrap_or_else(|error| panic!("{error}"));
@@ -134,12 +134,12 @@ impl Posting {
 on_every_backend! {
     fn a_flood_that_one_callback_posts_arrives_whole_and_in_order_and_the_poster_is_not_read_meanwhile(backend: Backend) {
         let posting = Posting::by(backend, Runner::loops(2).unwrap());
-        // The first and the third are served by the same loop; the fourth by the other one, like the second.
+        // The first and the third connection are served by one loop, the second and the fourth by the other.
         let ((mut poster, _), _second, (mut beside, _), (_fourth, to)) =
             (posting.open(), posting.open(), posting.open(), posting.open());
         let thaw = posting.freeze(to);
         poster.write_all(b"flood\n").unwrap();
-        // Once its answer is there the callback has returned, and its turn is over when the next has begun.
+        // The answer shows that the callback has returned, and the next turn that its turn is over.
         let mut answer = [0; 6];
         poster.read_exact(&mut answer).unwrap();
         round_trip(&mut beside, b"a turn more\n");
@@ -172,7 +172,7 @@ on_every_backend! {
         let thaw = posting.freeze(to);
         let service = posting.running.service.clone();
         let thread = std::thread::spawn(move || {
-            // A mailbox of each loop, and what waits between them, are full long before the end.
+            // The mailboxes of both loops, and the queues between them, are full long before the end.
             (0..2 * FLOOD).for_each(|number| service.post_wait(by, Message::Forward(to, number, 1)).unwrap_or_else(|_| panic!()));
         });
         drop(thaw);
@@ -188,7 +188,7 @@ on_every_backend! {
             round_trip(&mut one, b"still served\n");
             round_trip(&mut other, b"still served\n");
         }
-        // What is left in the mailboxes is taken, and causes nothing more.
+        // The remaining messages are delivered, and cause no further message.
         posting.running.service.post_wait(second, Message::Number(7)).unwrap_or_else(|_| panic!());
         assert_eq!(posting.heard.recv_timeout(GUARD), Ok(7));
         round_trip(&mut one, b"and afterwards\n");
@@ -203,7 +203,7 @@ on_every_backend! {
         poster.write_all(b"more\n").unwrap();
         drop(to);
         drop(thaw);
-        // The messages that were left are for nobody. Some were heard before the loop ended.
+        // Remaining messages have no receiver. Some were delivered before the loop ended.
         poster.read_exact(&mut [0; 5]).unwrap();
         round_trip(&mut poster, b"and goes on\n");
         assert_eq!(posting.refused.load(Ordering::SeqCst), 0);

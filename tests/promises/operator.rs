@@ -1,5 +1,5 @@
-//! What an operator sees of a loop: its counters, the callback that held it, and the last events of a connection that
-//! ended badly.
+//! A loop as an operator sees it: its counters, the slow callback, and the last events of a connection that ended
+//! badly.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -13,11 +13,11 @@ use reactor::{CloseReason, Limits};
 use crate::stage::{Plan, Stage};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
-/// Where accepting rests, as it may under chaos.
+/// Part of the line about suspended accepting, which chaos causes.
 const RESTS: &str = "newcomers have to wait";
 const HELD: &str = " held the loop for ";
 
-/// What was logged for people to see, of all loops of this process.
+/// The logged lines of all loops of this process.
 struct Lines(Mutex<Vec<String>>);
 
 static LINES: LazyLock<&'static Lines> = LazyLock::new(|| {
@@ -40,7 +40,8 @@ impl Log for Lines {
 }
 
 impl Lines {
-    /// Those that name this client, apart from how long a callback held the loop: on a busy machine any may.
+    /// Lines that name this client. Lines about slow callbacks are left out: on a busy machine any callback may be
+    /// slow.
     fn about(&self, client: &TcpStream) -> Vec<String> {
         let told = |line: &&String| line.contains(&client.local_addr().unwrap().to_string()) && !line.contains(HELD);
         self.0.lock().unwrap().iter().filter(told).cloned().collect()
@@ -99,8 +100,8 @@ on_every_backend! {
             },
         );
         let (mut client, id) = stage.open();
-        // Time in which the thread may have waited for a core is not held against a callback, so on a busy machine it takes
-        // more than one callback until one is slow for certain.
+        // Time in which the thread may have waited for a core does not count for a callback. So on a busy machine
+        // several callbacks may pass before one is slow for certain.
         let begin = Instant::now();
         while stage.stats().slow_callbacks == 0 {
             assert!(begin.elapsed() < GUARD, "no slow callback was counted");

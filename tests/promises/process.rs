@@ -1,4 +1,4 @@
-//! Rules 22 to 29: the loop among threads, signals, other processes and other sockets; how it begins and how it ends.
+//! Rules 22 to 29: the loop among threads, signals, other processes and other sockets; its start and its end.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,7 +24,7 @@ use crate::stage::{
 use crate::support::application::serve;
 use crate::support::{GUARD, on_every_backend};
 
-/// Counts what eight threads post, and that each one's numbers come in order.
+/// Counts the messages of eight threads, and checks that each thread's numbers come in order.
 struct Counter {
     next: [u64; 8],
     seen: Arc<AtomicU64>,
@@ -48,14 +48,14 @@ impl Handler<(usize, u64)> for Counter {
     }
 }
 
-/// A drain time that a test need not wait for.
+/// A drain time, for a test that does not wait for its end.
 fn drain(timeout: Duration) -> impl FnOnce(&mut Application) + Send + 'static {
     move |application| {
         application.drain_timeout(Some(timeout));
     }
 }
 
-/// Newcomers that one turn takes in: so many may come between the wish to stop and the turn that learns of it.
+/// Connections that one turn accepts: as many may come between the order to stop and the turn that sees the order.
 const A_TURN: usize = 64;
 
 fn opened(seen: &[Seen]) -> usize {
@@ -68,7 +68,7 @@ fn same_service(
     service
 }
 
-/// A port of this host at which nobody listens, for as long as the socket lives.
+/// A port of this host without a listener, for as long as the socket lives.
 fn closed_port() -> (socket2::Socket, SocketAddr) {
     let socket =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
@@ -77,7 +77,7 @@ fn closed_port() -> (socket2::Socket, SocketAddr) {
     (socket, address)
 }
 
-/// A client that connects again whenever it is cut off.
+/// A client that connects again after each end.
 struct Again {
     upstream: SocketAddr,
 }
@@ -99,7 +99,7 @@ impl Handler for Again {
     }
 }
 
-/// A service that only takes messages, and says nothing to them.
+/// A service that only receives messages, and never replies.
 struct Mute;
 
 impl Handler<u8> for Mute {
@@ -110,7 +110,7 @@ impl Handler<u8> for Mute {
     fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
 }
 
-/// Blocks in the callback that gets `block`, and does not end by itself.
+/// Blocks in the callback that receives `block`.
 #[derive(Clone)]
 struct Blocks {
     in_callback: Arc<Barrier>,
@@ -151,7 +151,7 @@ on_every_backend! {
                 for number in 0..500 {
                     round_trip(&mut client, format!("line {number}\n").as_bytes());
                 }
-                // Through blocked sends and partial reads as well.
+                // Covers blocked sends and partial reads as well.
                 let lines = LINES.repeat(32);
                 thread::scope(|scope| {
                     let writer = client.try_clone().unwrap();
@@ -191,7 +191,7 @@ on_every_backend! {
             assert!(start.elapsed() < GUARD, "{} arrived", seen.load(SeqCst));
             thread::yield_now();
         }
-        // One write for a turn at most: the flag is cleared once in each.
+        // At most one wake-up for each turn, since each turn clears the flag once.
         let turns = turns.load(SeqCst);
         assert!(turns < 8 * EACH / 10, "{turns} turns");
     }
@@ -294,7 +294,7 @@ on_every_backend! {
     fn who_comes_while_it_stops_does_not_put_off_the_end(backend: Backend) {
         let listens = Arc::<OnceLock<SocketAddr>>::default();
         let address = listens.clone();
-        // Each that is let in has another one join the queue.
+        // Each accepted client makes another client join the queue.
         let plan = Plan::lines().open(move |_| drop(TcpStream::connect(address.get().expect("it is told"))));
         let stage = Stage::new(backend, plan);
         listens.set(stage.address()).expect("it is told once");
@@ -303,7 +303,7 @@ on_every_backend! {
         stage.running.handle.halt();
         drop(frozen);
         let opened = opened(&stage.end());
-        // Elsewhere nobody tells how many were there.
+        // Other systems do not report the length of the queue.
         assert!(opened >= 3 && (opened <= A_TURN + 3 || !cfg!(target_os = "linux")), "{opened}");
         drop(clients);
     }
@@ -317,7 +317,7 @@ on_every_backend! {
         let patient = Deadlines { linger: hour, first_request: None, ..Deadlines::default() };
         let endless = |app: &mut Application| _ = app.drain_timeout(None);
         let stage = Stage::at(backend, Plan::echo(), make, move |service| service.deadlines(patient), endless);
-        // What a Unix socket has not read it has not acknowledged.
+        // On a Unix socket, unread bytes are unacknowledged.
         let mut client = UnixStream::connect(&path).unwrap();
         client.write_all(b"three requests\n").unwrap();
         let Seen::Opened(id) = stage.next() else { panic!("it is opened first") };
@@ -325,7 +325,7 @@ on_every_backend! {
         stage.running.handle.halt();
         stage.until(|seen| *seen == Seen::Stopping(id));
         client.read_exact(&mut [0; 15]).unwrap();
-        // Well within the hour.
+        // Well within the hour of the deadline.
         let seen = stage.end();
         assert!(seen.contains(&Seen::Closed(id, CloseReason::Stopped, 0)), "{seen:?}");
         drop(client);
@@ -347,14 +347,15 @@ on_every_backend! {
         drop(clients);
     }
 
-    // Rules 17 and 24: the last accept found no descriptor, and when there is one, nobody is there to have it.
+    // Rules 17 and 24: the last accept found no descriptor, and when one is free, no client is waiting.
     fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_newcomers(backend: Backend) {
-        // While the listener rests, and some time after that, when only the stop itself looks again. If that comes too
-        // early, the same is shown twice.
+        // While accepting is suspended, and some time later, when only the stop itself tries again. If the later time
+        // comes too early, both rounds check the former case.
         for rested in [Duration::ZERO, Duration::from_millis(1200)] {
             let mut child = Child::start("starving and patient", backend);
             let mut clients = Vec::new();
-            // Linux takes a descriptor before it looks whom it is for, so the last one that fits finds out.
+            // Linux takes a descriptor before it looks for a waiting client, so the last possible accept reveals the
+            // shortage.
             loop {
                 let mut client = child.client();
                 round_trip(&mut client, b"hello\n");
@@ -385,7 +386,7 @@ on_every_backend! {
     fn everything_asked_before_the_stop_is_answered_however_much_it_is(backend: Backend) {
         const ANSWER: usize = 1 << 20;
         let plan = Plan::new().data(|input, cx| {
-            // One at a time, as long as there is room for the answer.
+            // One line at a time, as long as the output has room for the answer.
             while cx.queued() <= 256 << 10
                 && let Some(line) = input.until_eol()
             {
@@ -399,7 +400,7 @@ on_every_backend! {
         stage.running.handle.halt();
         drop(frozen);
         let answers = read_all(&mut client);
-        // At once: it is lingered for, and comparing takes its time.
+        // Dropped at once: the server lingers for the client, and the comparison takes time.
         drop(client);
         let expected: Vec<u8> = (b'a'..=b'h').flat_map(|letter| vec![letter; ANSWER]).collect();
         same(&answers, &expected);
@@ -479,11 +480,11 @@ on_every_backend! {
         handle.halt();
         assert_eq!(end.recv_timeout(GUARD).expect("an end while the callback goes on"), Ok(()));
         let stats = handle.stats();
-        // The other thread has had its time, and ended in order.
+        // The other thread had its time, and ended in order.
         assert_eq!((stats.closed(CloseReason::DrainExpired), stats.open), (1, 1));
         assert_eq!(stubborn.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         callback_ends.wait();
-        // The thread comes back, finds that all is over, and ends.
+        // The thread returns, finds the application ended, and ends.
         let end = stuck.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
         assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
         running.join().unwrap().unwrap();
@@ -560,10 +561,11 @@ on_every_backend! {
         }
     }
 
-    // Rule 25, and nothing else for epoll.
+    // Rule 25. For epoll the test shows nothing more.
     fn descriptors_beyond_1024_are_served(backend: Backend) {
         let stage = Stage::patient(backend, Plan::echo());
-        // Low numbers are taken, so the loop's are high. Other tests give some back meanwhile, so more may be needed.
+        // Occupies low numbers, so the loop's descriptors are high. Other tests free some numbers meanwhile, so more
+        // may be needed.
         let (mut held, mut clients) = (Vec::new(), Vec::<TcpStream>::new());
         while clients.len() < 100 || !clients.iter().any(|client| client.as_raw_fd() > 1200) {
             held.extend((0..11).map(|_| std::fs::File::open("/dev/null").unwrap()));
@@ -681,7 +683,7 @@ on_every_backend! {
         drop(frozen);
         let (server, _) = upstream.accept().unwrap();
         reset(server);
-        // Depending on who is faster; but the end comes, with its reason, and once.
+        // Either outcome may come first; but the end comes once, with its reason.
         let mut seen = vec![stage.next()];
         if matches!(seen[0], Seen::Connected(_)) {
             seen.push(stage.next());
@@ -698,12 +700,12 @@ on_every_backend! {
 
     // Rule 28.
     fn a_port_is_bound_again_at_once_and_a_taken_one_is_noticed(backend: Backend) {
-        // A host of its own, so that nobody else is given the port once it is free.
+        // An own loopback address, so that no other socket gets the port when it is free.
         let host = if backend == reactor::Backend::Epoll { "127.0.0.77:0" } else { "127.0.0.79:0" };
         let plan = Plan::new().open(|cx| cx.close());
         let stage = Stage::at(backend, plan, move |factory| Service::tcp(host, factory), same_service, |_| {});
         let address = stage.address();
-        // The side that closes first is the one whose port rests in TIME_WAIT.
+        // The side that closes first keeps its port in TIME_WAIT.
         let mut client = stage.client();
         assert_eq!(read_all(&mut client), b"");
         drop(client);
@@ -747,7 +749,7 @@ on_every_backend! {
             let bytes = input.take(input.len() / 2).unwrap_or_default();
             let mut totals = count.lock().expect("nobody panics");
             totals.0 += bytes.len();
-            // Refused once sending has failed, while what has arrived is still delivered.
+            // Refused when sending has failed, while received bytes are still delivered.
             if cx.write(bytes) != Written::Refused {
                 totals.1 += bytes.len();
             }
@@ -772,7 +774,7 @@ on_every_backend! {
             }
         }
         stage.wait_until("all were accepted", |cx| cx.stats().accepted == 199);
-        // Paused ones stay until they are told.
+        // Paused connections stay until they are closed.
         let ids: Vec<ConnectionId> = stage.left_over().iter().map(Seen::id).collect();
         stage.order(move |cx| ids.into_iter().for_each(|id| cx.at(id).close()));
         let start = Instant::now();

@@ -15,7 +15,7 @@ use crate::stage::{
 };
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
-/// Takes three bytes and wants no more for now.
+/// Takes three bytes and pauses.
 fn three_and_pause() -> Plan {
     Plan::new().data(|input, cx| {
         if input.take(3).is_some() {
@@ -24,7 +24,7 @@ fn three_and_pause() -> Plan {
     })
 }
 
-/// Wants nothing from the beginning.
+/// Pauses from the beginning.
 fn paused() -> Plan {
     Plan::new().open(|cx| cx.pause_reading())
 }
@@ -34,7 +34,7 @@ on_every_backend! {
     fn what_came_before_a_reset_is_delivered_before_it_on_tcp(backend: Backend) {
         let stage = Stage::new(backend, Plan::new());
         let (mut client, id) = stage.open();
-        // More than the loop takes at once.
+        // More than one receive takes.
         let bytes = pattern(80_000);
         let frozen = stage.freeze();
         client.write_all(&bytes).unwrap();
@@ -45,7 +45,7 @@ on_every_backend! {
         assert_eq!(stage.closed(id).0, CloseReason::Reset);
     }
 
-    // Rule 5, and the answer to the first bytes finds nobody: that is no reason to lose the rest.
+    // Rule 5. The answer to the first bytes fails, which is no reason to lose the rest.
     fn what_came_before_a_reset_is_delivered_although_answers_fail(backend: Backend) {
         let stage = Stage::new(backend, Plan::echo());
         let (mut client, id) = stage.open();
@@ -59,7 +59,7 @@ on_every_backend! {
         assert_eq!(stage.closed(id).0, CloseReason::Reset);
     }
 
-    // Rule 5. A Unix socket is reset by closing it with something unread.
+    // Rule 5. Closing a Unix socket with unread bytes resets the connection.
     fn what_came_before_a_reset_is_delivered_before_it_on_a_unix_socket(backend: Backend) {
         let path = socket_path("reset", backend);
         let at = path.clone();
@@ -72,7 +72,7 @@ on_every_backend! {
         );
         let mut client = UnixStream::connect(&path).unwrap();
         let id = stage.next().id();
-        // The answer to an order: what on_open wrote has left.
+        // The answer to an order shows that the bytes written in `on_open` have left.
         stage.ask(|_| {});
         let bytes = pattern(100_000);
         let frozen = stage.freeze();
@@ -101,7 +101,7 @@ on_every_backend! {
 
     // Rule 6.
     fn who_half_closes_gets_four_megabytes_however_slowly_it_reads(backend: Backend) {
-        // The answer takes several times as long as the longest silence that is allowed.
+        // The answer takes several times as long as the longest allowed silence.
         let deadlines = Deadlines {
             linger: Duration::from_millis(600),
             write_progress: Some(Duration::from_millis(600)),
@@ -147,7 +147,7 @@ on_every_backend! {
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
     }
 
-    // Rule 6, the other way round: our half first.
+    // Rule 6, in the other direction: our half ends first.
     fn who_finishes_its_own_half_goes_on_reading(backend: Backend) {
         let stage = Stage::new(backend, Plan::new().open(|cx| {
             cx.write(b"that is all");
@@ -196,7 +196,7 @@ on_every_backend! {
         client.write_all(b"onetwo").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
         stage.sees_nothing();
-        // Nothing new arrives: the kept bytes come by themselves, and then it is paused again.
+        // No new bytes arrive: the kept bytes are offered without an event, and reading pauses again.
         stage.order(move |cx| cx.at(id).resume_reading());
         assert_eq!(stage.data(id, 3), b"two");
         client.write_all(b"threes").unwrap();
@@ -208,7 +208,7 @@ on_every_backend! {
         stage.sees_nothing();
     }
 
-    // Rule 8: nor what was to be offered by itself, whether in the next turn or because of a resumption.
+    // Rule 8: a pause also holds back offers that are due in the next turn or after a resumption.
     fn a_pause_holds_back_what_was_already_on_its_way_to_the_handler(backend: Backend) {
         let stage = Stage::new(
             backend,
@@ -243,7 +243,7 @@ on_every_backend! {
         assert_eq!(stage.data(id, 7), b"not now");
     }
 
-    // Rule 8: nothing is lost while the kernel's buffers fill and empty.
+    // Rule 8: no byte is lost while the kernel's buffers fill and empty.
     fn a_paused_peer_waits_and_loses_nothing(backend: Backend) {
         let stage = Stage::new(backend, paused());
         let (client, id) = stage.open();
@@ -295,7 +295,8 @@ on_every_backend! {
         stage.closed(id);
     }
 
-    // Rule 8. Both halves over and nothing read: epoll reports that unasked, again and again.
+    // Rule 8. Both halves have ended and nothing is read: epoll reports this state again and again, without being
+    // asked.
     fn a_hang_up_of_a_paused_peer_never_spins(backend: Backend) {
         let stage = Stage::new(backend, paused());
         let (mut client, id) = stage.open();
@@ -368,7 +369,7 @@ on_every_backend! {
         assert!(stage.stats().turns >= before + 5, "a turn each");
     }
 
-    // Rule 8. Three events of one batch: a pause of the second's connection, its end, and its resumption.
+    // Rule 8. Three events of one batch: a pause of the second connection, its end, and its resumption.
     fn who_hangs_up_between_a_pause_and_a_resumption_is_still_heard_to_the_end(backend: Backend) {
         let target = Arc::new(Mutex::new(None));
         let aim = target.clone();
@@ -395,14 +396,15 @@ on_every_backend! {
         drop(second);
         third.write_all(b"R").unwrap();
         drop(frozen);
-        // The order within a batch is the system's. Where the pause came last, this ends it; else it finds none.
+        // The system chooses the order within a batch. If the pause came last, this byte ends the pause; otherwise
+        // there is none.
         stage.wait_until("both orders were heard", move |_| orders.load(SeqCst) == 2);
         third.write_all(b"R").unwrap();
         assert_eq!(stage.data(id, 10), b"last words");
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
     }
 
-    // What epoll refuses to watch is always ready: read to its end, and then as quiet as anything else.
+    // Files that epoll refuses to watch are always ready: they are read to their end, and then cause no more turns.
     fn a_regular_file_and_the_null_device_are_read_to_their_end(backend: Backend) {
         let path = std::env::temp_dir().join(format!("glowplug-promise-{}-{backend}", std::process::id()));
         let content = pattern(300_000);
@@ -449,7 +451,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, Plan::lines(), |service| service.limits(limits), |_| {});
         let (mut other, _) = stage.open();
         let (mut client, id) = stage.open();
-        // It may be cut off in the middle.
+        // The connection may be cut off in the middle.
         let _ = client.write_all(&[b'x'; 200_000]);
         assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 10_000 });
         round_trip(&mut other, b"a line\n");

@@ -1,6 +1,5 @@
-//! Where the promises are put to the test: a service that does what a [`Plan`] says and tells what it sees, on a loop
-//! that runs orders from outside and can be frozen between two turns. So what happens in one batch is chosen, and not
-//! left to luck.
+//! The stage for the promises: a service that acts as a [`Plan`] says and reports its callbacks, on a loop that runs
+//! orders from outside and can be frozen between two turns. So a test chooses the events of one batch.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,27 +13,27 @@ use reactor::{Application, Backend, CloseReason, ConnectionId, Context, Deadline
 use crate::support::application::{Running, serve_with};
 use crate::support::{GUARD, under_chaos};
 
-/// How long nothing must happen where nothing is to happen. Too short proves less and never fails.
+/// How long a test watches that nothing happens. A shorter time proves less, and never fails.
 pub const QUIET: Duration = Duration::from_millis(150);
 
-/// What a callback was called for.
+/// A callback, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     Opened(ConnectionId),
     Connected(ConnectionId),
-    /// With what it consumed.
+    /// With the consumed bytes.
     Data(ConnectionId, Vec<u8>),
-    /// With how much was left unread.
+    /// With the number of unread bytes.
     End(ConnectionId, usize),
     Drained(ConnectionId),
-    /// With how many messages.
+    /// With the number of messages.
     Missed(ConnectionId, u64),
     TooSlow(ConnectionId),
-    /// Of no connection.
+    /// Belongs to no connection.
     Turn,
     Deadline(ConnectionId),
     Stopping(ConnectionId),
-    /// With how much it was still owed.
+    /// With the number of bytes that were still queued.
     Closed(ConnectionId, CloseReason, usize),
 }
 
@@ -53,7 +52,7 @@ type Act = Arc<dyn Fn(&mut Context<'_>) + Send + Sync>;
 type Count = Arc<dyn Fn(u64, &mut Context<'_>) + Send + Sync>;
 type Digest = Arc<dyn Fn(&mut Input<'_>, &mut Context<'_>) + Send + Sync>;
 
-/// What the callbacks do. By default: all input is taken, and everything else is as [`Handler`] has it.
+/// The callbacks' actions. By default all input is taken, and other callbacks do as [`Handler`] does by default.
 #[derive(Clone)]
 pub struct Plan {
     open: Act,
@@ -87,14 +86,14 @@ impl Plan {
         }
     }
 
-    /// Everything comes back.
+    /// Sends all input back.
     pub fn echo() -> Self {
         Plan::new().data(|input, cx| {
             cx.write(input.take_all());
         })
     }
 
-    /// Each line comes back.
+    /// Sends each line back.
     pub fn lines() -> Self {
         Plan::new().data(|input, cx| {
             while let Some(line) = input.until_eol() {
@@ -154,10 +153,10 @@ impl Plan {
     }
 }
 
-/// Something to do on the loop, outside any connection.
+/// An action on the loop, outside any connection.
 pub type Order = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 
-/// Does what the plan says, after telling what it saw.
+/// Reports each callback, and then acts as the plan says.
 pub struct Witness {
     plan: Plan,
     tell: Sender<Seen>,
@@ -165,7 +164,7 @@ pub struct Witness {
 
 impl Witness {
     fn tell(&self, seen: Seen) {
-        // The test may have seen enough.
+        // The test may have stopped listening.
         let _ = self.tell.send(seen);
     }
 }
@@ -233,19 +232,19 @@ impl Handler<Order> for Witness {
     }
 }
 
-/// A witness at work.
+/// A running witness.
 pub struct Stage {
     pub running: Running<Order>,
     pub seen: Receiver<Seen>,
 }
 
 impl Stage {
-    /// Listens on TCP, with the defaults of everything.
+    /// Listens on TCP, with all defaults.
     pub fn new(backend: Backend, plan: Plan) -> Self {
         Self::tuned(backend, plan, |service| service, |_| {})
     }
 
-    /// Listens on TCP, after the service and the application have been set up to need.
+    /// Listens on TCP, after the closures have changed the service and the application.
     pub fn tuned(
         backend: Backend,
         plan: Plan,
@@ -255,13 +254,13 @@ impl Stage {
         Self::at(backend, plan, |factory| Service::tcp("127.0.0.1:0", factory), tune, configure)
     }
 
-    /// Listens on TCP, and lets nobody go who takes long to say something.
+    /// Listens on TCP, without a deadline for the first request.
     pub fn patient(backend: Backend, plan: Plan) -> Self {
         let patient = Deadlines { first_request: None, ..Deadlines::default() };
         Self::tuned(backend, plan, |service| service.deadlines(patient), |_| {})
     }
 
-    /// Listens where `make` says.
+    /// Listens at the address that `make` chooses.
     pub fn at(
         backend: Backend,
         plan: Plan,
@@ -278,24 +277,24 @@ impl Stage {
         self.running.address()
     }
 
-    /// A client, of which the loop may not know yet.
+    /// Connects a client. The loop may not have accepted the client yet.
     pub fn client(&self) -> TcpStream {
         client_of(self.address())
     }
 
-    /// A client, and the name by which the loop knows it. What is seen of others meanwhile is lost.
+    /// Connects a client, and returns its id. Events of other connections meanwhile are dropped.
     pub fn open(&self) -> (TcpStream, ConnectionId) {
         let client = self.client();
         let id = self.until(|seen| matches!(seen, Seen::Opened(_))).id();
         (client, id)
     }
 
-    /// What happens next.
+    /// The next event.
     pub fn next(&self) -> Seen {
         self.seen.recv_timeout(GUARD).expect("something happens")
     }
 
-    /// What happens until then is passed over.
+    /// Skips events until `wanted` holds for one.
     pub fn until(&self, wanted: impl Fn(&Seen) -> bool) -> Seen {
         loop {
             let seen = self.next();
@@ -305,7 +304,7 @@ impl Stage {
         }
     }
 
-    /// Waits for the end of a connection: its reason, and what it was still owed.
+    /// Waits for the end of a connection. Returns its reason and the number of bytes still queued.
     pub fn closed(&self, id: ConnectionId) -> (CloseReason, usize) {
         match self.until(|seen| matches!(seen, Seen::Closed(closed, ..) if *closed == id)) {
             Seen::Closed(_, reason, owed) => (reason, owed),
@@ -313,7 +312,7 @@ impl Stage {
         }
     }
 
-    /// Waits until that many bytes of a connection were consumed, and returns them.
+    /// Waits until `count` bytes of a connection were consumed, and returns them.
     pub fn data(&self, id: ConnectionId, count: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < count {
@@ -328,7 +327,7 @@ impl Stage {
         all
     }
 
-    /// Nothing is seen for a while.
+    /// Checks that no event comes for a while.
     pub fn sees_nothing(&self) {
         match self.seen.recv_timeout(QUIET) {
             Err(RecvTimeoutError::Timeout) => {}
@@ -336,7 +335,7 @@ impl Stage {
         }
     }
 
-    /// What has been seen and not looked at.
+    /// The events that were not looked at.
     pub fn left_over(&self) -> Vec<Seen> {
         let mut all = Vec::new();
         loop {
@@ -347,12 +346,12 @@ impl Stage {
         }
     }
 
-    /// Has the loop do something, some time soon.
+    /// Runs an order on the loop, some time soon.
     pub fn order(&self, order: impl FnOnce(&mut Context<'_>) + Send + 'static) {
         self.running.service.post(ConnectionId::NONE, Box::new(order)).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Has the loop do something, and waits for the answer.
+    /// Runs an order on the loop, and waits for its result.
     pub fn ask<R: Send + 'static>(&self, order: impl FnOnce(&mut Context<'_>) -> R + Send + 'static) -> R {
         let (answer, answered) = channel();
         self.order(move |cx| drop(answer.send(order(cx))));
@@ -363,7 +362,7 @@ impl Stage {
         self.ask(|cx| cx.stats())
     }
 
-    /// Waits until it is so on the loop. Each look is a turn.
+    /// Waits until the condition holds on the loop. Each check is a turn.
     pub fn wait_until(&self, what: &str, so: impl Fn(&mut Context<'_>) -> bool + Send + Sync + 'static) {
         let (so, start) = (Arc::new(so), std::time::Instant::now());
         loop {
@@ -376,7 +375,7 @@ impl Stage {
         }
     }
 
-    /// Stops the loop between two turns, until what is returned is dropped. All that happens meanwhile is one batch.
+    /// Stops the loop between two turns, until the returned value is dropped. All events meanwhile form one batch.
     pub fn freeze(&self) -> Frozen {
         let (frozen, is_frozen) = channel();
         let (thaw, thawed) = channel::<()>();
@@ -388,7 +387,7 @@ impl Stage {
         Frozen { _thaw: thaw }
     }
 
-    /// The loop sleeps: hardly a turn in a while. Under chaos, sooner or later.
+    /// Waits until the loop sleeps: hardly a turn in a while. Under chaos this may take longer.
     pub fn is_quiet(&self) {
         let start = std::time::Instant::now();
         loop {
@@ -403,7 +402,7 @@ impl Stage {
         }
     }
 
-    /// Stops it and waits for its end; what was seen to the last.
+    /// Stops the application and waits for its end. Returns the remaining events.
     pub fn end(self) -> Vec<Seen> {
         self.running.handle.halt();
         self.running.join().expect("it ends well");
@@ -413,7 +412,7 @@ impl Stage {
 
 pub type Factory = Box<dyn Fn() -> Witness + Send + Sync>;
 
-/// The loop stands still for as long as this lives.
+/// Holds the loop until the drop.
 pub struct Frozen {
     _thaw: Sender<()>,
 }
@@ -430,12 +429,12 @@ pub fn guarded(client: &TcpStream) {
     client.set_nodelay(true).expect("it is TCP");
 }
 
-/// A client for which the kernel keeps little: what it does not read soon stays with the sender.
+/// A client with a small receive buffer: bytes that the client does not read stay with the sender.
 pub fn narrow_client(address: SocketAddr) -> TcpStream {
     client_with(address, 4096)
 }
 
-/// A client for which the kernel keeps twice that many bytes, and never more because of how fast it reads.
+/// A client with a receive buffer of twice `receive_buffer` bytes, which never grows.
 pub fn client_with(address: SocketAddr, receive_buffer: usize) -> TcpStream {
     let socket =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor is free");
@@ -446,12 +445,12 @@ pub fn client_with(address: SocketAddr, receive_buffer: usize) -> TcpStream {
     client
 }
 
-/// Ends it with a reset.
+/// Ends the client with a reset.
 pub fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it is a socket");
 }
 
-/// Everything until the end.
+/// Reads everything until the end.
 pub fn read_all(client: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).expect("it ends in order");
@@ -464,7 +463,7 @@ pub fn read_exactly<const N: usize>(client: &mut impl Read) -> [u8; N] {
     bytes
 }
 
-/// Sends one line and waits for it to come back.
+/// Sends one line and waits for its echo.
 pub fn round_trip(client: &mut TcpStream, line: &[u8]) {
     client.write_all(line).expect("it is open");
     let mut answer = vec![0; line.len()];
@@ -472,7 +471,7 @@ pub fn round_trip(client: &mut TcpStream, line: &[u8]) {
     assert_eq!(answer, line);
 }
 
-/// Sends until nothing has been taken for a while, or `most` has; how much was.
+/// Sends until nothing was taken for a while, or until `most` bytes were. Returns the number of sent bytes.
 pub fn send_until_stuck(client: &TcpStream, bytes: &[u8], most: usize) -> usize {
     client.set_write_timeout(Some(QUIET)).expect("not zero");
     let mut sent = 0;
@@ -488,18 +487,18 @@ pub fn send_until_stuck(client: &TcpStream, bytes: &[u8], most: usize) -> usize 
     sent
 }
 
-/// Bytes that show where one is missing, doubled or in the wrong place.
+/// Bytes that reveal a missing, doubled or misplaced byte.
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 
-/// `assert_eq!` of megabytes would print them.
+/// Compares megabytes without printing them, as `assert_eq!` would.
 pub fn same(one: &[u8], other: &[u8]) {
     assert_eq!(one.len(), other.len());
     assert!(one == other, "they differ at {:?}", one.iter().zip(other).position(|(one, other)| one != other));
 }
 
-/// Another descriptor of the loop's end of this client's connection, or `None` where the system does not hand one out.
+/// Duplicates the loop's descriptor of this client's connection. `None` if the system does not allow that.
 pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
     let peer = client.local_addr().expect("it is connected");
     let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).ok()?;
@@ -515,13 +514,13 @@ pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
     None
 }
 
-/// A path for a Unix socket of one test.
+/// A path for the Unix socket of one test.
 pub fn socket_path(name: &str, backend: Backend) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("promises-{name}-{backend}-{}.sock", std::process::id()))
 }
 
-/// Waits until so many bytes are in the kernel at the server's end, which a reset then leaves there: what the client's kernel still
-/// has, for want of memory at the other end, a reset throws away.
+/// Waits until `count` bytes are in the kernel at the server's end, where a reset leaves them. A reset discards bytes
+/// that are still in the client's kernel for lack of memory at the other end.
 pub fn has_arrived(client: &TcpStream, count: usize) {
     let Some(server) = server_end(client) else { return };
     let start = std::time::Instant::now();

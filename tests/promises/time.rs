@@ -1,4 +1,4 @@
-//! Rules 19 to 21: nothing comes too early, little is woken up for, and nobody can hold a connection for nothing.
+//! Rules 19 to 21: no deadline comes early, waits are few, and no connection stays open for nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Only what a test sets.
+/// Deadlines off, except those that a test sets.
 fn none() -> Deadlines {
     Deadlines { first_request: None, write_progress: None, connect: None, idle: None, ..Deadlines::default() }
 }
@@ -32,7 +32,7 @@ on_every_backend! {
         const TIMES: usize = 60;
         let times = Arc::new(Mutex::new(Vec::new()));
         let (begin, go_on) = (times.clone(), times.clone());
-        // Not multiples of anything a timer counts in.
+        // Not multiples of a timer's tick.
         let span = |number: usize| Duration::from_micros(1_000 + 137 * number as u64);
         let plan = Plan::new()
             .open(move |cx| {
@@ -60,7 +60,7 @@ on_every_backend! {
         assert!(turns as usize <= 2 * TIMES + 5, "{turns} turns for {TIMES} timers");
     }
 
-    // Rule 19. Each turn is a chance to be early.
+    // Rule 19. Each turn could be early.
     fn a_deadline_is_never_early_however_often_the_loop_turns(backend: Backend) {
         let times = Arc::new(Mutex::new(Vec::new()));
         let (begin, go_on) = (times.clone(), times.clone());
@@ -94,7 +94,7 @@ on_every_backend! {
         let opened = stage.next();
         let start = std::time::Instant::now();
         assert_eq!(stage.next(), Seen::Deadline(opened.id()));
-        // `Opened` was told before the nap. The clock that is read after a callback may lag by its tick.
+        // `Opened` was reported before the nap. The clock after a callback may lag by its tick.
         assert!(start.elapsed() >= ms(200 + 100 - 20), "after {:?}", start.elapsed());
     }
 
@@ -111,7 +111,7 @@ on_every_backend! {
         let (mut client, id) = stage.open();
         client.write_all(b"slow").unwrap();
         stage.data(id, 4);
-        // Counted after the callback has told.
+        // The count follows the callback.
         stage.wait_until("it is counted", |cx| cx.stats().slow_callbacks >= 1);
     }
 
@@ -143,7 +143,7 @@ on_every_backend! {
             }
             let (mut client, _) = stage.open();
             let (start, mut long) = (Instant::now(), 0);
-            // By the clock on the wall, each of these is slow.
+            // By wall-clock time, each of these callbacks is slow.
             while long < 5 && start.elapsed() < GUARD {
                 client.write_all(b"x").unwrap();
                 long += usize::from(lasted.recv_timeout(GUARD).unwrap() > ms(120));
@@ -166,7 +166,7 @@ on_every_backend! {
         }
     }
 
-    // Rule 20. What is late is left out: a catching-up loop would come to one call for every period.
+    // Rule 20. Missed ticks are left out: a loop that caught up would make one call for each period.
     fn periodic_work_that_was_held_up_leaves_the_missed_ticks_out(backend: Backend) {
         let times = Arc::new(Mutex::new(Vec::new()));
         let noted = times.clone();
@@ -188,7 +188,7 @@ on_every_backend! {
         assert!(periods >= 9 + 4, "{times:?}");
     }
 
-    // Rule 20. The work takes most of its period, and the schedule does not move by that.
+    // Rule 20. The work takes most of its period, and the schedule does not move.
     fn periodic_work_keeps_to_its_schedule_however_long_it_takes(backend: Backend) {
         let times = Arc::new(Mutex::new(Vec::new()));
         let noted = times.clone();
@@ -198,8 +198,8 @@ on_every_backend! {
                 thread::sleep(ms(5));
             });
         });
-        // Of thirty in a row two in three have one phase, give or take 4 ms, as soon as the machine has the time for it.
-        // One that drifts by the length of the work has every phase as often as any other, and never comes to that.
+        // Two thirds of thirty calls in a row have one phase, within 4 ms, as soon as the machine has the time. A
+        // schedule that drifts by the length of the work has all phases equally often, and never gets there.
         let on_schedule = move |_: &mut Context<'_>| {
             let times = times.lock().expect("nobody panics");
             let Some(latest) = times.len().checked_sub(30).map(|start| &times[start..]) else { return false };
@@ -238,7 +238,7 @@ on_every_backend! {
                 cx.clear_deadline();
             })
             .deadline(|cx| {
-                // From inside its own callback.
+                // Also from inside its own callback.
                 cx.set_deadline(Duration::ZERO);
                 cx.clear_deadline();
             })
@@ -256,7 +256,7 @@ on_every_backend! {
         stage.is_quiet();
     }
 
-    // Rule 20. Both are due in the same turn, and the first ends the second.
+    // Rule 20. Both timers are due in one turn, and the first cancels the second.
     fn a_timer_that_is_due_in_the_same_turn_can_be_cancelled(backend: Backend) {
         let ids: Arc<Mutex<Vec<_>>> = Arc::default();
         let (all, others) = (ids.clone(), ids.clone());
@@ -270,7 +270,7 @@ on_every_backend! {
             });
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
         let clients: Vec<_> = (0..10).map(|_| stage.open()).collect();
-        // Counted from the end of one callback, so all are due at once.
+        // Counted from the end of one callback, so all are due together.
         stage.order(move |cx| ids.lock().expect("nobody panics").iter().for_each(|id| cx.at(*id).set_deadline(ms(5))));
         let first = stage.next();
         assert!(matches!(first, Seen::Deadline(_)), "{first:?}");
@@ -294,7 +294,7 @@ on_every_backend! {
         });
         assert_eq!(stage.closed(id).0, CloseReason::TimedOut(Deadline::FirstRequest));
         dripping.join().unwrap();
-        // Who has made one may take its time.
+        // A client that has made a request may take its time.
         let (mut client, id) = stage.open();
         client.write_all(b"a request\n").unwrap();
         assert_eq!(stage.data(id, 10), b"a request\n");
@@ -324,7 +324,7 @@ on_every_backend! {
         assert_eq!(stage.closed(busy_id).0, CloseReason::TimedOut(Deadline::Idle));
     }
 
-    // Rules 5 and 19. More than a batch has room for.
+    // Rules 5 and 19. More connections than one batch reports.
     fn bytes_that_came_during_a_stall_are_heard_before_the_deadlines_that_it_made_pass(backend: Backend) {
         unless_chaos!("has one look for bytes, which may be told that there are none");
         const DEADLINE: Duration = Duration::from_secs(1);
@@ -337,7 +337,7 @@ on_every_backend! {
         stage.ask(move |cx| ids.iter().for_each(|&id| cx.at(id).set_deadline(DEADLINE)));
         let frozen = stage.freeze();
         clients.iter_mut().for_each(|client| client.write_all(b"during").unwrap());
-        // What is waited for is that the deadlines pass; nothing depends on how long it takes.
+        // The sleep lets the deadlines pass. No result depends on its length.
         thread::sleep(DEADLINE + ms(200));
         drop(frozen);
         for client in &mut clients {
@@ -396,7 +396,7 @@ on_every_backend! {
 
     // Rule 21.
     fn a_connection_that_does_not_come_about_in_time_is_given_up(backend: Backend) {
-        // One in the queue is all that this listener takes; whoever comes then gets no answer at all.
+        // This listener takes one connection into its queue; a further connect gets no answer at all.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(0).unwrap();
@@ -432,13 +432,13 @@ on_every_backend! {
     }
 }
 
-/// How long this thread has run.
+/// CPU time of this thread.
 fn time_on_a_core() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// From now on this thread runs on the first core that it may use.
+/// Restricts this thread to the first core that it may use.
 fn keep_to_one_core() {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let allowed = sched_getaffinity(None).expect("it is told");

@@ -1,5 +1,4 @@
-//! Rules 10 to 15: what is owed is sent, once, in order; no more is owed than agreed; and closing loses nothing that it
-//! need not.
+//! Rules 10 to 15: queued bytes are sent once, in order; the queue is bounded; and a close loses no byte without need.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -18,19 +17,19 @@ use crate::stage::{
 };
 use crate::support::{GUARD, on_every_backend, under_chaos, unless_chaos};
 
-/// What the loop itself may be owed for one connection beyond a mark: what one receive brings.
+/// Bytes beyond a mark that one connection may queue: the answer to one receive.
 const SCRATCH: usize = 64 * 1024;
 
 fn limits() -> Limits {
     Limits::default()
 }
 
-/// Deadlines that don't end a slow client while a test looks at it.
+/// Deadlines that do not end a slow client during a test.
 fn patient() -> Deadlines {
     Deadlines { write_progress: None, linger: GUARD, ..Deadlines::default() }
 }
 
-/// Closes after bytes with a full stop in them; all are echoed.
+/// Echoes everything, and closes after bytes with a full stop.
 fn echo_until_full_stop() -> Plan {
     Plan::new().data(|input, cx| {
         let bytes = input.take_all();
@@ -41,7 +40,7 @@ fn echo_until_full_stop() -> Plan {
     })
 }
 
-/// Everybody who connects is a member.
+/// Every connection is a member.
 fn member_of(topic: &Topic) -> Plan {
     let topic = topic.clone();
     Plan::new().open(move |cx| {
@@ -49,7 +48,7 @@ fn member_of(topic: &Topic) -> Plan {
     })
 }
 
-/// Numbered messages of one size.
+/// Numbered messages of equal size.
 struct News {
     topic: Topic,
     size: usize,
@@ -61,7 +60,8 @@ impl News {
         News { topic, size, published: 0 }
     }
 
-    /// Publishes so many in one turn, and sees that one who reads gets them. What one who does not is owed after that.
+    /// Publishes `count` messages in one turn, and checks that a reading member gets them. Returns the bytes queued for
+    /// the slow member.
     fn publish(&mut self, stage: &Stage, good: &mut TcpStream, count: u32, slow: ConnectionId) -> usize {
         let (first, size, topic) = (self.published, self.size, self.topic.clone());
         stage.ask(move |cx| {
@@ -101,7 +101,7 @@ on_every_backend! {
 
     // Rule 10.
     fn a_big_answer_changes_interest_once_to_arm_and_once_to_disarm(backend: Backend) {
-        // Never above the mark, so that reading goes on all the time.
+        // The mark is never reached, so reading goes on all the time.
         let wide = Limits { output_high: 64 << 20, output_max: 128 << 20, ..limits() };
         let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(wide), |_| {});
         let (mut client, id) = stage.open();
@@ -130,7 +130,7 @@ on_every_backend! {
         assert!(owed > limits().output_high, "{owed} bytes");
         assert!(owed <= limits().output_high + SCRATCH, "{owed} bytes");
         stage.is_quiet();
-        // None of it was lost.
+        // No byte was lost.
         client.shutdown(Shutdown::Write).unwrap();
         let received = read_all(&mut client);
         assert_eq!(received.len(), sent);
@@ -140,7 +140,7 @@ on_every_backend! {
         assert!(matches!(seen.last(), Some(Seen::Closed(_, CloseReason::PeerEnded, 0))));
     }
 
-    // Rule 11: in memory, and not only by what the loop says of itself.
+    // Rule 11, measured in memory, and not only by the loop's counters.
     fn a_peer_that_never_reads_costs_the_process_under_four_megabytes(backend: Backend) {
         let child = Child::start("echo", backend);
         let mut other = child.client();
@@ -171,7 +171,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
         let mut client = narrow_client(stage.address());
         let id = stage.next().id();
-        // Each byte is answered by 120 kB, until the kernel takes no more of them.
+        // Each byte is answered by 120 kB, until the kernel takes no more.
         let mut asked = 0;
         loop {
             while stage.ask(move |cx| cx.at(id).queued()) <= 100_000 {
@@ -196,7 +196,7 @@ on_every_backend! {
         assert_eq!(stage.data(id, 1), b"!", "reading goes on");
     }
 
-    // Rule 11. The marks are apart so that a peer that reads a little is not read for each little that it reads.
+    // Rule 11. The marks are apart, so that a peer that reads in small steps is not read after each step.
     fn between_the_marks_reading_rests_once_the_upper_one_was_passed(backend: Backend) {
         let marks = Limits { output_high: 8 << 20, output_low: 1 << 20, output_max: 64 << 20, ..limits() };
         let plan = Plan::new().data(|input, cx| {
@@ -210,7 +210,7 @@ on_every_backend! {
         client.write_all(b"?").unwrap();
         assert_eq!(stage.data(id, 1), b"?");
         client.write_all(b"!").unwrap();
-        // Read until it is owed less than the upper mark, and then no more for a while.
+        // Read until the queue is below the upper mark, and then no more for a while.
         let (mut owed, mut received) = (usize::MAX, 0);
         while owed > 6 << 20 {
             let mut piece = vec![0; 64 * 1024];
@@ -225,7 +225,7 @@ on_every_backend! {
         assert_eq!(stage.data(id, 1), b"!");
     }
 
-    // Rule 11. What a connection is owed may rise and fall within one batch, by the hands of two.
+    // Rule 11. Two connections may raise and lower one queue within one batch.
     fn drained_is_called_even_if_the_mark_was_passed_and_left_in_one_batch(backend: Backend) {
         let target = Arc::new(Mutex::new(None));
         let to = target.clone();
@@ -242,7 +242,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
         let (mut source, _) = stage.open();
         let (mut reader, id) = stage.open();
-        // The reader is owed just under the mark, and blocked.
+        // The reader's queue is just below the mark, and blocked.
         let below_the_mark = limits().output_high - 1;
         let mut owed = 0;
         loop {
@@ -263,7 +263,7 @@ on_every_backend! {
         stage.left_over();
         let owed_all = stage.ask(move |cx| cx.stats().sent as usize + cx.at(id).queued());
         let frozen = stage.freeze();
-        // In one batch: the source's bytes lift it above the mark, and the reader has made room for everything.
+        // In one batch, the source's bytes raise the queue above the mark, and the reader makes room for everything.
         source.write_all(b"more").unwrap();
         let mut received = vec![0; owed_all - below_the_mark];
         reader.read_exact(&mut received).unwrap();
@@ -334,7 +334,7 @@ on_every_backend! {
             let slow_id = stage.next().id();
             let (mut good, good_id) = stage.open();
             let mut news = News::new(topic, size);
-            // Twice as much as is dropped for the first time, so that there is a second half.
+            // Twice the number at the first drop, so that messages are dropped repeatedly.
             let mut dropped = None;
             while dropped.is_none_or(|at| news.published < 2 * at) {
                 let most = news.publish(&stage, &mut good, 16, slow_id);
@@ -342,7 +342,7 @@ on_every_backend! {
                 dropped = dropped.or((stage.stats().missed > 0).then_some(news.published));
                 assert!(news.published < 1_000_000, "it is not bounded");
             }
-            // An answer to itself comes after all of that, and is not dropped.
+            // The member's own answer follows all messages, and is not dropped.
             stage.ask(move |cx| cx.at(slow_id).write(vec![b'?'; size]));
             let (mut next, mut missed, mut notices) = (0, 0, 0);
             loop {
@@ -387,13 +387,13 @@ on_every_backend! {
             id if id == member_id => (member_id, other_id),
             id => (id, member_id),
         };
-        // First the member cannot be sent any more to, then the other: its deadline is the later one.
+        // First the member cannot be sent to, then the other connection, whose deadline is therefore later.
         stage.ask(move |cx| cx.at(member_id).write(vec![b'x'; 8 << 20]));
         stage.wait_until("the member is stuck", move |cx| cx.at(member_id).queued() > 0);
         stage.ask(move |cx| cx.at(other_id).write(vec![b'x'; 8 << 20]));
         assert_eq!(stage.closed(other_id).0, CloseReason::TimedOut(Deadline::WriteProgress));
         assert!(stage.ask(move |cx| cx.at(member_id).queued() > 0), "and the member is still there");
-        // Who is no member any more is no exception either.
+        // Without its membership, the connection loses the exception.
         stage.ask(move |cx| cx.at(member_id).unsubscribe(&topic));
         assert_eq!(stage.closed(member_id).0, CloseReason::TimedOut(Deadline::WriteProgress));
         drop((member, other));
@@ -513,7 +513,7 @@ on_every_backend! {
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
         let mut client = client_with(stage.address(), 64 << 10);
         let id = stage.next().id();
-        // Not before the kernel has taken all it takes, so that what it holds does not count as taken by the peer.
+        // Waits until the kernel's buffers are full, so that their content does not count as taken by the peer.
         stage.wait_until("it is blocked", |cx| cx.stats().partial_sends > 0);
         stage.order(move |cx| cx.at(id).close());
         let mut received = Vec::new();
@@ -524,7 +524,8 @@ on_every_backend! {
                 0 => break,
                 count => received.extend_from_slice(&some[..count]),
             }
-            // 4 MB/s: in one linger time it takes less than the kernel's buffers hold, and more is owed after that.
+            // 4 MB/s: within one linger time the peer takes less than the kernel's buffers hold, and further bytes stay
+            // queued.
             let due = start + Duration::from_nanos(received.len() as u64 * 250);
             thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
         }
@@ -588,7 +589,7 @@ on_every_backend! {
             reset(client);
             assert_eq!(stage.closed(id).0, CloseReason::Reset);
         }
-        // Written to before anybody noticed that it is gone: EPIPE, and no signal.
+        // Written to before the loop knows of the end: EPIPE, and no signal.
         for _ in 0..20 {
             let (client, id) = stage.open();
             let frozen = stage.freeze();
@@ -738,7 +739,7 @@ on_every_backend! {
         assert_eq!(stage.data(id, 9), b"held back");
         client.write_all(b"and more").unwrap();
         assert_eq!(stage.data(id, 8), b"and more");
-        // A pause holds all the same: that is how a relay bounds its memory.
+        // A pause holds nevertheless: so a relay bounds its memory.
         stage.ask(move |cx| cx.at(id).pause_reading());
         client.write_all(b"in the pause").unwrap();
         stage.sees_nothing();
@@ -782,7 +783,7 @@ on_every_backend! {
         assert!(spread < 16 * 1024, "the stack is {spread} bytes deeper at times");
     }
 
-    // Rule 15: others get their turn in between.
+    // Rule 15: other connections get their turn in between.
     fn drained_that_writes_for_ever_keeps_nobody_waiting(backend: Backend) {
         let small = Limits { output_high: 1000, output_low: 100, ..limits() };
         let plan = Plan::new()
@@ -810,7 +811,7 @@ on_every_backend! {
         reading.join().unwrap();
     }
 
-    // Rule 13: what was asked before the close, and in the same segment after it.
+    // Rule 13: a request before the close, and one after the close in the same segment.
     fn what_was_owed_at_the_close_arrives_and_what_is_asked_after_it_does_not(backend: Backend) {
         let stage = Stage::new(backend, echo_until_full_stop());
         let (mut client, id) = stage.open();
