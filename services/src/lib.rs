@@ -1,8 +1,8 @@
-//! Three services on the reactor: [`echo`], [`chat`] and [`http`]. Below: the reactor's public face and nothing else
-//! of it. Above: the command, which chooses addresses and limits.
+//! Three services on the reactor: [`echo`], [`chat`] and [`http`]. They use only the reactor's public API. The command
+//! above them chooses addresses and limits.
 //!
-//! Each service has the same parts: a handler with `new`, and `limits()` and `deadlines()` that suit it. What its bytes
-//! mean is in [`codec`], which knows no connection, no clock and no handler.
+//! Each service has a handler with `new`, and matching `limits()` and `deadlines()`. The formats of its bytes are in
+//! [`codec`], which knows no connection, no clock and no handler.
 //!
 //! ```no_run
 //! use reactor::{Application, Service};
@@ -37,7 +37,7 @@ pub mod chat;
 pub mod echo;
 pub mod http;
 
-/// The README's code, so that it never drifts.
+/// Compiles the README's code as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,18 +1,18 @@
-//! Streams as text, and the ways in which they may arrive, for the models that stand beside what they check.
+//! Streams as text, with the ways to cut them, for the models that check codecs.
 //!
-//! A first line that begins with `#` is no part of the stream. `c5 c1` in it: it arrives in pieces of 5 bytes and of 1 in
-//! turn. `a9 x65530`: after its ninth byte there are so many `x` more. What a fuzzer or a property test finds can then be
-//! read, cut down by hand and kept as a seed, and limits are within its reach.
+//! A first line that begins with `#` holds instructions and is not part of the stream. `c5 c1`: the stream arrives in
+//! pieces of 5 bytes and 1 byte in turn. `a9 x65530`: 65530 bytes `x` are inserted after the ninth byte. So a finding
+//! of a fuzzer or a property test can be read, cut down by hand and kept as a seed, and can reach the limits.
 
-/// Bytes of filler at most: a little more than the longest limit that there is.
+/// Largest number of filler bytes: a little more than the longest limit.
 const FILLER_MAX: usize = 66_000;
-/// Up to this length a stream is cut in two everywhere.
+/// Up to this length a stream is cut in two at every place.
 const SHORT: usize = 48;
-/// And of one longer than this only the end arrives byte by byte, which is where a limit is met, and all else in larger
-/// pieces: what keeps the unread bytes between them is no concern of the models, and copies them each time.
+/// Of a longer stream only the end arrives byte by byte, where a limit is met. The rest comes in larger pieces, because
+/// a test copies the unread bytes after each piece.
 const LONG: usize = 300;
 
-/// A stream, and how it is to be cut.
+/// A stream, and the sizes of its pieces.
 pub(crate) struct Stream {
     pub(crate) bytes: Vec<u8>,
     sizes: Vec<usize>,
@@ -50,7 +50,7 @@ impl Stream {
             }
             check(&pieces);
         };
-        // Byte by byte; a long one only towards its end.
+        // Byte by byte; a long stream only near its end.
         let ahead = bytes.len().saturating_sub(LONG);
         cut(&mut std::iter::once(ahead).filter(|&ahead| ahead > 0).chain(std::iter::repeat(1)));
         if !self.sizes.is_empty() {
@@ -60,7 +60,7 @@ impl Stream {
         if bytes.len() <= SHORT {
             (1..bytes.len()).for_each(|first| cut(&mut std::iter::once(first)));
         } else {
-            // By chance, which is the same for the same stream: FNV-1a, and then a xorshift.
+            // Random pieces, equal for equal streams: seeded by FNV-1a, and continued by xorshift.
             let mut state = bytes
                 .iter()
                 .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
@@ -76,7 +76,7 @@ impl Stream {
     }
 }
 
-/// The letters of a text, each with the number after it.
+/// The letters of a text, each with the following number.
 fn operations(text: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     text.iter().enumerate().filter(|(_, byte)| byte.is_ascii_alphabetic()).map(|(at, &letter)| {
         let digits = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit());
@@ -85,7 +85,7 @@ fn operations(text: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     })
 }
 
-/// What a fuzzer has shown to be worth trying, as committed in `fuzz/seeds`.
+/// The seeds in `fuzz/seeds`: inputs that a fuzzer has found worth keeping.
 #[cfg(test)]
 pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
     let directory = format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! A body in chunks (RFC 9112 section 7.1), of which nothing is kept but where it ends.
+//! Finds the end of a chunked body (RFC 9112 section 7.1). The data is not kept.
 //!
 //! ```text
 //!  Size ─▶ (Extension) ─▶ SizeEnd ─▶ Data ─▶ DataReturn ─▶ DataEnd ─▶ Size …
@@ -6,15 +6,16 @@
 //!                                             └──────▶ LastEnd ─▶ Done
 //! ```
 //!
-//! Two parsers that disagree about where a body ends take what follows for different requests, so there is one way to
-//! write each thing: every line ends with `\r\n`, sizes have nothing before or after them, and all else is malformed.
+//! Two parsers that disagree about the end of a body take the following bytes for different requests. So each element
+//! has one accepted spelling: every line ends with `\r\n`, a size has nothing before or after it, and all else is
+//! malformed.
 
 use super::request::Status;
 
-/// Bytes of a chunk's size line: a size, and more of an extension than anybody sends.
+/// Longest size line of a chunk in bytes: a size, and a longer extension than clients send.
 const SIZE_LINE_MAX: u16 = 256;
 
-/// Finds the end of a body in chunks, however it arrives.
+/// Finds the end of a chunked body that arrives in any pieces.
 ///
 /// ```
 /// use services::codec::chunked::Chunked;
@@ -26,11 +27,11 @@ const SIZE_LINE_MAX: u16 = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunked {
     state: State,
-    /// The size being read, then the bytes of the chunk still to come.
+    /// The size while it is read, then the remaining bytes of the chunk.
     size: u64,
     /// Bytes of the current size line.
     line: u16,
-    /// Bytes of data that may still come in all, and of what is around them.
+    /// Allowed bytes of data, and of framing, for the rest of the body.
     data_left: u64,
     framing_left: u64,
 }
@@ -54,7 +55,7 @@ enum State {
 }
 
 impl Chunked {
-    /// A body of at most `max` bytes of data, and as many around them.
+    /// Starts a body of at most `max` bytes of data, and at most `max` bytes of framing.
     pub fn new(max: u64) -> Self {
         Chunked { state: State::Size, size: 0, line: 0, data_left: max, framing_left: max }
     }
@@ -64,10 +65,10 @@ impl Chunked {
         self.state == State::Done
     }
 
-    /// How many of `bytes` belong to the body: all of them, unless it is done.
+    /// Returns how many of `bytes` belong to the body: all, unless the body ends.
     ///
     /// # Errors
-    /// 400 for what is malformed, 413 for what is too long.
+    /// 400 for a malformed body, 413 for a body over the limits.
     pub fn skip(&mut self, bytes: &[u8]) -> Result<usize, Status> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
@@ -87,7 +88,7 @@ impl Chunked {
         Ok(at)
     }
 
-    /// The state after one byte that is no data.
+    /// The state after one byte of framing.
     fn after(&mut self, byte: u8) -> Result<State, Status> {
         let next = match (self.state, byte) {
             (State::Size | State::Blank | State::Extension, _) => return self.after_in_size_line(byte),
@@ -112,7 +113,7 @@ impl Chunked {
         let next = match byte {
             _ if self.line > SIZE_LINE_MAX => return Err(Status::BadRequest),
             _ if in_size && byte.is_ascii_hexdigit() => {
-                // Far over the limit long before it could overflow.
+                // The sum passes the limit long before it could overflow.
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
                 self.size = self.size.saturating_mul(16).saturating_add(digit);
                 State::Size
@@ -139,7 +140,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What a field's value and an extension may have: no control character but the tab.
+/// Bytes allowed in a field's value and in an extension: no control character except tab.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -154,7 +155,7 @@ mod tests {
 
     const MAX: u64 = 64;
 
-    /// How many bytes of the stream are body, as it arrives in pieces; `None` while it has no end.
+    /// How many bytes of a stream in pieces belong to the body; `None` while the body has no end.
     fn length<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Option<usize>, Status> {
         let (mut body, mut total) = (Chunked::new(MAX), 0);
         for piece in pieces {

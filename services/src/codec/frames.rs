@@ -1,22 +1,22 @@
-//! Frames, chat's way to speak for programs: a 4-byte big-endian length, and that many bytes of UTF-8.
+//! Frames, the chat's protocol for programs: a 4-byte big-endian length, and as many bytes of UTF-8.
 //!
-//! A client's first frame begins with the byte 0x00, since its length is far below 2²⁴. That is how the server tells
+//! A client's first frame begins with the byte 0x00, since its length is far below 2²⁴. By this byte the server tells
 //! frames from lines.
 
 use reactor::Input;
 
 use super::TooLong;
 
-/// Bytes of text in one frame of a client.
+/// Longest text of a client's frame, in bytes.
 pub const FRAME_MAX: usize = 64 * 1024;
 
 /// Bytes of the length before the text.
 pub const LENGTH_BYTES: usize = 4;
 
-/// Takes the next whole frame and gives its text. `None` while it is incomplete, and then nothing was consumed.
+/// Takes the next complete frame and returns its text. `None` while the frame is incomplete; then nothing was consumed.
 ///
 /// # Errors
-/// As soon as the length is known to be over [`FRAME_MAX`]. Nothing after it can be made sense of.
+/// As soon as the length is known to be over [`FRAME_MAX`]. The bytes after such a length have no meaning.
 ///
 /// ```
 /// use reactor::Input;
@@ -30,7 +30,7 @@ pub fn next<'i>(input: &mut Input<'i>) -> Result<Option<&'i [u8]>, TooLong> {
     next_within(FRAME_MAX, input)
 }
 
-/// The same with another bound, for what a server says.
+/// As [`next`], with another limit, for frames of a server.
 ///
 /// # Errors
 /// As [`next`].
@@ -43,18 +43,18 @@ pub fn next_within<'i>(limit: usize, input: &mut Input<'i>) -> Result<Option<&'i
     Ok(input.take(LENGTH_BYTES + length).map(|frame| &frame[LENGTH_BYTES..]))
 }
 
-/// Shows the text of the next whole frame without taking it. `None` while it is incomplete.
+/// Returns the text of the next complete frame without taking the frame. `None` while the frame is incomplete.
 ///
 /// # Errors
-/// `too_long`, as soon as the length is known to be over its limit.
+/// `too_long`, as soon as the length is known to be over the limit.
 pub fn peek<'i>(input: &Input<'i>, too_long: TooLong) -> Result<Option<&'i [u8]>, TooLong> {
     let Some((&head, rest)) = input.as_slice().split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
     let length = u32::from_be_bytes(head) as usize;
     if length > too_long.limit { Err(too_long) } else { Ok(rest.get(..length)) }
 }
 
-/// One text, encoded once for those who read frames and for those who read lines: a line's bytes are a frame's
-/// without the length, and a newline. Its buffer is used again for the next text.
+/// One text, encoded once for readers of frames and readers of lines: a line is a frame without its length, with a
+/// newline. The buffer is reused for the next text.
 ///
 /// ```
 /// use services::codec::frames::Encoded;
@@ -71,7 +71,7 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// Encodes the text that `append` appends, in place of what was encoded before.
+    /// Encodes the text that `append` appends. The former text is dropped.
     pub fn encode(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.clear();
         self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);

@@ -11,13 +11,13 @@ use reactor::Input;
 
 use super::TooLong;
 
-/// Bytes of one line, its ending and what telnet says in between not counted.
+/// Longest line in bytes. The ending and telnet's bytes are not counted.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// What a line's buffer may keep for the next line: enough for what people type. Most connections never have one.
+/// Capacity that a line's buffer keeps for the next line: enough for typed lines. Most connections never use a buffer.
 const KEPT_CAPACITY: usize = 1024;
 
-/// RFC 854: the byte that begins a command, and the commands that have a length of their own.
+/// RFC 854: the byte that begins a command, and the commands with a length of their own.
 const IAC: u8 = 255;
 const DONT: u8 = 254;
 const DO: u8 = 253;
@@ -26,22 +26,23 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// What was found in the input.
+/// An item of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A line without its ending.
     Line(&'a [u8]),
-    /// Three bytes to be sent back: a telnet option was asked for or offered, and this refuses it.
+    /// Three bytes to send back: they refuse a telnet option that was requested or offered.
     Refusal([u8; 3]),
 }
 
-/// Takes lines out of the input of one connection.
+/// Takes lines from the input of one connection.
 ///
-/// Lines that are there in one piece, and without a telnet command in it, are lent from the input. All others are
-/// gathered here, and the input is consumed meanwhile, so each byte is looked at once however few arrive at a time.
+/// A line in one piece without a telnet command is borrowed from the input. Other lines are gathered here, and the
+/// input is consumed meanwhile, so each byte is examined once, however few bytes arrive at a time.
 ///
-/// Each telnet `DO` is to be answered with `WONT`, each `WILL` with `DONT` (RFC 854): the client would wait for ever
-/// otherwise, after Ctrl-C for example, which sends `DO TIMING-MARK` (RFC 860). `WONT` and `DONT` get no answer.
+/// Each telnet `DO` must be answered with `WONT`, and each `WILL` with `DONT` (RFC 854). A client without the answer
+/// would wait for ever, for example after Ctrl-C, which sends `DO TIMING-MARK` (RFC 860). `WONT` and `DONT` get no
+/// answer.
 ///
 /// ```
 /// use reactor::Input;
@@ -57,9 +58,9 @@ pub enum Item<'a> {
 #[derive(Debug, Default)]
 pub struct Lines {
     state: State,
-    /// What has come of a line that did not come in one piece.
+    /// The received part of a line that did not come in one piece.
     line: Vec<u8>,
-    /// `line` has been handed out.
+    /// `line` has been returned, and is cleared at the next call.
     given: bool,
 }
 
@@ -69,7 +70,7 @@ enum State {
     Text,
     /// After IAC.
     Command,
-    /// After IAC and this command, which is about an option, which comes next.
+    /// After IAC and this command; the option follows.
     Option(u8),
     /// In a subnegotiation, which ends with IAC SE.
     Sub,
@@ -77,7 +78,7 @@ enum State {
     SubCommand,
 }
 
-/// How far the input could be gathered.
+/// How the gathering ended.
 enum Gathered {
     Line,
     Refusal([u8; 3]),
@@ -85,10 +86,10 @@ enum Gathered {
 }
 
 impl Lines {
-    /// The next line or refusal, or `None` when there is no whole one. Then all of the input has been consumed.
+    /// Takes the next line or refusal. Returns `None` without a complete line; then all input has been consumed.
     ///
     /// # Errors
-    /// As soon as a line is known to be over [`LINE_MAX`].
+    /// As soon as a line is known to be longer than [`LINE_MAX`].
     #[inline]
     pub fn next<'s, 'i: 's>(&'s mut self, input: &mut Input<'i>) -> Result<Option<Item<'s>>, TooLong> {
         if std::mem::take(&mut self.given) {
@@ -108,11 +109,11 @@ impl Lines {
         self.item(&gathered, TOO_LONG)
     }
 
-    /// Shows the next line without taking it: its `\n` stays in the input, so the line is found again. Everything before
-    /// is consumed, and so are refusals.
+    /// Returns the next line without taking the line: its `\n` stays in the input, so the line is found again. All
+    /// bytes before are consumed, and so are refusals.
     ///
     /// # Errors
-    /// `too_long`, as soon as the line is known to be longer than its limit, which is at most [`LINE_MAX`].
+    /// `too_long`, as soon as the line is known to be longer than the limit, which is at most [`LINE_MAX`].
     pub fn peek(&mut self, input: &mut Input<'_>, too_long: TooLong) -> Result<Option<Item<'_>>, TooLong> {
         if std::mem::take(&mut self.given) {
             self.forget();
@@ -121,7 +122,7 @@ impl Lines {
         self.item(&gathered, too_long)
     }
 
-    /// After the end of the input: a last line that has no ending, or half of one. `None` when the last line had one.
+    /// After the end of the input: the last line, if it has no ending.
     pub fn rest(&self) -> Option<&[u8]> {
         (!self.given && !self.line.is_empty()).then(|| without_return(&self.line))
     }
@@ -134,8 +135,8 @@ impl Lines {
         }
     }
 
-    /// Moves bytes from the input into the line, until its ending, which is consumed too if it is `taken`, or until there
-    /// is something to be refused.
+    /// Moves bytes from the input into the line, up to the line's ending or a telnet option to refuse. The ending is
+    /// consumed if `taken`.
     fn gather(&mut self, input: &mut Input<'_>, too_long: TooLong, taken: bool) -> Result<Gathered, TooLong> {
         while let Some(&byte) = input.as_slice().first() {
             match self.state {
@@ -172,12 +173,12 @@ impl Lines {
         Ok(Gathered::Nothing)
     }
 
-    /// The same up to the next command of telnet's. Whether the line is whole.
+    /// Moves text up to the next telnet command. Returns whether the line is complete.
     fn gather_text(&mut self, input: &mut Input<'_>, too_long: TooLong, taken: bool) -> Result<bool, TooLong> {
         let bytes = input.as_slice();
         let found = memchr::memchr2(b'\n', IAC, bytes);
         let text = &bytes[..found.unwrap_or(bytes.len())];
-        // Not more than this is ever kept: the longest line, and a `\r` that may belong to its ending.
+        // Never keeps more than the longest line, and a `\r` that may belong to its ending.
         if self.line.len() + text.len() > too_long.limit + 1 {
             return Err(too_long);
         }
@@ -216,8 +217,8 @@ mod tests {
     use super::*;
     use crate::chance::Chance;
 
-    /// The lines of a stream that arrives in pieces, its unended last line and all refusals included, and whether one was
-    /// too long.
+    /// The lines of a stream in pieces, with its unended last line and all refusals, and whether a line was over the
+    /// limit.
     fn lines<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> (Vec<Vec<u8>>, bool) {
         let (mut lines, mut taken) = (Lines::default(), Vec::new());
         for piece in pieces {

@@ -1,8 +1,7 @@
-//! What bytes mean, and nothing else: no connection, no clock, no handler, so that every split of every input can be
-//! tried in a unit test.
+//! Codecs from bytes to items: without connection, clock or handler, so a unit test can try every split of every input.
 //!
-//! Chat speaks [`lines`] or [`frames`], says what [`text`] lets through and takes what is [`typed`]; HTTP reads a
-//! [`request`] and skips what is [`chunked`]; echo speaks [`websocket`] too.
+//! The chat speaks [`lines`] or [`frames`], cleans messages with [`text`], and reads a keyboard with [`typed`]. HTTP
+//! reads a [`request`] and skips a [`chunked`] body. Echo also speaks [`websocket`].
 
 pub mod chunked;
 pub mod frames;
@@ -22,9 +21,9 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
-    /// What kind of item.
+    /// The kind of item.
     pub what: &'static str,
-    /// How many bytes it may have.
+    /// The longest allowed item, in bytes.
     pub limit: usize,
 }
 

@@ -1,9 +1,8 @@
-//! The head of an HTTP request (RFC 9112): from bytes to what an answer depends on, and which status says what is wrong
-//! with it.
+//! The head of an HTTP request (RFC 9112): from bytes to the facts that an answer depends on, or to the status of a
+//! malformed head.
 //!
-//! `httparse` reads the syntax. This file adds what it leaves open: limits, which body belongs to the request, which
-//! `Host` it is for, and whether the connection goes on. Where two parsers could differ about the end of a request, the
-//! request is refused.
+//! `httparse` reads the syntax. This file adds limits, the body that belongs to the request, the check of `Host`, and
+//! whether the connection goes on. A request is refused if two parsers could differ about its end.
 
 mod fields;
 mod host;
@@ -17,16 +16,16 @@ use fields::Fields;
 use host::is_host;
 use version::Version;
 
-/// Bytes of the request line, its ending not counted: the 8000 that RFC 9112 section 3 asks for, rounded up.
+/// Longest request line in bytes, its ending not counted: the 8000 that RFC 9112 section 3 asks for, rounded up.
 pub const LINE_MAX: usize = 8 * 1024;
 
-/// Bytes of the request line and the header: more than any browser sends with all its cookies.
+/// Longest request line and header together, in bytes: more than any browser sends with all its cookies.
 pub const HEAD_MAX: usize = 32 * 1024;
 
-/// Lines of the header.
+/// Largest number of header lines.
 pub const FIELDS_MAX: usize = 100;
 
-/// What an answer depends on.
+/// The parsed head of a request.
 ///
 /// ```
 /// use services::codec::request::{Body, Head, Method};
@@ -38,21 +37,21 @@ pub const FIELDS_MAX: usize = 100;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// What is to be done.
+    /// The method.
     pub method: Method,
-    /// To what: a path, a whole URI, or `*`.
+    /// The target: a path, a whole URI, or `*`.
     pub target: &'a str,
     /// HTTP/1.0, whose connections end after an answer unless both sides say otherwise.
     pub is_1_0: bool,
     /// Whether the client wants the connection to go on.
     pub persistent: bool,
-    /// What follows the head.
+    /// The kind of body that follows the head.
     pub body: Body,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// Which fields there are that choose among the answers to a `GET`.
+    /// The fields, as far as present, that choose among the answers to a `GET`.
     pub selectors: Selectors,
-    /// All of it as it came.
+    /// The bytes of the head as received.
     pub raw: &'a [u8],
 }
 
@@ -102,14 +101,14 @@ impl Selector {
 pub struct Selectors(u8);
 
 impl Selectors {
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-/// The methods of RFC 9110, as far as they are told apart. Their names are case-sensitive.
+/// The methods of RFC 9110, as far as the service distinguishes them. Names of methods are case-sensitive.
 ///
 /// ```
 /// use services::codec::request::Method;
@@ -124,7 +123,7 @@ pub enum Method {
     Head,
     /// OPTIONS
     Options,
-    /// CONNECT, whose target is unlike all others
+    /// CONNECT, whose target has a form of its own
     Connect,
     /// POST, PUT, DELETE, TRACE and PATCH (RFC 5789)
     Other,
@@ -132,7 +131,7 @@ pub enum Method {
     Unknown,
 }
 
-/// What follows a head.
+/// The kind of body that follows a head.
 ///
 /// ```
 /// use services::codec::request::{Body, Head};
@@ -149,7 +148,7 @@ pub enum Body {
     Chunked,
 }
 
-/// A status that says why a request is not answered as it was meant to be.
+/// The status of a refusal.
 ///
 /// ```
 /// use services::codec::request::{Head, Status};
@@ -191,7 +190,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Its number.
+    /// The status code.
     pub fn code(self) -> u16 {
         match self {
             Status::BadRequest => 400,
@@ -212,7 +211,7 @@ impl Status {
         }
     }
 
-    /// Its words.
+    /// The reason phrase.
     pub fn reason(self) -> &'static str {
         match self {
             Status::BadRequest => "Bad Request",
@@ -235,10 +234,10 @@ impl Status {
 }
 
 impl Method {
-    /// The method of this name.
+    /// Finds the method with this name.
     #[inline]
     pub fn named(name: &str) -> Self {
-        // Nearly all are.
+        // The usual method first.
         if name == "GET" { Method::Get } else { Method::named_otherwise(name) }
     }
 
@@ -254,11 +253,11 @@ impl Method {
 }
 
 impl<'a> Head<'a> {
-    /// The head at the beginning of `bytes`, and its length; `None` while its end, an empty line, is not there. Lines
-    /// end with `\r\n`, or with `\n` as people type them. There is no empty line before it.
+    /// Parses the head at the beginning of `bytes`. Returns the head and its length, or `None` while the empty line at
+    /// its end is missing. Lines end with `\r\n`, or with `\n` as people type them. No empty line may precede the head.
     ///
     /// # Errors
-    /// What is wrong with it, as early as that is certain. What follows such a head has no meaning.
+    /// The status of a malformed head, as early as the error is certain. The bytes after such a head have no meaning.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Head<'a>, usize)>, Status> {
         let mut fields = [const { MaybeUninit::<Header<'a>>::uninit() }; FIELDS_MAX];
@@ -275,7 +274,7 @@ impl<'a> Head<'a> {
         Ok(Some((head, length)))
     }
 
-    /// What its parts, whose syntax is right, come to.
+    /// Checks the parts of a head with correct syntax, and combines them.
     #[inline]
     fn weighed(
         method: &str,
@@ -284,7 +283,7 @@ impl<'a> Head<'a> {
         fields: &[Header<'_>],
         raw: &'a [u8],
     ) -> Result<Self, Status> {
-        // Both limits are at least this, so that one comparison does for nearly all.
+        // Both limits are at least this large, so one comparison suffices for nearly all heads.
         if raw.len() > LINE_MAX {
             within_limits(raw)?;
         }
@@ -293,13 +292,13 @@ impl<'a> Head<'a> {
         Fields::read(fields)?.head(method, target, is_1_0, raw)
     }
 
-    /// Whether there is such a field, once or more often.
+    /// Whether the request has the field, once or more often.
     #[inline]
     pub fn has(&self, selector: Selector) -> bool {
         self.selectors.0 & selector as u8 != 0
     }
 
-    /// The values of all fields of this name, in their order, blanks around them taken off.
+    /// The values of all fields called `name`, in order and trimmed.
     ///
     /// ```
     /// use services::codec::request::Head;
@@ -307,7 +306,7 @@ impl<'a> Head<'a> {
     /// assert_eq!(head.values("A").collect::<Vec<_>>(), [&b"1"[..], b"3"]);
     /// ```
     pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        // What httparse has let through: each line is a name, a colon and a value.
+        // `httparse` has accepted the lines: each has a name, a colon and a value.
         let raw = self.raw;
         memchr::memchr_iter(b'\n', raw).filter_map(move |end| {
             let line = raw.get(end + 1..)?;
@@ -317,17 +316,17 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// The value of the field of this name, if there is exactly one.
+    /// The value of the field called `name`, if the request has exactly one.
     pub fn value(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 }
 
-/// The length of the head at the beginning of `bytes`, by its empty line alone; `None` while that is not there. The
-/// first `searched` bytes have been searched already.
+/// Returns the length of the head at the beginning of `bytes`, found by its empty line alone; `None` while that line is
+/// missing. The first `searched` bytes were searched earlier.
 pub fn end_of_head(bytes: &[u8], searched: usize) -> Option<usize> {
-    // `\n\r\n` may have begun in what was searched.
+    // `\n\r\n` may have begun in the searched part.
     let start = searched.saturating_sub(2);
     memchr::memchr_iter(b'\n', &bytes[start..]).map(|at| start + at + 1).find_map(|after| match bytes[after..] {
         [b'\n', ..] => Some(after + 1),
@@ -336,10 +335,10 @@ pub fn end_of_head(bytes: &[u8], searched: usize) -> Option<usize> {
     })
 }
 
-/// Whether a head whose end is not there has kept to the limits so far.
+/// Checks the limits of a head whose end is still missing.
 ///
 /// # Errors
-/// 414 for the line, 431 for the whole.
+/// 414 for the request line, 431 for the whole head.
 #[cold]
 pub fn within_limits(bytes: &[u8]) -> Result<(), Status> {
     let line = &bytes[..bytes.len().min(LINE_MAX + 2)];
@@ -350,7 +349,7 @@ pub fn within_limits(bytes: &[u8]) -> Result<(), Status> {
     if bytes.len() > HEAD_MAX { Err(Status::HeaderFieldsTooLarge) } else { Ok(()) }
 }
 
-/// What to say about a head that `httparse` does not take.
+/// The status for a head that `httparse` refuses.
 #[cold]
 fn fault(error: Error, bytes: &[u8]) -> Result<Option<(Head<'_>, usize)>, Status> {
     match error {
@@ -370,14 +369,14 @@ fn fault(error: Error, bytes: &[u8]) -> Result<Option<(Head<'_>, usize)>, Status
     }
 }
 
-/// RFC 9112 section 3.2: a path, or a whole URI as for a proxy, or `*` for `OPTIONS`, or for `CONNECT` whatever that
-/// wants.
+/// Checks the target (RFC 9112 section 3.2): a path, or a whole URI as for a proxy, or `*` for `OPTIONS`. `CONNECT` may
+/// have any target.
 #[inline]
 fn check_target(method: Method, target: &str) -> Result<(), Status> {
     match (method, target.as_bytes()) {
-        // What is asked for most.
+        // The most frequent target.
         (_, b"/") => Ok(()),
-        // A fragment is never sent (section 3.2); some servers end the path there, others don't.
+        // A client never sends a fragment (section 3.2). Some servers end the path at a fragment, others do not.
         (_, uri) if memchr::memchr(b'#', uri).is_some() => Err(Status::BadRequest),
         (Method::Connect, _) | (_, [b'/', ..]) | (Method::Options, b"*") => Ok(()),
         (_, uri) if authority_of(uri).is_some_and(|authority| !authority.is_empty() && is_host(authority)) => Ok(()),
@@ -385,7 +384,7 @@ fn check_target(method: Method, target: &str) -> Result<(), Status> {
     }
 }
 
-/// What stands between `http://` or `https://` and the path.
+/// The authority: the part between `http://` or `https://` and the path.
 fn authority_of(uri: &[u8]) -> Option<&[u8]> {
     let scheme = memchr::memmem::find(uri, b"://")?;
     if !matches!(uri[..scheme].to_ascii_lowercase().as_slice(), b"http" | b"https") {

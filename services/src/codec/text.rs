@@ -1,13 +1,14 @@
-//! One line of text that someone else is going to see: what could forge a line or drive a terminal is made visible.
+//! Cleans a line of text for other people's screens: characters that could forge a line or control a terminal are
+//! replaced.
 
-/// Stands in for each character that is not let through: U+FFFD.
+/// Replaces each character that is not let through: U+FFFD.
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// Bytes that are looked at together: a line that people type is one or two of them.
+/// Bytes that are examined together: a typed line has one or two pieces.
 const PIECE: usize = 64;
 
-/// Whether `character` does something instead of showing something: control characters (Cc), the separators of lines
-/// and paragraphs, and what overrides, embeds or isolates a direction of writing.
+/// Whether `character` acts instead of showing a sign: control characters (Cc), the separators of lines and paragraphs,
+/// and characters that override, embed or isolate a direction of writing.
 ///
 /// ```
 /// use services::codec::text::is_control;
@@ -18,7 +19,7 @@ pub fn is_control(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Appends `text` to `output`, each control character but the tab replaced by U+FFFD.
+/// Appends `text` to `output`, with U+FFFD in place of each control character except tab.
 ///
 /// ```
 /// let mut output = b"> ".to_vec();
@@ -26,7 +27,7 @@ pub fn is_control(character: char) -> bool {
 /// assert_eq!(output, "> a\tb\u{fffd}[2Jc\u{fffd}".as_bytes());
 /// ```
 pub fn append_clean(text: &str, output: &mut Vec<u8>) {
-    // Nearly all text is plain, and then it is one copy.
+    // Nearly all text is plain, and costs one copy.
     if is_plain(text) {
         return output.extend_from_slice(text.as_bytes());
     }
@@ -40,8 +41,8 @@ pub fn append_clean(text: &str, output: &mut Vec<u8>) {
     output.extend_from_slice(rest.as_bytes());
 }
 
-/// Whether nothing of it has to be looked at by itself. A piece is looked at as a whole, without a way out at each byte,
-/// so that the compiler does it in wide registers.
+/// Whether `text` consists of plain ASCII. A piece is examined as a whole, without an exit after each byte, so the
+/// compiler uses wide registers.
 fn is_plain(text: &str) -> bool {
     let is_plain = |byte: u8| byte == b'\t' || (b' '..=b'~').contains(&byte);
     text.as_bytes().chunks(PIECE).all(|piece| piece.iter().fold(true, |so_far, &byte| so_far & is_plain(byte)))

@@ -1,11 +1,11 @@
-//! Lines of standard input, from a keyboard, a pipe or a file: any bytes, ended by `\n` or `\r\n`. One that is too long
-//! is told and skipped, since there is nobody to hang up on.
+//! Lines of standard input, from a keyboard, a pipe or a file: any bytes, ended by `\n` or `\r\n`. A line over the
+//! limit is reported and skipped, because standard input has no connection to close.
 
 use reactor::{Framed, Input};
 
 use super::TooLong;
 
-/// Bytes of one line, its ending not counted: as many as a chat message may have.
+/// Longest line in bytes, its ending not counted: equal to the limit of a chat message.
 pub const TYPED_MAX: usize = 64 * 1024;
 
 const TOO_LONG: TooLong = TooLong { what: "line", limit: TYPED_MAX };
@@ -22,12 +22,12 @@ const TOO_LONG: TooLong = TooLong { what: "line", limit: TYPED_MAX };
 /// ```
 #[derive(Debug, Default)]
 pub struct Typed {
-    /// The rest of a line that is too long is left out, its ending included.
+    /// The rest of a line over the limit is being skipped, up to and including its ending.
     skipping: bool,
 }
 
 impl Typed {
-    /// The next line without its ending, or that one was too long; `None` when there is no whole one.
+    /// Takes the next line without its ending, or the error of a line over the limit. `None` without a complete line.
     pub fn next<'i>(&mut self, input: &mut Input<'i>) -> Option<Result<&'i [u8], TooLong>> {
         while self.skipping {
             match input.until(b'\n', usize::MAX) {
@@ -48,7 +48,7 @@ impl Typed {
         }
     }
 
-    /// At the end of the input: a last line that has no ending.
+    /// Takes the last line at the end of the input, if the line has no ending.
     pub fn rest<'i>(&self, input: &mut Input<'i>) -> Option<&'i [u8]> {
         let rest = input.take_all();
         (!self.skipping && !rest.is_empty()).then(|| rest.strip_suffix(b"\r").unwrap_or(rest))
@@ -64,7 +64,8 @@ fn without_ending(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// The lines of a stream that arrives in pieces, what is unread kept in between; `None` for one too long.
+    /// The lines of a stream that arrives in pieces, with unread bytes kept in between; `None` for a line over the
+    /// limit.
     fn typed(stream: &[u8], size: usize) -> Vec<Option<Vec<u8>>> {
         let (mut typed, mut kept, mut lines) = (Typed::default(), Vec::new(), Vec::new());
         for piece in stream.chunks(size) {

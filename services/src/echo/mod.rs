@@ -1,8 +1,8 @@
-//! The echo service: each line back with `You said: ` before it, or every byte back as it came (RFC 862), or each
+//! The echo service: returns each line with `You said: ` before the line, or every byte unchanged (RFC 862), or each
 //! WebSocket message.
 //!
-//! Nothing is kept of a peer and nothing is allocated for a request: a line is copied once, from where the loop lends
-//! it to where the loop sends it from.
+//! The service keeps no state of a peer, and allocates nothing for a request: a line is copied once, from the loop's
+//! input to the loop's output.
 
 mod websocket;
 
@@ -12,16 +12,16 @@ use reactor::{Context, Deadlines, Framed, Handler, Input, Limits, Written};
 
 pub use websocket::{Client, MESSAGE_MAX, WEBSOCKET_REFUSAL, WebSocketEcho, websocket_limits};
 
-/// Bytes of one line, its ending not counted: more than anybody types, little enough to keep for each of many peers.
+/// Longest line in bytes, its ending not counted: more than people type, and little enough for the input of many peers.
 pub const LINE_MAX: usize = 64 * 1024;
 
 const SAID: &[u8] = b"You said: ";
 const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
 
-/// Answers each line, when its ending has come, with `You said: ` and the line as it is, ending included.
+/// Answers each complete line with `You said: ` and the line as received, ending included.
 ///
-/// A last line that has no ending is answered as it stands once the peer has ended its half. A line of more than
-/// [`LINE_MAX`] bytes is an error, and the end of the connection.
+/// A last line without an ending is answered when the peer has ended its half. A line of more than [`LINE_MAX`] bytes
+/// gets an error, and the connection ends.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -36,7 +36,7 @@ const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 
-/// Sends back every byte as it came, in order.
+/// Sends every byte back unchanged, in order.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -51,13 +51,13 @@ pub struct Echo;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawEcho;
 
-/// How much echo takes and keeps: the reactor's defaults, whose input has room for a line of [`LINE_MAX`] bytes.
+/// Limits for echo: the reactor's defaults, whose input has room for a line of [`LINE_MAX`] bytes.
 pub fn limits() -> Limits {
     Limits::default()
 }
 
-/// How long echo waits. Nobody has to say anything soon, or ever: whoever tries it with `nc` thinks before typing.
-/// `idle` ends connections on which no byte has moved for that long.
+/// Deadlines for echo. A peer need not send a first request soon, because a person with `nc` thinks before typing.
+/// `idle` ends connections on which no byte has moved for that time.
 pub fn deadlines(idle: Option<Duration>) -> Deadlines {
     Deadlines { first_request: None, idle, ..Deadlines::default() }
 }
@@ -70,7 +70,7 @@ impl Handler for Echo {
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         loop {
             match input.until_eol_within(LINE_MAX) {
-                // Then the rest waits: the loop offers it again once the peer has read.
+                // The rest waits: the loop offers it again when the peer has read.
                 Framed::Item(line) if say(line, cx) == Written::AboveHighWater => return,
                 Framed::Item(_) => {}
                 Framed::Incomplete => return,
@@ -80,7 +80,7 @@ impl Handler for Echo {
     }
 
     fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
-        // All whole lines are answered: the end comes after the last of them.
+        // All complete lines are answered, because the end of input comes after them.
         let rest = input.take_all();
         if rest.len() > LINE_MAX {
             return refuse(cx);
@@ -108,7 +108,7 @@ impl Handler for RawEcho {
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
-        // Above the high-water mark the loop stops reading by itself, so at most one read more is owed.
+        // Above the high-water mark the loop pauses reading, so at most one further receive is queued.
         cx.write(input.take_all());
     }
 }

@@ -1,13 +1,13 @@
-//! A body in chunks beside the grammar of RFC 9112 section 7.1, read from the beginning. For property tests and for the
+//! Compares the codec with the grammar of RFC 9112 section 7.1, read from the beginning. For property tests and for the
 //! fuzz target `chunked`.
 
 use super::*;
 use crate::pieces::Stream;
 
-/// Bytes of data that a body may have here.
+/// Largest body in the model, in bytes of data.
 const MAX: u64 = 2000;
 
-/// Panics where it matters in which pieces a body arrives, or where it ends somewhere else than by the grammar.
+/// Panics if the outcome depends on the pieces, or if the body's end differs from the grammar.
 pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = skip([&stream.bytes[..]]);
@@ -25,7 +25,7 @@ pub fn check(text: &[u8]) {
     }
 }
 
-/// How many bytes are body, as they arrive in pieces; `None` while there is no end.
+/// How many bytes of a stream in pieces belong to the body; `None` while the body has no end.
 pub(super) fn skip<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Result<Option<usize>, Status> {
     let (mut body, mut total) = (Chunked::new(MAX), 0);
     for piece in pieces {
@@ -45,7 +45,7 @@ struct Body {
     longest_line: usize,
 }
 
-/// The body at the beginning of `bytes`, if there is a whole one.
+/// The body at the beginning of `bytes`, if it is complete.
 fn body(bytes: &[u8]) -> Option<Body> {
     let (mut rest, mut data, mut longest_line) = (bytes, 0, 0);
     loop {
@@ -58,7 +58,7 @@ fn body(bytes: &[u8]) -> Option<Body> {
         }
         let significant = line[..digits].iter().position(|&byte| byte != b'0').unwrap_or(digits);
         let size = if significant == digits { "0" } else { std::str::from_utf8(&line[significant..digits]).ok()? };
-        // What is longer than any stream has no end in it.
+        // A longer chunk than any stream has no end in the stream.
         let size = usize::from_str_radix(size, 16).ok()?;
         if size == 0 {
             break;
@@ -75,7 +75,7 @@ fn body(bytes: &[u8]) -> Option<Body> {
     Some(Body { length: bytes.len() - rest.len(), data, longest_line })
 }
 
-/// The next line, without its ending; it has no control character but the tab.
+/// The next line without its ending, if it has no control character except tab.
 fn line<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
     let line = &rest[..end];

@@ -1,17 +1,17 @@
-//! The fields of a head that decide where the request ends and what becomes of the connection.
+//! The fields of a head that decide the end of the request and the future of the connection.
 
 use httparse::Header;
 
 use super::host::is_host;
 use super::{Body, Head, Method, Selector, Selectors, Status};
 
-/// What the fields say about where the request ends and what becomes of the connection. Facts are bits, so that one
-/// comparison tells the usual head.
+/// The facts in the fields about the end of the request and the connection. Facts are bits, so one comparison
+/// recognizes the usual head.
 #[derive(Clone, Copy)]
 pub(super) struct Fields {
     facts: u8,
     selectors: u8,
-    /// What `Content-Length` says.
+    /// The value of `Content-Length`.
     length: u64,
 }
 
@@ -24,7 +24,7 @@ const EXPECTS_CONTINUE: u8 = 1 << 5;
 const EXPECTS_OTHER: u8 = 1 << 6;
 
 impl Fields {
-    /// What these fields say.
+    /// Collects the facts from the fields.
     #[inline]
     pub(super) fn read(fields: &[Header<'_>]) -> Result<Self, Status> {
         let (mut facts, mut selectors, mut length) = (0, 0, 0);
@@ -34,7 +34,7 @@ impl Fields {
             }
         };
         for &Header { name, value } in fields {
-            // Lengths differ, so no name is compared with more than one.
+            // The lengths differ, so each name is compared with few others.
             match name.len() {
                 4 if is_named(name, "Host") => {
                     facts = once(HOST, facts)?;
@@ -75,23 +75,24 @@ impl Fields {
         is_1_0: bool,
         raw: &'a [u8],
     ) -> Result<Head<'a>, Status> {
-        // Nearly all say no more than for whom they are, and that they want to go on.
+        // The usual head has only `Host` and perhaps `keep-alive`.
         let is_plain = self.facts & !KEEP_ALIVE == HOST && !is_1_0;
         let selectors = Selectors(self.selectors);
         let (mut body, persistent, expects_continue) =
             if is_plain { (Body::None, true, false) } else { self.weighed(is_1_0)? };
         if method == Method::Connect {
-            // It has none: what follows is for whoever is at the other end (RFC 9110 section 9.3.6).
+            // A `CONNECT` has no body: the following bytes belong to the other end of the tunnel (RFC 9110 section
+            // 9.3.6).
             body = Body::None;
         }
         Ok(Head { method, target, is_1_0, persistent, body, expects_continue, selectors, raw })
     }
 
-    /// What follows the head, whether the connection goes on, and whether `100 Continue` is waited for.
+    /// Returns the body, whether the connection goes on, and whether the client waits for `100 Continue`.
     fn weighed(self, is_1_0: bool) -> Result<(Body, bool, bool), Status> {
         let has = |fact| self.facts & fact != 0;
         let body = match (has(CHUNKED), has(LENGTH)) {
-            // HTTP/1.0 has no chunks: whoever sends them there was not meant to be understood (RFC 9112 section 6.1).
+            // HTTP/1.0 has no chunks, so a chunked request in HTTP/1.0 has no agreed meaning (RFC 9112 section 6.1).
             (true, true) => return Err(Status::BadRequest),
             (true, false) if is_1_0 => return Err(Status::BadRequest),
             (true, false) => Body::Chunked,
@@ -108,14 +109,13 @@ impl Fields {
     }
 }
 
-/// Whether a field has this name, whose letters may be of either case. First as nearly everyone writes it: that is one
-/// comparison of words.
+/// Whether a field has the name `usual`, in any case. The usual spelling comes first: a single comparison of words.
 #[inline]
 fn is_named(name: &str, usual: &str) -> bool {
     name == usual || name.eq_ignore_ascii_case(usual)
 }
 
-/// Adds what may be said once. Even the same twice is refused: no client means it.
+/// Adds a fact that may appear once. An equal repetition is refused too: no client sends one on purpose.
 #[inline]
 fn once(fact: u8, facts: u8) -> Result<u8, Status> {
     if facts & fact == 0 { Ok(facts | fact) } else { Err(Status::BadRequest) }
@@ -138,12 +138,12 @@ fn connection(value: &[u8]) -> u8 {
     })
 }
 
-/// What stands between the commas of a list.
+/// The elements of a comma-separated list.
 fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// One length, in digits.
+/// Reads a length in digits.
 fn content_length(value: &[u8]) -> Result<u64, Status> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Status::BadRequest);
@@ -152,7 +152,7 @@ fn content_length(value: &[u8]) -> Result<u64, Status> {
     Ok(value.iter().fold(0, add))
 }
 
-/// `chunked` and nothing else. Other codings before it are legal, and unknown here.
+/// Accepts `chunked` alone. Other codings before `chunked` are legal, and unknown here.
 fn check_coding(value: &[u8]) -> Result<(), Status> {
     let mut codings = value.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     if !codings.next().unwrap_or_default().eq_ignore_ascii_case(b"chunked") {

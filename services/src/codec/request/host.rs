@@ -1,24 +1,24 @@
-//! Which host a request is for (RFC 9110 section 7.2, RFC 3986 section 3.2.2): whether what stands in `Host`, or between
-//! a scheme and a path, is one. Its meaning is nobody's business here, but what is none could mean anything.
+//! The host of a request (RFC 9110 section 7.2, RFC 3986 section 3.2.2): checks the syntax of the value of `Host`, or
+//! of the authority in a target. The host's meaning does not matter here, but a malformed host could mean anything.
 
-/// Whether `value` is a host and perhaps a port, or nothing at all, which is what a client says whose target has no
+/// Whether `value` is a host with an optional port. An empty value is valid: a client sends it for a target without a
 /// host.
 #[inline]
 pub(super) fn is_host(value: &[u8]) -> bool {
     after_host(value).is_empty() || is_bracketed(value) || is_encoded(value)
 }
 
-/// What comes after the longest name, and perhaps a port, that `bytes` begins with.
+/// Skips the longest name, with an optional port, at the beginning of `bytes`.
 ///
-/// A function of its own at run time too: among the variables of its callers, each byte costs half as much again.
+/// Never inlined: among the variables of its callers, each byte costs half as much again.
 #[inline(never)]
 fn after_host(bytes: &[u8]) -> &[u8] {
     let rest = after_all(bytes, |byte| IN_NAME[byte as usize]);
     if rest.len() < bytes.len() { after_port(rest) } else { rest }
 }
 
-/// An IPv6 address in brackets and perhaps a port. A zone has no meaning to anybody else, and addresses of a future
-/// version (RFC 3986) have none yet.
+/// Whether `value` is an IPv6 address in brackets with an optional port. A zone has a meaning only on the client's
+/// machine, and addresses of future versions (RFC 3986) do not exist yet.
 #[cold]
 fn is_bracketed(value: &[u8]) -> bool {
     let Some(rest) = value.strip_prefix(b"[") else { return false };
@@ -27,7 +27,7 @@ fn is_bracketed(value: &[u8]) -> bool {
     std::str::from_utf8(&rest[..end]).is_ok_and(is_address) && after_port(&rest[end + 1..]).is_empty()
 }
 
-/// A name that has percent-encoded bytes in it. They are allowed, and nobody sends them.
+/// Whether `value` is a name with percent-encoded bytes. They are allowed, and rare.
 #[cold]
 fn is_encoded(value: &[u8]) -> bool {
     let mut rest = after_all(value, |byte| IN_NAME[byte as usize]);
@@ -40,7 +40,7 @@ fn is_encoded(value: &[u8]) -> bool {
     rest.len() < value.len() && after_port(rest).is_empty()
 }
 
-/// What comes after a colon and what may be a port; all of `bytes` when they begin with none.
+/// Skips a colon and a port number. Returns all of `bytes` if they begin with no port.
 #[inline]
 fn after_port(bytes: &[u8]) -> &[u8] {
     let [b':', digits @ ..] = bytes else { return bytes };
@@ -49,13 +49,13 @@ fn after_port(bytes: &[u8]) -> &[u8] {
     if length < 5 || is_large_port(&digits[..length]) { rest } else { bytes }
 }
 
-/// Of numbers as long as each other, the larger one comes later as text too.
+/// For numbers of equal length, the order of texts is the order of numbers.
 #[cold]
 fn is_large_port(digits: &[u8]) -> bool {
     digits.len() == 5 && *digits <= b"65535"[..]
 }
 
-/// What comes after the bytes of this kind at the beginning.
+/// Skips the leading bytes of a kind.
 #[inline]
 fn after_all(bytes: &[u8], is_kind: impl Fn(u8) -> bool) -> &[u8] {
     let mut rest = bytes;
@@ -67,7 +67,7 @@ fn after_all(bytes: &[u8], is_kind: impl Fn(u8) -> bool) -> &[u8] {
     rest
 }
 
-/// The bytes of a registered name that stand for themselves: unreserved, and sub-delimiters.
+/// Bytes that a registered name may contain unencoded: unreserved characters and sub-delimiters.
 const IN_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,4 +1,4 @@
-//! Tables of raw heads and what they come to, whole and in every two pieces.
+//! Tables of raw heads and their outcomes, whole and cut at every place.
 
 use super::*;
 use crate::chance::Chance;
@@ -19,7 +19,7 @@ fn parsed(head: &str) -> Head<'_> {
     Head::parse(head.as_bytes()).unwrap().unwrap().0
 }
 
-/// Each with what follows the request line of `GET / HTTP/1.1` and a `Host` line.
+/// Header fields after `GET / HTTP/1.1` and a `Host` line.
 const FIELDS: &[(&str, u16)] = &[
     ("\r\n", 200),
     ("\n", 200),
@@ -73,7 +73,7 @@ const FIELDS: &[(&str, u16)] = &[
     ("Expect:\r\n\r\n", 200),
 ];
 
-/// Each with a `Host` line and an empty line after it.
+/// Request lines, to be followed by a `Host` line and an empty line.
 const LINES: &[(&str, u16)] = &[
     ("GET / HTTP/1.1\r\n", 200),
     ("GET / HTTP/1.1\n", 200),
@@ -175,7 +175,7 @@ fn table() -> Vec<(String, u16)> {
     fields.chain(lines).chain(hosts).collect()
 }
 
-/// What comes with it, a body or more requests, is no part of it and of no weight.
+/// Bytes after a head, a body or more requests, do not change the outcome.
 #[test]
 fn what_follows_a_faulty_head_does_not_change_what_is_wrong_with_it() {
     let upload = vec![b'x'; 2 * HEAD_MAX];

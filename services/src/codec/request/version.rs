@@ -1,19 +1,19 @@
-//! Versions that `httparse` does not know: what a request line says in place of `HTTP/1.0` or `HTTP/1.1`, and a head of a
-//! later HTTP/1, which is to be read as one of the latest we know (RFC 9110 section 2.5).
+//! Versions that `httparse` does not know: the classification of a request line without `HTTP/1.0` and `HTTP/1.1`, and
+//! the head of a later HTTP/1, which is read as the latest known version (RFC 9110 section 2.5).
 
 use super::{FIELDS_MAX, Head, Status, fault, within_limits};
 
-/// What the third word of a request line is.
+/// The meaning of the third word of a request line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     /// `HTTP/1.2` to `HTTP/1.9`
     LaterMinor,
-    /// `HTTP/` and the number of something else.
+    /// `HTTP/` and any other version number.
     Other,
     None,
 }
 
-/// Which version `line` names.
+/// The version that `line` names.
 pub(super) fn of_line(line: &[u8]) -> Version {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let third = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
@@ -25,15 +25,15 @@ pub(super) fn of_line(line: &[u8]) -> Version {
     let is_number = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_digit);
     match (major, minor) {
         (b"1", Some([b'2'..=b'9'])) => Version::LaterMinor,
-        // Neither of ours, nor written as they are (RFC 9112 section 2.3).
+        // Neither a known version, nor the syntax of a version (RFC 9112 section 2.3).
         (b"1", _) => Version::None,
         _ if is_number(major) && minor.is_none_or(is_number) => Version::Other,
         _ => Version::None,
     }
 }
 
-/// The head at the beginning of `bytes` whose line, of a later minor version, ends at `end`. `httparse` is shown the
-/// line with our version in it, and then the fields.
+/// Parses the head at the beginning of `bytes`, whose request line has a later minor version and ends at `end`.
+/// `httparse` reads the line with a known version in its place, and then the fields.
 #[cold]
 pub(super) fn read(bytes: &[u8], end: usize) -> Result<Option<(Head<'_>, usize)>, Status> {
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
@@ -44,7 +44,7 @@ pub(super) fn read(bytes: &[u8], end: usize) -> Result<Option<(Head<'_>, usize)>
     else {
         return Err(Status::BadRequest);
     };
-    // The words stand where they stood, with a blank after each.
+    // The words have their former places, with a blank after each.
     let target = std::str::from_utf8(&bytes[method.len() + 1..][..target.len()]).map_err(|_| Status::BadRequest)?;
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     match httparse::parse_headers(&bytes[end + 1..], &mut fields) {
