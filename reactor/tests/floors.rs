@@ -269,7 +269,7 @@ fn the_compiler_denies_unsafe_code_everywhere_but_in_sys() {
     assert!(root.code.iter().any(|line| line == "#![deny(unsafe_code)]"), "lib.rs does not");
     let allowed: Vec<_> = sources.iter().flat_map(lets_unsafe_in).collect();
     assert_eq!(allowed, ["mod sys;"]);
-    for crate_root in ["../services/src/lib.rs", "../bin/main.rs"] {
+    for crate_root in ["../services/src/lib.rs", "../sequential/src/lib.rs", "../bin/main.rs"] {
         let text =
             fs::read_to_string(reactor().join(crate_root)).unwrap_or_else(|error| panic!("{crate_root}: {error}"));
         assert!(blanked(&text).contains("#![forbid(unsafe_code)]"), "{crate_root} does not");
@@ -292,7 +292,7 @@ fn too_long(source: &Source) -> Option<String> {
 
 #[test]
 fn no_source_file_has_more_than_500_lines_without_its_tests() {
-    let rooms = ["src", "../services/src", "../bin"];
+    let rooms = ["src", "../services/src", "../sequential/src", "../bin"];
     none(rooms.iter().flat_map(|room| sources(&reactor().join(room))).filter_map(|source| too_long(&source)).collect());
 }
 

@@ -94,4 +94,30 @@ impl Context<'_> {
     pub fn read_on(&mut self) {
         self.own().read_on();
     }
+
+    /// The bytes of this connection that were left unread, where no input is lent: in
+    /// [`Handler::on_close`](crate::Handler::on_close) for the last time, in [`Handler::on_deadline`](crate::Handler::on_deadline) for
+    /// example without consuming any. Empty while the input is lent.
+    ///
+    /// ```
+    /// use reactor::{CloseReason, Context, Handler, Input};
+    ///
+    /// /// Takes whole lines, and logs a line that was cut off.
+    /// struct Lines;
+    ///
+    /// impl Handler for Lines {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         while let Some(_line) = input.until_eol() {}
+    ///     }
+    ///     fn on_close(&mut self, _: (), reason: CloseReason, cx: &mut Context<'_>) {
+    ///         eprintln!("{reason}, after {:?}", String::from_utf8_lossy(cx.unread()));
+    ///     }
+    /// }
+    /// ```
+    pub fn unread(&self) -> &[u8] {
+        let kept = self.core.links.get(self.id).and_then(|link| link.kept.as_ref());
+        kept.map_or(&[], |kept| kept.lend().as_slice())
+    }
 }

@@ -1,0 +1,77 @@
+//! Places with generations: a key of a value that is gone finds nothing.
+
+use crate::station::TaskKey;
+
+/// Values by their keys. Places are used again, with the next generation.
+pub(crate) struct Arena<T> {
+    places: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Arena { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Arena<T> {
+    /// A key for a value that [`fill`](Self::fill) puts there.
+    pub(crate) fn reserve(&mut self) -> TaskKey {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push((1, None));
+            (self.places.len() - 1) as u32
+        });
+        TaskKey { place, generation: self.places[place as usize].0 }
+    }
+
+    pub(crate) fn fill(&mut self, key: TaskKey, value: T) {
+        self.places[key.place as usize].1 = Some(value);
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: TaskKey) -> Option<&mut T> {
+        match self.places.get_mut(key.place as usize) {
+            Some((generation, value)) if *generation == key.generation => value.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Takes the value out, or gives back a place that was reserved.
+    pub(crate) fn remove(&mut self, key: TaskKey) -> Option<T> {
+        let (generation, value) = self.places.get_mut(key.place as usize)?;
+        if *generation != key.generation {
+            return None;
+        }
+        // Generation 0 is that of no task.
+        *generation = generation.wrapping_add(1).max(1);
+        self.free.push(key.place);
+        value.take()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = TaskKey> {
+        let places = self.places.iter().enumerate();
+        places
+            .filter(|(_, (_, value))| value.is_some())
+            .map(|(place, (generation, _))| TaskKey { place: place as u32, generation: *generation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_value_that_is_gone_finds_nothing_when_its_place_is_used_again() {
+        let mut arena = Arena::default();
+        let old = arena.reserve();
+        arena.fill(old, 'a');
+        assert_eq!(arena.remove(old), Some('a'));
+        let new = arena.reserve();
+        arena.fill(new, 'b');
+        assert_eq!(new.place, old.place);
+        assert_eq!(arena.get_mut(old), None);
+        assert_eq!(arena.remove(old), None);
+        assert_eq!(arena.get_mut(new), Some(&mut 'b'));
+        assert_eq!(arena.keys().count(), 1);
+    }
+}

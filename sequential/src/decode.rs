@@ -1,0 +1,104 @@
+//! Decoders of the callback face, for reads that wait.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as Polling, Poll};
+
+use reactor::Input;
+
+use crate::peer::Read;
+use crate::slot::{Answer, Decoding, Slot, Want};
+
+/// A decoder that takes values out of an [`Input`], as a handler does in `on_data`: for codecs that both faces share.
+///
+/// `decode` takes one value out of the input and returns it, or leaves the input as it is and returns `None` while the value is not
+/// complete. An error is a value, too. Made once for each connection: awaiting the next value allocates nothing.
+///
+/// ```
+/// use reactor::Input;
+/// use sequential::{Decoder, Peer};
+///
+/// /// A number of four bytes, the highest first.
+/// fn number(input: &mut Input<'_>) -> Option<u32> {
+///     input.take(4).map(|bytes| u32::from_be_bytes(bytes.try_into().expect("four bytes")))
+/// }
+///
+/// async fn sum(peer: &mut Peer) {
+///     let (mut numbers, mut sum) = (Decoder::new(number), 0u32);
+///     while let Some(number) = peer.decode(&mut numbers).await {
+///         sum = sum.wrapping_add(number);
+///         peer.send(sum.to_be_bytes());
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(sum));
+/// ```
+pub struct Decoder<T> {
+    decode: Option<Decoding>,
+    found: Rc<Cell<Option<T>>>,
+}
+
+impl<T: 'static> Decoder<T> {
+    /// A decoder that calls `decode`.
+    pub fn new(mut decode: impl FnMut(&mut Input<'_>) -> Option<T> + 'static) -> Self {
+        let found = Rc::<Cell<Option<T>>>::default();
+        let place = found.clone();
+        let decode = move |input: &mut Input<'_>| {
+            let value = decode(input);
+            let is_found = value.is_some();
+            place.set(value);
+            is_found
+        };
+        Decoder { decode: Some(Box::new(decode)), found }
+    }
+}
+
+impl<T> fmt::Debug for Decoder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}
+
+/// The next value of a decoder. Dropped before it is ready, it has lost no value: the next await of the decoder yields it.
+#[must_use = "a read does nothing until it is awaited"]
+pub struct Decode<'p, T> {
+    slot: &'p Rc<Slot>,
+    decoder: &'p mut Decoder<T>,
+    read: Option<Read<'p>>,
+}
+
+impl<'p, T: 'static> Decode<'p, T> {
+    pub(crate) fn new(slot: &'p Rc<Slot>, decoder: &'p mut Decoder<T>) -> Self {
+        Decode { slot, decoder, read: None }
+    }
+}
+
+impl<T: 'static> Future for Decode<'_, T> {
+    type Output = Option<T>;
+    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Option<T>> {
+        let this = &mut *self;
+        if this.read.is_none() {
+            if let Some(value) = this.decoder.found.take() {
+                return Poll::Ready(Some(value));
+            }
+            let decode = this.decoder.decode.take().expect("a decoder is back when its read has ended");
+            this.read = Some(Read::new(this.slot, Want::Decoded(decode)));
+        }
+        let Some(read) = &mut this.read else { return Poll::Pending };
+        match read.poll_answer() {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Answer::Found) => Poll::Ready(this.decoder.found.take()),
+            Poll::Ready(Answer::Ended | Answer::TooLong) => Poll::Ready(None),
+        }
+    }
+}
+
+impl<T> Drop for Decode<'_, T> {
+    fn drop(&mut self) {
+        if let Some(Want::Decoded(decode)) = self.read.as_mut().and_then(Read::take_want) {
+            self.decoder.decode = Some(decode);
+        }
+    }
+}

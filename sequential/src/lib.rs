@@ -1,0 +1,69 @@
+//! The sequential face of the reactor: each connection is served by an `async fn` that reads from top to bottom, on the reactor's own
+//! loop. No other runtime, one thread, no [`Send`], no `unsafe`, and nothing allocated for an await.
+//!
+//! ```no_run
+//! use reactor::{Application, Service};
+//! use sequential::{Peer, Tasks};
+//!
+//! async fn echo(peer: &mut Peer) {
+//!     while let Some(line) = peer.until_eol().await {
+//!         peer.send(b"You said: ");
+//!         peer.send(&line);
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), reactor::Error> {
+//!     let mut app = Application::new()?;
+//!     app.add_service(Service::tcp("127.0.0.1:8800", || Tasks::new(echo)))?;
+//!     app.run()
+//! }
+//! ```
+//!
+//! [`Tasks`] is a [`Handler`](reactor::Handler) like any other, and uses the public face of the reactor alone: services of both faces
+//! share an application, and every [`Runner`](reactor::Runner), backend and limit is the same.
+//!
+//! | wait | |
+//! | --- | --- |
+//! | [`Peer::until_eol`], [`until`](Peer::until), [`receive`](Peer::receive), [`some`](Peer::some), [`decode`](Peer::decode) | for input |
+//! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] does not wait |
+//! | [`sleep`], [`within`] | for time; a deadline on any wait |
+//! | [`first`] | for the first of several |
+//! | [`Queue`] | for a value of another task |
+//! | [`fork`], [`in_thread`] | for another task, for a thread |
+//! | [`Client::connect`], [`connect_name`](Client::connect_name) | for a connection to somebody else |
+//!
+//! Futures of other crates work, if they need no runtime of their own: a wake-up from any thread reaches the task through the service's
+//! mailbox. A wait that is dropped is cancelled, and has lost nothing.
+
+#![forbid(unsafe_code)]
+
+mod arena;
+mod client;
+mod decode;
+mod first;
+mod fork;
+mod peer;
+mod publish;
+mod queue;
+mod requests;
+mod slot;
+mod station;
+mod tasks;
+mod time;
+mod waker;
+
+pub use client::{Client, ConnectError};
+pub use decode::{Decode, Decoder};
+pub use first::{First, first};
+pub use fork::{Forked, fork, in_thread};
+pub use peer::{Item, Peer, Read, ReadWithin, Sender, TooLong};
+pub use publish::publish;
+pub use queue::{Closed, Put, Queue, Take};
+pub use tasks::{Connection, Tasks};
+pub use time::{Elapsed, Sleep, sleep, within};
+pub use waker::Wake;
+
+/// The README's code, so that it never drifts.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,474 @@
+//! The other side of a connection, as a task sees it: reads that wait, and sends that do not.
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as Polling, Poll};
+
+use reactor::{Bytes, CloseReason, ConnectionId, Topic};
+
+use crate::decode::{Decode, Decoder};
+use crate::slot::{Answer, Slot, Want};
+use crate::station::{Command, Station};
+
+/// Bytes that the running task may send before they go to the output, where [`Peer::send_wait`] finds out how much is queued.
+const SENT_AT_ONCE: usize = 64 * 1024;
+
+/// The other side of one connection, lent to the task that serves it.
+///
+/// A read takes the peer as `&mut`, so two reads of one peer cannot wait at once, and the peer cannot outlive its task:
+///
+/// ```compile_fail
+/// async fn two_reads(peer: &mut sequential::Peer) {
+///     sequential::first(peer.until_eol(), peer.receive(4)).await;
+/// }
+/// ```
+/// ```compile_fail
+/// async fn kept(peer: &mut sequential::Peer) {
+///     sequential::fork(async move { peer.until_eol().await; });
+/// }
+/// ```
+///
+/// Unread bytes stay in the reactor. While no read waits, the peer is not read, and [`Limits`](reactor::Limits),
+/// [`Deadlines`](reactor::Deadlines) and backpressure hold as for callbacks.
+///
+/// # Ends
+/// When the peer has ended its half, reads yield what is complete, and then `None`. The peer can still be sent to, and
+/// [`Peer::rest`] has the unended rest. When the connection is over, [`Peer::reason`] says why, reads yield what had arrived before,
+/// and then `None` at once. When the application stops, reads yield what has arrived, and then `None`. When the task returns, the
+/// connection closes as [`Context::close`](reactor::Context::close) does.
+///
+/// ```
+/// use sequential::Peer;
+///
+/// /// Answers each line, also a last line without an ending.
+/// async fn echo(peer: &mut Peer) {
+///     while let Some(line) = peer.until_eol().await {
+///         peer.send(b"You said: ");
+///         peer.send(&line);
+///     }
+///     let rest = peer.rest();
+///     if !rest.is_empty() {
+///         peer.send(b"You said: ");
+///         peer.send(&rest);
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(echo));
+/// ```
+pub struct Peer {
+    pub(crate) slot: Rc<Slot>,
+    pub(crate) address: Option<reactor::Peer>,
+    /// Whether the connection is not the one that the task serves, but one that the task has opened.
+    pub(crate) is_outbound: bool,
+}
+
+/// Bytes of the input, taken by a read. The buffer is used again after the item is dropped.
+///
+/// ```
+/// async fn first_word(peer: &mut sequential::Peer) {
+///     if let Some(word) = peer.until(b' ').await {
+///         assert_eq!(word.last(), Some(&b' '));
+///         peer.send(word.to_ascii_uppercase());
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(first_word));
+/// ```
+pub struct Item {
+    bytes: Vec<u8>,
+    station: Rc<Station>,
+}
+
+impl Item {
+    /// The bytes, without their buffer going back.
+    pub fn into_vec(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn taken(slot: &Slot) -> Self {
+        let fresh = slot.station.take_spare();
+        Item { bytes: slot.station.item.replace(fresh), station: slot.station.clone() }
+    }
+}
+
+impl Deref for Item {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Item {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Item({})", self.bytes.escape_ascii())
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.station.give_spare(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// The item is longer than the read allows. Nothing was consumed.
+///
+/// ```
+/// async fn short_lines(peer: &mut sequential::Peer) {
+///     while let Ok(Some(line)) = peer.until_eol_within(80).await {
+///         peer.send(&line);
+///     } // ends the conversation at a longer line
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(short_lines));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the item is longer than allowed")
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+impl Peer {
+    // ---- reading ---------------------------------------------------------------------------------------------------
+
+    /// The next line with its `\n`; `None` when no line comes any more: see [Ends](Self#ends). A line longer than
+    /// [`Limits::input`](reactor::Limits::input) closes the connection.
+    pub fn until_eol(&mut self) -> Read<'_> {
+        self.until(b'\n')
+    }
+
+    /// The next line with its ending, `\n` or `\r\n`, of at most `max` bytes without the ending.
+    ///
+    /// # Errors
+    /// [`TooLong`] when the line is, or is going to be, longer.
+    pub fn until_eol_within(&mut self, max: usize) -> ReadWithin<'_> {
+        ReadWithin(Read::new(&self.slot, Want::Line(max)))
+    }
+
+    /// Everything up to and with the next `byte`. `None` as for [`until_eol`](Self::until_eol).
+    pub fn until(&mut self, byte: u8) -> Read<'_> {
+        Read::new(&self.slot, Want::Until(byte, usize::MAX))
+    }
+
+    /// Everything up to and with the next `byte`, of at most `max` bytes in all.
+    ///
+    /// # Errors
+    /// [`TooLong`] when the item is, or is going to be, longer.
+    pub fn until_within(&mut self, byte: u8, max: usize) -> ReadWithin<'_> {
+        ReadWithin(Read::new(&self.slot, Want::Until(byte, max)))
+    }
+
+    /// Exactly `count` bytes; `None` when fewer come. `count` is at most [`Limits::input`](reactor::Limits::input).
+    pub fn receive(&mut self, count: usize) -> Read<'_> {
+        Read::new(&self.slot, Want::Exactly(count))
+    }
+
+    /// The bytes that are there, at least one; `None` when no byte comes any more.
+    pub fn some(&mut self) -> Read<'_> {
+        Read::new(&self.slot, Want::Some)
+    }
+
+    /// The next value of a decoder of the callback face. `None` as for [`until_eol`](Self::until_eol).
+    pub fn decode<'p, T: 'static>(&'p mut self, decoder: &'p mut Decoder<T>) -> Decode<'p, T> {
+        Decode::new(&self.slot, decoder)
+    }
+
+    /// The bytes that no read has taken when a read has yielded `None`: an unended last line, for example. Empty before that.
+    /// Nothing is left for later reads.
+    pub fn rest(&self) -> Item {
+        let mut bytes = self.slot.station.take_spare();
+        self.slot.take_unread(&mut bytes);
+        Item { bytes, station: self.slot.station.clone() }
+    }
+
+    // ---- sending ---------------------------------------------------------------------------------------------------
+
+    /// Sends `bytes` after all that was sent before, and returns at once. The bytes leave when the task waits next, all of them in
+    /// one send. Nothing happens when the connection is over.
+    ///
+    /// While more than [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, the peer is not read. Whoever sends
+    /// without reading, or a lot for one request, uses [`Peer::send_wait`].
+    #[inline]
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
+        if self.is_outbound {
+            self.slot.station.send_to(&self.slot, bytes.as_ref());
+        } else {
+            self.slot.station.output.borrow_mut().extend_from_slice(bytes.as_ref());
+        }
+    }
+
+    /// Waits until at most [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, and sends `bytes`. `false` when
+    /// the connection is over.
+    ///
+    /// ```
+    /// use sequential::Peer;
+    ///
+    /// /// A megabyte for each line, and never more than the high-water mark and a piece in memory.
+    /// async fn megabytes(peer: &mut Peer) {
+    ///     while let Some(_line) = peer.until_eol().await {
+    ///         for _ in 0..64 {
+    ///             if !peer.send_wait(&[b'x'; 16 * 1024]).await {
+    ///                 return;
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(megabytes));
+    /// ```
+    pub async fn send_wait(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        Room(&self.slot).await;
+        self.send(bytes);
+        !self.slot.is_gone.get()
+    }
+
+    /// A sender to this peer for other tasks of this loop.
+    pub fn sender(&self) -> Sender {
+        Sender(self.slot.clone())
+    }
+
+    /// Ends our half once everything sent has left, and goes on reading: see [`Context::finish`](reactor::Context::finish).
+    pub fn finish(&mut self) {
+        self.ask(Command::Finish(self.slot.id.get()));
+    }
+
+    /// Ends the connection at once with a reset: see [`Context::abort`](reactor::Context::abort).
+    pub fn abort(&mut self) {
+        self.ask(Command::Abort(self.slot.id.get()));
+    }
+
+    /// Reads on however much this peer is owed, for relays: see [`Context::read_on`](reactor::Context::read_on).
+    pub fn read_on(&mut self) {
+        self.slot.reads_on.set(true);
+        self.ask(Command::ReadOn(self.slot.clone()));
+    }
+
+    // ---- topics ----------------------------------------------------------------------------------------------------
+
+    /// Makes the peer a member of the topic: what is published goes to the peer without a task in between.
+    pub fn subscribe(&mut self, topic: &Topic) {
+        self.ask(Command::Subscribe(self.slot.id.get(), topic.clone()));
+    }
+
+    /// Ends the membership.
+    pub fn unsubscribe(&mut self, topic: &Topic) {
+        self.ask(Command::Unsubscribe(self.slot.id.get(), topic.clone()));
+    }
+
+    /// Publishes to every member of the topic but this peer, on every loop.
+    pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl Into<Bytes>) {
+        self.ask(Command::Publish(topic.clone(), bytes.into(), self.slot.id.get()));
+    }
+
+    // ---- the connection --------------------------------------------------------------------------------------------
+
+    /// The connection's id.
+    pub fn id(&self) -> ConnectionId {
+        self.slot.id.get()
+    }
+
+    /// The peer's address, as it was when the connection opened.
+    pub fn address(&self) -> Option<reactor::Peer> {
+        self.address
+    }
+
+    /// Why the connection is over; `None` while it is not.
+    pub fn reason(&self) -> Option<CloseReason> {
+        self.slot.reason()
+    }
+
+    /// Whether the application is stopping. The task may finish within the drain time.
+    pub fn is_stopping(&self) -> bool {
+        self.slot.is_stopping.get()
+    }
+
+    fn ask(&self, command: Command) {
+        self.slot.station.ask(command);
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").field("id", &self.id()).field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Sends to a peer from other tasks of the same loop. Not [`Send`]: topics reach peers of other loops.
+///
+/// ```
+/// use sequential::{Peer, fork, sleep};
+/// use std::time::Duration;
+///
+/// /// Answers each line after a second, and reads on meanwhile.
+/// async fn later(peer: &mut Peer) {
+///     while let Some(line) = peer.until_eol().await {
+///         let sender = peer.sender();
+///         fork(async move {
+///             sleep(Duration::from_secs(1)).await;
+///             sender.send(&line);
+///         });
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(later));
+/// ```
+#[derive(Clone)]
+pub struct Sender(Rc<Slot>);
+
+impl Sender {
+    /// Sends `bytes`: see [`Peer::send`]. `false`, and nothing is sent, when the connection is over.
+    ///
+    /// # Panics
+    /// Outside a task.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> bool {
+        Station::current("Sender::send").send_to(&self.0, bytes.as_ref());
+        !self.0.is_gone.get()
+    }
+
+    /// Waits for room, and sends `bytes`: see [`Peer::send_wait`].
+    pub async fn send_wait(&self, bytes: impl AsRef<[u8]>) -> bool {
+        Room(&self.0).await;
+        self.send(bytes)
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&self.0.id.get()).finish()
+    }
+}
+
+/// Waits until no more than the high-water mark is queued.
+struct Room<'p>(&'p Rc<Slot>);
+
+impl Future for Room<'_> {
+    type Output = ();
+    fn poll(self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<()> {
+        let slot = self.0;
+        if slot.is_gone.get() {
+            return Poll::Ready(());
+        }
+        if slot.is_high.get() {
+            slot.with_rest(|rest| {
+                if !rest.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    rest.waiting.push(cx.waker().clone());
+                }
+            });
+            return Poll::Pending;
+        }
+        if slot.station.output.borrow().len() > SENT_AT_ONCE || slot.pending.get() > SENT_AT_ONCE {
+            // How much is queued is known once the handler has passed this on.
+            slot.station.again.set(true);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// A read that waits. Dropped before it is ready, it has taken no byte.
+#[must_use = "a read does nothing until it is awaited"]
+pub struct Read<'p> {
+    slot: &'p Rc<Slot>,
+    /// Back here when the read is over.
+    want: Option<Want>,
+    is_waiting: bool,
+}
+
+impl<'p> Read<'p> {
+    #[inline]
+    pub(crate) fn new(slot: &'p Rc<Slot>, want: Want) -> Self {
+        Read { slot, want: Some(want), is_waiting: false }
+    }
+
+    #[inline]
+    pub(crate) fn poll_answer(&mut self) -> Poll<Answer> {
+        let slot = self.slot;
+        if self.is_waiting {
+            match slot.answer.take() {
+                Some(answer) => {
+                    self.stop_waiting();
+                    return Poll::Ready(answer);
+                }
+                None if slot.is_local.get() => self.stop_waiting(),
+                None => return Poll::Pending,
+            }
+        }
+        if slot.has_ended.get() && !slot.has_unread.get() {
+            slot.is_local.set(true);
+        }
+        let Some(want) = &mut self.want else { return Poll::Pending };
+        if slot.is_local.get() {
+            return Poll::Ready(slot.find_locally(want, &mut slot.station.item.borrow_mut()));
+        }
+        slot.want.set(self.want.take());
+        self.is_waiting = true;
+        slot.is_read.set(true);
+        slot.reader.set(slot.station.running.get());
+        if slot.has_unread.get() {
+            slot.station.ask(Command::Offer(slot.clone()));
+        }
+        Poll::Pending
+    }
+
+    /// The read is over, or nobody waits for it any more. An answer that nobody has looked at stays, so that the handler puts the
+    /// item back.
+    #[inline]
+    fn stop_waiting(&mut self) {
+        self.is_waiting = false;
+        self.slot.is_read.set(false);
+        self.want = self.slot.want.take();
+    }
+
+    /// Ends the read and returns what it was for.
+    pub(crate) fn take_want(&mut self) -> Option<Want> {
+        if self.is_waiting {
+            self.stop_waiting();
+        }
+        self.want.take()
+    }
+}
+
+impl Future for Read<'_> {
+    type Output = Option<Item>;
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Option<Item>> {
+        match self.poll_answer() {
+            Poll::Ready(Answer::Found) => Poll::Ready(Some(Item::taken(self.slot))),
+            Poll::Ready(Answer::Ended | Answer::TooLong) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Read<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_waiting {
+            self.stop_waiting();
+        }
+    }
+}
+
+/// A read of an item with a limit. See [`Read`].
+#[must_use = "a read does nothing until it is awaited"]
+pub struct ReadWithin<'p>(Read<'p>);
+
+impl Future for ReadWithin<'_> {
+    type Output = Result<Option<Item>, TooLong>;
+    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Self::Output> {
+        match self.0.poll_answer() {
+            Poll::Ready(Answer::Found) => Poll::Ready(Ok(Some(Item::taken(self.0.slot)))),
+            Poll::Ready(Answer::Ended) => Poll::Ready(Ok(None)),
+            Poll::Ready(Answer::TooLong) => Poll::Ready(Err(TooLong)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Carries out the requests that a task has recorded while it was polled.
+
+use std::time::Duration;
+
+use reactor::{ConnectionId, Context, Written};
+
+use crate::peer::Peer;
+use crate::slot::Slot;
+use crate::station::{Command, TaskKey};
+use crate::tasks::{Connection, Kind, Task, Tasks};
+
+/// Capacity above which the buffer for bytes that tasks send is given back.
+const OUTPUT_KEPT: usize = 256 * 1024;
+
+impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
+    /// Does what was asked for outside a poll, by futures that were dropped for example. While the application stops, forked tasks
+    /// end with the last task that serves a connection.
+    pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
+        if self.is_stopping && self.serving == 0 {
+            for key in self.tasks.keys().collect::<Vec<_>>() {
+                if let Some(task) = self.tasks.get_mut(key) {
+                    cx.at(task.home).close();
+                }
+                self.remove(key);
+            }
+            self.postponed.retain(|command| !matches!(command, Command::Spawn(_)));
+        }
+        self.pass_on(TaskKey::NONE, cx);
+    }
+
+    /// Does what task `key` has asked for, in order, and has the tasks that were woken polled.
+    #[inline]
+    pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
+        let station = self.station.clone();
+        if station.commands.borrow().is_empty() {
+            let mut output = station.output.borrow_mut();
+            self.write(key, &output, cx);
+            output.clear();
+            output.shrink_to(OUTPUT_KEPT);
+        } else {
+            self.pass_on_all(key, cx);
+        }
+        let woken = station.ready.borrow().len();
+        for at in 0..woken {
+            let key = station.ready.borrow()[at];
+            self.have_polled(key, cx);
+        }
+        if woken > 0 {
+            station.ready.borrow_mut().drain(..woken);
+        }
+    }
+
+    /// Sends to the connection that task `key` serves.
+    #[inline]
+    fn write(&mut self, key: TaskKey, bytes: &[u8], cx: &mut Context<'_>) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(Task { slot: Some(slot), home, .. }) = self.tasks.get_mut(key) {
+            let written = if *home == cx.id() { cx.write(bytes) } else { cx.at(*home).write(bytes) };
+            if written == Written::AboveHighWater {
+                slot.is_high.set(true);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn pass_on_all(&mut self, key: TaskKey, cx: &mut Context<'_>) {
+        let station = self.station.clone();
+        let mut output = std::mem::take(&mut *station.output.borrow_mut());
+        let mut commands = std::mem::take(&mut self.commands);
+        let mut at = 0;
+        // A request that is dropped may drop a client, which asks for its end.
+        while !station.commands.borrow().is_empty() {
+            std::mem::swap(&mut commands, &mut *station.commands.borrow_mut());
+            for command in commands.drain(..) {
+                if let Command::Own(end) = command {
+                    self.write(key, &output[at..end], cx);
+                    at = end;
+                } else {
+                    self.carry_out(command, cx);
+                }
+            }
+        }
+        self.write(key, &output[at..], cx);
+        output.clear();
+        output.shrink_to(OUTPUT_KEPT);
+        *station.output.borrow_mut() = output;
+        self.commands = commands;
+    }
+
+    fn carry_out(&mut self, command: Command, cx: &mut Context<'_>) {
+        match command {
+            Command::Own(_) => {}
+            Command::Send(slot, bytes) => {
+                slot.pending.set(0);
+                if cx.at(slot.id.get()).write(&bytes) == Written::AboveHighWater {
+                    slot.is_high.set(true);
+                }
+                self.station.give_spare(bytes);
+            }
+            Command::Close(id) => cx.at(id).close(),
+            Command::Hangup(slot) => cx.at(slot.id.get()).close(),
+            Command::Finish(id) => cx.at(id).finish(),
+            Command::Abort(id) => cx.at(id).abort(),
+            Command::ReadOn(slot) => cx.at(slot.id.get()).read_on(),
+            Command::Offer(slot) => offer(&slot, cx),
+            Command::Subscribe(id, topic) => {
+                cx.at(id).subscribe(&topic);
+            }
+            Command::Unsubscribe(id, topic) => {
+                cx.at(id).unsubscribe(&topic);
+            }
+            Command::Publish(topic, bytes, ConnectionId::NONE) => {
+                cx.publish_shared(&topic, &bytes);
+            }
+            Command::Publish(topic, bytes, except) => {
+                cx.publish_except(&topic, bytes, except);
+            }
+            Command::Arm(timer, span) if timer.id.get() != ConnectionId::NONE => {
+                cx.at(timer.id.get()).set_deadline(span);
+            }
+            Command::Arm(..) | Command::Connect(..) | Command::Spawn(_) => self.open(command, cx),
+        }
+    }
+
+    /// Does what takes a connection of its own. In `on_close`, while the application stops, the loop opens none: then it is done in
+    /// the next turn, and when the drain time is over not at all.
+    pub(crate) fn open(&mut self, command: Command, cx: &mut Context<'_>) {
+        let mut key = TaskKey::NONE;
+        let opened = match &command {
+            Command::Arm(timer, span) => {
+                timer.id.set(cx.timer(*span, Connection(Kind::Timer(timer.clone()))));
+                timer.id.get()
+            }
+            Command::Connect(to, slot) => {
+                slot.id.set(cx.connect(to.clone(), Connection(Kind::Client(slot.clone()))));
+                slot.id.get()
+            }
+            Command::Spawn(_) => {
+                key = self.tasks.reserve();
+                cx.timer(Duration::ZERO, Connection(Kind::Home(key)))
+            }
+            _ => return,
+        };
+        match command {
+            command if opened == ConnectionId::NONE => {
+                self.tasks.remove(key);
+                self.postponed.push(command);
+                cx.request_turn();
+            }
+            Command::Spawn(future) => self.fill(key, future, None, opened),
+            _ => {}
+        }
+    }
+
+    /// Has a task polled in a callback of its own: panics are its own, and so is the time that it takes.
+    pub(crate) fn have_polled(&mut self, key: TaskKey, cx: &mut Context<'_>) {
+        if let Some(task) = self.tasks.get_mut(key) {
+            cx.at(task.home).set_deadline(Duration::ZERO);
+        }
+    }
+}
+
+/// Has the loop offer what the connection has left unread.
+pub(crate) fn offer(slot: &Slot, cx: &mut Context<'_>) {
+    let id = slot.id.get();
+    if !slot.is_paused.replace(false) {
+        cx.at(id).pause_reading();
+    }
+    cx.at(id).resume_reading();
+}

@@ -1,0 +1,186 @@
+//! The part of a handler that its tasks reach while they are polled. A task records what it asks for; the handler does it
+//! after the poll, since the `Context` cannot be lent to a future.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use reactor::{Address, Bytes, ConnectionId, ServiceHandle, Topic};
+
+use crate::slot::Slot;
+use crate::time::Timer;
+use crate::waker::{TaskWaker, Wake};
+
+/// The place of a task in its handler, and the generation of that place.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TaskKey {
+    pub(crate) place: u32,
+    pub(crate) generation: u32,
+}
+
+impl TaskKey {
+    /// The key of no task.
+    pub(crate) const NONE: TaskKey = TaskKey { place: 0, generation: 0 };
+}
+
+pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Buffers of items that are kept for the next item, and the capacity above which a buffer is not kept.
+const SPARES: usize = 64;
+const SPARE_MAX: usize = 4096;
+/// Timers without a deadline that are kept for the next sleep.
+const TIMERS: usize = 64;
+
+/// A request of a task.
+pub(crate) enum Command {
+    /// The bytes of `Station::output` up to here are for the running task's own connection.
+    Own(usize),
+    /// Sends to another connection of this loop.
+    Send(Rc<Slot>, Vec<u8>),
+    Close(ConnectionId),
+    /// Closes an outbound connection, which may have no id yet.
+    Hangup(Rc<Slot>),
+    Finish(ConnectionId),
+    Abort(ConnectionId),
+    ReadOn(Rc<Slot>),
+    /// Offers the input that the connection has left unread.
+    Offer(Rc<Slot>),
+    Connect(Address, Rc<Slot>),
+    Arm(Rc<Timer>, Duration),
+    Spawn(Boxed),
+    Subscribe(ConnectionId, Topic),
+    Unsubscribe(ConnectionId, Topic),
+    Publish(Topic, Bytes, ConnectionId),
+}
+
+/// See the head of this file. One for each handler, so one for each service and loop.
+pub(crate) struct Station {
+    /// The waker posts through this from other threads.
+    pub(crate) handle: Arc<OnceLock<ServiceHandle<Wake>>>,
+    /// Bytes that the running task sends to its own connection.
+    pub(crate) output: RefCell<Vec<u8>>,
+    pub(crate) commands: RefCell<Vec<Command>>,
+    /// The item that was found for the read of the task that runs next.
+    pub(crate) item: RefCell<Vec<u8>>,
+    spares: RefCell<Vec<Vec<u8>>>,
+    timers: RefCell<Vec<Rc<Timer>>>,
+    /// Tasks that were woken while another one ran.
+    pub(crate) ready: RefCell<Vec<TaskKey>>,
+    /// The task that runs.
+    pub(crate) running: Cell<TaskKey>,
+    /// The running task goes on as soon as its requests are done.
+    pub(crate) again: Cell<bool>,
+    pub(crate) is_stopping: Cell<bool>,
+}
+
+thread_local! {
+    /// The station of the task that runs on this thread.
+    static CURRENT: RefCell<Option<Rc<Station>>> = const { RefCell::new(None) };
+}
+
+/// Restores the station that was current before, also after a panic.
+pub(crate) struct Entered(Option<Rc<Station>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
+    }
+}
+
+impl Station {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Station {
+            handle: Arc::default(),
+            output: RefCell::default(),
+            commands: RefCell::default(),
+            item: RefCell::default(),
+            spares: RefCell::default(),
+            timers: RefCell::default(),
+            ready: RefCell::default(),
+            running: Cell::default(),
+            again: Cell::new(false),
+            is_stopping: Cell::new(false),
+        })
+    }
+
+    /// Makes this the station of the task that runs, until the value is dropped.
+    #[inline]
+    pub(crate) fn enter(self: &Rc<Self>) -> Entered {
+        Entered(CURRENT.with(|current| current.replace(Some(self.clone()))))
+    }
+
+    /// The station of the task that runs on this thread, if one does.
+    pub(crate) fn try_current<R>(read: impl FnOnce(&Rc<Station>) -> R) -> Option<R> {
+        CURRENT.try_with(|current| current.borrow().as_ref().map(read)).ok().flatten()
+    }
+
+    /// The station of the task that runs on this thread.
+    ///
+    /// # Panics
+    /// Outside a task.
+    pub(crate) fn current(what: &str) -> Rc<Station> {
+        Self::try_current(Rc::clone).unwrap_or_else(|| panic!("{what} outside a task of `sequential::Tasks`"))
+    }
+
+    /// Records a request, after the bytes that the running task has sent before it.
+    pub(crate) fn ask(&self, command: Command) {
+        let sent = self.output.borrow().len();
+        let mut commands = self.commands.borrow_mut();
+        if sent > 0 && !matches!(commands.last(), Some(Command::Own(before)) if *before == sent) {
+            commands.push(Command::Own(sent));
+        }
+        commands.push(command);
+    }
+
+    /// Records bytes for a connection that is not the running task's own.
+    pub(crate) fn send_to(&self, slot: &Rc<Slot>, bytes: &[u8]) {
+        if !slot.is_gone.get() && !bytes.is_empty() {
+            let mut copy = self.take_spare();
+            copy.extend_from_slice(bytes);
+            slot.pending.set(slot.pending.get() + bytes.len());
+            self.ask(Command::Send(slot.clone(), copy));
+        }
+    }
+
+    /// A buffer for an item.
+    #[inline]
+    pub(crate) fn take_spare(&self) -> Vec<u8> {
+        self.spares.borrow_mut().pop().unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn give_spare(&self, mut bytes: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if bytes.capacity() <= SPARE_MAX && spares.len() < SPARES {
+            bytes.clear();
+            spares.push(bytes);
+        }
+    }
+
+    pub(crate) fn take_timer(&self) -> Rc<Timer> {
+        self.timers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps the timer for the next sleep, or closes it when there are enough.
+    pub(crate) fn give_timer(&self, timer: Rc<Timer>) {
+        let mut timers = self.timers.borrow_mut();
+        if timers.len() < TIMERS && !self.is_stopping.get() {
+            timers.push(timer);
+        } else {
+            self.ask(Command::Close(timer.id.get()));
+        }
+    }
+
+    /// Closes the timers without a deadline, since the loop ends with its last connection.
+    pub(crate) fn close_timers(&self) {
+        let timers = std::mem::take(&mut *self.timers.borrow_mut());
+        timers.iter().for_each(|timer| self.ask(Command::Close(timer.id.get())));
+    }
+
+    pub(crate) fn waker(&self, key: TaskKey, home: ConnectionId) -> Arc<TaskWaker> {
+        Arc::new(TaskWaker::new(self.handle.clone(), key, home))
+    }
+}

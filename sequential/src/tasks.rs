@@ -1,0 +1,406 @@
+//! The handler that polls tasks: each callback finds what its connection's task waits for, polls the task, and does what the task
+//! has asked for meanwhile.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as Polling, Poll, Waker};
+use std::time::Duration;
+
+use reactor::{CloseReason, ConnectionId, Context, Handler, Input};
+
+use crate::arena::Arena;
+use crate::peer::Peer;
+use crate::requests::offer;
+use crate::slot::Slot;
+use crate::station::{Boxed, Command, Station, TaskKey};
+use crate::time::Timer;
+use crate::waker::{TaskWaker, Wake};
+
+/// A handler that serves each connection by a task of its own: an `async fn` that is called with the [`Peer`].
+///
+/// The future of a task is polled in the callbacks of its connection, on the loop's thread, so nothing needs to be [`Send`], and a task
+/// that computes for long is named as a slow callback. A panic in a task costs its connection and nothing else. State that the tasks
+/// of a loop share is captured by the function, in an [`Rc`] for example.
+///
+/// ```
+/// use reactor::{Application, Service};
+/// use sequential::{Peer, Tasks};
+/// use std::{cell::Cell, rc::Rc};
+///
+/// let mut app = Application::new()?;
+/// app.add_service(Service::tcp("127.0.0.1:0", || {
+///     let visitors = Rc::new(Cell::new(0));
+///     Tasks::new(async move |peer: &mut Peer| {
+///         visitors.set(visitors.get() + 1);
+///         peer.send(format!("you are number {}\n", visitors.get()));
+///     })
+/// }))?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Tasks<S> {
+    pub(crate) serve: Rc<S>,
+    pub(crate) station: Rc<Station>,
+    pub(crate) tasks: Arena<Task>,
+    /// Runs when the loop begins.
+    pub(crate) beginning: Option<Boxed>,
+    /// Tasks that serve a connection.
+    pub(crate) serving: usize,
+    /// Tasks whose connection is over, and which have no other one yet to be woken by.
+    pub(crate) orphans: Vec<TaskKey>,
+    /// An empty list, kept for its capacity.
+    pub(crate) commands: Vec<Command>,
+    /// Requests that cannot be met in `on_close` while the application stops.
+    pub(crate) postponed: Vec<Command>,
+    /// Panics of tasks that were polled in the callback of another connection. They go on in a callback of the task's own.
+    pub(crate) panics: Vec<(TaskKey, Box<dyn Any + Send>)>,
+    pub(crate) is_stopping: bool,
+}
+
+impl<S> fmt::Debug for Tasks<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("serving", &self.serving).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Task {
+    /// `None` while the task is polled, and after a panic.
+    pub(crate) future: Option<Boxed>,
+    /// The connection that the task serves; `None` for a forked task.
+    pub(crate) slot: Option<Rc<Slot>>,
+    wakes: Arc<TaskWaker>,
+    waker: Waker,
+    /// The connection in whose callbacks the task is polled: the one that it serves, then one to nobody.
+    pub(crate) home: ConnectionId,
+}
+
+/// What the loop keeps for each connection of [`Tasks`].
+pub struct Connection(pub(crate) Kind);
+
+pub(crate) enum Kind {
+    /// The home of a task.
+    Home(TaskKey),
+    Client(Rc<Slot>),
+    Timer(Rc<Timer>),
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Home(_) => "Home",
+            Kind::Client(_) => "Client",
+            Kind::Timer(_) => "Timer",
+        })
+    }
+}
+
+impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
+    /// Serves each connection by a call of `serve`. When the future is ready, the connection closes.
+    pub fn new(serve: S) -> Self {
+        Tasks {
+            serve: Rc::new(serve),
+            station: Station::new(),
+            tasks: Arena::default(),
+            beginning: None,
+            serving: 0,
+            orphans: Vec::new(),
+            commands: Vec::new(),
+            postponed: Vec::new(),
+            panics: Vec::new(),
+            is_stopping: false,
+        }
+    }
+
+    /// Runs `task` when the loop begins: for work beside the connections, such as a clock. The task is like one that was
+    /// [forked](crate::fork). Where each connection has a loop of its own, each of those runs the task.
+    ///
+    /// ```
+    /// use reactor::{Service, Topic};
+    /// use sequential::{Peer, Tasks, publish, sleep};
+    /// use std::time::Duration;
+    ///
+    /// let clock = || {
+    ///     let seconds = Topic::new("seconds");
+    ///     let members = seconds.clone();
+    ///     Tasks::new(async move |peer: &mut Peer| {
+    ///         peer.subscribe(&members);
+    ///         while peer.some().await.is_some() {}
+    ///     })
+    ///     .beginning_with(async move {
+    ///         for second in 0u64.. {
+    ///             publish(&seconds, format!("{second}\n"));
+    ///             sleep(Duration::from_secs(1)).await;
+    ///         }
+    ///     })
+    /// };
+    /// # Service::tcp("127.0.0.1:0", clock);
+    /// ```
+    pub fn beginning_with(mut self, task: impl Future<Output = ()> + 'static) -> Self {
+        self.beginning = Some(Box::pin(task));
+        self
+    }
+
+    /// Puts a task at its reserved place. It is polled nowhere yet.
+    pub(crate) fn fill(&mut self, key: TaskKey, future: Boxed, slot: Option<Rc<Slot>>, home: ConnectionId) {
+        self.serving += usize::from(slot.is_some());
+        let wakes = self.station.waker(key, home);
+        self.tasks.fill(key, Task { future: Some(future), slot, waker: Waker::from(wakes.clone()), wakes, home });
+    }
+
+    pub(crate) fn remove(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.remove(key) else { return };
+        self.serving -= usize::from(task.slot.is_some());
+        let _entered = self.station.enter();
+        drop(task);
+    }
+
+    /// Polls the task, and does what it asks for.
+    pub(crate) fn run(&mut self, key: TaskKey, cx: &mut Context<'_>) {
+        loop {
+            let Some(task) = self.tasks.get_mut(key) else { return };
+            let Some(mut future) = task.future.take() else { return };
+            task.wakes.runs();
+            self.station.running.set(key);
+            self.station.again.set(false);
+            let outcome = {
+                let _entered = self.station.enter();
+                let mut polling = Polling::from_waker(&task.waker);
+                catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut polling)))
+            };
+            let home = task.home;
+            match outcome {
+                Ok(Poll::Pending) => {
+                    task.future = Some(future);
+                    self.pass_on(key, cx);
+                    if !self.station.again.get() {
+                        return;
+                    }
+                }
+                Ok(Poll::Ready(())) => {
+                    self.pass_on(key, cx);
+                    self.remove(key);
+                    cx.at(home).close();
+                    return self.finish(cx);
+                }
+                Err(panic) if home == cx.id() => {
+                    self.pass_on(key, cx);
+                    self.remove(key);
+                    self.finish(cx);
+                    resume_unwind(panic)
+                }
+                Err(panic) => {
+                    self.pass_on(key, cx);
+                    self.panics.push((key, panic));
+                    return cx.at(home).set_deadline(Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Has the task of a connection take from the input what it waits for, item by item.
+    fn deliver(&mut self, slot: &Rc<Slot>, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        slot.has_unread.set(false);
+        slot.is_paused.set(false);
+        // Above the high-water mark the loop offers the rest once the output has drained.
+        while slot.is_read.get() && !slot.is_local.get() && (!slot.is_high.get() || slot.reads_on.get()) {
+            let (before, is_bytes) = (input.as_slice(), slot.reads_bytes());
+            match slot.find(input) {
+                Some(answer) => {
+                    slot.answer.set(Some(answer));
+                    self.run(slot.reader.get(), cx);
+                    if slot.answer.take().is_some() {
+                        // The read was cancelled in this very poll.
+                        slot.station.item.borrow_mut().clear();
+                        if is_bytes {
+                            *input = Input::of(before);
+                        }
+                    }
+                }
+                None if slot.has_ended.get() => {
+                    slot.keep_unread(input.take_all());
+                    self.run(slot.reader.get(), cx);
+                }
+                None => break,
+            }
+        }
+        if slot.is_local.get() {
+            input.take_all();
+        } else if !input.is_empty() {
+            slot.has_unread.set(true);
+            if !slot.is_read.get() {
+                slot.is_paused.set(true);
+                cx.pause_reading();
+            }
+        }
+    }
+
+    /// The application is stopping, and all that the peer has sent was delivered.
+    fn stop(&mut self, slot: &Rc<Slot>, cx: &mut Context<'_>) {
+        slot.is_stopping.set(true);
+        slot.has_ended.set(true);
+        if slot.has_unread.get() {
+            offer(slot, cx);
+        } else if slot.is_read.get() {
+            slot.is_local.set(true);
+            self.run(slot.reader.get(), cx);
+        }
+    }
+}
+
+impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
+    type Connection = Connection;
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        let _ = self.station.handle.set(cx.service_handle());
+        if let Some(task) = self.beginning.take() {
+            self.open(Command::Spawn(task), cx);
+        }
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Connection {
+        let slot = Slot::new(self.station.clone(), cx.id());
+        let (serve, address) = (self.serve.clone(), cx.peer());
+        let mut peer = Peer { slot: slot.clone(), address, is_outbound: false };
+        let key = self.tasks.reserve();
+        self.fill(key, Box::pin(async move { serve(&mut peer).await }), Some(slot), cx.id());
+        self.run(key, cx);
+        Connection(Kind::Home(key))
+    }
+
+    fn on_connected(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
+        if let Kind::Client(slot) = &connection.0 {
+            let _entered = self.station.enter();
+            slot.is_connected.set(true);
+            slot.wake_waiting();
+            self.pass_on(TaskKey::NONE, cx);
+        }
+    }
+
+    fn on_data(&mut self, connection: &mut Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        match &connection.0 {
+            Kind::Home(key) => {
+                let Some(Task { slot: Some(slot), .. }) = self.tasks.get_mut(*key) else { return };
+                let slot = slot.clone();
+                self.deliver(&slot, input, cx);
+            }
+            Kind::Client(slot) => self.deliver(slot, input, cx),
+            Kind::Timer(_) => {}
+        }
+    }
+
+    fn on_end_of_input(&mut self, connection: &mut Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if let Some(slot) = self.slot_of(connection) {
+            slot.has_ended.set(true);
+            self.deliver(&slot, input, cx);
+        }
+    }
+
+    fn on_drained(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
+        if let Some(slot) = self.slot_of(connection) {
+            let _entered = self.station.enter();
+            slot.is_high.set(false);
+            slot.wake_waiting();
+            self.pass_on(TaskKey::NONE, cx);
+        }
+    }
+
+    fn on_deadline(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
+        match &connection.0 {
+            Kind::Home(key) => {
+                if let Some(at) = self.panics.iter().position(|(panicked, _)| panicked == key) {
+                    resume_unwind(self.panics.swap_remove(at).1);
+                }
+                self.run(*key, cx);
+            }
+            Kind::Timer(timer) => {
+                let _entered = self.station.enter();
+                timer.fire();
+                self.pass_on(TaskKey::NONE, cx);
+            }
+            Kind::Client(_) => {}
+        }
+    }
+
+    fn on_stopping(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.is_stopping, true) {
+            self.station.is_stopping.set(true);
+            self.station.close_timers();
+        }
+        if let Kind::Home(_) = connection.0
+            && let Some(slot) = self.slot_of(connection)
+            && !slot.is_gone.get()
+        {
+            self.stop(&slot, cx);
+        }
+        self.finish(cx);
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        for key in std::mem::take(&mut self.orphans) {
+            let home = cx.timer(Duration::ZERO, Connection(Kind::Home(key)));
+            match self.tasks.get_mut(key) {
+                Some(task) if home != ConnectionId::NONE => task.home = home,
+                _ => self.remove(key),
+            }
+        }
+        for command in std::mem::take(&mut self.postponed) {
+            // Refused again, the drain time is over: all tasks are dropped in this turn.
+            self.open(command, cx);
+        }
+        self.finish(cx);
+    }
+
+    fn on_message(&mut self, _: ConnectionId, wake: Wake, cx: &mut Context<'_>) {
+        self.have_polled(wake.key(), cx);
+    }
+
+    fn on_close(&mut self, connection: Connection, reason: CloseReason, cx: &mut Context<'_>) {
+        match connection.0 {
+            Kind::Home(key) => self.lose_home(key, reason, cx),
+            Kind::Client(slot) => {
+                let _entered = self.station.enter();
+                slot.over(reason, cx.unread());
+                slot.wake_waiting();
+                if slot.is_read.get() {
+                    self.run(slot.reader.get(), cx);
+                }
+            }
+            Kind::Timer(_) => {}
+        }
+        self.finish(cx);
+    }
+}
+
+impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
+    fn slot_of(&mut self, connection: &Connection) -> Option<Rc<Slot>> {
+        match &connection.0 {
+            Kind::Home(key) => self.tasks.get_mut(*key)?.slot.clone(),
+            Kind::Client(slot) => Some(slot.clone()),
+            Kind::Timer(_) => None,
+        }
+    }
+
+    /// The connection in whose callbacks a task was polled is over. A task that serves it is told, and goes on without it.
+    fn lose_home(&mut self, key: TaskKey, reason: CloseReason, cx: &mut Context<'_>) {
+        self.panics.retain(|(panicked, _)| *panicked != key);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let slot = task.slot.clone().filter(|slot| slot.id.get() == cx.id());
+        let Some(slot) = slot else { return self.remove(key) };
+        slot.over(reason, cx.unread());
+        if matches!(reason, CloseReason::Panicked | CloseReason::DrainExpired) || task.future.is_none() {
+            return self.remove(key);
+        }
+        {
+            let _entered = self.station.enter();
+            slot.wake_waiting();
+        }
+        self.run(key, cx);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.home = ConnectionId::NONE;
+            self.orphans.push(key);
+            cx.request_turn();
+        }
+    }
+}
