@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use reactor::SlowPolicy;
 use services::chat::{Chat, Console, HISTORY_MAX, MEMBER_QUEUE, Room, deadlines, limits_for};
+use services::codec::websocket::origin::{NotAnOrigin, Origins};
 
 use crate::Failure;
 use crate::join;
@@ -23,7 +24,8 @@ const EXAMPLE: &str = "\
 Example:
   glowplug chat serve --port 7008
 
-Then, from another terminal: glowplug chat join --name ann --port 7008
+Then open http://127.0.0.1:7008/ in a browser, or from another terminal:
+  glowplug chat join --name ann --port 7008
 or nc 127.0.0.1 7008, and type a name";
 
 /// The chat room
@@ -46,7 +48,7 @@ pub struct Options {
 }
 
 /// How the room treats its members.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Members of the chat")]
 pub struct Members {
     /// Policy for a member whose queue exceeds --member-queue: disconnect the member, or drop messages [default:
@@ -61,6 +63,11 @@ pub struct Members {
     /// Send a new member the last N messages, at most 256 KiB in total [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
     history: Option<u32>,
+
+    /// Let pages of this origin join, such as https://chat.example.org, besides the chat's own page; * for pages of any origin
+    /// and requests for any host; may be repeated. A proxy that passes the chat on under a name of its own needs that name here
+    #[arg(long = "origin", value_name = "URL", value_parser = origin)]
+    origins: Vec<String>,
 }
 
 impl Members {
@@ -74,8 +81,13 @@ impl Members {
             slow: self.slow.or(before.slow),
             member_queue: self.member_queue.or(before.member_queue),
             history: self.history.or(before.history),
+            origins: if self.origins.is_empty() { before.origins } else { self.origins },
         }
     }
+}
+
+fn origin(text: &str) -> Result<String, NotAnOrigin> {
+    Origins::default().allow(text).map(|()| text.to_owned())
 }
 
 /// A terabyte: a larger value is a typing error.
@@ -100,7 +112,13 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
 pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let member_queue = members.member_queue.map_or(MEMBER_QUEUE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let room = Room::default().with_history(members.history.unwrap_or(0) as usize, member_queue);
+    let mut origins = Origins::default();
+    for origin in &members.origins {
+        // The option's parser has let it through.
+        let _ = origins.allow(origin);
+    }
+    let history = members.history.unwrap_or(0) as usize;
+    let room = Room::default().with_history(history, member_queue).with_origins(origins);
     let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
     // The first loop to start reads standard input. Duplicated before the chat is added, because the chat checks the

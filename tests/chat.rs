@@ -596,10 +596,14 @@ on_every_backend! {
         let mut serve = Glowplug::spawn(command(backend, words));
         let (echo, chat) = (serve.listens().1, serve.listens().1);
         let name = |client: &mut Client, name: &str| assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
-        let mut stay: Vec<Client> = (0..STAY).map(|_| Client::connect(&chat)).collect();
-        stay.iter_mut().enumerate().for_each(|(number, client)| name(client, &format!("stay{number}")));
-        let mut go: Vec<Client> = (0..GO).map(|_| Client::connect(&chat)).collect();
-        go.iter_mut().enumerate().for_each(|(number, client)| name(client, &format!("go{number}")));
+        // One after the other, so that none waits for its name longer than the server does.
+        let named = |who: String| {
+            let mut client = Client::connect(&chat);
+            name(&mut client, &who);
+            client
+        };
+        let mut stay: Vec<Client> = (0..STAY).map(|number| named(format!("stay{number}"))).collect();
+        let go: Vec<Client> = (0..GO).map(|number| named(format!("go{number}"))).collect();
         let last = format!("(Connected: New client ({}) from go{}@127.0.0.1)", STAY + GO, GO - 1);
         stay.iter_mut().for_each(|client| while client.line() != last {});
         let mut echo = Client::connect(&echo);

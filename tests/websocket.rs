@@ -14,76 +14,15 @@ use reactor::Backend;
 use support::client::Client;
 use support::command::{Glowplug, Scratch};
 use support::on_every_backend;
+use support::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT, closed, expect, frame, handshake};
 
 const ECHO: &str = "echo --websocket --port 0 --log-level off";
 
 const LARGEST: usize = 16 * 1024 * 1024;
 
-const HANDSHAKE: &str = "GET /any/path HTTP/1.1\r\nHost: here\r\nOrigin: https://elsewhere.example\r\nUpgrade: websocket\r\n\
-    Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// The first byte of a whole message or control frame.
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
-
-/// A client's frame, masked.
-fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x12, 0xab, 0x80, 0xff];
-    let payload = payload.as_ref();
-    let mut frame = vec![first];
-    match payload.len() {
-        short @ 0..126 => frame.push(0x80 | short as u8),
-        medium @ 126..=0xffff => {
-            frame.push(0xfe);
-            frame.extend((medium as u16).to_be_bytes());
-        }
-        long => {
-            frame.push(0xff);
-            frame.extend((long as u64).to_be_bytes());
-        }
-    }
-    frame.extend(MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
-
-/// A client whose handshake has been accepted.
+/// `Origin` is not looked at.
 fn open(echo: &Glowplug) -> Client {
-    let mut client = echo.connect();
-    client.send(HANDSHAKE);
-    let head: Vec<String> = (0..5).map(|_| client.line()).collect();
-    assert_eq!(head[0], "HTTP/1.1 101 Switching Protocols\r");
-    assert!(head.contains(&"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r".to_owned()), "{head:?}");
-    assert_eq!(head[4], "\r");
-    client
-}
-
-/// Reads a frame of the server. Returns the first byte of the frame and the payload.
-fn received(client: &mut Client) -> (u8, Vec<u8>) {
-    let head = client.bytes(2);
-    let length = match head[1] {
-        126 => u16::from_be_bytes(client.bytes(2).try_into().unwrap()).into(),
-        127 => u64::from_be_bytes(client.bytes(8).try_into().unwrap()) as usize,
-        short => usize::from(short),
-    };
-    (head[0], client.bytes(length))
-}
-
-/// Reads a frame and compares it. Long payloads are not shown.
-fn expect(client: &mut Client, first: u8, payload: impl AsRef<[u8]>) {
-    let (got, bytes) = received(client);
-    assert!(got == first && bytes == payload.as_ref(), "{got:#x} and {} bytes", bytes.len());
-}
-
-/// Reads the server's last frame, and returns its close code.
-fn closed(client: &mut Client) -> u16 {
-    let (first, payload) = received(client);
-    assert_eq!(first, CLOSE);
-    assert_eq!(client.rest(), b"");
-    payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
+    websocket::open(echo, &handshake("/any/path", "Host: here\r\nOrigin: https://elsewhere.example\r\n"))
 }
 
 on_every_backend! {
@@ -146,16 +85,17 @@ on_every_backend! {
 
     fn a_request_that_is_no_handshake_is_refused_with_its_status(backend: Backend) {
         let echo = Glowplug::start(backend, ECHO);
-        let without = |line: &str| HANDSHAKE.replace(line, "");
+        let whole = handshake("/any/path", "Host: here\r\n");
+        let without = |line: &str| whole.replace(line, "");
         for (request, status) in [
             (without("Upgrade: websocket\r\n"), 426),
             (without("Sec-WebSocket-Version: 13\r\n"), 426),
-            (HANDSHAKE.replace("Version: 13", "Version: 8"), 426),
+            (whole.replace("Version: 13", "Version: 8"), 426),
             (without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400),
             (without("Host: here\r\n"), 400),
             ("You said: what?\r\n".to_owned(), 400),
-            (HANDSHAKE.replace("GET", "PUT"), 405),
-            (HANDSHAKE.replace("/any", &"/any".repeat(2100)), 431),
+            (whole.replace("GET", "PUT"), 405),
+            (whole.replace("/any", &"/any".repeat(2100)), 431),
         ] {
             let mut client = echo.connect();
             client.send(&request);

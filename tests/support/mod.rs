@@ -5,6 +5,7 @@ pub mod application;
 pub mod client;
 pub mod command;
 pub mod terminal;
+pub mod websocket;
 
 use std::time::Duration;
 

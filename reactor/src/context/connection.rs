@@ -144,6 +144,22 @@ impl ConnectionRef<'_> {
         self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.opened()))
     }
 
+    /// Whether the connection ends because all connections together hold more than the application's memory budget
+    /// ([`CloseReason::Memory`]). [`Handler::on_too_slow`](crate::Handler::on_too_slow) is called for that reason, too.
+    ///
+    /// ```
+    /// use reactor::Context;
+    /// /// For a handler's `on_too_slow`.
+    /// fn last_words(cx: &mut Context<'_>) {
+    ///     let id = cx.id();
+    ///     let words = if cx.at(id).is_out_of_memory() { "come again later\n" } else { "too slow\n" };
+    ///     cx.write(words);
+    /// }
+    /// ```
+    pub fn is_out_of_memory(&self) -> bool {
+        self.link().is_some_and(|link| link.reason() == CloseReason::Memory)
+    }
+
     /// The time since a byte was last received or sent, as of this turn. Zero where there is no such connection.
     pub fn idle(&self) -> Duration {
         self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.idle_since()))

@@ -1,15 +1,16 @@
-//! What the chat remembers of one peer: how it speaks, which its first byte decides, and its seat in the room once it
+//! What the chat remembers of one peer: how it speaks, which its first bytes decide, and its seat in the room once it
 //! has a name.
 
 use reactor::Input;
 
 use super::room::Seat;
 use super::said::{End, Way};
+use super::socket::{Decoders, Socket};
 use crate::codec::TooLong;
 use crate::codec::frames;
 use crate::codec::lines::{Item, Lines};
 
-/// Bytes of the first line or frame, which is a name: whoever has none yet makes the server keep no more than this.
+/// Bytes of the first line, frame or message, which is a name: whoever has none yet makes the server keep no more than this.
 pub(super) const FIRST_MAX: usize = 512;
 
 /// Telnet options that are refused in one turn, of one connection; what comes after them waits for the next turn.
@@ -62,71 +63,125 @@ pub(super) enum Heard<'a> {
     Text(Text<'a>),
     /// A telnet option, and these bytes refuse it.
     Refusal([u8; 3]),
+    /// A WebSocket ping with this payload.
+    Ping(&'a [u8]),
+    /// A WebSocket pong, which says nothing.
+    Pong,
 }
 
 /// How one guest speaks.
 #[derive(Debug, Default)]
 pub(super) enum Speech {
-    /// Nothing has come yet.
+    /// The bytes that have come, if any, may still be the beginning of a line or of an HTTP request.
     #[default]
     Silent,
     Lines(Lines),
     Frames,
+    /// An HTTP request, whose head is not complete.
+    Http,
+    WebSocket(Socket),
 }
 
 impl Speech {
-    /// How to speak to it: in lines, until it has sent a frame.
+    /// How to speak to it: in lines, until it has spoken otherwise.
     pub(super) fn way(&self) -> Way {
         match self {
-            Speech::Silent | Speech::Lines(_) => Way::Lines,
+            Speech::Silent | Speech::Lines(_) | Speech::Http => Way::Lines,
             Speech::Frames => Way::Frames,
+            Speech::WebSocket(_) => Way::WebSocket,
         }
     }
 
     /// The next thing that it says, if that is here as a whole.
-    pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut Input<'i>) -> Result<Option<Heard<'s>>, TooLong> {
-        self.listen(input);
+    pub(super) fn next<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut Input<'i>,
+        decoders: &mut Decoders,
+    ) -> Result<Option<Heard<'s>>, End> {
         match self {
-            Speech::Silent => Ok(None),
-            Speech::Lines(lines) => Ok(lines.next(input)?.map(Heard::of)),
-            Speech::Frames => Ok(frames::next(input)?.map(|bytes| Heard::Text(Text { way: Way::Frames, bytes }))),
+            Speech::Silent | Speech::Http => Ok(None),
+            Speech::Lines(lines) => Ok(lines.next(input).map_err(End::TooLong)?.map(Heard::of)),
+            Speech::Frames => {
+                let text = frames::next(input).map_err(End::TooLong)?;
+                Ok(text.map(|bytes| Heard::Text(Text { way: Way::Frames, bytes })))
+            }
+            Speech::WebSocket(socket) => socket.next(input, decoders),
         }
     }
 
     /// The first thing that it says, which has at most [`FIRST_MAX`] bytes. A text is shown, and stays to be taken by
     /// [`next`](Self::next).
-    pub(super) fn first<'s, 'i: 's>(&'s mut self, input: &mut Input<'i>) -> Result<Option<Heard<'s>>, TooLong> {
-        self.listen(input);
+    pub(super) fn first<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut Input<'i>,
+        decoders: &mut Decoders,
+    ) -> Result<Option<Heard<'s>>, End> {
         let too_long = |what| TooLong { what, limit: FIRST_MAX };
         match self {
-            Speech::Silent => Ok(None),
-            Speech::Lines(lines) => Ok(lines.peek(input, too_long("first line"))?.map(Heard::of)),
+            Speech::Silent | Speech::Http => Ok(None),
+            Speech::Lines(lines) => Ok(lines.peek(input, too_long("first line")).map_err(End::TooLong)?.map(Heard::of)),
             Speech::Frames => {
-                let text = frames::peek(input, too_long("first frame"))?;
+                let text = frames::peek(input, too_long("first frame")).map_err(End::TooLong)?;
                 Ok(text.map(|bytes| Heard::Text(Text { way: Way::Frames, bytes })))
             }
+            Speech::WebSocket(socket) => socket.first(input, decoders),
         }
     }
 
-    /// The first byte decides.
-    fn listen(&mut self, input: &Input<'_>) {
+    /// The first bytes decide.
+    pub(super) fn listen(&mut self, input: &Input<'_>) {
         if let Speech::Silent = self {
-            *self = match input.as_slice().first() {
-                None => return,
-                Some(0) => Speech::Frames,
-                Some(_) => Speech::Lines(Lines::default()),
+            *self = match Opening::of(input.as_slice()) {
+                Opening::Undecided => return,
+                Opening::Lines => Speech::Lines(Lines::default()),
+                Opening::Frames => Speech::Frames,
+                Opening::Http => Speech::Http,
             };
         }
     }
 
     /// What is left at the end of the input. A line without an ending was meant as one; a frame that is not whole was
-    /// not.
-    pub(super) fn rest(&self, input: &Input<'_>) -> Result<Option<Text<'_>>, End> {
+    /// not, nor was a WebSocket message.
+    pub(super) fn rest(&mut self, input: &mut Input<'_>) -> Result<Option<Text<'_>>, End> {
+        if let Speech::Silent = self
+            && !input.is_empty()
+        {
+            // The bytes have become a line, which has no ending.
+            let mut lines = Lines::default();
+            lines.next(input).map_err(End::TooLong)?;
+            *self = Speech::Lines(lines);
+        }
         match self {
-            Speech::Silent => Ok(None),
+            Speech::Silent | Speech::Http | Speech::WebSocket(_) => Ok(None),
             Speech::Lines(lines) => Ok(lines.rest().map(|bytes| Text { way: Way::Lines, bytes })),
             Speech::Frames if input.is_empty() => Ok(None),
             Speech::Frames => Err(End::HalfFrame),
+        }
+    }
+}
+
+/// The way to speak that the first bytes of a connection choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// No bytes, or a token that may become the method of an HTTP request or a name.
+    Undecided,
+    Lines,
+    Frames,
+    Http,
+}
+
+impl Opening {
+    /// HTTP begins with a token without small letters, a space, and `/` or `*`: no name has a space. A token longer than the
+    /// first line may be belongs to a line.
+    fn of(bytes: &[u8]) -> Self {
+        let is_token =
+            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let token = bytes.iter().take(FIRST_MAX + 1).position(|&byte| !is_token(byte)).unwrap_or(bytes.len());
+        match (bytes.first(), &bytes[token..]) {
+            (Some(0), _) => Opening::Frames,
+            (_, [] | [b' ']) if token <= FIRST_MAX => Opening::Undecided,
+            (_, [b' ', b'/' | b'*', ..]) if token > 0 => Opening::Http,
+            _ => Opening::Lines,
         }
     }
 }
@@ -146,7 +201,8 @@ mod tests {
 
     fn hear(stream: &[u8]) -> (Way, Vec<Vec<u8>>) {
         let (mut speech, mut input, mut heard) = (Speech::default(), Input::of(stream), Vec::new());
-        while let Some(next) = speech.next(&mut input).unwrap() {
+        speech.listen(&input);
+        while let Some(next) = speech.next(&mut input, &mut Decoders::default()).unwrap() {
             if let Heard::Text(text) = next {
                 heard.push(text.bytes.to_vec());
             }
@@ -165,32 +221,84 @@ mod tests {
     #[test]
     fn the_end_of_the_input_completes_a_line_and_breaks_a_frame() {
         let (mut speech, mut input) = (Speech::default(), Input::of(b"one\ntwo"));
-        while speech.next(&mut input).unwrap().is_some() {}
-        assert_eq!(speech.rest(&input).unwrap().unwrap().bytes, b"two");
+        speech.listen(&input);
+        while speech.next(&mut input, &mut Decoders::default()).unwrap().is_some() {}
+        assert_eq!(speech.rest(&mut input).unwrap().unwrap().bytes, b"two");
+
+        for undecided in [&b"GET"[..], b"ANN", b"GET "] {
+            let (mut speech, mut input) = (Speech::default(), Input::of(undecided));
+            speech.listen(&input);
+            assert!(matches!(speech, Speech::Silent));
+            assert_eq!(speech.rest(&mut input).unwrap().unwrap().bytes, undecided);
+        }
 
         let (mut speech, mut input) = (Speech::default(), Input::of(b"\0\0\0\x02h"));
-        assert_eq!(speech.next(&mut input), Ok(None));
-        assert!(matches!(speech.rest(&input), Err(End::HalfFrame)));
+        speech.listen(&input);
+        assert_eq!(speech.next(&mut input, &mut Decoders::default()), Ok(None));
+        assert!(matches!(speech.rest(&mut input), Err(End::HalfFrame)));
     }
 
     #[test]
     fn the_first_text_is_shown_until_it_is_taken_and_may_not_be_long() {
         for stream in [&b"ann\nhello\n"[..], b"\0\0\0\x03ann\0\0\0\x05hello"] {
             let (mut speech, mut input) = (Speech::default(), Input::of(stream));
+            let mut decoders = Decoders::default();
+            speech.listen(&input);
             for _ in 0..2 {
-                assert!(matches!(speech.first(&mut input), Ok(Some(Heard::Text(Text { bytes: b"ann", .. })))));
+                assert!(matches!(
+                    speech.first(&mut input, &mut decoders),
+                    Ok(Some(Heard::Text(Text { bytes: b"ann", .. })))
+                ));
             }
             for expected in [&b"ann"[..], b"hello"] {
-                let next = speech.next(&mut input);
+                let next = speech.next(&mut input, &mut decoders);
                 assert!(matches!(next, Ok(Some(Heard::Text(Text { bytes, .. }))) if bytes == expected), "{next:?}");
             }
         }
         let long = vec![b'x'; FIRST_MAX + 1];
         let frame = (FIRST_MAX as u32 + 1).to_be_bytes();
         for (stream, what) in [(&long[..], "first line"), (&frame, "first frame")] {
-            let too_long = Speech::default().first(&mut Input::of(stream)).unwrap_err();
-            assert_eq!(too_long.to_string(), format!("{what} longer than 512 bytes"));
+            assert_eq!(first(stream).unwrap_err().to_string(), format!("ERROR: {what} longer than 512 bytes"));
         }
-        assert_eq!(Speech::default().first(&mut Input::of(&long[1..])), Ok(None));
+        assert_eq!(first(&long[1..]), Ok(()));
+    }
+
+    fn first(stream: &[u8]) -> Result<(), End> {
+        let (mut speech, mut input) = (Speech::default(), Input::of(stream));
+        speech.listen(&input);
+        let shown = speech.first(&mut input, &mut Decoders::default())?;
+        assert_eq!(shown, None);
+        Ok(())
+    }
+
+    #[test]
+    fn http_begins_with_a_token_without_small_letters_a_space_and_a_path_or_a_star() {
+        let long = |length| [&vec![b'A'; length][..], b" /"].concat();
+        for (stream, opening) in [
+            (&b""[..], Opening::Undecided),
+            (b"G", Opening::Undecided),
+            (b"GET", Opening::Undecided),
+            (b"GET ", Opening::Undecided),
+            (b"GET /", Opening::Http),
+            (b"OPTIONS *", Opening::Http),
+            (b"M-SEARCH * HTTP/1.1", Opening::Http),
+            (b"GET\n", Opening::Lines),
+            (b"GET  /", Opening::Lines),
+            (b"GET x", Opening::Lines),
+            (b"GET http://here/", Opening::Lines),
+            (b"get /", Opening::Lines),
+            (b"Get /", Opening::Lines),
+            (b" /", Opening::Lines),
+            (b"NAME: /", Opening::Lines),
+            (b"\r\nGET / HTTP/1.1", Opening::Lines),
+            (b"\xff\xfb\x01GET /", Opening::Lines),
+            (b"\0GET /", Opening::Frames),
+            (&long(FIRST_MAX), Opening::Http),
+            (&long(FIRST_MAX)[..FIRST_MAX + 1], Opening::Undecided),
+            (&long(FIRST_MAX + 1), Opening::Lines),
+            (&long(FIRST_MAX + 1)[..FIRST_MAX + 1], Opening::Lines),
+        ] {
+            assert_eq!(Opening::of(stream), opening, "{}", stream.escape_ascii());
+        }
     }
 }

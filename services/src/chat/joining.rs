@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use reactor::{ConnectionId, Context, Input};
 
-use super::guest::{FIRST_MAX, Guest, Heard};
+use super::guest::{FIRST_MAX, Guest, Heard, Speech};
 use super::news::News;
 use super::room::{Joining, Seat};
 use super::said::{self, End, Way};
+use super::socket::SILENCE;
 use super::{Chat, PROMPT};
 use crate::codec::TooLong;
+use crate::codec::websocket::Pongs;
 
 /// Names the first line or frame and all that came with it, of a guest in line.
 const UNREAD: &str = "input before the name is accepted";
@@ -28,65 +30,72 @@ pub(super) enum Turn {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) id: ConnectionId,
-    /// Its input is at an end, so it is called by its deadline.
-    pub(super) has_ended: bool,
+    /// Its input is at an end, or its name has been read already, so it is called by its deadline.
+    pub(super) by_deadline: bool,
 }
 
 impl Chat {
     /// Hears a guest without a seat, up to its name. Whether it has a seat now.
-    pub(super) fn meet(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn meet(
+        &mut self,
+        guest: &mut Guest,
+        input: &mut Input<'_>,
+        pongs: &mut Pongs,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, End> {
         loop {
-            let text = match guest.speech.first(input) {
-                Ok(Some(Heard::Text(text))) => text,
-                Ok(Some(Heard::Refusal(refusal))) => {
+            let text = match guest.speech.first(input, &mut self.decoders)? {
+                Some(Heard::Text(text)) => text,
+                Some(Heard::Refusal(refusal)) => {
                     cx.write(refusal);
                     if guest.has_refused(cx.turn()) {
                         cx.offer_again();
-                        return false;
+                        return Ok(false);
                     }
                     continue;
                 }
-                Ok(None) => return false,
-                Err(error) => {
-                    self.end(guest, End::TooLong(error), cx);
-                    return false;
+                Some(Heard::Ping(payload)) => {
+                    cx.encode(|output| pongs.answer(payload, output));
+                    continue;
                 }
+                Some(Heard::Pong) => continue,
+                None => return Ok(false),
             };
             let way = text.way;
             let joined = match text.bytes {
-                [] if way == Way::Frames || std::mem::replace(&mut guest.prompted, true) => Ok(None),
+                [] if way != Way::Lines || std::mem::replace(&mut guest.prompted, true) => None,
                 [] => {
                     self.tell(way, PROMPT, cx);
-                    Ok(None)
+                    None
                 }
                 name => match self.turn_of(guest.waits, cx) {
-                    Turn::Now => self.join(way, name, cx).map(Some),
-                    later => {
-                        self.line_up(guest, later, input.len(), cx);
-                        return false;
-                    }
+                    Turn::Now => Some(self.join(way, name, cx)?),
+                    later => return self.line_up(guest, later, input.len(), cx).map(|()| false),
                 },
             };
             match joined {
-                Ok(None) => {}
-                Ok(Some(Some(seat))) => guest.seat = Some(seat),
-                Ok(Some(None)) => {
-                    self.line_up(guest, Turn::InLine, input.len(), cx);
-                    return false;
-                }
-                Err(end) => {
-                    self.end(guest, end, cx);
-                    return false;
-                }
+                None => {}
+                Some(Some(seat)) => guest.seat = Some(seat),
+                Some(None) => return self.line_up(guest, Turn::InLine, input.len(), cx).map(|()| false),
             }
             // It was only looked at, and is whole, so neither of these fails.
-            let _ = guest.speech.next(input);
+            let _ = guest.speech.next(input, &mut self.decoders);
             if guest.seat.is_some() {
                 guest.waits = false;
                 guest.news = self.told + self.news.len() as u64;
-                return true;
+                return Ok(true);
             }
         }
+    }
+
+    /// A guest in line whose turn has come is called by its deadline, because its name has been read.
+    pub(super) fn meet_called(&mut self, guest: &mut Guest, cx: &mut Context<'_>) -> Result<(), End> {
+        let mut nothing = Input::of(b"");
+        if self.meet(guest, &mut nothing, &mut Pongs::default(), cx)? {
+            // Input that has been kept meanwhile is offered now.
+            cx.resume_reading();
+        }
+        Ok(())
     }
 
     /// A guest whose input has ended with a name, its line unended: it comes, and goes.
@@ -98,7 +107,7 @@ impl Chat {
         if turn != Turn::Now {
             return self.wait(guest, turn, cx);
         }
-        let Ok(Some(text)) = guest.speech.rest(&Input::of(b"")) else { return cx.close() };
+        let Ok(Some(text)) = guest.speech.rest(&mut Input::of(b"")) else { return cx.close() };
         match self.join(text.way, text.bytes, cx) {
             Ok(Some(seat)) => {
                 self.leave(&mut Some(seat), cx);
@@ -133,11 +142,16 @@ impl Chat {
     }
 
     /// The guest waits for its turn, unless more than [`FIRST_MAX`] bytes of it would wait as well.
-    fn line_up(&mut self, guest: &mut Guest, turn: Turn, unread: usize, cx: &mut Context<'_>) {
-        if unread > FIRST_MAX {
-            return self.end(guest, End::TooLong(TooLong { what: UNREAD, limit: FIRST_MAX }), cx);
+    fn line_up(&mut self, guest: &mut Guest, turn: Turn, unread: usize, cx: &mut Context<'_>) -> Result<(), End> {
+        let shown = match &guest.speech {
+            Speech::WebSocket(socket) => socket.shown(),
+            _ => 0,
+        };
+        if shown + unread > FIRST_MAX {
+            return Err(End::TooLong(TooLong { what: UNREAD, limit: FIRST_MAX }));
         }
         self.wait(guest, turn, cx);
+        Ok(())
     }
 
     /// Until its turn, nothing is read from the guest, and the time for a name does not run.
@@ -147,7 +161,8 @@ impl Chat {
         if let Turn::After(wait) = turn {
             return cx.set_deadline(wait);
         }
-        self.waiting.push_back(Waiting { id: cx.id(), has_ended: guest.has_ended });
+        let by_deadline = guest.has_ended || matches!(guest.speech, Speech::WebSocket(_));
+        self.waiting.push_back(Waiting { id: cx.id(), by_deadline });
         cx.clear_deadline();
         cx.request_turn();
     }
@@ -157,22 +172,22 @@ impl Chat {
         let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
         let name = said::name(name, way)?;
         let address = cx.peer().map_or_else(String::new, |peer| peer.host());
-        let seat = match self.room.join(name, &address, cx.id()) {
+        let seat = match self.room.join(name, &address, way, cx.id()) {
             Joining::Seated(seat) => seat,
             Joining::Soon => return Ok(None),
             Joining::Taken => return Err(End::Taken),
         };
-        cx.clear_deadline();
+        match way {
+            Way::WebSocket => cx.set_deadline(SILENCE),
+            Way::Lines | Way::Frames => cx.clear_deadline(),
+        }
         self.tell(way, &format!("CLIENT: {address}"), cx);
         let Chat { room, encoded, .. } = self;
         room.recall(|text| {
             encoded.encode(|bytes| bytes.extend_from_slice(text));
             cx.write(encoded.of(way));
         });
-        cx.subscribe(match way {
-            Way::Lines => self.room.lines(),
-            Way::Frames => self.room.frames(),
-        });
+        cx.subscribe(self.room.topic(way));
         self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
         Ok(Some(seat))
     }

@@ -1,8 +1,8 @@
-//! The chat service: one room, spoken to in lines or in frames.
+//! The chat service: one room, spoken to in lines, in frames or, from a browser, by WebSocket.
 //!
 //! ```text
-//!   bytes ──codec::{lines, frames}──▶ text ──said──▶ a message ──▶ two topics, one for each way to speak
-//!                                             └────▶ a command ──▶ room, an answer to the asker alone
+//!   bytes ──codec::{lines, frames, websocket}──▶ text ──said──▶ a message ──▶ three topics, one for each way to speak
+//!     └───web: an HTTP request ──▶ the page, a handshake        └────▶ a command ──▶ room, an answer to the asker alone
 //! ```
 //!
 //! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
@@ -11,6 +11,7 @@
 mod budget;
 mod client;
 mod console;
+mod encoded;
 mod guest;
 mod history;
 mod joining;
@@ -21,14 +22,17 @@ mod name;
 mod news;
 mod room;
 mod said;
+mod socket;
+mod web;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
 
-use crate::codec::frames::Encoded;
 use crate::codec::text::append_clean;
+use crate::codec::websocket::handshake::{self, Refusal};
+use crate::codec::websocket::{self, Kind, Pongs};
 
 pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_limits};
 pub use console::Console;
@@ -37,11 +41,14 @@ pub use history::{HISTORY_BYTES, HISTORY_MAX};
 pub use room::Room;
 
 use budget::Budget;
-use guest::Heard;
+use encoded::Encoded;
+use guest::{Heard, Speech};
 use joining::Waiting;
 use news::News;
 use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
+use socket::{Decoders, SILENCE, Silence, Socket};
+use web::Answer;
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,6 +117,10 @@ pub struct Chat {
     told_in: u32,
     /// Guests that have given a name and wait for their turn. Nothing is read from them.
     waiting: VecDeque<Waiting>,
+    /// What decodes the messages of members that speak WebSocket.
+    decoders: Decoders,
+    /// Members that were sent away, until their deadline tells them.
+    kicked: Vec<ConnectionId>,
 }
 
 impl Chat {
@@ -123,6 +134,8 @@ impl Chat {
             told: 0,
             told_in: 0,
             waiting: VecDeque::new(),
+            decoders: Decoders::default(),
+            kicked: Vec::new(),
         }
     }
 }
@@ -157,49 +170,37 @@ impl Handler<Command> for Chat {
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        if guest.is_done_refusing(cx.turn()) {
-            return cx.offer_again();
-        }
-        if guest.seat.is_none() && !self.meet(guest, input, cx) {
+        guest.speech.listen(input);
+        if matches!(guest.speech, Speech::Http) && !self.serve(guest, input, cx) {
             return;
         }
-        if guest.news > self.told || !self.budget.hears(&mut guest.heard) {
-            return cx.offer_again();
+        let mut pongs = Pongs::default();
+        let heard = self.hear_all(guest, input, &mut pongs, cx);
+        if pongs.is_unfinished() {
+            cx.encode(|output| pongs.finish(output));
         }
-        while let Some(seat) = &guest.seat {
-            let heard = match guest.speech.next(input) {
-                Ok(Some(Heard::Text(text))) => self.hear(text.way, seat, text.bytes, cx),
-                Ok(Some(Heard::Refusal(refusal))) => {
-                    let written = cx.write(refusal);
-                    if guest.has_refused(cx.turn()) {
-                        return cx.offer_again();
-                    }
-                    Ok(written)
-                }
-                Ok(None) => return,
-                Err(error) => Err(End::TooLong(error)),
-            };
-            match heard {
-                Ok(_) if self.budget.is_spent() => return cx.offer_again(),
-                // Then the rest is offered again once the peer has read.
-                Ok(Written::AboveHighWater) => return,
-                // Refused: it is gone, but what it said before it went is heard.
-                Ok(Written::Queued | Written::Refused) => {}
-                Err(end) => return self.end(guest, end, cx),
-            }
+        if let Speech::WebSocket(socket) = &mut guest.speech {
+            socket.is_heard(cx.now());
+            self.decoders.take_back(socket);
+        }
+        if let Err(end) = heard {
+            self.end(guest, end, cx);
         }
     }
 
     fn on_end_of_input(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        let way = guest.speech.way();
-        let heard = match (guest.speech.rest(input), &guest.seat) {
+        if matches!(guest.speech, Speech::Http) {
+            return web::refuse(Refusal::BadRequest, cx);
+        }
+        let rest = guest.speech.rest(input);
+        let heard = match (rest, &guest.seat) {
             // That it has come is told first.
             (Ok(Some(_)), Some(_)) if guest.news > self.told => {
                 guest.has_ended = true;
                 return cx.set_deadline(Duration::ZERO);
             }
-            (Ok(Some(text)), Some(seat)) => self.hear(way, seat, text.bytes, cx).map(drop),
+            (Ok(Some(text)), Some(seat)) => self.hear(text.way, seat, text.bytes, cx).map(drop),
             (Ok(Some(_)), None) => return self.join_at_the_end(guest, cx),
             (Ok(None), _) => Ok(()),
             (Err(end), _) => Err(end),
@@ -219,7 +220,12 @@ impl Handler<Command> for Chat {
     }
 
     fn on_too_slow(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
-        self.end(guest, End::TooSlow, cx);
+        let id = cx.id();
+        match (&guest.speech, cx.at(id).is_out_of_memory()) {
+            (Speech::Http, _) => web::refuse(Refusal::ServiceUnavailable, cx),
+            (_, true) => self.end(guest, End::OutOfMemory, cx),
+            (_, false) => self.end(guest, End::TooSlow, cx),
+        }
     }
 
     /// Who has come and gone is told, in one send to each member, and guests that wait are called.
@@ -231,13 +237,13 @@ impl Handler<Command> for Chat {
             self.announce(&news, cx);
         }
         while self.budget.takes_change(self.room.count())
-            && let Some(Waiting { id, has_ended }) = self.waiting.pop_front()
+            && let Some(Waiting { id, by_deadline }) = self.waiting.pop_front()
         {
             if cx.at(id).peer().is_none() {
                 continue;
             }
             self.budget.spend_change(self.cost_of_joining());
-            match has_ended {
+            match by_deadline {
                 true => cx.at(id).set_deadline(Duration::ZERO),
                 false => cx.at(id).resume_reading(),
             }
@@ -247,22 +253,32 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// A member has no deadline unless it is kicked, or its last words wait; a guest that waits has none unless it is
-    /// called.
+    /// A member has no deadline unless it is kicked, or its last words wait, or it speaks WebSocket and may be silent; a
+    /// guest that waits has none unless it is called.
     fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        match guest.seat {
-            Some(_) if guest.has_ended => self.on_end_of_input(guest, &mut Input::of(b""), cx),
-            Some(_) => self.end(guest, End::Kicked, cx),
-            None if guest.waits && guest.has_ended => self.join_at_the_end(guest, cx),
-            None if guest.waits => cx.resume_reading(),
-            None => self.end(guest, End::NoName(NAME_TIMEOUT), cx),
+        let is_kicked = self.kicked.contains(&cx.id());
+        let outcome = match (&guest.seat, &mut guest.speech) {
+            (Some(_), _) if guest.has_ended => return self.on_end_of_input(guest, &mut Input::of(b""), cx),
+            (Some(_), Speech::WebSocket(socket)) if !is_kicked => look_for(socket, cx),
+            (Some(_), _) => Err(End::Kicked),
+            (None, Speech::WebSocket(_)) if guest.waits => self.meet_called(guest, cx),
+            (None, _) if guest.waits && guest.has_ended => return self.join_at_the_end(guest, cx),
+            (None, _) if guest.waits => return cx.resume_reading(),
+            (None, Speech::Http) => return web::refuse(Refusal::RequestTimeout, cx),
+            (None, _) => Err(End::NoName(NAME_TIMEOUT)),
+        };
+        if let Err(end) = outcome {
+            self.end(guest, end, cx);
         }
     }
 
     /// The member's own callback does it, since what is remembered of it is not at hand here.
     fn on_message(&mut self, to: ConnectionId, Command::Kick: Command, cx: &mut Context<'_>) {
-        cx.at(to).set_deadline(Duration::ZERO);
+        if cx.at(to).exists() && !self.kicked.contains(&to) {
+            self.kicked.push(to);
+            cx.at(to).set_deadline(Duration::ZERO);
+        }
     }
 
     /// All members leave now, so none is told about another.
@@ -271,11 +287,12 @@ impl Handler<Command> for Chat {
             self.room.leave(&seat);
             self.withdraw(cx);
         }
-        cx.close();
+        self.end(guest, End::Stopped, cx);
     }
 
     /// Whatever ended the connection, if nothing has said so yet.
     fn on_close(&mut self, guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
+        self.kicked.retain(|kicked| *kicked != cx.id());
         if let Some(seat) = guest.seat {
             // It is a member of no topic any more: the loop has seen to that.
             self.put_out(News::Gone(seat), cx);
@@ -284,7 +301,70 @@ impl Handler<Command> for Chat {
 }
 
 impl Chat {
-    /// What a member says, in one line or frame. What became of the answer.
+    /// What has come of a guest, as much as the turn allows.
+    fn hear_all(
+        &mut self,
+        guest: &mut Guest,
+        input: &mut Input<'_>,
+        pongs: &mut Pongs,
+        cx: &mut Context<'_>,
+    ) -> Result<(), End> {
+        let is_done = guest.is_done_refusing(cx.turn());
+        if !is_done && guest.seat.is_none() && !self.meet(guest, input, pongs, cx)? {
+            return Ok(());
+        }
+        if is_done || guest.news > self.told || !self.budget.hears(&mut guest.heard) {
+            cx.offer_again();
+            return Ok(());
+        }
+        while let Some(seat) = &guest.seat {
+            let written = match guest.speech.next(input, &mut self.decoders)? {
+                Some(Heard::Text(text)) => self.hear(text.way, seat, text.bytes, cx)?,
+                Some(Heard::Refusal(refusal)) => {
+                    let written = cx.write(refusal);
+                    if guest.has_refused(cx.turn()) {
+                        cx.offer_again();
+                        return Ok(());
+                    }
+                    written
+                }
+                Some(Heard::Ping(payload)) => cx.encode(|output| pongs.answer(payload, output)),
+                Some(Heard::Pong) => Written::Queued,
+                None => return Ok(()),
+            };
+            if self.budget.is_spent() {
+                cx.offer_again();
+                return Ok(());
+            }
+            match written {
+                // Then the rest is offered again once the peer has read.
+                Written::AboveHighWater => return Ok(()),
+                // Refused: it is gone, but what it said before it went is heard.
+                Written::Queued | Written::Refused => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An HTTP request, once its head is complete: answered, or a WebSocket handshake. Whether the guest speaks WebSocket now.
+    fn serve(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+        let answer = match handshake::next(input) {
+            Ok(None) => return false,
+            Ok(Some(head)) => web::answer(&head, self.room.origins(), web::local(cx)),
+            Err(refusal) => Answer::Refused(refusal),
+        };
+        if let Answer::Accepted(accepted) = answer {
+            cx.write(accepted.answer());
+            // A person has as long for the name as on a line.
+            cx.set_deadline(NAME_TIMEOUT);
+            guest.speech = Speech::WebSocket(Socket::new(cx.now()));
+            return true;
+        }
+        web::tell(&answer, cx);
+        false
+    }
+
+    /// What a member says, in one line, frame or message. What became of the answer.
     fn hear(&mut self, way: Way, member: &Seat, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
         let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
         match said::said(text) {
@@ -296,7 +376,7 @@ impl Chat {
                 });
                 self.room.remember(self.encoded.text());
                 let deliveries = self.publish_except(cx.id(), cx);
-                self.budget.spend(deliveries, self.encoded.line().len());
+                self.budget.spend(deliveries, self.encoded.of(Way::Lines).len());
                 Ok(Written::Queued)
             }
             Said::Who => {
@@ -311,7 +391,17 @@ impl Chat {
 
     /// Tells the guest why this is the end, and the others that it is, soon: the connection may linger for a while.
     fn end(&mut self, guest: &mut Guest, end: End, cx: &mut Context<'_>) {
-        self.tell(guest.speech.way(), &end.to_string(), cx);
+        let way = guest.speech.way();
+        if let Some(text) = end.text() {
+            self.tell(way, &text, cx);
+        }
+        if way == Way::WebSocket {
+            let (code, reason) = end.close();
+            cx.encode(|output| websocket::put_close(code, reason, output));
+            if let (End::Broken(_) | End::Binary | End::Silent, Some(peer)) = (end, cx.peer()) {
+                log::debug!("{}: closing {peer}: {}: {reason}", cx.service(), code.number());
+            }
+        }
         self.leave(&mut guest.seat, cx);
         cx.close();
     }
@@ -323,13 +413,17 @@ impl Chat {
     }
 }
 
-impl Encoded {
-    fn of(&self, way: Way) -> &[u8] {
-        match way {
-            Way::Lines => self.line(),
-            Way::Frames => self.frame(),
+/// Looks whether a member that speaks WebSocket is still there.
+fn look_for(socket: &mut Socket, cx: &mut Context<'_>) -> Result<(), End> {
+    match socket.look(cx.now()) {
+        Silence::NotYet(left) => cx.set_deadline(left),
+        Silence::Ping => {
+            cx.encode(|output| websocket::put(Kind::Ping, b"", output));
+            cx.set_deadline(SILENCE);
         }
+        Silence::Gone => return Err(End::Silent),
     }
+    Ok(())
 }
 
 #[cfg(all(test, feature = "sim"))]

@@ -3,8 +3,9 @@
 
 use reactor::Input;
 
-use super::guest::{Heard as Next, Speech, Text};
+use super::guest::{FIRST_MAX, Heard as Next, Speech, Text};
 use super::said::{End, Said, Way, name, said};
+use super::socket::Decoders;
 use crate::codec::TooLong;
 use crate::codec::frames::{self, Encoded, FRAME_MAX, LENGTH_BYTES};
 use crate::codec::lines::LINE_MAX;
@@ -16,7 +17,11 @@ use crate::pieces::Stream;
 pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = hear([&stream.bytes[..]]);
-    let expected = if stream.bytes.first() == Some(&0) { in_frames(&stream.bytes) } else { in_lines(&stream.bytes) };
+    let expected = match &stream.bytes[..] {
+        [0, ..] => in_frames(&stream.bytes),
+        bytes if begins_as_http(bytes) => Heard { is_http: true, ..Heard::default() },
+        bytes => in_lines(bytes),
+    };
     let ends = |heard: &Heard| (heard.texts.len(), heard.texts.last().map(Vec::len), heard.end);
     assert!(whole == expected, "{:?} is not {:?}", ends(&whole), ends(&expected));
     stream.in_pieces(|pieces| assert!(hear(pieces.iter().copied()) == whole, "in pieces"));
@@ -30,22 +35,30 @@ struct Heard {
     /// Telnet options that are refused, and how many texts came before each.
     refusals: Vec<(usize, [u8; 3])>,
     end: Option<End>,
+    /// Nothing of it was heard: it is an HTTP request.
+    is_http: bool,
 }
 
 fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
     let (mut speech, mut heard, mut kept) = (Speech::default(), Heard::default(), Vec::new());
-    let mut shown = false;
+    let (mut shown, mut decoders) = (false, Decoders::default());
     for piece in pieces {
         kept.extend_from_slice(piece);
         let unread = std::mem::take(&mut kept);
         let mut input = Input::of(&unread);
+        speech.listen(&input);
+        if let Speech::Http = speech {
+            heard.is_http = true;
+            return heard;
+        }
         loop {
             // The first text is looked at before it is taken, if it is no longer than it may be.
-            let first = if shown { Ok(None) } else { speech.first(&mut input).map(|first| first.map(owned)) };
+            let first =
+                if shown { Ok(None) } else { speech.first(&mut input, &mut decoders).map(|first| first.map(owned)) };
             let next = match first {
                 Ok(Some(Err(refusal))) => Ok(Some(Next::Refusal(refusal))),
                 Ok(Some(Ok(first))) => {
-                    let next = speech.next(&mut input);
+                    let next = speech.next(&mut input, &mut decoders);
                     assert!(
                         matches!(next, Ok(Some(Next::Text(Text { bytes, .. }))) if bytes == first),
                         "not what was shown"
@@ -54,7 +67,7 @@ fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
                     next
                 }
                 Ok(None) if !shown => break,
-                Ok(None) => speech.next(&mut input),
+                Ok(None) => speech.next(&mut input, &mut decoders),
                 Err(_) => {
                     shown = true;
                     continue;
@@ -63,18 +76,24 @@ fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
             match next {
                 Ok(Some(Next::Text(Text { bytes, .. }))) => heard.texts.push(bytes.to_vec()),
                 Ok(Some(Next::Refusal(refusal))) => heard.refusals.push((heard.texts.len(), refusal)),
+                Ok(Some(Next::Ping(_) | Next::Pong)) => panic!("nobody speaks WebSocket"),
                 Ok(None) => break,
-                Err(error) => {
-                    heard.end = Some(End::TooLong(error));
+                Err(end) => {
+                    heard.end = Some(end);
                     return heard;
                 }
             }
         }
         kept = input.as_slice().to_vec();
-        let most = if speech.way() == Way::Lines { 0 } else { LENGTH_BYTES + FRAME_MAX - 1 };
+        let most = match speech {
+            // A token, and the space after it.
+            Speech::Silent => FIRST_MAX + 1,
+            Speech::Frames => LENGTH_BYTES + FRAME_MAX - 1,
+            _ => 0,
+        };
         assert!(kept.len() <= most, "{} bytes are left to be looked at again", kept.len());
     }
-    match speech.rest(&Input::of(&kept)) {
+    match speech.rest(&mut Input::of(&kept)) {
         Ok(rest) => heard.texts.extend(rest.map(|text| text.bytes.to_vec())),
         Err(end) => heard.end = Some(end),
     }
@@ -85,7 +104,21 @@ fn owned(next: Next<'_>) -> Result<Vec<u8>, [u8; 3]> {
     match next {
         Next::Text(Text { bytes, .. }) => Ok(bytes.to_vec()),
         Next::Refusal(refusal) => Err(refusal),
+        Next::Ping(_) | Next::Pong => panic!("nobody speaks WebSocket"),
     }
+}
+
+/// A token without small letters, of at most 512 bytes, a space, and a path or a star.
+fn begins_as_http(stream: &[u8]) -> bool {
+    let Some((token, [b'/' | b'*', ..])) =
+        stream.iter().position(|&byte| byte == b' ').map(|at| (&stream[..at], &stream[at + 1..]))
+    else {
+        return false;
+    };
+    // RFC 9110 section 5.6.2.
+    let separators = b"\"(),/:;<=>?@[\\]{}";
+    let is_token = |byte: &u8| byte.is_ascii_graphic() && !separators.contains(byte) && !byte.is_ascii_lowercase();
+    (1..=FIRST_MAX).contains(&token.len()) && token.iter().all(is_token)
 }
 
 /// Frames, read from the beginning.
@@ -162,7 +195,7 @@ fn check_text(text: &[u8]) {
     assert_eq!(frames::next(&mut Input::of(encoded.frame())), Ok(Some(text)), "a frame reads back");
     assert_eq!(encoded.line(), [text, b"\n"].concat());
     let Ok(text) = std::str::from_utf8(text) else { return };
-    for way in [Way::Lines, Way::Frames] {
+    for way in Way::ALL {
         if let Ok(name) = name(text, way) {
             assert!((1..=32).contains(&name.chars().count()) && text.ends_with(name));
             let is_bad = |c: char| matches!(c, '@' | '>' | ',' | ' ' | '\t' | '\u{2800}') || does_something(c);
@@ -212,7 +245,7 @@ mod tests {
                 any::<u8>().prop_map(|byte| vec![byte]),
                 "[a-z/]{1,4}".prop_map(String::into_bytes),
                 prop::sample::select(vec![
-                    &b"\n"[..], b"\r\n", b"\r", b"\xff\xff", b"\xff\xfb\n", b"\xff\xf1", b"\xff\xfa", b"\xff\xf0",
+                    &b"\n"[..], b"\r\n", b"\r", b"GET /", b"ANN", b" ", b"*", b"\xff\xff", b"\xff\xfb\n", b"\xff\xf1", b"\xff\xfa", b"\xff\xf0",
                 ]).prop_map(<[u8]>::to_vec),
             ], 0..40),
         ) {

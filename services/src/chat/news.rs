@@ -4,6 +4,7 @@ use reactor::{ConnectionId, Context};
 
 use super::Chat;
 use super::room::Seat;
+use super::said::Way;
 
 /// What the others are told of a member.
 #[derive(Debug)]
@@ -62,13 +63,19 @@ impl Chat {
 
     /// A member that has left hears nothing more.
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
-        cx.unsubscribe(self.room.lines());
-        cx.unsubscribe(self.room.frames());
+        for way in Way::ALL {
+            cx.unsubscribe(self.room.topic(way));
+        }
     }
 
-    /// To all members but one. How many members of this loop that reaches.
+    /// To all members but one, encoded once for each way to speak. Returns the number of members of this loop that hear it.
     pub(super) fn publish_except(&mut self, except: ConnectionId, cx: &mut Context<'_>) -> usize {
-        cx.publish_except(self.room.lines(), self.encoded.line(), except)
-            + cx.publish_except(self.room.frames(), self.encoded.frame(), except)
+        let mut deliveries = 0;
+        for way in Way::ALL {
+            if self.room.is_spoken(way) {
+                deliveries += cx.publish_except(self.room.topic(way), self.encoded.of(way), except);
+            }
+        }
+        deliveries
     }
 }

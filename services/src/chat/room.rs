@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use reactor::{ConnectionId, Topic};
 
 use super::history::{HISTORY_BYTES, HISTORY_MAX, History};
 use super::likeness::likenesses;
+use super::said::Way;
+use crate::codec::websocket::origin::Origins;
 
 /// The list of members, shared by all handlers of one chat. A clone is the same room.
 ///
@@ -27,9 +29,10 @@ use super::likeness::likenesses;
 #[derive(Clone, Debug)]
 pub struct Room {
     members: Arc<Mutex<Members>>,
-    /// Members who read lines, and those who read frames.
-    lines: Topic,
-    frames: Topic,
+    /// Members by their way to speak, in the order of [`Way::ALL`].
+    ways: Arc<[Speakers; 3]>,
+    /// The pages that may speak for a visitor, besides the room's own.
+    origins: Arc<Origins>,
     /// What was said last, and how much of it a newcomer is told.
     history: Arc<Mutex<History>>,
     history_max: usize,
@@ -37,6 +40,14 @@ pub struct Room {
     /// Where each connection has a loop of its own: the time until which announcements are paid for, in nanoseconds of the
     /// loops' clock.
     paid_until: Arc<AtomicU64>,
+}
+
+/// The members of one way to speak, on all loops.
+#[derive(Debug)]
+struct Speakers {
+    topic: Topic,
+    /// From before a member of them hears the room until after it has gone: where there is none, nothing is encoded.
+    count: AtomicUsize,
 }
 
 /// The price of one announcement to one member whose loop is on a thread of its own: the CPU time of waking that thread and
@@ -64,7 +75,7 @@ struct Members {
 #[derive(Debug)]
 struct Member {
     /// `<name>@<address>`.
-    who: String,
+    who: Box<str>,
     /// Of whichever loop serves it.
     connection: ConnectionId,
     /// The names of other members that this name could be taken for.
@@ -87,8 +98,9 @@ pub(super) enum Joining {
 #[derive(Debug)]
 pub(super) struct Seat {
     number: u64,
+    way: Way,
     /// `#<name>@<address>>>`, which stands before each of its messages.
-    prefix: String,
+    prefix: Box<str>,
 }
 
 impl Seat {
@@ -112,11 +124,14 @@ impl Default for Room {
     /// A new room, with nobody in it.
     fn default() -> Self {
         let number = ROOMS.fetch_add(1, Ordering::Relaxed);
-        let topic = |way| Topic::new(format!("chat room {number}, {way}"));
+        let speakers = |way: Way| Speakers {
+            topic: Topic::new(format!("chat room {number}, {way:?}")),
+            count: AtomicUsize::new(0),
+        };
         Room {
             members: Arc::default(),
-            lines: topic("lines"),
-            frames: topic("frames"),
+            ways: Arc::new(Way::ALL.map(speakers)),
+            origins: Arc::default(),
             history: Arc::default(),
             history_max: 0,
             history_bytes: HISTORY_BYTES,
@@ -134,6 +149,25 @@ impl Room {
         Room { history_max: messages.min(HISTORY_MAX), history_bytes, ..self }
     }
 
+    /// Pages of these origins may join besides those of the room's own address: see [`Origins`].
+    ///
+    /// ```
+    /// use services::chat::Room;
+    /// use services::codec::websocket::origin::Origins;
+    /// let mut origins = Origins::default();
+    /// origins.allow("https://chat.example.org").unwrap();
+    /// let room = Room::default().with_origins(origins);
+    /// ```
+    #[must_use]
+    pub fn with_origins(self, origins: Origins) -> Self {
+        Room { origins: Arc::new(origins), ..self }
+    }
+
+    /// The pages that may speak for a visitor.
+    pub(super) fn origins(&self) -> &Origins {
+        &self.origins
+    }
+
     /// A message was sent.
     pub(super) fn remember(&self, text: &[u8]) {
         if self.history_max > 0 {
@@ -149,18 +183,19 @@ impl Room {
         }
     }
 
-    /// Where members hear each other who read lines.
-    pub(super) fn lines(&self) -> &Topic {
-        &self.lines
+    /// Where members hear each other who speak in this way.
+    pub(super) fn topic(&self, way: Way) -> &Topic {
+        &self.ways[way as usize].topic
     }
 
-    /// Where members hear each other who read frames.
-    pub(super) fn frames(&self) -> &Topic {
-        &self.frames
+    /// Whether a member speaks in this way, on any loop.
+    #[inline]
+    pub(super) fn is_spoken(&self, way: Way) -> bool {
+        self.ways[way as usize].count.load(Ordering::Acquire) > 0
     }
 
     /// Takes a seat.
-    pub(super) fn join(&self, name: &str, address: &str, connection: ConnectionId) -> Joining {
+    pub(super) fn join(&self, name: &str, address: &str, way: Way, connection: ConnectionId) -> Joining {
         let likenesses = likenesses(name).map(Arc::<str>::from);
         let mut members = self.lock();
         let mut holders = likenesses.iter().filter_map(|likeness| members.names.get(likeness)).peekable();
@@ -169,9 +204,11 @@ impl Room {
             return if holders.all(is_leaving) { Joining::Soon } else { Joining::Taken };
         }
         members.numbered += 1;
-        let seat = Seat { number: members.numbered, prefix: format!("#{name}@{address}>>") };
+        let prefix = format!("#{name}@{address}>>").into_boxed_str();
+        let seat = Seat { number: members.numbered, way, prefix };
+        self.ways[way as usize].count.fetch_add(1, Ordering::Release);
         members.names.extend(likenesses.iter().map(|likeness| (likeness.clone(), seat.number)));
-        let member = Member { who: seat.who().to_owned(), connection, likenesses, leaving: false };
+        let member = Member { who: seat.who().into(), connection, likenesses, leaving: false };
         members.here.insert(seat.number, member);
         members.unannounced.insert(seat.number);
         Joining::Seated(seat)
@@ -209,6 +246,7 @@ impl Room {
         let mut members = self.lock();
         if let Some(member) = members.here.remove(&seat.number) {
             members.unannounced.remove(&seat.number);
+            self.ways[seat.way as usize].count.fetch_sub(1, Ordering::Release);
             for likeness in &member.likenesses {
                 members.names.remove(likeness);
             }
@@ -233,7 +271,7 @@ impl Room {
         let members = self.lock();
         let member = members.here.get(members.names.get(&*likenesses(name)[0])?)?;
         (!member.leaving).then_some(())?;
-        Some((member.who.clone(), member.connection))
+        Some((member.who.to_string(), member.connection))
     }
 
     /// Who is here, as `/who` is answered.
@@ -281,7 +319,7 @@ mod tests {
             panic!("as the test has it");
         });
         assert!(holder.join().is_err() && room.members.is_poisoned() && room.history.is_poisoned());
-        let seat = seated(room.join("ann", "10.0.0.1", HERE)).expect("the name is free");
+        let seat = seated(room.join("ann", "10.0.0.1", Way::Lines, HERE)).expect("the name is free");
         room.remember(b"said");
         assert_eq!((room.count(), room.recalled()), (1, 1));
         room.leave(&seat);
@@ -291,9 +329,31 @@ mod tests {
     #[test]
     fn rooms_share_neither_names_nor_topics() {
         let (one, other) = (Room::default(), Room::default());
-        assert!(seated(one.join("ann", "unix", HERE)).is_some() && seated(other.join("ann", "unix", HERE)).is_some());
-        assert_eq!(one.clone().lines(), one.lines());
-        assert!(one.lines() != other.lines() && one.frames() != other.frames() && one.lines() != one.frames());
+        assert!(
+            seated(one.join("ann", "unix", Way::Lines, HERE)).is_some()
+                && seated(other.join("ann", "unix", Way::Lines, HERE)).is_some()
+        );
+        for way in Way::ALL {
+            assert_eq!(one.clone().topic(way), one.topic(way));
+            assert!(Way::ALL.iter().all(|&another| one.topic(way) != other.topic(another)));
+            assert!(Way::ALL.iter().all(|&another| another == way || one.topic(way) != one.topic(another)));
+        }
+    }
+
+    #[test]
+    fn a_way_is_spoken_from_the_first_of_its_members_to_the_last() {
+        let room = Room::default();
+        let spoken = || Way::ALL.map(|way| room.is_spoken(way));
+        assert_eq!(spoken(), [false; 3]);
+        let [ann, ben] = ["ann", "ben"].map(|name| seated(room.join(name, "unix", Way::WebSocket, HERE)).unwrap());
+        let cat = seated(room.clone().join("cat", "unix", Way::Lines, HERE)).unwrap();
+        assert_eq!(spoken(), [true, false, true]);
+        room.leave(&ann);
+        room.leave(&ann);
+        assert_eq!(spoken(), [true, false, true], "leaving twice is leaving once");
+        room.leave(&ben);
+        room.leave(&cat);
+        assert_eq!(spoken(), [false; 3]);
     }
 
     #[test]
@@ -313,15 +373,15 @@ mod tests {
     fn a_room_without_members_says_so() {
         let room = Room::default();
         assert_eq!(room.who(), "(0 here)");
-        let _seat = seated(room.join("ann", "unix", HERE)).unwrap();
+        let _seat = seated(room.join("ann", "unix", Way::Lines, HERE)).unwrap();
         assert_eq!(room.who(), "(1 here: ann@unix)");
     }
 
     #[test]
     fn a_count_is_right_whichever_loop_announces_first() {
         let room = Room::default();
-        let [ann, ben, cat] =
-            ["ann", "ben", "cat"].map(|name| seated(room.join(name, "unix", HERE)).expect("the name is free"));
+        let [ann, ben, cat] = ["ann", "ben", "cat"]
+            .map(|name| seated(room.join(name, "unix", Way::Lines, HERE)).expect("the name is free"));
         assert_eq!(room.announce_join(ben.number()), 2, "ann is a member already");
         assert_eq!(room.announce_join(ann.number()), 2, "and cat is not announced yet");
         assert_eq!(room.announce_join(cat.number()), 3);
@@ -330,21 +390,24 @@ mod tests {
     #[test]
     fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
         let room = Room::default();
-        let ann = seated(room.join("Ann", "10.0.0.1", HERE)).unwrap();
+        let ann = seated(room.join("Ann", "10.0.0.1", Way::Lines, HERE)).unwrap();
         assert_eq!((ann.prefix(), ann.who(), room.announce_join(ann.number())), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
-        assert!(seated(room.join("aNN", "10.0.0.2", HERE)).is_none());
-        assert!(seated(room.clone().join("Ann", "10.0.0.2", HERE)).is_none(), "a clone is the same room");
-        let ben = seated(room.join("ÄBen", "unix", HERE)).unwrap();
+        assert!(seated(room.join("aNN", "10.0.0.2", Way::Lines, HERE)).is_none());
+        assert!(seated(room.clone().join("Ann", "10.0.0.2", Way::Lines, HERE)).is_none(), "a clone is the same room");
+        let ben = seated(room.join("ÄBen", "unix", Way::Lines, HERE)).unwrap();
         assert_eq!((room.announce_join(ben.number()), room.count()), (2, 2));
-        assert!(seated(room.join("äben", "unix", HERE)).is_none());
+        assert!(seated(room.join("äben", "unix", Way::Lines, HERE)).is_none());
         assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
         assert_eq!(room.find("äBEN"), Some(("ÄBen@unix".to_owned(), HERE)));
         room.will_leave(&ann);
-        assert!(matches!(room.join("ann", "10.0.0.3", HERE), Joining::Soon), "the others think that she is here");
-        assert!(matches!(room.join("äben", "10.0.0.3", HERE), Joining::Taken));
+        assert!(
+            matches!(room.join("ann", "10.0.0.3", Way::Lines, HERE), Joining::Soon),
+            "the others think that she is here"
+        );
+        assert!(matches!(room.join("äben", "10.0.0.3", Way::Lines, HERE), Joining::Taken));
         assert_eq!((room.find("ann"), room.count()), (None, 2));
         room.leave(&ann);
-        let new = seated(room.join("ann", "10.0.0.3", HERE)).unwrap();
+        let new = seated(room.join("ann", "10.0.0.3", Way::Lines, HERE)).unwrap();
         assert_eq!(room.announce_join(new.number()), 2);
         room.leave(&ann);
         assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");

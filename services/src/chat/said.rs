@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::name::fault;
 use crate::codec::TooLong;
+use crate::codec::websocket::{CloseCode, ProtocolError};
 
 /// What stands before a name; on lines it may be left out.
 const NAME_PREFIX: &str = "NAME:";
@@ -12,11 +13,16 @@ const NAME_PREFIX: &str = "NAME:";
 /// The one error that is not the end.
 pub(super) const UNKNOWN_COMMAND: &str = "ERROR: unknown command, /help tells which there are";
 
-/// Of the two ways to speak, one.
+/// A way to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Lines,
     Frames,
+    WebSocket,
+}
+
+impl Way {
+    pub(super) const ALL: [Way; 3] = [Way::Lines, Way::Frames, Way::WebSocket];
 }
 
 /// What a member says.
@@ -55,8 +61,11 @@ pub(super) fn said(text: &str) -> Said<'_> {
 pub(super) fn name(text: &str, way: Way) -> Result<&str, End> {
     let name = match text.strip_prefix(NAME_PREFIX) {
         Some(name) => name.strip_prefix(' ').unwrap_or(name),
-        None if way == Way::Lines => text,
-        None => return Err(End::BadName("the first frame is NAME: and a name")),
+        None => match way {
+            Way::Lines => text,
+            Way::Frames => return Err(End::BadName("the first frame is NAME: and a name")),
+            Way::WebSocket => return Err(End::BadName("the first message is NAME: and a name")),
+        },
     };
     fault(name).map_or(Ok(name), |why| Err(End::BadName(why)))
 }
@@ -73,6 +82,48 @@ pub(super) enum End {
     HalfFrame,
     NotUtf8,
     TooSlow,
+    /// All connections together hold too much memory, and this one most.
+    OutOfMemory,
+    /// The server stops.
+    Stopped,
+    /// A WebSocket client closes.
+    Closed(CloseCode),
+    /// A WebSocket client breaks the protocol.
+    Broken(ProtocolError),
+    /// A WebSocket client sends a message that is no text.
+    Binary,
+    /// A WebSocket client has been silent, and has not answered a ping.
+    Silent,
+}
+
+impl End {
+    /// The last text, for all ways to speak. Ends that belong to WebSocket are told by the close frame alone.
+    pub(super) fn text(&self) -> Option<String> {
+        let is_told = !matches!(self, End::Stopped | End::Closed(_) | End::Broken(_) | End::Binary | End::Silent);
+        is_told.then(|| self.to_string())
+    }
+
+    /// Code and reason of the close frame. After an `ERROR:` the text has the reason. Close code 1011, for a fault of the
+    /// server, is not among them: a callback that panics ends the connection without a word.
+    pub(super) fn close(&self) -> (CloseCode, &'static str) {
+        match self {
+            End::Goodbye => (CloseCode::NORMAL, ""),
+            End::Closed(code) => (*code, ""),
+            End::Stopped => (CloseCode::GOING_AWAY, "the server stops"),
+            End::Broken(error) => (error.code, error.reason),
+            End::Binary => (CloseCode::UNSUPPORTED_DATA, "texts only"),
+            End::OutOfMemory => (CloseCode::TRY_AGAIN_LATER, "the server is out of memory"),
+            End::Silent => (CloseCode::POLICY, "no answer to a ping"),
+            End::Kicked
+            | End::NoName(_)
+            | End::BadName(_)
+            | End::Taken
+            | End::TooLong(_)
+            | End::HalfFrame
+            | End::NotUtf8
+            | End::TooSlow => (CloseCode::POLICY, ""),
+        }
+    }
 }
 
 impl fmt::Display for End {
@@ -89,7 +140,9 @@ impl fmt::Display for End {
             End::TooLong(error) => write!(f, "ERROR: {error}"),
             End::HalfFrame => f.write_str("ERROR: the last frame is not whole"),
             End::NotUtf8 => f.write_str("ERROR: not UTF-8"),
-            End::TooSlow => f.write_str("ERROR: too slow"),
+            End::TooSlow | End::OutOfMemory => f.write_str("ERROR: too slow"),
+            End::Stopped | End::Closed(_) | End::Binary | End::Silent => f.write_str(self.close().1),
+            End::Broken(error) => error.fmt(f),
         }
     }
 }
@@ -152,8 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn in_frames_a_name_has_its_prefix() {
+    fn in_frames_and_messages_a_name_has_its_prefix() {
         assert_eq!(name("NAME: ann", Way::Frames), Ok("ann"));
-        assert!(matches!(name("ann", Way::Frames), Err(End::BadName(_))));
+        assert_eq!(name("NAME: ann", Way::WebSocket), Ok("ann"));
+        for way in [Way::Frames, Way::WebSocket] {
+            assert!(matches!(name("ann", way), Err(End::BadName(_))));
+        }
     }
 }

@@ -9,6 +9,8 @@ use reactor::{Address, Service};
 use super::*;
 use crate::chance::Chance;
 
+mod websocket;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn room(sim: &mut Simulation) -> Address {
@@ -184,6 +186,21 @@ impl Handler<Command> for Counted {
         self.chat.on_turn(cx);
     }
 
+    fn on_message(&mut self, to: ConnectionId, command: Command, cx: &mut Context<'_>) {
+        self.count(cx);
+        self.chat.on_message(to, command, cx);
+    }
+
+    fn on_missed(&mut self, guest: &mut Guest, count: u64, cx: &mut Context<'_>) {
+        self.count(cx);
+        self.chat.on_missed(guest, count, cx);
+    }
+
+    fn on_too_slow(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        self.count(cx);
+        self.chat.on_too_slow(guest, cx);
+    }
+
     fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         self.count(cx);
         self.chat.on_stopping(guest, cx);
@@ -305,7 +322,7 @@ fn frames(texts: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for text in texts {
         encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
-        bytes.extend_from_slice(encoded.frame());
+        bytes.extend_from_slice(encoded.of(Way::Frames));
     }
     bytes
 }

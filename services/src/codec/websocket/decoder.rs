@@ -187,6 +187,23 @@ impl Decoder {
         if self.lent == Lent::Message { std::mem::take(&mut self.buffer) } else { Vec::new() }
     }
 
+    /// Gives up what the last event lends, and returns whether no frame and no message is unfinished. The decoder holds no
+    /// memory then, and may be dropped or decode another connection's bytes: a silent connection needs none.
+    ///
+    /// ```
+    /// use reactor::Input;
+    /// use services::codec::websocket::{Buffers, Decoder};
+    /// let (mut decoder, mut buffers) = (Decoder::new(10), Buffers::default());
+    /// decoder.next(&mut Input::of(b"\x81\x82\0\0\0\0a"), &mut buffers).unwrap();
+    /// assert!(!decoder.settle(&mut buffers));
+    /// decoder.next(&mut Input::of(b"b"), &mut buffers).unwrap();
+    /// assert!(decoder.settle(&mut buffers));
+    /// ```
+    pub fn settle(&mut self, buffers: &mut Buffers) -> bool {
+        self.release(buffers);
+        self.state == State::Head && self.message == Message::None
+    }
+
     /// Bytes of memory that the buffer has.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn held(&self) -> usize {

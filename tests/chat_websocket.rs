@@ -1,0 +1,560 @@
+//! The chat room over WebSocket and HTTP, from outside: the handshake and who may make it, members beside those who speak in
+//! lines and frames, the ends and their codes, and what a hostile client costs.
+
+mod support;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use reactor::Backend;
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+use support::client::{Client, Response};
+use support::command::{Glowplug, Scratch, command, run};
+use support::websocket::{
+    self, BINARY, CLOSE, PING, PONG, TEXT, accepted, closed, expect, frame, handshake, say, text,
+};
+use support::{GUARD, on_every_backend, unless_chaos};
+
+const CHAT: &str = "chat serve --port 0 --log-level off";
+
+/// The field that each request to this server has.
+fn host(chat: &Glowplug) -> String {
+    format!("Host: {}\r\n", chat.tcp())
+}
+
+/// A client whose handshake has been accepted, without a name.
+fn open(chat: &Glowplug) -> Client {
+    websocket::open(chat, &handshake("/ws", &host(chat)))
+}
+
+/// A member who speaks WebSocket.
+fn join(chat: &Glowplug, name: &str) -> Client {
+    let mut client = open(chat);
+    say(&mut client, format!("NAME: {name}"));
+    assert_eq!(text(&mut client), "CLIENT: 127.0.0.1");
+    client
+}
+
+/// A member who speaks in lines, the next line being a name's answer.
+fn join_on_lines(chat: &Glowplug, name: &str) -> Client {
+    let mut client = chat.connect();
+    assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
+    client
+}
+
+/// A client that reads nothing, and whose kernel takes little of what it does not read.
+fn narrow(chat: &Glowplug) -> Client {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&chat.tcp().into()).unwrap();
+    socket.set_read_timeout(Some(GUARD)).unwrap();
+    socket.set_write_timeout(Some(GUARD)).unwrap();
+    Client::from(socket)
+}
+
+/// A member that will not read.
+fn deaf(chat: &Glowplug) -> Client {
+    let mut client = narrow(chat);
+    client.send(handshake("/ws", &host(chat)));
+    accepted(&mut client);
+    say(&mut client, "NAME: deaf");
+    assert_eq!(text(&mut client), "CLIENT: 127.0.0.1");
+    client
+}
+
+/// The answer to a request, after which the connection has ended.
+fn asked(chat: &Glowplug, request: &str) -> Response {
+    let mut client = chat.connect();
+    client.send(request);
+    let is_head = request.starts_with("HEAD ");
+    let response = if is_head { client.response_head() } else { client.response() };
+    assert_eq!(client.rest(), b"", "{request}");
+    assert_eq!(response.header("connection").map(|options| options.contains("close")), Some(true), "{request}");
+    assert!(response.header("date").is_some(), "{request}");
+    response
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+on_every_backend! {
+    fn lines_frames_and_messages_are_spoken_in_one_room(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut line = join_on_lines(&chat, "line");
+        let mut browser = join(&chat, "browser");
+        assert_eq!(line.line(), "(Connected: New client (2) from browser@127.0.0.1)");
+        let mut framed = chat.connect();
+        framed.send_frame("NAME: framed");
+        assert_eq!(framed.frame(), "CLIENT: 127.0.0.1");
+        for heard in [line.line(), text(&mut browser)] {
+            assert_eq!(heard, "(Connected: New client (3) from framed@127.0.0.1)");
+        }
+        say(&mut browser, "from a browser");
+        assert_eq!((line.line(), framed.frame()), ("#browser@127.0.0.1>>from a browser".into(), "#browser@127.0.0.1>>from a browser".into()));
+        line.send("from a line\n");
+        assert_eq!((text(&mut browser), framed.frame()), ("#line@127.0.0.1>>from a line".into(), "#line@127.0.0.1>>from a line".into()));
+        framed.send_frame("from a frame");
+        assert_eq!((text(&mut browser), line.line()), ("#framed@127.0.0.1>>from a frame".into(), "#framed@127.0.0.1>>from a frame".into()));
+        say(&mut browser, "/who");
+        assert_eq!(text(&mut browser), "(3 here: line@127.0.0.1, browser@127.0.0.1, framed@127.0.0.1)");
+        say(&mut browser, "/dance");
+        assert!(text(&mut browser).starts_with("ERROR: unknown command"), "not fatal");
+        say(&mut browser, "//slash\n(Connected: forged)");
+        assert_eq!(line.line(), "#browser@127.0.0.1>>/slash\u{fffd}(Connected: forged)");
+        say(&mut browser, "");
+        say(&mut browser, "/quit");
+        assert_eq!(text(&mut browser), "(Goodbye)");
+        assert_eq!(closed(&mut browser), 1000);
+        assert_eq!(line.line(), "(Now hung up: Client from browser@127.0.0.1)");
+    }
+
+    fn the_longest_message_goes_both_ways(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut line = join_on_lines(&chat, "line");
+        let mut browser = join(&chat, "browser");
+        line.line();
+        for length in [100, 126, 65_536] {
+            let long = "x".repeat(length);
+            say(&mut browser, &long);
+            assert_eq!(line.line(), format!("#browser@127.0.0.1>>{long}"));
+            line.send(format!("{long}\n"));
+            assert_eq!(text(&mut browser), format!("#line@127.0.0.1>>{long}"));
+        }
+        browser.send([&[TEXT, 0xff][..], &65_537u64.to_be_bytes()].concat());
+        assert_eq!(closed(&mut browser), 1009, "at its head");
+    }
+
+    fn a_handshake_and_frames_split_at_every_byte_are_the_same(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join_on_lines(&chat, "ann");
+        let request = handshake("/ws?from=here", &host(&chat));
+        let stream = [request.as_bytes(), &frame(TEXT, "NAME: ben"), &frame(0x01, "Gr"), &frame(PING, "?"), &frame(0x80, "üße"), &frame(TEXT, "/quit")].concat();
+        let mut by_bytes = chat.connect();
+        by_bytes.send_by_bytes(&stream);
+        let mut clients = vec![by_bytes];
+        // One at a time, so that each has the name.
+        let mut cut = 1;
+        while let Some(mut ben) = clients.pop() {
+            accepted(&mut ben);
+            assert_eq!(text(&mut ben), "CLIENT: 127.0.0.1");
+            expect(&mut ben, PONG, "?");
+            assert_eq!(text(&mut ben), "(Goodbye)");
+            assert_eq!(closed(&mut ben), 1000);
+            assert_eq!(ann.line(), "(Connected: New client (2) from ben@127.0.0.1)");
+            assert_eq!(ann.line(), "#ben@127.0.0.1>>Grüße");
+            assert_eq!(ann.line(), "(Now hung up: Client from ben@127.0.0.1)");
+            if cut < stream.len() {
+                let mut next = chat.connect();
+                next.send(&stream[..cut]);
+                next.send(&stream[cut..]);
+                clients.push(next);
+            }
+            // Each place in the frames, and some in the head.
+            cut += if cut < request.len() - 4 { 7 } else { 1 };
+        }
+    }
+
+    fn each_end_has_its_code_and_nobody_else_notices(backend: Backend) {
+        let mut chat = Glowplug::start(backend, "chat serve --port 0 --log-level debug");
+        let mut ann = join(&chat, "ann");
+        for (bytes, code) in [
+            (frame(CLOSE, b"\x03\xe8bye"), 1000),
+            (frame(CLOSE, b"\x0f\xa1"), 4001),
+            (frame(CLOSE, ""), 1005),
+            (frame(BINARY, "bytes"), 1003),
+            (frame(TEXT, b"\xc3("), 1007),
+            (frame(0x83, ""), 1002),
+            (frame(0xc1, ""), 1002),
+            (vec![TEXT, 5], 1002),
+            (frame(0x80, ""), 1002),
+        ] {
+            let mut ben = join(&chat, "ben");
+            assert_eq!(text(&mut ann), "(Connected: New client (2) from ben@127.0.0.1)");
+            ben.send(&bytes);
+            assert_eq!(closed(&mut ben), code, "{}", bytes.escape_ascii());
+            assert_eq!(text(&mut ann), "(Now hung up: Client from ben@127.0.0.1)");
+            // The same before there is a name, and nobody hears of it.
+            let mut nobody = open(&chat);
+            nobody.send(&bytes);
+            assert_eq!(closed(&mut nobody), code, "{}", bytes.escape_ascii());
+        }
+        chat.told("1003: texts only");
+        chat.told("1007: the text is not UTF-8");
+        chat.told("1002: the opcode is unknown");
+        say(&mut ann, "/who");
+        assert_eq!(text(&mut ann), "(1 here: ann@127.0.0.1)");
+    }
+
+    fn a_name_that_is_bad_or_taken_is_told_and_closed_with_1008(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let mut ann = join(&chat, "ann");
+        let long = format!("NAME: {}", "x".repeat(507));
+        for (first, error) in [
+            ("NAME: ann", "ERROR: the name is taken"),
+            ("NAME: \u{430}nn", "ERROR: the name is taken"),
+            ("ann", "ERROR: bad name: the first message is NAME: and a name"),
+            ("NAME: a b", "ERROR: bad name: "),
+            ("NAME: #a", "ERROR: bad name: "),
+            (&long[..], "ERROR: first message longer than 512 bytes"),
+        ] {
+            let mut client = open(&chat);
+            // Empty messages before it are passed over.
+            say(&mut client, "");
+            say(&mut client, first);
+            let told = text(&mut client);
+            assert!(told.starts_with(error), "{first}: {told}");
+            assert_eq!(closed(&mut client), 1008, "{first}");
+        }
+        say(&mut ann, "/who");
+        assert_eq!(text(&mut ann), "(1 here: ann@127.0.0.1)", "she has heard of none of them");
+    }
+
+    fn a_member_that_is_sent_away_is_told_so_and_the_rest_stay(backend: Backend) {
+        let mut child = command(backend, CHAT);
+        child.stdin(std::process::Stdio::piped());
+        let mut chat = Glowplug::spawn(child);
+        chat.listens();
+        let (mut ann, mut ben) = (join(&chat, "ann"), join(&chat, "ben"));
+        text(&mut ann);
+        writeln!(chat.stdin(), "/kick ben").unwrap();
+        assert_eq!(text(&mut ben), "ERROR: kicked");
+        assert_eq!(closed(&mut ben), 1008);
+        assert_eq!(text(&mut ann), "(Now hung up: Client from ben@127.0.0.1)");
+    }
+
+    fn a_stop_closes_with_1001(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let (mut ann, mut nobody) = (join(&chat, "ann"), open(&chat));
+        let stopping = thread::spawn(move || chat.stop());
+        assert_eq!((closed(&mut ann), closed(&mut nobody)), (1001, 1001));
+        drop((ann, nobody));
+        assert_eq!(stopping.join().unwrap().code, Some(0));
+    }
+
+    fn the_room_is_one_document_that_may_load_nothing(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        for path in ["/", "/?name=ann"] {
+            let page = asked(&chat, &format!("GET {path} HTTP/1.1\r\n{}\r\n", host(&chat)));
+            assert_eq!(page.status_line, "HTTP/1.1 200 OK");
+            assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+            assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+            let policy = page.header("content-security-policy").unwrap();
+            for rule in ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"] {
+                assert!(policy.split("; ").any(|given| given == rule), "{rule}: {policy}");
+            }
+            assert_eq!((policy.matches("'sha256-").count(), policy.contains("unsafe")), (2, false), "{policy}");
+            assert!(page.body.starts_with("<!DOCTYPE html>") && page.body.trim_end().ends_with("</html>"));
+            assert_eq!((page.body.matches("<script").count(), page.body.matches("<style").count()), (1, 1));
+            // Nothing is loaded from anywhere.
+            for address in ["src=", "href=\"http", "url(", "@import", "import(", "fetch("] {
+                assert!(!page.body.contains(address), "{address}");
+            }
+        }
+        let head = asked(&chat, &format!("HEAD / HTTP/1.1\r\n{}\r\n", host(&chat)));
+        assert_eq!((head.status, head.header("content-length").map(|length| length.len() > 3)), (200, Some(true)));
+        // As HTTP/1.0 has it, without a Host.
+        assert_eq!(asked(&chat, "GET / HTTP/1.0\r\n\r\n").status, 200);
+    }
+
+    fn other_requests_are_refused_with_their_status(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let host = host(&chat);
+        let whole = handshake("/ws", &host);
+        for (request, status, field) in [
+            (format!("GET /ws HTTP/1.1\r\n{host}\r\n"), 426, ("upgrade", "websocket")),
+            (whole.replace("Version: 13", "Version: 8"), 426, ("sec-websocket-version", "13")),
+            (whole.replace("Connection: keep-alive, Upgrade\r\n", ""), 426, ("connection", "upgrade, close")),
+            (format!("POST / HTTP/1.1\r\n{host}Content-Length: 3\r\n\r\nabc"), 405, ("allow", "GET, HEAD")),
+            (format!("BREW / HTTP/1.1\r\n{host}\r\n"), 405, ("allow", "GET, HEAD")),
+            (format!("OPTIONS * HTTP/1.1\r\n{host}\r\n"), 405, ("allow", "GET, HEAD")),
+            (whole.replace("GET", "PUT"), 405, ("allow", "GET")),
+            (format!("GET /favicon.ico HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
+            (format!("HEAD /nowhere HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
+            (format!("GET /ws/ HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
+            (whole.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400, ("content-length", "16")),
+            ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, ("content-length", "16")),
+            ("GET /\r\n\r\n".to_owned(), 400, ("content-length", "16")),
+            (format!("GET / HTTP/1.1\r\n{host}no field\r\n\r\n"), 400, ("content-length", "16")),
+            (format!("GET / HTTP/1.1\r\n{host}A: {}\r\n\r\n", "x".repeat(8 * 1024)), 431, ("content-length", "36")),
+            (format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(8 * 1024)), 431, ("content-length", "36")),
+        ] {
+            let response = asked(&chat, &request);
+            let shown = &request[..request.len().min(60)];
+            assert_eq!(response.status, status, "{shown}");
+            assert_eq!(response.header(field.0), Some(field.1), "{shown}");
+        }
+        // Half a head, and the end.
+        let mut half = chat.connect();
+        half.send("GET / HTTP/1.1\r\nHost: he");
+        half.half_close();
+        assert_eq!(half.response().status, 400);
+        // No HTTP, however much it looks like it.
+        let mut name = chat.connect();
+        assert_eq!(name.ask("GET"), "CLIENT: 127.0.0.1");
+        let mut lower = chat.connect();
+        assert!(lower.ask("get / HTTP/1.1").starts_with("ERROR: bad name"));
+        let mut unended = chat.connect();
+        unended.send("BEN");
+        unended.half_close();
+        assert_eq!(unended.rest_as_text(), "CLIENT: 127.0.0.1\n");
+        assert_eq!(name.line(), "(Connected: New client (2) from BEN@127.0.0.1)");
+    }
+
+    fn pages_of_other_sites_and_requests_for_other_hosts_may_not_join(backend: Backend) {
+        let status = |chat: &Glowplug, fields: &str| {
+            let mut client = chat.connect();
+            client.send(handshake("/ws", fields));
+            client.response_head().status
+        };
+        let chat = Glowplug::start(backend, CHAT);
+        let own = chat.tcp().to_string();
+        let port = chat.tcp().port();
+        for (fields, expected) in [
+            (format!("Host: {own}\r\n"), 101),
+            (format!("Host: {own}\r\nOrigin: http://{own}\r\n"), 101),
+            (format!("Host: {own}\r\nOrigin: https://{own}\r\n"), 101),
+            (format!("Host: localhost:{port}\r\nOrigin: http://localhost:{port}\r\n"), 101),
+            (format!("Host: {own}\r\nOrigin: http://127.0.0.1\r\n"), 403),
+            (format!("Host: {own}\r\nOrigin: http://evil.example\r\n"), 403),
+            (format!("Host: {own}\r\nOrigin: null\r\n"), 403),
+            (format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}\r\n"), 403),
+            (format!("Host: evil.example:{port}\r\n"), 403),
+        ] {
+            assert_eq!(status(&chat, &fields), expected, "{fields}");
+        }
+        let words = format!("{CHAT} --origin https://chat.example --origin http://app.example:3000");
+        let chat = Glowplug::start(backend, &words);
+        for (fields, expected) in [
+            ("Host: chat.example\r\nOrigin: https://chat.example\r\n", 101),
+            ("Host: 127.0.0.1\r\nOrigin: http://app.example:3000\r\n", 101),
+            ("Host: app.example\r\n", 101),
+            ("Host: 127.0.0.1\r\nOrigin: http://app.example\r\n", 403),
+            ("Host: evil.example\r\nOrigin: https://chat.example\r\n", 403),
+        ] {
+            assert_eq!(status(&chat, fields), expected, "{fields}");
+        }
+        let chat = Glowplug::start(backend, &format!("{CHAT} --origin *"));
+        assert_eq!(status(&chat, "Host: any.example\r\nOrigin: https://other.example\r\n"), 101);
+        // A proxy is in front of a Unix socket, and knows the hosts that are its own.
+        let scratch = Scratch::new();
+        let chat = Glowplug::start(backend, &format!("chat serve --unix {} --log-level off", scratch.join("chat").display()));
+        assert_eq!(status(&chat, "Host: any.example\r\nOrigin: https://any.example\r\n"), 101);
+        assert_eq!(status(&chat, "Host: any.example\r\nOrigin: https://other.example\r\n"), 403);
+        let ended = run(backend, "chat serve --origin chat.example");
+        assert_eq!(ended.code, Some(2));
+        assert!(ended.stderr.contains("not an origin"), "{}", ended.stderr);
+    }
+
+    fn a_slow_member_is_let_go_with_1008_after_whole_messages(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --member-queue 100000"));
+        let mut ann = join_on_lines(&chat, "ann");
+        let mut deaf = deaf(&chat);
+        assert_eq!(ann.line(), "(Connected: New client (2) from deaf@127.0.0.1)");
+        let mut writer = ann.writer();
+        let long = "x".repeat(10_000);
+        let heard_of = Arc::new(AtomicBool::new(false));
+        let seen = heard_of.clone();
+        let talk = thread::spawn(move || {
+            let mut number = 0;
+            while !seen.load(SeqCst) {
+                writeln!(writer, "{number} {long}").expect("it is taken");
+                number += 1;
+            }
+        });
+        assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
+        heard_of.store(true, SeqCst);
+        talk.join().unwrap();
+        let mut number = 0;
+        let last = loop {
+            let heard = text(&mut deaf);
+            match heard.strip_prefix(&format!("#ann@127.0.0.1>>{number} ")) {
+                Some(rest) => assert_eq!(rest.len(), 10_000),
+                None => break heard,
+            }
+            number += 1;
+        };
+        assert_eq!(last, "ERROR: too slow");
+        assert_eq!(closed(&mut deaf), 1008);
+    }
+
+    fn a_slow_member_that_is_kept_reads_what_it_missed_in_its_place(backend: Backend) {
+        for policy in ["drop-oldest", "drop-newest"] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} --member-queue 100000 --slow {policy}"));
+            let (mut ann, mut ben) = (join(&chat, "ann"), join(&chat, "ben"));
+            let mut deaf = deaf(&chat);
+            (0..2).for_each(|_| drop(text(&mut ann)));
+            text(&mut ben);
+            say(&mut deaf, "/help");
+            let long = "x".repeat(500);
+            let said = 15_000;
+            // In steps that any kernel takes, so that who reads is never behind.
+            for step in 0..said / 100 {
+                let numbers = step * 100..(step + 1) * 100;
+                ann.send(numbers.clone().flat_map(|number| frame(TEXT, format!("{number} {long}"))).collect::<Vec<u8>>());
+                for number in numbers {
+                    assert_eq!(text(&mut ben), format!("#ann@127.0.0.1>>{number} {long}"), "who reads misses nothing");
+                }
+            }
+            let (mut next, mut notices, mut help) = (0, 0, 0);
+            while next < said {
+                let heard = text(&mut deaf);
+                if let Some(missed) = heard.strip_prefix("(Missed: ") {
+                    next += missed.strip_suffix(" messages)").unwrap().parse::<usize>().unwrap();
+                    notices += 1;
+                } else if heard.starts_with("(/who") {
+                    help += 1;
+                } else {
+                    assert_eq!(heard, format!("#ann@127.0.0.1>>{next} {long}"), "{policy}");
+                    next += 1;
+                }
+            }
+            assert_eq!((next, help), (said, 1), "{policy}");
+            assert!(notices > 0, "{policy}: nothing was missed");
+        }
+    }
+
+    fn a_newcomer_is_told_the_latest_messages_whatever_way_they_were_said(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --history 2"));
+        let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+        text(&mut ann);
+        say(&mut ann, "one");
+        assert_eq!(ben.line(), "#ann@127.0.0.1>>one");
+        ben.send("two\n");
+        assert_eq!(text(&mut ann), "#ben@127.0.0.1>>two");
+        let (mut cat, mut dan) = (join(&chat, "cat"), join_on_lines(&chat, "dan"));
+        for past in ["#ann@127.0.0.1>>one", "#ben@127.0.0.1>>two"] {
+            assert_eq!((text(&mut cat), dan.line()), (past.to_owned(), past.to_owned()));
+        }
+    }
+
+    fn on_several_loops_and_on_threads_all_hear_each_other(backend: Backend) {
+        for model in ["--loops 3", "--model threads"] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} {model}"));
+            let mut line = join_on_lines(&chat, "line");
+            let mut browsers: Vec<Client> = (0..5).map(|number| join(&chat, &format!("b{number}"))).collect();
+            (0..5).for_each(|_| drop(line.line()));
+            for number in 0..5 {
+                say(&mut browsers[number], format!("I am {number}"));
+                let said = format!("#b{number}@127.0.0.1>>I am {number}");
+                assert_eq!(line.line(), said, "{model}");
+                for (other, browser) in browsers.iter_mut().enumerate() {
+                    while other != number && text(browser) != said {}
+                }
+            }
+            line.send("/quit\n");
+            let gone = "(Now hung up: Client from line@127.0.0.1)";
+            browsers.iter_mut().for_each(|browser| while text(browser) != gone {});
+            for browser in &mut browsers {
+                browser.send(frame(CLOSE, b"\x03\xe8"));
+                loop {
+                    let (first, payload) = websocket::received(browser);
+                    if first == CLOSE {
+                        assert_eq!(payload, b"\x03\xe8");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn a_flood_of_pings_is_answered_by_few_pongs_and_the_others_are_served(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+        text(&mut ann);
+        let mut flooder = join(&chat, "flooder");
+        text(&mut ann);
+        ben.line();
+        const PINGS: usize = 200_000;
+        let mut writer = flooder.writer();
+        let flood = thread::spawn(move || {
+            let pings = frame(PING, "x").repeat(1000);
+            (0..PINGS / 1000).for_each(|_| writer.write_all(&pings).expect("it is taken"));
+            writer.write_all(&[frame(PING, "last"), frame(TEXT, "/quit")].concat()).expect("it is taken");
+        });
+        for number in 0..100 {
+            say(&mut ann, number.to_string());
+            let said = format!("#ann@127.0.0.1>>{number}");
+            // The flood may be over, and the flooder gone.
+            while let heard = ben.line()
+                && heard != said
+            {
+                assert_eq!(heard, "(Now hung up: Client from flooder@127.0.0.1)");
+            }
+        }
+        let mut last = Vec::new();
+        loop {
+            match websocket::received(&mut flooder) {
+                (PONG, payload) => last = payload,
+                (TEXT, payload) if payload == b"(Goodbye)" => break,
+                (TEXT, _) => {}
+                (other, _) => panic!("{other:#x}"),
+            }
+        }
+        assert_eq!(last, b"last", "the newest ping is always answered");
+        flood.join().unwrap();
+    }
+
+    fn a_message_of_65536_fragments_of_a_byte_is_a_message(backend: Backend) {
+        let chat = Glowplug::start(backend, CHAT);
+        let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+        text(&mut ann);
+        let mut fragments = frame(0x01, "x");
+        (0..65_534).for_each(|_| fragments.extend(frame(0x00, "x")));
+        ann.send(&fragments);
+        ben.send("in between\n");
+        assert_eq!(text(&mut ann), "#ben@127.0.0.1>>in between");
+        ann.send(frame(0x80, "x"));
+        assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{}", "x".repeat(65_536)));
+        // One more would be too long, and is refused at its head.
+        ann.send([&fragments[..], &frame(0x00, "x"), &frame(0x80, "x")].concat());
+        assert_eq!(closed(&mut ann), 1009);
+        // Fragments without a byte are none too many, and hold nothing.
+        let mut cat = join(&chat, "cat");
+        cat.send([frame(0x01, ""), frame(0x00, "").repeat(65_536), frame(0x80, "empty")].concat());
+        while ben.line() != "#cat@127.0.0.1>>empty" {}
+    }
+
+    fn a_thousand_unfinished_handshakes_hold_little_and_the_others_are_served(backend: Backend) {
+        unless_chaos!("measures memory");
+        let chat = Glowplug::start(backend, CHAT);
+        let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+        text(&mut ann);
+        let before = resident(chat.pid());
+        let half = format!("GET /ws HTTP/1.1\r\n{}A: {}", host(&chat), "x".repeat(7_000));
+        let mut clients: Vec<Client> = (0..1000).map(|_| chat.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(&half);
+            if number % 100 == 99 {
+                say(&mut ann, number.to_string());
+                assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number}"));
+            }
+        }
+        // Each has been read when it is answered: a field without an end is too long.
+        for client in &mut clients {
+            client.send("x".repeat(500));
+        }
+        let held = resident(chat.pid()).saturating_sub(before);
+        assert!(held < 24 << 20, "{held} bytes");
+        clients.iter_mut().for_each(|client| client.send("x".repeat(1000)));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 431));
+    }
+}
+
+#[test]
+fn a_handshake_a_name_and_a_question_may_arrive_together() {
+    let chat = Glowplug::start(Backend::Epoll, CHAT);
+    chat.signal(Signal::STOP);
+    let mut client = chat.connect();
+    client.send([handshake("/ws", &host(&chat)).as_bytes(), &frame(TEXT, "NAME: ann"), &frame(TEXT, "/who")].concat());
+    chat.signal(Signal::CONT);
+    accepted(&mut client);
+    assert_eq!(text(&mut client), "CLIENT: 127.0.0.1");
+    assert_eq!(text(&mut client), "(1 here: ann@127.0.0.1)");
+}
