@@ -48,7 +48,7 @@ impl Handler for Continued {
     /// Whether the descriptor stands for the [`LAST`] signals.
     type Connection = bool;
 
-    fn on_start(&mut self, cx: &mut Context<'_>) {
+    fn on_start(&mut self, cx: &mut Context<'_, bool>) {
         if let Some([continued, last]) = self.told.take() {
             cx.watch(continued, false);
             cx.watch(last, true);
@@ -56,11 +56,11 @@ impl Handler for Continued {
     }
 
     /// Never called: the service has no listener.
-    fn on_open(&mut self, _: &mut Context<'_>) -> bool {
+    fn on_open(&mut self, _: &mut Context<'_, bool>) -> bool {
         false
     }
 
-    fn on_data(&mut self, is_last: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, is_last: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_, bool>) {
         input.take_all();
         if *is_last {
             return cx.halt();

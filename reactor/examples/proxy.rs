@@ -17,14 +17,14 @@ struct Side {
 impl Handler for Proxy {
     type Connection = Side;
 
-    fn on_open(&mut self, cx: &mut Context<'_>) -> Side {
+    fn on_open(&mut self, cx: &mut Context<'_, Side>) -> Side {
         let other = cx.connect(self.upstream.clone(), Side { other: cx.id() });
         cx.read_on();
         cx.at(other).read_on();
         Side { other }
     }
 
-    fn on_data(&mut self, side: &mut Side, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, side: &mut Side, input: &mut Input<'_>, cx: &mut Context<'_, Side>) {
         match cx.at(side.other).write(input.take_all()) {
             Written::Queued => {}
             Written::AboveHighWater => cx.pause_reading(),
@@ -32,16 +32,16 @@ impl Handler for Proxy {
         }
     }
 
-    fn on_drained(&mut self, side: &mut Side, cx: &mut Context<'_>) {
+    fn on_drained(&mut self, side: &mut Side, cx: &mut Context<'_, Side>) {
         cx.at(side.other).resume_reading();
     }
 
     /// One side has said all it had to; the other side is told so, and may go on speaking.
-    fn on_end_of_input(&mut self, side: &mut Side, _: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_end_of_input(&mut self, side: &mut Side, _: &mut Input<'_>, cx: &mut Context<'_, Side>) {
         cx.at(side.other).finish();
     }
 
-    fn on_close(&mut self, side: Side, reason: CloseReason, cx: &mut Context<'_>) {
+    fn on_close(&mut self, side: Side, reason: CloseReason, cx: &mut Context<'_, Side>) {
         match reason {
             CloseReason::Reset | CloseReason::Aborted => cx.at(side.other).abort(),
             _ => cx.at(side.other).close(),

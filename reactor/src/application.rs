@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::cluster::{Cluster, Inbox};
-use crate::context::Context;
+use crate::context::{Context, NoHandler};
 use crate::error::Error;
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
@@ -198,7 +198,11 @@ impl Application {
     /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that
     /// schedule: when the loop was held up, the ticks that were missed are left out. [`Context::end_loop`] in it ends
     /// it.
-    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
+    pub fn add_loop(
+        &mut self,
+        period: Duration,
+        work: impl FnMut(&mut Context<'_, NoHandler, NoHandler>) + Send + 'static,
+    ) {
         let period = period.max(PERIOD_MIN);
         self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
     }

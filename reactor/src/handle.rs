@@ -104,11 +104,11 @@ impl fmt::Debug for Handle {
 ///
 /// impl Handler<String> for Printer {
 ///     type Connection = ();
-///     fn on_open(&mut self, _: &mut Context<'_>) {}
-///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+///     fn on_open(&mut self, _: &mut Context<'_, (), String>) {}
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_, (), String>) {
 ///         input.take_all();
 ///     }
-///     fn on_message(&mut self, _: ConnectionId, message: String, cx: &mut Context<'_>) {
+///     fn on_message(&mut self, _: ConnectionId, message: String, cx: &mut Context<'_, (), String>) {
 ///         assert_eq!(message, "done");
 ///         cx.halt();
 ///     }

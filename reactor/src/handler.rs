@@ -17,7 +17,7 @@ use crate::token::ConnectionId;
 /// must not block, for everybody waits. One that panics loses its connection and nothing else.
 ///
 /// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service
-/// that takes none never mentions it.
+/// that takes none never mentions it. The context of each callback knows both types: [`Context<'_, Self::Connection, M>`](Context).
 ///
 /// ```
 /// use reactor::{CloseReason, Context, Handler, Input};
@@ -32,12 +32,12 @@ use crate::token::ConnectionId;
 /// impl Handler for Numbers {
 ///     type Connection = u32;
 ///
-///     fn on_open(&mut self, _: &mut Context<'_>) -> u32 {
+///     fn on_open(&mut self, _: &mut Context<'_, u32>) -> u32 {
 ///         self.here += 1;
 ///         0
 ///     }
 ///
-///     fn on_data(&mut self, lines: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
+///     fn on_data(&mut self, lines: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_, u32>) {
 ///         while let Some(line) = input.until_eol() {
 ///             *lines += 1;
 ///             if let Some(mut output) = cx.output() {
@@ -47,7 +47,7 @@ use crate::token::ConnectionId;
 ///         }
 ///     }
 ///
-///     fn on_close(&mut self, _lines: u32, _: CloseReason, _: &mut Context<'_>) {
+///     fn on_close(&mut self, _lines: u32, _: CloseReason, _: &mut Context<'_, u32>) {
 ///         self.here -= 1;
 ///     }
 /// }
@@ -57,17 +57,17 @@ pub trait Handler<M = ()>: 'static {
     type Connection: 'static;
 
     /// The loop begins. The place to connect to others and to watch descriptors; there is no connection yet.
-    fn on_start(&mut self, cx: &mut Context<'_>) {
+    fn on_start(&mut self, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = cx;
     }
 
     /// A peer has connected. What is returned is lent to every later callback, and given back in
     /// [`on_close`](Handler::on_close).
-    fn on_open(&mut self, cx: &mut Context<'_>) -> Self::Connection;
+    fn on_open(&mut self, cx: &mut Context<'_, Self::Connection, M>) -> Self::Connection;
 
     /// A connection that this handler asked for with [`Context::connect`] has come about. One that does not goes
     /// to [`on_close`](Handler::on_close) with the reason.
-    fn on_connected(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+    fn on_connected(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
@@ -75,19 +75,29 @@ pub trait Handler<M = ()>: 'static {
     ///
     /// `input` has everything unread. Take as many whole items as there are; what is left is kept and comes first the
     /// next time. Stop early when a write tells [`Written::AboveHighWater`](crate::Written::AboveHighWater).
-    fn on_data(&mut self, connection: &mut Self::Connection, input: &mut Input<'_>, cx: &mut Context<'_>);
+    fn on_data(
+        &mut self,
+        connection: &mut Self::Connection,
+        input: &mut Input<'_>,
+        cx: &mut Context<'_, Self::Connection, M>,
+    );
 
     /// The peer has ended its half (FIN), after `input`, which is what was left unread. It may well be waiting for
     /// answers. By default everything owed is sent, and then the connection is closed; whoever overrides this to go on
     /// closes it later.
-    fn on_end_of_input(&mut self, connection: &mut Self::Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_end_of_input(
+        &mut self,
+        connection: &mut Self::Connection,
+        input: &mut Input<'_>,
+        cx: &mut Context<'_, Self::Connection, M>,
+    ) {
         let _ = (connection, input);
         cx.close();
     }
 
     /// The output was above the high-water mark and is below the low-water mark now: time to write more. Once a turn at
     /// most.
-    fn on_drained(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+    fn on_drained(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
@@ -96,45 +106,45 @@ pub trait Handler<M = ()>: 'static {
     /// everything that it is still owed, and it is counted when that place is reached, so that there is one notice
     /// for all that were dropped there. Nothing by default. Also called while the connection is closing, as long as
     /// something is owed.
-    fn on_missed(&mut self, connection: &mut Self::Connection, count: u64, cx: &mut Context<'_>) {
+    fn on_missed(&mut self, connection: &mut Self::Connection, count: u64, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, count, cx);
     }
 
     /// This member of a topic is owed more than [`Limits::member_queue`](crate::Limits::member_queue), and it is closed
     /// after this callback. What has begun to leave is finished, then come its own answers and what is
     /// written to it here; published messages that waited were dropped. Nothing by default.
-    fn on_too_slow(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+    fn on_too_slow(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
     /// A turn after [`Context::request_turn`]: for work that is left over, and belongs to no connection.
-    fn on_turn(&mut self, cx: &mut Context<'_>) {
+    fn on_turn(&mut self, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = cx;
     }
 
     /// The deadline that was set with [`Context::set_deadline`] has passed. It is cleared. Closes by default.
-    fn on_deadline(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+    fn on_deadline(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();
     }
 
     /// The application is stopping, and all that this peer sent until then has been delivered. By default the
     /// connection is closed once everything owed is sent. What is not closed when the drain time is over is aborted.
-    fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_>) {
+    fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();
     }
 
     /// A message was posted. `to` is the connection that it was addressed to, which may have ended since: what is then
     /// done for it finds nothing.
-    fn on_message(&mut self, to: ConnectionId, message: M, cx: &mut Context<'_>) {
+    fn on_message(&mut self, to: ConnectionId, message: M, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (to, message, cx);
     }
 
     /// A newcomer was refused at [`Limits::connections`](crate::Limits::connections) or
     /// [`Application::max_connections`](crate::Application::max_connections): it has read [`Service::refusal`](crate::Service::refusal)
     /// or is about to. For logs: it has no connection, and [`Context::id`] is none. Called on the loop that accepts.
-    fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_>) {
+    fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (peer, cx);
     }
 
@@ -173,7 +183,12 @@ pub trait Handler<M = ()>: 'static {
     /// being, also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes
     /// it was still owed. A client that connects again does it here, or, after a pause, from a
     /// [`timer`](Context::timer).
-    fn on_close(&mut self, connection: Self::Connection, reason: CloseReason, cx: &mut Context<'_>) {
+    fn on_close(
+        &mut self,
+        connection: Self::Connection,
+        reason: CloseReason,
+        cx: &mut Context<'_, Self::Connection, M>,
+    ) {
         let _ = (connection, reason, cx);
     }
 }

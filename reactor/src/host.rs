@@ -68,7 +68,7 @@ impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
         core: &mut Core,
         id: ConnectionId,
         key: u32,
-        callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_>),
+        callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_, H::Connection, M>),
     ) {
         let Some(state) = self.states.get_mut(key as usize) else { return };
         let handler = &mut self.handler;
@@ -132,7 +132,8 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
     fn turns_away(&mut self, core: &mut Core) -> Option<String> {
         let handler = &self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |_| handler.turns_away()).flatten()
+        guarded(core, ConnectionId::NONE, self.service, |_: &mut Context<'_, H::Connection, M>| handler.turns_away())
+            .flatten()
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
@@ -174,11 +175,11 @@ impl<H: Handler<M>, M: Send + 'static> Drop for Hosted<H, M> {
 /// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
 /// `Context`.
 #[inline]
-pub(crate) fn guarded<R>(
+pub(crate) fn guarded<C, M, R>(
     core: &mut Core,
     id: ConnectionId,
     service: u16,
-    callback: impl FnOnce(&mut Context<'_>) -> R,
+    callback: impl FnOnce(&mut Context<'_, C, M>) -> R,
 ) -> Option<R> {
     core.outbox.set_caller(id);
     let outcome = catch_unwind(AssertUnwindSafe(|| callback(&mut Context::new(core, id, service))));

@@ -142,7 +142,7 @@ pub use bytes::Bytes;
 pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{Framed, Input, Output, Writer};
-pub use context::{ConnectionRef, Context, Written};
+pub use context::{ConnectionRef, Context, NoHandler, Written};
 pub use error::{Errno, Error};
 pub use handle::{Handle, ServiceHandle};
 pub use handler::Handler;

@@ -2,7 +2,6 @@
 
 mod bound;
 
-use std::any::TypeId;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
@@ -318,7 +317,6 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             name: self.name.into(),
             limits: self.limits,
             deadlines: self.deadlines,
-            connection_type: TypeId::of::<H::Connection>(),
             internal: false,
             handle: Arc::new(handle.clone()),
         };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::budget::Budget;
-use crate::context::Context;
+use crate::context::{Context, NoHandler};
 use crate::sys::signal::Signals;
 use crate::time::Time;
 
@@ -39,10 +39,13 @@ pub(crate) type Reopen = Arc<Mutex<dyn FnMut() + Send>>;
 /// The receiver of the reports of all loops.
 pub(crate) type Reports = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
+/// What periodic work of an application does each time.
+pub(crate) type Work = Box<dyn FnMut(&mut Context<'_, NoHandler, NoHandler>) + Send>;
+
 /// Periodic work of an application.
 pub(crate) struct Periodic {
     pub(crate) period: Duration,
-    pub(crate) work: Box<dyn FnMut(&mut Context<'_>) + Send>,
+    pub(crate) work: Work,
     /// The next call, on the schedule of the beginning, however late the loop was.
     pub(crate) at: Time,
 }

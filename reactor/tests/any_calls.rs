@@ -15,10 +15,12 @@ use std::thread;
 use std::time::Duration;
 
 use reactor::{
-    Address, Application, Backend, Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits,
-    Output, Runner, Service, SlowPolicy, Topic, Writer, Written,
+    Address, Application, Backend, Bytes, CloseReason, ConnectionId, Deadlines, Handler, Input, Limits, Output, Runner,
+    Service, SlowPolicy, Topic, Writer, Written,
 };
 use support::GUARD;
+
+type Context<'a> = reactor::Context<'a, Bomb, String>;
 
 const SEEDS: u64 = 30;
 const PEERS: usize = 6;
@@ -219,7 +221,7 @@ impl Anything {
             31 => cx.at(id).set_deadline(span),
             32 if self.chance.one_in(2) => cx.at(id).clear_deadline(),
             32 => cx.clear_deadline(),
-            33 => cx.end_loop(),
+            33 => drop(cx.service_handle()),
             34 => drop((cx.subscribe(&topic), cx.at(id).subscribe(&topic))),
             35 => drop((cx.unsubscribe(&topic), cx.at(id).unsubscribe(&topic))),
             36 if !self.plain => {
@@ -249,15 +251,8 @@ impl Anything {
                 let bomb = self.bomb();
                 cx.timer(span, bomb);
             }
-            40 => {
-                // A wrong state type and a wrong message type panic, here and nowhere else.
-                if self.chance.one_in(2) {
-                    cx.service_handle::<u8>();
-                }
-                cx.timer(span, 7u8);
-            }
             41 => {
-                let _ = cx.service_handle::<String>().post(id, "posted".to_owned());
+                let _ = cx.service_handle().post(id, "posted".to_owned());
             }
             42 => panic_any(Bomb { armed: true }),
             43 => {
@@ -377,9 +372,9 @@ struct Echo;
 impl Handler for Echo {
     type Connection = ();
 
-    fn on_open(&mut self, _: &mut Context<'_>) {}
+    fn on_open(&mut self, _: &mut reactor::Context<'_>) {}
 
-    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut reactor::Context<'_>) {
         cx.write(input.take_all());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use reactor::{ConnectionId, Context, Written};
+use reactor::{ConnectionId, Written};
 
 use crate::peer::Peer;
 use crate::slot::Slot;
 use crate::station::{Command, TaskKey};
-use crate::tasks::{Connection, Kind, Task, Tasks};
+use crate::tasks::{Connection, Context, Kind, Task, Tasks};
 
 /// Capacity above which the buffer for bytes that tasks send is given back.
 const OUTPUT_KEPT: usize = 256 * 1024;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Context, Handler, Input};
+use reactor::{CloseReason, ConnectionId, Handler, Input};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
@@ -18,6 +18,9 @@ use crate::slot::Slot;
 use crate::station::{Boxed, Command, Station, TaskKey};
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
+
+/// The loop, as the callbacks of the tasks' handler reach it.
+pub(crate) type Context<'a> = reactor::Context<'a, Connection, Wake>;
 
 /// A handler that serves each connection by a task of its own: an `async fn` that is called with the [`Peer`].
 ///

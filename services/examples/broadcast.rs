@@ -12,11 +12,11 @@ struct Broadcast {
 impl Handler for Broadcast {
     type Connection = Option<Decoder>;
 
-    fn on_open(&mut self, _: &mut Context<'_>) -> Option<Decoder> {
+    fn on_open(&mut self, _: &mut Context<'_, Option<Decoder>>) -> Option<Decoder> {
         None
     }
 
-    fn on_data(&mut self, decoder: &mut Option<Decoder>, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, decoder: &mut Option<Decoder>, input: &mut Input<'_>, cx: &mut Context<'_, Option<Decoder>>) {
         if decoder.is_none() {
             // Pages of other origins may not connect.
             let accept = |head| Origins::default().accept(&head, "127.0.0.1".parse().ok());

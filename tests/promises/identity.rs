@@ -292,7 +292,7 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
     let ids: Arc<Mutex<Vec<ConnectionId>>> = Arc::default();
     let act = {
         let (below, ids) = (below.clone(), ids.clone());
-        move |cx: &mut reactor::Context<'_>| {
+        move |cx: &mut crate::stage::Context<'_>| {
             let topic = Topic::new("all");
             let id = {
                 let ids = ids.lock().expect("nobody panics");

@@ -8,9 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use reactor::{
-    Application, Backend, CloseReason, ConnectionId, Context, Handler, Input, Limits, Runner, Service, Topic,
-};
+use reactor::{Application, Backend, CloseReason, ConnectionId, Handler, Input, Limits, Runner, Service, Topic};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::child::Child;
@@ -18,8 +16,10 @@ use crate::stage::{QUIET, client_of, read_all, round_trip};
 use crate::support::application::{Running, serve_by};
 use crate::support::{GUARD, on_every_backend};
 
+type Context<'a> = reactor::Context<'a, (), Order>;
+
 /// An order for the handler that serves a connection.
-type Order = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+struct Order(Box<dyn FnOnce(&mut Context<'_>) + Send>);
 
 /// Answers each line with the line itself; publishes lines that begin with `!` to all others; panics at `panic`.
 struct Member {
@@ -51,7 +51,7 @@ impl Handler<Order> for Member {
     }
 
     fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
-        order(cx);
+        order.0(cx);
     }
 
     fn on_close(&mut self, _: (), reason: CloseReason, _: &mut Context<'_>) {
@@ -115,7 +115,7 @@ impl Loops {
         order: impl FnOnce(&mut Context<'_>) -> R + Send + 'static,
     ) -> R {
         let (answer, answered) = channel();
-        let order: Order = Box::new(move |cx| drop(answer.send(order(cx))));
+        let order = Order(Box::new(move |cx| drop(answer.send(order(cx)))));
         self.running.service.post(id, order).unwrap_or_else(|error| panic!("{error}"));
         answered.recv_timeout(GUARD).expect("the loop answers")
     }
@@ -124,10 +124,10 @@ impl Loops {
     fn freeze(&self, id: ConnectionId) -> Sender<()> {
         let (frozen, is_frozen) = channel();
         let (thaw, thawed) = channel::<()>();
-        let order: Order = Box::new(move |_| {
+        let order = Order(Box::new(move |_| {
             let _ = frozen.send(());
             let _ = thawed.recv();
-        });
+        }));
         self.running.service.post(id, order).unwrap_or_else(|error| panic!("{error}"));
         is_frozen.recv_timeout(GUARD).expect("it comes to that");
         thaw

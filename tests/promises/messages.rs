@@ -47,12 +47,12 @@ impl Poster {
 impl Handler<Message> for Poster {
     type Connection = ();
 
-    fn on_open(&mut self, cx: &mut Context<'_>) {
+    fn on_open(&mut self, cx: &mut Context<'_, (), Message>) {
         *self.latest.lock().unwrap() = cx.id();
         let _ = self.opened.send(cx.id());
     }
 
-    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_, (), Message>) {
         let handle = cx.service_handle();
         while let Some(line) = input.until_eol() {
             self.lines.fetch_add(1, Ordering::SeqCst);
@@ -64,7 +64,7 @@ impl Handler<Message> for Poster {
         }
     }
 
-    fn on_message(&mut self, _: ConnectionId, message: Message, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, message: Message, cx: &mut Context<'_, (), Message>) {
         let handle = cx.service_handle();
         match message {
             Message::Number(number) => drop(self.heard.send(number)),

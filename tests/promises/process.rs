@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use crate::child::{Child, LINES, counters};
 use crate::stage::{
-    Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
+    Order, Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
     socket_path,
 };
 use crate::support::application::serve;
@@ -34,13 +34,13 @@ struct Counter {
 impl Handler<(usize, u64)> for Counter {
     type Connection = ();
 
-    fn on_open(&mut self, _: &mut Context<'_>) {}
+    fn on_open(&mut self, _: &mut Context<'_, (), (usize, u64)>) {}
 
-    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_, (), (usize, u64)>) {
         input.take_all();
     }
 
-    fn on_message(&mut self, _: ConnectionId, (thread, number): (usize, u64), cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, (thread, number): (usize, u64), cx: &mut Context<'_, (), (usize, u64)>) {
         assert_eq!(self.next[thread], number);
         self.next[thread] += 1;
         self.turns.store(cx.stats().turns, SeqCst);
@@ -105,9 +105,9 @@ struct Mute;
 impl Handler<u8> for Mute {
     type Connection = ();
 
-    fn on_open(&mut self, _: &mut Context<'_>) {}
+    fn on_open(&mut self, _: &mut Context<'_, (), u8>) {}
 
-    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_>) {}
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut Context<'_, (), u8>) {}
 }
 
 /// Blocks in the callback that receives `block`.
@@ -204,9 +204,9 @@ on_every_backend! {
         let mut posted = 0;
         let refused = loop {
             let taken = taken.clone();
-            match stage.running.service.post(ConnectionId::NONE, Box::new(move |_| {
+            match stage.running.service.post(ConnectionId::NONE, Order(Box::new(move |_| {
                 taken.fetch_add(1, SeqCst);
-            })) {
+            }))) {
                 Ok(()) => posted += 1,
                 Err(error) => break error,
             }
@@ -224,8 +224,8 @@ on_every_backend! {
         let stage = Stage::new(backend, Plan::new());
         let service = stage.running.service.clone();
         stage.end();
-        assert!(matches!(service.post(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
-        assert!(matches!(service.post_wait(ConnectionId::NONE, Box::new(|_| {})), Err(PostError::Closed(_))));
+        assert!(matches!(service.post(ConnectionId::NONE, Order(Box::new(|_| {}))), Err(PostError::Closed(_))));
+        assert!(matches!(service.post_wait(ConnectionId::NONE, Order(Box::new(|_| {}))), Err(PostError::Closed(_))));
         assert!(matches!(service.handle().publish(&"topic".into(), "bytes"), Err(PostError::Closed(_))));
     }
 

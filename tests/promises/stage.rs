@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use reactor::{Application, Backend, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Service, Stats};
+use reactor::{Application, Backend, CloseReason, ConnectionId, Deadlines, Handler, Input, Service, Stats};
 
 use crate::support::application::{Running, serve_with};
 use crate::support::{GUARD, under_chaos};
@@ -153,8 +153,11 @@ impl Plan {
     }
 }
 
+/// The loop, as an order reaches it.
+pub type Context<'a> = reactor::Context<'a, (), Order>;
+
 /// An action on the loop, outside any connection.
-pub type Order = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+pub struct Order(pub Box<dyn FnOnce(&mut Context<'_>) + Send>);
 
 /// Reports each callback, and then acts as the plan says.
 pub struct Witness {
@@ -223,7 +226,7 @@ impl Handler<Order> for Witness {
     }
 
     fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
-        order(cx);
+        order.0(cx);
     }
 
     fn on_close(&mut self, _: (), reason: CloseReason, cx: &mut Context<'_>) {
@@ -348,7 +351,7 @@ impl Stage {
 
     /// Runs an order on the loop, some time soon.
     pub fn order(&self, order: impl FnOnce(&mut Context<'_>) + Send + 'static) {
-        self.running.service.post(ConnectionId::NONE, Box::new(order)).unwrap_or_else(|error| panic!("{error}"));
+        self.running.service.post(ConnectionId::NONE, Order(Box::new(order))).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Runs an order on the loop, and waits for its result.

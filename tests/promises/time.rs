@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use reactor::{Address, CloseReason, ConnectionId, Context, Deadline, Deadlines};
+use reactor::{Address, CloseReason, ConnectionId, Deadline, Deadlines};
 
 use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, read_exactly, round_trip, server_end};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
@@ -200,7 +200,7 @@ on_every_backend! {
         });
         // Two thirds of thirty calls in a row have one phase, within 4 ms, as soon as the machine has the time. A
         // schedule that drifts by the length of the work has all phases equally often, and never gets there.
-        let on_schedule = move |_: &mut Context<'_>| {
+        let on_schedule = move |_: &mut crate::stage::Context<'_>| {
             let times = times.lock().expect("nobody panics");
             let Some(latest) = times.len().checked_sub(30).map(|start| &times[start..]) else { return false };
             let phases: Vec<u128> = latest.iter().map(|time| time.as_nanos() % ms(16).as_nanos()).collect();

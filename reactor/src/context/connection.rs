@@ -54,7 +54,7 @@ pub struct ConnectionRef<'a> {
     pub(super) id: ConnectionId,
 }
 
-impl Context<'_> {
+impl<C, M> Context<'_, C, M> {
     /// Connection `id` of this loop, as a value with all verbs.
     ///
     /// ```
@@ -198,8 +198,9 @@ impl ConnectionRef<'_> {
         self.core.output(self.id).map(Writer::new)
     }
 
+    /// Lets `put` write to the connection, and says what became of it.
     #[inline]
-    fn put(&mut self, put: impl FnOnce(&mut Output)) -> Written {
+    pub(crate) fn put(&mut self, put: impl FnOnce(&mut Output)) -> Written {
         self.core.mark_dirty(self.id);
         self.core.put(self.id, put)
     }

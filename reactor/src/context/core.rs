@@ -1,6 +1,6 @@
 //! The loop's state behind a [`Context`](super::Context), and what callbacks have asked for and the loop has yet to do.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,7 +87,6 @@ pub(crate) struct Terms {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
-    pub(crate) connection_type: TypeId,
     /// A service of the crate itself.
     pub(crate) internal: bool,
     /// The service's `ServiceHandle<M>`.
@@ -101,15 +100,8 @@ impl Terms {
     }
 
     /// The terms of a service of the crate itself, to which no thread posts.
-    pub(crate) fn internal<State: 'static>(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
-        Terms {
-            name: name.into(),
-            limits,
-            deadlines,
-            connection_type: TypeId::of::<State>(),
-            internal: true,
-            handle: Arc::new(()),
-        }
+    pub(crate) fn internal(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
+        Terms { name: name.into(), limits, deadlines, internal: true, handle: Arc::new(()) }
     }
 }
 

@@ -7,9 +7,10 @@ mod opening;
 mod reading;
 mod topics;
 
-use std::any::type_name;
+use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Peer;
-use crate::buffer::{Output, Writer};
+use crate::buffer::Writer;
 use crate::handle::ServiceHandle;
 use crate::link::Link;
 use crate::stats::{Counters, Stats};
@@ -73,26 +74,81 @@ pub enum Written {
 /// impl Handler for Chain {
 ///     type Connection = ConnectionId;
 ///
-///     fn on_open(&mut self, cx: &mut Context<'_>) -> ConnectionId {
+///     fn on_open(&mut self, cx: &mut Context<'_, ConnectionId>) -> ConnectionId {
 ///         std::mem::replace(&mut self.latest, cx.id())
 ///     }
 ///
-///     fn on_data(&mut self, before: &mut ConnectionId, input: &mut Input<'_>, cx: &mut Context<'_>) {
+///     fn on_data(&mut self, before: &mut ConnectionId, input: &mut Input<'_>, cx: &mut Context<'_, ConnectionId>) {
 ///         if cx.at(*before).write(input.take_all()) == Written::Refused {
 ///             cx.write(b"nobody is listening\n");
 ///         }
 ///     }
 /// }
 /// ```
-pub struct Context<'a> {
+///
+/// The types are those of the handler: `C` is [`Handler::Connection`](crate::Handler::Connection), the state of its
+/// connections, and `M` is its message type. Both are `()` where they are left out, so a handler without state and messages
+/// writes `Context<'_>`, and one with both writes an alias once: `type Context<'a> = reactor::Context<'a, State, Message>`. A
+/// function for any handler takes `&mut Context<'_, C, M>`, or a [`ConnectionRef`]. Where there is no handler, in periodic work
+/// of the application, both are [`NoHandler`].
+///
+/// A state of another type is an error of the compiler:
+///
+/// ```compile_fail,E0308
+/// # use reactor::{Address, Context};
+/// fn dial(to: Address, cx: &mut Context<'_, String>) {
+///     cx.connect(to, 7u32); // the handler's connections have a String
+/// }
+/// ```
+///
+/// So are messages of another type, and a request that belongs to a handler where there is none:
+///
+/// ```compile_fail,E0308
+/// # use reactor::{Context, ServiceHandle};
+/// fn handle(cx: &mut Context<'_, (), String>) -> ServiceHandle<u8> {
+///     cx.service_handle() // of String
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use std::time::Duration;
+/// # let mut app = reactor::Application::new().unwrap();
+/// app.add_loop(Duration::from_secs(1), |cx| drop(cx.service_handle()));
+/// ```
+pub struct Context<'a, C = (), M = ()> {
     core: &'a mut Core,
     id: ConnectionId,
     service: u16,
+    types: PhantomData<fn(C) -> M>,
 }
 
-impl<'a> Context<'a> {
+/// The type of states and messages where there is no handler, in the [`Context`] of periodic work ([`Application::add_loop`]).
+/// It has no value, so that what takes a state or a message cannot be called there.
+///
+/// ```
+/// use reactor::{Application, Context, NoHandler};
+/// use std::time::Duration;
+///
+/// fn tick(cx: &mut Context<'_, NoHandler, NoHandler>) {
+///     cx.halt();
+/// }
+///
+/// let mut app = Application::new()?;
+/// app.add_loop(Duration::from_millis(1), tick);
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+///
+/// [`Application::add_loop`]: crate::Application::add_loop
+pub struct NoHandler {
+    _no_value: Infallible,
+    /// What belongs to a handler asks for messages that can be sent.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl<'a, C, M> Context<'a, C, M> {
     pub(crate) fn new(core: &'a mut Core, id: ConnectionId, service: u16) -> Self {
-        Context { core, id, service }
+        Context { core, id, service, types: PhantomData }
     }
 
     /// This connection's id, for others to reach it by; [`ConnectionId::NONE`] outside a connection.
@@ -128,27 +184,27 @@ impl<'a> Context<'a> {
     /// impl Handler<String> for Measure {
     ///     type Connection = ();
     ///
-    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_open(&mut self, _: &mut Context<'_, (), String>) {}
     ///
-    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_, (), String>) {
     ///         while let Some(line) = input.until_eol() {
-    ///             let (line, id, service) = (line.to_vec(), cx.id(), cx.service_handle::<String>());
+    ///             let (line, id, service) = (line.to_vec(), cx.id(), cx.service_handle());
     ///             std::thread::spawn(move || service.post_wait(id, format!("{}\n", line.len())));
     ///         }
     ///     }
     ///
-    ///     fn on_message(&mut self, to: ConnectionId, answer: String, cx: &mut Context<'_>) {
+    ///     fn on_message(&mut self, to: ConnectionId, answer: String, cx: &mut Context<'_, (), String>) {
     ///         cx.at(to).write(answer);
     ///     }
     /// }
     /// ```
-    ///
-    /// # Panics
-    /// When `M` is not the handler's message type, or outside a handler.
-    pub fn service_handle<M: Send + 'static>(&self) -> ServiceHandle<M> {
-        let terms = self.core.terms.get(self.service as usize).expect("a service handle belongs to a handler");
-        let handle = terms.handle.downcast_ref::<ServiceHandle<M>>();
-        handle.unwrap_or_else(|| panic!("{} is no message of service {}", type_name::<M>(), terms.name)).clone()
+    pub fn service_handle(&self) -> ServiceHandle<M>
+    where
+        M: Send + 'static,
+    {
+        let terms = self.core.terms.get(self.service as usize);
+        let handle = terms.and_then(|terms| terms.handle.downcast_ref::<ServiceHandle<M>>());
+        handle.expect("a context has the types of its handler").clone()
     }
 
     /// Whether this loop serves one connection and no other, and ends with it ([`Runner::threads`](crate::Runner::threads),
@@ -182,7 +238,7 @@ impl<'a> Context<'a> {
         self.core.put(self.id, |output| output.put_shared(bytes))
     }
 
-    /// Queues a range of a file: see [`Output::put_file`].
+    /// Queues a range of a file: see [`Output::put_file`](crate::Output::put_file).
     pub fn write_file(&mut self, file: Arc<File>, range: Range<u64>) -> Written {
         self.core.put(self.id, |output| output.put_file(file, range))
     }
@@ -261,17 +317,6 @@ impl<'a> Context<'a> {
         self.own().clear_deadline();
     }
 
-    /// Ends the periodic work from which it is called: it does not run again.
-    pub fn end_loop(&mut self) {
-        self.core.loop_ended = true;
-    }
-
-    /// Lets `write` write to another connection of this loop.
-    pub(crate) fn write_with(&mut self, id: ConnectionId, write: impl FnOnce(&mut Output)) -> Written {
-        self.core.mark_dirty(id);
-        self.core.put(id, write)
-    }
-
     /// Whether the drain time is over.
     pub(crate) fn has_given_up(&self) -> bool {
         self.core.opens_refused
@@ -283,7 +328,14 @@ impl<'a> Context<'a> {
     }
 }
 
-impl fmt::Debug for Context<'_> {
+impl Context<'_, NoHandler, NoHandler> {
+    /// Ends the periodic work from which it is called: it does not run again.
+    pub fn end_loop(&mut self) {
+        self.core.loop_ended = true;
+    }
+}
+
+impl<C, M> fmt::Debug for Context<'_, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context").field("id", &self.id).field("service", &self.service()).finish_non_exhaustive()
     }

@@ -1,6 +1,5 @@
 //! The connections that a callback opens: to an address, to a descriptor, to nobody.
 
-use std::any::{TypeId, type_name};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::layer::Layer;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::token::ConnectionId;
 
-impl Context<'_> {
+impl<C: 'static, M> Context<'_, C, M> {
     /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
     /// is good at once (what is written to it is sent once it stands), and then comes
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
@@ -20,11 +19,7 @@ impl Context<'_> {
     /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
     /// application is stopping, so that one which always connects again can end; and when the loop has 2^23
     /// connections.
-    ///
-    /// # Panics
-    /// When `connection` is not of the type [`Handler::Connection`](crate::Handler::Connection) of this handler, or
-    /// outside a handler.
-    pub fn connect<C: 'static>(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
+    pub fn connect(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
         let to = to.into();
         let peer = match &to {
             Address::Tcp(address) => Peer::tcp(*address),
@@ -37,15 +32,7 @@ impl Context<'_> {
     /// [`Handler::on_connected`](crate::Handler::on_connected) comes when the layer is ready. A handshake that fails ends the
     /// connection with [`CloseReason::Handshake`](crate::CloseReason::Handshake);
     /// [`Deadlines::connect`](crate::Deadlines::connect) counts for both.
-    ///
-    /// # Panics
-    /// As [`Context::connect`].
-    pub fn connect_layered<C: 'static>(
-        &mut self,
-        to: impl Into<Address>,
-        layer: Box<dyn Layer>,
-        connection: C,
-    ) -> ConnectionId {
+    pub fn connect_layered(&mut self, to: impl Into<Address>, layer: Box<dyn Layer>, connection: C) -> ConnectionId {
         let to = to.into();
         let peer = match &to {
             Address::Tcp(address) => Peer::tcp(*address),
@@ -69,10 +56,7 @@ impl Context<'_> {
     /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
     /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready. A
     /// terminal is read only while it is this job's (`glowplug &` runs on, and takes nothing that is typed for others).
-    ///
-    /// # Panics
-    /// As [`Context::connect`].
-    pub fn watch<C: 'static>(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
+    pub fn watch(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
         self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
     }
 
@@ -80,24 +64,14 @@ impl Context<'_> {
     /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
     /// and belongs to no other connection, such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called
     /// off with [`ConnectionRef::close`](super::ConnectionRef::close).
-    ///
-    /// # Panics
-    /// As [`Context::connect`].
-    pub fn timer<C: 'static>(&mut self, after: Duration, connection: C) -> ConnectionId {
+    pub fn timer(&mut self, after: Duration, connection: C) -> ConnectionId {
         let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
         self.at(id).set_deadline(after);
         id
     }
 
-    fn open<C: 'static>(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {
+    fn open(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {
         let core = &mut *self.core;
-        let terms = core.terms.get(self.service as usize).expect("connect, watch and timer belong to a handler");
-        assert!(
-            terms.connection_type == TypeId::of::<C>(),
-            "the state of a connection of service {} is its Handler::Connection, not {}",
-            terms.name,
-            type_name::<C>()
-        );
         if core.opens_refused || core.links.is_full() {
             return ConnectionId::NONE;
         }

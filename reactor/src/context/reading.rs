@@ -68,7 +68,7 @@ impl ConnectionRef<'_> {
     }
 }
 
-impl Context<'_> {
+impl<C, M> Context<'_, C, M> {
     /// Delivers no more input of this connection until it is resumed: see [`ConnectionRef::pause_reading`].
     pub fn pause_reading(&mut self) {
         self.own().pause_reading();

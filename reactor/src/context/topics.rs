@@ -41,7 +41,7 @@ impl ConnectionRef<'_> {
     }
 }
 
-impl Context<'_> {
+impl<C, M> Context<'_, C, M> {
     /// Makes this connection a member of the topic. Whether it was none before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
         self.own().subscribe(topic)

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::accept::Listener;
 use super::{ACCEPTED_PER_TURN, EventLoop, NO_SERVICE};
 use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
-use crate::context::Core;
+use crate::context::{Context, Core};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
@@ -114,14 +114,14 @@ impl<D: Driver> EventLoop<D> {
         }
         if signalled.report || self.exchange.loop_handle.take_reporting() {
             let (report, on_report) = (self.report(), self.config.on_report.clone());
-            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_: &mut Context<'_>| {
                 on_report.lock().unwrap_or_else(PoisonError::into_inner)(&report);
             });
         }
         if let Some(orders) = self.orders.as_ref().filter(|_| signalled.reopen) {
             self.exchange.cluster.ask_to_reopen();
             let on_reopen = orders.on_reopen.clone();
-            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_| {
+            guarded(&mut self.core, ConnectionId::NONE, NO_SERVICE, |_: &mut Context<'_>| {
                 on_reopen.lock().unwrap_or_else(PoisonError::into_inner)();
             });
         }

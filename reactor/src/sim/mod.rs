@@ -63,7 +63,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::budget::Budget;
 use crate::cluster::Cluster;
-use crate::context::Context;
+use crate::context::{Context, NoHandler};
 use crate::driver::{Driver, Readiness};
 use crate::error::Error;
 use crate::event_loop::EventLoop;
@@ -173,7 +173,11 @@ impl Simulation {
     }
 
     /// As [`Application::add_loop`](crate::Application::add_loop).
-    pub fn add_loop(&mut self, period: Duration, work: impl FnMut(&mut Context<'_>) + Send + 'static) {
+    pub fn add_loop(
+        &mut self,
+        period: Duration,
+        work: impl FnMut(&mut Context<'_, NoHandler, NoHandler>) + Send + 'static,
+    ) {
         self.loops.push(Periodic {
             period: period.max(Duration::from_millis(1)),
             work: Box::new(work),

@@ -151,11 +151,11 @@ struct Caller {
 impl Handler for Caller {
     type Connection = bool;
 
-    fn on_open(&mut self, _: &mut Context<'_>) -> bool {
+    fn on_open(&mut self, _: &mut Context<'_, bool>) -> bool {
         false
     }
 
-    fn on_data(&mut self, far: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    fn on_data(&mut self, far: &mut bool, input: &mut Input<'_>, cx: &mut Context<'_, bool>) {
         if let (false, Some(said)) = (*far, input.take(5)) {
             let id = cx.connect(self.far.clone(), true);
             assert_ne!(cx.at(id).write(said), Written::Refused);
@@ -220,18 +220,18 @@ struct Alarm {
 impl Handler for Alarm {
     type Connection = &'static str;
 
-    fn on_start(&mut self, cx: &mut Context<'_>) {
+    fn on_start(&mut self, cx: &mut Context<'_, &'static str>) {
         self.called_off = cx.timer(Duration::from_secs(1), "called off");
         cx.timer(Duration::from_secs(3600), "again");
     }
 
-    fn on_open(&mut self, _: &mut Context<'_>) -> &'static str {
+    fn on_open(&mut self, _: &mut Context<'_, &'static str>) -> &'static str {
         "a peer"
     }
 
-    fn on_data(&mut self, _: &mut &'static str, _: &mut Input<'_>, _: &mut Context<'_>) {}
+    fn on_data(&mut self, _: &mut &'static str, _: &mut Input<'_>, _: &mut Context<'_, &'static str>) {}
 
-    fn on_deadline(&mut self, what: &mut &'static str, cx: &mut Context<'_>) {
+    fn on_deadline(&mut self, what: &mut &'static str, cx: &mut Context<'_, &'static str>) {
         assert_eq!((*what, cx.write("x")), ("again", Written::Refused));
         self.rung.push(cx.now());
         match self.rung.len() {
@@ -244,11 +244,11 @@ impl Handler for Alarm {
         }
     }
 
-    fn on_connected(&mut self, _: &mut &'static str, _: &mut Context<'_>) {
+    fn on_connected(&mut self, _: &mut &'static str, _: &mut Context<'_, &'static str>) {
         panic!("there is nobody at the other end");
     }
 
-    fn on_close(&mut self, what: &'static str, reason: CloseReason, cx: &mut Context<'_>) {
+    fn on_close(&mut self, what: &'static str, reason: CloseReason, cx: &mut Context<'_, &'static str>) {
         let expected = if what == "never" { CloseReason::Stopped } else { CloseReason::Closed };
         assert_eq!(reason, expected, "{what}");
         if what == "called off" {
@@ -259,7 +259,7 @@ impl Handler for Alarm {
         assert!(hours.iter().all(|hour| *hour >= Duration::from_secs(3600)), "{hours:?}");
     }
 
-    fn on_message(&mut self, _: ConnectionId, (): (), cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, (): (), cx: &mut Context<'_, &'static str>) {
         cx.at(self.called_off).close();
     }
 }

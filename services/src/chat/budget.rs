@@ -4,7 +4,7 @@
 //! Members who talk and guests who come or go have a share each. A storm of joins and leaves uses up its own share and
 //! waits; the members are heard meanwhile.
 
-use reactor::Context;
+use super::Context;
 
 /// Messages that go into one member's output each, in one turn, of the whole room: a few milliseconds. Two bytes in can
 /// be a hundred out for each of thousands.

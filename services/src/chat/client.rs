@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use reactor::{Address, CloseReason, ConnectionId, Context, Handler, Input, Limits, ServiceHandle, Written};
+use reactor::{Address, CloseReason, ConnectionId, Handler, Input, Limits, ServiceHandle, Written};
 
 use super::said::{Said, UNKNOWN_COMMAND, said};
 use crate::codec::TooLong;
@@ -23,6 +23,9 @@ use crate::codec::frames::{Encoded, FRAME_MAX, next_within};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
 use retry::{Retry, cause_of};
+
+/// The loop, as the client's callbacks reach it.
+type Context<'a> = reactor::Context<'a, Line, Order>;
 
 pub use screen::{Ending, Note, Order, Screen};
 
@@ -351,7 +354,7 @@ impl<S: Screen> Client<S> {
 
     fn look_up(&mut self, cx: &mut Context<'_>) {
         if let Some(retry) = &mut self.retry {
-            (retry.look_up)(cx.service_handle::<Order>());
+            (retry.look_up)(cx.service_handle());
         }
     }
 

@@ -5,11 +5,13 @@
 
 use std::os::fd::OwnedFd;
 
-use reactor::{Context, Handler, Input, ServiceHandle};
+use reactor::{Handler, Input, ServiceHandle};
 
 use super::{Command, Room};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
+
+type Context<'a> = reactor::Context<'a, Typed>;
 
 const HELP: &str = "(/who tells who is here, /kick NAME sends one away, /quit stops the server)";
 

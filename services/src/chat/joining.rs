@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use reactor::{ConnectionId, Context, Input};
+use reactor::{ConnectionId, Input};
 
 use super::guest::{FIRST_MAX, Guest, Heard, Speech};
 use super::news::News;
 use super::room::{Joining, Seat};
 use super::said::{self, End, Way};
 use super::socket::SILENCE;
-use super::{Chat, PROMPT};
+use super::{Chat, Context, PROMPT};
 use crate::codec::TooLong;
 use crate::codec::websocket::Pongs;
 

@@ -28,7 +28,7 @@ mod web;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
+use reactor::{CloseReason, ConnectionId, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
 
 use crate::codec::text::append_clean;
 use crate::codec::websocket::handshake::{self, Refusal};
@@ -49,6 +49,9 @@ use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 use socket::{Decoders, SILENCE, Silence, Socket};
 use web::Answer;
+
+/// The loop, as the room's callbacks reach it.
+type Context<'a> = reactor::Context<'a, Guest, Command>;
 
 /// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);

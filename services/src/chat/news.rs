@@ -1,10 +1,10 @@
 //! The news of the room: who has come and who has gone, and when the others are told.
 
-use reactor::{ConnectionId, Context};
+use reactor::ConnectionId;
 
-use super::Chat;
 use super::room::Seat;
 use super::said::Way;
+use super::{Chat, Context};
 
 /// What the others are told of a member.
 #[derive(Debug)]

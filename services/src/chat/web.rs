@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use data_encoding::BASE64;
 use hmac_sha256::Hash;
-use reactor::{Address, Bytes, Context, Peer};
+use reactor::{Address, Bytes, Peer};
 
+use super::Context;
 use crate::codec::request::{Head, Method};
 use crate::codec::websocket::handshake::{Accepted, Refusal};
 use crate::codec::websocket::origin::Origins;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reactor::{Context, Handler, Input, Limits, Written};
+use reactor::{Handler, Input, Limits, Written};
 
 use crate::codec::websocket::handshake::{self, Refusal};
 use crate::codec::websocket::{self, Buffers, CloseCode, Decoder, Event, FrameHead, Kind, Pongs};
+
+type Context<'a> = reactor::Context<'a, Client>;
 
 /// Bytes of one message: the longest that the Autobahn test suite sends.
 pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;

@@ -22,9 +22,12 @@ mod ranges;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use reactor::{Bytes, CloseReason, ConnectionId, Context, Deadlines, Handler, Input, Limits, Peer, Written};
+use reactor::{Bytes, CloseReason, ConnectionId, Deadlines, Handler, Input, Limits, Peer, Written};
 
 use crate::codec::request::{Body, Head, LINE_MAX, Status};
+
+/// The loop, as the callbacks of HTTP reach it.
+type Context<'a> = reactor::Context<'a, Exchange, Fetched>;
 
 pub use access_log::AccessLog;
 pub use addresses::Addresses;

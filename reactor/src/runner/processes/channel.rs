@@ -116,7 +116,7 @@ impl Frame {
 
 /// The lines as a service of their own: no deadlines, since who is at the other end ends with the line; and no more input
 /// is kept than one frame.
-pub(super) fn lines<State: 'static>() -> Bound {
+pub(super) fn lines() -> Bound {
     let limits = Limits {
         input: HEAD + FRAME_MAX,
         output_high: LINE_HIGH,
@@ -125,7 +125,7 @@ pub(super) fn lines<State: 'static>() -> Bound {
         ..Limits::default()
     };
     let deadlines = Deadlines { first_request: None, idle: None, write_progress: None, ..Deadlines::default() };
-    Bound::internal(Terms::internal::<State>("process", limits, deadlines))
+    Bound::internal(Terms::internal("process", limits, deadlines))
 }
 
 /// Whose line it is, where it is the parent's.

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::channel::{Frame, Nonsense, TooLong};
 use crate::buffer::Input;
 use crate::cluster::{Cluster, Inbox, LoopHandle};
-use crate::context::{Context, Written};
+use crate::context::{self, Written};
 use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
@@ -152,9 +152,11 @@ impl Mail<Frame> for ForParent {
     }
 }
 
+type Context<'a> = context::Context<'a, (), Frame>;
+
 /// What is too long is left out, and the log says so.
-pub(super) fn write(to: ConnectionId, frame: &Frame, cx: &mut Context<'_>) -> Written {
-    cx.write_with(to, |output| {
+pub(super) fn write<C>(to: ConnectionId, frame: &Frame, cx: &mut context::Context<'_, C, Frame>) -> Written {
+    cx.at(to).put(|output| {
         if let Err(TooLong(length)) = frame.write(output) {
             log::error!("{length} bytes that were published are too many to be carried to another process");
         }

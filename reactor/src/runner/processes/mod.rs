@@ -62,7 +62,7 @@ impl Processes {
         let (queues, number) = (ChildQueues::default(), event_loop.services());
         let parent = Parent::new(common.cluster.clone(), queues.clone());
         let host = Hosted::new(parent, number, ForChildren(queues.clone()));
-        event_loop.add_service(lines::<Child>(), Box::new(host));
+        event_loop.add_service(lines(), Box::new(host));
         let processes = Processes { common, services, on_reopen, deaf, queues, lines: number };
         event_loop.set_spawner(Box::new(processes));
     }
@@ -140,7 +140,7 @@ impl Processes {
             EventLoop::per_connection(driver, cluster.clone(), loop_handle.clone(), generation, settings);
         event_loop.add_service(bound.for_another_loop(), build(loop_handle));
         let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
-        event_loop.add_service(lines::<()>(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
+        event_loop.add_service(lines(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
         cluster.count_handed();
         let listener = own_listener(&self.services, service, newcomer.listener);

@@ -12,7 +12,7 @@ use super::child::write;
 use crate::address::Peer;
 use crate::buffer::Input;
 use crate::cluster::{Cluster, Inbox, LoopHandle};
-use crate::context::{Context, Written};
+use crate::context::{self, Written};
 use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
@@ -125,6 +125,8 @@ impl Parent {
         self.cluster.leave(loop_handle);
     }
 }
+
+type Context<'a> = context::Context<'a, Child, Frame>;
 
 impl Handler<Frame> for Parent {
     type Connection = Child;

@@ -157,7 +157,7 @@ impl Whim {
                 },
                 12 if self.temper.publishes => (0..=self.random.below(self.temper.talk)).for_each(|_| self.publish(cx)),
                 11 => {
-                    let handle = cx.service_handle::<()>();
+                    let handle = cx.service_handle();
                     let _ = handle.post(other, ());
                 }
                 _ => {}

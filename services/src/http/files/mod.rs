@@ -38,8 +38,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reactor::{ConnectionId, Context};
+use reactor::ConnectionId;
 
+use super::Context;
 use crate::codec::request::{Head, Status};
 use document::Document;
 use helpers::{Asked, Asker, Helpers, Page, Question};

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::ops::Range;
 
 use bytes::Bytes;
-use reactor::{Context, Written};
+use reactor::Written;
 
 use super::document::{Content, Document, Rendition};
 use super::encodings::{Accepted, Encoding};
 use super::path;
 use crate::codec::request::{Head, Selector, Status};
+use crate::http::Context;
 use crate::http::answers::{self, INLINE_MAX, Line};
 use crate::http::clock::Clock;
 use crate::http::conditional::{Verdict, evaluate};
