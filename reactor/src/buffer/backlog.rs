@@ -1,5 +1,5 @@
-//! The backlog of a peer that does not take its output: whole messages with their boundaries, so that a policy can drop some,
-//! and between them the handler's own writes, which are never dropped.
+//! The backlog of a peer that does not take its output: complete messages with their boundaries, so that a policy can
+//! drop some, and between them the handler's own writes, which are never dropped.
 //!
 //! ```text
 //!   head of the Output ──▶ fixed ──▶ rest ◀── put, offered
@@ -7,8 +7,8 @@
 //!                          └ own bytes, and places: all that stands before the oldest message
 //! ```
 //!
-//! Dropping the oldest message moves the items before it from `rest` to `fixed`, each item once, so that a drop costs O(1)
-//! however many items stand in between.
+//! Dropping the oldest message moves the items before the message from `rest` to `fixed`, each item once, so a drop
+//! takes O(1) on average.
 
 mod queue;
 
@@ -24,11 +24,11 @@ use crate::budget::Budget;
 use crate::limits::{Limits, SlowPolicy};
 use queue::{Item, Queue};
 
-/// Bytes that an item costs beside its content: its place in the queue, twice because queues grow by doubling. The cost bounds
-/// a flood of empty messages.
+/// Bytes that an item costs beside its content: its place in the queue, counted twice because queues grow by doubling.
+/// The cost bounds a flood of empty messages.
 const ITEM_COST: usize = 32;
 
-/// Everything queued after the head of an output. See the picture of this file.
+/// The part of an output behind its head. See the picture of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     fixed: Queue,
@@ -37,7 +37,7 @@ pub(crate) struct Backlog {
     messages: usize,
     /// Bytes of these messages.
     message_bytes: usize,
-    /// Some messages were appended without a look at the limit, because the kernel may still take them in this turn.
+    /// Some messages were appended without regard to the limit, because the kernel may still take them in this turn.
     /// Cleared when the limit has been applied to them.
     fresh: bool,
 }
@@ -58,12 +58,12 @@ impl Backlog {
         self.length() - self.fixed.filed - self.rest.filed
     }
 
-    /// The share of the limit that is used: bytes in memory, and `ITEM_COST` for each item.
+    /// Bytes that count against the limit: bytes in memory, and `ITEM_COST` for each item.
     pub(crate) fn cost(&self) -> usize {
         self.in_memory() + (self.fixed.items.len() + self.rest.items.len()) * ITEM_COST
     }
 
-    /// The share of the limit that messages use, and their number.
+    /// Bytes of messages that count against the limit, and the number of messages.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.cost() - self.kept_cost(), self.messages)
@@ -73,7 +73,7 @@ impl Backlog {
         self.cost() - self.message_bytes - self.messages * ITEM_COST
     }
 
-    /// Whether no byte is queued, and no missed message is still to be reported.
+    /// Whether no byte is queued, and no notice of missed messages is due.
     pub(crate) fn is_empty(&self) -> bool {
         self.fixed.items.is_empty() && self.rest.items.is_empty()
     }
@@ -116,17 +116,18 @@ impl Backlog {
         self.rest.items.push_back(item);
     }
 
-    /// Notes that messages were appended to which the limit has not been applied.
+    /// Notes messages that were appended without regard to the limit.
     pub(crate) fn set_fresh(&mut self) {
         self.fresh = true;
     }
 
-    /// Whether the limit has yet to be applied to some messages.
+    /// Whether the limit must still be applied to some messages.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Makes every message an ordinary write, which no policy drops: a closing connection gets everything published before.
+    /// Turns every message into an ordinary write, which no policy drops: a closing connection gets all earlier
+    /// publications.
     pub(crate) fn keep_messages(&mut self) {
         for item in &mut self.rest.items {
             if let Item::Copied { message, .. } | Item::Shared { message, .. } = item {
@@ -136,9 +137,9 @@ impl Backlog {
         (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
     }
 
-    /// Applies the limit to messages that were appended without a look at it: offers every item again, in order. Shared
-    /// bytes shorter than `share_min` are copied, because they may be a part of a much longer buffer. Costs a copy of
-    /// what waits, once each time the kernel takes less than a turn's messages.
+    /// Applies the limit to fresh messages: offers every item again, in order. Shared bytes shorter than `share_min`
+    /// are copied, because they may be a part of a much longer buffer. The cost is one copy of the waiting bytes, each
+    /// time that the kernel takes less than a turn's messages.
     pub(crate) fn offer_anew(&mut self, head: usize, share_min: usize, limits: &Limits, missed: &mut u64) -> Offered {
         if !std::mem::take(&mut self.fresh) {
             return Offered::Taken;
@@ -180,7 +181,7 @@ impl Backlog {
         worst
     }
 
-    /// Bytes of memory of the backlog itself, shared payloads aside: the pool counts them.
+    /// Bytes of memory of the backlog itself, without shared payloads: the pool counts them.
     pub(crate) fn capacity(&self) -> usize {
         [&self.fixed, &self.rest]
             .map(|queue| queue.items.capacity() * size_of::<Item>() + queue.copied.capacity())
@@ -188,7 +189,7 @@ impl Backlog {
             .sum()
     }
 
-    /// Counts the shared payloads put since the last call. Each payload is looked at once.
+    /// Counts the shared payloads added since the last call. Each payload is visited once.
     pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
         for queue in [&mut self.fixed, &mut self.rest] {
             if queue.uncounted == 0 {
@@ -202,7 +203,7 @@ impl Backlog {
         }
     }
 
-    /// Where each shared payload ends in memory, and its length.
+    /// The end address and the length of each shared payload.
     #[cfg(feature = "sim")]
     pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
         let items = self.fixed.items.iter().chain(&self.rest.items);
@@ -221,7 +222,7 @@ impl Backlog {
         }
     }
 
-    /// Forgets everything, and keeps the memory for the next.
+    /// Removes all items, and keeps the memory for reuse.
     pub(crate) fn clear(&mut self) {
         for queue in [&mut self.fixed, &mut self.rest] {
             queue.items.clear();
@@ -231,7 +232,8 @@ impl Backlog {
         (self.messages, self.message_bytes, self.fresh) = (0, 0, false);
     }
 
-    /// Appends a message, or applies the policy. `head` bytes are queued before the backlog; `missed` counts dropped messages.
+    /// Appends a message, or applies the policy. `head` bytes are queued before the backlog. Adds dropped messages to
+    /// `missed`.
     pub(crate) fn offer(
         &mut self,
         head: usize,
@@ -262,8 +264,8 @@ impl Backlog {
         Offered::Taken
     }
 
-    /// Drops the oldest messages until `more` fits below `max`. Returns `false`, and drops none, if dropping all would not be
-    /// enough.
+    /// Drops the oldest messages until `more` fits below `max`. Returns `false`, and drops none, if dropping all
+    /// messages would not suffice.
     fn make_room(&mut self, more: usize, max: usize, missed: &mut u64) -> bool {
         if self.kept_cost().saturating_add(more) > max {
             return false;
@@ -274,7 +276,7 @@ impl Backlog {
         true
     }
 
-    /// Drops every message without a report of missed ones. Returns their number.
+    /// Drops every message, without notices of missed messages. Returns the number of dropped messages.
     pub(crate) fn drop_messages(&mut self) -> u64 {
         let dropped = self.messages as u64;
         while self.drop_oldest() {}
@@ -298,7 +300,7 @@ impl Backlog {
             self.rest.hand_over(&item, |bytes| self.fixed.copied.extend(bytes));
             self.fixed.length += item.length();
             self.fixed.filed += if let Item::File(part) = &item { part.length() } else { 0 };
-            // Counted already or not: whoever counts looks at it once more.
+            // The payload may be counted already; counting visits the payload once more.
             self.fixed.uncounted += usize::from(matches!(item, Item::Shared { .. }));
             self.fixed.items.push_back(item);
         }
@@ -321,7 +323,8 @@ impl Backlog {
         Some(missed)
     }
 
-    /// Fills `slices` with the bytes to send next, up to a place of missed messages. Returns the number of slices filled.
+    /// Fills `slices` with the next bytes to send, up to a notice of missed messages. Returns the number of filled
+    /// slices.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let (filled, whole) = self.fixed.gather(slices);
         if !whole || filled == slices.len() {
@@ -330,22 +333,22 @@ impl Backlog {
         filled + self.rest.gather(&mut slices[filled..]).0
     }
 
-    /// All queued bytes, if they stand in one piece: the usual case of a turn's short messages.
+    /// Returns all queued bytes if they are in one piece, the usual case of a turn's short messages.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         let is_copied = self.fixed.items.is_empty() && self.rest.length == self.rest.copied.len();
         let all = is_copied && self.rest.items.iter().all(|item| matches!(item, Item::Copied { .. }));
         if all { self.rest.copied.single() } else { None }
     }
 
-    /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave goes into the head, where no
-    /// policy drops it.
+    /// Notes that the first `count` bytes have left. The rest of an item that has begun to leave moves into the head,
+    /// where no policy drops it.
     pub(crate) fn advance(&mut self, mut count: usize, head: &mut Output) {
         if count == self.length() && !matches!(self.rest.items.back(), Some(Item::Missed(_))) {
             return self.clear();
         }
         while count > 0 {
             let queue = if self.fixed.items.is_empty() { &mut self.rest } else { &mut self.fixed };
-            // Items that have left whole leave the ring of bytes together.
+            // Completely sent items are removed from the bytes together.
             let mut whole = 0;
             while let Some(Item::Copied { message, length }) = queue.items.front()
                 && whole + length <= count
@@ -362,7 +365,7 @@ impl Backlog {
                 return;
             }
             let Some(item) = queue.items.pop_front() else {
-                // This queue is empty: the other bytes are of the next.
+                // This queue is empty: the remaining bytes belong to the other queue.
                 assert!(!self.is_empty(), "more has left than is owed");
                 continue;
             };
@@ -396,7 +399,7 @@ impl Backlog {
         }
     }
 
-    /// The part of a file to send next, if one comes next.
+    /// Returns the next item if it is a part of a file.
     pub(crate) fn file(&self) -> Option<&FilePart> {
         match self.first().items.front() {
             Some(Item::File(part)) => Some(part),

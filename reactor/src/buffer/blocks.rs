@@ -1,21 +1,21 @@
 //! A queue of bytes in blocks of one size.
 //!
-//! A ring that doubles would copy all it holds each time, and leave behind it holes that no ring which grows later fits
-//! into: thousands of queues that grow together then take twice what they hold. Freed blocks fit every queue.
+//! A ring that doubles would copy its content each time, and leave holes that no later ring fits into: thousands of
+//! queues that grow together would take twice their content. Freed blocks fit every queue.
 
 use std::collections::VecDeque;
 
-/// Bytes of a block: a page, with what the allocator adds.
+/// Size of a block: a page, less the allocator's overhead.
 const BLOCK: usize = 4096 - 16;
-/// Capacity of a queue that has just begun. Its first block doubles up to [`BLOCK`].
+/// Capacity of a new queue. The first block doubles up to [`BLOCK`].
 const FIRST: usize = 128;
 
-/// Bytes, first in, first out.
+/// A queue of bytes.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    /// All are full but the last. Only where there is one alone may it be empty.
+    /// All blocks but the last are full. A single block may be empty.
     blocks: VecDeque<Vec<u8>>,
-    /// Bytes of the first block that have been taken out.
+    /// Bytes of the first block that have been taken.
     begin: usize,
     length: usize,
 }
@@ -44,21 +44,21 @@ impl Blocks {
         }
     }
 
-    /// All bytes, in as many pieces as there are blocks.
+    /// All bytes, one piece for each block.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut begin = self.begin;
         let each = self.blocks.iter().map(move |block| &block[std::mem::take(&mut begin)..]);
         each.filter(|piece| !piece.is_empty())
     }
 
-    /// All bytes, if they stand in one piece.
+    /// All bytes, if they are in one piece.
     pub(super) fn single(&self) -> Option<&[u8]> {
         let mut pieces = self.pieces();
         let first = pieces.next()?;
         pieces.next().is_none().then_some(first)
     }
 
-    /// Takes the first `count` bytes out. `to` gets them, in one or more pieces.
+    /// Takes the first `count` bytes. `to` receives them, in one or more pieces.
     pub(super) fn take(&mut self, mut count: usize, mut to: impl FnMut(&[u8])) {
         self.length -= count;
         while count > 0
@@ -84,7 +84,7 @@ impl Blocks {
         self.blocks.len().saturating_sub(1) * BLOCK + last + self.blocks.capacity() * size_of::<Vec<u8>>()
     }
 
-    /// Gives back the memory that holds nothing.
+    /// Gives back unused memory.
     pub(super) fn shrink_to_fit(&mut self) {
         if self.length == 0 {
             self.blocks.clear();
@@ -94,7 +94,7 @@ impl Blocks {
         self.blocks.shrink_to_fit();
     }
 
-    /// Takes all bytes out. The first block stays, for what comes next.
+    /// Removes all bytes. The first block stays, for reuse.
     pub(super) fn clear(&mut self) {
         self.blocks.truncate(1);
         if let Some(first) = self.blocks.front_mut() {

@@ -1,4 +1,4 @@
-//! A range of a file in an output. The kernel moves the bytes by itself, so a range of any length costs no memory here.
+//! A range of a file in an output. The kernel moves the bytes, so a range of any length costs no memory here.
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,7 +23,7 @@ impl FilePart {
         &self.file
     }
 
-    /// The file, for whoever reads it later.
+    /// The file, for a later read.
     pub(crate) fn shared_file(&self) -> &Arc<File> {
         &self.file
     }

@@ -1,12 +1,12 @@
-//! The unread bytes of one connection, lent to its handler, and the rest that the handler leaves, kept until more arrives.
+//! The unread bytes of one connection, lent to its handler, and the rest that the handler leaves unread.
 //!
-//! Framing is linear: how far a framer has searched is kept beside the bytes, so a peer that sends one byte at a time
-//! makes nobody search the same bytes twice.
+//! Framing takes linear time: the searched length is kept beside the bytes, so the bytes of a slow peer are not
+//! searched again with each new byte.
 
-/// The unread bytes of one connection, lent for one callback: what was kept from before, then what has just arrived.
+/// The unread bytes of one connection, lent for one callback: first the kept bytes, then the new ones.
 ///
-/// Whatever a callback does not consume is kept and comes first the next time. Framers take one item at a time and
-/// never copy; what they return lives as long as the callback.
+/// Bytes that a callback does not consume are kept, and come first the next time. A framer takes one item and never
+/// copies; the returned bytes live as long as the callback.
 ///
 /// ```
 /// use reactor::{Framed, Input};
@@ -21,9 +21,9 @@
 #[derive(Debug)]
 pub struct Input<'a> {
     bytes: &'a [u8],
-    /// Consumed so far.
+    /// Number of consumed bytes.
     at: usize,
-    /// Searched in vain up to here, by the framer named in `searcher`.
+    /// The framer in `searcher` has searched up to here without a match.
     searched: usize,
     searcher: Searcher,
 }
@@ -40,15 +40,15 @@ pub struct Input<'a> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'a> {
-    /// A whole item, its ending included. It has been consumed.
+    /// A complete item, its ending included. The item has been consumed.
     Item(&'a [u8]),
-    /// Not all of it is here. Nothing was consumed.
+    /// The item is incomplete. Nothing was consumed.
     Incomplete,
-    /// It is, or is going to be, longer than allowed. Nothing was consumed.
+    /// The item is longer than allowed, or will be. Nothing was consumed.
     TooLong,
 }
 
-/// Whose search position is remembered: a position means nothing to a framer that looks for something else.
+/// The framer of the remembered search position: a position has no meaning for a framer with another ending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Searcher {
     #[default]
@@ -58,7 +58,7 @@ enum Searcher {
 }
 
 impl<'a> Input<'a> {
-    /// An input of these bytes alone, for trying a codec without a connection.
+    /// Makes an input of `bytes`, to test a codec without a connection.
     pub fn of(bytes: &'a [u8]) -> Self {
         Input { bytes, at: 0, searched: 0, searcher: Searcher::Nobody }
     }
@@ -69,29 +69,29 @@ impl<'a> Input<'a> {
         &self.bytes[self.at..]
     }
 
-    /// How many bytes are unread.
+    /// The number of unread bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Whether all has been read.
+    /// Whether all bytes have been consumed.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
     }
 
-    /// Marks the first `count` unread bytes as read.
+    /// Consumes the first `count` unread bytes.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// If fewer bytes are unread.
     #[inline]
     pub fn consume(&mut self, count: usize) {
         assert!(count <= self.len(), "consume({count}) of an input of {} bytes", self.len());
         self.at += count;
     }
 
-    /// Takes exactly `count` bytes, or nothing while there are fewer. O(1), however often it is tried.
+    /// Takes exactly `count` bytes, or nothing while fewer are unread. Each attempt takes O(1).
     #[inline]
     pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let item = self.as_slice().get(..count)?;
@@ -99,7 +99,7 @@ impl<'a> Input<'a> {
         Some(item)
     }
 
-    /// Takes everything.
+    /// Takes all unread bytes.
     #[inline]
     pub fn take_all(&mut self) -> &'a [u8] {
         let all = self.as_slice();
@@ -107,8 +107,8 @@ impl<'a> Input<'a> {
         all
     }
 
-    /// Takes one line with its `\n`. No bound of its own: the loop closes a connection that keeps more than
-    /// [`Limits::input`](crate::Limits::input) bytes unread.
+    /// Takes one line with its `\n`. The method has no limit of its own: the loop closes a connection that keeps more
+    /// than [`Limits::input`](crate::Limits::input) bytes unread.
     #[inline]
     pub fn until_eol(&mut self) -> Option<&'a [u8]> {
         match self.until(b'\n', usize::MAX) {
@@ -117,7 +117,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Takes one line with its ending, `\n` or `\r\n`, of at most `max` bytes without that ending.
+    /// Takes one line with its ending, `\n` or `\r\n`. The line has at most `max` bytes without the ending.
     pub fn until_eol_within(&mut self, max: usize) -> Framed<'a> {
         let before = (self.at, self.as_slice());
         match self.until(b'\n', usize::MAX) {
@@ -134,20 +134,20 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Takes everything up to and with the first `byte`, of at most `max` bytes in all.
+    /// Takes the bytes up to and including the first `byte`, at most `max` bytes in total.
     #[inline]
     pub fn until(&mut self, byte: u8, max: usize) -> Framed<'a> {
         self.search(Searcher::Byte(byte), max, |bytes, from| find_byte(byte, &bytes[from..]).map(|at| from + at + 1))
     }
 
-    /// Takes what `find` finds, of at most `max` bytes: the framer for protocols that have no other.
+    /// Takes the item that `find` finds, at most `max` bytes: a framer for any other protocol.
     ///
-    /// `find(unread, from)` returns the length of the first item in `unread`, or `None` while it has no end. `from`
-    /// bytes have been searched in vain by earlier calls at this place: start there, less however many bytes the
-    /// beginning of an ending may have.
+    /// `find(unread, from)` returns the length of the first item in `unread`, or `None` while the item has no end.
+    /// Earlier calls at this place have searched the first `from` bytes without a match. Start the search at `from`,
+    /// less the length of a partial ending.
     ///
     /// # Panics
-    /// When `find` returns a length beyond the end of `unread`.
+    /// If `find` returns a length beyond the end of `unread`.
     pub fn scan(&mut self, max: usize, find: impl FnOnce(&[u8], usize) -> Option<usize>) -> Framed<'a> {
         self.search(Searcher::Scan, max, find)
     }
@@ -164,7 +164,7 @@ impl<'a> Input<'a> {
         match find(unread, from) {
             Some(end) if end > max => Framed::TooLong,
             Some(end) => {
-                // An `end` beyond the input is the caller's mistake: the panic must come before anything is consumed.
+                // An `end` beyond the input is the caller's mistake: the panic comes before any byte is consumed.
                 let item = &unread[..end];
                 self.at += end;
                 Framed::Item(item)
@@ -182,8 +182,8 @@ impl<'a> Input<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     bytes: Vec<u8>,
-    /// Consumed bytes at the beginning that have not been moved out of the way. They are moved when that is worth it, so
-    /// consuming is linear too.
+    /// Consumed bytes at the beginning that are still in the buffer. They are removed when half of the buffer is
+    /// consumed, so consuming takes linear time, too.
     start: usize,
     searched: usize,
     searcher: Searcher,
@@ -194,7 +194,7 @@ impl Kept {
         self.bytes.len() - self.start
     }
 
-    /// Bytes of memory that are taken: those that have been read and not moved out of the way, too.
+    /// Bytes of memory in use, including consumed bytes that are still in the buffer.
     pub(crate) fn memory(&self) -> usize {
         self.bytes.len()
     }
@@ -203,7 +203,7 @@ impl Kept {
         self.bytes.capacity()
     }
 
-    /// Takes over what `input`, lent from elsewhere, has left unread. The buffer must be empty.
+    /// Keeps the unread bytes of `input`, which was lent from another buffer. This buffer must be empty.
     pub(crate) fn keep(&mut self, input: &Input<'_>) {
         debug_assert_eq!(self.bytes.len(), 0);
         self.bytes.extend_from_slice(input.as_slice());
@@ -215,25 +215,25 @@ impl Kept {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Lends all of it.
+    /// Lends all kept bytes.
     pub(crate) fn lend(&self) -> Input<'_> {
         Input { bytes: &self.bytes, at: self.start, searched: self.searched, searcher: self.searcher }
     }
 
-    /// The rest to keep of an input that the handler put in the place of the one that was lent; `None` for the one that
-    /// was lent. Such an input has positions of its own, which mean nothing here.
+    /// Returns the unread bytes of `input` if the handler has replaced the lent input by another; `None` for the lent
+    /// input itself. The positions of a replacement have no meaning for this buffer.
     pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
         let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
         (!is_own).then(|| input.as_slice().to_vec())
     }
 
-    /// Keeps these bytes and no others.
+    /// Replaces the kept bytes.
     pub(crate) fn replace(&mut self, bytes: &[u8]) {
         self.clear();
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Takes the lent input back: call with the answer of [`Input::left`].
+    /// Takes the lent input back. `left` is the result of [`Input::left`].
     pub(crate) fn settle(&mut self, left: Left) {
         self.start = left.at;
         self.searched = left.searched;
@@ -244,7 +244,7 @@ impl Kept {
             self.bytes.drain(..self.start);
             self.searched = self.searched.saturating_sub(self.start);
             self.start = 0;
-            // A buffer that was long once must not take more memory than is counted for a short one.
+            // A long buffer that has become short must not take more memory than is counted.
             if self.bytes.capacity() / 4 > self.bytes.len() {
                 self.bytes.shrink_to(2 * self.bytes.len());
             }
@@ -259,7 +259,7 @@ impl Kept {
     }
 }
 
-/// Where a lent input stood when it came back.
+/// The position of a lent input at its return.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     at: usize,
@@ -272,14 +272,14 @@ impl Input<'_> {
         Left { at: self.at, searched: self.searched, searcher: self.searcher }
     }
 
-    /// Whether anything of it has been consumed.
+    /// Whether any byte has been consumed.
     pub(crate) fn has_consumed(&self) -> bool {
         self.at > 0
     }
 }
 
-/// The first `byte` in `bytes`, eight at a time: a word has a zero byte exactly where `(w - 0x01…) & !w & 0x80…` is not
-/// zero, and the lowest set bit is the first of them in little-endian order.
+/// Finds the first `byte` in `bytes`, eight bytes at a time. A word has a zero byte exactly if `(w - 0x01…) & !w &
+/// 0x80…` is not zero, and the lowest set bit marks the first zero byte in little-endian order.
 fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(input.as_slice(), b"abcdef\nrest");
     }
 
-    /// What one framing loop takes out of `stream` when it arrives in pieces of `size`, and how many bytes it searched.
+    /// Runs a framing loop over `stream` in pieces of `size`. Returns the items, and the number of searched bytes.
     fn lines_in_pieces(stream: &[u8], size: usize) -> (Vec<Vec<u8>>, usize) {
         let (mut kept, mut lines, mut searched) = (Kept::default(), Vec::new(), 0);
         for piece in stream.chunks(size) {

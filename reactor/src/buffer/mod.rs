@@ -1,5 +1,5 @@
-//! Bytes on their way in and out. An idle connection owns none of this: what arrives is lent from the loop's scratch
-//! buffer and only an unread tail is kept; what leaves is queued in a box that goes back to the pool once it is empty.
+//! Input and output buffers. An idle connection owns no buffer: new input is borrowed from the loop's scratch buffer,
+//! and only an unread rest is kept; output is queued in a box that goes back to the pool when it is empty.
 //!
 //! ```text
 //!            scratch (one a loop)                            pool (one a loop)
@@ -11,8 +11,8 @@
 //!                └──────┘
 //! ```
 //!
-//! A published message that cannot leave at once waits in the output's backlog (`backlog.rs`), and with it everything
-//! that is written after it. The backlog knows where messages begin, so that the policy for slow members can drop some.
+//! A published message that cannot leave at once waits in the output's backlog (`backlog.rs`), and so do all later
+//! writes. The backlog knows the boundaries of messages, so the policy for slow members can drop some.
 
 mod backlog;
 mod blocks;
@@ -32,7 +32,7 @@ pub(crate) use input::Kept;
 pub(crate) use output::{Messages, Offered, SHARE_MIN};
 pub(crate) use pool::Pool;
 
-/// What the targets of `fuzz/` call.
+/// Entry points for the targets of `fuzz/`.
 #[cfg(feature = "fuzzing")]
 pub(crate) mod model {
     pub use super::input::model::check as input;

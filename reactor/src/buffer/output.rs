@@ -1,5 +1,5 @@
-//! The output of a connection: copied bytes, large shared ones, and ranges of files, in order. `messages` has the published
-//! messages in it, `sending` its way to the kernel, `memory` its size.
+//! The output of a connection: copied bytes, large shared ones, and ranges of files, in order. `messages` adds
+//! published messages, `sending` sends to the kernel, `memory` counts the memory.
 
 mod memory;
 mod messages;
@@ -20,14 +20,14 @@ use super::writer::Writer;
 
 pub(crate) use messages::{Messages, Offered};
 
-/// From this many bytes on, sharing beats copying: at 2 KiB a fan-out to a thousand costs the same either way, at 4 KiB
-/// sharing saves 8 %, at 64 KiB two thirds (benches/README.md).
+/// From this many bytes on, sharing costs less than copying: at 2 KiB a fan-out to a thousand costs the same either
+/// way, at 4 KiB sharing saves 8 %, at 64 KiB two thirds (benches/README.md).
 pub(crate) const SHARE_MIN: usize = 4096;
 
-/// The queue of bytes that a connection owes its peer. Small pieces are copied together, large ones shared.
+/// The queue of bytes for a peer. Small pieces are copied together, large ones shared.
 ///
-/// The loop keeps the output of each connection to itself and lends encoders a [`Writer`] that appends to it. An output of
-/// one's own is for trying an encoder without a connection; it has no limit.
+/// The loop owns the output of each connection, and lends encoders a [`Writer`] that appends. A separate output serves
+/// to test an encoder without a connection; such an output has no limit.
 ///
 /// ```
 /// use reactor::{Output, Writer};
@@ -45,28 +45,28 @@ pub struct Output {
     copied: Vec<u8>,
     /// Bytes at the beginning of `copied` that have left.
     sent: usize,
-    /// Everything before the last run of copied bytes. Empty while all bytes are copied, the usual case.
+    /// Pieces before the last run of copied bytes. Empty while all bytes are copied, the usual case.
     pieces: VecDeque<Piece>,
     /// Bytes in `pieces`.
     ahead: usize,
-    /// Bytes in `pieces` that are in files, and take no memory.
+    /// Bytes in `pieces` that belong to files, and take no memory.
     filed: usize,
     /// Where the last run of copied bytes begins in `copied`.
     run: usize,
     /// `Limits::output_max`, in bytes.
     max: usize,
-    /// More than the high-water mark was queued when the current write began, so `max` holds for that write. Below the
-    /// mark a write is taken whatever its size.
+    /// More than the high-water mark was queued when the current write began, so `max` limits the write. Below the mark
+    /// a write of any size is accepted.
     bounded: bool,
-    /// A write was refused. Nothing is accepted after that gap.
+    /// A write was refused. After such a gap no later write is accepted.
     overflowed: bool,
-    /// Shared pieces at the end of `pieces` that the memory budget has not counted; some may have left since.
+    /// Number of shared pieces at the end of `pieces` that the memory budget has not counted; some may have left since.
     uncounted: usize,
-    /// `on_missed` is being called: writes go before the backlog, in place of the dropped messages.
+    /// `on_missed` is running: writes take the place of the dropped messages, before the backlog.
     writing_notice: bool,
-    /// Published messages that could not leave at once, and everything written after them. Never empty.
+    /// Published messages that could not leave at once, and all later writes. Never empty.
     behind: Option<Box<Backlog>>,
-    /// An emptied backlog, kept for the next. Goes back to the pool with the output.
+    /// An emptied backlog, kept for reuse. Goes back to the pool with the output.
     spare: Option<Box<Backlog>>,
 }
 
@@ -99,7 +99,7 @@ impl Default for Output {
 }
 
 impl Output {
-    /// Lends what encoders write to.
+    /// Lends a writer for encoders.
     pub fn writer(&mut self) -> Writer<'_> {
         Writer::new(self)
     }
@@ -114,7 +114,7 @@ impl Output {
         }
     }
 
-    /// Appends `bytes` without copying them, if they are many enough (4 KiB) for that to pay.
+    /// Appends `bytes` without copying them if they are large enough (4 KiB) for sharing to pay.
     pub fn put_shared(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_MIN {
             self.put(&bytes);
@@ -125,10 +125,10 @@ impl Output {
         }
     }
 
-    /// Appends a range of a file. It leaves without passing through this process's memory (sendfile(2)), and counts as owed
-    /// but not against [`Limits::output_max`](crate::Limits::output_max). Reading it may block on its disk. A file that
-    /// turns out to be shorter ends the connection with [`CloseReason::ShortFile`](crate::CloseReason::ShortFile): its
-    /// peer has been promised more.
+    /// Appends a range of a file. The range leaves by sendfile(2), without a copy in this process, and counts as queued
+    /// but not against [`Limits::output_max`](crate::Limits::output_max). Reading the file may block on its disk. A
+    /// file shorter than the range ends the connection with [`CloseReason::ShortFile`](crate::CloseReason::ShortFile),
+    /// because the peer has been promised more.
     ///
     /// ```
     /// use reactor::Output;
@@ -149,7 +149,7 @@ impl Output {
         }
     }
 
-    /// Appends where there is a backlog, or refuses bytes over the limit.
+    /// Appends bytes behind a backlog, or refuses bytes over the limit.
     #[cold]
     fn put_aside(&mut self, bytes: &[u8], shared: Option<&Bytes>) {
         if !self.admits(bytes.len()) {
@@ -164,7 +164,7 @@ impl Output {
         }
     }
 
-    /// Appends a copy before the backlog, whatever the limit.
+    /// Appends a copy before the backlog, regardless of the limit.
     #[inline]
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.copied.extend_from_slice(bytes);
@@ -184,7 +184,7 @@ impl Output {
         self.pieces.push_back(Piece::File(part));
     }
 
-    /// Makes the last run of copied bytes a piece, if there is one.
+    /// Turns the last run of copied bytes into a piece, if the run is not empty.
     fn end_run(&mut self) {
         let run = self.copied.len() - self.run;
         if run > 0 {
@@ -200,7 +200,7 @@ impl Output {
         self.of_head() + self.behind.as_ref().map_or(0, |behind| behind.length())
     }
 
-    /// Queued bytes that stand before the backlog.
+    /// Queued bytes before the backlog.
     #[inline]
     fn of_head(&self) -> usize {
         self.ahead + self.copied.len() - self.run
@@ -218,7 +218,7 @@ impl Output {
         self.of_head() == 0 && self.behind.is_none()
     }
 
-    /// Begins a write: one call of a handler, however many pieces it puts. The write is accepted in full unless more than
+    /// Begins a write: one call of a handler, with any number of pieces. The write is accepted in full unless more than
     /// `high` bytes are queued already.
     #[inline]
     pub(crate) fn begin_write(&mut self, high: usize) {
@@ -230,8 +230,8 @@ impl Output {
         !self.overflowed && (!self.bounded || (self.of_head() - self.filed).saturating_add(more) <= self.max)
     }
 
-    /// Whether `more` bytes of a handler's own are accepted. Past the limit none are, and the connection closes once the
-    /// accepted ones have left. Messages do not count: they have a limit of their own.
+    /// Whether `more` bytes written by the handler are accepted. After the first refusal every write is refused, and
+    /// the connection closes when the accepted bytes have left. Messages do not count: they have a limit of their own.
     fn admits(&mut self, more: usize) -> bool {
         let queued = self.of_head() - self.filed + self.behind.as_ref().map_or(0, |behind| behind.kept_length());
         if self.overflowed || (self.bounded && queued.saturating_add(more) > self.max) {

@@ -1,4 +1,4 @@
-//! Shared bytes that a connection owes, and their place in the memory budget.
+//! Shared bytes in the output of a connection, and their place in the memory budget.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use bytes::Bytes;
 use crate::budget::{Budget, Ticket};
 use crate::shared::Shared;
 
-/// Bytes that others may hold, too. Counted from the first time that the connection rests with them: most leave before.
+/// Bytes that other connections may hold, too. They are counted when the connection first rests with them; most leave
+/// before.
 #[derive(Debug)]
 pub(super) struct Payload {
-    /// Dropped first: the name of a counted payload is its address.
+    /// Dropped first, because a counted payload is identified by its address.
     ticket: Option<Ticket>,
     bytes: Shared,
 }

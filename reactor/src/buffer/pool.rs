@@ -1,19 +1,21 @@
-//! Emptied buffers, kept for the next connection that needs one, so that steady state allocates nothing.
+//! Emptied buffers, kept for the next connection, so the steady state allocates nothing.
 
 use super::backlog::Backlog;
 use super::{Kept, Output};
 
-/// Bytes of capacity the pool holds on to: enough for a fan-out to thousands of members, small beside a process.
+/// Largest capacity that the pool keeps, in bytes: enough for a fan-out to thousands of members, small beside a
+/// process.
 const RETAINED_MAX: usize = 16 * 1024 * 1024;
-/// A buffer that has grown beyond this is freed: one large answer must not occupy the pool.
+/// A buffer with a larger capacity is freed: one large answer must not occupy the pool.
 const BUFFER_MAX: usize = 256 * 1024;
-/// Buffers of either kind: each costs its box and its place in the list, whatever its capacity.
+/// Largest number of buffers of each kind: a buffer costs its box and its place in the list, at any capacity.
 const BUFFERS_MAX: usize = 16 * 1024;
 
 /// The emptied buffers of one loop.
 #[derive(Default)]
 pub(crate) struct Pool {
-    /// The output that came back last, outside the list and the count: nearly every answer takes it and gives it back.
+    /// The output that came back last, outside the list and the count. Nearly every answer takes this output and gives
+    /// it back.
     warm: Option<Box<Output>>,
     #[expect(clippy::vec_box, reason = "connections hold boxes: an idle one pays eight bytes")]
     outputs: Vec<Box<Output>>,
@@ -49,7 +51,7 @@ impl Pool {
         self.give_empty(output);
     }
 
-    /// Takes back an output from which everything has left.
+    /// Takes back a completely sent output.
     #[inline]
     pub(crate) fn give_empty(&mut self, output: Box<Output>) {
         if self.warm.is_none() && output.capacity() <= BUFFER_MAX {
@@ -119,7 +121,7 @@ mod tests {
             let mut out: Vec<_> = (0..round).map(|_| pool.take_output(100)).collect();
             out.iter_mut().for_each(|output| output.put(&[0; 1000]));
             out.into_iter().for_each(|output| pool.give_output(output));
-            // One is warm, the others are kept and counted.
+            // One output is warm, the others are kept and counted.
             assert_eq!((pool.warm.is_some(), pool.outputs.len()), (true, round - 1));
             assert_eq!(pool.retained, pool.outputs.iter().map(|output| output.capacity()).sum::<usize>());
         }

@@ -1,4 +1,4 @@
-//! The output of a connection as it is lent to encoders: they append, and can do nothing else with it.
+//! The output of a connection as lent to encoders, which can only append.
 
 use std::fmt;
 use std::fs::File;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use super::Output;
 
 /// Appends to the output of one connection. [`Context::output`](crate::Context::output) and
-/// [`Context::encode`](crate::Context::encode) lend it to encoders, which put many pieces.
+/// [`Context::encode`](crate::Context::encode) lend a writer to encoders that write many pieces.
 ///
-/// The bytes leave after the callback, in one send. A writer is an [`io::Write`] that never fails, so `write!` works on it.
-/// It only appends: the queue behind it cannot be moved, swapped or replaced, so whatever a handler does with a writer,
-/// the order of the bytes and [`Limits::output_max`](crate::Limits::output_max) hold.
+/// The bytes leave after the callback, in one send. A writer is an [`io::Write`] that never fails, so `write!` works.
+/// The queue behind a writer cannot be moved, swapped or replaced, so the order of bytes and
+/// [`Limits::output_max`](crate::Limits::output_max) hold for every handler.
 ///
 /// ```
 /// use reactor::{Context, Handler, Input, Output, Writer};
@@ -60,7 +60,7 @@ impl<'a> Writer<'a> {
         self.output.put(bytes);
     }
 
-    /// Appends `bytes` without copying them, if they are 4 KiB or more. Shorter ones are copied, which costs less.
+    /// Appends `bytes` without copying them if they have 4 KiB or more. Shorter bytes are copied, which costs less.
     pub fn put_shared(&mut self, bytes: Bytes) {
         self.output.put_shared(bytes);
     }
@@ -70,7 +70,7 @@ impl<'a> Writer<'a> {
         self.output.put_file(file, range);
     }
 
-    /// The number of bytes that have not left yet, those from before this callback included.
+    /// The number of queued bytes, including bytes from before this callback.
     #[inline]
     pub fn queued(&self) -> usize {
         self.output.queued()

@@ -1,5 +1,5 @@
-//! Who wants to be called when: a hierarchical timing wheel. Below: nothing, time is an argument. Above: the loop,
-//! which waits until `next_deadline` and then takes what is due out of `expire`.
+//! Timers in a hierarchical timing wheel. Time is an argument. The loop waits until `next_deadline`, and then takes due
+//! timers from `expire`.
 //!
 //! ```text
 //!  the tick of a deadline, in digits of 6 bits:   [level 7] … [level 2] [level 1] [level 0]
@@ -10,14 +10,12 @@
 //!  level 7   64 lists, one for each 146 years
 //! ```
 //!
-//! A timer lives at the highest digit in which its tick differs from the current one, in the list of that digit. Eight
-//! levels hold every tick that a [`Time`] can have, so no deadline overflows. All that is on a lower level is due
-//! before all that is on a higher one, and nothing wraps around: the next timer is in the first list of the lowest
-//! level in use.
+//! A timer is in the list of the highest digit in which its tick differs from the current tick. Eight levels hold every
+//! tick of a [`Time`], so no deadline overflows. All timers of a lower level are due before all timers of a higher
+//! level, and nothing wraps around: the next timer is in the first list of the lowest level in use.
 //!
-//! Each list remembers its earliest deadline, exact until that timer is cancelled and too early from then on. So the
-//! wait goes straight to a deadline, however far, and moving timers down a level happens on the way and wakes nobody
-//! up.
+//! Each list remembers its earliest deadline. The deadline is exact until that timer is cancelled, and too early from
+//! then on. So the loop waits directly for a deadline, however far, and moving timers down a level causes no wake-up.
 
 use std::num::NonZeroU32;
 
@@ -30,31 +28,32 @@ const SLOTS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = 8;
 const _: () = assert!(LEVELS as u32 * DIGIT_BITS + TICK_BITS >= u64::BITS);
 
-/// The list of what the running sweep has found due, behind those of the levels.
+/// The list of timers that the running sweep has found due, behind the lists of the levels.
 const DUE: usize = LEVELS * SLOTS;
-/// Marks an entry of the arena that is in no list.
+/// Marks an entry of the arena outside all lists.
 const FREE: u16 = u16::MAX;
 const NIL: u32 = u32::MAX;
 
-/// Timers, each with a payload. Holds 8 KB of lists, and 32 bytes for each timer of the busiest moment so far when the
-/// payload has 8: what is cancelled or expired is used again.
+/// Timers with payloads. Takes 8 KB for lists, and 32 bytes for each timer of the busiest moment so far (with a payload
+/// of 8 bytes): entries of cancelled and expired timers are reused.
 pub(crate) struct Wheel<T> {
     entries: Vec<Entry<T>>,
     free: u32,
     len: usize,
-    /// The tick up to which everything has been collected. Lags behind the clock between two sweeps, which is harmless.
+    /// The tick up to which due timers have been collected. Lags behind the clock between two sweeps, which is
+    /// harmless.
     current: u64,
-    /// Which lists of a level have timers.
+    /// A bit for each list of a level that has timers.
     occupied: [u64; LEVELS],
     lists: Box<[List]>,
-    /// Between the first `expire` that finds something and the one that says `None`.
+    /// True from the first `expire` that finds a timer until `expire` returns `None`.
     sweeping: bool,
     #[cfg(test)]
     visits: u64,
 }
 
-/// Names a timer that was inserted and has neither been cancelled nor come out of `expire`: its index in the arena, and one
-/// more, so that an optional key takes no more room than a key.
+/// Identifies a timer that was inserted, and neither cancelled nor returned by `expire`: its index in the arena plus
+/// one, so an optional key takes no more room than a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimerKey(NonZeroU32);
 
@@ -83,7 +82,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// O(1). A deadline that has passed is fine: it is due in the next sweep.
+    /// Inserts a timer in O(1). A deadline in the past is due in the next sweep.
     pub(crate) fn insert(&mut self, deadline: Time, payload: T) -> TimerKey {
         let entry = Entry { deadline, payload, prev: NIL, next: NIL, list: FREE };
         let index = self.free;
@@ -101,20 +100,21 @@ impl<T: Copy> Wheel<T> {
         TimerKey::of(index)
     }
 
-    /// O(1), and frees the entry. Also for a timer that the running sweep has found due and not yet handed out.
+    /// Cancels a timer in O(1), and frees its entry. Also for a timer that the running sweep has found due and not
+    /// returned yet.
     ///
-    /// The owner of a key cancels at most once, and never after the timer came out of `expire`: the key may have a new
-    /// owner by then. Panics when it has none.
+    /// The owner of a key cancels at most once, and never after `expire` has returned the timer: the key may have a new
+    /// owner by then. Panics if the key has no owner.
     pub(crate) fn cancel(&mut self, key: TimerKey) -> T {
         assert!(self.entries[key.index() as usize].list != FREE, "cancelled a timer that is gone");
         self.remove(key.index())
     }
 
-    /// When the loop has to wake up next. O(1): looks into no list, so asking on every turn is free.
+    /// Returns the time of the next wake-up. O(1): visits no list, so asking on every turn is free.
     ///
-    /// Exact for the earliest timer. If that one was cancelled, possibly too early, for one wait: the sweep after it
-    /// finds nothing and learns the exact deadline. Cheaper than a search after each cancel, since most deadlines are
-    /// cancelled or moved long before they come.
+    /// Exact for the earliest timer. If that timer was cancelled, the result may be too early for one wait; the sweep
+    /// after that wait finds nothing and learns the exact deadline. This costs less than a search after each cancel,
+    /// since most deadlines are cancelled or moved long before they come.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         if self.is_empty() {
             return None;
@@ -123,13 +123,13 @@ impl<T: Copy> Wheel<T> {
         Some(waiting.min(self.lists[DUE].earliest))
     }
 
-    /// Takes one timer that is due at `now`, never early; `None` when the sweep is over. By ticks, and inside a tick in
-    /// the order of insertion.
+    /// Takes one timer that is due at `now`, never early. Returns `None` when the sweep is over. The order is by ticks,
+    /// and by insertion within a tick.
     ///
-    /// The calls up to and including the one that says `None` are one sweep, and the first of them settles what belongs
-    /// to it. A timer inserted meanwhile waits for the next sweep, even when it is due already: periodic work that is
-    /// behind, or re-arms itself for now, gets one call in a sweep and can't keep the loop from its connections. Who
-    /// stops before `None` goes on with the same sweep later; `next_deadline` is in the past as long as something is
+    /// A sweep consists of the calls up to and including the one that returns `None`, and the first call fixes the
+    /// timers of the sweep. A timer inserted meanwhile waits for the next sweep, even if it is due already: periodic
+    /// work that is late, or re-armed for now, gets one call in a sweep and cannot keep the loop from its connections.
+    /// A caller that stops before `None` continues the sweep later; `next_deadline` is in the past while a timer is
     /// due.
     pub(crate) fn expire(&mut self, now: Time) -> Option<T> {
         if !self.sweeping {
@@ -148,28 +148,30 @@ impl<T: Copy> Wheel<T> {
         self.len == 0
     }
 
-    /// Moves the current tick to `now` and what is due by then to the list `DUE`. Costs nothing for the ticks between;
-    /// a timer goes down at most once from each level.
+    /// Moves the current tick to `now`, and due timers to the list `DUE`. Ticks in between cost nothing; a timer moves
+    /// down at most once from each level.
     fn collect(&mut self, now: Time) {
         let target = tick(now).max(self.current);
         while let Some((level, slot)) = self.first() {
             let start = self.start(level, slot);
             let list = list_at(level, slot);
-            // On level 0 the second half is about the tick that is running: it has begun, its timers may not be due.
+            // On level 0 the second condition is about the running tick: the tick has begun, but its timers may not be
+            // due.
             if start > target || level == 0 && self.lists[list].earliest > now {
                 break;
             }
-            // Before dealing: the places of the timers count from here.
+            // Before `deal`: the places of timers count from here.
             self.current = start;
             self.deal(list, level, now);
         }
-        // Every list left starts later than this (or is that of this very tick), so all digits above its level agree.
+        // Every remaining list starts later than this tick, or is the list of this tick, so all digits above its level
+        // agree.
         self.current = target;
     }
 
-    /// Empties a list whose time has begun: from level 0 what is due goes to `DUE`, all else to the place that it has
-    /// now. This is also where a list that lost its earliest timer gets an exact `earliest` again. What is not yet due
-    /// in the running tick stays there, and is looked at again by each sweep that finds something in that tick.
+    /// Empties a list whose time has begun: due timers of level 0 go to `DUE`, all others to their present places. Here
+    /// a list that has lost its earliest timer gets an exact `earliest` again. Timers of the running tick that are not
+    /// due stay there, and are visited again by each sweep that finds a due timer in the tick.
     fn deal(&mut self, list: usize, level: usize, now: Time) {
         let mut index = self.lists[list].head;
         self.clear(list);
@@ -179,23 +181,23 @@ impl<T: Copy> Wheel<T> {
                 self.visits += 1;
             }
             let Entry { deadline, next, .. } = self.entries[index as usize];
-            // Not from higher levels, although it would be quicker: the order of ticks would be lost.
+            // Only from level 0: a direct move from higher levels would be quicker, but would lose the order of ticks.
             let due = level == 0 && deadline <= now;
             self.link(index, if due { DUE } else { self.place(deadline) });
             index = next;
         }
     }
 
-    /// The list for a deadline, counted from the current tick. What is past goes to the current tick.
+    /// The list for a deadline, counted from the current tick. A past deadline goes to the current tick.
     fn place(&self, deadline: Time) -> usize {
         let tick = tick(deadline).max(self.current);
-        // `| 1` gives equal ticks level 0, and changes no other: the bit is in the lowest digit.
+        // `| 1` gives equal ticks level 0, and changes no other level: the bit is in the lowest digit.
         let highest = ((tick ^ self.current) | 1).ilog2();
         let level = highest / DIGIT_BITS;
         list_at(level as usize, (tick >> (level * DIGIT_BITS)) as usize % SLOTS)
     }
 
-    /// The list in which the next timer is, as its level and slot.
+    /// The list of the next timer, as its level and slot.
     fn first(&self) -> Option<(usize, usize)> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         Some((level, self.occupied[level].trailing_zeros() as usize))
@@ -208,7 +210,7 @@ impl<T: Copy> Wheel<T> {
         self.current >> above << above | (slot as u64) << below
     }
 
-    /// Appends, so that timers of one tick keep their order through all levels.
+    /// Appends an entry, so timers of one tick keep their order through all levels.
     fn link(&mut self, index: u32, list: usize) {
         let to = &mut self.lists[list];
         let tail = to.tail;
@@ -263,7 +265,7 @@ struct Entry<T> {
     deadline: Time,
     payload: T,
     prev: u32,
-    /// The next of the same list, or the next free entry.
+    /// The next entry of the list, or the next free entry.
     next: u32,
     list: u16,
 }
@@ -272,7 +274,7 @@ struct Entry<T> {
 struct List {
     head: u32,
     tail: u32,
-    /// No timer of the list is due before this. `NEVER` for an empty one.
+    /// A lower bound of the deadlines in the list. `NEVER` for an empty list.
     earliest: Time,
 }
 
@@ -280,7 +282,7 @@ impl List {
     const EMPTY: List = List { head: NIL, tail: NIL, earliest: Time::NEVER };
 }
 
-/// Rounded down, which makes no timer early: the last word in a tick has the exact deadline.
+/// Rounds down, which makes no timer early: within a tick the exact deadline decides.
 fn tick(time: Time) -> u64 {
     time.0 >> TICK_BITS
 }

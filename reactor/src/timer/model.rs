@@ -1,5 +1,5 @@
-//! The wheel beside the plainest thing that can be right: a sorted map. Any operations, and after each of them both have
-//! to say the same. For property tests and for the fuzz target `timing_wheel`.
+//! Compares the wheel with the plainest correct structure: a sorted map. After each operation both must agree. For
+//! property tests and for the fuzz target `timing_wheel`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::operations::Operations;
 #[cfg(test)]
 const LETTERS: &[u8] = b"iiipctnnebIPC";
 
-/// Does what the text says, and panics where the wheel is not right.
+/// Runs the operations of the text, and panics if the wheel is wrong.
 pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let start = Time(operations.next_of(b"o").map_or(0, |(_, start)| start));
@@ -59,26 +59,26 @@ pub fn check(text: &[u8]) {
 struct Pair {
     wheel: Wheel<u64>,
     now: Time,
-    /// By deadline and the number of its insertion: its key, and the tick that it is due in.
+    /// By deadline and number of insertion: the key, and the tick in which the timer is due.
     timers: BTreeMap<(Time, u64), (TimerKey, u64)>,
     inserted: u64,
-    /// Deadlines of timers that were cancelled, for which the wheel may still wake up once.
+    /// Deadlines of cancelled timers, for which the wheel may still wake up once.
     ghosts: BTreeSet<Time>,
     sweep: Option<Sweep>,
-    /// The tick up to which it was swept.
+    /// The tick up to which the wheel was swept.
     reached: u64,
-    /// The clock has never stepped back, so the order is known.
+    /// The clock has never stepped back, so the order of timers is known.
     in_order: bool,
 }
 
 /// A sweep under way.
 struct Sweep {
     at: Time,
-    /// What it still has to bring.
+    /// Timers that the sweep must still return.
     due: BTreeSet<(Time, u64)>,
-    /// The tick and the number of what it brought last.
+    /// The tick and the number of the last returned timer.
     last: (u64, u64),
-    /// Deadlines of timers that were cancelled since it began: only the next one learns of these.
+    /// Deadlines of timers cancelled since the sweep began: the next sweep learns of these.
     ghosts: Vec<Time>,
 }
 
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    /// Takes at most `most` timers, with others inserted and cancelled in between.
+    /// Takes at most `most` timers, and inserts and cancels others in between.
     fn sweep(&mut self, now: Time, most: usize, operations: &mut Operations<'_>) {
         for _ in 0..most {
             if self.sweep.is_none() {
@@ -125,7 +125,7 @@ impl Pair {
                 self.ghosts.retain(|&ghost| ghost > sweep.at);
                 self.ghosts.extend(sweep.ghosts.iter());
                 self.sweep = None;
-                // Walks all lists, so not after each of the quick operations.
+                // Visits all lists, so this is not done after quick operations.
                 return self.wheel.check();
             };
             let timer = sweep.due.iter().find(|(_, number)| *number == payload).copied();
@@ -145,7 +145,7 @@ impl Pair {
         let told = self.wheel.next_deadline();
         let newer = self.sweep.iter().flat_map(|sweep| &sweep.ghosts);
         let is_ghost = self.ghosts.iter().chain(newer).any(|&ghost| told == Some(ghost));
-        // In the middle of a sweep it is in the past, and that is enough.
+        // In the middle of a sweep any time in the past will do.
         let is_past = self.sweep.as_ref().is_some_and(|sweep| !sweep.due.is_empty() && told <= Some(sweep.at));
         assert!(
             told == exact || told.is_some() && told < exact && (is_ghost || is_past),
@@ -154,7 +154,7 @@ impl Pair {
         assert_eq!((self.wheel.len(), self.wheel.is_empty()), (self.timers.len(), self.timers.is_empty()));
     }
 
-    /// Wakes up for what is left: once for each deadline, and at most once more for each that is gone.
+    /// Wakes up for the remaining timers: once for each deadline, and at most once more for each cancelled timer.
     fn finish(&mut self) {
         if self.sweep.is_some() {
             self.sweep(self.now, usize::MAX, &mut Operations::of(b""));
@@ -174,7 +174,7 @@ impl Pair {
 }
 
 impl<T: Copy> Wheel<T> {
-    /// Walks everything and compares it with what the comments promise.
+    /// Visits all entries and compares them with the comments' promises.
     pub(super) fn check(&self) {
         let mut linked = 0;
         for (number, list) in self.lists.iter().enumerate() {
@@ -209,7 +209,7 @@ mod tests {
     use crate::operations::testing::{operations, seeds};
     use proptest::prelude::*;
 
-    /// The ends of ticks, and of the lists of the first two levels.
+    /// The ends of ticks, and the ends of the lists of the first two levels.
     const MARKS: [u64; 6] = [TICK - 1, TICK, TICK + 1, SLOTS as u64 * TICK, (SLOTS * SLOTS) as u64 * TICK, u64::MAX];
     const TICK: u64 = 1 << TICK_BITS;
 

@@ -8,7 +8,7 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const DAY: u64 = 86_400 * SECOND;
 const YEAR: u64 = 365 * DAY;
-/// A clock does not start at 0, and a wheel should not be tested only where all digits are 0.
+/// A clock does not start at 0, and a wheel should also be tested where not all digits are 0.
 const START: Time = Time(123_456_789_012_345);
 
 fn after(nanos: u64) -> Time {
@@ -35,7 +35,7 @@ impl Random {
         self.next() % limit
     }
 
-    /// Every magnitude is as likely as any other, up to 2^`bits` ns; often nothing, often whole ticks.
+    /// Random spans up to 2^`bits` ns: every magnitude is equally likely, with many zeros and many whole ticks.
     fn span(&mut self, bits: u64) -> u64 {
         let magnitude = self.below(bits + 1);
         let span = self.next() & ((1 << magnitude) - 1);
@@ -228,7 +228,7 @@ fn deadlines_that_move_on_before_they_come_are_hardly_ever_looked_at() {
     let mut keys: Vec<_> = (0..15_000).map(|n| wheel.insert(after(60 * SECOND + n * 37_123), n)).collect();
     for turn in 0..1_000_000 {
         let now = after(turn * 50_000);
-        // In each turn one connection was active, all of them every 0.75 s.
+        // In each turn one connection was active; each connection is active every 0.75 s.
         let n = turn as usize % keys.len();
         let payload = wheel.cancel(keys[n]);
         keys[n] = wheel.insert(now + Duration::from_secs(60), payload);

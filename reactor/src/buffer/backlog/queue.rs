@@ -1,4 +1,4 @@
-//! A queue of the backlog: items in order, and the copied bytes of all of them one after the other.
+//! A queue of the backlog: items in order, and the copied bytes of all items in one sequence.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -7,29 +7,29 @@ use crate::buffer::blocks::Blocks;
 use crate::buffer::file::FilePart;
 use crate::buffer::payload::Payload;
 
-/// Items that are looked at for one send: short ones come to a send's worth long before, and sending stays linear.
+/// Items that one send visits. Short items fill a send long before, and sending stays linear.
 const GATHERED_MAX: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) items: VecDeque<Item>,
-    /// Of all items that are not shared.
+    /// The bytes of all copied items.
     pub(super) copied: Blocks,
     pub(super) length: usize,
-    /// How much of that is in files, which take no memory.
+    /// The part of `length` that belongs to files, which take no memory.
     pub(super) filed: usize,
-    /// Shared items at the end that the memory budget has not counted; some may have left since.
+    /// Number of shared items at the end that the memory budget has not counted; some may have left since.
     pub(super) uncounted: usize,
 }
 
-/// Whether an item of bytes is a message; the others were written by the handler to this peer alone.
+/// An item. `message`: a published message; other bytes were written by the handler to this peer alone.
 #[derive(Debug)]
 pub(super) enum Item {
     Copied {
         message: bool,
         length: usize,
     },
-    /// Boxed, because nearly all items are not this and should stay small.
+    /// Boxed, because this kind is rare and items should stay small.
     Shared {
         message: bool,
         bytes: Box<Payload>,
@@ -63,12 +63,12 @@ impl Queue {
         }
     }
 
-    /// Takes an item off the count, and drops its bytes if they are copied. The item was at the front.
+    /// Subtracts an item from the counts, and drops its bytes if they are copied. The item must be the first.
     pub(super) fn forget(&mut self, item: &Item) {
         self.hand_over(item, |_| {});
     }
 
-    /// Takes an item off the count, and passes its bytes on if they are copied.
+    /// Subtracts an item from the counts, and passes its bytes to `to` if they are copied.
     pub(super) fn hand_over(&mut self, item: &Item, to: impl FnMut(&[u8])) {
         self.length -= item.length();
         if let Item::File(part) = item {
@@ -79,11 +79,11 @@ impl Queue {
         }
     }
 
-    /// Fills `slices`. Returns the number of slices filled, and whether the whole queue is in them.
+    /// Fills `slices`. Returns the number of filled slices, and whether they hold the whole queue.
     pub(super) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> (usize, bool) {
         let (mut pieces, mut piece) = (self.copied.pieces(), &b""[..]);
         let (mut filled, mut run) = (0, 0);
-        // A run of copied bytes is one slice, or one for each block that it reaches into.
+        // A run of copied bytes is one slice for each block that the run touches.
         let mut flush = |slices: &mut [IoSlice<'s>], filled: &mut usize, run: &mut usize| {
             while *run > 0 && *filled < slices.len() {
                 if piece.is_empty() {

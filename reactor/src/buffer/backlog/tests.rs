@@ -1,4 +1,4 @@
-//! The backlog: what each policy drops, where that is told, and everything against a plain queue.
+//! The backlog: the drops and notices of each policy, and a comparison with a plain queue.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,7 @@ use super::*;
 use crate::buffer::Messages;
 use crate::buffer::file::nameless_file;
 
-/// A published message, an answer, a notice: a letter, a number, and as many bytes as it says.
+/// A published message, an answer or a notice: a letter, a number, and a filling up to the length.
 fn item(kind: u8, number: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![kind];
     bytes.extend(number.to_be_bytes());
@@ -17,7 +17,7 @@ fn item(kind: u8, number: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// What the peer reads: all of it whole.
+/// The items that the peer reads, each complete.
 fn items(mut stream: &[u8]) -> Vec<(u8, u64)> {
     let mut items = Vec::new();
     while let Some((&kind, rest)) = stream.split_first() {
@@ -30,10 +30,10 @@ fn items(mut stream: &[u8]) -> Vec<(u8, u64)> {
     items
 }
 
-/// A fault that a backlog could have, for the test of this test.
+/// A fault to plant in a backlog, for the test of this test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
-    /// The rest of what has begun to leave is dropped.
+    /// The rest of an item that has begun to leave is dropped.
     DropsTheBegun,
     /// The number of dropped messages is wrong.
     Miscounts,
@@ -41,22 +41,22 @@ enum Flaw {
     DropsAnswers,
     /// The limit is not applied.
     NeverDrops,
-    /// A dropped message is counted and not told.
+    /// A dropped message is counted without a notice.
     HidesTheMissed,
 }
 
-/// An output, a peer that takes what it likes, and all that was put.
+/// An output, a peer that takes some of it, and all items that were put.
 struct Wire {
     output: Output,
     limits: Limits,
-    /// Whether the peer took less than it was offered.
+    /// Whether the peer took less than was offered.
     held: bool,
     read: Vec<u8>,
-    /// Answers and messages in the order in which they were put.
+    /// Answers and messages in the order of their writes.
     put: Vec<(u8, u64)>,
     missed: u64,
     too_slow: bool,
-    /// Where some answers come from.
+    /// The source of some answers.
     file: Arc<File>,
     flaw: Option<Flaw>,
 }
@@ -108,13 +108,13 @@ impl Wire {
         Limits { member_queue, ..self.limits.clone() }
     }
 
-    /// Answers come as they come; messages do not pile up beyond the limit.
+    /// Answers are unlimited; messages stay within the limit.
     fn check_bound(&self) {
         let (cost, messages) = self.output.waiting();
         assert!(cost <= self.limits.member_queue || messages <= 1, "{cost} with {messages} messages");
     }
 
-    /// One send, of which the peer takes at most so many bytes.
+    /// One send, of which the peer takes at most `most` bytes.
     fn send(&mut self, most: usize) {
         while self.output.is_missing() {
             let mut count = self.output.take_missed();
@@ -157,7 +157,8 @@ impl Wire {
         }
     }
 
-    /// Answers are all there, what is missing is told in its place and counted, and the rest is in order.
+    /// Checks that all answers are there, that notices count missing messages in their place, and that the rest is in
+    /// order.
     fn check(&mut self) {
         while !self.output.is_done() {
             self.send(usize::MAX);
@@ -186,7 +187,7 @@ impl Wire {
     }
 }
 
-/// Writes, publishes and sends by chance, and compares what the peer has read with what was put.
+/// Writes, publishes and sends at random, and compares the bytes that the peer has read with the items put.
 fn try_seed(seed: u64, flaw: Option<Flaw>) {
     let mut state = seed;
     let mut below = |limit: usize| {
@@ -279,7 +280,7 @@ fn one_message_is_taken_whatever_its_size_when_nothing_is_owed() {
     }
 }
 
-/// A kernel that took exactly whole messages leaves nothing that has begun.
+/// A kernel that took only complete messages leaves no item that has begun.
 #[test]
 fn a_turns_messages_beyond_the_limit_are_dropped_once_the_kernel_has_not_taken_them() {
     for (policy, expected) in [

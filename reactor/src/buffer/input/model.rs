@@ -1,5 +1,5 @@
-//! The framers beside searches from the beginning, over bytes that arrive in any pieces and are kept between callbacks in
-//! any amounts. For property tests and for the fuzz target `input_framers`.
+//! Compares the framers with searches from the beginning, over bytes that arrive in any pieces and are kept between
+//! callbacks in any amounts. For property tests and for the fuzz target `input_framers`.
 
 use super::*;
 use crate::operations::Operations;
@@ -15,14 +15,14 @@ use crate::operations::Operations;
 const LETTERS: &[u8] = b"aaaalmuvstcx";
 const IN_CALLBACK: &[u8] = b"lmuvstcx";
 
-/// What arrives, again and again: endings, halves of endings, bytes that differ from them in one bit, and stretches
-/// longer than a word.
+/// The repeated content of the input: endings, halves of endings, bytes that differ from endings in one bit, and
+/// stretches longer than a word.
 const STREAM: &[u8] = b"a;bc\r\n\n;;a longer one\r;\r\r\nand one that is longer than two words\n\x0b\x8a\x3a\xbb\r\n";
 
-/// Bytes that arrive at once at most: a few times `STREAM`.
+/// Largest number of bytes that arrive at once: a few times `STREAM`.
 const AT_ONCE: usize = 400;
 
-/// Does what the text says, and panics where the input is not right. The bytes are `STREAM`, or else those after the
+/// Runs the operations of the text, and panics if the input is wrong. The bytes are `STREAM`, or the bytes after the
 /// first newline of the text.
 pub fn check(text: &[u8]) {
     let mut parts = text.splitn(2, |&byte| byte == b'\n');
@@ -37,7 +37,7 @@ pub fn check(text: &[u8]) {
         }
         let new: Vec<u8> = arriving.by_ref().take(number as usize % AT_ONCE).copied().collect();
         model.unread.extend_from_slice(&new);
-        // As the loop does it: lent from elsewhere while nothing was kept.
+        // As in the loop: lent from another buffer while no byte is kept.
         if let Some(mut bytes) = kept.take() {
             bytes.append(&new);
             let mut input = bytes.lend();
@@ -59,7 +59,7 @@ pub fn check(text: &[u8]) {
     }
 }
 
-/// The unread bytes, and how many of them were searched in vain, the last time that any were, for what.
+/// The unread bytes, and the number of bytes that the last search covered without a match, with the searcher.
 struct Model {
     unread: Vec<u8>,
     vain: Option<(u8, usize)>,
@@ -130,8 +130,8 @@ impl Model {
         self.unread.drain(..count).collect()
     }
 
-    /// The item that ends there, if it has at most `max` bytes besides those that do not count; or whether it has too
-    /// many.
+    /// Takes the item that ends at `end`, if it has at most `max` bytes besides the uncounted ones. The error says
+    /// whether the item is too long.
     fn found(&mut self, what: u8, end: Option<usize>, max: usize, uncounted: usize) -> Result<Vec<u8>, bool> {
         let length = end.unwrap_or(self.unread.len());
         if end.is_none() {

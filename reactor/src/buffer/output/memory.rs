@@ -1,4 +1,4 @@
-//! The memory of an output, as the pool and the memory budget of the application count it.
+//! The memory of an output, as counted by the pool and by the application's memory budget.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ impl Output {
         self.copied.capacity() + self.pieces.capacity() * size_of::<Piece>()
     }
 
-    /// Bytes of memory of this output alone. Reserved room that was never written to does not count: the system has not given
-    /// it yet.
+    /// Bytes of memory of this output alone. Reserved memory that was never written does not count: the system has not
+    /// given it yet.
     pub(crate) fn own_memory(&self) -> usize {
         let backlogs = [&self.behind, &self.spare];
         self.copied.len()
@@ -25,7 +25,7 @@ impl Output {
         self.own_memory().max(queued)
     }
 
-    /// Counts the shared payloads put since the last call. Each payload is looked at once.
+    /// Counts the shared payloads added since the last call. Each payload is visited once.
     #[inline]
     pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
         if self.uncounted > 0 {
@@ -40,7 +40,7 @@ impl Output {
         }
     }
 
-    /// Where each shared payload ends in memory, and its length.
+    /// The end address and the length of each shared payload.
     #[cfg(feature = "sim")]
     pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
         let of_head = self.pieces.iter().filter_map(|piece| match piece {
@@ -50,7 +50,7 @@ impl Output {
         of_head.chain(self.behind.iter().flat_map(|behind| behind.payloads())).collect()
     }
 
-    /// Drops the waiting messages, and gives back the memory that the other bytes do not need. Returns the number dropped.
+    /// Drops the waiting messages, and gives back unused memory. Returns the number of dropped messages.
     pub(crate) fn drop_messages(&mut self) -> u64 {
         let dropped = self.behind.as_mut().map_or(0, |behind| behind.drop_messages());
         self.put_empty_backlog_away();

@@ -1,4 +1,5 @@
-//! Published messages in an output: appended to its backlog with their boundaries, dropped by the policy for slow members.
+//! Published messages in an output: appended to its backlog with their boundaries, and dropped by the policy for slow
+//! members.
 
 use bytes::Bytes;
 
@@ -6,22 +7,22 @@ use super::{Output, SHARE_MIN};
 use crate::buffer::backlog::Backlog;
 use crate::limits::Limits;
 
-/// From this many bytes on, a message that waits for a slow peer stays shared. A shorter one may be a small part of a large
-/// allocation, and must not keep all of it.
+/// From this size on, a message that waits for a slow peer stays shared, in bytes. A shorter message may be a small
+/// part of a large allocation, and must not keep the whole.
 const KEEP_SHARED_MIN: usize = 64 * 1024;
 
-/// Published messages of one topic that are handed out together.
+/// Published messages of one topic that are delivered together.
 #[derive(Clone, Copy)]
 pub(crate) struct Messages<'a> {
     pub(crate) bytes: &'a [u8],
-    /// The allocation that `bytes` are in, if it is worth sharing.
+    /// The allocation of `bytes`, if it is worth sharing.
     pub(crate) shared: Option<&'a Bytes>,
     /// The length of each message, in bytes.
     pub(crate) lengths: &'a [u32],
 }
 
 impl<'a> Messages<'a> {
-    /// The messages, one by one.
+    /// Splits the run into its messages.
     pub(crate) fn each(self) -> impl Iterator<Item = Messages<'a>> {
         let mut at = 0;
         self.lengths.iter().map(move |length| {
@@ -31,26 +32,26 @@ impl<'a> Messages<'a> {
         })
     }
 
-    /// The bytes shared, if they are in a shared allocation and at least `min`.
+    /// Shares the bytes if they are in a shared allocation and at least `min` long.
     fn share(&self, min: usize) -> Option<Bytes> {
         self.shared.filter(|_| self.bytes.len() >= min).map(|shared| shared.slice_ref(self.bytes))
     }
 }
 
-/// The outcome of a message for a peer that does not take its output.
+/// The outcome of a message to a peer that does not take its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
     Taken,
-    /// The message was dropped, and its place is reported by `on_missed`.
+    /// The message was dropped; `on_missed` will report it.
     Dropped,
-    /// The policy is to end the connection. No message waits any more.
+    /// The policy ends the connection. All waiting messages were dropped.
     TooSlow,
 }
 
 impl Output {
-    /// Appends published messages, each with its boundaries, so that the policy for slow members can drop some if the
-    /// kernel does not take them in this turn. `false`: they do not fit below `output_max`, and each has to be offered.
-    /// `backlog` makes an empty one where there is none.
+    /// Appends published messages with their boundaries, so that the policy for slow members can drop some if the
+    /// kernel does not take them in this turn. Returns `false` if they do not fit below `output_max`; then each message
+    /// must be offered. `backlog` makes an empty backlog if needed.
     pub(crate) fn put_messages(&mut self, messages: Messages<'_>, backlog: impl FnOnce() -> Box<Backlog>) -> bool {
         if messages.bytes.is_empty() {
             return true;
@@ -68,8 +69,8 @@ impl Output {
         true
     }
 
-    /// Appends one published message for a peer that does not take its output, within the policy for slow members. `missed`
-    /// counts the dropped messages, this one or others.
+    /// Appends one published message for a peer that does not take its output, within the policy for slow members. Adds
+    /// the dropped messages, this one or others, to `missed`.
     pub(crate) fn offer(&mut self, message: Messages<'_>, limits: &Limits, missed: &mut u64) -> Offered {
         if self.trim(limits, missed) == Offered::TooSlow {
             *missed += 1;
@@ -83,7 +84,7 @@ impl Output {
         offered
     }
 
-    /// Whether there are messages that the kernel has not been offered yet.
+    /// Whether some messages have not been offered to the kernel yet.
     #[inline]
     pub(crate) fn has_fresh_messages(&self) -> bool {
         self.behind.as_ref().is_some_and(|behind| behind.is_fresh())
@@ -96,7 +97,7 @@ impl Output {
         }
     }
 
-    /// Applies the policy to a turn's messages of which the kernel has not taken all.
+    /// Applies the policy to the messages of a turn that the kernel has not taken.
     pub(crate) fn trim(&mut self, limits: &Limits, missed: &mut u64) -> Offered {
         let head = self.of_head();
         let Some(behind) = &mut self.behind else { return Offered::Taken };
@@ -111,13 +112,13 @@ impl Output {
         }
     }
 
-    /// An emptied backlog, for the pool.
+    /// Takes an emptied backlog, for the pool.
     #[inline]
     pub(crate) fn take_spare(&mut self) -> Option<Box<Backlog>> {
         self.spare.take()
     }
 
-    /// Waiting messages: their share of the limit for members in bytes, and their number.
+    /// Bytes of waiting messages that count against the limit for members, and the number of these messages.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn waiting(&self) -> (usize, usize) {
         self.behind.as_ref().map_or((0, 0), |behind| behind.waiting())
@@ -128,12 +129,12 @@ impl Output {
         self.behind.is_some()
     }
 
-    /// Whether the place of missed messages is reached, so that `on_missed` comes next.
+    /// Whether a notice of missed messages is next, so that `on_missed` must be called.
     pub(crate) fn is_missing(&self) -> bool {
         self.of_head() == 0 && self.behind.as_ref().is_some_and(|behind| behind.missed().is_some())
     }
 
-    /// Takes the number of messages missed at this place. Writes until `notice_done` take their place.
+    /// Takes the number of messages missed at this place. Writes before `notice_done` form the notice.
     pub(crate) fn take_missed(&mut self) -> u64 {
         let missed = self.behind.as_mut().and_then(|behind| behind.take_missed());
         self.put_empty_backlog_away();
@@ -141,7 +142,7 @@ impl Output {
         missed.unwrap_or_default()
     }
 
-    /// Ends the notice of missed messages: writes go to the end again.
+    /// Ends the notice of missed messages: later writes go to the end again.
     pub(crate) fn notice_done(&mut self) {
         self.writing_notice = false;
     }

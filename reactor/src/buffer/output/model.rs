@@ -1,4 +1,4 @@
-//! The output beside a plain queue of bytes, for whatever is put and however much the kernel takes. Knows no more of it
+//! Compares the output with a plain queue of bytes, for any writes and any sends. The model knows no more of the output
 //! than the driver does. For property tests and for the fuzz target `output`.
 
 use std::io::IoSlice;
@@ -15,10 +15,11 @@ use crate::operations::Operations;
 #[cfg(test)]
 const LETTERS: &[u8] = b"ppwsssgggggc";
 
-/// Bytes that are put at once at most, so that a few are worth sharing and many are more than is moved for nothing.
+/// Largest number of bytes put at once: some writes are large enough for sharing, and many together exceed the limit
+/// for reclaiming memory.
 const AT_ONCE: u64 = 10 * SHARE_MIN as u64;
 
-/// Does what the text says, and panics where the output is not right.
+/// Runs the operations of the text, and panics if the output is wrong.
 pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let mut output = Output::default();
@@ -28,7 +29,7 @@ pub fn check(text: &[u8]) {
     for (letter, number) in operations {
         match letter {
             b'p' | b'w' | b's' => {
-                // Each byte tells its place, as far as a byte can.
+                // Each byte shows its place, as far as a byte can.
                 let bytes: Vec<u8> = (put..put + number.clamp(1, AT_ONCE)).map(|at| (at ^ (at >> 8)) as u8).collect();
                 put += bytes.len() as u64;
                 output.begin_write(max / 2);
@@ -37,7 +38,7 @@ pub fn check(text: &[u8]) {
                     b'w' => io::Write::write_all(&mut output, &bytes).expect("it never fails"),
                     _ => output.put_shared(Bytes::from(bytes.clone())),
                 }
-                // After a gap nothing more is taken.
+                // After a gap no write is accepted.
                 overflowed |= model.len() > max / 2 && model.len() + bytes.len() > max;
                 if !overflowed {
                     model.extend(bytes);

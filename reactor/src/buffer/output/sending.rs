@@ -1,29 +1,29 @@
-//! An output on its way to the kernel: the bytes to send next, and the bytes that have left.
+//! Sends an output to the kernel: returns the next bytes, and removes the sent ones.
 
 use std::io::IoSlice;
 
 use super::{Output, Piece};
 use crate::buffer::file::FilePart;
 
-/// Up to this many sent bytes stay in the buffer: moving the others would cost more.
+/// Sent bytes that may stay in the buffer: up to this number, moving the unsent bytes costs more.
 const RECLAIM_MIN: usize = 64 * 1024;
 
 impl Output {
-    /// All queued bytes, if all are copied: nearly every answer.
+    /// Returns all queued bytes if all are copied, the case of nearly every answer.
     #[inline]
     pub(crate) fn plain(&self) -> Option<&[u8]> {
         let bytes = self.copied.get(self.run..)?;
         ((self.ahead == 0) & self.behind.is_none() & !self.overflowed & !bytes.is_empty()).then_some(bytes)
     }
 
-    /// Notes that all of `plain` has left.
+    /// Notes that all bytes of `plain` have left.
     #[inline]
     pub(crate) fn plain_left(&mut self) {
         self.copied.clear();
         (self.sent, self.run, self.bounded) = (0, 0, false);
     }
 
-    /// The bytes to send next, when they stand in one piece.
+    /// Returns the next bytes to send if they are in one piece.
     #[inline]
     pub(crate) fn single(&self) -> Option<&[u8]> {
         if let Some(behind) = &self.behind {
@@ -36,7 +36,7 @@ impl Output {
         }
     }
 
-    /// The bytes to send next, when they stand in one piece and a part of a file comes after it.
+    /// Returns the next bytes to send if they are in one piece before a part of a file.
     #[inline]
     pub(crate) fn before_file(&self) -> Option<&[u8]> {
         match (self.pieces.front(), self.pieces.get(1)) {
@@ -45,7 +45,8 @@ impl Output {
         }
     }
 
-    /// The bytes to send next, as far as `slices` go and up to where messages were missed; how many slices were filled.
+    /// Fills `slices` with the next bytes to send, up to a notice of missed messages. Returns the number of filled
+    /// slices.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let (mut filled, mut at) = (0, self.sent);
         let room = slices.len();
@@ -70,7 +71,7 @@ impl Output {
         }
     }
 
-    /// The part of a file to send next, if one comes next.
+    /// Returns the next piece if it is a part of a file.
     pub(crate) fn file(&self) -> Option<&FilePart> {
         match self.pieces.front() {
             Some(Piece::File(part)) => Some(part),
@@ -80,12 +81,12 @@ impl Output {
         }
     }
 
-    /// The part of a file at which [`Output::gather`] has stopped, behind what it gathered.
+    /// Returns the part of a file that has stopped [`Output::gather`].
     pub(crate) fn file_behind(&self) -> Option<&FilePart> {
         self.pieces.iter().find_map(|piece| if let Piece::File(part) = piece { Some(part) } else { None })
     }
 
-    /// Whether a part of a file is queued, so that bytes before it are better sent together with it.
+    /// Whether a part of a file is queued; then earlier bytes are better sent together with the file.
     pub(crate) fn has_file(&self) -> bool {
         self.filed > 0
     }
@@ -153,18 +154,19 @@ impl Output {
         self.reclaim();
     }
 
-    /// Reuses the room of bytes that have left.
+    /// Reuses the memory of sent bytes.
     #[inline]
     fn reclaim(&mut self) {
         if self.sent == self.copied.len() {
             self.copied.clear();
             (self.sent, self.run) = (0, 0);
         } else if self.sent > RECLAIM_MIN && self.sent > self.copied.len() / 2 {
-            // A peer that never quite catches up would otherwise make the sent part grow for ever. Amortised O(1).
+            // A peer that is always a little behind would otherwise make the sent part grow without limit. Amortised
+            // O(1).
             self.copied.drain(..self.sent);
             self.run -= self.sent;
             self.sent = 0;
-            // What was a long queue once must not take more memory than is counted for a short one.
+            // A long queue that has become short must not take more memory than is counted.
             if self.copied.capacity() / 4 > self.copied.len() {
                 self.copied.shrink_to(2 * self.copied.len());
             }

@@ -1,10 +1,10 @@
-//! The output, sent in steps of every length: what arrives and in which order, and where its limit is.
+//! The output, sent in steps of every length: the arriving bytes, their order, and the limit.
 
 use std::io::IoSlice;
 
 use super::*;
 
-/// Sends everything in steps of at most `step` bytes, as a kernel would take it, and returns what arrived.
+/// Sends everything in steps of at most `step` bytes, as a kernel would take them, and returns the arriving bytes.
 fn drain(output: &mut Output, step: usize) -> Vec<u8> {
     let mut arrived = Vec::new();
     while !output.is_empty() {
@@ -26,7 +26,7 @@ fn drain(output: &mut Output, step: usize) -> Vec<u8> {
 
 #[test]
 fn copied_and_shared_bytes_leave_in_order_whatever_the_kernel_takes() {
-    // Miri would take minutes over single bytes.
+    // Single bytes would take minutes under Miri.
     for step in [1, 7, 4096, 5000, usize::MAX].into_iter().skip(if cfg!(miri) { 2 } else { 0 }) {
         let mut output = Output::default();
         let mut expected = Vec::new();
@@ -64,14 +64,14 @@ fn below_the_mark_one_write_is_taken_whatever_its_size_and_above_it_none_past_th
     output.set_max(100);
     output.put(&[0; 20]);
     output.begin_write(20);
-    // One write in several pieces: it began at the mark and not above it.
+    // One write in several pieces, which began at the mark and not above.
     (0..3).for_each(|_| output.put(&[0; 90]));
     output.put_shared(Bytes::from(vec![0; 2 * SHARE_MIN]));
     assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, false));
     output.begin_write(20);
     output.put(b"x");
     assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, true));
-    // Nothing follows a gap, not even what would fit.
+    // No write follows a gap, not even one that would fit.
     output.advance(output.queued() - 10);
     output.begin_write(20);
     output.put(b"x");
