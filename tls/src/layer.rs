@@ -1,0 +1,170 @@
+//! rustls as a layer of the reactor.
+
+use std::any::Any;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reactor::{Follows, Layer, Opened};
+use rustls::{Connection, HandshakeKind, ProtocolVersion};
+
+/// What a handshake has agreed on: [`Context::agreed`](reactor::Context::agreed) in
+/// [`Handler::on_open`](reactor::Handler::on_open) and [`Handler::on_connected`](reactor::Handler::on_connected).
+///
+/// ```
+/// # struct Names; impl reactor::Handler for Names { type Connection = Option<String>;
+/// fn on_open(&mut self, cx: &mut reactor::Context<'_>) -> Option<String> {
+///     cx.agreed::<tls::Agreed>()?.server_name.clone()
+/// }
+/// # fn on_data(&mut self, _: &mut Option<String>, _: &mut reactor::Input<'_>, _: &mut reactor::Context<'_>) {} }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Agreed {
+    /// The name that the client asked for (SNI). `None` on a client's side.
+    pub server_name: Option<String>,
+    /// The application's protocol (ALPN), if both sides named one.
+    pub protocol: Option<Vec<u8>>,
+    /// The peer's certificates, DER, its own first: a server's on a client's side, and on a server's side those of a client,
+    /// if it was asked for one and had one.
+    pub certificates: Vec<Vec<u8>>,
+    /// `TLS 1.3` or `TLS 1.2`.
+    pub version: &'static str,
+    /// The session was resumed from a ticket.
+    pub resumed: bool,
+}
+
+/// Where a client finds why its last handshake failed.
+pub(crate) type Cause = Arc<Mutex<Option<String>>>;
+
+pub(crate) struct Tls {
+    tls: Connection,
+    /// Bytes of the wire for which rustls had no room: plaintext has to be taken first.
+    held: Vec<u8>,
+    ended: bool,
+    failed: bool,
+    cause: Option<Cause>,
+}
+
+impl Tls {
+    pub(crate) fn new(mut tls: Connection, cause: Option<Cause>) -> Self {
+        // Whoever seals takes all of it away at once.
+        tls.set_buffer_limit(None);
+        Tls { tls, held: Vec::new(), ended: false, failed: false, cause }
+    }
+
+    /// Gives all of `wire` to rustls, and takes plaintext as far as `plain` has room. The rest of `wire`, and bytes taken.
+    fn advance<'w>(&mut self, mut wire: &'w [u8], plain: &mut [u8]) -> (&'w [u8], usize) {
+        let mut filled = self.take(plain);
+        while !wire.is_empty() && !self.failed && !self.ended {
+            if self.tls.read_tls(&mut wire).is_err() {
+                // It holds more plaintext than it likes to.
+                break;
+            }
+            match self.tls.process_new_packets() {
+                Ok(state) => self.ended = state.peer_has_closed(),
+                Err(error) => self.fail(&error),
+            }
+            filled += self.take(&mut plain[filled..]);
+        }
+        (wire, filled)
+    }
+
+    fn take(&mut self, plain: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while filled < plain.len() {
+            match self.tls.reader().read(&mut plain[filled..]) {
+                Ok(count) if count > 0 => filled += count,
+                _ => break,
+            }
+        }
+        filled
+    }
+
+    fn has_plaintext(&mut self) -> bool {
+        use std::io::BufRead;
+        self.tls.reader().fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+    }
+
+    fn fail(&mut self, error: &rustls::Error) {
+        log::debug!("TLS: {error}");
+        self.failed = true;
+        if let Some(cause) = &self.cause {
+            *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+        }
+    }
+}
+
+impl Layer for Tls {
+    fn open(&mut self, wire: &[u8], plain: &mut [u8]) -> Opened {
+        let mut filled = 0;
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            let (rest, count) = self.advance(&held, plain);
+            filled = count;
+            self.held = rest.to_vec();
+        }
+        if self.held.is_empty() {
+            let (rest, count) = self.advance(wire, &mut plain[filled..]);
+            filled += count;
+            self.held = rest.to_vec();
+        } else {
+            self.held.extend_from_slice(wire);
+        }
+        if self.ended || self.failed {
+            self.held = Vec::new();
+        }
+        let follows = match () {
+            () if self.has_plaintext() => Follows::Plain,
+            () if self.failed => Follows::Failure,
+            () if self.ended => Follows::End,
+            () if !self.held.is_empty() => Follows::Plain,
+            () => Follows::Wire,
+        };
+        Opened { plain: filled, follows }
+    }
+
+    fn seal(&mut self, plain: &[u8]) {
+        // It has no limit, and a connection that is over is reported by what comes from it.
+        let _ = self.tls.writer().write_all(plain);
+    }
+
+    fn owes(&self) -> bool {
+        self.tls.wants_write()
+    }
+
+    fn owed(&mut self, wire: &mut Vec<u8>) {
+        while self.tls.wants_write() && self.tls.write_tls(wire).is_ok() {}
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.tls.is_handshaking()
+    }
+
+    fn finish(&mut self) {
+        self.tls.send_close_notify();
+    }
+
+    fn agreed(&mut self) -> Option<Box<dyn Any>> {
+        let server_name = match &self.tls {
+            Connection::Server(tls) => tls.server_name().map(str::to_owned),
+            Connection::Client(_) => None,
+        };
+        let agreed = Agreed {
+            server_name,
+            protocol: self.tls.alpn_protocol().map(<[u8]>::to_vec),
+            certificates: self.tls.peer_certificates().unwrap_or_default().iter().map(|one| one.to_vec()).collect(),
+            version: match self.tls.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+                _ => "TLS 1.3",
+            },
+            resumed: self.tls.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        log::debug!(
+            "{}{}{}",
+            agreed.version,
+            if agreed.resumed { ", resumed" } else { "" },
+            agreed.server_name.as_ref().map(|name| format!(", for {name}")).unwrap_or_default()
+        );
+        Some(Box::new(agreed))
+    }
+}

@@ -1,0 +1,79 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod certificates;
+mod client;
+mod layer;
+mod server;
+mod tickets;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::{Client, Roots};
+pub use layer::Agreed;
+pub use server::{Clients, Server};
+
+/// The files of one certificate: PEM, the leaf first in the first file, its private key in the second.
+///
+/// ```
+/// let pair = tls::Pair::new("cert.pem", "key.pem");
+/// assert_eq!(pair.key, std::path::Path::new("key.pem"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The certificate, and after it those that lead to a root.
+    pub certificate: PathBuf,
+    /// The private key, not encrypted: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// Both files. Nothing is opened.
+    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Pair { certificate: certificate.into(), key: key.into() }
+    }
+}
+
+/// Why a file cannot be used, or a name: one line that names it.
+///
+/// ```
+/// let error = tls::Server::new(&[tls::Pair::new("/no/cert.pem", "/no/key.pem")]).unwrap_err();
+/// assert!(error.to_string().starts_with("certificate /no/cert.pem: "), "{error}");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or makes no sense.
+    #[error("{kind} {}: {cause}", path.display())]
+    File {
+        /// What the file was to be.
+        kind: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// The cause.
+        cause: String,
+    },
+    /// The system has no root certificates.
+    #[error("no root certificates of the system can be read: {cause}")]
+    NoRoots {
+        /// The cause.
+        cause: String,
+    },
+    /// The name of a server is neither a DNS name nor an IP address.
+    #[error("{name:?} is no name that a certificate could have")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The library refuses a setting.
+    #[error("TLS: {0}")]
+    Setting(#[from] rustls::Error),
+}
+
+/// The one crypto provider. See ARCHITECTURE.md for the choice.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
