@@ -69,7 +69,7 @@ mod tests {
             let offered = options_of(path);
             assert!(all.iter().all(|long| offered.iter().any(|offered| offered == long)), "{path:?}: {offered:?}");
         }
-        let join = ["name", "host", "port", "unix", "reconnect", "backend", "log-level", "log-file"];
+        let join = ["name", "host", "port", "unix", "tls", "ca", "reconnect", "backend", "log-level", "log-file"];
         assert_eq!(options_of(&["chat", "join"]), join);
         assert!(options_of(&["completions"]).is_empty());
     }

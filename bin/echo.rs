@@ -16,7 +16,13 @@ const EXAMPLE: &str = "\
 Example:
   glowplug echo --port 7007 --idle-timeout 60
 
-Then, from another terminal: nc 127.0.0.1 7007";
+Then, from another terminal: nc 127.0.0.1 7007
+
+With TLS, and a certificate of one's own for it:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext \\
+    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
+  glowplug echo --port 7007 --tls-cert cert.pem --tls-key key.pem
+  openssl s_client -quiet -CAfile cert.pem -connect localhost:7007";
 
 /// Answer each line with `You said: <line>`
 #[derive(Args)]
@@ -36,7 +42,7 @@ pub struct Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[(ECHO, &options.at.place())], logging)?;
+    let mut server = Server::new(common, &[(ECHO, &[options.at.place(common)])], logging)?;
     if options.raw {
         add_as(&mut server, || RawEcho)?;
     } else if options.websocket {

@@ -20,7 +20,13 @@ const EXAMPLE: &str = "\
 Example:
   glowplug http --port 7009 --root . --listing
 
-Then, from another terminal: curl http://127.0.0.1:7009/";
+Then, from another terminal: curl http://127.0.0.1:7009/
+
+With TLS, and a certificate of one's own for it:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext \\
+    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
+  glowplug http --port 7009 --tls-cert cert.pem --tls-key key.pem
+  curl --cacert cert.pem https://localhost:7009/";
 
 /// Give one fixed answer to every request, or serve the files of a directory
 #[derive(Args)]
@@ -106,7 +112,7 @@ fn field_value(text: &str) -> Result<String, String> {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let mut server = Server::new(common, &[(HTTP, &options.at.place())], logging)?;
+    let mut server = Server::new(common, &[(HTTP, &[options.at.place(common)])], logging)?;
     add(&mut server, options.body, &options.site, logging)?;
     server.run(logging)
 }

@@ -7,8 +7,8 @@ use reactor::Listener;
 use crate::Failure;
 use crate::names;
 
-/// Listeners by the name of the service.
-pub struct Inherited(BTreeMap<&'static str, Vec<Listener>>);
+/// Listeners by the name of the service. A listener whose own name begins with `tls-` speaks TLS.
+pub struct Inherited(Assigned<Listener>);
 
 impl Inherited {
     /// Takes the inherited listeners and assigns them to `services`. A listener with a service's name goes to that
@@ -21,13 +21,18 @@ impl Inherited {
         })
     }
 
+    /// Whether a listener speaks TLS by its name.
+    pub fn any_tls(&self) -> bool {
+        self.0.values().flatten().any(|(_, tls)| *tls)
+    }
+
     /// Whether `service` has an inherited listener.
     pub fn has(&self, service: &str) -> bool {
         self.0.contains_key(service)
     }
 
     /// Takes the listeners of a service. Empty if the service is to bind its address.
-    pub fn of(&mut self, service: &str) -> Vec<Listener> {
+    pub fn of(&mut self, service: &str) -> Vec<(Listener, bool)> {
         self.0.remove(service).unwrap_or_default()
     }
 }
@@ -35,20 +40,25 @@ impl Inherited {
 /// A listener with its name, as passed.
 type Passed<L> = (Option<String>, L);
 
-fn assign<L>(passed: Vec<Passed<L>>, services: &[&'static str]) -> Result<BTreeMap<&'static str, Vec<L>>, Passed<L>> {
-    let mut assigned = BTreeMap::<_, Vec<L>>::new();
+/// The listeners of each service, and for each whether its name begins with `tls-`.
+type Assigned<L> = BTreeMap<&'static str, Vec<(L, bool)>>;
+
+fn assign<L>(passed: Vec<Passed<L>>, services: &[&'static str]) -> Result<Assigned<L>, Passed<L>> {
+    let mut assigned = Assigned::<L>::new();
+    let bare = |name: &str| name.strip_prefix("tls-").unwrap_or(name).to_owned();
     // A service's name never matches another service: `echo` passed to `glowplug http` is a mistake.
-    let is_named = |(name, _): &Passed<L>| name.as_ref().is_some_and(|name| names::ALL.contains(&name.as_str()));
+    let is_named = |(name, _): &Passed<L>| name.as_ref().is_some_and(|name| names::ALL.contains(&bare(name).as_str()));
     let (named, others): (Vec<_>, Vec<_>) = passed.into_iter().partition(is_named);
     for (name, listener) in named {
-        match services.iter().find(|service| name.as_deref() == Some(**service)) {
-            Some(service) => assigned.entry(*service).or_default().push(listener),
+        let tls = name.as_ref().is_some_and(|name| name.starts_with("tls-"));
+        match services.iter().find(|service| name.as_deref().map(bare).as_deref() == Some(**service)) {
+            Some(service) => assigned.entry(*service).or_default().push((listener, tls)),
             None => return Err((name, listener)),
         }
     }
     for (name, listener) in others {
         match services.iter().find(|service| services.len() == 1 || !assigned.contains_key(*service)) {
-            Some(service) => assigned.entry(*service).or_default().push(listener),
+            Some(service) => assigned.entry(*service).or_default().push((listener, false)),
             None => return Err((name, listener)),
         }
     }
@@ -63,7 +73,9 @@ mod tests {
     fn assigned(names: &[&str], services: &[&'static str]) -> Result<Vec<(&'static str, Vec<usize>)>, usize> {
         let name = |name: &str| (!name.is_empty()).then(|| name.to_owned());
         let passed = names.iter().enumerate().map(|(number, text)| (name(text), number)).collect();
-        assign(passed, services).map(|map| map.into_iter().collect()).map_err(|(_, number)| number)
+        let numbers = |all: Vec<(usize, bool)>| all.into_iter().map(|(number, _)| number).collect();
+        let all = |map: Assigned<usize>| map.into_iter().map(|(name, all)| (name, numbers(all))).collect();
+        assign(passed, services).map(all).map_err(|(_, number)| number)
     }
 
     #[test]
@@ -79,6 +91,14 @@ mod tests {
         assert_eq!(assigned(&["glowplug.socket"], &["http"]), Ok(vec![("http", vec![0])]));
         assert_eq!(assigned(&["", "other"], &["http"]), Ok(vec![("http", vec![0, 1])]));
         assert_eq!(assigned(&["chat", "chat", ""], &all), Ok(vec![("chat", vec![0, 1]), ("echo", vec![2])]));
+    }
+
+    #[test]
+    fn a_listener_whose_name_begins_with_tls_speaks_tls() {
+        let passed = ["tls-http", "http", "tls-echo", ""].map(|name| (Some(name.to_owned()), name));
+        let all = assign(passed.to_vec(), &["echo", "chat", "http"]).unwrap();
+        assert_eq!(all["http"], [("tls-http", true), ("http", false)]);
+        assert_eq!((&all["echo"][..], &all["chat"][..]), (&[("tls-echo", true)][..], &[("", false)][..]));
     }
 
     #[test]

@@ -75,6 +75,9 @@ fn main() -> ExitCode {
     if model == Model::Loops && at_most.is_some() {
         usage("--at-most needs --model threads or --model processes");
     }
+    if cli.common.tls_cert.len() != cli.common.tls_key.len() {
+        usage("each --tls-cert goes with one --tls-key");
+    }
     let command = match cli.command {
         None => Command::Serve(cli.serve),
         Some(Command::Serve(options)) => Command::Serve(options.or(cli.serve)),

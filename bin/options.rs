@@ -58,6 +58,15 @@ pub struct Common {
     #[arg(long, value_name = "SECS", default_value = "10")]
     pub drain_timeout: Timeout,
 
+    /// Speak TLS with the certificate in this file: PEM, the leaf first. Repeated for further names, each with its --tls-key.
+    /// SIGHUP reads the files anew
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// The private key of the --tls-cert at the same place: PEM, not encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Vec<PathBuf>,
+
     /// Lowest level of the lines on standard error and in the log file
     #[arg(long, value_name = "LEVEL", ignore_case = true, default_value = "info")]
     #[arg(value_parser = level())]
@@ -83,6 +92,16 @@ impl Common {
     /// Whether the process forks, and so must have no other thread.
     pub fn forks(&self) -> bool {
         self.model == Model::Processes
+    }
+
+    /// Whether there is a certificate, so that services can speak TLS.
+    pub fn has_tls(&self) -> bool {
+        !self.tls_cert.is_empty()
+    }
+
+    /// The certificates with their keys.
+    pub fn pairs(&self) -> Vec<tls::Pair> {
+        self.tls_cert.iter().zip(&self.tls_key).map(|(certificate, key)| tls::Pair::new(certificate, key)).collect()
     }
 
     /// The given idle timeout, or the service's default.
@@ -167,8 +186,20 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+/// Somewhere to listen, with TLS or without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    pub place: Place,
+    pub tls: bool,
+}
+
 impl ListenAt {
-    pub fn place(self) -> Place {
+    /// With TLS if there is a certificate.
+    pub fn place(self, common: &Common) -> At {
+        At { place: self.socket(), tls: common.has_tls() }
+    }
+
+    fn socket(self) -> Place {
         match self.unix {
             Some(path) => Place::Unix(path),
             None => Place::tcp(&self.host, self.port),
@@ -191,21 +222,31 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addr {
     Off,
-    At(Place),
+    At(At),
 }
 
 impl FromStr for Addr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "an address is host:port, [v6]:port, unix:PATH or off";
+        const FORMS: &str = "an address is host:port, [v6]:port, unix:PATH or off, with tls: before any but off";
         if text == "off" {
             return Ok(Addr::Off);
         }
+        let at = |place, tls| Ok(Addr::At(At { place, tls }));
+        // `tls+unix:///PATH` and `tls://host:port` are how addresses are shown.
+        let (text, tls) = match text.strip_prefix("tls:") {
+            Some(rest) => (rest.strip_prefix("//").unwrap_or(rest), true),
+            None => match text.strip_prefix("tls+").filter(|rest| rest.starts_with("unix:")) {
+                Some(rest) => (rest, true),
+                None if text.starts_with("tls+") => return Err(FORMS.to_owned()),
+                None => (text, false),
+            },
+        };
         // Messages show addresses as `unix:///PATH` and `tcp://host:port`, so pasted addresses are accepted.
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() { Err(FORMS.to_owned()) } else { Ok(Addr::At(Place::Unix(path.into()))) };
+            return if path.is_empty() { Err(FORMS.to_owned()) } else { at(Place::Unix(path.into()), tls) };
         }
         let text = text.strip_prefix("tcp://").unwrap_or(text);
         let (host, port) = text.rsplit_once(':').ok_or(FORMS)?;
@@ -216,7 +257,7 @@ impl FromStr for Addr {
             return Err(FORMS.to_owned());
         }
         let port = port.parse().map_err(|_| format!("{port:?} is not a port; {FORMS}"))?;
-        Ok(Addr::At(Place::tcp(host, port)))
+        at(Place::tcp(host, port), tls)
     }
 }
 
@@ -225,12 +266,16 @@ mod tests {
     use super::*;
 
     fn tcp(text: &str) -> Result<Addr, ()> {
-        Ok(Addr::At(Place::Tcp(text.to_owned())))
+        Ok(Addr::At(At { place: Place::Tcp(text.to_owned()), tls: false }))
     }
 
     #[test]
     fn an_addr_is_read_or_refused() {
-        let unix = |path: &str| Ok(Addr::At(Place::Unix(path.into())));
+        let unix = |path: &str| Ok(Addr::At(At { place: Place::Unix(path.into()), tls: false }));
+        let secure = |addr: Result<Addr, ()>| match addr {
+            Ok(Addr::At(at)) => Ok(Addr::At(At { tls: true, ..at })),
+            other => other,
+        };
         let table = [
             ("off", Ok(Addr::Off)),
             ("127.0.0.1:80", tcp("127.0.0.1:80")),
@@ -240,6 +285,15 @@ mod tests {
             ("unix:x.sock", unix("x.sock")),
             ("unix:/run/x", unix("/run/x")),
             ("unix:///run/x", unix("/run/x")),
+            ("tls:127.0.0.1:80", secure(tcp("127.0.0.1:80"))),
+            ("tls://127.0.0.1:80", secure(tcp("127.0.0.1:80"))),
+            ("tls:[::1]:80", secure(tcp("[::1]:80"))),
+            ("tls:unix:/run/x", secure(unix("/run/x"))),
+            ("tls+unix:///run/x", secure(unix("/run/x"))),
+            ("tls:", Err(())),
+            ("tls:off", Err(())),
+            ("tls:80", Err(())),
+            ("tls+127.0.0.1:80", Err(())),
             ("unix:", Err(())),
             ("unix://", Err(())),
             ("", Err(())),

@@ -5,12 +5,13 @@ use services::http::BODY;
 
 use crate::logging::Logging;
 use crate::names;
-use crate::options::{Addr, Common, HOST, Place};
+use crate::options::{Addr, At, Common, HOST, Place};
 use crate::server::{Server, advised};
 use crate::{Failure, chat, echo, http, usage};
 
 const EXAMPLE: &str = "\
-ADDR is host:port, [v6]:port, unix:PATH or off.
+ADDR is host:port, [v6]:port, unix:PATH or off; tls: before it speaks TLS, with --tls-cert and --tls-key. An option may
+be repeated, so that one service, and one room, listens in several places.
 
 Example:
   glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080";
@@ -20,13 +21,13 @@ Example:
 #[command(after_help = EXAMPLE)]
 pub struct Options {
     #[arg(long, value_name = "ADDR", help = help_of(names::ECHO, echo::PORT))]
-    echo: Option<Addr>,
+    echo: Vec<Addr>,
 
     #[arg(long, value_name = "ADDR", help = help_of(names::CHAT, chat::PORT))]
-    chat: Option<Addr>,
+    chat: Vec<Addr>,
 
     #[arg(long, value_name = "ADDR", help = help_of(names::HTTP, http::PORT))]
-    http: Option<Addr>,
+    http: Vec<Addr>,
 
     #[command(flatten)]
     members: chat::Members,
@@ -41,9 +42,9 @@ fn help_of(name: &str, port: &str) -> String {
 
 impl Options {
     pub fn are_given(&self) -> bool {
-        self.echo.is_some()
-            || self.chat.is_some()
-            || self.http.is_some()
+        !self.echo.is_empty()
+            || !self.chat.is_empty()
+            || !self.http.is_empty()
             || self.members.are_given()
             || self.site.are_given()
     }
@@ -51,9 +52,9 @@ impl Options {
     /// Merges the options after the subcommand with the options before.
     pub fn or(self, before: Options) -> Options {
         Options {
-            echo: self.echo.or(before.echo),
-            chat: self.chat.or(before.chat),
-            http: self.http.or(before.http),
+            echo: either(self.echo, before.echo),
+            chat: either(self.chat, before.chat),
+            http: either(self.http, before.http),
             members: self.members.or(before.members),
             site: self.site.or(before.site),
         }
@@ -61,11 +62,14 @@ impl Options {
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
-    let echo = place(options.echo, echo::PORT);
-    let chat = place(options.chat, chat::PORT);
-    let http = place(options.http, http::PORT);
+    let echo = places(options.echo, echo::PORT);
+    let chat = places(options.chat, chat::PORT);
+    let http = places(options.http, http::PORT);
     let all = [(names::ECHO, &echo), (names::CHAT, &chat), (names::HTTP, &http)];
-    let places: Vec<_> = all.iter().filter_map(|(name, place)| Some((*name, place.as_ref()?))).collect();
+    let places: Vec<_> = all.iter().filter_map(|(name, at)| Some((*name, at.as_deref()?))).collect();
+    if !common.has_tls() && places.iter().any(|(_, at)| at.iter().any(|at| at.tls)) {
+        usage("tls: needs --tls-cert and --tls-key");
+    }
     if places.is_empty() {
         usage("every service is off: nothing to serve");
     }
@@ -83,10 +87,25 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     server.run(logging)
 }
 
-fn place(given: Option<Addr>, port: &str) -> Option<Place> {
-    match given {
-        None => Some(Place::Tcp(format!("{HOST}:{port}"))),
-        Some(Addr::At(place)) => Some(place),
-        Some(Addr::Off) => None,
+fn either(after: Vec<Addr>, before: Vec<Addr>) -> Vec<Addr> {
+    if after.is_empty() { before } else { after }
+}
+
+/// Where a service listens; `None` if it is off.
+fn places(given: Vec<Addr>, port: &str) -> Option<Vec<At>> {
+    if given.is_empty() {
+        return Some(vec![At { place: Place::Tcp(format!("{HOST}:{port}")), tls: false }]);
     }
+    let count = given.len();
+    let at: Vec<At> = given
+        .into_iter()
+        .filter_map(|addr| match addr {
+            Addr::At(at) => Some(at),
+            Addr::Off => None,
+        })
+        .collect();
+    if at.len() < count && count > 1 {
+        usage("off stands alone");
+    }
+    (!at.is_empty()).then_some(at)
 }

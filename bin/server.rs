@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::Duration;
 
-use reactor::{Address, Application, CloseReason, Error, Handler, Runner, Service, ServiceHandle};
+use reactor::{Address, Application, CloseReason, Error, Handler, Listener, Runner, Service, ServiceHandle};
 use rustix::event::Timespec;
 
 use crate::Failure;
@@ -14,8 +14,8 @@ use crate::inherited::Inherited;
 use crate::line::in_one_line;
 use crate::logging::{FLUSH_TIME, Logging};
 use crate::losses::{Collected, Watcher};
-use crate::names::HTTP;
-use crate::options::{Common, Model, Place, Size};
+use crate::names::{ECHO, HTTP};
+use crate::options::{At, Common, Model, Place, Size};
 use crate::target::has_room;
 
 /// How long the process waits for unwritten lines when the drain time is used up.
@@ -42,14 +42,24 @@ pub fn advised(failure: Failure, advice: &str) -> Failure {
     }
 }
 
+/// Addresses of one service, without TLS and with it.
+#[derive(Default)]
+struct Bindings {
+    plain: Vec<Address>,
+    tls: Vec<Address>,
+}
+
 /// An application before it runs. A drop undoes everything; a Unix socket's file is removed too.
 pub struct Server<'a> {
     common: &'a Common,
     app: Application,
     inherited: Inherited,
     /// Addresses of the services without an inherited listener.
-    addresses: BTreeMap<&'static str, Vec<Address>>,
-    listening: Vec<(&'static str, Address)>,
+    addresses: BTreeMap<&'static str, Bindings>,
+    listening: Vec<(&'static str, Address, bool)>,
+    tls: Option<tls::Server>,
+    /// One service is all there is, and speaks TLS wherever it listens.
+    always_tls: bool,
     /// In a process that forks. A child closes the reading end.
     losses: Option<Collected>,
 }
@@ -58,29 +68,38 @@ impl<'a> Server<'a> {
     /// Prepares the services of these names, at these places. Host names are looked up here, which may take long: until
     /// the look-up ends, a signal ends the process at once. Afterwards a signal stops the application in good order,
     /// and no socket file stays behind.
-    pub fn new(common: &'a Common, services: &[(&'static str, &Place)], logging: &Logging) -> Result<Self, Failure> {
+    pub fn new(common: &'a Common, services: &[(&'static str, &[At])], logging: &Logging) -> Result<Self, Failure> {
         // Comes first: a missing inherited descriptor must not be mistaken for a descriptor opened here.
         let inherited = Inherited::take(&services.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+        let tls = if common.has_tls() { Some(tls::Server::new(&common.pairs())?) } else { None };
+        if tls.is_none() && inherited.any_tls() {
+            return Err("an inherited listener speaks TLS by its name: it needs --tls-cert and --tls-key".into());
+        }
         let mut app = Application::with(common.backend, runner(common)?).map_err(|error| match error {
             // A wrong value of the option is refused earlier, as wrong usage.
             Error::UnknownBackend { .. } => format!("REACTOR_BACKEND: {error}").into(),
             other => Failure::from(other),
         })?;
         let mut addresses = BTreeMap::new();
-        for &(name, place) in services.iter().filter(|(name, _)| !inherited.has(name)) {
-            let of_service = match place {
-                Place::Tcp(address) => Address::resolve(address).map_err(Error::from)?,
-                Place::Unix(path) => vec![Address::Unix(path.clone())],
-            };
-            addresses.insert(name, of_service);
+        for &(name, all) in services.iter().filter(|(name, _)| !inherited.has(name)) {
+            let bindings: &mut Bindings = addresses.entry(name).or_default();
+            for At { place, tls } in all {
+                let resolved = match place {
+                    Place::Tcp(address) => Address::resolve(address).map_err(Error::from)?,
+                    Place::Unix(path) => vec![Address::Unix(path.clone())],
+                };
+                if *tls { &mut bindings.tls } else { &mut bindings.plain }.extend(resolved);
+            }
         }
+        let always_tls = matches!(services, [(_, [At { tls: true, .. }])]);
         app.handle_signals()?;
         app.drain_timeout(common.drain_timeout.0);
         if let Some(Size(bytes)) = common.memory {
             app.memory(bytes);
         }
         app.max_connections(common.max_connections.map(|connections| connections as usize));
-        Ok(Server { common, app, inherited, addresses, listening: Vec::new(), losses: logging.losses() })
+        let (listening, losses) = (Vec::new(), logging.losses());
+        Ok(Server { common, app, inherited, addresses, listening, tls, always_tls, losses })
     }
 
     pub fn common(&self) -> &'a Common {
@@ -106,12 +125,22 @@ impl<'a> Server<'a> {
             }
             factory()
         };
-        let service = match self.inherited.of(name) {
-            none if none.is_empty() => Service::at(self.addresses.remove(name).unwrap_or_default(), factory),
-            inherited => Service::on_all(inherited, factory),
-        };
+        let always = self.always_tls;
+        let (layered, plain): (Vec<_>, Vec<_>) =
+            self.inherited.of(name).into_iter().partition(|(_, tls)| *tls || always);
+        let bare = |all: Vec<(Listener, bool)>| all.into_iter().map(|(listener, _)| listener).collect::<Vec<_>>();
+        let Bindings { plain: at_plain, tls: at_tls } = self.addresses.remove(name).unwrap_or_default();
+        let mut service =
+            if plain.is_empty() { Service::at(at_plain, factory) } else { Service::on_all(bare(plain), factory) };
+        if let Some(tls) = &self.tls {
+            // What a client names besides is of no meaning to an echo.
+            let tls = if name == ECHO { tls.clone() } else { tls.clone().protocols(&["http/1.1", "http/1.0"]) };
+            service = service.layered_at(at_tls, tls.layer()).layered_on(bare(layered), tls.layer());
+        }
         let bound = self.app.add_service(dress(service.named(name)))?;
-        self.listening.extend(bound.addresses().iter().map(|address| (name, address.clone())));
+        let plain = bound.addresses().len() - bound.layered_addresses().len();
+        let all = bound.addresses().iter().enumerate();
+        self.listening.extend(all.map(|(at, address)| (name, address.clone(), at >= plain)));
         Ok(bound)
     }
 
@@ -129,8 +158,16 @@ impl<'a> Server<'a> {
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
         let reopening = logging.reopening();
         self.app.on_report(logging.asked());
-        if let Some(reopening) = reopening {
-            self.app.on_reopen(reopening);
+        let tls = self.tls.clone();
+        if reopening.is_some() || tls.is_some() {
+            let (forks, parent) = (self.common.forks(), std::process::id());
+            self.app.on_reopen(move || {
+                reopening.iter().for_each(|reopen| reopen());
+                // A child has done its only handshake.
+                if let Some(tls) = tls.clone().filter(|_| std::process::id() == parent) {
+                    reload(tls, forks);
+                }
+            });
         }
         if let Some(losses) = logging.losses() {
             self.add_beside("lost lines", move || Watcher(losses.clone()))?;
@@ -149,7 +186,8 @@ impl<'a> Server<'a> {
 
     /// Logs one line with commands to try.
     fn suggest(&self) {
-        let suggestions: Vec<String> = self.listening.iter().map(|(name, address)| trial(name, address)).collect();
+        let suggestions: Vec<String> =
+            self.listening.iter().map(|(name, address, tls)| trial(name, address, *tls)).collect();
         log::info!("try: {}", suggestions.join(", or "));
     }
 
@@ -157,8 +195,8 @@ impl<'a> Server<'a> {
     /// that does not read gets the lines from a thread that waits.
     fn announce(&self) {
         let mut lines = String::new();
-        for (name, address) in &self.listening {
-            lines.push_str(&format!("listening {name} {address}\n"));
+        for (name, address, tls) in &self.listening {
+            lines.push_str(&format!("listening {name} {}\n", shown(address, *tls)));
         }
         let mut stdout = std::io::stdout();
         if has_room(&stdout, Timespec::default()) && lines.len() <= ROOM_OF_A_PIPE {
@@ -172,8 +210,32 @@ impl<'a> Server<'a> {
     }
 }
 
+/// Reads all certificates anew, on a thread, since a disk may be slow. A process that forks must have one thread.
+fn reload(tls: tls::Server, forks: bool) {
+    let load = move || match tls.reload() {
+        Ok(()) => log::info!("certificates loaded anew"),
+        Err(error) => log::error!("the old certificates stay: {error}"),
+    };
+    if forks {
+        return load();
+    }
+    if let Err(error) = thread::Builder::new().name("certificates".to_owned()).spawn(load) {
+        log::error!("the old certificates stay, since there is no thread to load new ones: {error}");
+    }
+}
+
+/// The address in the form of `listening` lines.
+fn shown(address: &Address, tls: bool) -> String {
+    let text = address.to_string();
+    match text.strip_prefix("tcp://") {
+        _ if !tls => text,
+        Some(rest) => format!("tls://{rest}"),
+        None => format!("tls+{text}"),
+    }
+}
+
 /// A command that tries the service at `address` from this machine.
-fn trial(name: &str, address: &Address) -> String {
+fn trial(name: &str, address: &Address, tls: bool) -> String {
     match address {
         Address::Tcp(address) => {
             let mut at = *address;
@@ -182,7 +244,9 @@ fn trial(name: &str, address: &Address) -> String {
                 at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
             }
             match name {
+                HTTP if tls => format!("https://{at}/ in a browser"),
                 HTTP => format!("http://{at}/ in a browser"),
+                _ if tls => format!("openssl s_client -quiet -connect {at}"),
                 _ => format!("nc {} {}", at.ip(), at.port()),
             }
         }
@@ -192,7 +256,9 @@ fn trial(name: &str, address: &Address) -> String {
             match name {
                 // An abstract address: a name in the kernel, not a path.
                 _ if shown.starts_with("unix:@") => format!("socat - ABSTRACT-CONNECT:{}", &shown["unix:@".len()..]),
+                HTTP if tls => format!("curl --insecure --unix-socket {path} https://localhost/"),
                 HTTP => format!("curl --unix-socket {path} http://localhost/"),
+                _ if tls => format!("openssl s_client -quiet -unix {path}"),
                 _ => format!("nc -U {path}"),
             }
         }

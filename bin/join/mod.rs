@@ -39,6 +39,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// does not delay the exit for longer.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
+/// The name that a server's certificate has to have on a Unix socket.
+const HOST_OF_A_SOCKET: &str = "localhost";
+
 const EXAMPLE: &str = "\
 On a terminal: a line editor with history; /help tells the room's commands, Ctrl-D leaves.
 In a pipe: lines in, messages out, and the exit status 1 when something went wrong.
@@ -46,7 +49,8 @@ In a pipe: lines in, messages out, and the exit status 1 when something went wro
 Example:
   glowplug chat join --name ann --port 8801
 
-Or: echo 'the build is green' | glowplug chat join --name builder";
+Or: echo 'the build is green' | glowplug chat join --name builder
+Or: glowplug chat join --name ann --host localhost --tls --ca cert.pem";
 
 /// Join a chat room
 #[derive(Args)]
@@ -67,6 +71,14 @@ pub struct Options {
     /// The server's Unix socket instead
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
+
+    /// Connect with TLS; the server's certificate and name are checked
+    #[arg(long)]
+    tls: bool,
+
+    /// Check the server's certificate against the roots in this file (PEM), not against the system's
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    ca: Option<PathBuf>,
 
     /// Connect again when the connection is lost, after a pause of 1 second that grows to 30
     #[arg(long)]
@@ -154,6 +166,7 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
     let mut app = Application::with_backend(common.backend)?;
     // The look-up may take long. It runs before the loop handles signals, so a signal ends the process.
     let addresses = server.look_up();
+    let tls = secured(&options)?;
     app.handle_signals()?;
     // A terminal that hangs up ends the client.
     let handle = app.handle();
@@ -175,7 +188,7 @@ fn join(options: Options, common: &Common, server: &Server) -> Result<Outcome, F
     let keyboard = if gate.is_none() { Some(io::stdin().as_fd().try_clone_to_owned()?) } else { None };
     let printer = Printer::new(writer, app.handle())?;
     let (front, outcome) = Front::new(&options.name, &server.called, terminal, printer.queue());
-    let service = app.add_service(client(options, server, addresses, keyboard, front))?;
+    let service = app.add_service(client(options, server, tls, addresses, keyboard, front))?;
     printer.attach(service);
     if let Some(gate) = &gate {
         app.add_service(continued::service(gate.clone(), printer.queue())?)?;
@@ -205,9 +218,22 @@ impl Drop for Restored {
     }
 }
 
+/// The client's side of TLS, and the name that the server's certificate has to have: the host, or on a Unix socket
+/// `localhost`.
+fn secured(options: &Options) -> Result<Option<(tls::Client, String)>, Failure> {
+    if !options.tls {
+        return Ok(None);
+    }
+    let client = tls::Client::new(options.ca.as_deref().map_or(tls::Roots::System, tls::Roots::File))?;
+    let name = if options.unix.is_some() { HOST_OF_A_SOCKET } else { options.host.trim_matches(['[', ']']) };
+    client.layer(name)?;
+    Ok(Some((client, name.to_owned())))
+}
+
 fn client(
     options: Options,
     server: &Server,
+    tls: Option<(tls::Client, String)>,
     addresses: Vec<Address>,
     keyboard: Option<OwnedFd>,
     front: Front,
@@ -221,6 +247,11 @@ fn client(
         let mut client = Client::new(options.name.clone(), addresses.clone(), front);
         if let Some(keyboard) = keyboard {
             client = client.keyboard(keyboard);
+        }
+        if let Some((tls, name)) = tls.clone() {
+            let (layers, named) = (tls.clone(), name);
+            let layer = move || layers.layer(&named).expect("the name was taken before");
+            client = client.layered(layer, move || tls.take_cause());
         }
         if options.reconnect {
             let server = server.clone();

@@ -125,6 +125,8 @@ pub struct ServiceHandle<M = ()> {
     handle: Handle,
     mailboxes: Arc<Mailboxes<M>>,
     addresses: Arc<[Address]>,
+    /// Addresses before this one have no layer.
+    plain: usize,
 }
 
 /// The mailboxes of one service's handlers, one on each loop.
@@ -170,10 +172,10 @@ impl<M: Send + 'static> Drop for GuestReceiver<M> {
 }
 
 impl<M: Send + 'static> ServiceHandle<M> {
-    pub(crate) fn new(handle: Handle, addresses: Vec<Address>) -> Self {
+    pub(crate) fn new(handle: Handle, addresses: Vec<Address>, plain: usize) -> Self {
         let fixed = handle.0.fixed().iter().map(|_| Arc::new(Mailbox::new())).collect();
         let mailboxes = Mailboxes { fixed, per_connection: RwLock::default() };
-        ServiceHandle { handle, mailboxes: Arc::new(mailboxes), addresses: addresses.into() }
+        ServiceHandle { handle, mailboxes: Arc::new(mailboxes), addresses: addresses.into(), plain }
     }
 
     /// The end of each standing loop. There is one for each.
@@ -200,9 +202,14 @@ impl<M: Send + 'static> ServiceHandle<M> {
         self.addresses.first()
     }
 
-    /// Everywhere the service listens.
+    /// Everywhere the service listens, the addresses whose connections have a layer last.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// Those whose connections have a layer: see [`Service::layered`](crate::Service::layered).
+    pub fn layered_addresses(&self) -> &[Address] {
+        &self.addresses[self.plain..]
     }
 
     /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
@@ -263,6 +270,7 @@ impl<M> Clone for ServiceHandle<M> {
             handle: self.handle.clone(),
             mailboxes: self.mailboxes.clone(),
             addresses: self.addresses.clone(),
+            plain: self.plain,
         }
     }
 }

@@ -312,7 +312,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         }
         let addresses =
             listeners.iter().flat_map(|(listening, _)| listening).map(|one| one.address().clone()).collect();
-        let handle = ServiceHandle::new(application, addresses);
+        let plain = listeners.iter().filter(|(_, layers)| layers.is_none()).count();
+        let handle = ServiceHandle::new(application, addresses, plain);
         let terms = Terms {
             name: self.name.into(),
             limits: self.limits,

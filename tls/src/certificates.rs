@@ -77,7 +77,7 @@ fn read(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// All certificates of a file, at least one.
-fn certificates(kind: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(kind: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let bytes = read(kind, path)?;
     let failed = |cause: String| Error::File { kind, path: path.to_owned(), cause };
     let all = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();

@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use reactor::Layer;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::certificates::roots_of;
+use crate::certificates::{certificates, roots_of};
 use crate::layer::{Cause, Tls};
 use crate::{Error, provider};
 
@@ -48,13 +51,16 @@ impl Client {
     /// # Errors
     /// [`Error::File`] when the file has no certificates; [`Error::NoRoots`] when the system has none.
     pub fn new(roots: Roots<'_>) -> Result<Self, Error> {
-        let roots = match roots {
-            Roots::File(path) => roots_of(path)?,
-            Roots::System => of_the_system()?,
+        let (roots, given) = match roots {
+            Roots::File(path) => (roots_of(path)?, certificates("root certificates", path)?),
+            Roots::System => (of_the_system()?, Vec::new()),
         };
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let verifier = verifier.build().map_err(|error| Error::NoRoots { cause: error.to_string() })?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier { verifier, given }))
             .with_no_client_auth();
         Ok(Client { config: Arc::new(config), cause: Cause::default() })
     }
@@ -79,6 +85,59 @@ impl Client {
     /// Why the latest handshake failed, or connection, where it was TLS that failed; once.
     pub fn take_cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The library's own check, and one thing more: a server may show the very certificate that the client was given, although
+/// that is marked as an authority's. So `openssl req -x509` marks whatever it makes.
+#[derive(Debug)]
+struct Verifier {
+    verifier: Arc<WebPkiServerVerifier>,
+    given: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let outcome = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match outcome {
+            // The library looks at the mark after the dates, and before the name.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(ref error)))
+                if format!("{error:?}").contains("CaUsedAsEndEntity") && self.given.contains(end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 

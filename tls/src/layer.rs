@@ -12,10 +12,10 @@ use rustls::{Connection, HandshakeKind, ProtocolVersion};
 ///
 /// ```
 /// # struct Names; impl reactor::Handler for Names { type Connection = Option<String>;
-/// fn on_open(&mut self, cx: &mut reactor::Context<'_>) -> Option<String> {
+/// fn on_open(&mut self, cx: &mut reactor::Context<'_, Option<String>>) -> Option<String> {
 ///     cx.agreed::<tls::Agreed>()?.server_name.clone()
 /// }
-/// # fn on_data(&mut self, _: &mut Option<String>, _: &mut reactor::Input<'_>, _: &mut reactor::Context<'_>) {} }
+/// # fn on_data(&mut self, _: &mut Option<String>, _: &mut reactor::Input<'_>, _: &mut reactor::Context<'_, Option<String>>) {} }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

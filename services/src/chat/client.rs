@@ -9,6 +9,7 @@
 
 mod retry;
 mod screen;
+mod way;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ use crate::codec::TooLong;
 use crate::codec::frames::{Encoded, FRAME_MAX, next_within};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
-use retry::{Retry, cause_of};
+use retry::Retry;
 
 /// The loop, as the client's callbacks reach it.
 type Context<'a> = reactor::Context<'a, Line, Order>;
@@ -104,6 +105,7 @@ pub struct Client<S> {
     encoded: Encoded,
     clean: Vec<u8>,
     ended: bool,
+    way: Option<way::Way>,
 }
 
 /// A descriptor to read lines from, if nobody posts them.
@@ -161,6 +163,7 @@ impl<S: Screen> Client<S> {
             encoded: Encoded::default(),
             clean: Vec::new(),
             ended: false,
+            way: None,
         }
     }
 
@@ -184,7 +187,7 @@ impl<S: Screen> Client<S> {
 
     fn try_next(&mut self, cx: &mut Context<'_>) {
         match self.untried.pop_front() {
-            Some(address) => self.server = cx.connect(address.clone(), Line(Kind::Server(address))),
+            Some(address) => self.server = self.connect(address, cx),
             None if self.has_joined => self.pause(cx),
             None => {
                 let cause = std::mem::take(&mut self.cause);
@@ -322,7 +325,7 @@ impl<S: Screen> Client<S> {
         let in_order = reason == CloseReason::PeerEnded;
         // Its own patience was over; nobody else is to blame.
         let in_time = reason != CloseReason::Aborted || blame.is_some();
-        self.cause = blame.unwrap_or_else(|| cause_of(reason));
+        self.cause = blame.unwrap_or_else(|| self.cause_of(reason));
         match (was, error) {
             (State::Away | State::Greeting, None) => self.try_next(cx),
             // The server may not have noticed yet that the one who has the name is gone.

@@ -1,0 +1,39 @@
+//! How a client reaches its server: as it is, or through a layer such as TLS.
+
+use reactor::{Address, CloseReason, ConnectionId, Context, Layer};
+
+use super::retry::cause_of;
+use super::{Client, Kind, Line, Order};
+
+/// Makes the layer of each connection, and tells the cause of the latest failure.
+pub(super) struct Way {
+    layer: Box<dyn FnMut() -> Box<dyn Layer>>,
+    cause: Box<dyn FnMut() -> Option<String>>,
+}
+
+impl<S> Client<S> {
+    /// Every connection to the server goes through a layer that `layer` makes. `cause` returns the reason for which the
+    /// latest handshake failed, if the layer knows it.
+    pub fn layered(
+        mut self,
+        layer: impl FnMut() -> Box<dyn Layer> + 'static,
+        cause: impl FnMut() -> Option<String> + 'static,
+    ) -> Self {
+        self.way = Some(Way { layer: Box::new(layer), cause: Box::new(cause) });
+        self
+    }
+
+    pub(super) fn connect(&mut self, address: Address, cx: &mut Context<'_, Line, Order>) -> ConnectionId {
+        let line = Line(Kind::Server(address.clone()));
+        match &mut self.way {
+            Some(way) => cx.connect_layered(address, (way.layer)(), line),
+            None => cx.connect(address, line),
+        }
+    }
+
+    /// The cause for the user.
+    pub(super) fn cause_of(&mut self, reason: CloseReason) -> String {
+        let known = self.way.as_mut().filter(|_| reason == CloseReason::Handshake).and_then(|way| (way.cause)());
+        known.unwrap_or_else(|| cause_of(reason))
+    }
+}

@@ -1,0 +1,410 @@
+//! TLS over real sockets: the command's options, what clients see, and what happens at the ends. The rules of the loop over a
+//! layer are in `promises/layers.rs`.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use reactor::Backend;
+use rustix::process::Signal;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned};
+use support::command::{Glowplug, Scratch, command, run};
+use support::{GUARD, on_every_backend};
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls_files").join(name)
+}
+
+/// The options with the certificate of `localhost`.
+fn localhost() -> String {
+    format!("--tls-cert {} --tls-key {}", file("localhost.pem").display(), file("localhost.key").display())
+}
+
+/// A client that trusts the certificate of `localhost`, and keeps tickets.
+fn client_config() -> Arc<ClientConfig> {
+    trusting("localhost.pem", rustls::ALL_VERSIONS, &[])
+}
+
+fn trusting(root: &str, versions: &[&'static rustls::SupportedProtocolVersion], alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file(root)).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+fn connect_as(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Stream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(GUARD)).unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), socket)
+}
+
+fn connect(address: SocketAddr) -> Stream {
+    connect_as(address, "localhost", &client_config())
+}
+
+fn line(stream: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        line.push(byte[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// A server, and where it listens with TLS.
+fn start(backend: Backend, words: &str) -> (Glowplug, SocketAddr) {
+    let mut server = Glowplug::spawn(command(backend, words));
+    let line = server.line().expect("it listens");
+    let (_, address) = line.trim().split_once("tls://").unwrap_or_else(|| panic!("no TLS: {line}"));
+    let address = address.parse().unwrap();
+    (server, address)
+}
+
+/// What comes until the end, and whether the end was authenticated.
+fn rest(stream: &mut Stream) -> (Vec<u8>, bool) {
+    let mut all = Vec::new();
+    let outcome = stream.read_to_end(&mut all);
+    (all, outcome.is_ok())
+}
+
+on_every_backend! {
+    fn an_echo_answers_over_both_versions_and_ends_as_agreed(backend: Backend) {
+        let (server, address) = start(backend, &format!("echo --port 0 {}", localhost()));
+        for (version, number) in
+            [(&rustls::version::TLS13, ProtocolVersion::TLSv1_3), (&rustls::version::TLS12, ProtocolVersion::TLSv1_2)]
+        {
+            // An echo does not care what else a client would speak.
+            let config = trusting("localhost.pem", &[version], &["what-nobody-speaks"]);
+            let mut stream = connect_as(address, "localhost", &config);
+            stream.write_all(b"hello\n").unwrap();
+            assert_eq!(line(&mut stream), "You said: hello\n");
+            assert_eq!(stream.conn.protocol_version(), Some(number));
+            assert_eq!(stream.conn.alpn_protocol(), None);
+            // The client's half ends as agreed: what has no ending is answered, too.
+            stream.write_all(b"last").unwrap();
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+            assert_eq!(rest(&mut stream), (b"You said: last".to_vec(), true));
+        }
+        assert_eq!(server.stop().code, Some(0));
+    }
+
+    fn an_end_without_notice_is_a_truncation(backend: Backend) {
+        let (mut server, address) = start(backend, &format!("echo --port 0 --log-level debug {}", localhost()));
+        let mut stream = connect(address);
+        stream.write_all(b"whole\nnot wh").unwrap();
+        stream.flush().unwrap();
+        assert_eq!(line(&mut stream), "You said: whole\n");
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        let (answered, _) = rest(&mut stream);
+        assert_eq!(answered, b"", "what was not whole is not answered");
+        server.told("ended: reset");
+    }
+
+    fn sessions_are_resumed_under_every_model(backend: Backend) {
+        for model in ["loops --loops 3", "threads", "processes"] {
+            let (_server, address) = start(backend, &format!("echo --port 0 --model {model} {}", localhost()));
+            for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+                let config = trusting("localhost.pem", &[version], &[]);
+                let mut kinds = Vec::new();
+                for _ in 0..3 {
+                    let mut stream = connect_as(address, "localhost", &config);
+                    stream.write_all(b"x\n").unwrap();
+                    assert_eq!(line(&mut stream), "You said: x\n");
+                    kinds.push(stream.conn.handshake_kind());
+                }
+                let expected = [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed].map(Some);
+                assert_eq!(kinds, expected, "{model}, {version:?}");
+            }
+        }
+    }
+
+    fn a_name_gets_its_certificate_and_others_the_first(backend: Backend) {
+        let other = format!("--tls-cert {} --tls-key {}", file("other.pem").display(), file("other.key").display());
+        let (_server, address) = start(backend, &format!("http --port 0 {} {other}", localhost()));
+        for (name, presented) in [
+            ("localhost", "localhost.pem"),
+            ("other.example", "other.pem"),
+            ("any.wild.example", "other.pem"),
+            ("unknown.example", "localhost.pem"),
+        ] {
+            let mut stream = connect_as(address, name, &client_config());
+            // Whether it is trusted is up to the client: here it matters which one it is.
+            let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+            let _ = stream.read(&mut [0; 1]);
+            let shown = stream.conn.peer_certificates();
+            if let Some(shown) = shown {
+                assert_eq!(shown[0], CertificateDer::from_pem_file(file(presented)).unwrap(), "{name}");
+            } else {
+                assert_ne!(name, "localhost");
+            }
+        }
+        let output = Command::new("openssl")
+            .args(["s_client", "-connect", &address.to_string(), "-servername", "any.wild.example"])
+            .stdin(Stdio::null())
+            .output();
+        if let Ok(output) = output {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.contains("CN = other.example") || text.contains("CN=other.example"), "{text}");
+        }
+    }
+
+    fn a_protocol_that_is_not_spoken_is_refused_and_http_is_agreed_on(backend: Backend) {
+        let (_server, address) = start(backend, &format!("http --port 0 {}", localhost()));
+        let config = trusting("localhost.pem", rustls::ALL_VERSIONS, &["h2", "http/1.1"]);
+        let mut stream = connect_as(address, "localhost", &config);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let (answer, is_whole) = rest(&mut stream);
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(b"Hello from Epoll Server!"));
+        assert!(is_whole);
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        let config = trusting("localhost.pem", rustls::ALL_VERSIONS, &["h2"]);
+        let mut stream = connect_as(address, "localhost", &config);
+        let error = stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).unwrap_err();
+        assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    }
+
+    fn garbage_costs_one_connection_and_an_alert_and_is_counted(backend: Backend) {
+        let (mut server, address) = start(backend, &format!("http --port 0 --log-level debug {}", localhost()));
+        let mut stream = connect(address);
+        for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 50], &[0xFF; 100_000]] {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_read_timeout(Some(GUARD)).unwrap();
+            let _ = client.write_all(garbage);
+            let _ = client.shutdown(Shutdown::Write);
+            let mut alert = Vec::new();
+            let _ = client.read_to_end(&mut alert);
+            // A record of the kind alert.
+            assert_eq!(alert.first(), Some(&21), "{alert:?}");
+            server.told("ended: handshake");
+        }
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        assert!(rest(&mut stream).0.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        server.signal(Signal::USR1);
+        server.told("handshake 3");
+        let said = server.stop().stderr;
+        assert!(!said.contains("recorded") && !said.contains("[WARN]") && !said.contains("[ERROR]"), "{said}");
+    }
+
+    fn certificates_are_loaded_anew_and_broken_ones_leave_the_old(backend: Backend) {
+        let scratch = Scratch::new();
+        let (certificate, key) = (scratch.join("cert.pem"), scratch.join("key.pem"));
+        let put = |name: &str| {
+            fs::copy(file(&format!("{name}.pem")), &certificate).unwrap();
+            fs::copy(file(&format!("{name}.key")), &key).unwrap();
+        };
+        put("localhost");
+        let words =
+            format!("http --port 0 --tls-cert {} --tls-key {}", certificate.display(), key.display());
+        let (mut server, address) = start(backend, &words);
+        let shown = |name: &str| {
+            let config = trusting("localhost.pem", rustls::ALL_VERSIONS, &[]);
+            let mut stream = connect_as(address, name, &config);
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| stream.read_exact(&mut [0])).is_ok()
+        };
+        assert!(shown("localhost"));
+        fs::write(&key, "not a key").unwrap();
+        server.signal(Signal::HUP);
+        server.told("the old certificates stay: private key");
+        assert!(shown("localhost"));
+        put("other");
+        server.signal(Signal::HUP);
+        server.told("certificates loaded anew");
+        assert!(!shown("localhost"), "the new one is not trusted");
+        assert_eq!(server.stop().code, Some(0));
+    }
+
+    fn one_room_listens_with_and_without_tls(backend: Backend) {
+        let words = format!(
+            "serve --echo off --http off --chat 127.0.0.1:0 --chat tls:127.0.0.1:0 {}",
+            localhost()
+        );
+        let mut server = Glowplug::spawn(command(backend, &words));
+        let plain = server.line().unwrap();
+        let plain: SocketAddr = plain.trim().strip_prefix("listening chat tcp://").unwrap().parse().unwrap();
+        let tls = server.line().unwrap();
+        let tls: SocketAddr = tls.trim().strip_prefix("listening chat tls://").unwrap().parse().unwrap();
+        let mut ann = TcpStream::connect(plain).unwrap();
+        ann.set_read_timeout(Some(GUARD)).unwrap();
+        ann.write_all(b"ann\n").unwrap();
+        assert_eq!(line(&mut ann), "CLIENT: 127.0.0.1\n");
+        let mut bob = connect(tls);
+        bob.write_all(b"bob\n").unwrap();
+        assert_eq!(line(&mut bob), "CLIENT: 127.0.0.1\n");
+        assert_eq!(line(&mut ann), "(Connected: New client (2) from bob@127.0.0.1)\n");
+        ann.write_all(b"hello\n").unwrap();
+        assert_eq!(line(&mut bob), "#ann@127.0.0.1>>hello\n");
+        bob.write_all(b"hi\n/quit\n").unwrap();
+        assert_eq!(line(&mut ann), "#bob@127.0.0.1>>hi\n");
+        assert_eq!(rest(&mut bob), (b"(Goodbye)\n".to_vec(), true));
+    }
+
+    fn chat_join_checks_the_certificate_and_the_name(backend: Backend) {
+        for (name, host) in [("localhost", "localhost"), ("localhost", "127.0.0.1")] {
+            let pair = format!(
+                "--tls-cert {} --tls-key {}",
+                file(&format!("{name}.pem")).display(),
+                file(&format!("{name}.key")).display()
+            );
+            let (_server, address) = start(backend, &format!("chat serve --port 0 {pair}"));
+            let join = format!("chat join --name ann --host {host} --port {}", address.port());
+            let trusted = file(&format!("{name}.pem"));
+            let ended = run(backend, &format!("{join} --tls --ca {}", trusted.display()));
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+            let ended = run(backend, &format!("{join} --tls --ca {}", file("client.pem").display()));
+            assert_eq!(ended.code, Some(1));
+            assert!(ended.stderr.contains("Failed to connect to chat server @ port"), "{}", ended.stderr);
+            assert!(ended.stderr.contains("UnknownIssuer"), "{}", ended.stderr);
+        }
+        let pair = format!("--tls-cert {} --tls-key {}", file("other.pem").display(), file("other.key").display());
+        let (_server, address) = start(backend, &format!("chat serve --port 0 {pair}"));
+        let join = format!("chat join --name ann --host localhost --port {}", address.port());
+        // It is marked as an authority's, as openssl does by default, and still the very one that the client was given.
+        let ended = run(backend, &format!("{join} --tls --ca {}", file("other.pem").display()));
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.stderr.contains("not valid for name"), "{}", ended.stderr);
+    }
+
+    fn files_that_cannot_be_used_are_errors_with_their_names(backend: Backend) {
+        let scratch = Scratch::new();
+        let (empty, text) = (scratch.join("empty"), scratch.join("text"));
+        fs::write(&empty, "").unwrap();
+        fs::write(&text, "no certificate\n").unwrap();
+        let (good, key, missing) = (file("localhost.pem"), file("localhost.key"), scratch.join("missing"));
+        for (certificate, private, expected) in [
+            (&missing, &key, "missing: No such file"),
+            (&good, &missing, "missing: No such file"),
+            (&empty, &key, "empty: the file is empty"),
+            (&good, &empty, "empty: the file is empty"),
+            (&text, &key, "text: it is not PEM"),
+            (&good, &text, "text: it is not PEM"),
+            (&key, &key, "localhost.key: it is not PEM, or has no certificate"),
+            (&good, &file("encrypted.key"), "encrypted.key: the key is encrypted"),
+            (&good, &file("other.key"), "other.key: it does not belong to the certificate"),
+        ] {
+            let words =
+                format!("echo --port 0 --tls-cert {} --tls-key {}", certificate.display(), private.display());
+            let ended = run(backend, &words);
+            assert_eq!((ended.code, &ended.stdout[..]), (Some(1), ""), "{words}");
+            let error = ended.stderr.trim_end();
+            assert!(error.starts_with("error: ") && error.contains(expected), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        for words in [
+            format!("echo --port 0 --tls-cert {}", good.display()),
+            format!("echo --port 0 --tls-key {}", key.display()),
+            format!("echo --port 0 {} --tls-cert {}", localhost(), good.display()),
+            "serve --echo tls:127.0.0.1:0 --chat off --http off".to_owned(),
+            "chat join --name ann --ca x".to_owned(),
+        ] {
+            assert_eq!(run(backend, &words).code, Some(2), "{words}");
+        }
+    }
+
+    fn a_unix_socket_speaks_tls_too(backend: Backend) {
+        let scratch = Scratch::new();
+        let path = scratch.join("s");
+        let words = format!(
+            "serve --chat off --http off --echo tls:unix:{} {}",
+            path.display(),
+            localhost()
+        );
+        let mut server = Glowplug::spawn(command(backend, &words));
+        assert_eq!(server.line().unwrap().trim(), format!("listening echo tls+unix://{}", path.display()));
+        let socket = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(GUARD)).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = StreamOwned::new(ClientConnection::new(client_config(), name).unwrap(), socket);
+        stream.write_all(b"hello\n").unwrap();
+        assert_eq!(line(&mut stream), "You said: hello\n");
+        drop(stream);
+        assert_eq!(server.stop().code, Some(0));
+        assert!(!path.exists());
+    }
+
+    fn files_of_every_length_arrive_whole(backend: Backend) {
+        let scratch = Scratch::new();
+        let lengths = [0, 1, 16_383, 16_384, 64_511, 64_512, 64_513, 300_000, 5_000_000];
+        for length in lengths {
+            let bytes: Vec<u8> = (0..length).map(|at: usize| (at * 31 + at / 251) as u8).collect();
+            fs::write(scratch.join(&length.to_string()), bytes).unwrap();
+        }
+        let (_server, address) =
+            start(backend, &format!("http --port 0 --root {} {}", scratch.path().display(), localhost()));
+        for length in lengths {
+            let mut stream = connect(address);
+            let request = format!("GET /{length} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            let (answer, is_whole) = rest(&mut stream);
+            let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+            assert!(answer[head..] == fs::read(scratch.join(&length.to_string())).unwrap(), "{length}");
+            assert!(is_whole, "{length}");
+        }
+    }
+
+    fn a_stop_ends_every_session_as_agreed(backend: Backend) {
+        let (server, address) = start(backend, &format!("echo --port 0 {}", localhost()));
+        let mut streams: Vec<_> = (0..20).map(|_| connect(address)).collect();
+        for stream in &mut streams {
+            stream.write_all(b"x\n").unwrap();
+            assert_eq!(line(stream), "You said: x\n");
+        }
+        let silent = TcpStream::connect(address).unwrap();
+        server.signal(Signal::TERM);
+        for stream in &mut streams {
+            assert_eq!(rest(stream), (Vec::new(), true));
+        }
+        drop((streams, silent));
+        assert_eq!(server.end().code, Some(0));
+    }
+
+    fn many_idle_sessions_hold_little_memory(backend: Backend) {
+        support::unless_chaos!("faults leave some handshakes for later");
+        if backend == Backend::Select {
+            // More descriptors than a select(2) likes; the memory is the same.
+            return;
+        }
+        const COUNT: usize = 300;
+        let (server, address) = start(backend, &format!("echo --port 0 {}", localhost()));
+        let config = client_config();
+        let mut warm = connect_as(address, "localhost", &config);
+        warm.write_all(b"x\n").unwrap();
+        line(&mut warm);
+        let resident = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+            let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+        };
+        let before = resident();
+        let mut streams: Vec<_> = (0..COUNT).map(|_| connect_as(address, "localhost", &config)).collect();
+        for stream in &mut streams {
+            stream.write_all(b"x\n").unwrap();
+            assert_eq!(line(stream), "You said: x\n");
+        }
+        let each = (resident().saturating_sub(before)) as f64 / COUNT as f64;
+        assert!(each <= 16.0, "{each} KiB for each session after traffic");
+    }
+}
+
+#[test]
+fn help_shows_how_to_make_a_certificate() {
+    for words in ["echo --help", "chat serve --help", "http --help"] {
+        let ended = run(Backend::Auto, words);
+        assert!(ended.stdout.contains("openssl req -x509"), "{}", ended.stdout);
+        assert!(ended.stdout.contains("--tls-cert"), "{}", ended.stdout);
+    }
+}
