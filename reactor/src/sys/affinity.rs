@@ -1,5 +1,5 @@
-//! Which cores a thread may run on. See sched_setaffinity(2), which is about the thread that calls it and those that it
-//! starts later. Only Linux has it.
+//! The cores that a thread may run on: sched_setaffinity(2), which applies to the calling thread and to threads that it
+//! starts later. Linux only.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use crate::error::Error;
 /// Bits in a word of a mask.
 const WORD_BITS: usize = usize::BITS as usize;
 
-/// Cores, at least one, a bit for each.
+/// A set of cores, at least one, with a bit for each core.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Cores(Box<[usize]>);
 
 impl Cores {
-    /// Those that this thread may run on.
+    /// Returns the cores that this thread may run on.
     pub(crate) fn of_this_thread() -> Result<Self, Error> {
         mask().map(Cores)
     }
 
-    /// One of them for each number in turn, and again from the first when there are no more.
+    /// Returns a single core: the core at place `number`, counted in turn from the first core again.
     pub(crate) fn one(&self, number: usize) -> Self {
         let core = self.numbers().cycle().nth(number % self.numbers().count().max(1)).unwrap_or(0);
         let mut words = vec![0; self.0.len()].into_boxed_slice();
@@ -26,7 +26,7 @@ impl Cores {
         Cores(words)
     }
 
-    /// From now on this thread runs on these alone, and so do those that it starts.
+    /// Restricts this thread, and threads that it starts later, to these cores.
     pub(crate) fn keep_to(&self) -> Result<(), Error> {
         set_mask(&self.0)
     }
@@ -36,7 +36,7 @@ impl Cores {
     }
 }
 
-/// As a list: `0,1,5`.
+/// Shows a list: `0,1,5`.
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.numbers().enumerate().try_for_each(|(place, core)| {
@@ -52,11 +52,11 @@ impl fmt::Debug for Cores {
     }
 }
 
-/// Puts back where a thread may run.
+/// Restores the cores of a thread.
 pub(crate) struct Restore(Cores);
 
 impl Restore {
-    /// When it is dropped, by the thread that made it, that thread runs where it does now.
+    /// Makes a value whose drop restores `before`. Drop the value on the thread that made it.
     pub(crate) fn new(before: Cores) -> Self {
         Restore(before)
     }
@@ -78,15 +78,14 @@ mod linux {
     use crate::error::{Errno, Error};
     use crate::sys::call::check;
 
-    /// A kernel writes no mask that is shorter than its own, so one that was too short is made twice as long, up to this
-    /// many words: the kernel's most is 8,192 cores.
+    /// Largest mask, in words: the kernel supports at most 8,192 cores. The kernel writes no mask shorter than its own,
+    /// so a mask that is too short is doubled up to this size.
     const WORDS_MAX: usize = 1024;
 
     pub(super) fn mask() -> Result<Box<[usize]>, Error> {
         let mut words = vec![0_usize; 16];
         loop {
-            // SAFETY: the kernel writes no more bytes than it is told the mask has, and `words` has so many. 0 is this
-            // thread.
+            // SAFETY: the kernel writes at most the given number of bytes, and `words` has as many. 0 is this thread.
             let outcome = check(unsafe { libc::sched_getaffinity(0, size_of_val(&*words), words.as_mut_ptr().cast()) });
             match outcome {
                 Ok(_) => return Ok(words.into_boxed_slice()),
@@ -97,7 +96,7 @@ mod linux {
     }
 
     pub(super) fn set_mask(words: &[usize]) -> Result<(), Error> {
-        // SAFETY: the kernel reads no more bytes than it is told the mask has, and `words` has so many. 0 is this thread.
+        // SAFETY: the kernel reads at most the given number of bytes, and `words` has as many. 0 is this thread.
         check(unsafe { libc::sched_setaffinity(0, size_of_val(words), words.as_ptr().cast()) })
             .map(drop)
             .map_err(|errno| failed("pinning a thread", errno))

@@ -1,4 +1,4 @@
-//! Which poller, and who said so.
+//! The choice of the poller, with the reason.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,13 +8,14 @@ use std::str::FromStr;
 use super::poller::{NAMED, PRESENT};
 use crate::error::Error;
 
-/// The variable that chooses a backend for any program that leaves the choice open.
+/// The environment variable that chooses a backend if the program does not.
 const VARIABLE: &str = "REACTOR_BACKEND";
 
-/// How the loop learns what is ready. The same program runs on each; only the cost differs.
+/// The interface by which the loop waits for readiness. A program behaves equally on each backend; only the cost
+/// differs.
 ///
-/// Left at `Auto`, the environment variable `REACTOR_BACKEND` chooses, and without it the system: epoll on Linux,
-/// `select` elsewhere. Names are read without regard to case.
+/// With `Auto`, the environment variable `REACTOR_BACKEND` chooses. Without the variable, the system does: epoll on
+/// Linux, `select` elsewhere. Names are read in any case.
 ///
 /// ```
 /// use reactor::Backend;
@@ -27,22 +28,23 @@ const VARIABLE: &str = "REACTOR_BACKEND";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// What `REACTOR_BACKEND` says, or else the best that the system has.
+    /// The backend in `REACTOR_BACKEND`, or else the best of the system.
     #[default]
     Auto,
-    /// epoll(7), on Linux: a wait costs what is ready.
+    /// epoll(7), on Linux. The cost of a wait depends on the number of ready descriptors.
     Epoll,
-    /// select(2), anywhere: a wait costs what is watched.
+    /// select(2), on every system. The cost of a wait depends on the number of watched descriptors.
     Select,
 }
 
 impl Backend {
-    /// The backend to use, never `Auto`, and why, in words for the log. What is said in code wins over the environment.
+    /// Returns the backend to use, never `Auto`, and the reason as text for the log. A choice in code wins over the
+    /// environment.
     pub(crate) fn choose(self) -> Result<(Backend, String), Error> {
         self.choose_given(env::var_os(VARIABLE))
     }
 
-    /// `variable` unset and empty are the same.
+    /// Chooses with this value of the variable. Unset and empty have one meaning.
     fn choose_given(self, variable: Option<OsString>) -> Result<(Backend, String), Error> {
         if self != Backend::Auto {
             return Ok((self, "asked for".to_owned()));

@@ -1,4 +1,4 @@
-//! One system call and what it left in errno. Here, and nowhere else, EINTR turns into another try.
+//! One system call and its errno. EINTR leads to another attempt here, and nowhere else.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use crate::error::Errno;
 
 pub(super) const EINTR: Errno = Errno(libc::EINTR);
 
-/// One try at a call that a signal may cut short, before anything of it is done.
+/// Attempts a call that a signal may interrupt before the call has any effect.
 pub(super) fn attempt<T: PartialEq + From<i8>>(call: impl FnOnce() -> T) -> Result<T, Errno> {
     #[cfg(feature = "chaos")]
     if interruptions::strikes() {
@@ -15,13 +15,13 @@ pub(super) fn attempt<T: PartialEq + From<i8>>(call: impl FnOnce() -> T) -> Resu
     check(call())
 }
 
-/// What `answer` means: a call that failed answers -1 and leaves the reason in errno.
+/// Translates the result of a call: -1 means a failure, with the reason in errno.
 pub(super) fn check<T: PartialEq + From<i8>>(answer: T) -> Result<T, Errno> {
     if answer == T::from(-1) { Err(last()) } else { Ok(answer) }
 }
 
-/// Makes the call again for as long as signals cut it short. Not for connect(2), which goes on by itself after EINTR,
-/// nor for close(2), nor for a wait, which must not begin anew with its whole time.
+/// Repeats the call while signals interrupt it. Not for connect(2), which continues after EINTR; not for close(2); not
+/// for a wait, which must not start again with its full time.
 pub(super) fn retry<T: PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> Result<T, Errno> {
     loop {
         match attempt(&mut call) {
@@ -35,13 +35,13 @@ fn last() -> Errno {
     Errno(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
-/// Signals that never were, for the calls of one thread.
+/// Simulated interruptions, for the calls of one thread.
 #[cfg(feature = "chaos")]
 pub(super) mod interruptions {
     use std::cell::Cell;
 
     thread_local! {
-        /// Tries to come that are cut short.
+        /// Number of the next attempts that are interrupted.
         static LEFT: Cell<u32> = const { Cell::new(0) };
     }
 
@@ -51,7 +51,7 @@ pub(super) mod interruptions {
         left > 0
     }
 
-    /// Does `calls`, their first `count` tries cut short; how many of them there were.
+    /// Runs `calls`, and interrupts their first `count` attempts. Returns also the number of interrupted attempts.
     pub(in super::super) fn of<R>(count: u32, calls: impl FnOnce() -> R) -> (R, u32) {
         LEFT.set(count);
         let outcome = calls();

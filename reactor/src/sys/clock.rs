@@ -1,15 +1,16 @@
-//! The monotonic clock, and a wait that knows what it has left. Everybody else is handed a `Time`.
+//! The monotonic clock, and a wait that knows its remaining time. All other code receives a `Time`.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// 33 ns. Precise, so it is read once a turn.
+/// Reads the precise clock. Takes 33 ns, so the loop reads it once a turn.
 pub(super) fn now() -> Time {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// 4 ns where the system keeps a coarse clock: the time of its last tick, 1 to 10 ms ago, and never ahead of `now`.
+/// Reads the coarse clock: the time of its last tick, 1 to 10 ms ago, never ahead of `now`. Takes 4 ns where the system
+/// has such a clock.
 pub(super) fn coarse_now() -> Time {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return read(libc::CLOCK_MONOTONIC_COARSE);
@@ -17,9 +18,10 @@ pub(super) fn coarse_now() -> Time {
     now()
 }
 
-/// When a wait is over, so that a signal in the middle neither shortens nor lengthens it.
+/// The end of a wait, so that a signal neither shortens nor lengthens the wait.
 ///
-/// It counts from when the caller last read the clock, so only a wait that a signal cuts short pays for a reading.
+/// The time runs from the caller's last reading of the clock, so only a wait that a signal interrupts pays for a
+/// reading.
 pub(super) struct WaitBudget {
     end: Option<Time>,
 }
@@ -29,7 +31,7 @@ impl WaitBudget {
         WaitBudget { end: timeout.map(|span| began + span) }
     }
 
-    /// How long to wait after an interruption. `None`: for ever.
+    /// The remaining time after an interruption. `None`: without limit.
     pub(super) fn left(&self) -> Option<Duration> {
         self.end.map(|end| end.since(now()))
     }
@@ -37,7 +39,7 @@ impl WaitBudget {
 
 fn read(clock: libc::clockid_t) -> Time {
     let mut reading = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, and `reading` is one. The call can't fail: the clock exists on this
+    // SAFETY: the kernel writes one timespec, and `reading` is one. The call cannot fail: the clock exists on this
     // system.
     unsafe { libc::clock_gettime(clock, &mut reading) };
     Time(reading.tv_sec as u64 * 1_000_000_000 + reading.tv_nsec as u64)

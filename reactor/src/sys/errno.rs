@@ -1,9 +1,9 @@
-//! What the numbers mean that a driver decides by.
+//! The meaning of errno values on which the driver decides.
 
 use crate::error::Errno;
 
-/// Accepting failed for this newcomer, not for the listener: accept(2) passes on errors that are pending on the new
-/// socket, and advises to treat them like EAGAIN; a packet filter says EPERM.
+/// Whether accepting failed for this connection, not for the listener. accept(2) returns errors that are pending on the
+/// new socket, and advises to treat them like EAGAIN; a packet filter causes EPERM.
 pub(crate) fn concerns_one_newcomer(errno: Errno) -> bool {
     #[cfg(target_os = "linux")]
     if errno.0 == libc::ENONET {
@@ -24,18 +24,19 @@ pub(crate) fn concerns_one_newcomer(errno: Errno) -> bool {
     )
 }
 
-/// The poller does not take this kind of file, because it is always ready: epoll_ctl(2) says EPERM of regular files.
+/// Whether the poller refuses this kind of file, because it is always ready: epoll_ctl(2) returns EPERM for regular
+/// files.
 pub(crate) fn cannot_be_polled(errno: Errno) -> bool {
     errno.0 == libc::EPERM
 }
 
-/// Reading has failed, and the system does not say why.
+/// A read has failed without a reported reason.
 pub(crate) const IO: i32 = libc::EIO;
 
-/// The peer has broken the connection off.
+/// The peer has reset the connection.
 pub(crate) const RESET: Errno = Errno(libc::ECONNRESET);
 
-/// The peer does not keep to the protocol.
+/// The peer has broken the protocol.
 pub(crate) const PROTOCOL: Errno = Errno(libc::EPROTO);
 
 #[cfg(test)]

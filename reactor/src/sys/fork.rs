@@ -1,7 +1,7 @@
-//! Copies of this process, each for one connection: how they come about, and how they end. See fork(2), waitpid(2).
+//! Forks of this process, each for one connection: how they start and end. See fork(2), waitpid(2).
 //!
-//! A copy has the memory of the one that made it, but one thread. Whatever lock another thread held is held there for
-//! ever; so who forks must have a single thread, and [`threads`] tells.
+//! A child has its parent's memory, but a single thread. A lock that another thread of the parent held stays locked in
+//! the child for ever. So a process that forks must have a single thread, which [`threads`] tells.
 
 use std::fmt;
 use std::fs;
@@ -16,29 +16,28 @@ use super::children::{self, Slot};
 use super::{Fd, signal};
 use crate::error::Errno;
 
-/// How many threads this process has; `None` where the system does not tell.
+/// The number of threads in this process. `None` if the system does not report the number.
 pub(crate) fn threads() -> Option<usize> {
-    // Each is a directory there, and the two that every directory has are counted with them (proc(5)).
+    // Each thread is a directory there. The link count includes the two links that every directory has (proc(5)).
     let task = fs::metadata("/proc/self/task").ok()?;
     usize::try_from(task.nlink()).ok()?.checked_sub(2)
 }
 
-/// What a fork is to one of the two processes that come out of it.
+/// The outcome of a fork, seen from one of the two processes.
 pub(crate) enum Fork {
-    /// The one that forked, and the other's number.
+    /// In the forking process: the child's number.
     Parent(Pid),
     Child,
 }
 
-/// Makes a copy of this process. Call it with a single thread only. In the copy, and there alone, the signals that an
-/// application handles do nothing if it is `deaf`: they are for the process that made it, which passes on what they ask
-/// for; the terminal sends them to both. What the copy executes gets their defaults back. A second request to stop ends
-/// deaf copies with this process.
+/// Forks this process. Call with a single thread only. With `deaf`, the signals that an application handles do nothing
+/// in the child: the terminal sends them to both processes, and the parent passes on their orders. A program that the
+/// child executes gets the default actions back. A second stop signal ends deaf children together with this process.
 pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
-    // Held back, so that no handler of the parent's runs in the copy.
+    // Signals are blocked, so that no handler of the parent runs in the child.
     let before = hold_signals();
-    // SAFETY: the only thread of this process makes the call, so the copy finds no lock that nobody would open; what it
-    // does next is up to this crate, which ends it with `leave`.
+    // SAFETY: the only thread of this process makes the call, so the child finds no lock held by a missing thread. This
+    // crate decides what the child does next, and ends the child with `leave`.
     let outcome = check(unsafe { libc::fork() });
     let outcome = outcome.map(|pid| match pid {
         0 => {
@@ -49,16 +48,16 @@ pub(crate) fn fork(deaf: bool) -> Result<Fork, Errno> {
         }
         number => Fork::Parent(Pid { number, slot: deaf.then(|| children::enter(number)).flatten() }),
     });
-    // SAFETY: the kernel reads one set, the one that it gave.
+    // SAFETY: the kernel reads one set, which it has filled itself.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
     outcome
 }
 
-/// Holds back every signal that can be; what was held back before.
+/// Blocks every signal that can be blocked. Returns the former mask.
 fn hold_signals() -> libc::sigset_t {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    // SAFETY: the first call fills one set, the second reads that and writes another; neither can fail with these
-    // arguments.
+    // SAFETY: the first call fills one set; the second reads this set and writes the other. Neither call can fail with
+    // these arguments.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
@@ -66,25 +65,25 @@ fn hold_signals() -> libc::sigset_t {
     }
 }
 
-/// Closes what the copy has of descriptors that are the parent's alone. Their owners in the copied memory must never be
-/// dropped: `leave` sees to that.
+/// Closes the child's duplicates of descriptors that belong to the parent. Their owners in the child's memory must
+/// never be dropped; `leave` takes care of this.
 ///
-/// Their numbers mostly follow one another, and each row costs one call: one for each number would take as long as all else
-/// that a copy does, with two thousand connections.
+/// The numbers are mostly consecutive, and each row costs one call. With two thousand connections, a call for each
+/// number would take as long as all other work of a new child.
 pub(crate) fn abandon(mut held: Vec<Fd>) {
     held.sort_unstable_by_key(|fd| fd.0);
     held.dedup();
     for row in held.chunk_by(|one, next| next.0 == one.0 + 1) {
         if !close_row(row[0], row[row.len() - 1]) {
             for fd in row {
-                // SAFETY: whoever owns the number in this copy is never heard of again.
+                // SAFETY: the owner of this number in the child's memory is never used again.
                 unsafe { libc::close(fd.0) };
             }
         }
     }
 }
 
-/// Whether the system can do it. Linux, from 5.9 on.
+/// Closes a row of descriptors. Returns false if the system cannot; Linux can from 5.9 on.
 fn close_row(first: Fd, last: Fd) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -98,38 +97,38 @@ fn close_row(first: Fd, last: Fd) -> bool {
     }
 }
 
-/// Ends this process without dropping anything and without exit handlers: those are the parent's.
+/// Ends this process without drops and without exit handlers, which belong to the parent.
 pub(crate) fn leave(status: u8) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(c_int::from(status)) }
 }
 
-/// A copy that this process has made and has not reaped yet. Not reaped, it stays as a zombie when it ends.
+/// A child of this process that has not been reaped. An ended child stays a zombie until it is reaped.
 #[derive(Debug)]
 pub(crate) struct Pid {
     number: libc::pid_t,
-    /// Among those that end with this process when it has to end at once.
+    /// The place in the list of children that end at once with this process.
     slot: Option<Slot>,
 }
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// By itself, with this status.
+    /// By exit, with this status.
     Exit(i32),
     /// By this signal.
     Signal(i32),
-    /// Nobody knows: somebody else has reaped it.
+    /// Unknown, because another part of the program has reaped the process.
     Unknown,
 }
 
 impl Pid {
-    /// How it ended; `None` while it has not. Never blocks.
+    /// Reaps the child. Returns `None` while the child runs. Never blocks.
     pub(crate) fn reap(&self) -> Option<Ended> {
         self.wait_for_it(libc::WNOHANG)
     }
 
-    /// The same, but blocks until it has.
+    /// Reaps the child. Blocks until the child has ended.
     pub(crate) fn wait(&self) -> Ended {
         self.wait_for_it(0).unwrap_or(Ended::Unknown)
     }
@@ -151,19 +150,19 @@ impl Pid {
         }
     }
 
-    /// Whether it can be reaped, without doing so.
+    /// Whether the child has ended. Leaves the child to be reaped.
     fn has_ended(&self, flags: c_int) -> bool {
         let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
         let (who, flags) = (self.number as libc::id_t, flags | libc::WEXITED | libc::WNOWAIT);
-        // SAFETY: the kernel writes one siginfo_t, and there is room for one.
+        // SAFETY: the kernel writes one siginfo_t, and `found` has room for one.
         let outcome = retry(|| unsafe { libc::waitid(libc::P_PID, who, found.as_mut_ptr(), flags) });
-        // SAFETY: all zeros before the call, which is what it leaves where nobody has ended; otherwise a child's.
+        // SAFETY: all zeros before the call, and still zero if no child has ended; otherwise a child's number.
         outcome.is_err() || unsafe { found.assume_init().si_pid() } != 0
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&self) {
-        // SAFETY: takes no pointer. The number is that of a child which has not been reaped, so nobody else has it.
+        // SAFETY: takes no pointer. The child has not been reaped, so no other process has its number.
         unsafe { libc::kill(self.number, libc::SIGKILL) };
     }
 }

@@ -1,4 +1,4 @@
-//! The real system. Each method is one call and the meaning of its errno.
+//! The real system. Each method makes one call and interprets its errno.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -18,28 +18,28 @@ use crate::error::{Errno, Error};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// The token of the wake-up, which no connection can have.
+/// The token of the wake-up, which differs from every connection's token.
 pub(crate) const WAKE: ConnectionId = ConnectionId::NONE;
 
-/// The most pieces that one sendmsg(2) takes (IOV_MAX); the rest goes with the next.
+/// Largest number of pieces in one sendmsg(2) (IOV_MAX); the rest follows in the next call.
 pub(crate) const PIECES_MAX: usize = 1024;
 
-/// A write to a broken connection is EPIPE and never the signal. Apple says it per socket, when one is opened.
+/// A write to a broken connection gives EPIPE, never the signal. On Apple an option of the socket does so.
 #[cfg(not(target_vendor = "apple"))]
 const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: c_int = 0;
 
-/// What is sent is a part of what follows at once.
+/// Flag for bytes that belong together with the bytes that follow at once.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MORE: c_int = libc::MSG_MORE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MORE: c_int = 0;
 
-/// Bytes of a file that are read at once where the kernel cannot send them by itself.
+/// Bytes of a file that are read at once if the kernel cannot send the file itself.
 const FILE_PIECE: usize = 64 * 1024;
 
-/// One loop's system: its poller, and the descriptor by which others wake it.
+/// One loop's system: its poller, and the descriptor that wakes the loop.
 pub(crate) struct Kernel {
     poller: Poller,
     waker: Waker,
@@ -57,7 +57,7 @@ impl Kernel {
 }
 
 impl Kernel {
-    /// A part of a file by way of this process's memory. What is not sent is read again the next time.
+    /// Sends a part of a file by way of this process's memory. Unsent bytes are read again the next time.
     fn send_copied(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
         let mut piece = vec![0; count.min(FILE_PIECE)];
         match file.read_at(&mut piece, at) {
@@ -144,13 +144,13 @@ impl Sys for Kernel {
     }
 
     fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
-        // SAFETY: the kernel writes at most `len` bytes at the pointer, and both are those of `into`.
+        // SAFETY: the kernel writes at most `len` bytes at the pointer, and both belong to `into`.
         received(retry(|| unsafe { libc::read(fd.0, into.as_mut_ptr().cast(), into.len()) }), into.len())
     }
 
-    /// What is no terminal, or not the one that controls this session, has no foreground job.
+    /// A descriptor that is no terminal, or not the terminal of this session, has no foreground job.
     fn is_anothers_terminal(&mut self, fd: Fd) -> bool {
-        // SAFETY: both take and give numbers, and touch no memory of ours.
+        // SAFETY: both calls take and return numbers, and touch no memory.
         let (foreground, own) = unsafe { (libc::tcgetpgrp(fd.0), libc::getpgrp()) };
         foreground >= 0 && foreground != own
     }
@@ -165,8 +165,8 @@ impl Sys for Kernel {
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = pieces.as_ptr().cast_mut().cast();
         message.msg_iovlen = pieces.len().min(PIECES_MAX) as _;
-        // SAFETY: an IoSlice has the layout of an iovec (its documentation says so), the kernel reads `msg_iovlen` of
-        // them, no more than there are, and the bytes that they lend; it writes to none.
+        // SAFETY: an IoSlice has the layout of an iovec (by its documentation). The kernel reads `msg_iovlen` of them,
+        // at most the existing number, and the bytes that they lend; it writes nothing.
         sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, SEND_FLAGS | if more { MORE } else { 0 }) }))
     }
 
@@ -174,9 +174,9 @@ impl Sys for Kernel {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             let (from, mut offset) = (file.as_raw_fd(), at as libc::off64_t);
-            // SAFETY: the kernel reads and writes the one offset that it is given.
+            // SAFETY: the kernel reads and writes the given offset.
             match retry(|| unsafe { libc::sendfile64(fd.0, from, &mut offset, count) }) {
-                // Not every file system has it, nor every kind of file.
+                // Some file systems, and some kinds of files, do not support the call.
                 Err(Errno(libc::EINVAL | libc::ENOSYS)) => {}
                 Ok(0) => return Moved::Ended,
                 answer => return sent(answer),
@@ -190,11 +190,12 @@ impl Sys for Kernel {
         {
             let from = file.as_raw_fd();
             let piece = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-            // SAFETY: the kernel reads one iovec, and writes at most `iov_len` bytes at its pointer: both are those of `into`.
+            // SAFETY: the kernel reads one iovec, and writes at most `iov_len` bytes at its pointer: both belong to
+            // `into`.
             match retry(|| unsafe { libc::preadv2(from, &piece, 1, at as libc::off_t, libc::RWF_NOWAIT) }) {
                 Ok(0) => Moved::Ended,
                 Ok(count) => Moved::Bytes(count as usize),
-                // Not every kernel has the call, nor every file system the flag.
+                // Some kernels lack the call, and some file systems the flag.
                 Err(Errno(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => Moved::Blocked,
                 Err(errno) => Moved::Failed(errno),
             }
@@ -213,7 +214,7 @@ impl Sys for Kernel {
     fn take_error(&mut self, fd: Fd) -> Option<Errno> {
         match socket::get(fd, libc::SOL_SOCKET, libc::SO_ERROR) {
             Ok(0) | Err(Errno(libc::ENOTSOCK)) => None,
-            // A descriptor that can't even be asked is broken by that.
+            // A descriptor for which the question fails is broken.
             Ok(errno) | Err(Errno(errno)) => Some(Errno(errno)),
         }
     }
@@ -226,8 +227,8 @@ impl Sys for Kernel {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             let mut count: c_int = 0;
-            // SAFETY: for a socket this is SIOCOUTQ, for which the kernel writes one int, and `count` is one. (As
-            // TIOCOUTQ, for a terminal, it writes the same.)
+            // SAFETY: for a socket this is SIOCOUTQ, for which the kernel writes one int, and `count` is one. For a
+            // terminal (TIOCOUTQ) it also writes one int.
             let answer = retry(|| unsafe { libc::ioctl(fd.0, libc::TIOCOUTQ as _, &raw mut count) });
             answer.map_or(0, |_| usize::try_from(count).unwrap_or(0))
         }
@@ -239,13 +240,13 @@ impl Sys for Kernel {
     }
 
     fn finish(&mut self, fd: Fd) {
-        // Fails only where the peer has ended everything already (ENOTCONN).
+        // Fails only if the peer has ended both directions already (ENOTCONN).
         // SAFETY: takes no pointer.
         unsafe { libc::shutdown(fd.0, libc::SHUT_WR) };
     }
 
     fn reset_on_close(&mut self, fd: Fd) {
-        // Fails only for what is no socket, and that has no connection to reset.
+        // Fails only for a descriptor that is no socket, and has no connection to reset.
         let _ = socket::set_to(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
     }
 
@@ -258,41 +259,41 @@ impl Sys for Kernel {
     }
 }
 
-// The two calls of every request. In the C library they are points at which a thread can be cancelled, and as soon as there
-// is a second thread each pays two locked instructions and fifty others for that. Nobody here cancels threads, so on Linux
-// the kernel is called past them.
+// The two calls of every request. In the C library they are points where a thread can be cancelled. With a second
+// thread in the process, each call pays two locked instructions and fifty others for cancellation. The reactor cancels
+// no threads, so on Linux these functions call the kernel directly.
 
-/// One recv(2), cut short or not.
+/// One recv(2), possibly interrupted.
 #[inline]
 fn recv(fd: Fd, into: &mut [u8]) -> isize {
     let (space, room) = (into.as_mut_ptr(), into.len());
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    // SAFETY: the kernel writes at most `room` bytes at `space`, both are those of `into`, and it is asked for no address.
+    // SAFETY: the kernel writes at most `room` bytes at `space`, and both belong to `into`. No address is requested.
     let answer =
         unsafe { libc::syscall(libc::SYS_recvfrom, fd.0 as usize, space, room, 0usize, 0usize, 0usize) as isize };
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-    // SAFETY: the kernel writes at most `room` bytes at `space`, and both are those of `into`.
+    // SAFETY: the kernel writes at most `room` bytes at `space`, and both belong to `into`.
     let answer = unsafe { libc::recv(fd.0, space.cast(), room, 0) };
     answer
 }
 
-/// One send(2), cut short or not.
+/// One send(2), possibly interrupted.
 #[inline]
 fn send(fd: Fd, bytes: &[u8]) -> isize {
     let (start, count) = (bytes.as_ptr(), bytes.len());
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     let (fd, flags) = (fd.0 as usize, SEND_FLAGS as usize);
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    // SAFETY: the kernel reads at most `count` bytes at `start`, both are those of `bytes`, and it is given no address.
+    // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`. No address is given.
     let answer = unsafe { libc::syscall(libc::SYS_sendto, fd, start, count, flags, 0usize, 0usize) as isize };
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
-    // SAFETY: the kernel reads at most `count` bytes at `start`, and both are those of `bytes`.
+    // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`.
     let answer = unsafe { libc::send(fd.0, start.cast(), count, SEND_FLAGS) };
     answer
 }
 
 fn would_block(errno: Errno) -> bool {
-    // Two names, one number on most systems, so no `match`.
+    // Two names with one number on most systems, so no `match`.
     errno.0 == libc::EAGAIN || errno.0 == libc::EWOULDBLOCK
 }
 
@@ -305,11 +306,12 @@ fn received(answer: Result<isize, Errno>, room: usize) -> Moved {
     }
 }
 
-/// ENOBUFS and ENOMEM fail the connection: the system has no memory for it, and no event would say when to try again.
+/// ENOBUFS and ENOMEM fail the connection: the system has no memory for it, and no event would report when to try
+/// again.
 #[inline]
 fn sent(answer: Result<isize, Errno>) -> Moved {
     match answer {
-        // Nothing was asked for, so nothing moved.
+        // Nothing was requested, so nothing moved.
         Ok(0) => Moved::Blocked,
         Ok(count) => Moved::Bytes(count as usize),
         Err(errno) if would_block(errno) => Moved::Blocked,
@@ -328,7 +330,7 @@ mod tests {
     use super::*;
 
     const READ: Interest = Interest { read: true, write: false };
-    /// Bytes that the kernel may keep for a peer that does not take them.
+    /// Unsent bytes that the kernel may keep for a peer that does not read.
     const UNSENT: usize = 32 * 1024;
     const WRITE: Interest = Interest { read: false, write: true };
 
@@ -357,7 +359,7 @@ mod tests {
         events[0]
     }
 
-    /// A listener that was made elsewhere, non-blocking.
+    /// A non-blocking listener from the standard library.
     fn listener() -> (TcpListener, SocketAddr) {
         listener_at("127.0.0.1:0")
     }
@@ -369,7 +371,7 @@ mod tests {
         (listener, address)
     }
 
-    /// One connection, our end of it accepted.
+    /// One connection, with our end accepted.
     fn accepted(kernel: &mut Kernel) -> (Fd, TcpStream) {
         let (listener, address) = listener();
         let client = TcpStream::connect(address).unwrap();
@@ -479,11 +481,11 @@ mod tests {
             let (near, far) = UnixStream::pair().unwrap();
             drop(far);
             let fd = Fd(near.as_raw_fd());
-            // In a child, where SIGPIPE is as a program without a Rust runtime has it: deadly.
-            // SAFETY: the child makes system calls only and leaves by `_exit`.
+            // In a child, where SIGPIPE has its default action as in a program without a Rust runtime: death.
+            // SAFETY: the child makes only system calls, and leaves by `_exit`.
             let pid = unsafe { libc::fork() };
             if pid == 0 {
-                // SAFETY: SIG_DFL is a valid disposition; `_exit` touches nothing of the parent's.
+                // SAFETY: SIG_DFL is a valid action; `_exit` touches nothing of the parent.
                 unsafe {
                     libc::signal(libc::SIGPIPE, libc::SIG_DFL);
                     let one = kernel.send(fd, b"x") == Moved::Failed(Errno(libc::EPIPE));
@@ -502,7 +504,7 @@ mod tests {
     #[test]
     fn a_connect_has_its_outcome_when_the_descriptor_is_writable() {
         each(|mut kernel| {
-            // An address of its own, so that no other test is given the port once it is free.
+            // A separate loopback address, so that no other test gets the port when it is free.
             let (listener, address) = listener_at("127.0.0.78:0");
             let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
             assert!(until(&mut kernel, fd, WRITE).writable);

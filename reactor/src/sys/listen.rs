@@ -1,5 +1,5 @@
-//! Listening sockets: bound to an address, or handed in by whoever started the process. All of it happens before a loop
-//! runs, so it may block.
+//! Listening sockets: bound to an address, or inherited from the parent process. All functions run before the loop, so
+//! they may block.
 
 use std::fs;
 use std::io;
@@ -16,22 +16,22 @@ use super::{Fd, process};
 use crate::address::Address;
 use crate::error::{Errno, Error};
 
-/// A listener as its loop knows it: by number to the driver, by address to the log. Dropped, it is closed.
+/// A listener as its loop uses it: a number for the driver, an address for the log. A drop closes the listener.
 pub(crate) trait Listens: Send {
-    /// For the poller and for accept. Never to be closed by number: that is up to the drop.
+    /// The descriptor, for the poller and for accept. Never close this number: only the drop closes it.
     fn fd(&self) -> Fd;
-    /// Where it really listens.
+    /// The actual address of the listener.
     fn address(&self) -> &Address;
-    /// How many wait in its queue to be accepted; `None` where the system does not tell.
+    /// The number of connections in the accept queue. `None` if the system does not report the number.
     fn waiting(&self) -> Option<usize>;
 }
 
-/// A socket that listens, non-blocking and close-on-exec. Dropped, it is closed, and the file of a Unix socket that was
-/// made here goes with it.
+/// A listening socket, non-blocking and close-on-exec. A drop closes the socket, and removes the file of a Unix socket
+/// that was made here.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    /// The file to remove; none for TCP, nor for a socket that came from outside. Dropped before the socket is closed,
-    /// so that at no time there is a file that refuses connections.
+    /// The file to remove. `None` for TCP and for an inherited socket. Dropped before the socket is closed, so that at
+    /// no time a file exists that refuses connections.
     #[allow(dead_code, reason = "held for its drop")]
     file: Option<SocketFile>,
     address: Address,
@@ -40,27 +40,28 @@ pub(crate) struct Listening {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListenOptions {
-    /// Connections that wait to be accepted. The system cuts it to its own maximum.
+    /// Length of the accept queue. The system limits the length to its own maximum.
     pub(crate) backlog: i32,
-    /// Where the client speaks first: its connection shows only with its first bytes, or after this time. Linux only.
+    /// For services where the client speaks first: a connection is reported with its first bytes, or after this time.
+    /// Linux only.
     pub(crate) defer_accept: Option<Duration>,
     /// Bytes that the kernel keeps unsent for each accepted connection. TCP only: for Unix sockets see
     /// [`Sys::accept`](super::Sys::accept).
     pub(crate) unsent: usize,
-    /// Urgent data is read where it stands in the stream. TCP only.
+    /// Urgent data is read in its place in the stream. TCP only.
     pub(crate) urgent_in_line: bool,
 }
 
-/// A listener that the starting process left open for this one.
+/// A listener that the parent process left open for this process.
 #[derive(Debug)]
 pub(crate) struct Inherited {
-    /// What the starting process calls it.
+    /// The name that the parent process gave the listener.
     pub(crate) name: Option<String>,
     pub(crate) listening: Listening,
 }
 
-/// The listeners passed in by sd_listen_fds(3), with their names, in order. Taken once: a second call finds none, nor
-/// does a child, since LISTEN_PID is not its own.
+/// Takes the listeners passed by sd_listen_fds(3), with their names, in order. A second call finds none. A child finds
+/// none either, since LISTEN_PID is not its own number.
 pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
@@ -73,15 +74,15 @@ pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
     if passed.descriptors.is_empty() || TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    // All are checked before any is owned: an error leaves the descriptors of a process that got it wrong as they were. And
-    // before there is a list of them, since their number is only somebody's word.
+    // All descriptors are checked before any is owned, so an error leaves the descriptors of a wrong setup unchanged.
+    // The check comes before a list is made, since the count may be any number.
     for descriptor in passed.descriptors.clone() {
         check_listens(Fd(descriptor))?;
     }
     let mut names = passed.names.into_iter();
     let own = |descriptor| {
-        // SAFETY: it is open, as the check has just found, and ours to own: LISTEN_PID says that it was passed to this
-        // process, and TAKEN that nobody has taken it before.
+        // SAFETY: the check has just found the descriptor open, and this process may own it: LISTEN_PID says that it
+        // was passed to this process, and TAKEN that it is taken once.
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
         Ok(Inherited { name: names.next().flatten(), listening: Listening::from_fd(socket)? })
     };
@@ -89,7 +90,7 @@ pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
 }
 
 impl Listening {
-    /// Listens at `address`; port 0 becomes one that is free.
+    /// Listens at `address`. Port 0 becomes a free port.
     pub(crate) fn bind(address: &Address, options: &ListenOptions) -> Result<Listening, Error> {
         match address {
             Address::Tcp(tcp) => bind_tcp(tcp, options).map_err(io::Error::from),
@@ -98,8 +99,8 @@ impl Listening {
         .map_err(|cause| Error::Bind { address: wholly(address), cause })
     }
 
-    /// Takes over a socket that listens already. Being non-blocking is a property that it shares with its duplicates in
-    /// other processes. A Unix socket's file is left to whoever made it.
+    /// Takes over a listening socket. The non-blocking mode is shared with duplicates of the socket in other processes.
+    /// A Unix socket's file is left to its maker.
     pub(crate) fn from_fd(socket: OwnedFd) -> Result<Self, Error> {
         let fd = socket::fd(&socket);
         check_listens(fd)?;
@@ -116,7 +117,7 @@ impl Listening {
         Ok(Listening { file: None, address, socket })
     }
 
-    /// [`ListenOptions::urgent_in_line`] for one that listens already.
+    /// [`ListenOptions::urgent_in_line`] for an existing listener.
     pub(crate) fn urgent_in_line(&self) -> Result<(), Errno> {
         match self.address {
             Address::Tcp(_) => urgent_in_line(self.fd()),
@@ -124,8 +125,8 @@ impl Listening {
         }
     }
 
-    /// [`ListenOptions::defer_accept`] for one that listens already; nothing on systems without it, nor for Unix
-    /// sockets.
+    /// [`ListenOptions::defer_accept`] for an existing listener. Does nothing for Unix sockets, and on systems without
+    /// the option.
     pub(crate) fn defer_accept(&self, span: Duration) -> Result<(), Errno> {
         match self.address {
             Address::Tcp(_) => defer_accept(self.fd(), span),
@@ -133,7 +134,7 @@ impl Listening {
         }
     }
 
-    /// [`ListenOptions::unsent`] for one that listens already.
+    /// [`ListenOptions::unsent`] for an existing listener.
     pub(crate) fn bound_unsent(&self, bytes: usize) {
         if let Address::Tcp(_) = self.address {
             socket::bound_unsent(self.fd(), bytes);
@@ -159,11 +160,11 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
     let wanted = Address::Tcp(*address);
     let socket = socket::open(&wanted)?;
     let fd = socket::fd(&socket);
-    // A restart must not wait for the old connections to leave TIME_WAIT. Never SO_REUSEPORT: a port that is taken
-    // would go unnoticed.
+    // A restart must not wait for old connections in TIME_WAIT. SO_REUSEPORT is never set, because a taken port would
+    // go unnoticed.
     socket::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if let SocketAddr::V6(v6) = address {
-        // `::` takes IPv4 too, whatever the system's default is; where it can't be (OpenBSD), it stays IPv6.
+        // `::` takes IPv4 too, whatever the system's default is. On OpenBSD, where that is impossible, it stays IPv6.
         let only = !v6.ip().is_unspecified();
         let set = socket::set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, i32::from(only));
         if only {
@@ -184,12 +185,12 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
     Ok(Listening { file: None, address, socket })
 }
 
-/// Accepted sockets inherit it.
+/// Sets SO_OOBINLINE, which accepted sockets inherit.
 fn urgent_in_line(fd: Fd) -> Result<(), Errno> {
     socket::set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)
 }
 
-/// In whole seconds, rounded up, because zero would turn it off.
+/// Sets the time in whole seconds, rounded up, because zero would turn the option off.
 fn defer_accept(fd: Fd, span: Duration) -> Result<(), Errno> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -216,14 +217,14 @@ fn bind_unix(path: &Path, options: &ListenOptions) -> io::Result<Listening> {
     let socket = socket::open(&address)?;
     let fd = socket::fd(&socket);
     socket::bind(fd, &raw)?;
-    // Before `listen`, so that if that fails the file is removed by the drop.
+    // Made before `listen`, so that the drop removes the file if `listen` fails.
     let listening = Listening { file: Some(SocketFile::of(path)?), address: wholly(&address), socket };
     socket::listen(fd, options.backlog)?;
     Ok(listening)
 }
 
-/// The address as it is shown: with the whole path, which somebody in another directory can use. The socket itself is bound
-/// to the path as it was given, since that one may be short enough where the whole one is not.
+/// The address for display, with the absolute path, so that it can be used from another directory. The socket itself is
+/// bound to the given path, which may be short enough where the absolute path is not.
 fn wholly(address: &Address) -> Address {
     match address {
         Address::Unix(path) => Address::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
@@ -231,10 +232,11 @@ fn wholly(address: &Address) -> Address {
     }
 }
 
-/// Removes what a server that was killed has left at `path`; an error if what is there is alive, or no socket.
+/// Removes a socket file that a killed server has left at `path`. Fails if the socket is alive, or if the file is no
+/// socket.
 ///
-/// Between finding a socket dead and binding anew another server may do the same; the later one has the path then. A
-/// lock would cure that and leave a file of its own behind.
+/// Between the check and the bind another server may do the same; then the later one gets the path. A lock would
+/// prevent that, and would leave a file of its own.
 fn make_room(path: &Path, address: &Address, raw: &RawAddress) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -251,20 +253,20 @@ fn make_room(path: &Path, address: &Address, raw: &RawAddress) -> io::Result<()>
             _ => Ok(()),
         },
         Err(Errno(libc::ENOENT)) => Ok(()),
-        // EAGAIN: its queue is full, so it is alive; EPROTOTYPE: it is alive, and speaks in datagrams.
+        // EAGAIN: the socket's queue is full, so it is alive. EPROTOTYPE: it is alive, and uses datagrams.
         Ok(()) | Err(Errno(libc::EAGAIN | libc::EPROTOTYPE)) => Err(Errno(libc::EADDRINUSE).to_io()),
         Err(errno) => Err(errno.to_io()),
     }
 }
 
-/// The file of a bound Unix socket, and how to know it again.
+/// The file of a bound Unix socket, with the identity of the file.
 #[derive(Debug)]
 struct SocketFile {
-    /// Absolute, since the working directory may have changed by the time it is removed.
+    /// Absolute, since the working directory may change before the removal.
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Who made it, and may remove it: a forked child drops this value as well.
+    /// The process that made the file, and may remove it: a forked child drops this value as well.
     process: u32,
 }
 
@@ -276,7 +278,7 @@ impl SocketFile {
 }
 
 impl Drop for SocketFile {
-    /// Only what is still ours: a successor may have put its own socket there.
+    /// Removes only the original file: a successor may have put its own socket at the path.
     fn drop(&mut self) {
         let ours = |found: fs::Metadata| (found.dev(), found.ino()) == (self.device, self.inode);
         if self.process == process::pid() && fs::symlink_metadata(&self.path).is_ok_and(ours) {
@@ -285,17 +287,17 @@ impl Drop for SocketFile {
     }
 }
 
-/// What a service manager says that it has passed.
+/// The descriptors that a service manager promises.
 #[derive(Debug, PartialEq, Eq)]
 struct Passed {
     descriptors: Range<RawFd>,
-    /// Of the first ones.
+    /// Names of the first descriptors.
     names: Vec<Option<String>>,
 }
 
 /// The descriptors that these three variables promise to process `here`, with their names.
 fn passed(pid: Option<&str>, count: Option<&str>, names: Option<&str>, here: u32) -> Result<Passed, Error> {
-    /// The first one; the protocol knows no other place.
+    /// The first descriptor: the protocol has no other start.
     const FIRST: RawFd = 3;
     let absurd = |variable, why| Error::Environment { variable, why };
     let none = Passed { descriptors: FIRST..FIRST, names: Vec::new() };
@@ -317,7 +319,7 @@ fn passed(pid: Option<&str>, count: Option<&str>, names: Option<&str>, here: u32
     Ok(Passed { descriptors: FIRST..end, names })
 }
 
-/// Whether it is a stream socket that listens, in words that say what it is not.
+/// Fails unless the descriptor is a listening stream socket. The error says what it is instead.
 fn check_listens(fd: Fd) -> Result<(), Error> {
     let ask = |option| socket::get(fd, libc::SOL_SOCKET, option);
     let why = match (ask(libc::SO_TYPE), ask(libc::SO_ACCEPTCONN)) {
@@ -348,7 +350,7 @@ mod tests {
         Listening::bind(&text.parse().unwrap(), &PLAIN)
     }
 
-    /// A directory of its own, gone at the end of the test.
+    /// A directory of its own, removed at the end of the test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -391,11 +393,11 @@ mod tests {
     #[test]
     fn a_taken_port_is_an_error_and_a_freed_one_is_free_at_once() {
         let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // An address of its own, so that no other test is given the port in between.
+        // A separate loopback address, so that no other test gets the port in between.
         let first = tcp("127.0.0.77:0").unwrap();
         let Address::Tcp(address) = *first.address() else { panic!("not TCP") };
         assert_eq!(kind(tcp(&address.to_string())), io::ErrorKind::AddrInUse);
-        // A connection that this side closes first stays in TIME_WAIT, and must not be in the way.
+        // A connection that this side closes first stays in TIME_WAIT, and must not prevent the bind.
         let client = TcpStream::connect(address).unwrap();
         let (accepted, _) = loop {
             match socket::accept(first.fd()) {
@@ -614,7 +616,7 @@ mod tests {
         assert!(output.status.success() && told.contains("1 passed"), "{told}");
     }
 
-    /// Runs in the child of the test above; by itself it has nothing to look at.
+    /// Runs in the child of the test above; in another process the test does nothing.
     #[test]
     fn what_the_child_inherits() {
         let Ok(address) = std::env::var(CHILD) else { return };

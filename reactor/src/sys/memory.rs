@@ -1,11 +1,11 @@
-//! How much memory there is, a number that processes share, and giving memory back to the system.
+//! The size of memory, a number that processes share, and returning memory to the system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 
-/// Bytes that this process may take: the machine's memory, or the limit of its cgroup if that is less. Reads files of the
-/// kernel, which takes no disk. `None` where the system does not say.
+/// Bytes that this process may use: the machine's memory, or a lower limit of its cgroup. Reads files of the kernel,
+/// without a disk. `None` if the system does not say.
 pub(crate) fn size() -> Option<usize> {
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&cgroups).into_iter().filter_map(|file| limit(&fs::read_to_string(file).ok()?));
@@ -13,13 +13,13 @@ pub(crate) fn size() -> Option<usize> {
 }
 
 fn machine() -> Option<usize> {
-    // SAFETY: takes no pointer, as with the next.
+    // SAFETY: takes no pointer, and neither does the next call.
     let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
     usize::try_from(pages).ok()?.checked_mul(usize::try_from(page).ok()?).filter(|&bytes| bytes > 0)
 }
 
-/// The files in which the limits of a process stand that is in these cgroups: of its own, and of all above it, in version
-/// 2 (`0::PATH`) and in version 1 (`N:memory:PATH`). A container often sees its own cgroup as the root, whatever the path.
+/// The files with the limits of a process in these cgroups: of its own cgroup and all above, in version 2 (`0::PATH`)
+/// and in version 1 (`N:memory:PATH`). A container often sees its own cgroup as the root, whatever the path says.
 fn limit_files(cgroups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in cgroups.lines() {
@@ -39,23 +39,23 @@ fn limit_files(cgroups: &str) -> Vec<PathBuf> {
     files
 }
 
-/// `max`, and what version 1 says for it (nearly 2^63), are no limits.
+/// Reads a limit. `max`, and the number that version 1 uses in its place (nearly 2^63), mean no limit.
 fn limit(text: &str) -> Option<usize> {
     text.trim().parse().ok().filter(|&bytes| bytes > 0 && bytes < usize::MAX / 4)
 }
 
-/// Gives memory that the allocator has free back to the system. The C library of GNU does so by itself only at the end of its
-/// heap, and one small piece there keeps all that is free before it. Other allocators are left to themselves.
+/// Returns free memory of the allocator to the system. By itself the GNU C library returns only the end of its heap,
+/// and one small allocation there blocks all free memory before. Other allocators are left alone.
 pub(crate) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: takes no pointer, and touches only what nobody has.
+    // SAFETY: takes no pointer, and touches only unused memory.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// A number that this process shares with the children that it forks from now on. It stays for good. `None` where the
-/// system has no page for it.
+/// A number that this process shares with children forked later. The mapping is never removed. `None` if the system has
+/// no page.
 pub(crate) fn shared_counter() -> Option<&'static AtomicUsize> {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANON);
     // SAFETY: a new mapping, at an address that the kernel chooses.
@@ -63,8 +63,8 @@ pub(crate) fn shared_counter() -> Option<&'static AtomicUsize> {
     if page == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: the mapping is as long as the number, aligned to a page, all zeros (which is a number), never unmapped, and
-    // only ever accessed as this atomic.
+    // SAFETY: the mapping is as long as the number, aligned to a page, zeroed (a valid number), never unmapped, and
+    // only accessed as this atomic.
     Some(unsafe { &*page.cast::<AtomicUsize>() })
 }
 

@@ -1,4 +1,4 @@
-//! The process as a whole: how many descriptors it may have, how many it has, which one it is.
+//! The process as a whole: the limit on descriptors, the number of open ones, and the process id.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::call::{check, retry};
 
-/// The most descriptors that macOS lets a process ask for (OPEN_MAX), though it calls the hard limit infinite.
+/// The largest number of descriptors on macOS (OPEN_MAX), although macOS reports an infinite hard limit.
 const OPEN_MAX: libc::rlim_t = 10_240;
 
-/// Raises the soft limit on descriptors to the hard one; returns what is in force then. Shells start programs at 1,024,
-/// for the sake of those that call `select` on an `fd_set`; nothing here does.
+/// Raises the soft limit on descriptors to the hard limit. Returns the limit in force. Shells start programs with
+/// 1,024, for programs that call `select` on an `fd_set`; the reactor does not.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let mut limit = descriptor_limit();
     let most = if cfg!(target_vendor = "apple") { limit.rlim_max.min(OPEN_MAX) } else { limit.rlim_max };
@@ -25,20 +25,20 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
-/// How long the calling thread has been ready to run, in all, and another one had the core. None where the system keeps no account
-/// of it. Three system calls, and no descriptor is kept.
+/// The total time for which the calling thread was ready to run while the core was busy. `None` if the system does not
+/// record that time. Takes three system calls, and keeps no descriptor open.
 pub(super) fn waited_for_a_core() -> Option<Duration> {
     let mut text = [0; 64];
     let length = File::open("/proc/thread-self/schedstat").ok()?.read(&mut text).ok()?;
-    // Nanoseconds on a core, nanoseconds ready for one, and how often it had one.
+    // Nanoseconds on a core, nanoseconds ready for a core, and number of times on a core.
     let waited = str::from_utf8(&text[..length]).ok()?.split_ascii_whitespace().nth(1)?;
     Some(Duration::from_nanos(waited.parse().ok()?))
 }
 
-/// How many descriptors are open: what a test compares before and after. Not cheap: it lists or tries them all.
+/// The number of open descriptors, for comparisons in tests. Expensive: lists or tries all numbers.
 pub(crate) fn open_descriptors() -> usize {
     match std::fs::read_dir("/proc/self/fd") {
-        // One of them is the listing itself.
+        // The listing itself takes one descriptor.
         Ok(listing) => listing.count().saturating_sub(1),
         Err(_) => {
             let limit = RawFd::try_from(descriptor_limit().rlim_cur).unwrap_or(RawFd::MAX).min(65_536);
@@ -48,21 +48,21 @@ pub(crate) fn open_descriptors() -> usize {
     }
 }
 
-/// This process, asked anew each time: after a fork it is another.
+/// This process. Asked anew each time, because a fork changes the answer.
 pub(crate) fn pid() -> u32 {
     std::process::id()
 }
 
 fn descriptor_limit() -> libc::rlimit {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one rlimit, and `limit` is one. The call can't fail: the resource exists everywhere.
+    // SAFETY: the kernel writes one rlimit, and `limit` is one. The call cannot fail: the resource exists everywhere.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit
 }
 
-/// Runs `child` in a forked process, and tells how it ended. Other threads of this process may have held locks that
-/// nobody opens there: the child may use memory (glibc sees to that lock), and nothing else that is shared. Hold
-/// `FORKS`.
+/// Runs `child` in a forked process. Returns how the process ended. Other threads of this process may hold locks that
+/// stay locked in the child: the child may allocate memory (glibc handles that lock), and may use nothing else that is
+/// shared. Hold `FORKS`.
 #[cfg(test)]
 pub(crate) fn status_of(child: impl FnOnce()) -> libc::c_int {
     // SAFETY: what each `child` of these tests does is what the comment above allows, and `_exit` ends it.

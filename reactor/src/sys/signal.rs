@@ -1,9 +1,9 @@
-//! Signals as something a loop is told, and the one thing that doesn't wait for the loop: being asked to stop twice.
+//! Signals as messages to a loop. The exception is a second stop signal, which does not wait for the loop.
 //!
-//! The handler counts in static atomics and rings the loop's wake-up descriptor. It always writes, past the waker's
-//! flag: that takes a number and no shared memory, a needless write is only a wait that ends for nothing, and a
-//! descriptor too full to take it is readable already. What it has counted is in place before it writes, so the turn
-//! that the write brings about finds it.
+//! The handler counts in static atomics and writes to the loop's wake-up descriptor. It always writes, without regard
+//! to the waker's flag: that takes a number and no shared memory. A needless write only ends a wait early, and a
+//! descriptor too full for the write is readable already. The counts are stored before the write, so the turn that the
+//! write causes finds them.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -16,10 +16,10 @@ use super::wake::{Waker, ring};
 use super::{Fd, children};
 use crate::error::Error;
 
-/// What has been signalled since the last time it was taken.
+/// The signals since the last [`Signals::take`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// SIGTERM or SIGINT, whichever came first: stop. Told once; the second one ends the process from the handler.
+    /// SIGTERM or SIGINT, the first of them: stop. Returned once; the second one ends the process in the handler.
     pub(crate) stop: Option<i32>,
     /// SIGUSR1: print counters and connections.
     pub(crate) report: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Taken {
     pub(crate) reopen: bool,
 }
 
-/// Holds the process's signals. Dropped, every one does again what it did before.
+/// Holds the process's signals. A drop restores their former actions.
 pub(crate) struct Signals {
     #[expect(dead_code, reason = "held so that the descriptor which the handler rings stays open")]
     waker: Waker,
@@ -35,24 +35,26 @@ pub(crate) struct Signals {
 }
 
 const HANDLED: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGHUP];
-/// Handled unless the process was started with them ignored: by a shell that runs it in the background, by nohup(1).
+/// Handled unless the process was started with them ignored, by a shell that runs the process in the background or by
+/// nohup(1).
 const STAY_IGNORED: [c_int; 2] = [libc::SIGINT, libc::SIGHUP];
-/// Sent to a process whose write fails: to a broken pipe, to a file that has reached `RLIMIT_FSIZE`.
+/// Sent to a process whose write fails: to a broken pipe, or to a file at its `RLIMIT_FSIZE`.
 const OF_FAILED_WRITES: [c_int; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
-/// What the handler rings; -1 when there is nothing to.
+/// The descriptor that the handler writes to; -1 for none.
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// Handlers at work, in any thread: while there are, `WAKE` may not be closed.
+/// Number of running handlers, in any thread. While any runs, `WAKE` may not be closed.
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
-/// The first signal that asked to stop. It stays, so that the next one is known for the second.
+/// The first stop signal. The value stays, so the next stop signal is recognized as the second.
 static STOP: AtomicI32 = AtomicI32::new(0);
 static STOP_TAKEN: AtomicBool = AtomicBool::new(false);
 static REPORT: AtomicBool = AtomicBool::new(false);
 static REOPEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes SIGTERM and SIGUSR1, and SIGINT and SIGHUP unless they are ignored; unblocks these four in this thread. Ignores
-/// SIGPIPE and SIGXFSZ: a write that fails is an error of its own, whoever makes it (sendfile(2) has no flag for that).
+/// Handles SIGTERM and SIGUSR1, and also SIGINT and SIGHUP unless they are ignored; unblocks these four in this thread.
+/// Ignores SIGPIPE and SIGXFSZ: a failed write then returns an error, from any caller (sendfile(2) has no flag for
+/// that).
 pub(crate) fn install(waker: Waker) -> Result<Signals, Error> {
     if INSTALLED.swap(true, SeqCst) {
         return Err(Error::SignalsTaken);
@@ -65,7 +67,7 @@ pub(crate) fn install(waker: Waker) -> Result<Signals, Error> {
             signals.handle(signal);
         }
     }
-    // After there are handlers: one that waited to be let through is handled.
+    // After the handlers are set, so that a signal that was blocked is handled.
     signals.unblock();
     Ok(signals)
 }
@@ -75,25 +77,25 @@ impl Signals {
         self.before.push((signal, set(signal, on_signal as *const () as libc::sighandler_t)));
     }
 
-    /// Takes SIGHUP even where the process was started with SIGHUP ignored.
+    /// Handles SIGHUP even if the process was started with SIGHUP ignored.
     pub(crate) fn handle_hang_up(&mut self) {
         if is_ignored(libc::SIGHUP) {
             self.handle(libc::SIGHUP);
         }
     }
 
-    /// Lets the handled signals through to this thread, and to those that it starts from now on.
+    /// Unblocks the handled signals in this thread, and in threads that it starts later.
     pub(crate) fn unblock(&self) {
         let mut handled = empty_set();
         for signal in HANDLED {
-            // SAFETY: writes to the one set that it is given.
+            // SAFETY: writes to the set that it is given.
             unsafe { libc::sigaddset(&mut handled, signal) };
         }
-        // SAFETY: the kernel reads one set; the thread's mask is written nowhere.
+        // SAFETY: the kernel reads one set; the thread's mask is not written anywhere.
         unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &handled, ptr::null_mut()) };
     }
 
-    /// After each wake-up, once the descriptor has been drained.
+    /// Takes the signals. Call after each wake-up, when the descriptor has been drained.
     pub(crate) fn take(&self) -> Taken {
         let stop = STOP.load(SeqCst);
         Taken {
@@ -107,12 +109,12 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         for (signal, before) in self.before.drain(..).rev() {
-            // SAFETY: the kernel reads one sigaction, the one that it gave us itself.
+            // SAFETY: the kernel reads one sigaction, which it has filled itself.
             unsafe { libc::sigaction(signal, &before, ptr::null_mut()) };
         }
         WAKE.store(-1, SeqCst);
-        // A handler in another thread may still hold the number; `self.waker` is dropped, and the descriptor with it,
-        // only after this.
+        // A handler in another thread may still hold the number. `self.waker` and its descriptor are dropped only after
+        // this loop.
         while AT_WORK.load(SeqCst) > 0 {
             thread::yield_now();
         }
@@ -123,20 +125,20 @@ impl Drop for Signals {
     }
 }
 
-/// Runs in any thread, between any two instructions: atomics, write(2), kill(2) and _exit(2), nothing else; and errno is left as
-/// it was, for the code in between.
+/// Runs in any thread, between any two instructions: uses only atomics, write(2), kill(2) and _exit(2). Restores errno
+/// for the interrupted code.
 extern "C" fn on_signal(signal: c_int) {
-    // SAFETY: the location is this thread's own errno, always valid; so it is below.
+    // SAFETY: the location is this thread's own errno, always valid; the same holds below.
     let errno = unsafe { *errno_location() };
     AT_WORK.fetch_add(1, SeqCst);
     match signal {
         libc::SIGUSR1 => REPORT.store(true, SeqCst),
         libc::SIGHUP => REOPEN.store(true, SeqCst),
-        // From here and not from the loop: the loop may be what is stuck. 128 + n is what a shell says of a death by
-        // signal n.
+        // The handler ends the process, because the loop may be stuck. 128 + n is the status that a shell reports for a
+        // death by signal n.
         _ if STOP.compare_exchange(0, signal, SeqCst, SeqCst).is_err() => {
             children::kill();
-            // SAFETY: ends the process without unwinding or exit handlers, which a signal handler may do.
+            // SAFETY: ends the process without unwinding or exit handlers, which is allowed in a signal handler.
             unsafe { libc::_exit(128 + signal) }
         }
         _ => {}
@@ -150,8 +152,8 @@ extern "C" fn on_signal(signal: c_int) {
     unsafe { *errno_location() = errno };
 }
 
-/// In a copy of this process: what was handled does nothing from now on. By a handler, and not by SIG_IGN, which a
-/// program that the copy executes would inherit.
+/// In a child: makes the handled signals do nothing. By a handler, and not by SIG_IGN, which a program that the child
+/// executes would inherit.
 pub(super) fn deafen() {
     extern "C" fn nothing(_: c_int) {}
     for signal in HANDLED.into_iter().filter(|&signal| !is_ignored(signal)) {
@@ -159,17 +161,17 @@ pub(super) fn deafen() {
     }
 }
 
-/// Lets a write to a broken pipe, or to a file that has reached its greatest size, fail and not kill: sendfile(2) has no
-/// flag for that. A handler of the process's own stays; only the default, death, is changed. Rust's own `main` has changed it
-/// for SIGPIPE already.
+/// Makes a write to a broken pipe, or to a file at its size limit, fail instead of killing the process: sendfile(2) has
+/// no flag for that. A handler of the process stays; only the default action, death, is changed. Rust's `main` has
+/// changed SIGPIPE already.
 pub(crate) fn survive_failed_writes() {
     for signal in OF_FAILED_WRITES.into_iter().filter(|&signal| disposition(signal) == libc::SIG_DFL) {
         set(signal, libc::SIG_IGN);
     }
 }
 
-/// Gives an ignored SIGCHLD its default, which does as little, until it is dropped: while SIGCHLD is ignored, the system
-/// reaps children by itself, and nobody learns how one has ended.
+/// Gives an ignored SIGCHLD its default action, which also does nothing, until the drop. While SIGCHLD is ignored, the
+/// system reaps children by itself, and no code learns how a child has ended.
 pub(crate) struct ChildrenAreReaped(Option<libc::sigaction>);
 
 impl ChildrenAreReaped {
@@ -181,24 +183,24 @@ impl ChildrenAreReaped {
 impl Drop for ChildrenAreReaped {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // SAFETY: the kernel reads one sigaction, the one that it gave us itself.
+            // SAFETY: the kernel reads one sigaction, which it has filled itself.
             unsafe { libc::sigaction(libc::SIGCHLD, before, ptr::null_mut()) };
         }
     }
 }
 
-/// Makes harmless whatever signals a process was started with. For the beginning of `main`, of a program to which its
-/// signals belong:
+/// Resets harmful signal settings that a process inherits from its parent. Call this at the beginning of `main`, in a
+/// program that owns its signals. The function:
 ///
-/// - unblocks every signal, in this thread and in those that it starts afterwards: whoever started the process may have
-///   blocked SIGTERM, and then only SIGKILL would end it;
-/// - ignores SIGPIPE and SIGXFSZ unless they have a handler: a write to a broken pipe fails with `EPIPE`, and one to a
-///   file that has reached `ulimit -f` with `EFBIG`;
-/// - gives SIGCHLD its default if it was ignored, so that the end of a child can be waited for.
+/// - unblocks every signal, in this thread and in threads that it starts later. If the parent has blocked SIGTERM, only
+///   SIGKILL would end the process otherwise;
+/// - ignores SIGPIPE and SIGXFSZ unless they have a handler: a write to a broken pipe fails with `EPIPE`, and a write
+///   to a file at its `ulimit -f` fails with `EFBIG`;
+/// - gives SIGCHLD its default action if it was ignored, so that the program can wait for the end of a child.
 ///
-/// SIGINT, SIGQUIT and SIGHUP stay ignored if they were: shells and nohup(1) ask for that. [`Application`] does what it
-/// needs of this by itself ([`Application::handle_signals`], [`Application::run`]); a program calls this function for what
-/// happens before, and for signals that it does not handle. Never blocks, never fails.
+/// SIGINT, SIGQUIT and SIGHUP stay ignored if they were, because shells and nohup(1) ask for that. [`Application`]
+/// makes the settings that it needs by itself ([`Application::handle_signals`], [`Application::run`]). A program calls
+/// this function for the time before, and for signals that it does not handle. Never blocks, never fails.
 ///
 /// ```
 /// reactor::reset_inherited_signals();
@@ -215,13 +217,13 @@ pub fn reset_inherited_signals() {
     if is_ignored(libc::SIGCHLD) {
         set(libc::SIGCHLD, libc::SIG_DFL);
     }
-    // SAFETY: the kernel reads one set, and it is empty; the thread's mask is written nowhere.
+    // SAFETY: the kernel reads one set, an empty one; the thread's mask is not written anywhere.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &empty_set(), ptr::null_mut()) };
 }
 
 fn empty_set() -> libc::sigset_t {
     let mut empty = MaybeUninit::uninit();
-    // SAFETY: the call fills the one set that it is given, and cannot fail.
+    // SAFETY: the call fills the set that it is given, and cannot fail.
     unsafe {
         libc::sigemptyset(empty.as_mut_ptr());
         empty.assume_init()
@@ -234,23 +236,25 @@ fn is_ignored(signal: c_int) -> bool {
 
 fn disposition(signal: c_int) -> libc::sighandler_t {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: the kernel writes one sigaction, and there is room for one; nothing is set. All zeros before is a sigaction.
+    // SAFETY: the kernel writes one sigaction, and `now` has room for one. No action is set. All zeros is a valid
+    // sigaction.
     unsafe {
         libc::sigaction(signal, ptr::null(), now.as_mut_ptr());
         now.assume_init().sa_sigaction
     }
 }
 
-/// SA_RESTART, so that blocking calls of other threads don't notice; returns what was set before.
+/// Sets an action with SA_RESTART, so that blocking calls of other threads are not interrupted. Returns the former
+/// action.
 fn set(signal: c_int, handler: libc::sighandler_t) -> libc::sigaction {
     // SAFETY: all zeros is a sigaction without flags.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
     action.sa_flags = libc::SA_RESTART;
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: the mask is part of `action`; the kernel reads one sigaction and writes one, and there is one of each. It
-    // can't fail, since each of these signals may be handled. The handler is `SIG_IGN`, `SIG_DFL`, one that does nothing, or
-    // `on_signal`, which keeps to what is safe in a handler.
+    // SAFETY: the mask is part of `action`; the kernel reads one sigaction and writes one, and both exist. The call
+    // cannot fail, since each of these signals may be handled. The handler is `SIG_IGN`, `SIG_DFL`, an empty one, or
+    // `on_signal`, which does only what is safe in a handler.
     unsafe {
         libc::sigemptyset(&mut action.sa_mask);
         libc::sigaction(signal, &action, before.as_mut_ptr());
@@ -258,9 +262,9 @@ fn set(signal: c_int, handler: libc::sighandler_t) -> libc::sigaction {
     }
 }
 
-/// Where this thread's errno is.
+/// The address of this thread's errno.
 pub(super) fn errno_location() -> *mut c_int {
-    // SAFETY: only tells an address.
+    // SAFETY: only returns an address.
     unsafe {
         #[cfg(any(target_os = "linux", target_os = "dragonfly", target_os = "hurd"))]
         return libc::__errno_location();

@@ -1,4 +1,4 @@
-//! Stream sockets for `kernel` and `listen`: addresses as the kernel writes them, and options.
+//! Stream sockets for `kernel` and `listen`: addresses in the kernel's format, and options.
 
 use std::ffi::OsStr;
 use std::mem::{offset_of, size_of};
@@ -14,18 +14,18 @@ use super::call::{check, retry};
 use crate::address::{Address, Peer};
 use crate::error::Errno;
 
-/// Silence before the first probe. A pulled cable leaves a connection that looks alive for ever; with these three it is
-/// found after two minutes. A quiet peer costs a packet a minute.
+/// Silence before the first probe. A pulled cable leaves a connection that seems alive for ever; with these three
+/// values it is found after two minutes. A quiet peer costs one packet a minute.
 pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Between probes: longer than any round trip, so that each has its chance.
+/// Time between probes: longer than any round trip, so that each probe can be answered.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Unanswered probes until the connection counts as broken: a minute, which an interface that restarts survives.
 pub(crate) const KEEPALIVE_PROBES: c_int = 6;
 
-/// The longest path of a Unix socket, in bytes: 107 on Linux, 103 on the BSDs. One more is for the NUL.
+/// The longest path of a Unix socket, in bytes: 107 on Linux, 103 on the BSDs. A NUL follows.
 pub(super) const UNIX_PATH_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
 
-/// A socket address in the kernel's words: one of several structs, by its family.
+/// A socket address in the kernel's format: one of several structs, by its family.
 pub(super) struct RawAddress {
     name: Name,
     length: socklen_t,
@@ -40,7 +40,7 @@ union Name {
 }
 
 impl RawAddress {
-    /// ENAMETOOLONG for a path over `UNIX_PATH_MAX`, EINVAL for one that is empty or has a NUL in it.
+    /// ENAMETOOLONG for a path over `UNIX_PATH_MAX`, EINVAL for an empty path or a path with NUL.
     pub(super) fn of(address: &Address) -> Result<Self, Errno> {
         let mut raw = RawAddress::empty();
         match address {
@@ -96,21 +96,20 @@ impl RawAddress {
         if (self.length as usize) < size_of::<libc::sa_family_t>() {
             return libc::AF_UNSPEC;
         }
-        // SAFETY: every struct of the union has its family at the same place, and all of its bytes were set at the
-        // start.
+        // SAFETY: every struct of the union has its family at one place, and all bytes were set at the start.
         c_int::from(unsafe { self.name.any.ss_family })
     }
 
     fn tcp(&self) -> Option<SocketAddr> {
         match self.family() {
             libc::AF_INET => {
-                // SAFETY: the family says that this is a sockaddr_in, and any bytes make one.
+                // SAFETY: the family says that this is a sockaddr_in, and any bytes are a valid one.
                 let v4 = unsafe { self.name.v4 };
                 let host = v4.sin_addr.s_addr.to_ne_bytes().into();
                 Some(SocketAddrV4::new(host, u16::from_be(v4.sin_port)).into())
             }
             libc::AF_INET6 => {
-                // SAFETY: the family says that this is a sockaddr_in6, and any bytes make one.
+                // SAFETY: the family says that this is a sockaddr_in6, and any bytes are a valid one.
                 let v6 = unsafe { self.name.v6 };
                 let (host, port) = (Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port));
                 Some(SocketAddrV6::new(host, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
@@ -119,17 +118,18 @@ impl RawAddress {
         }
     }
 
-    /// Anything that is not IP is `Peer::Unix`: macOS hands out an empty address for a peer that is gone already.
+    /// The peer. A family other than IP gives `Peer::Unix`: macOS returns an empty address for a peer that has gone.
     pub(super) fn peer(&self) -> Peer {
         self.tcp().map_or(Peer::Unix, Peer::tcp)
     }
 
-    /// `None` for a family that is neither. A name of Linux's abstract namespace keeps the NUL that it begins with.
+    /// The address. `None` for a family other than IP and Unix. A name in Linux's abstract namespace keeps its leading
+    /// NUL.
     pub(super) fn address(&self) -> Option<Address> {
         if self.family() != libc::AF_UNIX {
             return self.tcp().map(Address::Tcp);
         }
-        // SAFETY: the family says that this is a sockaddr_un, and any bytes make one.
+        // SAFETY: the family says that this is a sockaddr_un, and any bytes are a valid one.
         let unix = unsafe { self.name.unix };
         let length = (self.length as usize).saturating_sub(offset_of!(libc::sockaddr_un, sun_path));
         let mut path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
@@ -148,35 +148,37 @@ impl RawAddress {
     }
 }
 
-/// A new stream socket, non-blocking, for an address of this kind.
+/// Opens a stream socket, non-blocking, for an address of this kind.
 pub(super) fn open(kind: &Address) -> Result<OwnedFd, Errno> {
     let family = RawAddress::family_of(kind);
-    // Apple has no flags for it; there a fork in another thread may catch the descriptor before it is close-on-exec.
+    // Apple has no flags for this; a fork in another thread may copy the descriptor before it is close-on-exec.
     #[cfg(not(target_vendor = "apple"))]
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     #[cfg(target_vendor = "apple")]
     let flags = 0;
     // SAFETY: takes no pointer.
     let number = check(unsafe { libc::socket(family, libc::SOCK_STREAM | flags, 0) })?;
-    // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+    // SAFETY: the call has just made this descriptor, and no other code knows its number.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     #[cfg(target_vendor = "apple")]
     prepare(Fd(number))?;
     Ok(socket)
 }
 
-/// The next connection of `listener`, non-blocking, with its peer. On Linux one call does it all, and the options come
-/// from the listener; nothing is set per connection.
+/// Accepts the next connection of `listener`, non-blocking, with its peer. On Linux one call suffices, and the options
+/// come from the listener, so no call is made for each connection.
 pub(super) fn accept(listener: Fd) -> Result<(Fd, Peer), Errno> {
     let mut from = RawAddress::empty();
     let room = from.length;
     let number = retry(|| {
         let (name, length) = ((&raw mut from.name).cast::<sockaddr>(), &raw mut from.length);
         #[cfg(not(target_vendor = "apple"))]
-        // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+        // SAFETY: the kernel writes at most `length` bytes at `name`, which has as many, and the true length at
+        // `length`.
         let answer = unsafe { libc::accept4(listener.0, name, length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
         #[cfg(target_vendor = "apple")]
-        // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+        // SAFETY: the kernel writes at most `length` bytes at `name`, which has as many, and the true length at
+        // `length`.
         let answer = unsafe { libc::accept(listener.0, name, length) };
         answer
     })?;
@@ -189,13 +191,13 @@ pub(super) fn accept(listener: Fd) -> Result<(Fd, Peer), Errno> {
     Ok((Fd(number), from.peer()))
 }
 
-/// Starts to connect. A signal doesn't stop it: after EINTR it goes on as if EINPROGRESS had been said.
+/// Starts to connect. A signal does not stop the connect: EINTR counts as EINPROGRESS.
 ///
-/// EAGAIN is a Unix listener whose queue is full. It is an error: nothing was started, and no event would tell when
-/// there is room.
+/// EAGAIN comes from a Unix listener with a full queue. It is an error: nothing was started, and no event would report
+/// room.
 pub(super) fn connect(socket: Fd, to: &RawAddress) -> Result<(), Errno> {
     let name = (&raw const to.name).cast::<sockaddr>();
-    // SAFETY: the kernel reads `length` bytes at `name`, and the struct that was put there is that long.
+    // SAFETY: the kernel reads `length` bytes at `name`, and the stored struct has that length.
     match check(unsafe { libc::connect(socket.0, name, to.length) }) {
         Ok(_) | Err(Errno(libc::EINPROGRESS | libc::EINTR)) => Ok(()),
         Err(errno) => Err(errno),
@@ -204,7 +206,7 @@ pub(super) fn connect(socket: Fd, to: &RawAddress) -> Result<(), Errno> {
 
 pub(super) fn bind(socket: Fd, to: &RawAddress) -> Result<(), Errno> {
     let name = (&raw const to.name).cast::<sockaddr>();
-    // SAFETY: the kernel reads `length` bytes at `name`, and the struct that was put there is that long.
+    // SAFETY: the kernel reads `length` bytes at `name`, and the stored struct has that length.
     check(unsafe { libc::bind(socket.0, name, to.length) }).map(drop)
 }
 
@@ -213,20 +215,20 @@ pub(super) fn listen(socket: Fd, backlog: i32) -> Result<(), Errno> {
     check(unsafe { libc::listen(socket.0, backlog) }).map(drop)
 }
 
-/// How many connections of a listener wait to be accepted. Linux tells it of TCP alone (TCP_INFO).
+/// The number of connections in a listener's queue. Linux reports the number only for TCP (TCP_INFO).
 pub(super) fn waiting(listener: Fd) -> Option<usize> {
     #[cfg(target_os = "linux")]
     {
-        /// Of the kernel's states of a TCP socket, that of a listener.
+        /// The kernel's state of a listening TCP socket.
         const LISTENS: u8 = 10;
-        // SAFETY: all zeros is a tcp_info, which is made of numbers.
+        // SAFETY: all zeros is a valid tcp_info, which consists of numbers.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut length = size_of::<libc::tcp_info>() as socklen_t;
         let room = (&raw mut info).cast();
-        // SAFETY: the kernel writes at most `length` bytes at `room`, which has that many.
+        // SAFETY: the kernel writes at most `length` bytes at `room`, which has as many.
         check(unsafe { libc::getsockopt(listener.0, libc::IPPROTO_TCP, libc::TCP_INFO, room, &mut length) }).ok()?;
-        // Of a listener, `unacked` is the length of its queue, and `sacked` the most that it may be. Where the one is not
-        // told, neither is the other.
+        // For a listener, `unacked` is the length of its queue, and `sacked` the maximum. If one is not reported,
+        // neither is the other.
         (info.tcpi_state == LISTENS && info.tcpi_sacked > 0).then_some(info.tcpi_unacked as usize)
     }
     #[cfg(not(target_os = "linux"))]
@@ -241,14 +243,14 @@ pub(super) fn bound(socket: Fd) -> Result<RawAddress, Errno> {
     let mut raw = RawAddress::empty();
     let room = raw.length;
     let (name, length) = ((&raw mut raw.name).cast::<sockaddr>(), &raw mut raw.length);
-    // SAFETY: the kernel writes at most `length` bytes at `name`, which has that many, and the true length there.
+    // SAFETY: the kernel writes at most `length` bytes at `name`, which has as many, and the true length at `length`.
     check(unsafe { libc::getsockname(socket.0, name, length) })?;
     raw.length = raw.length.min(room);
     Ok(raw)
 }
 
-/// The address of this end of a connection. `None` for what is no socket, and for a Unix socket that is bound to no path. An
-/// IPv4 address of an IPv6 socket is the IPv4 address that it is, as with peers.
+/// The local address of a connection. `None` if the descriptor is no socket, or a Unix socket without a path. An IPv4
+/// address of an IPv6 socket is returned as IPv4, as for peers.
 pub(super) fn local_address(socket: Fd) -> Option<Address> {
     match bound(socket).ok()?.address()? {
         Address::Unix(path) if path.as_os_str().is_empty() => None,
@@ -261,33 +263,34 @@ pub(super) fn local_address(socket: Fd) -> Option<Address> {
 }
 
 pub(super) fn close(fd: Fd) {
-    // SAFETY: takes no pointer. Not again after EINTR: Linux has freed the number by then, and it may be another's.
+    // SAFETY: takes no pointer. Never repeated after EINTR: Linux has freed the number by then, and another descriptor
+    // may have the number.
     unsafe { libc::close(fd.0) };
 }
 
-/// Sets an option that is an integer.
+/// Sets an integer option.
 pub(super) fn set(socket: Fd, level: c_int, option: c_int, value: c_int) -> Result<(), Errno> {
     set_to(socket, level, option, &value)
 }
 
-/// Sets an option that is a `T`.
+/// Sets an option of type `T`.
 pub(super) fn set_to<T: Copy>(socket: Fd, level: c_int, option: c_int, value: &T) -> Result<(), Errno> {
     let (pointer, length) = ((&raw const *value).cast(), size_of::<T>() as socklen_t);
-    // SAFETY: the kernel reads at most `length` bytes at the pointer, which is the whole of `value`.
+    // SAFETY: the kernel reads at most `length` bytes at the pointer, the whole of `value`.
     check(unsafe { libc::setsockopt(socket.0, level, option, pointer, length) }).map(drop)
 }
 
-/// Asks for an option that is an integer.
+/// Reads an integer option.
 pub(super) fn get(socket: Fd, level: c_int, option: c_int) -> Result<c_int, Errno> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes at `value`, which has that many.
+    // SAFETY: the kernel writes at most `length` bytes at `value`, which has as many.
     check(unsafe { libc::getsockopt(socket.0, level, option, (&raw mut value).cast(), &mut length) })?;
     Ok(value)
 }
 
-/// No delay for small answers (they leave as one piece anyway), and probes for a peer that has vanished. Set on a
-/// listener, both come to each socket that it accepts, at no cost per connection.
+/// Turns off the delay of small answers (they leave in one piece anyway), and turns on probes for vanished peers.
+/// Sockets inherit both options from their listener, at no cost for each connection.
 pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
     #[cfg(target_vendor = "apple")]
     const TCP_KEEPIDLE: c_int = libc::TCP_KEEPALIVE;
@@ -296,7 +299,7 @@ pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
 
     set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
     set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-    // OpenBSD has these for the whole system only.
+    // OpenBSD has these settings only for the whole system.
     #[cfg(not(target_os = "openbsd"))]
     {
         set(socket, libc::IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE.as_secs() as c_int)?;
@@ -306,12 +309,12 @@ pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Bounds the bytes that the kernel takes for a TCP socket and has not sent. Set on a listener, the bound comes to each
-/// socket that it accepts. A kernel that does not know the option (before Linux 3.12) keeps its own bound.
+/// Bounds the unsent bytes that the kernel takes for a TCP socket. Accepted sockets inherit the bound from their
+/// listener. A kernel without the option (before Linux 3.12) keeps its own bound.
 pub(super) fn bound_unsent(socket: Fd, bytes: usize) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        // Zero would mean the bound of the whole system.
+        // Zero would mean the system's bound.
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX).max(1);
         let _ = set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
     }
@@ -319,8 +322,8 @@ pub(super) fn bound_unsent(socket: Fd, bytes: usize) {
     let _ = (socket, bytes);
 }
 
-/// Bounds the bytes that the kernel takes for a Unix socket and that the peer has not read. Linux doubles the value, for
-/// its own bookkeeping, and has a minimum of some 4 KiB. An accepted socket does not inherit it.
+/// Bounds the bytes that the kernel takes for a Unix socket before the peer reads them. Linux doubles the value for its
+/// own bookkeeping, and has a minimum of some 4 KiB. An accepted socket does not inherit the bound.
 pub(super) fn bound_unread(socket: Fd, bytes: usize) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -331,9 +334,9 @@ pub(super) fn bound_unread(socket: Fd, bytes: usize) {
     let _ = (socket, bytes);
 }
 
-/// Non-blocking and close-on-exec, for a descriptor that was not born so.
+/// Makes a descriptor non-blocking and close-on-exec, if it was opened without these flags.
 pub(super) fn make_non_blocking(fd: Fd) -> Result<(), Errno> {
-    // SAFETY: takes no pointer, as with the next two.
+    // SAFETY: takes no pointer, and neither do the next two calls.
     let flags = retry(|| unsafe { libc::fcntl(fd.0, libc::F_GETFL) })?;
     // SAFETY: as above.
     retry(|| unsafe { libc::fcntl(fd.0, libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
@@ -341,16 +344,16 @@ pub(super) fn make_non_blocking(fd: Fd) -> Result<(), Errno> {
     retry(|| unsafe { libc::fcntl(fd.0, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
-/// What other systems do by flags: per socket, and no SIGPIPE for a write to a broken connection.
+/// Sets per socket the modes that other systems set by flags, and turns off SIGPIPE for writes to a broken connection.
 #[cfg(target_vendor = "apple")]
 fn prepare(socket: Fd) -> Result<(), Errno> {
     make_non_blocking(socket)?;
-    // Refused with EINVAL where the peer has gone already; then there is nothing to write to, and recv will say so.
+    // EINVAL if the peer has gone already; then recv reports the end.
     let _ = set(socket, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, 1);
     Ok(())
 }
 
-/// The number of one that is owned.
+/// The number of an owned descriptor.
 pub(super) fn fd(socket: &OwnedFd) -> Fd {
     Fd(socket.as_raw_fd())
 }

@@ -1,4 +1,4 @@
-//! How other threads, and signals, end a loop's wait: a descriptor that the loop watches like any other.
+//! Wake-ups: other threads, and signals, end a loop's wait by a descriptor that the loop watches.
 //!
 //! ```text
 //! another thread              the loop
@@ -7,11 +7,12 @@
 //! set the flag                clear the flag
 //! write, if it was clear      take what the mailbox holds
 //! ```
-//! Any number of wake-ups before the loop gets round to it cost one write. The order is what makes none of them lost:
-//! - The message goes in before the flag is looked at, and the flag is cleared before the mailbox is. So whoever finds
-//!   the flag set, and leaves out the write, has a message in there that the loop is still going to see.
-//! - The descriptor is read before the flag is cleared. The other way round, a wake-up between the two would have its
-//!   write eaten and its flag left standing, and nobody would ever write again.
+//! Any number of wake-ups before the loop's next turn cost one write. The order of steps ensures that no wake-up is
+//! lost:
+//! - The message is stored before the flag is checked, and the flag is cleared before the mailbox is read. So a sender
+//!   that finds the flag set, and skips the write, has a message in the mailbox that the loop will still see.
+//! - The descriptor is read before the flag is cleared. In the other order, a wake-up between the two steps would lose
+//!   its write and leave its flag set, and no later sender would write.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -22,17 +23,18 @@ use super::call::retry;
 use crate::error::Errno;
 use crate::protocols::Alarm;
 
-/// Ends the wait of one loop, from any thread. Clones wake the same loop; the descriptor lives as long as the last.
+/// Ends the wait of one loop, from any thread. Clones wake the same loop; the descriptor lives as long as the last
+/// clone.
 #[derive(Clone)]
 pub(crate) struct Waker(Arc<Shared>);
 
 struct Shared {
     /// Set by the first wake-up, cleared by the loop when it answers.
     awake: Alarm,
-    /// How many system calls the wake-ups came to.
+    /// The number of system calls for wake-ups.
     writes: AtomicU64,
     read: OwnedFd,
-    /// The other end, where it is a pipe. An eventfd is both ends in one.
+    /// The writing end of a pipe. `None` for an eventfd, which has both ends in one descriptor.
     write: Option<OwnedFd>,
 }
 
@@ -42,7 +44,7 @@ impl Waker {
         Ok(Waker(Arc::new(Shared { awake: Alarm::new(), writes: AtomicU64::new(0), read, write })))
     }
 
-    /// Ends the wait, the one that is going on or the next. What the loop is to find must be in its place before.
+    /// Ends the current or the next wait. The message must be stored before the call.
     pub(crate) fn wake(&self) {
         if self.0.awake.ring() {
             self.0.writes.fetch_add(1, Ordering::Relaxed);
@@ -50,51 +52,51 @@ impl Waker {
         }
     }
 
-    /// For the loop, when the descriptor is readable, before it looks at what it was woken for.
+    /// Clears the wake-up. The loop calls this when the descriptor is readable, before it looks for messages.
     pub(crate) fn clear(&self) {
         drain(self.read_end());
         self.0.awake.answer();
     }
 
-    /// Whether somebody has called and was not answered yet: what a simulated poller asks.
+    /// Whether a wake-up is unanswered: the question of a simulated poller.
     #[cfg(feature = "sim")]
     pub(super) fn is_ringing(&self) -> bool {
         self.0.awake.is_ringing()
     }
 
-    /// What the loop watches.
+    /// The descriptor that the loop watches.
     pub(crate) fn read_end(&self) -> Fd {
         Fd(self.0.read.as_raw_fd())
     }
 
-    /// All of its descriptors.
+    /// All descriptors of the waker.
     pub(super) fn held(&self) -> impl Iterator<Item = Fd> {
         std::iter::once(&self.0.read).chain(&self.0.write).map(|descriptor| Fd(descriptor.as_raw_fd()))
     }
 
-    /// What a signal handler rings, without the flag: it knows a number and nothing else.
+    /// The descriptor that a signal handler writes to, without the flag: the handler knows only this number.
     pub(super) fn write_end(&self) -> Fd {
         Fd(self.0.write.as_ref().unwrap_or(&self.0.read).as_raw_fd())
     }
 
-    /// How many of the wake-ups so far cost a system call.
+    /// The number of wake-ups that cost a system call.
     pub(crate) fn writes(&self) -> u64 {
         self.0.writes.load(Ordering::Relaxed)
     }
 }
 
-/// Makes the loop's descriptor readable. Safe in a signal handler: one write(2), no memory, no lock; the caller there
-/// keeps errno.
+/// Makes the loop's descriptor readable. Safe in a signal handler: one write(2), no memory, no lock. There the caller
+/// preserves errno.
 ///
-/// No failure matters. EAGAIN: it is full, so it is readable. Eight bytes, because an eventfd takes no less.
+/// No failure matters. EAGAIN means that the descriptor is full, and so readable. Eight bytes, because an eventfd
+/// accepts no fewer.
 pub(super) fn ring(write_end: Fd) {
     let one = 1u64.to_ne_bytes();
-    // SAFETY: the kernel reads 8 bytes at the pointer, and `one` has 8. A number that is open no more is answered by
-    // EBADF.
+    // SAFETY: the kernel reads 8 bytes at the pointer, and `one` has 8. A closed number gives EBADF.
     let _ = retry(|| unsafe { libc::write(write_end.0, one.as_ptr().cast(), one.len()) });
 }
 
-/// One read(2) empties an eventfd; a pipe may need more, after a storm of signals.
+/// Empties the descriptor: one read(2) empties an eventfd; a pipe may need more after a storm of signals.
 fn drain(read_end: Fd) {
     let mut space = [0u8; 512];
     let whole = if cfg!(any(target_os = "linux", target_os = "android")) { 8 } else { space.len() };
@@ -112,7 +114,7 @@ fn open() -> Result<(OwnedFd, Option<OwnedFd>), Errno> {
     use std::os::fd::FromRawFd;
     // SAFETY: takes no pointer.
     let number = super::call::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+    // SAFETY: the call has just made this descriptor, and no other code knows its number.
     Ok((unsafe { OwnedFd::from_raw_fd(number) }, None))
 }
 

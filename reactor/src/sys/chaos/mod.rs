@@ -1,7 +1,7 @@
-//! The real system on a bad day: calls come to less than they could, or to nothing, as often as `REACTOR_CHAOS` says.
-//! Whatever an application does then it does over the same descriptors and the same bytes as ever.
+//! The real system with failing calls: calls move fewer bytes than they could, or none, as often as `REACTOR_CHAOS`
+//! says. The application's reaction runs over real descriptors and real bytes.
 //!
-//! What strikes is within what a kernel may do, so nothing above may notice:
+//! All faults are within what a kernel may do, so the floors above must not notice them:
 //!
 //! | fault | what happens | what has to follow |
 //! | --- | --- | --- |
@@ -11,8 +11,8 @@
 //! | `emfile` | an accept finds no descriptor | the listener rests, and nobody in its queue is lost |
 //! | `spurious` | a wait comes back at once with nothing | another wait |
 //!
-//! A receive that nobody announced is never blocked: the driver looks for what has arrived before it stops, and a
-//! kernel that has it tells. An announced one that says EAGAIN is an event that was not so, as Linux has them too.
+//! A receive without an announcement never fails: the driver receives what has arrived before it stops, and a real
+//! kernel would return those bytes. An announced receive may return EAGAIN: Linux also reports false events.
 
 mod odds;
 
@@ -34,23 +34,23 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 use odds::{Odds, Orders, VARIABLE};
 
-/// Interruptions of one call in a row, so that `eintr:1` comes to an end.
+/// Largest number of interruptions of one call, so that `eintr:1` comes to an end.
 const INTERRUPTIONS_MAX: u32 = 16;
 
-/// A system whose calls fail now and then. One for each loop, with its own generator, so a seed gives the same faults
-/// in the same order for as long as the kernel answers the same.
+/// A system whose calls fail at random. Each loop has its own generator, so a seed gives one sequence of faults while
+/// the kernel's answers are equal.
 pub(crate) struct Chaos<S> {
     sys: S,
     orders: Orders,
     random: Random,
     struck: Struck,
-    /// Which descriptor goes by which token with the poller.
+    /// The poller's token of each descriptor.
     watched: HashMap<i32, ConnectionId>,
-    /// Of whom the last wait told, and who was not received from since.
+    /// Connections that the last wait reported, and that have not been received from since.
     told: HashSet<ConnectionId>,
 }
 
-/// How often each fault has struck.
+/// The number of strikes of each fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Struck {
     short_io: u64,
@@ -61,14 +61,14 @@ struct Struck {
 }
 
 impl Chaos<Kernel> {
-    /// Nothing strikes unless `REACTOR_CHAOS` says so.
+    /// Makes a system without faults unless `REACTOR_CHAOS` asks for some.
     pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
         let orders = Orders::of_environment()?;
         Ok(Chaos::with(Kernel::new(backend)?, orders))
     }
 
-    /// Says what is to be expected. A seed that nobody chose is told even where nobody logs: without it, no failure can
-    /// be had again.
+    /// Logs the faults to expect. A randomly drawn seed is printed even without a logger: a failure cannot be repeated
+    /// without the seed.
     pub(crate) fn announce(&self) {
         if !self.is_active() {
             return;
@@ -76,7 +76,7 @@ impl Chaos<Kernel> {
         let told = format!("system calls fail on purpose: {VARIABLE}={}", self.orders);
         log::warn!("{told}");
         if self.orders.seed_was_drawn && !log::log_enabled!(log::Level::Warn) {
-            // Nobody may be there to read it.
+            // Standard error may have no reader.
             let _ = writeln!(std::io::stderr(), "{told}");
         }
     }
@@ -98,7 +98,7 @@ impl<S> Chaos<S> {
         self.orders.odds != Odds::default()
     }
 
-    /// A call, as often cut short before as chance has it.
+    /// Makes a call, after a random number of interruptions.
     fn call<R>(&mut self, call: impl FnOnce(&mut S) -> R) -> R {
         let mut count = 0;
         while count < INTERRUPTIONS_MAX && self.random.chance(self.orders.odds.eintr) {
@@ -115,7 +115,7 @@ impl<S> Chaos<S> {
         blocks
     }
 
-    /// How many of `length` bytes may move. Few as a rule, so that small messages are cut, too.
+    /// Returns how many of `length` bytes may move. Mostly few, so small messages are cut, too.
     fn most(&mut self, length: usize) -> usize {
         if length > 1 && self.random.chance(self.orders.odds.short_io) {
             let most = self.random.size(length - 1);
@@ -125,7 +125,7 @@ impl<S> Chaos<S> {
         }
     }
 
-    /// Counts what was moved as short if it could have been more.
+    /// Counts a short transfer if more bytes could have moved.
     fn moved(&mut self, moved: Moved, most: usize, length: usize) -> Moved {
         self.struck.short_io += u64::from(most < length && moved == Moved::Bytes(most));
         moved
@@ -202,7 +202,7 @@ impl<S: Sys> Sys for Chaos<S> {
         self.call(|sys| sys.accept(listener, unsent))
     }
 
-    /// No EINTR: connect(2) goes on by itself after one, so there is nothing to make again.
+    /// Without EINTR: connect(2) continues by itself after an interruption, so no repetition is tested.
     fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
         self.sys.connect(to, unsent)
     }
@@ -301,7 +301,7 @@ impl<S: Sys> Sys for Chaos<S> {
     }
 }
 
-/// With the loop's end: whoever reads the log sees whether anything was put to the test.
+/// Logs the strikes at the loop's end, so that a reader of the log sees whether anything was tested.
 impl<S> Drop for Chaos<S> {
     fn drop(&mut self) {
         if self.is_active() {

@@ -1,5 +1,5 @@
-//! What strikes, and how often: the variable `REACTOR_CHAOS`, read to the letter, since a fault that is misspelt would
-//! prove nothing and look as if it did.
+//! The faults and their probabilities: the variable `REACTOR_CHAOS`. It is read strictly, since a misspelt fault would
+//! prove nothing and seem to prove something.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use crate::sys::process;
 /// The variable that asks for faults.
 pub(super) const VARIABLE: &str = "REACTOR_CHAOS";
 
-/// How probable each fault is, from 0, never, to 1, always.
+/// The probability of each fault, from 0 (never) to 1 (always).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Odds {
     pub(super) short_io: f64,
@@ -23,17 +23,17 @@ pub(super) struct Odds {
     pub(super) spurious: f64,
 }
 
-/// What the variable says.
+/// The content of the variable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Orders {
     pub(super) odds: Odds,
     pub(super) seed: u64,
-    /// Nobody has said which.
+    /// The seed was drawn at random, because the variable names none.
     pub(super) seed_was_drawn: bool,
 }
 
 impl Odds {
-    /// Each by its name, in the order in which they are told.
+    /// The probabilities by name, in the order of the report.
     fn by_name(&mut self) -> [(&'static str, &mut f64); 5] {
         let Odds { short_io, eagain, eintr, emfile, spurious } = self;
         [("short_io", short_io), ("eagain", eagain), ("eintr", eintr), ("emfile", emfile), ("spurious", spurious)]
@@ -45,7 +45,7 @@ impl Orders {
         Self::given(env::var_os(VARIABLE))
     }
 
-    /// `variable` unset and empty are the same: nothing strikes.
+    /// Reads this value of the variable. Unset and empty both mean no faults.
     fn given(variable: Option<OsString>) -> Result<Self, Error> {
         let text = variable.unwrap_or_default().to_string_lossy().into_owned();
         let (mut odds, mut seed) = (Odds::default(), None);
@@ -77,13 +77,13 @@ impl Orders {
     }
 }
 
-/// Another one each time.
+/// A different seed for each call.
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     mixed(now.as_nanos() as u64 ^ u64::from(process::pid()) << 32)
 }
 
-/// As the variable has it, so that what was told can be asked for again.
+/// Shows the orders in the syntax of the variable, so that a logged text can be used again.
 impl fmt::Display for Orders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut odds = self.odds;

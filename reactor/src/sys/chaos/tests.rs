@@ -8,7 +8,7 @@ use super::*;
 
 const READ: Interest = Interest { read: true, write: false };
 const NOW: Option<Duration> = Some(Duration::ZERO);
-/// How often each kind of call is made: a probability of 0.3 shows to within 0.05 then, ten times the deviation.
+/// Number of calls of each kind: a probability of 0.3 then shows within 0.05, ten times the deviation.
 const CALLS: usize = 10_000;
 
 fn chaos(backend: Backend, odds: Odds, seed: u64) -> Chaos<Kernel> {
@@ -41,10 +41,10 @@ fn close_to(count: u64, of: usize, probability: f64) {
     assert!((share - probability).abs() < 0.05, "{count} of {of}, with a probability of {probability}");
 }
 
-/// What one round came to: how many events, a receive, a send, and a send of pieces.
+/// The outcome of one round: number of events, a receive, a send, and a send of pieces.
 type Round = (usize, Moved, Moved, Moved);
 
-/// Many rounds of calls on a pair of sockets, and how often faults struck.
+/// Many rounds of calls on a pair of sockets, and the number of strikes.
 fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<Round>, Struck) {
     let mut sys = chaos(backend, odds, seed);
     let (near, mut far) = UnixStream::pair().unwrap();
@@ -55,7 +55,7 @@ fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<Round>, Struck) {
             far.write_all(&[7; 100]).unwrap();
             let told = now(&mut sys).len();
             let received = sys.recv(fd(&near), &mut space);
-            // What was not taken goes past the faults, so that the next round begins like this one.
+            // The rest is read past the faults, so each round begins alike.
             let left = 100 - if let Moved::Bytes(count) = received { count } else { 0 };
             if left > 0 {
                 (&near).read_exact(&mut space[..left]).unwrap();
@@ -101,7 +101,7 @@ fn each_fault_strikes_as_often_as_it_is_meant_to_and_no_other() {
 
         let (all, struck) = calls(backend, Odds { eintr: 0.3, ..none }, 7);
         assert!(all.iter().all(|&call| call == (1, whole, whole, whole)), "nobody above sees it");
-        // Again and again for the same call: 0.3 + 0.09 + 0.027 and so on.
+        // Repeated strikes on one call: 0.3 + 0.09 + 0.027 and so on.
         close_to(struck.eintr, 4 * CALLS, 0.3 / 0.7);
         assert_eq!(Struck { eintr: 0, ..struck }, Struck::default());
 

@@ -1,14 +1,14 @@
-//! What may go wrong, and how often.
+//! The possible faults, and their frequency.
 
 use std::time::Duration;
 
 use crate::random::Random;
 
-/// Events that one wait brings at most, as epoll's.
+/// Largest number of events of one wait, as for epoll.
 const EVENTS_PER_WAIT: usize = 256;
 
-/// What the simulated system does to the loop, each a probability between 0 and 1 unless it says otherwise. All of it
-/// is within what a kernel may do.
+/// The faults of the simulated system. Each field is a probability between 0 and 1 unless stated otherwise. All faults
+/// are within what a kernel may do.
 ///
 /// ```
 /// use reactor::sim::Faults;
@@ -17,43 +17,43 @@ const EVENTS_PER_WAIT: usize = 256;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faults {
-    /// A receive brings only a part of what has arrived.
+    /// A receive returns only a part of the arrived bytes.
     pub short_reads: f64,
-    /// A send takes only a part of what there is room for.
+    /// A send takes only a part of what fits.
     pub short_writes: f64,
-    /// A call says EAGAIN although the poller said that it was ready.
+    /// A call returns EAGAIN although the poller has reported readiness.
     pub blocked: f64,
-    /// The poller reports, once for each wait and descriptor, what is not so.
+    /// The poller reports a false event, drawn for each wait and descriptor.
     pub spurious_events: f64,
     /// The poller leaves a ready descriptor for the next wait.
     pub late_events: f64,
-    /// A batch of events comes in any order. Otherwise, in that of the descriptors.
+    /// A batch of events comes in any order. Otherwise in the order of descriptors.
     pub reordered: bool,
-    /// Events that one wait brings at most, at least 1.
+    /// Largest number of events of one wait, at least 1.
     pub batch: usize,
-    /// Errors of a descriptor that is watched for nothing are not reported, as with `select`.
+    /// Errors of a descriptor that is watched without interest are not reported, as with `select`.
     pub select: bool,
-    /// An accept fails because its newcomer is gone (ECONNABORTED, EPROTO, EPERM, EHOSTUNREACH).
+    /// An accept fails because its connection has gone (ECONNABORTED, EPROTO, EPERM, EHOSTUNREACH).
     pub aborted_accepts: f64,
-    /// An accept or a connect finds no descriptor or no memory free (ENFILE, ENOBUFS, ENOMEM), and none comes free for
+    /// An accept or a connect finds no free descriptor or memory (ENFILE, ENOBUFS, ENOMEM), and none becomes free for
     /// up to a second.
     pub no_descriptors: f64,
     /// Registering with the poller fails (ENOSPC).
     pub unwatchable: f64,
-    /// A wait with a timeout comes back up to 20 ms late.
+    /// A wait with a timeout returns up to 20 ms late.
     pub late_wakes: f64,
     /// A callback holds the loop for up to half a second.
     pub slow_callbacks: f64,
-    /// The longest that anything takes from one end to the other.
+    /// The longest transit from one end to the other.
     pub latency: Duration,
-    /// Descriptors that the process may have (EMFILE).
+    /// Limit on the descriptors of the process (EMFILE).
     pub descriptors: usize,
-    /// Bytes that each kernel buffer holds at least, and at most.
+    /// Smallest and largest size of a kernel buffer, in bytes.
     pub buffers: (usize, usize),
 }
 
 impl Faults {
-    /// A kernel on its best day.
+    /// A kernel without faults.
     pub fn none() -> Self {
         Faults {
             short_reads: 0.0,
@@ -75,17 +75,16 @@ impl Faults {
         }
     }
 
-    /// Some of all that no peer should notice, of a strength that this seed decides.
+    /// Random faults that no peer should notice, chosen by the seed.
     pub fn of(seed: u64) -> Self {
         let any = Self::any(seed);
         let (least, most) = any.buffers;
-        // No kernel has smaller ones, and a peer behind one of a few bytes would be too slow for any deadline.
+        // No kernel has smaller buffers, and a buffer of a few bytes would make a peer too slow for any deadline.
         let buffers = (least.max(4096), most.max(4096));
         Faults { aborted_accepts: 0.0, unwatchable: 0.0, buffers, ..any }
     }
 
-    /// The same, and newcomers are lost, connections fail because nobody can watch them, and buffers hold a few
-    /// bytes.
+    /// As [`of`](Self::of), with lost connections, connections that cannot be watched, and buffers of a few bytes.
     pub(crate) fn any(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0xFA17);
         let mut some = |most: f64| if random.chance(0.5) { most * random.below(1000) as f64 / 1000.0 } else { 0.0 };

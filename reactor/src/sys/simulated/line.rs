@@ -1,5 +1,5 @@
-//! One simulated connection: the two directions, and what the kernel at our end knows of them. What it says follows
-//! Linux (tcp_reset, tcp_recvmsg, tcp_poll): bytes before an error, an error once, then the end.
+//! One simulated connection: its two directions, and our kernel's knowledge of them. The behaviour follows Linux
+//! (tcp_reset, tcp_recvmsg, tcp_poll): bytes before an error, an error once, then the end.
 
 use std::collections::VecDeque;
 
@@ -7,44 +7,44 @@ use crate::error::Errno;
 use crate::sys::{Fd, Moved};
 use crate::token::ConnectionId;
 
-/// What a peer does next.
+/// The next action of a peer.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Send(Vec<u8>),
     Wait(u64),
-    /// Until so many bytes more have been received, or none can come.
+    /// Waits until this many further bytes have been received, or none can come.
     Await(usize),
-    /// These have to be the next bytes.
+    /// The next bytes must be these.
     Expect(Vec<u8>),
-    /// The program has to end its half.
+    /// The program must end its half.
     ExpectEnd,
     /// Half-close: FIN, and reading goes on.
     Shutdown,
     /// RST.
     Reset,
-    /// close(2): FIN, and whatever comes then is answered by a reset.
+    /// close(2): FIN, and later bytes are answered by a reset.
     Close,
-    /// At most so many bytes every so many nanoseconds; 0 bytes: does not read.
+    /// Reads at most this many bytes in this many nanoseconds; 0 bytes: does not read.
     Pace(usize, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// The peer has not come yet.
+    /// The peer has not connected yet.
     Away,
     /// In a listener's queue.
     Queued,
     /// Our connect is under way.
     Connecting,
     Open,
-    /// Never came about.
+    /// The connection was never established.
     Refused,
 }
 
 /// A connection, for as long as the simulation runs.
 pub(crate) struct Line {
     pub(crate) stage: Stage,
-    /// SYNs that were dropped.
+    /// Number of dropped SYNs.
     pub(crate) knocks: u32,
     pub(crate) fd: Option<Fd>,
     pub(crate) id: ConnectionId,
@@ -52,27 +52,28 @@ pub(crate) struct Line {
     /// The peer's program waits for bytes.
     pub(crate) awaiting: bool,
 
-    /// What the peer said: all of it, how much has reached our kernel, how much the loop has received.
+    /// Bytes of the peer: `said` is all of them, `arrived` the number in our kernel, `read` the number that the loop
+    /// has received.
     pub(crate) said: Vec<u8>,
     pub(crate) arrived: usize,
     pub(crate) read: usize,
     pub(crate) said_end: bool,
     pub(crate) end_arrived: bool,
-    /// The loop has been told of the end.
+    /// The loop has received the end.
     pub(crate) end_read: bool,
-    /// Room of our kernel for what nobody has received.
+    /// Room in our kernel for unreceived bytes.
     pub(crate) window: usize,
     pub(crate) arriving: bool,
 
-    /// What our kernel took from the loop: all of it, and how much the peer's program has read.
+    /// Bytes of the loop: `taken` is all that our kernel took, `delivered` the number that the peer's program has read.
     pub(crate) taken: Vec<u8>,
     pub(crate) delivered: usize,
-    /// Of that, how much the script has asked for.
+    /// The part of `delivered` that the script has asked for.
     pub(crate) expected: usize,
-    /// Our FIN has been sent; the peer's program has seen it.
+    /// `finished`: our FIN has been sent. `heard_end`: the peer's program has seen it.
     pub(crate) finished: bool,
     pub(crate) heard_end: bool,
-    /// Room of our kernel and of the peer's for what the peer's program has not read.
+    /// Room of our kernel, and of the peer's kernel, for bytes that the peer's program has not read.
     pub(crate) room: usize,
     pub(crate) peer_room: usize,
     pub(crate) pace: (usize, u64),
@@ -80,7 +81,7 @@ pub(crate) struct Line {
 
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
-    /// Reset by the peer, or never came about: nothing moves any more.
+    /// Reset by the peer, or never established: no byte moves any more.
     pub(crate) dead: bool,
     /// Our connect was refused.
     pub(crate) refused: bool,
@@ -90,7 +91,7 @@ pub(crate) struct Line {
     pub(crate) resets_on_close: bool,
     /// The peer's program has closed its end.
     pub(crate) left: bool,
-    /// The peer's program was told of a reset; what it had not read is lost.
+    /// The peer's program has seen a reset; its unread bytes are lost.
     pub(crate) cut: bool,
 }
 
@@ -131,7 +132,7 @@ impl Line {
         }
     }
 
-    /// Our kernel keeps at most so many bytes besides those for which the peer's has room.
+    /// Our kernel keeps at most this many bytes beyond the room of the peer's kernel.
     pub(crate) fn bound_unsent(&mut self, bytes: usize) {
         self.room = self.room.min(self.peer_room.saturating_add(bytes));
     }
@@ -143,7 +144,7 @@ impl Line {
         self.stage == Stage::Open && (self.arrived > self.read || self.end_arrived || self.dead || self.error.is_some())
     }
 
-    /// Linux says so from a third of the buffer on.
+    /// Linux reports a socket writable from a third of the buffer on.
     pub(crate) fn is_writable(&self) -> bool {
         let free = self.room.saturating_sub(self.taken.len() - self.delivered);
         self.stage == Stage::Open && (free * 3 >= self.room || self.dead || self.finished || self.error.is_some())
@@ -156,7 +157,7 @@ impl Line {
     // ---- calls
     // -----------------------------------------------------------------------------------------------------
 
-    /// One recv into `into`; `most`: the kernel gives no more this time.
+    /// One recv into `into`. The kernel returns at most `most` bytes this time.
     pub(crate) fn recv(&mut self, into: &mut [u8], most: usize) -> Moved {
         let count = (self.arrived - self.read).min(into.len()).min(most);
         if count > 0 {
@@ -171,7 +172,7 @@ impl Line {
         }
     }
 
-    /// How many bytes one send takes now.
+    /// The number of bytes that one send takes now.
     pub(crate) fn can_take(&mut self) -> Result<usize, Moved> {
         self.send_failed = self.error.is_some() || self.dead || self.finished;
         if let Some(errno) = self.error.take() {
@@ -186,7 +187,7 @@ impl Line {
         }
     }
 
-    /// SIOCOUTQ: what the peer's kernel has no room for, and a FIN that it has not got.
+    /// SIOCOUTQ: the bytes that exceed the room of the peer's kernel, and a FIN that has not arrived.
     pub(crate) fn unacknowledged(&self) -> usize {
         if self.dead {
             return 0;
@@ -197,7 +198,7 @@ impl Line {
 
     // ---- what happens on the way ---------------------------------------------------------------------------------
 
-    /// A RST has come from the peer.
+    /// A RST of the peer has arrived.
     pub(crate) fn reset(&mut self) {
         let both_ended = self.end_arrived && self.heard_end;
         if self.dead || both_ended {
@@ -209,7 +210,7 @@ impl Line {
         self.said.truncate(self.arrived);
     }
 
-    /// Whether nothing of what the script waits for can come any more.
+    /// Whether nothing that the script waits for can come any more.
     pub(crate) fn is_mute(&self) -> bool {
         self.cut || self.heard_end || self.dead || self.stage == Stage::Refused
     }

@@ -1,5 +1,5 @@
-//! A system that is not there: network, descriptors, poller and clock in memory, driven by a seed. The driver makes
-//! the same calls as on the real one, and cannot tell the difference; what it must never do ends the simulation.
+//! A simulated system: network, descriptors, poller and clock in memory, driven by a seed. The driver makes the calls
+//! of the real system, and cannot tell the difference. A forbidden call ends the simulation.
 //!
 //! ```text
 //! faults ── line ── network ── Simulated: Sys
@@ -33,7 +33,7 @@ pub use faults::Faults;
 pub(crate) use line::{Act, Stage};
 pub(crate) use network::{Happening, Network, Remote};
 
-/// The network as everybody at either end shares it.
+/// The network, shared by both ends.
 pub(crate) type Shared = Rc<RefCell<Network>>;
 
 /// One loop's end of the simulated system.
@@ -47,7 +47,7 @@ impl Simulated {
         Simulated { network, waker }
     }
 
-    /// One call: a little time passes.
+    /// Makes one call, which takes a little time.
     fn call<R>(&mut self, call: impl FnOnce(&mut Network) -> R) -> R {
         let mut network = self.network.borrow_mut();
         network.tick();
@@ -69,7 +69,7 @@ impl Simulated {
                     network.start_arriving(index);
                 }
                 Moved::Blocked => network.excuse(),
-                // Told once, it is news.
+                // The first report of the end is progress.
                 Moved::Ended if std::mem::replace(&mut line.end_read, true) => {}
                 Moved::Ended | Moved::Failed(_) => network.progress(),
             }
@@ -124,7 +124,7 @@ impl Sys for Simulated {
         self.call(|network| Time(network.now()))
     }
 
-    /// Up to 4 ms behind. It is read after each callback.
+    /// Returns a time up to 4 ms behind. The loop reads this clock after each callback.
     fn coarse_now(&mut self) -> Time {
         let mut network = self.network.borrow_mut();
         network.callback_ended();
@@ -213,7 +213,7 @@ impl Sys for Simulated {
         self.transmit(fd, pieces)
     }
 
-    /// The file is a real one.
+    /// Sends a part of a real file.
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
         let mut piece = vec![0; count.min(64 * 1024)];
         match file.read_at(&mut piece, at) {
@@ -281,7 +281,7 @@ impl Sys for Simulated {
     }
 
     fn close(&mut self, fd: Fd) {
-        // What is torn down because a check has failed proves nothing more.
+        // After a failed check the teardown proves nothing more.
         if !panicking() {
             self.call(|network| {
                 network.note("close", fd.0.into(), 0);
@@ -304,8 +304,8 @@ fn bits(interest: Interest) -> i64 {
     i64::from(interest.read) + 2 * i64::from(interest.write)
 }
 
-/// A listener of the simulated system. May be dropped on any thread, like a real one; the network sees it at the next
-/// call.
+/// A listener of the simulated system. May be dropped on any thread, like a real listener; the network sees the drop at
+/// the next call.
 pub(crate) struct SimulatedListener {
     fd: Fd,
     address: Address,
@@ -330,7 +330,7 @@ impl Listens for SimulatedListener {
         &self.address
     }
 
-    /// Some systems do not tell, and one that does is what everything else is tested on.
+    /// Some systems do not report the queue; all other tests run on one that does.
     fn waiting(&self) -> Option<usize> {
         None
     }

@@ -1,4 +1,4 @@
-//! Descriptors and the calls that open and close them: the lowest number that is free, and at once.
+//! Descriptors, and the calls that open and close them: a new descriptor gets the lowest free number, at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::sys::Fd;
 
-/// What accept(2) and socket(2) say where the system, not the process, has no descriptor or no memory to give.
+/// Errors of accept(2) and socket(2) when the system, not the process, has no descriptor or no memory.
 const SCARCE: [i32; 3] = [libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-/// What accept(2) says of a newcomer that is gone, or that a packet filter or the network has refused.
+/// Errors of accept(2) for a connection that has gone, or that a packet filter or the network has refused.
 const LOST: [i32; 4] = [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EHOSTUNREACH];
 
 impl Network {
-    /// The lowest number that is free, as POSIX has it.
+    /// Opens a descriptor with the lowest free number, as POSIX requires.
     pub(super) fn open(&mut self, file: File) -> Fd {
         let free = self.files.iter().position(Option::is_none);
         let place = free.unwrap_or_else(|| {
@@ -27,7 +27,7 @@ impl Network {
         Fd(FIRST_FD + place as i32)
     }
 
-    /// Whether a new descriptor is refused, and how.
+    /// Returns an error if a new descriptor is refused.
     pub(super) fn starved(&mut self) -> Option<Errno> {
         if self.files.iter().flatten().count() >= self.faults.descriptors {
             return Some(Errno(libc::EMFILE));
@@ -78,7 +78,7 @@ impl Network {
         Ok((self.open(listener), address))
     }
 
-    /// Listeners are closed by whoever holds them, and the network hears of it afterwards.
+    /// Closes the listeners that their owners have dropped since the last call.
     pub(crate) fn close_listeners(&mut self) {
         for place in 0..self.files.len() {
             let Some(File::Listener { dropped, .. }) = &self.files[place] else { continue };
@@ -102,7 +102,7 @@ impl Network {
             File::Listener { queue, .. } => !queue.is_empty(),
             File::Line(_) => self.violation("accept of a connection"),
         };
-        // Linux takes a descriptor before it looks whether anybody is there to have it.
+        // Linux takes a descriptor before it looks for a waiting connection.
         if let Some(errno) = self.starved() {
             return Err(errno);
         }

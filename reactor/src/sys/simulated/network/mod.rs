@@ -1,5 +1,5 @@
-//! The world at the other end of the calls: a clock that jumps, descriptors, listeners, connections and their peers,
-//! and a poller that tells of them. Everything happens at a time and in an order that the seed decides.
+//! The simulated world behind the system calls: a clock that jumps, descriptors, listeners, connections and their
+//! peers, and a poller. The seed decides the time and order of all events.
 
 mod descriptors;
 mod peers;
@@ -18,16 +18,16 @@ use crate::random::{Random, mixed};
 use crate::sys::Interest;
 use crate::token::ConnectionId;
 
-/// Simulated descriptors begin here, far above any real one, so that neither is ever taken for the other.
+/// Simulated descriptors begin here, far above any real one, so the two kinds cannot be confused.
 const FIRST_FD: i32 = 1 << 20;
-/// Calls of one simulation: one that goes on for longer does not end by itself. A peer that takes three bytes at a time of
-/// a few large writes needs millions.
+/// Largest number of calls in one simulation: a longer simulation does not end by itself. A peer that takes a few large
+/// writes in steps of three bytes needs millions.
 const CALLS_MAX: u64 = 20_000_000;
-/// Calls that a report of a failure shows, unless the variable says otherwise.
+/// Number of calls in a report of a failure, unless the variable sets another number.
 const HISTORY: usize = 60;
 const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";
 
-/// What happens without the loop's doing.
+/// An event without the loop's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Happening {
     Connect(usize),
@@ -35,15 +35,15 @@ pub(crate) enum Happening {
     Arrive(usize),
     Deliver(usize),
     Reset(usize),
-    /// What becomes of our connect.
+    /// The outcome of our connect.
     Outcome(usize),
     Halt,
 }
 
-/// Asked each time that the program connects to an address.
+/// Called each time that the program connects to an address.
 pub(crate) type Answer = Box<dyn FnMut() -> Remote>;
 
-/// What answers there.
+/// The reaction at an address.
 pub(crate) enum Remote {
     Answers(Vec<Act>),
     Refuses,
@@ -66,12 +66,12 @@ pub(crate) struct Network {
     watched: BTreeMap<i32, (ConnectionId, Interest)>,
     pub(crate) lines: Vec<Line>,
     pub(crate) ids: HashMap<ConnectionId, usize>,
-    /// Where each line connects to, or comes from.
+    /// The remote address of each line.
     addresses: Vec<Address>,
     pub(crate) remotes: HashMap<Address, Answer>,
-    /// The line that the last accept or connect has brought.
+    /// The line of the last accept or connect.
     pub(crate) latest: Option<usize>,
-    /// What each link wants, as the loop begins to wait; told by whoever watches the driver.
+    /// The interest of each link when the loop begins to wait, set by the checks around the driver.
     pub(crate) wanted: Vec<(ConnectionId, Interest)>,
     starved_until: u64,
     next_port: u16,
@@ -80,9 +80,9 @@ pub(crate) struct Network {
     pub(crate) halting: bool,
     pub(crate) must_end_by: Option<u64>,
     pub(crate) drain: Option<Duration>,
-    /// Connections that the loop lets itself have.
+    /// Connections that the loop allows itself.
     pub(crate) cap: usize,
-    /// Bytes that have moved, in all.
+    /// Bytes moved in total.
     pub(crate) received: u64,
     pub(crate) sent: u64,
     spins: u32,
@@ -136,7 +136,7 @@ impl Network {
         self.now
     }
 
-    /// A call takes a little time, and meanwhile things happen.
+    /// Makes a call take a little time, during which events happen.
     pub(crate) fn tick(&mut self) {
         self.calls += 1;
         if self.calls > CALLS_MAX {
@@ -147,7 +147,7 @@ impl Network {
         self.happen();
     }
 
-    /// It may have taken its time.
+    /// A callback may have taken long.
     pub(crate) fn callback_ended(&mut self) {
         if self.random.chance(self.faults.slow_callbacks) {
             let span = self.random.below(500_000_000);
@@ -199,7 +199,7 @@ impl Network {
     fn order_halt(&mut self) {
         if !self.halting {
             self.halting = true;
-            // The drain time counts from when the loop sees it, which a slow turn may put off a little.
+            // The drain time counts from the turn that sees the stop, which a slow turn may delay a little.
             self.must_end_by = self.drain.map(|drain| self.now + drain.as_nanos() as u64 + 2_000_000_000);
             self.note("halt", 0, 0);
             (self.halt)();
@@ -212,7 +212,7 @@ impl Network {
     pub(crate) fn note(&mut self, call: &'static str, about: i64, came_to: i64) {
         let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
         self.fingerprint = mixed(self.fingerprint ^ word ^ (about as u64) << 32 ^ came_to as u64 ^ self.now << 8);
-        // Of many waits in a row that came to nothing, the last is enough.
+        // Of several empty waits in a row, the last is enough.
         if call == "wait" && self.history.back().is_some_and(|(_, call, events, _)| (*call, *events) == ("wait", 0)) {
             self.history.pop_back();
         }
@@ -222,7 +222,7 @@ impl Network {
         self.history.push_back((self.now, call, about, came_to));
     }
 
-    /// Ends the simulation with what is wrong, and all that is needed to see it again.
+    /// Ends the simulation with a description of the violation, and with everything needed to replay it.
     #[cold]
     pub(crate) fn violation(&self, what: &str) -> ! {
         let mut history = String::new();

@@ -1,4 +1,4 @@
-//! What is at the other end: peers that follow their scripts, and the way between them and our kernel.
+//! The other end: peers that follow their scripts, and the path between them and our kernel.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use super::{FIRST_FD, File, Happening, Network};
 use crate::address::{Address, Peer};
 use crate::sys::Fd;
 
-/// SYNs of one peer that are dropped before it gives up.
+/// Dropped SYNs of one peer before it gives up.
 const KNOCKS: u32 = 6;
 
 impl Network {
@@ -28,7 +28,7 @@ impl Network {
         }
     }
 
-    /// The address of this end: the listener's, or one of the simulated host's own.
+    /// The local address: the listener's, or an address of the simulated host.
     pub(crate) fn local_address(&self, fd: Fd) -> Option<Address> {
         let Some(Some(File::Line(line))) = self.files.get(usize::try_from(fd.0 - FIRST_FD).ok()?) else { return None };
         let known = &self.addresses[*line];
@@ -41,7 +41,7 @@ impl Network {
         }
     }
 
-    /// A peer knocks.
+    /// A peer connects.
     pub(super) fn come(&mut self, index: usize) {
         let wanted = &self.addresses[index];
         let found = self.files.iter_mut().flatten().find_map(|file| match file {
@@ -53,7 +53,7 @@ impl Network {
                 self.lines[index].stage = Stage::Refused;
                 self.act(index);
             }
-            // The SYN is dropped, and sent again, some times.
+            // The SYN is dropped and sent again, several times.
             Some((backlog, queue)) if queue.len() > backlog && self.lines[index].knocks < KNOCKS => {
                 self.lines[index].knocks += 1;
                 self.after(1_000_000_000 << self.lines[index].knocks, Happening::Connect(index));
@@ -70,7 +70,7 @@ impl Network {
         }
     }
 
-    /// The peer's program goes on until it has to wait.
+    /// Runs the peer's program until it has to wait.
     pub(super) fn act(&mut self, index: usize) {
         loop {
             let line = &mut self.lines[index];
@@ -153,7 +153,7 @@ impl Network {
         }
     }
 
-    /// Whether these bytes have come. Others are a violation.
+    /// Whether these bytes have arrived. Other bytes are a violation.
     pub(super) fn expect(&mut self, index: usize, bytes: &[u8]) -> bool {
         let line = &mut self.lines[index];
         let got = &line.taken[line.expected..line.delivered];
@@ -185,7 +185,7 @@ impl Network {
         }
     }
 
-    /// What the peer said reaches our kernel, in pieces, as far as there is room.
+    /// Moves the peer's bytes to our kernel, in pieces, as far as there is room.
     pub(super) fn arrive(&mut self, index: usize) {
         let line = &mut self.lines[index];
         line.arriving = false;
@@ -195,7 +195,7 @@ impl Network {
         let left = line.said.len() - line.arrived;
         if line.closed {
             if left > 0 {
-                // Nobody is there to take it: answered by a reset.
+                // The program has closed its end: the answer is a reset.
                 line.cut = true;
                 self.act(index);
             }
@@ -251,7 +251,7 @@ impl Network {
     }
 }
 
-/// Once everything has arrived, so has the end.
+/// The end arrives when all bytes have arrived.
 fn line_end(line: &mut Line) {
     if line.said_end && line.arrived == line.said.len() {
         line.end_arrived = true;

@@ -1,4 +1,4 @@
-//! The poller, level-triggered, and what has to be so whenever the loop waits for it.
+//! The level-triggered poller, and the conditions that must hold whenever the loop waits.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::error::Errno;
 use crate::sys::{Event, Fd, Interest};
 use crate::token::ConnectionId;
 
-/// Waits in a row that come back at once and lead to nothing. A spurious event or two is no spinning.
+/// Allowed number of consecutive waits that return at once without effect. A few spurious events are no spinning.
 const SPINS_MAX: u32 = 60;
-/// How long everything has to be quiet, timers apart, before the application is told to stop.
+/// How long everything but timers must be quiet before the application is told to stop, in nanoseconds.
 const QUIET: u64 = 200_000_000_000;
-/// Waits of one simulation: one that goes on for longer does not end by itself.
+/// Largest number of waits in one simulation: a longer simulation does not end by itself.
 const WAITS_MAX: u64 = 20_000_000;
 
 impl Network {
@@ -41,7 +41,7 @@ impl Network {
         }
     }
 
-    /// What is ready: without the events that are late, with those that are spurious.
+    /// Returns the ready descriptors, without late events and with spurious ones.
     pub(super) fn ready(&mut self, events: &mut Vec<Event>, spurious: bool) {
         let Network { files, watched, lines, faults, random, .. } = self;
         let mut late = Vec::new();
@@ -60,7 +60,7 @@ impl Network {
             }
             if spurious && random.chance(faults.spurious_events) {
                 match lines.get(files_line(files, fd).unwrap_or(usize::MAX)) {
-                    // What tells a connect's outcome is not spurious: SO_ERROR would say that it stands.
+                    // A connect's outcome is never spurious: SO_ERROR would report a connection.
                     Some(line) if line.stage == Stage::Connecting => {}
                     _ if random.chance(0.5) => event.readable = true,
                     _ => event.writable = true,
@@ -81,7 +81,7 @@ impl Network {
         events.truncate(faults.batch);
     }
 
-    /// Lets time pass until something is ready, or until then.
+    /// Lets time pass until a descriptor is ready, or until the timeout.
     pub(crate) fn wait(
         &mut self,
         events: &mut Vec<Event>,
@@ -142,7 +142,7 @@ impl Network {
             }
         }
         self.note("wait", events.len() as i64, (self.now - began) as i64);
-        // Time that passes is what a wait is for.
+        // The passing of time is the purpose of a wait.
         if self.now > began + 1000 {
             self.progress();
         } else {
@@ -156,7 +156,7 @@ impl Network {
         }
     }
 
-    /// When nothing happens any more, nobody stands before a door that could be opened.
+    /// Checks, when nothing happens any more, that no connection waits at a listener that has room.
     pub(super) fn check_queues(&self) {
         let lines = self.files.iter().flatten().filter(|file| matches!(file, File::Line(_))).count();
         let room = lines < self.cap && self.count_open() < self.faults.descriptors;
@@ -170,7 +170,7 @@ impl Network {
         }
     }
 
-    /// After the program has ended: what is under way arrives, and the peers do what they have left to do.
+    /// After the end of the program: lets pending bytes arrive, and peers finish their scripts.
     pub(crate) fn finish(&mut self) {
         self.close_listeners();
         while let Some(next) = self.next_time() {
@@ -201,12 +201,12 @@ impl Network {
         }
     }
 
-    /// Something was moved, so the loop does not spin.
+    /// Notes that bytes have moved, so the loop does not spin.
     pub(crate) fn progress(&mut self) {
         self.spins = 0;
     }
 
-    /// A fault was the cause that nothing moved.
+    /// Notes that a fault prevented progress.
     pub(crate) fn excuse(&mut self) {
         self.spins = self.spins.saturating_sub(1);
     }
