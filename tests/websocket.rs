@@ -14,6 +14,7 @@ use reactor::Backend;
 use support::client::Client;
 use support::command::{Glowplug, Scratch};
 use support::on_every_backend;
+use support::programs::{command, install_for_node, install_for_python, run};
 use support::websocket::{self, BINARY, CLOSE, PING, PONG, TEXT, closed, expect, frame, handshake};
 
 const ECHO: &str = "echo --websocket --port 0 --log-level off";
@@ -155,7 +156,7 @@ on_every_backend! {
     #[ignore = "needs npm and node"]
     fn npms_ws_is_a_client(backend: Backend) {
         let scratch = Scratch::new();
-        run("npm", &["install", "--no-audit", "--no-fund", "--prefix", ".", "ws@8.18.3"], scratch.path());
+        install_for_node(&["ws@8.18.3"], scratch.path());
         let echo = Glowplug::start(backend, ECHO);
         fs::write(scratch.join("client.js"), NODE_CLIENT).unwrap();
         let told = run("node", &["client.js", &format!("ws://{}/a/path", echo.tcp())], scratch.path());
@@ -167,7 +168,7 @@ on_every_backend! {
     #[ignore = "needs python3 with pip"]
     fn pypis_websockets_is_a_client(backend: Backend) {
         let scratch = Scratch::new();
-        install_for_python(scratch.path());
+        install_for_python(&["websockets==15.0.1"], scratch.path());
         let echo = Glowplug::start(backend, ECHO);
         fs::write(scratch.join("client.py"), PYTHON_CLIENT).unwrap();
         let told = run("python3", &["client.py", &format!("ws://{}/a/path", echo.tcp())], scratch.path());
@@ -197,30 +198,9 @@ impl Running {
     }
 }
 
-/// A program that also finds the packages installed in `directory`.
-fn command(program: &str, words: &[&str], directory: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.args(words).current_dir(directory).stdin(Stdio::null()).env("PYTHONPATH", directory.join("python"));
-    command
-}
-
 fn start(program: &str, words: &[&str], directory: &Path) -> Running {
     let child = command(program, words, directory).stdout(Stdio::piped()).spawn();
     Running(child.unwrap_or_else(|error| panic!("{program}: {error}")))
-}
-
-/// Runs a program until it exits with status 0. Returns its standard output.
-fn run(program: &str, words: &[&str], directory: &Path) -> String {
-    let output = command(program, words, directory).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} {words:?}: {told}{}", String::from_utf8_lossy(&output.stderr));
-    told
-}
-
-fn install_for_python(directory: &Path) {
-    let target = ["-m", "pip", "install", "--quiet", "--target", "python", "websockets==15.0.1"];
-    run("python3", &target, directory);
 }
 
 /// Text and binary messages of several sizes, and in fragments; a ping; and a close with a code.

@@ -4,6 +4,7 @@
 pub mod application;
 pub mod client;
 pub mod command;
+pub mod programs;
 pub mod terminal;
 pub mod websocket;
 

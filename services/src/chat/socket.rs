@@ -106,6 +106,9 @@ impl Socket {
             }
         }
         self.first = None;
+        if self.decoder.is_none() && input.is_empty() {
+            return Ok(None);
+        }
         let decoder = self.decoder.get_or_insert_with(|| decoders.take());
         read(decoder, input, &mut decoders.buffers, End::Broken)
     }
@@ -121,6 +124,9 @@ impl Socket {
             (self.decoder, self.first) = (None, None);
         }
         if self.first.is_none() {
+            if self.decoder.is_none() && input.is_empty() {
+                return Ok(None);
+            }
             let decoder = self.decoder.get_or_insert_with(|| Box::new(Decoder::new(FIRST_MAX)));
             let too_long = TooLong { what: "first message", limit: FIRST_MAX };
             let refused = |error: ProtocolError| match error.code {
