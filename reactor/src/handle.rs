@@ -108,7 +108,7 @@ impl fmt::Debug for Handle {
 ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_, (), String>) {
 ///         input.take_all();
 ///     }
-///     fn on_message(&mut self, _: ConnectionId, message: String, cx: &mut Context<'_, (), String>) {
+///     fn on_message(&mut self, _: ConnectionId, _: Option<&mut ()>, message: String, cx: &mut Context<'_, (), String>) {
 ///         assert_eq!(message, "done");
 ///         cx.halt();
 ///     }

@@ -135,10 +135,45 @@ pub trait Handler<M = ()>: 'static {
         cx.close();
     }
 
-    /// A message was posted. `to` is the connection that it was addressed to, which may have ended since: what is then
-    /// done for it finds nothing.
-    fn on_message(&mut self, to: ConnectionId, message: M, cx: &mut Context<'_, Self::Connection, M>) {
-        let _ = (to, message, cx);
+    /// A message was posted. `to` is the connection that it was addressed to, and `connection` is the state of that connection;
+    /// `None` where it has ended since, or the message was addressed to no connection. The callback belongs to no connection
+    /// ([`Context::id`] is none), so the addressee is reached by [`cx.at(to)`](Context::at). A panic ends the addressee.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context, Handler, Input};
+    ///
+    /// /// Counts the messages that each connection was sent by other threads.
+    /// struct Inbox;
+    ///
+    /// impl Handler<String> for Inbox {
+    ///     type Connection = u32;
+    ///     fn on_open(&mut self, _: &mut Context<'_, u32, String>) -> u32 {
+    ///         0
+    ///     }
+    ///     fn on_data(&mut self, _: &mut u32, input: &mut Input<'_>, _: &mut Context<'_, u32, String>) {
+    ///         input.take_all();
+    ///     }
+    ///     fn on_message(
+    ///         &mut self,
+    ///         to: ConnectionId,
+    ///         connection: Option<&mut u32>,
+    ///         message: String,
+    ///         cx: &mut Context<'_, u32, String>,
+    ///     ) {
+    ///         let Some(count) = connection else { return }; // it has ended
+    ///         *count += 1;
+    ///         cx.at(to).write(format!("{count}: {message}\n"));
+    ///     }
+    /// }
+    /// ```
+    fn on_message(
+        &mut self,
+        to: ConnectionId,
+        connection: Option<&mut Self::Connection>,
+        message: M,
+        cx: &mut Context<'_, Self::Connection, M>,
+    ) {
+        let _ = (to, connection, message, cx);
     }
 
     /// A newcomer was refused at [`Limits::connections`](crate::Limits::connections) or

@@ -158,8 +158,15 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     fn message(&mut self, core: &mut Core) -> bool {
         let Some((to, message)) = self.batch.pop_front() else { return false };
         core.counters.messages.add(1);
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_message(to, message, cx));
+        let (handler, service) = (&mut self.handler, self.service);
+        let key = core.links.get(to).filter(|link| link.service == service).map(|link| link.state);
+        let state = key.and_then(|key| self.states.get_mut(key as usize));
+        let is_lent = state.is_some();
+        let outcome = guarded(core, ConnectionId::NONE, service, |cx| handler.on_message(to, state, message, cx));
+        // The state that was lent may be half changed.
+        if outcome.is_none() && is_lent {
+            end_panicked(core, to);
+        }
         true
     }
 }
@@ -202,9 +209,17 @@ fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: Box<dyn Any 
     match core.links.get_mut(id) {
         Some(link) => {
             log::error!("{name}: a callback of connection {id} from {} panicked: {said}", link.peer);
-            link.over(CloseReason::Panicked);
-            core.mark_dirty(id);
+            end_panicked(core, id);
         }
         None => log::error!("{name}: a callback panicked: {said}"),
+    }
+}
+
+/// Ends a connection in whose callback, or with whose state, a panic happened.
+#[cold]
+fn end_panicked(core: &mut Core, id: ConnectionId) {
+    if let Some(link) = core.links.get_mut(id) {
+        link.over(CloseReason::Panicked);
+        core.mark_dirty(id);
     }
 }

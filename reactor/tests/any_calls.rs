@@ -258,6 +258,8 @@ impl Anything {
             43 => {
                 let known = (cx.peer(), cx.service().len(), cx.now(), cx.turn(), cx.serves_alone());
                 let _ = (known, cx.stats());
+                let listed = cx.connections().into_iter().all(|id| cx.at(id).exists());
+                assert!(listed, "each connection that is listed exists");
                 let other = cx.at(id);
                 let counts = (other.received(), other.sent(), other.queued(), other.age(), other.idle());
                 let _ = (counts, other.peer(), other.local_address(), other.exists(), other.id(), format!("{other:?}"));
@@ -356,7 +358,7 @@ impl Handler<String> for Anything {
         self.calls(cx);
     }
 
-    fn on_message(&mut self, to: ConnectionId, _: String, cx: &mut Context<'_>) {
+    fn on_message(&mut self, to: ConnectionId, _: Option<&mut Bomb>, _: String, cx: &mut Context<'_>) {
         self.calls(cx);
         cx.at(to).close();
     }

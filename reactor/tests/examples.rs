@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -83,6 +83,43 @@ fn echo_answers_each_line_and_ends_well() {
         client.shutdown(Shutdown::Write).expect("it is open");
         assert_eq!(read_all(&mut client), b"You said: one\nYou said: two\r\n");
         assert_eq!(echo.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+/// Sends a line and reads the answer, up to the line that ends it.
+fn ask(client: &mut BufReader<TcpStream>, line: &str) -> String {
+    client.get_mut().write_all(line.as_bytes()).expect("it is open");
+    let mut answer = String::new();
+    client.read_line(&mut answer).expect("an answer comes");
+    answer
+}
+
+#[test]
+fn clients_are_listed_and_ended_by_number_without_a_registry() {
+    for backend in BACKENDS {
+        let server = Example::start("clients", backend, &["127.0.0.1:0"]);
+        let mut clients = [(); 3].map(|()| BufReader::new(connect(server.address)));
+        let ids = clients.each_mut().map(|client| ask(client, "CLIENT ID\n").trim().to_owned());
+        let mut listed = vec![ask(&mut clients[0], "CLIENT LIST\n")];
+        for _ in 1..3 {
+            let mut line = String::new();
+            clients[0].read_line(&mut line).expect("a line for each client");
+            listed.push(line);
+        }
+        for (id, client) in ids.iter().zip(&clients) {
+            let address = client.get_ref().local_addr().expect("it is connected");
+            let line = format!("id={id} addr={address} age=");
+            assert!(listed.iter().any(|listed| listed.starts_with(&line)), "{line} is not in {listed:?}");
+        }
+        assert_eq!(ask(&mut clients[0], &format!("CLIENT KILL ID {}\n", ids[1])), "OK\n");
+        assert_eq!(read_all(clients[1].get_mut()), b"", "it ends in order");
+        assert_eq!(ask(&mut clients[2], "CLIENT KILL ID 77\n"), "ERR no such client\n");
+        assert_eq!(ask(&mut clients[2], "CLIENT KILL ID me\n"), "ERR no such client\n");
+        // The answer leaves before the end.
+        assert_eq!(ask(&mut clients[2], &format!("CLIENT KILL ID {}\n", ids[2])), "OK\n");
+        assert_eq!(read_all(clients[2].get_mut()), b"");
+        drop(clients);
+        assert_eq!(server.terminate().code(), Some(0), "{backend}");
     }
 }
 

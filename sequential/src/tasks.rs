@@ -355,7 +355,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
         self.finish(cx);
     }
 
-    fn on_message(&mut self, _: ConnectionId, wake: Wake, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut Connection>, wake: Wake, cx: &mut Context<'_>) {
         self.have_polled(wake.key(), cx);
     }
 

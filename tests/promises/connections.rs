@@ -4,14 +4,110 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use reactor::{Address, Bytes, CloseReason, ConnectionId, Deadlines, Peer, Service, Topic, Written};
+use reactor::{Address, Bytes, CloseReason, ConnectionId, Deadlines, Handler, Input, Peer, Service, Topic, Written};
 
 use crate::stage::{Plan, Stage, client_of, read_all, read_exactly, round_trip, socket_path};
-use crate::support::on_every_backend;
+use crate::support::application::serve_with;
+use crate::support::{GUARD, on_every_backend};
+
+/// Answers each line with the number of messages that its connection has been sent; a message `panic` panics.
+struct Inbox(Sender<Option<u32>>);
+
+type Context<'a> = reactor::Context<'a, u32, &'static str>;
+
+impl Handler<&'static str> for Inbox {
+    type Connection = u32;
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> u32 {
+        cx.write(cx.id().to_u64().to_be_bytes());
+        0
+    }
+
+    fn on_data(&mut self, count: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        input.take_all();
+        cx.write(count.to_be_bytes());
+    }
+
+    fn on_message(&mut self, to: ConnectionId, state: Option<&mut u32>, message: &'static str, cx: &mut Context<'_>) {
+        assert_eq!(cx.id(), ConnectionId::NONE);
+        let known = state.as_deref().copied();
+        if let Some(count) = state {
+            *count += 1;
+        }
+        self.0.send(known).expect("the test waits for it");
+        match message {
+            "panic" => panic!("meant"),
+            "list" => {
+                let count = cx.connections().len().to_string();
+                cx.at(to).write(count);
+            }
+            _ => {}
+        }
+    }
+}
 
 on_every_backend! {
+    fn a_message_is_lent_the_state_of_its_addressee_while_that_exists(backend: Backend) {
+        let (tell, told) = channel();
+        let factory = move || Inbox(tell.clone());
+        let running = serve_with(backend, move || Service::tcp("127.0.0.1:0", factory), |_| {});
+        let mut clients = [(); 2].map(|()| client_of(running.address()));
+        let ids = clients.each_mut().map(|client| ConnectionId::from_u64(u64::from_be_bytes(read_exactly(client))));
+        let post = |to, message| running.service.post(to, message).expect("there is room");
+        let next = || told.recv_timeout(GUARD).expect("it is told");
+        post(ids[0], "one");
+        post(ids[0], "two");
+        post(ids[1], "one");
+        post(ConnectionId::NONE, "nobody");
+        assert_eq!([next(), next(), next(), next()], [Some(0), Some(1), Some(0), None]);
+        clients[0].write_all(b"how many").unwrap();
+        assert_eq!(read_exactly(&mut clients[0]), 2u32.to_be_bytes());
+        // A panic may have left the state half changed: its connection ends, and no other.
+        post(ids[0], "panic");
+        assert_eq!(next(), Some(2));
+        assert_eq!(read_all(&mut clients[0]), b"");
+        post(ids[0], "gone");
+        assert_eq!(next(), None);
+        clients[1].write_all(b"how many").unwrap();
+        assert_eq!(read_exactly(&mut clients[1]), 1u32.to_be_bytes());
+        post(ids[1], "list");
+        assert_eq!(next(), Some(1));
+        assert_eq!(&read_exactly::<1>(&mut clients[1]), b"1", "the other has ended");
+    }
+
+    fn a_handler_lists_its_own_connections_and_no_others(backend: Backend) {
+        let (keep, _kept) = channel();
+        let stage = Stage::tuned(backend, Plan::echo(), |service| service, move |application| {
+            // A service beside it, with a connection of its own to the witness's loop.
+            let (tell, _) = channel();
+            let other = application.add_service(Service::tcp("127.0.0.1:0", move || Inbox(tell.clone()))).unwrap();
+            let address = other.address().unwrap().to_string();
+            let client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+            keep.send(client).unwrap();
+        });
+        let clients = [(); 3].map(|()| stage.open());
+        let mut ids = clients.each_ref().map(|(_, id)| *id).to_vec();
+        let (mut listed, outbound) = stage.ask(|cx| {
+            let nobody = cx.connect(std::net::SocketAddr::from(([127, 0, 0, 1], 1)), ());
+            (cx.connections(), nobody)
+        });
+        ids.push(outbound);
+        ids.sort();
+        listed.sort();
+        assert_eq!(listed, ids);
+        stage.closed(outbound);
+        let first = clients[0].1;
+        stage.order(move |cx| cx.at(first).abort());
+        stage.closed(first);
+        let mut left = stage.ask(|cx| cx.connections());
+        left.sort();
+        ids.retain(|id| ![first, outbound].contains(id));
+        assert_eq!(left, ids);
+    }
+
     // A peer may connect to any address of this host if the service listens on all.
     fn a_connection_tells_both_of_its_addresses(backend: Backend) {
         let patient = Deadlines { first_request: None, ..Deadlines::default() };

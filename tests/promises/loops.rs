@@ -50,7 +50,7 @@ impl Handler<Order> for Member {
         }
     }
 
-    fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut ()>, order: Order, cx: &mut Context<'_>) {
         order.0(cx);
     }
 

@@ -64,7 +64,7 @@ impl Handler<Message> for Poster {
         }
     }
 
-    fn on_message(&mut self, _: ConnectionId, message: Message, cx: &mut Context<'_, (), Message>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut ()>, message: Message, cx: &mut Context<'_, (), Message>) {
         let handle = cx.service_handle();
         match message {
             Message::Number(number) => drop(self.heard.send(number)),

@@ -40,7 +40,13 @@ impl Handler<(usize, u64)> for Counter {
         input.take_all();
     }
 
-    fn on_message(&mut self, _: ConnectionId, (thread, number): (usize, u64), cx: &mut Context<'_, (), (usize, u64)>) {
+    fn on_message(
+        &mut self,
+        _: ConnectionId,
+        _: Option<&mut ()>,
+        (thread, number): (usize, u64),
+        cx: &mut Context<'_, (), (usize, u64)>,
+    ) {
         assert_eq!(self.next[thread], number);
         self.next[thread] += 1;
         self.turns.store(cx.stats().turns, SeqCst);

@@ -225,7 +225,7 @@ impl Handler<Order> for Witness {
         (self.plan.stopping)(cx);
     }
 
-    fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut ()>, order: Order, cx: &mut Context<'_>) {
         order.0(cx);
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Context, Core, Written};
 use crate::address::{Address, Peer};
 use crate::buffer::{Output, Writer};
-use crate::link::Link;
+use crate::link::{Link, Origin};
 use crate::reason::CloseReason;
 use crate::sys::Fd;
 use crate::token::ConnectionId;
@@ -68,6 +68,25 @@ impl<C, M> Context<'_, C, M> {
     #[inline]
     pub fn at(&mut self, id: ConnectionId) -> ConnectionRef<'_> {
         ConnectionRef { core: self.core, id }
+    }
+
+    /// The connections of this handler on this loop that have not ended, in no order: accepted, outbound, and watched ones, the
+    /// callback's own among them. Empty outside a handler.
+    ///
+    /// Costs time and memory in proportion to all connections of the loop. Where there may be many thousands, and each costs
+    /// something, a part is done in each turn ([`Context::request_turn`]): the list stays good, since ids go stale by themselves.
+    ///
+    /// ```
+    /// use reactor::Context;
+    /// fn say_to_all<C, M>(text: &str, cx: &mut Context<'_, C, M>) {
+    ///     for id in cx.connections() {
+    ///         cx.at(id).write(text);
+    ///     }
+    /// }
+    /// ```
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        let own = |link: &&Link| link.service == self.service && link.origin != Origin::Refused && !link.is_over();
+        self.core.links.iter().filter(own).map(|link| link.id).collect()
     }
 
     /// The callback's own connection.

@@ -193,7 +193,7 @@ impl<'a, C, M> Context<'a, C, M> {
     ///         }
     ///     }
     ///
-    ///     fn on_message(&mut self, to: ConnectionId, answer: String, cx: &mut Context<'_, (), String>) {
+    ///     fn on_message(&mut self, to: ConnectionId, _: Option<&mut ()>, answer: String, cx: &mut Context<'_, (), String>) {
     ///         cx.at(to).write(answer);
     ///     }
     /// }

@@ -259,7 +259,13 @@ impl Handler for Alarm {
         assert!(hours.iter().all(|hour| *hour >= Duration::from_secs(3600)), "{hours:?}");
     }
 
-    fn on_message(&mut self, _: ConnectionId, (): (), cx: &mut Context<'_, &'static str>) {
+    fn on_message(
+        &mut self,
+        _: ConnectionId,
+        _: Option<&mut &'static str>,
+        (): (),
+        cx: &mut Context<'_, &'static str>,
+    ) {
         cx.at(self.called_off).close();
     }
 }

@@ -459,7 +459,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
         }
     }
 
-    fn on_message(&mut self, _: ConnectionId, order: Order, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut Line>, order: Order, cx: &mut Context<'_>) {
         match order {
             Order::Say(text, waiting) => {
                 // Pasted, it may be several.

@@ -276,8 +276,8 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// The member's own callback does it, since what is remembered of it is not at hand here.
-    fn on_message(&mut self, to: ConnectionId, Command::Kick: Command, cx: &mut Context<'_>) {
+    /// Ends the member in its own callback, after the input that has arrived.
+    fn on_message(&mut self, to: ConnectionId, _: Option<&mut Guest>, Command::Kick: Command, cx: &mut Context<'_>) {
         if cx.at(to).exists() && !self.kicked.contains(&to) {
             self.kicked.push(to);
             cx.at(to).set_deadline(Duration::ZERO);

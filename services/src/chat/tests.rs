@@ -186,9 +186,9 @@ impl Handler<Command> for Counted {
         self.chat.on_turn(cx);
     }
 
-    fn on_message(&mut self, to: ConnectionId, command: Command, cx: &mut Context<'_>) {
+    fn on_message(&mut self, to: ConnectionId, guest: Option<&mut Guest>, command: Command, cx: &mut Context<'_>) {
         self.count(cx);
-        self.chat.on_message(to, command, cx);
+        self.chat.on_message(to, guest, command, cx);
     }
 
     fn on_missed(&mut self, guest: &mut Guest, count: u64, cx: &mut Context<'_>) {

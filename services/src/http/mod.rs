@@ -246,9 +246,15 @@ impl Handler<Fetched> for Http {
     }
 
     /// A helper has finished. The waiting request is still in the input, and is offered to the handler again.
-    fn on_message(&mut self, to: ConnectionId, fetched: Fetched, cx: &mut Context<'_>) {
+    fn on_message(
+        &mut self,
+        to: ConnectionId,
+        exchange: Option<&mut Exchange>,
+        fetched: Fetched,
+        cx: &mut Context<'_>,
+    ) {
         if let Site::Files(library) = &mut self.site
-            && cx.at(to).peer().is_some()
+            && exchange.is_some()
         {
             library.arrive(to, fetched);
             cx.at(to).resume_reading();
@@ -266,7 +272,7 @@ impl Handler<Fetched> for Http {
 }
 
 impl Http {
-    #[inline]
+    #[inline(always)]
     fn head(&mut self, exchange: &mut Exchange, input: &mut Input<'_>, cx: &mut Context<'_>) -> Flow {
         match exchange.next_head(input) {
             Ok(Some(head)) => {

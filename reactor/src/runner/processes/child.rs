@@ -112,7 +112,7 @@ impl Handler<Frame> for ChildChannel {
         self.loop_handle.wake();
     }
 
-    fn on_message(&mut self, _: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
+    fn on_message(&mut self, _: ConnectionId, _: Option<&mut ()>, frame: Frame, cx: &mut Context<'_>) {
         self.say(&frame, cx);
     }
 

@@ -165,7 +165,7 @@ impl Handler<Frame> for Parent {
         child.loop_handle.wake();
     }
 
-    fn on_message(&mut self, line: ConnectionId, frame: Frame, cx: &mut Context<'_>) {
+    fn on_message(&mut self, line: ConnectionId, _: Option<&mut Child>, frame: Frame, cx: &mut Context<'_>) {
         if self.queues.borrow().contains_key(&line) {
             self.say(line, &frame, cx);
         }

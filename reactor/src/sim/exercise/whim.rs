@@ -269,7 +269,7 @@ impl Handler for Whim {
         }
     }
 
-    fn on_message(&mut self, to: ConnectionId, _: (), cx: &mut Context<'_>) {
+    fn on_message(&mut self, to: ConnectionId, _: Option<&mut ()>, _: (), cx: &mut Context<'_>) {
         let count = self.random.size(self.temper.most);
         self.write(to, count, false, cx);
         self.whim(cx);
