@@ -2,6 +2,7 @@
 //! mean something with every one of them, and are the same that the property tests call. No part of the public face.
 
 pub use crate::address::model::check as address;
+pub use crate::buffer::model::decoders;
 pub use crate::buffer::model::input as input_framers;
 pub use crate::buffer::model::output;
 pub use crate::link::model::check as link;

@@ -11,7 +11,7 @@
 //! | 6 | half-close | `reading`: who_half_closes…, the_end_of_input…, who_finishes… |
 //! | 7 | lines and a close in one segment | `reading`: two_lines_and_a_close…, what_has_no_ending… |
 //! | 8 | a pause is a pause | `reading`: a_pause…, a_paused_peer…, a_reset_ends_a_pause…, …never_spins…, bytes_that_were_kept… |
-//! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells… |
+//! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells…; `needs` |
 //! | 10 | interest changes only when it must | `writing`: a_thousand_small_echoes…, a_big_answer…; `syscalls` of the reactor |
 //! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, between_the_marks…, drained_is_called… |
 //! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, where_messages_were_dropped…, what_is_missed…, what_another_thread_publishes… |
@@ -58,6 +58,7 @@ mod layers;
 mod loops;
 mod memory;
 mod messages;
+mod needs;
 mod operator;
 mod process;
 mod reading;

@@ -12,7 +12,7 @@
 
 mod queue;
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -114,6 +114,12 @@ impl Backlog {
             }
         };
         self.rest.items.push_back(item);
+    }
+
+    /// Appends a copy of all bytes to `all`.
+    pub(super) fn copy_into(&self, all: &mut Vec<u8>) -> io::Result<()> {
+        self.fixed.copy_into(all)?;
+        self.rest.copy_into(all)
     }
 
     /// Notes messages that were appended without regard to the limit.

@@ -1,7 +1,9 @@
 //! A range of a file in an output. The kernel moves the bytes, so a range of any length costs no memory here.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// The rest of a range.
@@ -35,6 +37,13 @@ impl FilePart {
 
     pub(crate) fn length(&self) -> usize {
         self.left
+    }
+
+    /// Appends the bytes of this part to `bytes`.
+    pub(super) fn read_into(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let start = bytes.len();
+        bytes.resize(start + self.left, 0);
+        self.file.read_exact_at(&mut bytes[start..], self.at)
     }
 
     /// The first `count` bytes have left.

@@ -1,7 +1,17 @@
 //! The unread bytes of one connection, lent to its handler, and the rest that the handler leaves unread.
 //!
 //! Framing takes linear time: the searched length is kept beside the bytes, so the bytes of a slow peer are not
-//! searched again with each new byte.
+//! searched again with each new byte. `kept` has the bytes between callbacks.
+
+mod kept;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::SHARE_MIN;
+
+pub(crate) use kept::Kept;
 
 /// The unread bytes of one connection, lent for one callback: first the kept bytes, then the new ones.
 ///
@@ -26,6 +36,10 @@ pub struct Input<'a> {
     /// The framer in `searcher` has searched up to here without a match.
     searched: usize,
     searcher: Searcher,
+    /// The position up to which bytes have to be there before the next callback; never before the end of `bytes`.
+    wanted: usize,
+    /// The buffer that `bytes` is all of, while it is one that can be shared.
+    buffer: Option<&'a Arc<Vec<u8>>>,
 }
 
 /// The answer of a framer.
@@ -60,7 +74,7 @@ enum Searcher {
 impl<'a> Input<'a> {
     /// Makes an input of `bytes`, to test a codec without a connection.
     pub fn of(bytes: &'a [u8]) -> Self {
-        Input { bytes, at: 0, searched: 0, searcher: Searcher::Nobody }
+        Input { bytes, at: 0, searched: 0, searcher: Searcher::Nobody, wanted: bytes.len(), buffer: None }
     }
 
     /// All unread bytes, without consuming any.
@@ -105,6 +119,103 @@ impl<'a> Input<'a> {
         let all = self.as_slice();
         self.at = self.bytes.len();
         all
+    }
+
+    /// Takes exactly `count` bytes as a value of their own, or nothing while there are fewer: see [`share`](Self::share).
+    ///
+    /// ```
+    /// use reactor::Input;
+    /// let mut input = Input::of(b"hello, world");
+    /// assert_eq!(input.take_bytes(5).unwrap(), "hello");
+    /// assert_eq!(input.take_bytes(5000), None);
+    /// assert_eq!(input.len(), 7);
+    /// ```
+    pub fn take_bytes(&mut self, count: usize) -> Option<Bytes> {
+        let item = self.take(count)?;
+        Some(self.share(item))
+    }
+
+    /// An item of this input as a value that outlives the callback.
+    ///
+    /// Large items that came in several pieces are not copied: the value shares the buffer in which the loop has kept the
+    /// pieces. An item is copied where it is shorter than 4 KiB, where it is less than a quarter of that buffer (the value would
+    /// hold four times its own memory), and where all of the input has arrived since the last callback, because the receive buffer
+    /// is needed for the next connection. Memory of such a value is the handler's, and is not counted against
+    /// [`Application::memory`](crate::Application::memory).
+    ///
+    /// ```
+    /// use reactor::{Bytes, Framed, Input};
+    /// let mut input = Input::of(b"SET name;value");
+    /// let Framed::Item(command) = input.until(b';', 100) else { panic!() };
+    /// let name: Bytes = input.share(&command[4..8]);
+    /// assert_eq!(name, "name");
+    /// ```
+    pub fn share(&self, item: &[u8]) -> Bytes {
+        match self.buffer {
+            Some(buffer) if item.len() >= SHARE_MIN && item.len() >= buffer.len() / 4 => kept::share(buffer, item),
+            _ => Bytes::copy_from_slice(item),
+        }
+    }
+
+    /// Says that this callback can do nothing before `count` bytes are unread, and whether so many are. While there are fewer, the
+    /// handler is not called for what arrives; it is called at the end of the input, whatever is there.
+    ///
+    /// A handler whose items are long calls this with the length of an item, or with a lower bound of it, so that bytes that
+    /// arrive in pieces are looked at once. Of several calls in a callback the largest position counts. The request holds
+    /// for one callback. More than [`Limits::input`](crate::Limits::input) bytes are never kept, so the connection ends with
+    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow) when it comes to that. [`Context::offer_again`](crate::Context::offer_again)
+    /// and the end of a pause do not bring fewer bytes either.
+    ///
+    /// ```
+    /// use reactor::Input;
+    ///
+    /// /// Records of 4,096 bytes.
+    /// fn records(input: &mut Input<'_>) -> usize {
+    ///     let mut count = 0;
+    ///     while input.need(4096) {
+    ///         input.consume(4096);
+    ///         count += 1;
+    ///     }
+    ///     count
+    /// }
+    /// assert_eq!(records(&mut Input::of(&[0; 10_000])), 2);
+    /// ```
+    #[inline]
+    pub fn need(&mut self, count: usize) -> bool {
+        self.wanted = self.wanted.max(self.at.saturating_add(count));
+        count <= self.len()
+    }
+
+    /// Reads an item that has several parts: all of it, or nothing. Where `read` returns anything but `Ok(Some(_))`, whatever it
+    /// has consumed is unread again. Its requests for more bytes ([`need`](Self::need)) stand.
+    ///
+    /// The parts are read again from the first one when more has arrived. For items of many parts, `read` says how many
+    /// bytes the rest has at least, so that this is not often.
+    ///
+    /// ```
+    /// use reactor::{Input, LengthPrefix, FrameError};
+    ///
+    /// /// A key and a value, each after its length.
+    /// fn pair<'a>(input: &mut Input<'a>) -> Result<Option<(&'a [u8], &'a [u8])>, FrameError> {
+    ///     let part = LengthPrefix::u8(255);
+    ///     input.whole(|input| {
+    ///         let Some(key) = part.decode(input)? else { return Ok(None) };
+    ///         let Some(value) = part.decode(input)? else { return Ok(None) };
+    ///         Ok(Some((key.body, value.body)))
+    ///     })
+    /// }
+    /// assert_eq!(pair(&mut Input::of(b"\x03key\x05va")), Ok(None));
+    /// assert_eq!(pair(&mut Input::of(b"\x03key\x05value")), Ok(Some((&b"key"[..], &b"value"[..]))));
+    /// ```
+    pub fn whole<T, E>(&mut self, read: impl FnOnce(&mut Input<'a>) -> Result<Option<T>, E>) -> Result<Option<T>, E> {
+        let at = self.at;
+        let outcome = read(self);
+        if !matches!(outcome, Ok(Some(_))) && self.at != at {
+            self.at = at;
+            // What was searched in vain began at a later place.
+            self.searcher = Searcher::Nobody;
+        }
+        outcome
     }
 
     /// Takes one line with its `\n`. The method has no limit of its own: the loop closes a connection that keeps more
@@ -175,106 +286,6 @@ impl<'a> Input<'a> {
                 if unread.len() > max { Framed::TooLong } else { Framed::Incomplete }
             }
         }
-    }
-}
-
-/// Bytes that a handler has left unread, and how far they have been searched.
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
-    bytes: Vec<u8>,
-    /// Consumed bytes at the beginning that are still in the buffer. They are removed when half of the buffer is
-    /// consumed, so consuming takes linear time, too.
-    start: usize,
-    searched: usize,
-    searcher: Searcher,
-}
-
-impl Kept {
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.start
-    }
-
-    /// Bytes of memory in use, including consumed bytes that are still in the buffer.
-    pub(crate) fn memory(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// Keeps the unread bytes of `input`, which was lent from another buffer. This buffer must be empty.
-    pub(crate) fn keep(&mut self, input: &Input<'_>) {
-        debug_assert_eq!(self.bytes.len(), 0);
-        self.bytes.extend_from_slice(input.as_slice());
-        self.searched = input.searched.saturating_sub(input.at);
-        self.searcher = input.searcher;
-    }
-
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Lends all kept bytes.
-    pub(crate) fn lend(&self) -> Input<'_> {
-        Input { bytes: &self.bytes, at: self.start, searched: self.searched, searcher: self.searcher }
-    }
-
-    /// Returns the unread bytes of `input` if the handler has replaced the lent input by another; `None` for the lent
-    /// input itself. The positions of a replacement have no meaning for this buffer.
-    pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
-        let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
-        (!is_own).then(|| input.as_slice().to_vec())
-    }
-
-    /// Replaces the kept bytes.
-    pub(crate) fn replace(&mut self, bytes: &[u8]) {
-        self.clear();
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Takes the lent input back. `left` is the result of [`Input::left`].
-    pub(crate) fn settle(&mut self, left: Left) {
-        self.start = left.at;
-        self.searched = left.searched;
-        self.searcher = left.searcher;
-        if self.start == self.bytes.len() {
-            self.clear();
-        } else if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.searched = self.searched.saturating_sub(self.start);
-            self.start = 0;
-            // A long buffer that has become short must not take more memory than is counted.
-            if self.bytes.capacity() / 4 > self.bytes.len() {
-                self.bytes.shrink_to(2 * self.bytes.len());
-            }
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
-        self.searched = 0;
-        self.searcher = Searcher::Nobody;
-    }
-}
-
-/// The position of a lent input at its return.
-#[derive(Clone, Copy)]
-pub(crate) struct Left {
-    at: usize,
-    searched: usize,
-    searcher: Searcher,
-}
-
-impl Input<'_> {
-    pub(crate) fn left(&self) -> Left {
-        Left { at: self.at, searched: self.searched, searcher: self.searcher }
-    }
-
-    /// Whether any byte has been consumed.
-    pub(crate) fn has_consumed(&self) -> bool {
-        self.at > 0
     }
 }
 
@@ -365,6 +376,66 @@ mod tests {
         let mut stream = vec![b'x'; if cfg!(miri) { 500 } else { 20_000 }];
         stream.push(b'\n');
         assert_eq!(lines_in_pieces(&stream, 1).1, stream.len());
+    }
+
+    #[test]
+    fn whatever_is_put_back_is_searched_again() {
+        let mut input = Input::of(b"one\ntwo");
+        let nothing = input.whole(|input| {
+            assert_eq!(input.until_eol(), Some(&b"one\n"[..]));
+            assert_eq!(input.until_eol(), None);
+            Ok::<Option<()>, ()>(None)
+        });
+        assert_eq!((nothing, input.len()), (Ok(None), 7));
+        assert_eq!(input.until_eol(), Some(&b"one\n"[..]));
+    }
+
+    /// Bytes that came in two pieces, the first of which was kept.
+    fn kept(bytes: &[u8]) -> Kept {
+        let mut kept = Kept::default();
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        kept.append(first);
+        kept.append(second);
+        kept
+    }
+
+    #[test]
+    fn a_large_item_that_was_kept_is_shared_and_outlives_the_buffer() {
+        let bytes: Vec<u8> = (0..20_000u32).map(|at| at as u8).collect();
+        let mut kept = kept(&bytes);
+        let mut input = kept.lend();
+        let start = input.as_slice().as_ptr();
+        let item = input.take_bytes(15_000).unwrap();
+        assert_eq!(item.as_ptr(), start, "no copy");
+        let small = input.take_bytes(100).unwrap();
+        assert_ne!(small.as_ptr(), start.wrapping_add(15_000), "a value of 100 bytes would hold 20,000");
+        let left = input.left();
+        kept.settle(left);
+        kept.append(b"more");
+        assert_eq!(item, bytes[..15_000]);
+        assert_eq!(small, bytes[15_000..15_100]);
+        assert_eq!(kept.lend().as_slice(), [&bytes[15_100..], b"more"].concat());
+        kept.clear();
+        assert_eq!(item, bytes[..15_000]);
+    }
+
+    #[test]
+    fn a_part_of_another_buffer_is_copied() {
+        let (kept, other) = (kept(&[1; 8000]), [2; 8000]);
+        assert_eq!(kept.lend().share(&other), other[..]);
+        assert_eq!(Input::of(&other).share(&other), other[..]);
+    }
+
+    #[test]
+    fn the_buffer_is_written_to_in_place_again_once_nobody_has_bytes_of_it() {
+        let mut kept = kept(&[1; 8000]);
+        let address = kept.lend().as_slice().as_ptr();
+        let mut input = kept.lend();
+        drop(input.take_bytes(8000).unwrap());
+        let left = input.left();
+        kept.settle(left);
+        kept.append(&[2; 100]);
+        assert_eq!(kept.lend().as_slice().as_ptr(), address);
     }
 
     #[test]

@@ -16,14 +16,18 @@
 
 mod backlog;
 mod blocks;
+mod decode;
 mod file;
 mod input;
+mod integer;
 mod output;
 mod payload;
 mod pool;
 mod writer;
 
+pub use decode::{Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, LengthPrefix, Lines};
 pub use input::{Framed, Input};
+pub use integer::Integer;
 pub use output::Output;
 pub use writer::Writer;
 
@@ -35,6 +39,7 @@ pub(crate) use pool::Pool;
 /// Entry points for the targets of `fuzz/`.
 #[cfg(feature = "fuzzing")]
 pub(crate) mod model {
+    pub use super::decode::model::check as decoders;
     pub use super::input::model::check as input;
     pub use super::output::model::check as output;
 }

@@ -1,6 +1,8 @@
 //! The output of a connection: copied bytes, large shared ones, and ranges of files, in order. `messages` adds
-//! published messages, `sending` sends to the kernel, `memory` counts the memory.
+//! published messages, `sending` sends to the kernel, `memory` counts the memory, `lending`
+//! lends room to encoders.
 
+mod lending;
 mod memory;
 mod messages;
 mod sending;
@@ -37,7 +39,7 @@ pub(crate) const SHARE_MIN: usize = 4096;
 /// }
 /// let mut output = Output::default();
 /// encode(7, &mut output.writer());
-/// assert_eq!(output.queued(), 3);
+/// assert_eq!(output.to_vec(), b"7\r\n");
 /// ```
 #[derive(Debug)]
 pub struct Output {
@@ -147,6 +149,22 @@ impl Output {
             Some(behind) if !self.writing_notice => behind.push_own_file(part),
             _ => self.append_file(part),
         }
+    }
+
+    /// A copy of all bytes that have not left, those in files included: for a test of an encoder.
+    ///
+    /// # Panics
+    /// When a file cannot be read, or is shorter than was promised.
+    ///
+    /// ```
+    /// let mut output = reactor::Output::default();
+    /// output.put(b"+OK\r\n");
+    /// assert_eq!(output.to_vec(), b"+OK\r\n");
+    /// ```
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.copy_into(&mut all).expect("the files of an output can be read");
+        all
     }
 
     /// Appends bytes behind a backlog, or refuses bytes over the limit.

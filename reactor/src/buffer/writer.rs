@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Output;
+use super::{Integer, Output};
 
 /// Appends to the output of one connection. [`Context::output`](crate::Context::output) and
 /// [`Context::encode`](crate::Context::encode) lend a writer to encoders that write many pieces.
@@ -42,7 +42,7 @@ use super::Output;
 /// // Without a connection, for a test of the encoder:
 /// let mut output = Output::default();
 /// encode(&[7, 8], &mut output.writer());
-/// assert_eq!(output.queued(), 4);
+/// assert_eq!(output.to_vec(), b"7\n8\n");
 /// ```
 pub struct Writer<'a> {
     output: &'a mut Output,
@@ -70,6 +70,39 @@ impl<'a> Writer<'a> {
         self.output.put_file(file, range);
     }
 
+    /// Appends the decimal digits of `number`, with `-` before a negative one. Allocates nothing.
+    ///
+    /// ```
+    /// let mut output = reactor::Output::default();
+    /// let mut writer = output.writer();
+    /// writer.put(b":");
+    /// writer.put_decimal(-1234567);
+    /// writer.put(b"\r\n");
+    /// assert_eq!(output.to_vec(), b":-1234567\r\n");
+    /// ```
+    #[inline]
+    pub fn put_decimal(&mut self, number: impl Integer) {
+        number.in_decimal(|digits| self.output.put(digits));
+    }
+
+    /// Lends room for at most `max` bytes to an encoder that writes into a slice, and appends the bytes before the length that
+    /// the encoder returns. The room is filled with zeros. Returns that length.
+    ///
+    /// # Panics
+    /// When `encode` returns more than `max`. After a panic, also one of `encode`, nothing is appended.
+    ///
+    /// ```
+    /// let mut output = reactor::Output::default();
+    /// let length = output.writer().put_with(16, |room| {
+    ///     room[..5].copy_from_slice(b"hello");
+    ///     5
+    /// });
+    /// assert_eq!((length, output.to_vec()), (5, b"hello".to_vec()));
+    /// ```
+    pub fn put_with(&mut self, max: usize, encode: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        self.output.put_with(max, encode)
+    }
+
     /// The number of queued bytes, including bytes from before this callback.
     #[inline]
     pub fn queued(&self) -> usize {
@@ -81,6 +114,48 @@ impl<'a> Writer<'a> {
     pub fn is_empty(&self) -> bool {
         self.output.is_empty()
     }
+}
+
+/// Declares the methods that append one number, by the names that `bytes::BufMut` has for them.
+macro_rules! numbers {
+    ($($name:ident $type:ty, $order:ident, $words:literal;)*) => {
+        /// Numbers in binary, by the names that `bytes::BufMut` has.
+        ///
+        /// ```
+        /// let mut output = reactor::Output::default();
+        /// let mut writer = output.writer();
+        /// writer.put_u8(1);
+        /// writer.put_u16(2);
+        /// writer.put_u32_le(3);
+        /// assert_eq!(output.to_vec(), [1, 0, 2, 3, 0, 0, 0]);
+        /// ```
+        impl Writer<'_> {
+            $(
+                #[doc = concat!("Appends `number` ", $words, ".")]
+                #[inline]
+                pub fn $name(&mut self, number: $type) {
+                    self.output.put(&number.$order());
+                }
+            )*
+        }
+    };
+}
+
+numbers! {
+    put_u8 u8, to_be_bytes, "as one byte";
+    put_i8 i8, to_be_bytes, "as one byte";
+    put_u16 u16, to_be_bytes, "as 2 bytes, the highest first";
+    put_u16_le u16, to_le_bytes, "as 2 bytes, the lowest first";
+    put_i16 i16, to_be_bytes, "as 2 bytes, the highest first";
+    put_i16_le i16, to_le_bytes, "as 2 bytes, the lowest first";
+    put_u32 u32, to_be_bytes, "as 4 bytes, the highest first";
+    put_u32_le u32, to_le_bytes, "as 4 bytes, the lowest first";
+    put_i32 i32, to_be_bytes, "as 4 bytes, the highest first";
+    put_i32_le i32, to_le_bytes, "as 4 bytes, the lowest first";
+    put_u64 u64, to_be_bytes, "as 8 bytes, the highest first";
+    put_u64_le u64, to_le_bytes, "as 8 bytes, the lowest first";
+    put_i64 i64, to_be_bytes, "as 8 bytes, the highest first";
+    put_i64_le i64, to_le_bytes, "as 8 bytes, the lowest first";
 }
 
 impl io::Write for Writer<'_> {

@@ -102,7 +102,7 @@ impl<D: Driver> EventLoop<D> {
         match step {
             Step::Close => return self.close(id),
             Step::Deliver => {
-                if let Some(kept) = link.kept.take() {
+                if let Some(kept) = link.kept.take_if(|kept| !kept.is_too_short()) {
                     self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
                 }
                 return;

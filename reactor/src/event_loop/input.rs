@@ -28,12 +28,16 @@ impl<D: Driver> EventLoop<D> {
                 let mut input = Input::of(bytes);
                 self.hosts[service].host.data(&mut self.core, id, key, &mut input);
                 self.after_callback(id);
-                if !(input.is_empty() && useful) {
+                if !(input.is_idle() && useful) {
                     self.keep_rest(id, &input);
                 }
             }
             Some(mut kept) => {
                 kept.append(bytes);
+                if kept.is_too_short() {
+                    self.keep(id, Some(kept), false);
+                    return self.advance_link(id);
+                }
                 self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
             }
         }
@@ -42,8 +46,9 @@ impl<D: Driver> EventLoop<D> {
 
     /// The scratch buffer was lent; what is left unread is copied out of it.
     fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
-        let kept = (!input.is_empty()).then(|| {
-            let mut kept = self.core.pool.take_kept();
+        let kept = (!input.is_idle()).then(|| {
+            // A request for more bytes alone needs no buffer.
+            let mut kept = if input.is_empty() { Box::default() } else { self.core.pool.take_kept() };
             kept.keep(input);
             kept
         });
@@ -68,7 +73,7 @@ impl<D: Driver> EventLoop<D> {
             Some(bytes) => kept.replace(&bytes),
         }
         self.after_callback(id);
-        let kept = if kept.len() > 0 {
+        let kept = if !kept.is_idle() {
             Some(kept)
         } else {
             self.core.pool.give_kept(kept);

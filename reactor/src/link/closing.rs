@@ -131,7 +131,12 @@ impl Link {
     pub(crate) fn stop(&mut self) {
         if self.stopping == Stopping::No {
             self.stopping = Stopping::Asked;
-            self.flags.put(ANSWERED, self.queued() > 0 || self.kept.is_some() || self.phase == Phase::Flushing);
+            self.flags.put(
+                ANSWERED,
+                self.queued() > 0
+                    || self.kept.as_ref().is_some_and(|kept| kept.len() > 0)
+                    || self.phase == Phase::Flushing,
+            );
         }
     }
 

@@ -126,6 +126,7 @@ impl<D: Driver> Checked<D> {
                 self.violation(&format!("connection {} is choked by {} bytes", link.id, link.queued()));
             }
             let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
+            let is_wanted = link.kept.as_ref().is_some_and(|kept| !kept.is_too_short());
             if kept > limits.input + SCRATCH {
                 self.violation(&format!("connection {} keeps {kept} bytes of input", link.id));
             }
@@ -142,7 +143,7 @@ impl<D: Driver> Checked<D> {
                 let books = self.books.borrow();
                 let owed = books.entries.get(&link.id).map(|entry| (entry.offer_owed, entry.drained_owed));
                 let (offer_owed, drained_owed) = owed.unwrap_or_default();
-                if kept > 0 && offer_owed {
+                if is_wanted && offer_owed {
                     self.violation(&format!("connection {} keeps {kept} bytes, and nobody is offered them", link.id));
                 }
                 // To whom nothing can be sent any more, nothing has drained.

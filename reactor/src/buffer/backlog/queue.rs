@@ -1,7 +1,7 @@
 //! A queue of the backlog: items in order, and the copied bytes of all items in one sequence.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 use crate::buffer::blocks::Blocks;
 use crate::buffer::file::FilePart;
@@ -77,6 +77,25 @@ impl Queue {
         if let Item::Copied { length, .. } = *item {
             self.copied.take(length, to);
         }
+    }
+
+    /// Appends a copy of all bytes, those in files included, to `all`.
+    pub(super) fn copy_into(&self, all: &mut Vec<u8>) -> io::Result<()> {
+        let copied: Vec<u8> = self.copied.pieces().flatten().copied().collect();
+        let mut copied = &copied[..];
+        for item in &self.items {
+            match item {
+                Item::Copied { length, .. } => {
+                    let (bytes, rest) = copied.split_at(*length);
+                    all.extend_from_slice(bytes);
+                    copied = rest;
+                }
+                Item::Shared { bytes, .. } => all.extend_from_slice(bytes),
+                Item::File(part) => part.read_into(all)?,
+                Item::Missed(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Fills `slices`. Returns the number of filled slices, and whether they hold the whole queue.

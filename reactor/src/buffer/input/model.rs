@@ -10,10 +10,11 @@ use crate::operations::Operations;
 /// | `l` `m` | a line; of at most so many bytes |
 /// | `u` `v` | up to the byte `;`, up to the newline, of at most so many bytes |
 /// | `s` | a scan for `\r\n`, of at most so many bytes |
+/// | `n` | says that it needs so many bytes |
 /// | `t` `c` `x` | takes exactly so many; consumes at most so many; takes everything |
 #[cfg(test)]
-const LETTERS: &[u8] = b"aaaalmuvstcx";
-const IN_CALLBACK: &[u8] = b"lmuvstcx";
+const LETTERS: &[u8] = b"aaaalmuvstcxn";
+const IN_CALLBACK: &[u8] = b"lmuvstcxn";
 
 /// The repeated content of the input: endings, halves of endings, bytes that differ from endings in one bit, and
 /// stretches longer than a word.
@@ -29,7 +30,7 @@ pub fn check(text: &[u8]) {
     let mut operations = Operations::of(parts.next().unwrap_or_default());
     let stream = parts.next().filter(|stream| !stream.is_empty()).unwrap_or(STREAM);
     let mut arriving = stream.iter().cycle();
-    let mut model = Model { unread: Vec::new(), vain: None };
+    let mut model = Model { unread: Vec::new(), vain: None, wanted: 0 };
     let mut kept: Option<Kept> = None;
     while let Some((letter, number)) = operations.next() {
         if letter != b'a' {
@@ -40,15 +41,22 @@ pub fn check(text: &[u8]) {
         // As in the loop: lent from another buffer while no byte is kept.
         if let Some(mut bytes) = kept.take() {
             bytes.append(&new);
+            assert_eq!(bytes.is_too_short(), model.unread.len() < model.wanted);
+            if bytes.is_too_short() {
+                kept = Some(bytes);
+                continue;
+            }
+            model.wanted = 0;
             let mut input = bytes.lend();
             model.callback(&mut input, &mut operations);
             let left = input.left();
             bytes.settle(left);
-            kept = Some(bytes).filter(|bytes| bytes.len() > 0);
+            kept = Some(bytes).filter(|bytes| !bytes.is_idle());
         } else {
             let mut input = Input::of(&new);
+            model.wanted = 0;
             model.callback(&mut input, &mut operations);
-            if !input.is_empty() {
+            if !input.is_idle() {
                 kept.insert(Kept::default()).keep(&input);
             }
         }
@@ -63,6 +71,8 @@ pub fn check(text: &[u8]) {
 struct Model {
     unread: Vec<u8>,
     vain: Option<(u8, usize)>,
+    /// The handler is not called before so many bytes are unread.
+    wanted: usize,
 }
 
 impl Model {
@@ -106,6 +116,10 @@ impl Model {
                 });
                 same(item, expected);
             }
+            b'n' => {
+                self.wanted = self.wanted.max(number);
+                assert_eq!(input.need(number), self.unread.len() >= number);
+            }
             b't' => {
                 let expected = (number <= self.unread.len()).then(|| self.consume(number));
                 assert_eq!(input.take(number).map(<[u8]>::to_vec), expected);
@@ -127,6 +141,7 @@ impl Model {
         if let Some((_, searched)) = &mut self.vain {
             *searched = searched.saturating_sub(count);
         }
+        self.wanted = self.wanted.saturating_sub(count);
         self.unread.drain(..count).collect()
     }
 

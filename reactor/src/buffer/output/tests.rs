@@ -148,3 +148,56 @@ fn files_stand_in_their_place_and_count_as_owed_but_not_against_the_limit() {
     output.clear();
     assert!(output.is_empty() && output.file().is_none());
 }
+
+#[test]
+fn an_encoder_writes_into_lent_room_and_the_rest_of_it_is_cut_off() {
+    let mut output = Output::default();
+    output.put(b"[");
+    assert_eq!(
+        output.writer().put_with(100, |room| {
+            room[..3].copy_from_slice(b"abc");
+            3
+        }),
+        3
+    );
+    output.put(b"]");
+    assert_eq!(output.to_vec(), b"[abc]");
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| output.writer().put_with(2, |_| 3)));
+    assert!(panic.is_err());
+    assert_eq!(output.to_vec(), b"[abc]");
+}
+
+#[test]
+fn lent_room_counts_by_what_was_written_and_not_by_its_length() {
+    let mut output = Output::default();
+    output.set_max(20);
+    output.put(b"0123456789");
+    output.begin_write(0);
+    assert_eq!(
+        output.writer().put_with(1000, |room| {
+            room[..5].fill(b'x');
+            5
+        }),
+        5
+    );
+    assert_eq!((output.queued(), output.overflowed()), (15, false));
+    output.writer().put_with(1000, |room| room.len());
+    assert_eq!((output.queued(), output.overflowed()), (15, true));
+}
+
+#[test]
+fn what_an_encoder_has_put_can_be_read_back_whatever_it_consists_of() {
+    use std::io::Write;
+    let mut file = crate::buffer::file::nameless_file();
+    file.write_all(b"0123456789").unwrap();
+    let mut output = Output::default();
+    let mut writer = output.writer();
+    writer.put(b"copied ");
+    writer.put_shared(Bytes::from(vec![b's'; SHARE_MIN]));
+    writer.put_file(Arc::new(file), 2..5);
+    writer.put_u16_le(0x4142);
+    let expected = [&b"copied "[..], &[b's'; SHARE_MIN], b"234BA"].concat();
+    assert_eq!(output.to_vec(), expected);
+    output.advance(3);
+    assert_eq!(output.to_vec(), expected[3..]);
+}

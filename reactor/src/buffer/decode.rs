@@ -1,0 +1,378 @@
+//! Decoders: from unread bytes to items. Each ready one has a maximum, consumes whole items alone, and asks for the bytes that
+//! an item needs, so that pieces of it are looked at once.
+
+mod length;
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use super::{Framed, Input};
+
+pub use length::{Frame, LengthPrefix};
+
+/// Takes items out of unread bytes, one at a time.
+///
+/// An item may borrow from the input, which lives as long as the callback. The ready decoders ([`Lines`], [`Delimiter`],
+/// [`FixedLength`], [`LengthPrefix`], [`Decimal`]) are plain values without a state, so constants can hold them. A
+/// decoder of one's own may have a state; it then belongs into [`Handler::Connection`](crate::Handler::Connection).
+///
+/// ```
+/// use reactor::{Context, Decoder, FrameError, Handler, Input, LengthPrefix};
+///
+/// /// Packets as MQTT has them: a byte with the kind, the length as a varint, the body.
+/// const PACKETS: LengthPrefix = LengthPrefix::varint(268_435_455).offset(1);
+///
+/// /// Sums: each packet has numbers of two bytes.
+/// struct Sums;
+///
+/// impl Decoder for Sums {
+///     type Item<'a> = (u8, u64);
+///     type Error = FrameError;
+///
+///     fn decode<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<(u8, u64)>, FrameError> {
+///         let Some(packet) = PACKETS.decode(input)? else { return Ok(None) };
+///         let numbers = packet.body.as_chunks().0.iter().map(|bytes| u16::from_be_bytes(*bytes) as u64);
+///         Ok(Some((packet.head[0] >> 4, numbers.sum())))
+///     }
+/// }
+///
+/// impl Handler for Sums {
+///     type Connection = ();
+///     fn on_open(&mut self, _: &mut Context<'_>) {}
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+///         loop {
+///             match self.decode(input) {
+///                 Ok(Some((kind, sum))) => cx.encode(|writer| {
+///                     writer.put_u8(kind);
+///                     writer.put_u64(sum);
+///                 }),
+///                 Ok(None) => return,
+///                 Err(error) => {
+///                     log::info!("a peer sends no packets: {error}");
+///                     return cx.close();
+///                 }
+///             };
+///         }
+///     }
+/// }
+///
+/// assert_eq!(Sums.decode(&mut Input::of(b"\x30\x04\x00\x01\x00\x02")), Ok(Some((3, 3))));
+/// assert_eq!(Sums.decode(&mut Input::of(b"\x30\x04\x00\x01")), Ok(None));
+/// ```
+pub trait Decoder {
+    /// What is taken out of the input.
+    type Item<'a>;
+    /// Why the input can have no further item.
+    type Error;
+
+    /// Takes the next item. `Ok(None)`: it is not all there, and nothing was consumed. The handler returns then, and is called
+    /// again when there is more. After an error the input is not worth reading, so a handler closes the connection.
+    fn decode<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<Self::Item<'a>>, Self::Error>;
+}
+
+/// Why bytes are no item. The input is as it was.
+///
+/// ```
+/// use reactor::{FrameError, Input, Lines};
+/// let error = Lines::within(8).decode(&mut Input::of(b"a line that has no end")).unwrap_err();
+/// assert_eq!(error, FrameError::TooLong { max: 8 });
+/// assert_eq!(error.to_string(), "an item is longer than 8 bytes");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The item is longer than the decoder allows, in bytes. Known as soon as its length is known, or `max` bytes have come.
+    #[error("an item is longer than {max} bytes")]
+    TooLong {
+        /// The maximum of the decoder.
+        max: usize,
+    },
+    /// A number stands there that the decoder does not allow.
+    #[error("a number is greater than {max}")]
+    TooLarge {
+        /// The maximum of the decoder.
+        max: u64,
+    },
+    /// Other bytes stand where this has to stand: decimal digits, a varint of a certain length, …
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+/// A decoder of lines: each is returned without its ending, `\n` or `\r\n`.
+///
+/// ```
+/// use reactor::{Input, Lines};
+/// const LINES: Lines = Lines::within(512);
+/// let mut input = Input::of(b"NICK ann\r\nUSER\nQU");
+/// assert_eq!(LINES.decode(&mut input), Ok(Some(&b"NICK ann"[..])));
+/// assert_eq!(LINES.decode(&mut input), Ok(Some(&b"USER"[..])));
+/// assert_eq!(LINES.decode(&mut input), Ok(None));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    max: usize,
+}
+
+impl Lines {
+    /// Lines of at most `max` bytes, the ending not counted.
+    pub const fn within(max: usize) -> Self {
+        Lines { max }
+    }
+
+    /// Takes the next line.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`].
+    pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+        match input.until_eol_within(self.max) {
+            Framed::Item(line) => {
+                let text = &line[..line.len() - 1];
+                Ok(Some(text.strip_suffix(b"\r").unwrap_or(text)))
+            }
+            Framed::Incomplete => Ok(None),
+            Framed::TooLong => Err(FrameError::TooLong { max: self.max }),
+        }
+    }
+}
+
+/// A decoder of items that end with the same bytes. Each is returned without them.
+///
+/// ```
+/// use reactor::{Delimiter, Input};
+/// const RECORDS: Delimiter = Delimiter::of(b"\r\n.\r\n", 65536);
+/// let mut input = Input::of(b"a mail\r\n.\r\nanother\r\n.");
+/// assert_eq!(RECORDS.decode(&mut input), Ok(Some(&b"a mail"[..])));
+/// assert_eq!(RECORDS.decode(&mut input), Ok(None));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Delimiter {
+    ending: Cow<'static, [u8]>,
+    max: usize,
+}
+
+impl Delimiter {
+    /// Items that end with `ending` and have at most `max` bytes before it.
+    ///
+    /// # Panics
+    /// When `ending` is empty.
+    pub const fn of(ending: &'static [u8], max: usize) -> Self {
+        assert!(!ending.is_empty(), "a delimiter has at least one byte");
+        Delimiter { ending: Cow::Borrowed(ending), max }
+    }
+
+    /// The same for an ending that is known at run time only.
+    ///
+    /// # Panics
+    /// When `ending` is empty.
+    pub fn new(ending: impl Into<Vec<u8>>, max: usize) -> Self {
+        let ending = ending.into();
+        assert!(!ending.is_empty(), "a delimiter has at least one byte");
+        Delimiter { ending: Cow::Owned(ending), max }
+    }
+
+    /// Takes the next item.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`].
+    pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+        let ending = &self.ending[..];
+        // An ending that is not all there may yet belong to an item of `max` bytes.
+        let room = self.max.saturating_add(ending.len());
+        let framed = match ending {
+            [byte] => input.until(*byte, room),
+            _ => input.scan(room, |bytes, from| {
+                let start = from.saturating_sub(ending.len() - 1);
+                let at = bytes[start..].windows(ending.len()).position(|window| window == ending)?;
+                Some(start + at + ending.len())
+            }),
+        };
+        match framed {
+            Framed::Item(item) => Ok(Some(&item[..item.len() - ending.len()])),
+            Framed::Incomplete => Ok(None),
+            Framed::TooLong => Err(FrameError::TooLong { max: self.max }),
+        }
+    }
+}
+
+/// A decoder of items that have one length.
+///
+/// ```
+/// use reactor::{FixedLength, Input};
+/// let mut input = Input::of(b"abcdefg");
+/// assert_eq!(FixedLength::of(3).decode(&mut input), Ok(Some(&b"abc"[..])));
+/// assert_eq!(FixedLength::of(5).decode(&mut input), Ok(None));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct FixedLength {
+    length: usize,
+}
+
+impl FixedLength {
+    /// Items of `length` bytes.
+    ///
+    /// # Panics
+    /// When that is 0: such items would have no end.
+    pub const fn of(length: usize) -> Self {
+        assert!(length > 0, "an item has at least one byte");
+        FixedLength { length }
+    }
+
+    /// Takes the next item.
+    ///
+    /// # Errors
+    /// Never: the type is that of the other decoders.
+    pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+        want(input, self.length);
+        Ok(input.take(self.length))
+    }
+}
+
+/// A decoder of a line with a decimal number, as RESP, memcached and chunked bodies of text protocols have them.
+///
+/// ```
+/// use reactor::{Decimal, Input};
+/// const COUNT: Decimal = Decimal::within(1_000_000).after(b"*");
+/// let mut input = Input::of(b"*3\r\n*x\r\n");
+/// assert_eq!(COUNT.decode(&mut input), Ok(Some(3)));
+/// let error = COUNT.decode(&mut input).unwrap_err();
+/// assert_eq!(error.to_string(), "a line has no decimal number where it should");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Decimal {
+    before: &'static [u8],
+    max: u64,
+}
+
+/// Digits of the longest number that a `u64` holds.
+const DIGITS_MAX: usize = 20;
+
+impl Decimal {
+    /// Numbers up to `max`.
+    pub const fn within(max: u64) -> Self {
+        Decimal { before: b"", max }
+    }
+
+    /// The line begins with these bytes, before the number.
+    pub const fn after(self, before: &'static [u8]) -> Self {
+        Decimal { before, ..self }
+    }
+
+    /// Takes the next line, and returns its number.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`] for any other line, also for one that is only too long; [`FrameError::TooLarge`].
+    pub fn decode(&self, input: &mut Input<'_>) -> Result<Option<u64>, FrameError> {
+        match number_line(input.as_slice(), self.before, self.max)? {
+            Some((number, length)) => {
+                input.consume(length);
+                Ok(Some(number))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// The number of the line at the beginning of `bytes`, and the length of the line with its ending; `None` while its end is
+/// missing. Looks at 23 bytes after `before` at most, so that a line in pieces costs little.
+#[inline]
+fn number_line(bytes: &[u8], before: &[u8], max: u64) -> Result<Option<(u64, usize)>, FrameError> {
+    const MALFORMED: FrameError = FrameError::Malformed("a line has no decimal number where it should");
+    let common = bytes.len().min(before.len());
+    if bytes[..common] != before[..common] {
+        return Err(FrameError::Malformed("an item begins with another byte than it should"));
+    }
+    let (mut number, mut digits) = (0u64, 0);
+    let text = &bytes[common..];
+    loop {
+        match text.get(digits) {
+            None => return Ok(None),
+            Some(digit @ b'0'..=b'9') if digits < DIGITS_MAX => {
+                let more = number.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit - b'0')));
+                number = more.filter(|number| *number <= max).ok_or(FrameError::TooLarge { max })?;
+                digits += 1;
+            }
+            Some(b'\n') if digits > 0 => return Ok(Some((number, common + digits + 1))),
+            Some(b'\r') if digits > 0 => {
+                return match text.get(digits + 1) {
+                    None => Ok(None),
+                    Some(b'\n') => Ok(Some((number, common + digits + 2))),
+                    Some(_) => Err(MALFORMED),
+                };
+            }
+            Some(_) => return Err(MALFORMED),
+        }
+    }
+}
+
+/// Asks for `count` bytes, but not where nothing is unread: a connection between two items keeps no buffer.
+#[inline]
+fn want(input: &mut Input<'_>, count: usize) {
+    if !input.is_empty() {
+        input.need(count);
+    }
+}
+
+/// The ready decoders are decoders, for code that takes any.
+macro_rules! decoders {
+    ($($name:ident: $item:ty;)*) => {
+        $(
+            impl Decoder for $name {
+                type Item<'a> = $item;
+                type Error = FrameError;
+
+                fn decode<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<$item>, FrameError> {
+                    $name::decode(self, input)
+                }
+            }
+        )*
+    };
+}
+
+decoders! {
+    Lines: &'a [u8];
+    Delimiter: &'a [u8];
+    FixedLength: &'a [u8];
+    LengthPrefix: Frame<'a>;
+    Decimal: u64;
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod model;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Kept;
+
+    #[test]
+    fn an_item_of_many_parts_is_begun_few_times_when_each_try_says_what_the_rest_needs() {
+        const PARTS: u64 = 50_000;
+        const PART: LengthPrefix = LengthPrefix::decimal(100).after(b"$").trailer(2);
+        let mut stream = b"*50000\r\n".to_vec();
+        (0..PARTS).for_each(|_| stream.extend_from_slice(b"$3\r\nabc\r\n"));
+        let (mut kept, mut tries, mut read) = (Kept::default(), 0, 0);
+        for piece in stream.chunks(1000) {
+            kept.append(piece);
+            if kept.is_too_short() {
+                continue;
+            }
+            tries += 1;
+            let mut input = kept.lend();
+            let parts = input.whole(|input| {
+                let Some(count) = Decimal::within(PARTS).after(b"*").decode(input)? else { return Ok(None) };
+                let part = |at| {
+                    input.need((count - at) as usize * 5);
+                    PART.decode(input).map(|frame| frame.map(|frame| frame.body))
+                };
+                (0..count).map(part).collect::<Result<Option<Vec<_>>, FrameError>>()
+            });
+            read += parts.unwrap().map_or(0, |parts| parts.len() as u64);
+            let left = input.left();
+            kept.settle(left);
+        }
+        assert_eq!(read, PARTS);
+        // Each try is put off by a half of what it lacks; without that there are 450.
+        assert!(tries <= 20, "{tries} tries");
+    }
+}

@@ -1,0 +1,190 @@
+//! Input that a handler has left unread, until more arrives.
+//!
+//! The bytes stand in a shared buffer, so that a handler can take a large item without a copy. Nobody but the loop holds that
+//! buffer otherwise, and the loop appends to it in place.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Input, Searcher};
+
+/// Bytes that a handler has left unread, and how far they have been searched.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(super) bytes: Arc<Vec<u8>>,
+    /// Consumed bytes at the beginning that have not been moved out of the way. They are moved when that is worth it, so
+    /// consuming is linear too.
+    start: usize,
+    searched: usize,
+    searcher: Searcher,
+    /// The position up to which bytes have to be there before the handler is called.
+    wanted: usize,
+}
+
+impl Kept {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether the handler has asked not to be called with so few bytes.
+    pub(crate) fn is_too_short(&self) -> bool {
+        self.bytes.len() < self.wanted
+    }
+
+    /// Whether there is nothing to remember: no byte, and no request for more bytes.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.len() == 0 && !self.is_too_short()
+    }
+
+    /// Bytes of memory that are taken: those that have been read and not moved out of the way, too.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Takes over what `input`, lent from elsewhere, has left unread. The buffer must be empty.
+    pub(crate) fn keep(&mut self, input: &Input<'_>) {
+        debug_assert_eq!(self.bytes.len(), 0);
+        self.append(input.as_slice());
+        self.searched = input.searched.saturating_sub(input.at);
+        self.searcher = input.searcher;
+        self.wanted = input.wanted - input.at;
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.own(bytes.len()).extend_from_slice(bytes);
+    }
+
+    /// The buffer, to write to. Where a handler has bytes of it, a buffer with a copy of the unread ones takes its place,
+    /// with room for `more`.
+    fn own(&mut self, more: usize) -> &mut Vec<u8> {
+        if Arc::get_mut(&mut self.bytes).is_none() {
+            let unread = &self.bytes[self.start..];
+            let mut bytes = Vec::with_capacity(unread.len() + more);
+            bytes.extend_from_slice(unread);
+            self.bytes = Arc::new(bytes);
+            self.searched = self.searched.saturating_sub(self.start);
+            self.wanted = self.wanted.saturating_sub(self.start);
+            self.start = 0;
+        }
+        Arc::get_mut(&mut self.bytes).expect("nobody else has the buffer")
+    }
+
+    /// Lends all of it.
+    pub(crate) fn lend(&self) -> Input<'_> {
+        Input {
+            bytes: &self.bytes,
+            at: self.start,
+            searched: self.searched,
+            searcher: self.searcher,
+            wanted: self.bytes.len(),
+            buffer: Some(&self.bytes),
+        }
+    }
+
+    /// The rest to keep of an input that the handler put in the place of the one that was lent; `None` for the one that
+    /// was lent. Such an input has positions of its own, which mean nothing here.
+    pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
+        let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
+        (!is_own).then(|| input.as_slice().to_vec())
+    }
+
+    /// Keeps these bytes and no others.
+    pub(crate) fn replace(&mut self, bytes: &[u8]) {
+        self.clear();
+        self.append(bytes);
+    }
+
+    /// Takes the lent input back: call with the answer of [`Input::left`].
+    pub(crate) fn settle(&mut self, left: Left) {
+        self.start = left.at;
+        self.searched = left.searched;
+        self.searcher = left.searcher;
+        self.wanted = left.wanted;
+        let length = self.bytes.len();
+        if self.start == length {
+            let more = self.wanted - length;
+            self.clear();
+            self.wanted = more;
+            // A request for more bytes alone needs no buffer.
+            if more > 0 {
+                self.bytes = Arc::default();
+            }
+        } else if self.start > length / 2 {
+            let start = self.start;
+            let bytes = self.own(0);
+            if bytes.len() == length {
+                bytes.drain(..start);
+                // A buffer that was long once must not take more memory than is counted for a short one.
+                if bytes.capacity() / 4 > bytes.len() {
+                    bytes.shrink_to(2 * bytes.len());
+                }
+                self.searched = self.searched.saturating_sub(start);
+                self.wanted -= start;
+                self.start = 0;
+            }
+        } else {
+            // Now, and not when more arrives: the handler's share of the old buffer is the handler's alone.
+            self.own(0);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        match Arc::get_mut(&mut self.bytes) {
+            Some(bytes) => bytes.clear(),
+            None => self.bytes = Arc::default(),
+        }
+        self.start = 0;
+        self.searched = 0;
+        self.searcher = Searcher::Nobody;
+        self.wanted = 0;
+    }
+}
+
+/// Where a lent input stood when it came back.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    at: usize,
+    searched: usize,
+    searcher: Searcher,
+    wanted: usize,
+}
+
+impl Input<'_> {
+    pub(crate) fn left(&self) -> Left {
+        Left { at: self.at, searched: self.searched, searcher: self.searcher, wanted: self.wanted }
+    }
+
+    /// Whether anything of it has been consumed.
+    pub(crate) fn has_consumed(&self) -> bool {
+        self.at > 0
+    }
+
+    /// Whether nothing is left to remember: no byte, and no request for more bytes.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.at == self.wanted
+    }
+}
+
+/// A part of the buffer, without a copy; with one, where `item` is no part of it.
+pub(super) fn share(buffer: &Arc<Vec<u8>>, item: &[u8]) -> Bytes {
+    let start = item.as_ptr().addr().wrapping_sub(buffer.as_ptr().addr());
+    match start.checked_add(item.len()) {
+        Some(end) if end <= buffer.len() => Bytes::from_owner(Buffer(buffer.clone())).slice(start..end),
+        _ => Bytes::copy_from_slice(item),
+    }
+}
+
+/// A holder of the buffer besides the loop.
+struct Buffer(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
