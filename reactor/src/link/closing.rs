@@ -1,4 +1,4 @@
-//! The closing side of a link: the ways to end, the reason for which it ends, and what it gives back.
+//! The closing side of a link: the ways to end, the reason of the end, and the returned buffers.
 
 use bytes::Bytes;
 
@@ -11,12 +11,12 @@ use crate::reason::CloseReason;
 use crate::time::Time;
 
 impl Link {
-    /// Flush, FIN, and go on reading.
+    /// Ends our half when the output has left, and goes on reading.
     pub(crate) fn finish(&mut self) {
         self.flags.set(FINISHING);
     }
 
-    /// Notes that our FIN leaves next. Lingering costs time, so a stop does without it where no peer can lose bytes by that.
+    /// Notes that our FIN leaves next. Lingering costs time, so a stop skips it if no peer can lose bytes.
     pub(crate) fn finished(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) {
         if self.phase == Phase::Open {
             self.flags.set(HALF_FINISHED);
@@ -30,13 +30,13 @@ impl Link {
         } else if self.stopping != Stopping::No && !self.flags.has(ANSWERED) {
             match unacknowledged() {
                 0 => self.phase = Phase::Over,
-                // The acknowledgement may be on its way: it is looked for until it is there.
+                // The acknowledgement may be on its way, so further looks follow until it arrives.
                 _ => self.await_acknowledgement(now),
             }
         }
     }
 
-    /// Flush, FIN, drain what the peer still sends, close.
+    /// Closes: the output leaves, FIN, further input is discarded, close.
     pub(crate) fn close(&mut self, now: Time) {
         let reason = match self.stopping {
             _ if self.flags.has(ENDED) => CloseReason::PeerEnded,
@@ -59,7 +59,7 @@ impl Link {
                 self.deadline = Time::NEVER;
                 self.flags.clear(DEADLINE_FRESH);
                 self.flags.set(DEADLINE_CHANGED);
-                // The progress deadline of a peer that takes nothing goes on, and does not begin anew.
+                // The progress deadline of a blocked peer goes on, and does not start again.
                 if !self.must_progress() {
                     self.progressed(now);
                     self.mark = UNMARKED;
@@ -70,7 +70,7 @@ impl Link {
         }
     }
 
-    /// Closes with this reason because a limit was reached. Output that was accepted before still leaves.
+    /// Closes with `reason`, because a limit was reached. Accepted output still leaves.
     pub(crate) fn close_because(&mut self, reason: CloseReason, now: Time) {
         let is_new = matches!(self.phase, Phase::Open | Phase::Connecting);
         self.close(now);
@@ -79,8 +79,8 @@ impl Link {
         }
     }
 
-    /// The layer has failed: an alert and FIN have left, or are about to, and whatever is queued cannot. The peer's end is
-    /// awaited, since a close before it could reset the alert away.
+    /// Closes because the layer has failed: an alert and FIN have left, or are about to, and queued output cannot
+    /// leave. The peer's end is awaited, since an earlier close could reset the alert away.
     pub(super) fn linger_because(&mut self, reason: CloseReason, now: Time) {
         match self.phase {
             Phase::Connecting | Phase::Open => {
@@ -98,7 +98,7 @@ impl Link {
         }
     }
 
-    /// Flush and close without lingering: by the protocol nothing more comes from the peer.
+    /// Closes without lingering when the output has left: by the protocol no further input comes.
     pub(crate) fn close_briefly(&mut self, now: Time) {
         if matches!(self.phase, Phase::Open | Phase::Connecting) {
             self.flags.set(NO_LINGER);
@@ -106,8 +106,8 @@ impl Link {
         self.close(now);
     }
 
-    /// Closes because more input is kept than `limit`. Earlier answers still leave. A link that has sent nothing, and has
-    /// nothing queued, ends at once.
+    /// Closes because more input is kept than `limit`. Earlier answers still leave. A link that has sent nothing, and
+    /// has an empty output, ends at once.
     pub(crate) fn input_overflowed(&mut self, limit: usize, now: Time) {
         let reason = CloseReason::InputOverflow { limit };
         if self.sent == 0 && self.queued() == 0 {
@@ -117,8 +117,8 @@ impl Link {
         }
     }
 
-    /// Sends an accepted connection its refusal, and closes. Only a few linger; the others may be reset while they still read
-    /// the refusal.
+    /// Sends an accepted connection its refusal, and closes. Only a few linger; others may be reset before they have
+    /// read the refusal.
     pub(crate) fn refuse(&mut self, refusal: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
         let mut output = pool.take_output(usize::MAX);
         output.put_shared(refusal.clone());
@@ -127,7 +127,7 @@ impl Link {
         self.close(now);
     }
 
-    /// The application begins to stop.
+    /// Begins the stop of the application.
     pub(crate) fn stop(&mut self) {
         if self.stopping == Stopping::No {
             self.stopping = Stopping::Asked;
@@ -146,7 +146,7 @@ impl Link {
         self.over(reason);
     }
 
-    /// Ends now, as the kernel ends it.
+    /// Ends now, and leaves the close to the kernel.
     pub(crate) fn over(&mut self, reason: CloseReason) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
@@ -154,8 +154,8 @@ impl Link {
         }
     }
 
-    /// Why it is closing or over. Want of memory stays the reason, whether the handler closes with its last words or the peer
-    /// never reads them.
+    /// The reason for which the link is closing or over. Lack of memory stays the reason, whether the handler closes
+    /// with its last words or the peer never reads them.
     pub(crate) fn reason(&self) -> CloseReason {
         match self.reason {
             Some(CloseReason::Panicked) => CloseReason::Panicked,
@@ -182,7 +182,7 @@ impl Link {
     }
 }
 
-/// A reset for the errors by which the kernel reports that the other side is gone; any other error as it is.
+/// Translates the errors for a peer that has gone into a reset; other errors stay.
 pub(super) fn reason_of(errno: Errno) -> CloseReason {
     match errno.to_io().kind() {
         std::io::ErrorKind::ConnectionReset

@@ -1,4 +1,4 @@
-//! The deadlines that a link lives under. One timer stands for all of them.
+//! The deadlines of a link. One timer serves all.
 
 use std::time::Duration;
 
@@ -12,36 +12,36 @@ use crate::timer::TimerKey;
 /// The value of `Link::mark` until the driver has been asked.
 pub(super) const UNMARKED: u64 = u64::MAX;
 
-/// How soon an idle connection is looked at again whose peer is still taking what the kernel has for it.
+/// Time until the next look at an idle connection whose peer is still taking the kernel's bytes.
 const TAKING: Duration = Duration::from_secs(5);
 
-/// Looks at a peer's acknowledgements within one progress deadline, and the longest and the shortest time between two of them. A peer's system
-/// takes what fits into its buffers although the peer reads nothing; a deadline that began anew only when it had passed would
-/// count that as progress at its end, and last twice as long.
+/// Number of looks at a peer's acknowledgements within one progress deadline, and the longest and shortest time between
+/// two looks. A peer's system takes bytes into its buffers although the peer reads nothing. A deadline that started
+/// again only at its end would count those bytes as progress, and last twice as long.
 const LOOKS: u8 = 5;
 const LOOK_MAX: Duration = Duration::from_secs(5);
 const LOOK_MIN: Duration = Duration::from_millis(1);
 
-/// How soon a connection is looked at again that ends as soon as its peer has acknowledged all, because the application stops.
-/// A delayed acknowledgement takes 40 ms.
+/// Time between looks at a connection that ends, at a stop of the application, when its peer has acknowledged
+/// everything. A delayed acknowledgement takes 40 ms.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// How often the linger deadline is extended for a peer that goes on sending: half a minute in all with the default, as in
-/// nginx.
+/// Number of extensions of the linger deadline for a peer that goes on sending: half a minute in all with the default,
+/// as in nginx.
 const LINGER_EXTENSIONS_MAX: u8 = 5;
 
-/// The deadline that a link lives under.
+/// The kind of event at a link's next due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Loop(Deadline),
-    /// No deadline: the time to ask how much the peer has acknowledged.
+    /// No deadline: the time to look at the peer's acknowledgements.
     Look,
     /// The handler's own: `on_deadline`.
     Handler,
 }
 
 impl Link {
-    /// Sets the handler's deadline to this span after the end of the callback, or calls it off.
+    /// Sets the handler's deadline to this span after the end of the callback, or cancels the deadline.
     pub(crate) fn set_deadline(&mut self, after: Option<Duration>) {
         if self.is_open() {
             self.deadline = after.map_or(Time::NEVER, |after| Time::default() + after);
@@ -50,12 +50,12 @@ impl Link {
         }
     }
 
-    /// When there is something to do next, and what: a deadline, or a look at what the peer has acknowledged.
+    /// The time and kind of the next action: a deadline, or a look at the peer's acknowledgements.
     pub(crate) fn next_due(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         earliest([self.next_deadline(deadlines), self.next_look(deadlines)])
     }
 
-    /// When the next deadline is, and which.
+    /// The time and kind of the next deadline.
     pub(super) fn next_deadline(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let at = |from: Time, span: Option<Duration>, deadline| span.map(|span| (from + span, Due::Loop(deadline)));
         match self.phase {
@@ -64,7 +64,7 @@ impl Link {
             }
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
             Phase::Open if self.flags.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
-            // At the same time the handler's deadline comes first: the handler can still write.
+            // At equal times the handler's deadline comes first, because the handler can still write.
             Phase::Open => earliest([
                 self.handlers_due(),
                 if self.flags.has(USEFUL) {
@@ -72,65 +72,66 @@ impl Link {
                 } else {
                     at(self.since, deadlines.first_request, Deadline::FirstRequest)
                 },
-                // A member that stays however slow it is need not make progress.
+                // A member that stays at any speed need not make progress.
                 if self.must_progress() {
                     at(self.since, deadlines.write_progress, Deadline::WriteProgress)
                 } else {
                     None
                 },
-                // While output waits, the write-progress deadline stands in: a large answer may take its time.
+                // While output waits, the write-progress deadline takes the place of the idle deadline: a large answer
+                // may take long.
                 if self.must_progress() || self.origin == Origin::Watched {
                     None
                 } else {
                     at(self.active, deadlines.idle, Deadline::Idle)
                 },
             ]),
-            // A peer may take as long over queued output as if the connection were not closing.
+            // For queued output a peer has as much time as if the connection were not closing.
             Phase::Flushing => at(self.since, Some(flush_span(deadlines)), Deadline::Linger),
             Phase::Lingering => at(self.since, Some(deadlines.linger), Deadline::Linger),
             Phase::Over => None,
         }
     }
 
-    /// Whether the peer has to take output that the kernel has no room for. A member that stays however slow it is need not.
+    /// Whether the peer must take output that is beyond the kernel's room. A member that stays at any speed need not.
     pub(super) fn must_progress(&self) -> bool {
         self.flags.has(BLOCKED) && !self.flags.has(KEPT_AS_MEMBER)
     }
 
-    /// When to look next at what the peer has acknowledged.
+    /// The time of the next look at the peer's acknowledgements.
     fn next_look(&self, deadlines: &Deadlines) -> Option<(Time, Due)> {
         let span = match self.phase {
             Phase::Open if self.must_progress() && !self.flags.has(BROKEN) => deadlines.write_progress?,
             Phase::Flushing => flush_span(deadlines),
             Phase::Lingering if self.awaits_acknowledgement() => return Some((self.deadline, Due::Look)),
-            // Where nothing is on its way to the peer, there is nothing to look at.
+            // If no bytes are on their way to the peer, a look is useless.
             Phase::Lingering if self.mark != UNMARKED && self.sent > self.mark + 1 => deadlines.linger,
             _ => return None,
         };
-        // The count of looks must not come to its end before the deadline does.
+        // The counter of looks must not overflow before the deadline.
         let least = LOOK_MIN.max(span / u32::from(u8::MAX - 1));
         let between = (span / u32::from(LOOKS + 1)).min(LOOK_MAX).max(least);
         Some((self.since + between * (u32::from(self.looks) + 1), Due::Look))
     }
 
-    /// Whether the connection is over as soon as the peer has acknowledged all: the application stops, and nothing has come
-    /// from the peer meanwhile.
+    /// Whether the connection is over when the peer has acknowledged everything: the application stops, and the peer
+    /// has sent nothing meanwhile.
     pub(super) fn awaits_acknowledgement(&self) -> bool {
         self.flags.has(LAST_ACKNOWLEDGEMENT) && !self.flags.has(ANSWERED)
     }
 
-    /// Looks for the first time a while from now.
+    /// Sets the first look a short time from now.
     pub(super) fn await_acknowledgement(&mut self, now: Time) {
         self.flags.set(LAST_ACKNOWLEDGEMENT);
         self.deadline = now + LOOK_AGAIN;
     }
 
     fn handlers_due(&self) -> Option<(Time, Due)> {
-        // A deadline that another connection's callback has just set does not count from any moment yet.
+        // A deadline that another connection's callback has just set has no start yet.
         (self.deadline != Time::NEVER && !self.flags.has(DEADLINE_FRESH)).then_some((self.deadline, Due::Handler))
     }
 
-    /// Whether the next deadline may have become earlier. Bytes that move only ever make it later.
+    /// Whether the next deadline may have become earlier. Moving bytes only make it later.
     #[inline]
     pub(crate) fn take_deadline_change(&mut self, now: Time, unacknowledged: impl FnOnce() -> usize) -> bool {
         let changed = self.flags.take(DEADLINE_CHANGED);
@@ -149,8 +150,8 @@ impl Link {
         self.flags.set(DEADLINE_CHANGED);
     }
 
-    /// The timer that stands for the next deadline, and when it goes off. It is moved only to be earlier: a deadline
-    /// that moves away with every byte costs one look when the timer goes off, and nothing per byte.
+    /// The timer of the next deadline, and its time. The timer moves only to an earlier time: a deadline that recedes
+    /// with every byte costs one look when the timer fires, and nothing per byte.
     pub(crate) fn timer(&self) -> Option<(TimerKey, Time)> {
         self.timer.map(|key| (key, self.timer_at))
     }
@@ -160,7 +161,7 @@ impl Link {
         self.timer_at = timer.map_or(Time::NEVER, |(_, at)| at);
     }
 
-    /// Notes that `due` passed at `now`. Returns what to do about it, or `None` if the link has been busy since.
+    /// Notes that `due` passed at `now`. Returns the action, or `None` if the link was active since.
     pub(crate) fn due(&mut self, due: Due, now: Time, unacknowledged: usize) -> Option<Due> {
         match due {
             Due::Loop(Deadline::Linger) if self.extends_linger() => {
@@ -170,7 +171,7 @@ impl Link {
             }
             Due::Look => {
                 if self.awaits_acknowledgement() {
-                    // Our FIN counts as one.
+                    // Our FIN counts as one byte.
                     if unacknowledged <= 1 {
                         self.over(self.reason());
                         return Some(due);
@@ -191,8 +192,8 @@ impl Link {
                     return None;
                 }
             }
-            // The kernel may be hours from having delivered what it took at once: as long as the peer goes on taking
-            // that, the connection is not idle.
+            // The kernel may take hours to deliver accepted bytes: while the peer goes on taking them, the connection
+            // is not idle.
             Due::Loop(Deadline::Idle) if unacknowledged > 0 => {
                 let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
                 if self.has_taken_more(acknowledged) {
@@ -206,7 +207,7 @@ impl Link {
         let reason = match (deadline, self.reason) {
             (Deadline::Linger, _) if self.flags.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
-            // The limit that was reached stays the reason, whether the output leaves in time or not.
+            // The limit stays the reason, whether the output leaves in time or not.
             (
                 Deadline::Linger,
                 Some(reason @ (CloseReason::OutputOverflow { .. } | CloseReason::InputOverflow { .. })),
@@ -219,10 +220,11 @@ impl Link {
         Some(due)
     }
 
-    /// Whether the peer has taken enough since the last progress, and has more to take. If so, its deadline begins anew.
+    /// Whether the peer has taken enough since the last progress, and has more to take. If so, its deadline starts
+    /// again.
     fn note_progress(&mut self, now: Time, unacknowledged: usize) -> bool {
         let acknowledged = self.sent.saturating_sub(unacknowledged as u64);
-        // With everything acknowledged but our FIN, which counts as one, there is nothing left to progress with.
+        // If everything but our FIN (one byte) is acknowledged, no further progress is possible.
         let under_way = self.queued() > 0 || unacknowledged > 1;
         let progressed = under_way && self.has_taken_more(acknowledged) && !self.flags.has(BROKEN);
         if progressed {
@@ -232,7 +234,7 @@ impl Link {
         progressed
     }
 
-    /// What `since` counts from begins anew.
+    /// Restarts the time that `since` counts.
     pub(super) fn progressed(&mut self, now: Time) {
         (self.since, self.looks) = (now, 0);
     }
@@ -241,8 +243,8 @@ impl Link {
         self.mark != UNMARKED && acknowledged >= self.mark + PROGRESS_MIN
     }
 
-    /// Whether the linger deadline is extended because the peer has sent enough since the last one. A peer that is cut off in
-    /// the middle of an upload gives up, and never reads the answer.
+    /// Whether the linger deadline is extended because the peer has sent enough since the last one. A peer that is cut
+    /// off during an upload gives up, and never reads the answer.
     fn extends_linger(&mut self) -> bool {
         let heard = u64::from(std::mem::take(&mut self.discarded_lately));
         let speaks =
@@ -252,7 +254,7 @@ impl Link {
     }
 }
 
-/// How long a peer that is closed may go without progress while it still has to be sent something.
+/// How long a closing peer may go without progress while output is queued.
 fn flush_span(deadlines: &Deadlines) -> Duration {
     deadlines.write_progress.map_or(deadlines.linger, |span| span.max(deadlines.linger))
 }

@@ -5,16 +5,16 @@ use slab::Slab;
 use super::Link;
 use crate::token::{ConnectionId, slots_max};
 
-/// All links of one loop. A slot is used again with another generation, so an id of the former tenant finds nothing.
+/// All links of one loop. A slot is reused with another generation, so the id of a former connection finds nothing.
 pub(crate) struct Links {
     slots: Slab<Link>,
-    /// What all of their ids have in common.
+    /// The common part of all ids.
     home: ConnectionId,
     next_generation: u32,
 }
 
 impl Links {
-    /// The first connection gets this generation: where a loop's number was another's before, one that this has not had.
+    /// `generation` is that of the first connection: if the loop's number was used before, a generation not used then.
     pub(crate) fn new(event_loop: u32, generation: u32) -> Self {
         let home = ConnectionId::new(event_loop, 0, 0);
         Links { slots: Slab::new(), home, next_generation: generation }
@@ -31,7 +31,7 @@ impl Links {
     pub(crate) fn insert(&mut self, mut link: Link) -> ConnectionId {
         let slot = self.slots.vacant_entry();
         let id = ConnectionId::new(self.home.event_loop(), slot.key(), self.next_generation);
-        // 0 names what is no connection. After four thousand million connections a slot's old name could come back.
+        // 0 stands for no connection. After four thousand million connections an old id could come back.
         self.next_generation = self.next_generation.checked_add(1).unwrap_or(1);
         link.id = id;
         slot.insert(link);

@@ -1,5 +1,5 @@
 //! A link as a member of topics: publications are put into its output, and a policy bounds a member that does not read.
-//! [`Published`](crate::published) gathers the publications of a turn; the `Backlog` drops messages.
+//! [`Published`](crate::published) collects the publications of a turn; the `Backlog` drops messages.
 
 use super::flags::*;
 use super::{Link, Lost, Phase};
@@ -51,7 +51,7 @@ impl Link {
         taken
     }
 
-    /// Whether publications may go to the driver at once, without ever being in the output.
+    /// Whether publications may go to the driver at once, without passing through the output.
     #[inline]
     pub(crate) fn takes_at_once(&self, count: usize, limits: &Limits) -> bool {
         self.output.is_none()
@@ -66,7 +66,7 @@ impl Link {
         self.flags.has(TOO_SLOW)
     }
 
-    /// Whether the link is left out of a part of the publications that are being handed out.
+    /// Whether the link is left out of a part of the publications being delivered.
     pub(crate) fn is_excepted(&self) -> bool {
         self.flags.has(EXCEPTED)
     }
@@ -75,7 +75,7 @@ impl Link {
         self.flags.put(EXCEPTED, is);
     }
 
-    /// Applies the policy for slow members to this turn's publications, of which the kernel has not taken all.
+    /// Applies the policy for slow members to the publications of this turn that the kernel has not taken.
     pub(super) fn trim(&mut self, limits: &Limits) -> Lost {
         let mut lost = Lost::default();
         if let Some(output) = &mut self.output
@@ -113,7 +113,7 @@ impl Link {
         self.close_because(CloseReason::OutputOverflow { queued: self.queued() }, now);
     }
 
-    /// Whether earlier publications have to be in the output before anything else is. Not while a notice is written: the missed
+    /// Whether earlier publications must be in the output before other bytes. Not while a notice is written: the missed
     /// messages were published before.
     #[inline]
     pub(crate) fn is_in_order(&self) -> bool {

@@ -1,4 +1,4 @@
-//! A link and the memory budget of the application: the memory that it holds, and its end when memory is short.
+//! A link and the application's memory budget: the memory that the link holds, and its end when memory is short.
 
 use super::flags::*;
 use super::{Link, Origin, Phase};
@@ -8,18 +8,19 @@ use crate::limits::Limits;
 use crate::reason::CloseReason;
 use crate::time::Time;
 
-/// Bytes that a connection closed for want of memory may still be owed: the rest of a message that has begun to leave,
-/// and the handler's last words. With more, it is reset: nobody knows when the peer takes that, and where it could be cut.
+/// Bytes that may stay queued for a connection that closes for lack of memory: the rest of a message that has begun to
+/// leave, and the handler's last words. A longer output is reset, because nobody knows when the peer would take it, and
+/// where it could be cut.
 const LAST_WORDS_MAX: usize = 128 * 1024;
 
 impl Link {
-    /// Kept input has changed: it is counted once the link rests, when the answer to the other input has left.
+    /// Notes that kept input has changed. The link is counted when it rests, after its answers have left.
     pub(crate) fn set_unweighed(&mut self) {
         self.flags.set(UNWEIGHED);
     }
 
-    /// Counts the memory of this link in the budget. Called whenever the link rests, so that memory of a single turn is never
-    /// counted.
+    /// Counts the memory of this link in the budget. Called whenever the link rests, so memory that lasts a single turn
+    /// is never counted.
     #[inline]
     pub(crate) fn weigh(&mut self, holdings: &mut Holdings) {
         self.flags.clear(UNWEIGHED);
@@ -30,7 +31,7 @@ impl Link {
 
     #[inline(never)]
     fn weigh_anew(&mut self, holdings: &mut Holdings) {
-        // Traffic between processes of this application, and typed input, have bounds of their own.
+        // Channels between processes of this application, and watched descriptors, have bounds of their own.
         if matches!(self.origin, Origin::Channel | Origin::Watched) {
             return;
         }
@@ -42,24 +43,24 @@ impl Link {
             holdings.change(self.holding, now);
             self.holding = now;
         } else {
-            // The last holder of a shared payload gives it back without a change of its own bytes.
+            // The last holder of a shared payload gives the payload back without a change of its own bytes.
             holdings.set_changed();
         }
     }
 
-    /// The memory of this link at this moment.
+    /// The present memory of this link.
     fn holds(&self) -> Holding {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.memory());
         let (own, all) = self.output.as_ref().map_or((0, 0), |output| (output.own_memory(), output.all_memory()));
         Holding::of(kept + own, kept + all)
     }
 
-    /// The memory of this link as of its last rest.
+    /// The memory of this link at its last rest.
     pub(crate) fn holding(&self) -> Holding {
         self.holding
     }
 
-    /// Takes the link out of the budget: it is over, and its buffers go back.
+    /// Removes the link from the budget: it is over, and its buffers go back.
     pub(crate) fn weigh_nothing(&mut self, holdings: &mut Holdings) {
         let before = std::mem::take(&mut self.holding);
         if before != Holding::default() {
@@ -67,7 +68,7 @@ impl Link {
         }
     }
 
-    /// Stops or goes on reading, as the memory budget allows. Returns whether that is a change.
+    /// Stops or resumes reading, as the memory budget decides. Returns whether the state has changed.
     pub(crate) fn set_suspended(&mut self, is: bool) -> bool {
         let was = self.flags.has(SUSPENDED);
         self.flags.put(SUSPENDED, is);
@@ -78,9 +79,9 @@ impl Link {
         self.flags.has(SUSPENDED)
     }
 
-    /// One of the largest holders is to close for want of memory: messages that wait and input that was kept are dropped
-    /// at once, and the handler has its last words. The number of messages, and of bytes of input. One that is closing
-    /// already, and still holds that much, ends now.
+    /// Starts to close one of the largest holders for lack of memory. Waiting messages and kept input are dropped at
+    /// once, and the handler may write its last words. Returns the number of dropped messages, and of dropped bytes of
+    /// input. A link that is closing already, and still holds much, ends now.
     pub(crate) fn run_out_of_memory(&mut self, limits: &Limits, pool: &mut Pool) -> (u64, usize) {
         self.flags.clear(SUSPENDED);
         let unread = self.kept.take().map_or(0, |kept| kept.len());
@@ -93,20 +94,20 @@ impl Link {
         (output.drop_messages(), unread)
     }
 
-    /// Whether it has been taken from already, and the loop has yet to see to the rest.
+    /// Whether the link has given memory back already, and the loop must still finish its end.
     pub(crate) fn is_giving_back(&self) -> bool {
-        // The handler may have closed the link meanwhile: such a link has no last words, and gives nothing back by itself.
+        // The handler may have closed the link meanwhile: then it has no last words, and gives nothing back by itself.
         let has_last_words = self.is_open() && self.flags.has(OUT_OF_MEMORY) && !self.flags.has(SLOW_REPORTED);
         self.phase == Phase::Over || has_last_words
     }
 
-    /// Bytes that come back when the loop settles: it is reset then.
+    /// Bytes that come back when the loop settles and resets the link.
     pub(crate) fn to_come_back(&self) -> usize {
         let is_reset = self.phase == Phase::Over || self.queued() > LAST_WORDS_MAX;
         if self.is_giving_back() && is_reset { self.holding.own() } else { 0 }
     }
 
-    /// Closes for want of memory after the handler's last words.
+    /// Closes for lack of memory, after the handler's last words.
     pub(super) fn close_for_memory(&mut self, now: Time) {
         if self.phase == Phase::Connecting || self.queued() > LAST_WORDS_MAX {
             return self.abort(CloseReason::Memory);
@@ -114,13 +115,13 @@ impl Link {
         self.close_because(CloseReason::Memory, now);
     }
 
-    /// Its shared payloads that are counted: where each ends in memory, and its length.
+    /// The counted shared payloads of the link: end address and length of each.
     #[cfg(feature = "sim")]
     pub(crate) fn payloads(&self) -> Vec<(usize, usize)> {
         self.output.as_ref().map_or_else(Vec::new, |output| output.payloads())
     }
 
-    /// What this link holds, for whoever compares it with what is counted: bytes of its own.
+    /// The link's own bytes in memory, for a comparison with the counted bytes.
     #[cfg(feature = "sim")]
     pub(crate) fn own_memory(&self) -> usize {
         if matches!(self.origin, Origin::Channel | Origin::Watched) { 0 } else { self.holds().own() }

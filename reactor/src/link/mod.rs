@@ -11,9 +11,9 @@
 //! The phase is private. The loop reports events to the link, and then asks for the next [`Step`] until the answer is
 //! [`Step::Rest`]; the driver asks whether the link reads and writes.
 //!
-//! The methods stand by side: `reading`, `writing`, `closing`. Then come what all sides share (`step`, `deadlines`), and the
-//! link as a member of topics (`member`) and as a holder of memory (`memory`). `flags` declares each flag with the masks that
-//! it is in.
+//! The methods are grouped by side: `reading`, `writing`, `closing`. `step` and `deadlines` are common to all sides.
+//! `member` is the link as a member of topics, `memory` as a holder of memory. `flags` declares each flag with its
+//! masks.
 
 mod closing;
 mod deadlines;
@@ -44,12 +44,12 @@ pub(crate) use writing::{Lost, Sent};
 /// The handler keeps no state for this link: the connection was refused, or its state has been given back.
 pub(crate) const NO_STATE: u32 = u32::MAX;
 
-/// Where a link comes from. Decides what the connection can do.
+/// The origin of a link, which decides what the connection can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Accepted by a listener.
     Accepted,
-    /// Accepted by a listener whose service has as many connections as it may: sent its refusal, and closed.
+    /// Accepted by a listener of a service at its limit of connections: gets a refusal, and is closed.
     Refused,
     /// Begun by `Context::connect`.
     Outbound,
@@ -72,7 +72,7 @@ enum Phase {
     Over,
 }
 
-/// How far the stop of the application has got with one link.
+/// Progress of the application's stop for one link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopping {
     /// The application is not stopping.
@@ -81,7 +81,7 @@ enum Stopping {
     Asked,
     /// `Asked`, and the output has drained without new input: the handler streams by itself.
     Streaming,
-    /// The driver is asked whether input has arrived.
+    /// The driver is asked whether further input has arrived.
     Probing,
     /// No input has arrived: `on_stopping` comes next.
     Quiet,
@@ -103,8 +103,8 @@ pub(crate) struct Link {
     phase: Phase,
     stopping: Stopping,
     flags: Flags,
-    /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again. Two fields,
-    /// since a pair of them takes four bytes more.
+    /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again.
+    /// Two fields, since a pair would take four bytes more.
     reported_phase: Phase,
     reported_flags: Flags,
     /// The link is in the loop's list `dirty`: its steps are taken in this turn.
@@ -144,7 +144,7 @@ pub(crate) struct Link {
     pub(crate) sent: u64,
     /// Bytes received while closing, and discarded.
     discarded: u64,
-    /// Of these, those since the last linger deadline, as far as they can be counted.
+    /// The part of `discarded` since the last linger deadline, up to the maximum of the counter.
     discarded_lately: u32,
     /// How often the linger deadline was extended because the peer was still sending.
     linger_extensions: u8,
@@ -192,7 +192,7 @@ impl Link {
         }
     }
 
-    /// Whether anything that `reads` and `writes` depend on has changed since the last call.
+    /// Whether any condition of `reads` and `writes` has changed since the last call.
     #[inline]
     pub(crate) fn take_interest_change(&mut self) -> bool {
         let mut flags = self.flags.only(INTEREST);
@@ -204,7 +204,7 @@ impl Link {
         changed
     }
 
-    /// Whether sending its output is all that there is to do for the link. One branch: the answer is nearly always yes.
+    /// Whether sending the output is the only action due for the link. One branch: nearly always true.
     #[inline]
     pub(crate) fn has_plain_answer_only(&self) -> bool {
         let (phase, flags) = (self.reported_phase, self.reported_flags);
@@ -220,11 +220,11 @@ impl Link {
         self.phase = Phase::Connecting;
     }
 
-    /// The connection stands.
+    /// Notes that the connection is established.
     pub(crate) fn connected(&mut self, now: Time) {
         if self.phase == Phase::Connecting {
             self.phase = Phase::Open;
-            // Nobody has looked for input since the handshake was done.
+            // No receive was attempted since the handshake ended.
             if matches!(self.stopping, Stopping::Probing | Stopping::Quiet) {
                 self.stopping = Stopping::Asked;
             }
@@ -237,7 +237,7 @@ impl Link {
         }
     }
 
-    /// Whether the connection has been of use, so that the first-request deadline is off.
+    /// Whether the connection was useful, so that the first-request deadline is off.
     #[inline]
     pub(crate) fn is_useful(&self) -> bool {
         self.flags.has(USEFUL)
@@ -252,7 +252,7 @@ impl Link {
         self.phase == Phase::Over
     }
 
-    /// Whether the handler is (still) called for events of this connection.
+    /// Whether the handler is still called for events of this connection.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Connecting) && !self.flags.has(CLOSE_DUE)
     }
@@ -274,7 +274,7 @@ impl Link {
         }
     }
 
-    /// Whether the bytes are a peer's. Channel traffic is counted by the process at the other end.
+    /// Whether the bytes come from a peer. Channel traffic is counted by the process at the other end.
     #[inline]
     pub(crate) fn is_counted(&self) -> bool {
         self.origin != Origin::Channel

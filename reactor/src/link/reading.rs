@@ -1,4 +1,4 @@
-//! The reading side of a link: when its peer is read, what becomes of bytes that arrive, and what holds reading up.
+//! The reading side of a link: when its peer is read, how input is handled, and what stops reading.
 
 use super::closing::reason_of;
 use super::flags::*;
@@ -9,19 +9,19 @@ use crate::reason::CloseReason;
 use crate::sys::errno;
 use crate::time::Time;
 
-/// An event of a connection's layer that plain connections do not know.
+/// An event of a connection's layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerEvent {
-    /// Bytes of the wire have arrived without plaintext in them.
+    /// Bytes of the wire have arrived, without plaintext.
     Something,
-    /// The stream ended, and the layer was not told of an end.
+    /// The stream ended without the end that the layer authenticates.
     Truncated,
-    /// The layer can make no sense of what has arrived.
+    /// The layer cannot process the received bytes.
     Failed,
 }
 
 impl Link {
-    /// Whether the peer is read. While closing it is, and its bytes are discarded.
+    /// Whether the peer is read. While closing, its bytes are read and discarded.
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         if self.phase == Phase::Open {
@@ -31,7 +31,7 @@ impl Link {
         closing && !self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) && self.origin != Origin::Watched
     }
 
-    /// Counts `count` bytes that arrived. Returns whether the handler gets them; if not, `discard` counts them too.
+    /// Counts `count` received bytes. Returns whether the handler gets them; if not, `discard` counts them too.
     #[inline]
     pub(crate) fn received(&mut self, count: usize, now: Time) -> bool {
         self.received += count as u64;
@@ -45,7 +45,7 @@ impl Link {
         self.phase == Phase::Open
     }
 
-    /// Counts `count` discarded bytes. Above `linger_bytes` nothing more is read, and a lingering link is over.
+    /// Counts `count` discarded bytes. Above `linger_bytes` reading stops, and a lingering link is over.
     pub(crate) fn discard(&mut self, count: usize, limits: &Limits) {
         self.discarded += count as u64;
         self.discarded_lately = self.discarded_lately.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -99,7 +99,7 @@ impl Link {
         self.over(reason);
     }
 
-    /// The connection's layer has reported something that plain connections do not know.
+    /// Handles an event of the connection's layer.
     pub(crate) fn layer_reported(&mut self, event: LayerEvent, now: Time) {
         match (event, self.phase) {
             (LayerEvent::Something, Phase::Connecting) => {
@@ -126,7 +126,7 @@ impl Link {
         !self.flags.has(ENDED) || self.flags.has(OFFER_DUE)
     }
 
-    /// Whether the connection is not read for a reason of its own, so that kept input does not grow.
+    /// Whether the connection's own state stops reading, so that kept input does not grow.
     #[inline]
     pub(crate) fn is_held_back(&self) -> bool {
         self.flags.has(HOLDS_BACK) || (self.flags.has(CHOKED) && !self.flags.has(RELAYED))
@@ -142,20 +142,20 @@ impl Link {
         self.flags.set(PAUSED);
     }
 
-    /// Ends a pause. Kept input is offered before the socket is read again. The offer looks whether there is any: during a
-    /// callback the loop has it.
+    /// Ends a pause. Kept input is offered before the socket is read again. The offer checks for kept input, because
+    /// during a callback the loop has it.
     pub(crate) fn resume(&mut self) {
         if self.flags.take(PAUSED) {
             self.flags.set(OFFER_DUE);
         }
     }
 
-    /// Stops reading: publications or posts of this connection wait for room at another loop.
+    /// Stops reading, because publications or posts of this connection wait for room at another loop.
     pub(crate) fn hold(&mut self) {
         self.flags.set(HELD);
     }
 
-    /// Goes on reading: all publications and posts of this connection have found room.
+    /// Resumes reading, because all publications and posts of this connection have found room.
     pub(crate) fn release_hold(&mut self) {
         if self.flags.take(HELD) && self.kept.is_some() {
             self.flags.set(OFFER_DUE);
@@ -170,7 +170,7 @@ impl Link {
         }
     }
 
-    /// From now on the peer is read however much output is queued. Input that was kept because of that is offered.
+    /// From now on the peer is read for any length of the output. Input that was kept because of the output is offered.
     pub(crate) fn read_on(&mut self) {
         let begins = !self.flags.has(RELAYED);
         self.flags.set(RELAYED);
@@ -179,7 +179,7 @@ impl Link {
         }
     }
 
-    /// Reads nothing, and offers no kept input, until all queued output has left. Where none is queued, kept input is
+    /// Stops reading, and offers no kept input, until all queued output has left. With an empty output, kept input is
     /// offered in the next turn.
     pub(crate) fn wait_for_output(&mut self, turn: u32) {
         if self.queued() == 0 {

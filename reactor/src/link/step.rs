@@ -1,4 +1,4 @@
-//! The steps that a link asks the loop for, one at a time, until it rests.
+//! The steps of a link: the actions that the loop must take, one at a time, until the link rests.
 
 use super::flags::*;
 use super::{Link, Origin, Phase, Stopping};
@@ -14,11 +14,11 @@ pub(crate) enum Step {
     Missed,
     /// Call `on_too_slow`, and close.
     TooSlow,
-    /// Close: a write was refused, and nothing may leave after that gap. Earlier output still leaves.
+    /// Close: a write was refused, and no byte may leave after that gap. Earlier output still leaves.
     Overflowed,
     /// Call `on_drained`.
     Drained,
-    /// Call `on_data` with the bytes that were kept.
+    /// Call `on_data` with the kept bytes.
     Deliver,
     /// Call `on_end_of_input`.
     EndOfInput,
@@ -30,15 +30,15 @@ pub(crate) enum Step {
     Finish,
     /// Give the buffers back and call `on_close`.
     Close,
-    /// A callback is due that has been called in this turn already: it comes in the next turn.
+    /// Wait for the next turn: a callback is due that was called in this turn already.
     NextTurn,
-    /// Nothing until something happens.
+    /// Wait for the next event.
     Rest,
 }
 
 impl Link {
-    /// The next step. Sending comes first, so that a close finds nothing queued. Kept input comes before the end of input, so
-    /// that the end is the last thing a handler hears. A callback that can cause itself comes once a turn.
+    /// Returns the next step. Sending comes first, so that a close finds an empty output. Kept input comes before the
+    /// end of input, so that the end is the handler's last input. A callback that can cause itself comes once a turn.
     #[inline]
     pub(crate) fn step(&mut self, turn: u32, limits: &Limits) -> Step {
         match self.phase {
@@ -54,7 +54,7 @@ impl Link {
                     if self.flags.has(BLOCKED) { self.open_step(turn) } else { Step::Send }
                 }
             },
-            // Not once the handler has closed the link, which hears nothing more then.
+            // After the handler has closed the link, no callback follows.
             Phase::Connecting if self.is_open() && self.flags.has(TOO_SLOW) && !self.flags.has(SLOW_REPORTED) => {
                 self.report_too_slow()
             }
@@ -62,7 +62,7 @@ impl Link {
             Phase::Connecting if self.stopping == Stopping::Asked && self.is_open() => self.report_stopping(),
             Phase::Connecting => Step::Rest,
             Phase::Flushing => match &self.output {
-                // A layer still has some of what has left.
+                // A layer has not sent all taken bytes yet.
                 None if self.flags.has(BLOCKED) => Step::Rest,
                 // The FIN goes with the close.
                 None if self.flags.has(NO_LINGER) => {
@@ -91,7 +91,7 @@ impl Link {
         self.attended_step(turn)
     }
 
-    /// The next step of an open link that a flag of `ATTENTION` or a stop gives one.
+    /// The next step of an open link because of an `ATTENTION` flag or a stop.
     #[inline]
     pub(super) fn attended_step(&mut self, turn: u32) -> Step {
         if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED.and(BLOCKED)) && self.output.is_none() {
@@ -104,7 +104,7 @@ impl Link {
             if self.drained_turn == turn {
                 return Step::NextTurn;
             }
-            // A stream has no end by itself, so nothing is gained by reading first. `on_drained` comes after `on_stopping`.
+            // A stream does not end by itself, so reading first gains nothing. `on_drained` comes after `on_stopping`.
             if self.stopping == Stopping::Streaming {
                 return self.report_stopping();
             }
@@ -116,7 +116,7 @@ impl Link {
             return Step::Drained;
         }
         if self.is_held_back() {
-            // Only the handler knows the reason for its own pause, so `on_stopping` is called at once.
+            // Only the handler knows the reason of its own pause, so `on_stopping` is called at once.
             let ask = self.flags.has(PAUSED) && matches!(self.stopping, Stopping::Asked | Stopping::Streaming);
             return if ask { self.report_stopping() } else { Step::Rest };
         }
@@ -154,8 +154,8 @@ impl Link {
         }
     }
 
-    /// Of an accepted connection whose layer shakes hands, and of which no handler has heard. A stop lets a handshake go on
-    /// that the peer has begun; a peer that has said nothing is not waited for.
+    /// The next step of an accepted connection in its layer's handshake, before any callback. At a stop, a handshake
+    /// that the peer has begun goes on; a silent peer is closed.
     fn handshake_step(&mut self) -> Step {
         match self.stopping {
             Stopping::Asked => {

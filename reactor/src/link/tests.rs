@@ -12,7 +12,7 @@ use crate::reason::Deadline;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A link on a bench: what the loop would do for it, done by hand.
+/// A link with its surroundings: the test does by hand what the loop would do.
 struct Bench {
     link: Link,
     pool: Pool,
@@ -22,10 +22,10 @@ struct Bench {
     turn: u32,
 }
 
-/// A write of a test.
+/// A write to the output in a test.
 type Put = fn(&mut Output);
 
-/// An event that is done to a link on its bench.
+/// An event for the link of a bench.
 type Change = fn(&mut Bench);
 
 impl Bench {
@@ -93,7 +93,7 @@ impl Bench {
         self.anchored(0);
     }
 
-    /// As the loop does after each callback.
+    /// Anchors deadlines, as the loop does after each callback.
     fn anchored(&mut self, unacknowledged: usize) {
         self.link.take_deadline_change(self.now, || unacknowledged);
     }
@@ -107,7 +107,7 @@ impl Bench {
         self.link.next_deadline(&self.deadlines).map(|(at, due)| (at.0 / SECOND, due))
     }
 
-    /// Lets time pass until then; at each look that is due meanwhile the peer has so much left to acknowledge.
+    /// Lets time pass until then. At each due look the peer has `unacknowledged` bytes left.
     fn pass(&mut self, until: u64, unacknowledged: usize) {
         while let Some((at, due)) = self.link.next_due(&self.deadlines).filter(|(at, _)| *at <= Time(until * SECOND)) {
             self.now = at;
@@ -614,7 +614,7 @@ fn stopping_lingers_for_who_has_not_taken_what_the_kernel_has() {
     assert_eq!(bench.step(), Step::Finish);
     bench.link.finished(bench.now, || 1000);
     assert_eq!(bench.step(), Step::Rest);
-    // It is over soon after the peer has acknowledged all but the FIN, as soon as that is seen.
+    // The link is over when a look finds all but the FIN acknowledged.
     bench.pass(3, 1000);
     assert_eq!(bench.step(), Step::Rest);
     let acknowledged = bench.now;
@@ -653,12 +653,12 @@ fn a_dribbling_reader_does_not_defeat_the_write_progress_deadline() {
     assert_eq!(bench.step(), Step::Send);
     bench.outcome(Sent::Blocked(100_000), 100_000);
     assert_eq!(bench.next_due(), Some((1 + 30, Due::Loop(Deadline::WriteProgress))));
-    // Half a minute later the peer's system has acknowledged ten thousand bytes: that is progress.
+    // Half a minute later the peer has acknowledged ten thousand bytes: progress.
     bench.now = bench.now + Duration::from_secs(30);
     let due = Due::Loop(Deadline::WriteProgress);
     assert_eq!(bench.link.due(due, bench.now, 90_000), None);
     assert_eq!(bench.next_due(), Some((31 + 30, due)));
-    // Another half, and it is one byte more.
+    // After another half minute only one further byte is acknowledged.
     bench.now = bench.now + Duration::from_secs(30);
     assert_eq!(bench.link.due(due, bench.now, 89_999), Some(due));
     assert_eq!(bench.closes(), CloseReason::TimedOut(Deadline::WriteProgress));
@@ -675,7 +675,7 @@ fn a_peer_whose_system_takes_a_lot_at_first_and_that_reads_nothing_ends_after_th
         if closing {
             bench.close();
         }
-        // Within a second its buffers are full.
+        // Within a second the peer's buffers are full.
         bench.pass(3600, 1 << 20);
         assert_eq!(
             bench.link.reason(),
@@ -703,7 +703,7 @@ fn a_peer_that_takes_little_by_little_and_enough_in_all_goes_on() {
     bench.write(8 << 20);
     assert_eq!(bench.step(), Step::Send);
     bench.outcome(Sent::Blocked(3 << 20), 3 << 20);
-    // 200 bytes a second.
+    // Acknowledges 200 bytes a second.
     for second in 1..3600 {
         bench.pass(second, (3 << 20) - 200 * second as usize);
     }
@@ -765,7 +765,7 @@ fn while_closing_the_linger_deadline_alone_runs() {
     assert_eq!(bench.next_due(), Some((1 + 30, Due::Loop(Deadline::Linger))));
     bench.finished();
     assert_eq!(bench.next_due(), Some((1 + 5, Due::Loop(Deadline::Linger))));
-    // Nothing is owed: the end is what was asked for.
+    // The output is empty, so the end has the requested reason.
     assert!(bench.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
     assert_eq!(bench.closes(), CloseReason::Closed);
 }
@@ -878,7 +878,7 @@ fn an_idle_link_stays_small() {
 
 // ---- the short ways: each condition of them by itself ------------------------------------------------------------------
 
-/// One that the driver and the timer know as it is, and that nothing is the matter with.
+/// A link in its plain state: driver and timer are up to date, and no flag is set.
 fn at_ease() -> Bench {
     let mut bench = Bench::open();
     bench.rests();
@@ -887,7 +887,7 @@ fn at_ease() -> Bench {
 }
 
 impl Bench {
-    /// As the loop does once a link rests.
+    /// Settles interest and deadlines, as the loop does when a link rests.
     fn rests(&mut self) {
         self.link.take_interest_change();
         self.anchored(0);
@@ -956,11 +956,11 @@ fn only_a_link_with_which_nothing_is_the_matter_goes_the_short_way() {
 
 #[test]
 fn a_link_whose_driver_knows_it_otherwise_goes_the_long_way_until_the_driver_is_told() {
-    // Never told anything.
+    // The driver was never told.
     let mut bench = Bench::open();
     bench.anchored(0);
     assert!(!bench.link.has_plain_answer_only());
-    // Told that it does not read, and nothing else is the matter any more.
+    // The driver was told that the link does not read, and no other flag is set.
     let mut bench = at_ease();
     bench.link.hold();
     bench.rests();

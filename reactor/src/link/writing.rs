@@ -1,4 +1,4 @@
-//! The writing side of a link: what is queued for its peer, and what becomes of it when the driver sends.
+//! The writing side of a link: the queued output, and the results of the driver's sends.
 
 use super::closing::reason_of;
 use super::flags::*;
@@ -16,13 +16,13 @@ pub(crate) enum Sent {
     Bytes(usize),
     /// This many bytes left, and the driver reports when the kernel takes more.
     Blocked(usize),
-    /// Nothing can be sent any more. Input is still reported.
+    /// Sending has failed for good. Input is still reported.
     Failed(Errno),
     /// A queued file is shorter than the range that was promised to the peer.
     ShortFile,
 }
 
-/// The loss that goes with a send: all queued bytes if it failed, messages of a slow member.
+/// The loss of a send: all queued bytes if the send failed, and messages of a slow member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub(crate) bytes: usize,
@@ -65,14 +65,14 @@ impl Link {
         self.output.as_deref()
     }
 
-    /// The output of a link that `has_plain_answer_only`, if it can go to the driver as it stands: in one piece, and not above
-    /// the high-water mark.
+    /// The output of a link that `has_plain_answer_only`, if it can go to the driver unchanged: in one piece, and at
+    /// most the high-water mark.
     #[inline]
     pub(crate) fn answer(&self, limits: &Limits) -> Option<&[u8]> {
         self.output.as_ref()?.plain().filter(|bytes| bytes.len() <= limits.output_high)
     }
 
-    /// Notes that all of an `answer` has left: the short way, after which the link rests.
+    /// Notes that all bytes of an `answer` have left: the short way, after which the link rests.
     #[inline]
     pub(crate) fn answered(&mut self, count: usize, now: Time, pool: &mut Pool) {
         self.sent_at_once(count, now);
@@ -121,7 +121,7 @@ impl Link {
         }
     }
 
-    /// Notes that `count` bytes have left without ever being in the output: an `answer`, or publications.
+    /// Notes that `count` bytes have left without passing through the output: an `answer`, or publications.
     #[inline]
     pub(crate) fn sent_at_once(&mut self, count: usize, now: Time) {
         self.sent += count as u64;
@@ -146,7 +146,7 @@ impl Link {
                 if self.flags.take(WAITING) && self.kept.is_some() {
                     self.flags.set(OFFER_DUE);
                 }
-                // A write was refused since the last step: nothing may leave after that gap.
+                // A write was refused since the last step: no byte may leave after that gap.
                 if output.overflowed() {
                     self.close_because(CloseReason::OutputOverflow { queued: count }, now);
                 }
@@ -156,21 +156,21 @@ impl Link {
         self.unchoke(queued, limits);
     }
 
-    /// Goes on reading if at most `output_low` bytes are queued.
+    /// Resumes reading if at most `output_low` bytes are queued.
     #[inline]
     pub(super) fn unchoke(&mut self, queued: usize, limits: &Limits) {
         if self.flags.has(CHOKED) && queued <= limits.output_low {
             self.flags.clear(CHOKED);
             self.flags.set(DRAINED_DUE);
-            // Set, and never cleared here: a callback may have asked for the offer itself.
+            // Set here and never cleared: a callback may have requested the offer itself.
             if self.kept.is_some() {
                 self.flags.set(OFFER_DUE);
             }
         }
     }
 
-    /// Sending has failed for good: queued output is lost. Input that arrived before is still delivered, so an open link goes
-    /// on reading to the end; the linger deadline bounds that. Returns the number of lost bytes.
+    /// Sending has failed for good: queued output is lost. Input that arrived before is still delivered, so an open
+    /// link goes on reading to the end; the linger deadline bounds the reading. Returns the number of lost bytes.
     #[cold]
     fn send_failed(&mut self, errno: Errno, now: Time, pool: &mut Pool) -> usize {
         let lost = self.queued();
@@ -191,7 +191,7 @@ impl Link {
         lost
     }
 
-    /// Whether the driver has to report when the kernel takes bytes, or when the connection stands.
+    /// Whether the driver must report when the kernel takes bytes, or when the connection is established.
     #[inline]
     pub(crate) fn writes(&self) -> bool {
         self.flags.has(BLOCKED) || self.phase == Phase::Connecting

@@ -1,4 +1,4 @@
-//! The loops that stand, each on a thread.
+//! The fixed loops, each on a thread.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::settings::{Orders, Periodic};
 use crate::sys::System;
 use crate::sys::affinity::Restore;
 
-/// What one loop is made of, on its way to its thread.
+/// The parts of one loop, on their way to its thread.
 struct Ready {
     system: System,
     inbox: Inbox,
@@ -32,7 +32,7 @@ impl Ready {
     }
 }
 
-/// Halts the application when the thread of a loop ends by a panic: the others would wait for it for ever.
+/// Halts the application when the thread of a loop panics: the other loops would wait for it for ever.
 struct HaltOnPanic(Arc<Cluster>);
 
 impl Drop for HaltOnPanic {
@@ -43,13 +43,13 @@ impl Drop for HaltOnPanic {
     }
 }
 
-/// One loop cannot go on: the others end, and wait for no newcomers.
+/// One loop cannot go on: the other loops end, and accept no more connections.
 fn give_up(cluster: &Cluster) {
     cluster.halt();
     cluster.close_listeners();
 }
 
-/// Keeps the thread that calls it to the core of this loop, if loops are pinned.
+/// Pins the calling thread to the core of this loop, if loops are pinned.
 fn pin(number: usize, cluster: &Cluster) -> Result<(), Error> {
     let Some(cores) = cluster.cores() else { return Ok(()) };
     let one = cores.one(number);
@@ -58,8 +58,8 @@ fn pin(number: usize, cluster: &Cluster) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs them all, the first on this thread, until all have ended; `prepare` is the last that happens to the first before
-/// it runs. The first error of any.
+/// Runs all loops until all have ended, the first on this thread. `prepare` is the last step before the first loop
+/// runs. Returns the first error of any loop.
 pub(super) fn run(
     common: &Common,
     systems: Vec<(System, Inbox)>,
@@ -77,7 +77,7 @@ pub(super) fn run(
             ready.services.push((bound, build));
         }
     }
-    // Held until all have ended: a second signal ends the process even when the first loop has ended already.
+    // Held until all loops have ended: a second signal ends the process even if the first loop has ended already.
     let _signals = orders.signals.as_ref().map(Arc::clone);
     let _cores = cluster.cores().cloned().map(Restore::new);
     let mut all = all.into_iter();

@@ -1,4 +1,5 @@
-//! Who serves an accepted connection. Below: the loop and its spawner. Above: [`Application`](crate::Application).
+//! The models: which loop serves an accepted connection. Used by [`Application`](crate::Application); uses the loop and
+//! its spawner.
 
 mod loops;
 mod processes;
@@ -23,23 +24,23 @@ use crate::token::LOOPS_MAX;
 use processes::Processes;
 use threads::Threads;
 
-/// Threads at one time, unless said otherwise: each takes three descriptors, a stack and some 40 KiB, and beyond some
-/// thousands they only wait for one another.
+/// Default limit on threads: each takes three descriptors, a stack and some 40 KiB, and some thousands of threads only
+/// wait for one another.
 const THREADS: usize = 4096;
 
-/// How much of the drain time a loop with one connection leaves to the first loop: enough to abort its connection, to say what
-/// it has counted, and to end. A loop that has not ended by then is stuck in a callback: its process is killed, its thread is
-/// left behind.
+/// The part of the drain time that a per-connection loop leaves to the first loop: enough to abort its connection, to
+/// report its counters, and to end. A loop that has not ended by then is stuck in a callback: its process is killed,
+/// its thread is left behind.
 fn drain_margin(drain_time: Duration) -> Duration {
     (drain_time / 8).min(Duration::from_millis(250))
 }
 
-/// Processes at one time, unless said otherwise: each costs what its handler makes of its memory anew, some hundred KiB
-/// at least, and one of the numbers that a system has for processes (often 32,768).
+/// Default limit on processes: each costs the memory that its handler writes, at least some hundred KiB, and one of the
+/// system's process numbers (often 32,768).
 const PROCESSES: usize = 1024;
 
-/// Who serves a connection that was accepted: one of some event loops, a thread of its own, or a process of its own. A
-/// [`Handler`] is the same under each of them.
+/// The model by which connections are served: one of several event loops, a thread for each connection, or a process
+/// for each. A [`Handler`] has the same methods under each model.
 ///
 /// | | a connection is served by | handlers | a callback that blocks holds up |
 /// |---|---|---|---|
@@ -47,12 +48,12 @@ const PROCESSES: usize = 1024;
 /// | [`Runner::threads`] | a thread of its own | one for each connection | itself |
 /// | [`Runner::processes`] | a process of its own | one for each connection | itself |
 ///
-/// With `threads` and `processes` there is one handler more where connections are accepted, which has none: it gets what is
-/// posted to [`ConnectionId::NONE`](crate::ConnectionId::NONE), and what it connects to in
-/// [`Handler::on_start`](crate::Handler::on_start) is served there.
+/// With `threads` and `processes`, one further handler runs where connections are accepted, and serves no accepted
+/// connection. It receives messages posted to [`ConnectionId::NONE`](crate::ConnectionId::NONE), and serves connections
+/// that it opens in [`Handler::on_start`](crate::Handler::on_start).
 ///
-/// What connections tell one another by [topics](crate::Topic), each model carries. What they share in memory it does not
-/// where they are processes: a service that needs it says so ([`Service::shares_memory`](crate::Service::shares_memory)).
+/// [Topics](crate::Topic) reach all connections under each model. Shared memory does not reach other processes: a
+/// service that needs shared memory declares so ([`Service::shares_memory`](crate::Service::shares_memory)).
 ///
 /// ```
 /// use reactor::Runner;
@@ -73,13 +74,13 @@ enum Model {
 }
 
 impl Runner {
-    /// So many event loops, 1 to 256, each on a thread, the first on the one that calls
-    /// [`Application::run`](crate::Application::run). They share nothing but what a handler's factory gives them: each has
-    /// its own handlers, and a connection stays with its loop. The first accepts for all, and hands each newcomer to the
-    /// loop that has the fewest.
+    /// `count` event loops, 1 to 256, each on a thread; the first runs on the thread that calls
+    /// [`Application::run`](crate::Application::run). Each loop has its own handlers, and a connection stays with its
+    /// loop. Loops share only what a handler's factory shares. The first loop accepts for all, and hands each
+    /// connection to the loop with the fewest.
     ///
     /// # Errors
-    /// [`Error::Runner`] for another number.
+    /// [`Error::Runner`] for any other number.
     pub fn loops(count: usize) -> Result<Self, Error> {
         if (1..=LOOPS_MAX as usize).contains(&count) {
             return Ok(Runner(Model::Loops { count, pinned: false }));
@@ -87,15 +88,15 @@ impl Runner {
         Err(Error::Runner { why: format!("{count} loops: it is 1 to {LOOPS_MAX}") })
     }
 
-    /// Keeps each loop to one core, of those that the thread which calls [`Application::run`](crate::Application::run) may
-    /// use: the first loop to the first core, and so on in turn, from the first core again where there are more loops.
-    /// Otherwise the system moves them as it sees fit, which is better nearly always: where other programs run beside, and
-    /// whenever the loops are not all busy. Changes nothing where there are threads or processes.
+    /// Pins each loop to one of the cores that the thread calling [`Application::run`](crate::Application::run) may
+    /// use: the first loop to the first core, and so on; further loops start again with the first core. Without pinning
+    /// the system moves the loops, which is nearly always better: if other programs run on the machine, and whenever
+    /// some loops are idle. Has no effect on threads and processes.
     ///
-    /// A thread that a handler starts is kept to the core of its loop, and takes turns with it, until it calls
-    /// [`Handle::leave_core`](crate::Handle::leave_core). The one that calls `run` has all of its cores back afterwards.
+    /// A thread that a handler starts stays on the core of its loop, and takes turns with the loop, until it calls
+    /// [`Handle::leave_core`](crate::Handle::leave_core). The thread that calls `run` gets its cores back afterwards.
     ///
-    /// Needs Linux: elsewhere `run` is an [`Error::Runner`].
+    /// Needs Linux: on other systems `run` returns [`Error::Runner`].
     ///
     /// ```
     /// use reactor::{Application, Backend, Runner};
@@ -114,17 +115,17 @@ impl Runner {
         }
     }
 
-    /// A thread for each connection, at most 4,096 at one time ([`Runner::at_most`]); further newcomers wait in the
-    /// backlog. It runs a loop with this one connection, so a handler has there all that it has elsewhere: deadlines,
-    /// topics, messages, connections of its own. The factory makes a handler for each connection, on its thread
-    /// ([`Context::serves_alone`](crate::Context::serves_alone)). When the connection has ended, what its handler has opened
-    /// beside it is asked to stop, and the thread ends.
+    /// A thread for each connection, at most 4,096 at one time ([`Runner::at_most`]); further connections wait in the
+    /// backlog. The thread runs a loop with this connection, so a handler has all methods: deadlines, topics, messages,
+    /// outbound connections. The factory makes a handler for each connection, on its thread
+    /// ([`Context::serves_alone`](crate::Context::serves_alone)). When the connection has ended, connections that its
+    /// handler has opened are asked to stop, and the thread ends.
     ///
-    /// A thread that is still in a callback when the drain time of a stop is over is left behind: `run` returns without it, and the
-    /// thread goes on until it returns from the callback, or the process ends.
+    /// A thread that is still in a callback at the end of a stop's drain time is left behind: `run` returns, and the
+    /// thread goes on until it returns from the callback, or until the process ends.
     ///
-    /// For handlers that compute or block. For many connections that mostly wait it is the dearer model: each costs a
-    /// stack and two descriptors more, and a request a switch of threads and a system call more.
+    /// Use this model for handlers that compute or block. For many connections that mostly wait it costs more: a stack
+    /// and two descriptors for each connection, and a thread switch and a system call for each request.
     ///
     /// ```
     /// use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
@@ -135,7 +136,7 @@ impl Runner {
     ///     type Connection = ();
     ///     fn on_open(&mut self, _: &mut Context<'_>) {}
     ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
-    ///         // May take its time: nobody else waits for this thread.
+    ///         // May take long: no other connection waits for this thread.
     ///         cx.write(input.take_all().iter().map(|&byte| u64::from(byte)).sum::<u64>().to_string());
     ///     }
     /// }
@@ -148,22 +149,23 @@ impl Runner {
         Runner(Model::Threads { most: THREADS })
     }
 
-    /// A process for each connection, at most 1,024 at one time ([`Runner::at_most`]); further newcomers wait in the
-    /// backlog. It is made by fork(2), runs a loop with this one connection and with a handler that the factory makes in
-    /// it, and ends with the connection; this one reaps it. A crash costs that connection and is logged.
+    /// A process for each connection, at most 1,024 at one time ([`Runner::at_most`]); further connections wait in the
+    /// backlog. Each process is made by fork(2). It runs a loop with this connection, and with a handler that the
+    /// factory makes in the process, and ends with the connection. This process reaps it. A crash costs a single
+    /// connection, and is logged.
     ///
     /// - The process that calls [`Application::run`](crate::Application::run) **must have a single thread**, then and
-    ///   whenever somebody connects: what another one had locked would stay locked in the copy for ever. Otherwise `run` is
-    ///   an error, and later on newcomers are refused, with the reason in the log.
-    /// - What is published reaches members in all processes, by way of this one; a message of more than 16 MiB does not.
-    ///   [`ServiceHandle::post`](crate::ServiceHandle::post) reaches connections of the same process only.
-    /// - [`Context::halt`](crate::Context::halt) halts the whole application. Signals are handled by this process alone,
-    ///   which tells the others; a second one to stop kills them. When it is gone in any other way, they stop as if it had
-    ///   asked them to.
-    /// - A process closes all descriptors that the loop of this one has: listeners, watched descriptors and all other
-    ///   connections. It keeps what the program has opened by itself; the factory, which is called in each process, can
-    ///   close those.
-    /// - [`Handle::stats`](crate::Handle::stats) has what a process has counted once it has ended.
+    ///   whenever a client connects: a lock of another thread would stay locked in the child for ever. Otherwise `run`
+    ///   returns an error, and later connections are refused, with the reason in the log.
+    /// - Publications reach members in all processes, by way of this process; a message of more than 16 MiB does not.
+    ///   [`ServiceHandle::post`](crate::ServiceHandle::post) reaches only connections of the calling process.
+    /// - [`Context::halt`](crate::Context::halt) halts the whole application. Only this process handles signals, and
+    ///   tells the others; a second stop signal kills the others. If this process dies in any other way, the others
+    ///   stop in good order.
+    /// - A process closes all descriptors of this process's loop: listeners, watched descriptors and all other
+    ///   connections. Descriptors that the program has opened itself stay open; the factory, which runs in each
+    ///   process, can close them.
+    /// - [`Handle::stats`](crate::Handle::stats) includes the counters of a process when the process has ended.
     ///
     /// ```
     /// use reactor::Runner;
@@ -173,7 +175,7 @@ impl Runner {
         Runner(Model::Processes { most: PROCESSES })
     }
 
-    /// So many threads or processes at one time and no more, at least one. Changes nothing where there are loops.
+    /// Limits the number of threads or processes at one time to `count`, at least one. Has no effect on loops.
     pub fn at_most(self, count: usize) -> Self {
         match self.0 {
             Model::Loops { .. } => self,
@@ -187,7 +189,7 @@ impl Runner {
         matches!(self.0, Model::Processes { .. })
     }
 
-    /// Loops that run as long as the application does.
+    /// Number of loops that run as long as the application.
     pub(crate) fn fixed(self) -> usize {
         match self.0 {
             Model::Loops { count, .. } => count,
@@ -195,7 +197,7 @@ impl Runner {
         }
     }
 
-    /// Descriptors that a connection takes, with the loop that serves it.
+    /// Descriptors for each connection, including its loop's.
     pub(crate) fn descriptors_each(self) -> usize {
         match self.0 {
             Model::Loops { .. } => 1,
@@ -204,7 +206,7 @@ impl Runner {
         }
     }
 
-    /// Loops that come with one connection each, at the most.
+    /// Largest number of per-connection loops.
     pub(crate) fn per_connection(self) -> usize {
         match self.0 {
             Model::Loops { .. } => usize::MAX,
@@ -212,7 +214,7 @@ impl Runner {
         }
     }
 
-    /// Whether this service can be run so.
+    /// Whether the service can run under this model.
     pub(crate) fn admits<H: Handler<M>, M: Send + 'static>(self, service: &Service<H, M>) -> Result<(), Error> {
         if matches!(self.0, Model::Processes { .. }) && service.needs_memory() {
             let name = service.name();
@@ -233,25 +235,25 @@ impl Default for Runner {
     }
 }
 
-/// Makes a service's handler for a loop that stands, on its thread. The service's number on that loop.
+/// Makes a service's handler for a fixed loop, on the loop's thread. The argument is the service's number on the loop.
 pub(crate) type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
-/// The same for a loop that comes with one connection, as often as one does.
+/// Makes a service's handler for each per-connection loop.
 pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<LoopHandle>) -> Box<dyn Host> + Send + Sync>;
 
-/// A service that is bound, and what makes its handlers.
+/// A bound service, with the functions that make its handlers.
 pub(crate) struct Prepared {
     pub(crate) bound: Bound,
-    /// One for each loop that stands.
+    /// One for each fixed loop.
     pub(crate) builds: Vec<Build>,
     pub(crate) for_per_connection_loop: BuildForGuest,
 }
 
-/// A loop as it runs here.
+/// The type of all loops here.
 type Running = EventLoop<Readiness<System>>;
-/// The last that happens to the first loop before it runs.
+/// Prepares the first loop, as the last step before it runs.
 type Prepare = Box<dyn FnOnce(&mut Running)>;
 
-/// What every loop of an application is made with.
+/// The parts that every loop of an application is made with.
 #[derive(Clone)]
 struct Common {
     backend: Backend,
@@ -259,12 +261,12 @@ struct Common {
     settings: Settings,
 }
 
-/// The number that a listener of this service has on a loop with this service alone.
+/// The index of a listener on a loop that runs only this service.
 fn own_listener(services: &[(Bound, BuildForGuest)], service: u16, listener: usize) -> usize {
     listener - services[..service as usize].iter().map(|(bound, _)| bound.listeners.len()).sum::<usize>()
 }
 
-/// Serves until the application is stopped and all connections have ended. The first error of any loop.
+/// Serves until the application is stopped and all connections have ended. Returns the first error of any loop.
 pub(crate) fn run(
     runner: Runner,
     common: (Backend, Arc<Cluster>, Settings),
@@ -300,7 +302,8 @@ pub(crate) fn run(
     let drain_timeout = settings.drain_timeout;
     let common = Common { backend, cluster, settings };
     let outcome = loops::run(&common, systems, services, periodic, orders, prepare);
-    // After an error of the first loop, the others still serve. Otherwise those that are left have had their drain time.
+    // After an error of the first loop, the other threads still serve. Otherwise remaining threads have had their drain
+    // time.
     let patience = if outcome.is_ok() { Some(Duration::ZERO) } else { drain_timeout };
     let stuck = common.cluster.wait_for_per_connection(patience);
     if stuck > 0 {

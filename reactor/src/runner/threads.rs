@@ -1,4 +1,4 @@
-//! A thread for each connection, with a small loop of its own.
+//! A thread for each connection, with a per-connection loop.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::event_loop::{EventLoop, Spawned, Spawner};
 use crate::service::Bound;
 use crate::sys::{Fd, Sys, System};
 
-/// What a loop takes beside its connection: its poller and its wake-up.
+/// Descriptors of a loop beside its connection: its poller and its wake-up.
 const OWN_DESCRIPTORS: usize = 2;
 pub(super) const DESCRIPTORS_EACH: usize = OWN_DESCRIPTORS + 1;
 
@@ -51,7 +51,7 @@ impl Spawner for Threads {
         common.cluster.count_handed();
         let (bound, build) = &self.services[service as usize];
         let (bound, build) = (bound.for_another_loop(), build.clone());
-        // If there is no thread, what it was to get is dropped with it.
+        // If no thread can be started, the parts meant for the thread are dropped with the closure.
         let socket = newcomer.socket.number();
         let leaving = Leaving { cluster: common.cluster.clone(), loop_handle };
         let name = core.terms[service as usize].name.replace('\0', " ");
@@ -66,7 +66,7 @@ impl Spawner for Threads {
     }
 }
 
-/// However its thread ends, the loop has gone.
+/// Marks the loop as gone when its thread ends, in any way.
 struct Leaving {
     cluster: Arc<Cluster>,
     loop_handle: Arc<LoopHandle>,

@@ -1,5 +1,5 @@
-//! A driver under observation: what it is asked and what it says is passed on as it is, and compared with its
-//! contract and with what the network knows.
+//! A driver under observation: calls and reports pass unchanged, and are compared with the driver's contract and with
+//! the state of the network.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -22,20 +22,21 @@ pub(super) struct Checked<D> {
     driver: D,
     network: Shared,
     books: Books,
-    /// Who has received something in this turn.
+    /// Connections that have received bytes in this turn.
     received: HashSet<ConnectionId>,
     released: HashSet<ConnectionId>,
-    /// Descriptors of those who were released in this turn.
+    /// Descriptors of connections that were released in this turn.
     freed: HashSet<i32>,
-    /// Of each service.
+    /// The limits of each service.
     limits: Vec<Limits>,
-    /// What all connections may hold together.
+    /// The memory budget of all connections, and its size.
     budget: Option<(Arc<Budget>, usize)>,
 }
 
-/// The loop's scratch buffer: what one receive may bring beyond a limit.
+/// Size of the loop's scratch buffer: one receive may exceed a limit by as much.
 const SCRATCH: usize = 64 * 1024;
-/// What a connection may hold without being closed for it, whatever the budget: 4 KiB of its own, and as much of payloads.
+/// Memory that a connection may hold without being closed, whatever the budget: 4 KiB of its own, and as much of
+/// payloads.
 const SMALL_HOLDER: usize = 2 * 4096;
 
 impl<D: Driver> Checked<D> {
@@ -60,7 +61,7 @@ impl<D: Driver> Checked<D> {
         Checked { budget: Some((budget, memory)), ..self }
     }
 
-    /// What connections hold is counted, each byte once, and within the budget but for what small holders have.
+    /// Checks that held memory is counted, each byte once, and within the budget except for small holders.
     fn check_memory(&self, links: &Links, at_once: bool) {
         let Some((budget, memory)) = &self.budget else { return };
         for link in links.iter() {
@@ -89,7 +90,7 @@ impl<D: Driver> Checked<D> {
         self.network.borrow().violation(what)
     }
 
-    /// Whatever accept or connect has just brought goes by this id from now on.
+    /// Gives the connection of the last accept or connect this id.
     fn name(&self, id: ConnectionId) {
         let mut network = self.network.borrow_mut();
         if let Some(line) = network.latest.take() {
@@ -101,7 +102,7 @@ impl<D: Driver> Checked<D> {
         }
     }
 
-    /// What has to be so of every link whenever the loop waits.
+    /// Checks the conditions that hold for every link whenever the loop waits.
     fn check_links(&self, links: &Links, at_once: bool) {
         for link in links.iter() {
             let state = link.describe();
@@ -146,11 +147,11 @@ impl<D: Driver> Checked<D> {
                 if is_wanted && offer_owed {
                     self.violation(&format!("connection {} keeps {kept} bytes, and nobody is offered them", link.id));
                 }
-                // To whom nothing can be sent any more, nothing has drained.
+                // If nothing can be sent to the peer any more, no output drains.
                 let network = self.network.borrow();
                 let broken = network.ids.get(&link.id).is_none_or(|&line| network.lines[line].send_failed);
                 drop(network);
-                // One that reads on may be open and full at once.
+                // A connection that reads on may be open and above the mark at once.
                 if drained_owed && !broken && link.queued() <= limits.output_low {
                     self.violation(&format!("connection {} has drained, and nobody was told", link.id));
                 }

@@ -1,4 +1,4 @@
-//! The loop's own exercise: a handler that does anything at any time, and peers that do too.
+//! The loop's own exercise: a handler that acts at random, and peers that do, too.
 
 mod checks;
 mod whim;
@@ -16,16 +16,15 @@ use crate::topics::Topic;
 use checks::{Checks, Trial};
 use whim::{Temper, Whim};
 
-/// Runs one random service with random limits against random peers, under all the
-/// faults that there are.
+/// Runs one random service with random limits against random peers, under all faults.
 ///
 /// # Panics
-/// When anything is not as it has to be.
+/// If any check fails.
 pub fn exercise(seed: u64) -> Report {
     exercise_with(seed, Simulation::run)
 }
 
-/// The same, run like this.
+/// As [`exercise`], with another way to run the simulation.
 pub(super) fn exercise_with(seed: u64, run: impl FnOnce(Simulation) -> Report) -> Report {
     let (sim, trial) = prepare(seed);
     let (network, books) = (sim.network.clone(), sim.books.clone());
@@ -35,7 +34,7 @@ pub(super) fn exercise_with(seed: u64, run: impl FnOnce(Simulation) -> Report) -
     report
 }
 
-/// A script of anything that a peer may do.
+/// A random script of a peer.
 fn whims_of_a_peer(random: &mut Random) -> Script {
     let mut script = Script::new();
     let most = random.size(200_000);

@@ -1,4 +1,4 @@
-//! What has become of each connection, as its handler was told it.
+//! The history of each connection, as its handler was told.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,21 +7,21 @@ use std::rc::Rc;
 use crate::reason::CloseReason;
 use crate::token::ConnectionId;
 
-/// What a handler knows of one connection.
+/// A handler's knowledge of one connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entry {
     /// Bytes of the peer that the handler has consumed.
     pub(super) consumed: usize,
     pub(super) end_told: bool,
-    /// Was paused or choked at some time, so that not all that arrived need have been read.
+    /// Reading was paused or stopped at some time, so some bytes may have stayed unread.
     pub(super) hindered: bool,
-    /// Was not read for a while: what is kept has to be offered again.
+    /// Reading was stopped for a while: kept bytes must be offered again.
     pub(super) offer_owed: bool,
-    /// Was choked: that its output has drained has to be told.
+    /// Reading was stopped by the high-water mark: `on_drained` must be called.
     pub(super) drained_owed: bool,
-    /// Where it was told that messages were missed: after so many bytes, and how many.
+    /// Reports of missed messages: the number of bytes before the report, and the number of messages.
     pub(super) missed: Vec<(usize, u64)>,
-    /// It was found too slow. One that is closing by itself by then is not told.
+    /// `on_too_slow` was called. A connection that is closing already gets no call.
     pub(super) too_slow: bool,
     pub(super) closed: Option<CloseReason>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Entry {
 #[derive(Default)]
 pub(super) struct Ledger {
     pub(super) entries: BTreeMap<ConnectionId, Entry>,
-    /// States that came into being, and that were given back.
+    /// Handler states that were made, and states that were given back.
     pub(super) opened: u64,
     pub(super) closed: u64,
 }

@@ -1,24 +1,23 @@
-//! A service under simulation: the same driver, event loop and handler as ever, over a network and a clock that are
-//! made up from a seed. What may happen on a bad day happens all the time, time costs nothing, and a run that fails
-//! is the same when it is run again.
+//! A service under simulation: the real driver, event loop and handler, over a simulated network and clock that follow
+//! a seed. Rare faults happen all the time, time costs nothing, and a failed run is repeated by its seed.
 //!
-//! Needs the feature `sim`. What is checked, at every call, and of all connections whenever the loop waits:
+//! Needs the feature `sim`. The checks run at every call, and over all connections whenever the loop waits:
 //!
-//! - Bytes: a handler is lent exactly what its peer has sent, in order, and a peer gets exactly what was written to it and
-//!   published to it; what came before an end or a reset is heard before it; counters agree with what was moved.
-//! - Lives: each connection opens once, ends once with its reason, and hears nothing after that, nor while it is paused; it
-//!   receives once a turn; no descriptor is used after it was closed, closed before the poller has forgotten it, or given
-//!   away in the turn in which it was another's.
-//! - Interest: the poller knows of every connection exactly what that waits for; who is owed bytes is sent them, who is open
-//!   is read, who has drained is told, what was kept in a pause is offered after it.
-//! - Limits: input that is kept, and messages that wait for a slow member, are within what their service says. What all
-//!   connections hold is counted right, and within the memory budget.
-//! - Progress: the loop neither waits for ever nor turns for nothing, no deadline comes early, nobody waits in a backlog
-//!   while there is room, a stop ends within its drain time.
-//! - In the end no descriptor, timer or state is left.
+//! - Bytes: a handler is lent exactly the bytes of its peer, in order. A peer gets exactly the bytes written and
+//!   published to it. Bytes before an end or a reset are delivered first. The counters equal the moved bytes.
+//! - Lives: each connection opens once, ends once with its reason, and has no callback afterwards, nor a delivery while
+//!   it is paused. It receives once a turn. No descriptor is used after its close, closed before the poller has
+//!   forgotten it, or reused in the turn of its close.
+//! - Interest: the poller knows exactly the interest of every connection. Queued bytes are sent, open connections are
+//!   read, drained outputs are reported, and bytes kept in a pause are offered after the pause.
+//! - Limits: kept input, and messages that wait for a slow member, stay within the service's limits. The memory of all
+//!   connections is counted correctly, and stays within the memory budget.
+//! - Progress: the loop neither waits for ever nor spins, no deadline comes early, no connection waits in a backlog
+//!   while there is room, and a stop ends within its drain time.
+//! - End: no descriptor, timer or state is left.
 //!
-//! What is wrong is a panic that names the seed. There is one loop: what several of them hand each other, and wake-ups by
-//! other threads, are a matter of real threads, and no seed decides those.
+//! A failed check is a panic that names the seed. The simulation has one loop: transfers between loops, and wake-ups by
+//! other threads, depend on real threads, which no seed controls.
 //!
 //! ```
 //! use reactor::sim::{Script, Simulation};
@@ -86,7 +85,7 @@ pub use crate::sys::simulated::Faults;
 pub use exercise::exercise;
 pub use script::Script;
 
-/// Services, peers, and a seed that decides all else.
+/// Services, peers, and a seed that decides everything else.
 pub struct Simulation {
     network: Shared,
     books: Books,
@@ -97,41 +96,42 @@ pub struct Simulation {
     drain_timeout: Duration,
     descriptors: usize,
     connections: Option<usize>,
-    /// Bytes that all connections may hold, and whether the loop knows: a test has it not know.
+    /// `memory`: bytes that all connections may hold. `is_memory_bounded`: whether the loop knows the bound; a test
+    /// hides it.
     memory: usize,
     is_memory_bounded: bool,
 }
 
 type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
 
-/// What a simulation has come to.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The seed that brings it about again.
+    /// The seed that repeats the run.
     pub seed: u64,
-    /// How long it took for those in it.
+    /// The simulated duration.
     pub elapsed: Duration,
-    /// Times the loop waited, and calls it made.
+    /// Number of waits of the loop.
     pub waits: u64,
     /// Calls that the driver made.
     pub calls: u64,
-    /// How each connection of a handler ended.
+    /// The end of each connection that a handler had.
     pub closed: Vec<(ConnectionId, CloseReason)>,
-    /// Of everything that happened and when: equal for two runs that are the same.
+    /// A hash of all events and their times: equal for two equal runs.
     pub fingerprint: u64,
 }
 
 impl Simulation {
-    /// With [`Faults::of`] this seed.
+    /// Makes a simulation with [`Faults::of`] the seed.
     ///
     /// # Panics
-    /// When the process has no descriptor left: wake-ups between threads are the one thing that is real.
+    /// If the process has no free descriptor: wake-ups between threads are real.
     pub fn new(seed: u64) -> Self {
         Self::with_faults(seed, Faults::of(seed))
     }
 
-    /// With these faults and no others.
+    /// Makes a simulation with exactly these faults.
     ///
     /// # Panics
     /// As [`Simulation::new`].
@@ -154,7 +154,7 @@ impl Simulation {
         }
     }
 
-    /// Binds the service's addresses in the simulated network, where every address is free at first. No name is
+    /// Binds the service's addresses in the simulated network, where every address is free at first. Names are not
     /// looked up.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Simulation {
         });
     }
 
-    /// As [`Application::memory`](crate::Application::memory); no bound by default.
+    /// As [`Application::memory`](crate::Application::memory); unbounded by default.
     pub fn memory(&mut self, bytes: usize) -> &mut Self {
         self.memory = bytes;
         self
@@ -197,12 +197,12 @@ impl Simulation {
         self
     }
 
-    /// A peer connects, soon after the loop begins, and does as the script says.
+    /// Connects a peer soon after the start of the loop, with this script.
     pub fn connect(&mut self, to: &Address, script: Script) -> Peer {
         self.connect_after(Duration::ZERO, to, script)
     }
 
-    /// A peer connects after this time.
+    /// Connects a peer after `time`.
     pub fn connect_after(&mut self, time: Duration, to: &Address, script: Script) -> Peer {
         let mut network = self.network.borrow_mut();
         let line = network.new_line(Stage::Away, to.clone(), script.acts);
@@ -211,14 +211,14 @@ impl Simulation {
         Peer { network: self.network.clone(), line }
     }
 
-    /// Who answers when a handler connects to this address: each time, what `answer` returns, and nobody for `None`,
-    /// until the deadline passes. Where nobody was said to answer, connections are refused.
+    /// Sets the peer that answers when a handler connects to `address`: each time, `answer` returns its script, or
+    /// `None` for a silent address, where the deadline passes. At all other addresses connections are refused.
     pub fn remote(&mut self, address: Address, mut answer: impl FnMut() -> Option<Script> + 'static) {
         let answer = move || answer().map_or(Remote::Silent, |script| Remote::Answers(script.acts));
         self.network.borrow_mut().remotes.insert(address, Box::new(answer));
     }
 
-    /// Tells the application to stop after this time. Otherwise that happens when no peer has anything left to do.
+    /// Stops the application after `time`. By default the stop comes when no peer has anything left to do.
     pub fn halt_after(&mut self, time: Duration) {
         self.network.borrow_mut().after(time.as_nanos() as u64, Happening::Halt);
     }
@@ -226,7 +226,7 @@ impl Simulation {
     /// Runs until the application has stopped.
     ///
     /// # Panics
-    /// When anything was not as it has to be, with the seed and the last calls.
+    /// If any check fails, with the seed and the last calls.
     pub fn run(self) -> Report {
         let simulated = self.simulated();
         self.run_on(simulated, |driver| driver)
@@ -236,7 +236,7 @@ impl Simulation {
         Simulated::new(self.network.clone(), self.waker.clone())
     }
 
-    /// The same on a system, and with a driver, that need not be sound.
+    /// Runs with a system and a driver that may be faulty.
     fn run_on<S: Sys, D: Driver>(self, system: S, dress: impl FnOnce(Readiness<S>) -> D) -> Report {
         let _announced = Announced(self.network.borrow().seed);
         let began = self.network.borrow().now();
@@ -296,7 +296,7 @@ impl Simulation {
     }
 }
 
-/// Says which seed it was, whoever panics.
+/// Prints the seed at any panic.
 struct Announced(u64);
 
 impl Drop for Announced {
@@ -307,26 +307,26 @@ impl Drop for Announced {
     }
 }
 
-/// One who has connected, or will.
+/// A peer that has connected, or will connect.
 pub struct Peer {
     network: Shared,
     line: usize,
 }
 
 impl Peer {
-    /// What it has read.
+    /// The bytes that the peer has read.
     pub fn received(&self) -> Vec<u8> {
         let network = self.network.borrow();
         let line = &network.lines[self.line];
         line.taken[..line.delivered].to_vec()
     }
 
-    /// Whether it was refused: nobody listened there.
+    /// Whether the connection was refused, because the address had no listener.
     pub fn was_refused(&self) -> bool {
         self.network.borrow().lines[self.line].stage == Stage::Refused
     }
 
-    /// Whether it saw the end of what the service had to say, in order.
+    /// Whether the peer saw the orderly end of the service's output.
     pub fn saw_end(&self) -> bool {
         self.network.borrow().lines[self.line].heard_end
     }

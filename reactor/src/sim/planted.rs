@@ -1,5 +1,5 @@
-//! Whether the simulator finds what it is there for: bugs that event loops have had, planted at the two seams one at
-//! a time. Each stands between two sound halves and does what a driver, or a loop, with that bug would do.
+//! Checks that the simulator finds bugs: bugs that event loops have had are planted at the two seams, one at a time.
+//! Each stands between correct parts, and does what a driver or a loop with the bug would do.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -21,18 +21,18 @@ use crate::sys::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Seeds that each bug has to be found in.
+/// Number of seeds in which each bug must be found.
 const SEEDS: u64 = 1000;
-/// Seeds in which it is counted, so that one sees which bugs only just come to light.
+/// Number of seeds in which findings are counted, which shows the bugs that are hard to find.
 const COUNTED: u64 = 50;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bug {
-    /// A descriptor is closed, and the poller told after that.
+    /// A descriptor is closed before the poller forgets it.
     ClosesBeforeForgetting,
-    /// The poller is never told that a descriptor is gone.
+    /// The poller is never told of a closed descriptor.
     NeverForgets,
-    /// A descriptor is closed a second time, whosever it is by then.
+    /// A descriptor is closed a second time, when another may have its number.
     ClosesTwice,
     /// A short write is taken for a whole one.
     LosesShortWrites,
@@ -42,35 +42,35 @@ enum Bug {
     EndsWhenBlocked,
     /// The end of input is taken for EAGAIN.
     NeverEnds,
-    /// SO_ERROR is never asked.
+    /// SO_ERROR is never read.
     ForgetsErrors,
-    /// EMFILE is taken for "nobody there".
+    /// EMFILE is taken for an empty queue.
     SpinsWithoutDescriptors,
     /// A timeout is cut to whole milliseconds.
     RoundsDown,
     /// Only the first of several pieces is sent, and all are counted.
     SendsOnePiece,
-    /// Our half is ended as soon as the peer's is, whatever is owed.
+    /// Our half is ended together with the peer's, although bytes are queued.
     FinishesWithThePeer,
-    /// What a link wants is brought up to date only the first time.
+    /// A link's interest is updated only once.
     ForgetsChanges,
-    /// A newcomer that is turned away is not closed.
+    /// A refused connection is not closed.
     LeaksTheRefused,
-    /// The end of input is swallowed where output waits.
+    /// The end of input is swallowed while output waits.
     SwallowsEnds,
-    /// Bytes are reported of a connection that has been released.
+    /// Bytes of a released connection are reported.
     ReportsTheReleased,
     /// Failures of a connection that does not read are swallowed.
     SwallowsFailures,
-    /// A listener is taken up again only when nobody told it to rest.
+    /// A suspended listener is resumed only if no order suspended it.
     NeverAcceptsAgain,
-    /// Connections may hold together what they like.
+    /// All connections together may hold any amount of memory.
     ForgetsTheBudget,
 }
 
 use Bug::*;
 
-/// A system, or a driver, that is sound but for one thing.
+/// A system or a driver that is correct except for one bug.
 struct Flawed<T> {
     inner: T,
     bug: Bug,
@@ -391,7 +391,7 @@ impl<D: Driver> Driver for Flawed<D> {
     }
 }
 
-/// In how many of the first [`COUNTED`] seeds it is found, and in which first, which may be a later one.
+/// The number of findings in the first [`COUNTED`] seeds, and the first finding, which may come later.
 struct Found {
     first: Option<u64>,
     times: usize,
@@ -425,7 +425,7 @@ thread_local! {
     static PANICS_ARE_MEANT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether it panics, of which nothing is said: backtraces of a thousand panics take longer than all else.
+/// Whether `run` panics. The panic prints nothing: the backtraces of a thousand panics take longer than all else.
 fn fails<R>(run: impl FnOnce() -> R) -> bool {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {
@@ -442,7 +442,7 @@ fn fails<R>(run: impl FnOnce() -> R) -> bool {
     outcome.is_err()
 }
 
-/// `cargo test -p glowplug-reactor --features sim planted -- --nocapture` says in how many seeds.
+/// `cargo test -p glowplug-reactor --features sim planted -- --nocapture` prints the number of findings.
 #[test]
 fn every_planted_bug_is_found() {
     let bugs = [

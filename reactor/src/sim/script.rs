@@ -1,11 +1,11 @@
-//! What a peer does, in order.
+//! The script of a peer: its actions in order.
 
 use std::time::Duration;
 
 use crate::sys::simulated::Act;
 
-/// What a peer does from the moment that it is connected, one thing after another. A peer whose script is over
-/// stays connected, and goes on reading.
+/// The actions of a peer after it has connected, in order. A peer at the end of its script stays connected, and goes on
+/// reading.
 ///
 /// ```
 /// use reactor::sim::Script;
@@ -30,22 +30,22 @@ impl Script {
         self
     }
 
-    /// Says this. It arrives in whatever pieces the seed decides.
+    /// Sends `bytes`. The seed decides the pieces in which they arrive.
     pub fn send(self, bytes: impl AsRef<[u8]>) -> Self {
         self.then(Act::Send(bytes.as_ref().to_vec()))
     }
 
-    /// Does nothing for this time.
+    /// Does nothing for `time`.
     pub fn wait(self, time: Duration) -> Self {
         self.then(Act::Wait(time.as_nanos() as u64))
     }
 
-    /// Waits until so many bytes more have come, or until none can come any more.
+    /// Waits until `count` further bytes have come, or until none can come any more.
     pub fn receive(self, count: usize) -> Self {
         self.then(Act::Await(count))
     }
 
-    /// Waits for these bytes, which have to be the next. Others, or an end, are an error.
+    /// Waits for these bytes, which must come next. Other bytes, or an end, are an error.
     pub fn expect(self, bytes: impl AsRef<[u8]>) -> Self {
         self.then(Act::Expect(bytes.as_ref().to_vec()))
     }
@@ -55,7 +55,7 @@ impl Script {
         self.then(Act::ExpectEnd)
     }
 
-    /// Ends its half, and goes on reading.
+    /// Ends the peer's half, and goes on reading.
     pub fn shutdown(self) -> Self {
         self.then(Act::Shutdown)
     }
@@ -65,12 +65,12 @@ impl Script {
         self.then(Act::Reset)
     }
 
-    /// Goes away: what still comes is answered by a reset.
+    /// Closes the connection: later bytes are answered by a reset.
     pub fn close(self) -> Self {
         self.then(Act::Close)
     }
 
-    /// Reads no more than so many bytes every so often from now on; 0 bytes: does not read.
+    /// From now on, reads at most `bytes` bytes in each period `every`; with 0 bytes, does not read.
     pub fn reads(self, bytes: usize, every: Duration) -> Self {
         self.then(Act::Pace(bytes, every.as_nanos() as u64))
     }

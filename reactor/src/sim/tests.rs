@@ -1,4 +1,4 @@
-//! The simulator itself: what a user of it relies on, and some thousand seeds of the loop's own exercise.
+//! The simulator itself: the guarantees for its users, and some thousand seeds of the loop's own exercise.
 
 use super::*;
 use crate::buffer::Input;
@@ -6,7 +6,7 @@ use crate::context::Written;
 use crate::limits::{Deadlines, Limits};
 use crate::reason::Deadline;
 
-/// Seeds of one test; there are four, so that they run side by side.
+/// Number of seeds of one test; four tests run side by side.
 const SEEDS: u64 = 2500;
 
 fn exercise_all(seeds: std::ops::Range<u64>) {
@@ -35,12 +35,12 @@ fn the_loop_keeps_its_promises_whatever_the_seed_d() {
     exercise_all(3 * SEEDS..4 * SEEDS);
 }
 
-/// A stop came between a drained stream and its being told. Good for as long as the exercise stays as it is: another
-/// draw, and every seed is another day.
+/// A stop came between a drained stream and its `on_drained`. The seed is valid while the exercise stays as it is:
+/// another random draw changes every seed.
 #[test]
 fn what_was_found_once_stays_mended() {
-    // The last five: connections that stayed suspended or held memory, since the loop waited before it had compared with the
-    // memory budget once more, or since the handler had closed them before their last words.
+    // The last five: connections that stayed suspended or held memory, since the loop waited before it had compared
+    // with the memory budget once more, or since the handler had closed them before their last words.
     for seed in [55_401, 107_216, 210_004, 236_798, 241_065, 267_020] {
         exercise(seed);
     }
@@ -54,7 +54,7 @@ fn a_seed_replays_exactly() {
     }
 }
 
-/// Answers each line with itself; `big` with a megabyte, `never` not at all.
+/// Answers each line with the line itself, `big` with a megabyte, and `never` with nothing.
 struct Lines;
 
 impl Handler for Lines {
@@ -143,7 +143,7 @@ fn a_cap_refuses_those_who_are_too_many() {
     assert_eq!((stays.received(), late.received()), (b"here\n".to_vec(), b"full\n".to_vec()));
 }
 
-/// Passes what each peer says to a new connection to `far`, and what that says back to nobody.
+/// Sends each peer's input to a new connection to `far`, and drops the answers.
 struct Caller {
     far: Address,
 }
@@ -179,7 +179,7 @@ fn a_remote_answers_as_it_was_told_to() {
 #[test]
 fn a_descriptor_that_is_freed_lets_in_who_waits_before_the_listener_has_rested() {
     for seed in 0..50 {
-        // The listener's, and two more.
+        // The listener's descriptor, and two more.
         let mut sim = Simulation::with_faults(seed, Faults { descriptors: 3, ..Faults::none() });
         let address = sim.add_service(lines()).unwrap().address().unwrap().clone();
         let (short, long) = (Duration::from_millis(10), Duration::from_millis(300));
@@ -211,7 +211,7 @@ fn a_wrong_answer_is_told_with_the_seed() {
     sim.run();
 }
 
-/// Does a thing three times, with an hour in between and no connection that it belongs to; then it waits for a century.
+/// Does an action three times, an hour apart and without a connection; then waits for a century.
 struct Alarm {
     rung: Vec<Duration>,
     called_off: ConnectionId,
@@ -277,7 +277,7 @@ fn a_timer_needs_no_peer_and_is_called_off_or_ends_with_the_application() {
         let alarm = || Alarm { rung: Vec::new(), called_off: ConnectionId::NONE };
         let handle = sim.add_service(Service::outbound(alarm)).unwrap();
         handle.post(ConnectionId::NONE, ()).unwrap();
-        // Otherwise the simulation is over when nobody has anything left to do.
+        // Otherwise the simulation would end when no peer has anything left to do.
         sim.halt_after(Duration::from_secs(86_400));
         let report = sim.run();
         assert_eq!(report.closed.len(), 3, "seed {seed}");

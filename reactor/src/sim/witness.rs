@@ -1,6 +1,5 @@
-//! A handler under observation: each callback is passed on, and compared with what the network knows of that
-//! connection. Every byte that is lent has to be the one that the peer sent at that place, whatever the handler does
-//! with it.
+//! A handler under observation: each callback is passed on, and compared with the network's state of the connection.
+//! Every lent byte must equal the byte that the peer sent at that place, whatever the handler does with the input.
 
 use std::any::Any;
 
@@ -29,7 +28,7 @@ impl Witness {
         self.network.borrow().violation(what)
     }
 
-    /// What has to be so whenever a handler is called about a connection.
+    /// Checks the conditions for any callback about a connection.
     fn check(&self, core: &Core, id: ConnectionId, callback: &'static str) {
         let Some(link) = core.links.get(id) else {
             self.violation(&format!("{callback} of connection {id}, which is gone"));
@@ -43,7 +42,7 @@ impl Witness {
         self.network.borrow_mut().note(callback, id.to_u64() as i64, 0);
     }
 
-    /// Whether these are the bytes that the peer sent next. How many it has sent before.
+    /// Checks that these are the next bytes of the peer. Returns the number of bytes consumed before.
     fn check_input(&self, id: ConnectionId, input: &Input<'_>) -> usize {
         let network = self.network.borrow();
         let consumed = self.books.borrow().entries.get(&id).map_or(0, |entry| entry.consumed);
@@ -62,7 +61,7 @@ impl Witness {
         consumed
     }
 
-    /// After a callback that was lent input.
+    /// Notes the bytes that a callback has consumed.
     fn consumed(&self, id: ConnectionId, count: usize) {
         let mut books = self.books.borrow_mut();
         let entry = books.entries.entry(id).or_default();
@@ -70,8 +69,8 @@ impl Witness {
         entry.offer_owed = false;
     }
 
-    /// What came before a reset was delivered, unless the link did not read, or had learned of it by sending: then
-    /// the handler may close it, and its patience is bounded.
+    /// Checks that bytes before a reset were delivered, unless the link did not read, or had learned of the reset by
+    /// sending: then the handler may close the connection, and the wait is bounded.
     fn check_reset(&self, id: ConnectionId, reason: CloseReason) {
         let network = self.network.borrow();
         let hindered = self.books.borrow().entries.get(&id).is_none_or(|entry| entry.hindered);
@@ -87,7 +86,7 @@ impl Witness {
         }
     }
 
-    /// What is counted is what has moved.
+    /// Checks that the counters equal the moved bytes.
     fn check_stats(&self, core: &Core) {
         let network = self.network.borrow();
         let counted = (core.counters.received.get(), core.counters.sent.get());

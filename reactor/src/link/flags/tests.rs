@@ -1,5 +1,5 @@
-//! Compares each mask with the methods that depend on the flags: a flag that is missing in a mask, or needlessly there, fails
-//! with its name.
+//! Compares each mask with the methods that depend on the flags: a flag that is missing in a mask, or needlessly there,
+//! fails with its name.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::time::Time;
 
 const PHASES: [Phase; 5] = [Phase::Connecting, Phase::Open, Phase::Flushing, Phase::Lingering, Phase::Over];
 
-/// An accepted link in this phase, with these flags and no others.
+/// An accepted link in this phase, with only these flags.
 fn link_with(phase: Phase, flags: Flags) -> Link {
     let mut link = Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(1));
     (link.phase, link.flags) = (phase, flags);
@@ -33,7 +33,7 @@ fn names_in(mask: Flags) -> Vec<&'static str> {
     ALL.iter().filter(|(flag, ..)| mask.has(*flag)).map(|(_, name, _)| *name).collect()
 }
 
-/// The names of the flags for which this is so.
+/// The names of the flags for which the condition holds.
 fn names_where(is_so: impl Fn(Flags) -> bool) -> Vec<&'static str> {
     ALL.iter().filter(|(flag, ..)| is_so(*flag)).map(|(_, name, _)| *name).collect()
 }

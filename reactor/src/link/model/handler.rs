@@ -1,4 +1,4 @@
-//! The handler of the model: what it is lent, what it wishes, what is taken of what it writes.
+//! The handler of the model: its lent input, its requests, and the accepted part of its writes.
 
 use super::*;
 
@@ -14,13 +14,13 @@ impl World<'_, '_> {
         self.callback(Some(input));
     }
 
-    /// What it is lent is all that it has not consumed, in order.
+    /// Checks that the lent input is all unconsumed bytes, in order.
     pub(super) fn compare_input(&self, input: &Input<'_>) {
         let expected: Vec<u8> = (self.handler.consumed..self.kernel.reported).map(byte).collect();
         assert!(input.as_slice() == expected, "what is lent is what has arrived");
     }
 
-    /// Any callback but the last.
+    /// Runs any callback but the last.
     pub(super) fn callback(&mut self, mut input: Option<&mut Input<'_>>) {
         assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
         self.in_callback = true;
@@ -41,7 +41,7 @@ impl World<'_, '_> {
     pub(super) fn end_callback(&mut self) {
         self.in_callback = false;
         if let Some(span) = self.handler.fresh {
-            // How late it may be is known once the link was attended to.
+            // The latest time is known after the link's steps.
             self.handler.deadline = Some((self.now + span, Time::NEVER));
         }
     }
@@ -67,7 +67,7 @@ impl World<'_, '_> {
                 self.link().read_on();
             }
             b'q' if !self.handler.closing => {
-                // Where nothing is queued, what is left is offered in the next turn.
+                // With an empty output, unread input is offered in the next turn.
                 self.handler.waiting = self.link().queued() > 0;
                 self.handler.offer_owed = true;
                 self.link().wait_for_output(turn);
@@ -102,7 +102,7 @@ impl World<'_, '_> {
         }
     }
 
-    /// It closes, by its own wish or because a limit was reached.
+    /// The handler closes the link, or a limit closes it.
     pub(super) fn begin_to_close(&mut self) {
         self.handler.closing = true;
         (self.handler.deadline, self.handler.fresh) = (None, None);
@@ -119,7 +119,7 @@ impl World<'_, '_> {
             || self.link().origin == Origin::Watched;
         let Some(output) = self.link.as_mut().and_then(|link| link.writable_output(&mut self.pool, &self.limits))
         else {
-            // A reset that was reported while something was still to be delivered refuses too.
+            // A reset that was reported before all input was delivered refuses writes, too.
             return assert!(refused || self.kernel.failure_reported || self.link().is_over(), "a write is refused");
         };
         assert!(!refused, "a write is taken after the end");

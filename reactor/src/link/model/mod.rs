@@ -1,6 +1,6 @@
-//! A link between a handler that wishes anything at any time and a peer that does anything at any time. The model plays
-//! the loop, the kernel and both of them, knows what each of them has seen and nothing of the link's own state, and
-//! demands what the crate promises. For property tests and for the fuzz target `link`.
+//! A link between a handler that may request anything at any time, and a peer that may do anything at any time. The
+//! model plays the loop, the kernel, the handler and the peer. It knows what each has seen, and nothing of the link's
+//! inner state, and checks the crate's promises. For property tests and for the fuzz target `link`.
 
 mod handler;
 mod promises;
@@ -38,18 +38,18 @@ const LETTERS: &[u8] = b"AAAAFXKKKKCBONRRRRVVUUTTTSwwwwkkzfxprgdetnqq";
 const REQUESTS: &[u8] = b"wkzfxprgdetnq";
 
 const TENTH: Duration = Duration::from_millis(100);
-/// What the loop reads at once.
+/// Largest size of one receive, in bytes.
 const SCRATCH: u64 = 5000;
-/// Steps from one event to rest: each callback at most once, what each of them writes, and the end.
+/// Largest number of steps from one event to rest: each callback once, the writes of each, and the end.
 const STEPS_MAX: usize = 40;
-/// Turns in which a link ends when everybody wants it to.
+/// Largest number of turns until a link ends when all sides want its end.
 const TURNS_MAX: usize = 12;
 
 const RESET_BY_PEER: Errno = Errno(104);
 const BROKEN_PIPE: Errno = Errno(32);
 const REFUSED: Errno = Errno(111);
 
-/// Does what the text says, and panics where the link is not right.
+/// Runs the operations of the text, and panics if the link is wrong.
 pub fn check(text: &[u8]) {
     let mut operations = Operations::of(text);
     let mut world = World::new(&mut operations);
@@ -62,14 +62,14 @@ pub fn check(text: &[u8]) {
     world.settle();
 }
 
-/// The byte at this place of either stream: shows where one is missing, doubled or in the wrong place.
+/// The byte at this place of either stream, which reveals missing, doubled and misplaced bytes.
 fn byte(at: u64) -> u8 {
     (at ^ (at >> 8)).wrapping_mul(31) as u8
 }
 
 struct World<'o, 't> {
     operations: &'o mut Operations<'t>,
-    /// Nothing once it has ended.
+    /// `None` when the link has ended.
     link: Option<Link>,
     pool: Pool,
     wheel: Wheel<()>,
@@ -79,17 +79,17 @@ struct World<'o, 't> {
     turn: u32,
     deferred: bool,
     probing: bool,
-    /// What the driver was last told: whether it reads and writes.
+    /// The driver's last knowledge: whether the link reads and writes.
     told: (bool, bool),
     kernel: Kernel,
     handler: Known,
-    /// A callback of its own is running.
+    /// A callback of this link is running.
     in_callback: bool,
-    /// Everybody wants it to end.
+    /// All sides want the end.
     settling: bool,
 }
 
-/// What has happened below the link.
+/// The events below the link.
 #[derive(Default)]
 struct Kernel {
     arrived: u64,
@@ -105,27 +105,27 @@ struct Kernel {
     acknowledged: u64,
     acknowledged_since_fin: u64,
     broken: bool,
-    /// When sending failed.
+    /// Time of the failed send.
     broken_at: Option<Time>,
     blocked_at: Option<Time>,
-    /// When a byte last moved; when anything did that a closing link may wait for.
+    /// `active`: when a byte last moved. `heard`: when any event came that a closing link may wait for.
     active: Time,
     heard: Time,
     connecting: bool,
     finished_at: Option<Time>,
 }
 
-/// What the handler has seen and wished.
+/// The handler's observations and requests.
 #[derive(Default)]
 struct Known {
     opened: Time,
     useful: bool,
     written: u64,
     consumed: u64,
-    /// It was told that more is owed than the high-water mark, and not yet that this has drained.
+    /// A write returned `AboveHighWater`, and `on_drained` has not come yet.
     owes_drained: bool,
     overflowed: bool,
-    /// What is left unread is to be offered once more.
+    /// Unread input must be offered once more.
     offer_owed: bool,
     lost: bool,
     paused: bool,
@@ -137,9 +137,9 @@ struct Known {
     closing: bool,
     finishing: bool,
     aborted: bool,
-    /// Its deadline: not before this, and not after that.
+    /// The handler's deadline: the earliest and the latest time.
     deadline: Option<(Time, Time)>,
-    /// As long after the end of this callback, and after the link has been attended to.
+    /// A span from the end of this callback until the deadline; the latest time is known after the link's steps.
     fresh: Option<Duration>,
 }
 
@@ -244,7 +244,7 @@ impl<'o, 't> World<'o, 't> {
         self.advance_link();
     }
 
-    /// As the driver does: bytes before an end or a failure, unless the link does not read.
+    /// Reports input as the driver does: bytes before an end or a failure, unless the link does not read.
     fn report_input(&mut self, most: u64) {
         let (now, probing) = (self.now, std::mem::take(&mut self.probing));
         let reads = self.link().reads();
@@ -296,7 +296,7 @@ impl<'o, 't> World<'o, 't> {
         self.advance_link();
     }
 
-    /// Lends what was kept, as new data or at the end of the input.
+    /// Lends kept input, as new data or at the end of the input.
     fn lend(&mut self, mut kept: Box<Kept>, as_data: bool) {
         let mut input = kept.lend();
         let before = input.len();
@@ -348,11 +348,11 @@ impl<'o, 't> World<'o, 't> {
         }
     }
 
-    /// Time passes, and what is due by then happens.
+    /// Lets time pass, with the events that are due by then.
     fn pass(&mut self, tenths: u64) {
         let until = self.now + TENTH * tenths as u32;
         let mut sweeps = 0;
-        // Callbacks may take longer than that.
+        // Callbacks may take longer than the given time.
         while let Some(next) = self.wheel.next_deadline().filter(|next| *next <= until.max(self.now)) {
             if next > self.now {
                 (self.now, sweeps) = (next, 0);
@@ -363,7 +363,7 @@ impl<'o, 't> World<'o, 't> {
                 }
             }
             sweeps += 1;
-            // One for each deadline that there is, and one for each that has moved on.
+            // One sweep for each deadline, and one for each that has moved.
             assert!(sweeps <= 10, "the timer never rests");
         }
         self.now = self.now.max(until);
@@ -372,7 +372,7 @@ impl<'o, 't> World<'o, 't> {
         }
     }
 
-    /// As the loop does when a timer went off.
+    /// Handles a timer as the loop does.
     fn deadline(&mut self) {
         let (now, deadlines) = (self.now, self.deadlines.clone());
         let unacknowledged = self.kernel.unacknowledged as usize;
@@ -405,7 +405,7 @@ impl<'o, 't> World<'o, 't> {
 
     // ---- what there is to do ---------------------------------------------------------------------------------------
 
-    /// As the loop does after whatever has happened: until it rests.
+    /// Advances the link as the loop does after any event: until it rests.
     fn advance_link(&mut self) {
         let limits = self.limits.clone();
         if self.link().has_plain_answer_only() {
@@ -420,7 +420,7 @@ impl<'o, 't> World<'o, 't> {
                     self.sent(outcome);
                 }
             }
-            // Where the short way is the whole way, the long one has nothing to add.
+            // Where the short way applies, the long way must have nothing to add.
             let whole = self.link().has_plain_answer_only() && self.link().output().is_none();
             let turn = self.turn;
             assert!(!whole || self.link().step(turn, &limits) == Step::Rest, "the short way leaves something undone");
@@ -497,7 +497,7 @@ impl<'o, 't> World<'o, 't> {
         self.compare();
     }
 
-    /// One send, as the driver does it.
+    /// One send, as the driver makes it.
     fn transmit(&mut self) -> Sent {
         let output = self.link.as_ref().and_then(Link::output).expect("something to send");
         let offered: Vec<u8> = match output.single() {
@@ -545,7 +545,7 @@ impl<'o, 't> World<'o, 't> {
             }
         }
         assert_eq!(lost, 0);
-        // Whoever waited for the output need not wait any more, whether anything was kept or not.
+        // The wait for the output is over, whether input was kept or not.
         self.handler.waiting &= link.queued() > 0;
         let closes = self.handler.overflowed && !self.handler.closing && !link.is_open();
         kernel.active = now;
@@ -557,10 +557,10 @@ impl<'o, 't> World<'o, 't> {
         }
     }
 
-    /// The peer, the kernel and the handler do what they can to end it, and it ends.
+    /// The peer, the kernel and the handler do what they can to end the link, and the link must end.
     fn settle(&mut self) {
         self.settling = true;
-        // Who has heard of the end already, and gone on, is not told again.
+        // A handler that has seen the end, and has gone on, gets no second call.
         if self.link.is_some() && (self.handler.end_told || self.handler.stopping_told) {
             self.happen(b'z', 0);
         }
@@ -593,7 +593,7 @@ mod tests {
     use crate::operations::testing::{operations, seeds};
     use proptest::prelude::*;
 
-    /// The limits, what is between them, and how long deadlines are.
+    /// The limits, values between them, and the lengths of deadlines.
     const MARKS: [u64; 8] = [50, 150, 200, 201, 400, 600, 49, 301];
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What is promised: at the end of a link, whenever it rests, and as time passes.
+//! The promises: at the end of a link, whenever it rests, and as time passes.
 
 use super::*;
 
@@ -99,7 +99,7 @@ impl World<'_, '_> {
         assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
     }
 
-    /// No deadline has passed that nobody was told of.
+    /// Checks that every deadline that has passed was reported.
     pub(super) fn compare_time(&mut self) {
         let (now, deadlines) = (self.now, self.deadlines.clone());
         let (kernel, handler) = (&self.kernel, &self.handler);
@@ -120,7 +120,7 @@ impl World<'_, '_> {
             let flush_span = deadlines.linger.max(deadlines.write_progress.unwrap_or_default());
             assert!(!passed(kernel.heard, Some(flush_span * 2)), "closing for ever");
             let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
-            // Five times for what it sends, once for what it took before.
+            // Five extensions for the peer's input, and one for bytes that it took before.
             let longest = deadlines.linger * 7 + TENTH;
             return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
         }

@@ -1,5 +1,5 @@
-//! What a process and its copies say to one another, on a pair of connected sockets: frames, each with its kind, its length
-//! and so many bytes. Both ends are the same program, so a frame that makes no sense is a fault of it.
+//! The protocol between a process and its children, on a pair of connected sockets: frames of kind, length and body.
+//! Both ends are one program, so a malformed frame is a fault of the program.
 
 use bytes::Bytes;
 
@@ -10,41 +10,42 @@ use crate::limits::{Deadlines, Limits};
 use crate::service::Bound;
 use crate::topics::Topic;
 
-/// Bytes of one frame: as much as may wait to be passed on to another loop. What is published and longer is not carried
-/// to other processes, and the log says so.
+/// Longest frame, in bytes: as much as may wait for another loop. A longer publication is not carried to other
+/// processes, and the log says so.
 pub(super) const FRAME_MAX: usize = 16 * 1024 * 1024;
-/// Kind and length.
+/// Bytes for kind and length.
 const HEAD: usize = 5;
-/// Bytes that wait to be sent on one line before no more is taken out of the mailbox behind it.
+/// Unsent bytes on one channel at which the mailbox behind it pauses.
 const LINE_HIGH: usize = 1024 * 1024;
 
-/// What one end says.
+/// A message from one end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// Both: to be delivered to the members of the topic there; by the parent, to those of all other copies as well.
+    /// From both ends: deliver to the members of the topic at the receiver. The parent also passes the message to all
+    /// other children.
     Publish(Topic, Bytes),
-    /// The copy: somebody has asked it to halt the application.
+    /// From a child: halt the application.
     Halt,
-    /// The copy, last: all that it has counted.
+    /// From a child, as its last frame: all its counters.
     Counted(Vec<u64>),
     /// The parent: stop.
     Stop,
-    /// The parent: open log files anew.
+    /// From the parent: reopen the log files.
     Reopen,
-    /// The parent: tell the operator how you are.
+    /// From the parent: report to the operator.
     Report,
 }
 
-/// It is longer than [`FRAME_MAX`].
+/// The frame is longer than [`FRAME_MAX`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong(pub(super) usize);
 
-/// It makes no sense.
+/// The frame is malformed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Nonsense;
 
 impl Frame {
-    /// Whole or not at all.
+    /// Writes the frame, all of it or nothing.
     pub(super) fn write(&self, output: &mut Output) -> Result<(), TooLong> {
         let length = match self {
             Frame::Publish(topic, bytes) => 4 + topic.name().len() + bytes.len(),
@@ -68,7 +69,7 @@ impl Frame {
         Ok(())
     }
 
-    /// The next one, if all of it is there.
+    /// Reads the next frame, if it is complete.
     pub(super) fn read(input: &mut Input<'_>) -> Result<Option<Frame>, Nonsense> {
         let Some((&[kind, a, b, c, d], rest)) = input.as_slice().split_first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
@@ -114,8 +115,8 @@ impl Frame {
     }
 }
 
-/// The lines as a service of their own: no deadlines, since who is at the other end ends with the line; and no more input
-/// is kept than one frame.
+/// The channels as a service. They have no deadlines, since the process at the other end ends with its channel; and
+/// keep at most one frame of input.
 pub(super) fn lines() -> Bound {
     let limits = Limits {
         input: HEAD + FRAME_MAX,
@@ -128,7 +129,7 @@ pub(super) fn lines() -> Bound {
     Bound::internal(Terms::internal("process", limits, deadlines))
 }
 
-/// Whose line it is, where it is the parent's.
+/// The peer of a channel to the parent.
 pub(super) const PARENT: Peer = Peer::Nobody;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A copy's end of the line: what it publishes goes to the parent, and what the parent says is done.
+//! A child's end of the channel: sends its publications to the parent, and carries out the parent's orders.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::reason::CloseReason;
 use crate::settings::Reopen;
 use crate::token::ConnectionId;
 
-/// To the parent.
+/// The channel to the parent.
 pub(super) struct ChildChannel {
     cluster: Arc<Cluster>,
     loop_handle: Arc<LoopHandle>,
@@ -24,17 +24,17 @@ pub(super) struct ChildChannel {
     state: Rc<State>,
 }
 
-/// What the line and the mailbox behind it tell each other.
+/// State shared by the channel and the mailbox behind it.
 #[derive(Default)]
 pub(super) struct State {
     id: Cell<ConnectionId>,
-    /// So much waits to be sent that no more is taken out of the mailbox.
+    /// The channel has so many unsent bytes that the mailbox pauses.
     full: Cell<bool>,
     /// The parent knows that the application is to halt.
     halting: Cell<bool>,
 }
 
-/// What this process has for the parent: what its loop passes on, and that somebody wants to halt.
+/// The mailbox for the parent: publications of this process's loop, and an order to halt.
 pub(super) struct ForParent {
     cluster: Arc<Cluster>,
     inbox: Inbox,
@@ -42,15 +42,15 @@ pub(super) struct ForParent {
 }
 
 impl ChildChannel {
-    /// With what it has to say.
+    /// Makes the channel and its mailbox.
     pub(super) fn new(
         cluster: &Arc<Cluster>,
         loop_handle: &Arc<LoopHandle>,
         on_reopen: Reopen,
     ) -> (Self, ForParent, Rc<State>) {
-        // Where it came while the application stops, the parent knows.
+        // If the connection came while the application was stopping, the parent knows of the stop.
         let state = Rc::new(State { halting: Cell::new(cluster.is_halting()), ..State::default() });
-        // It takes the place of the loop that was the first.
+        // The channel takes the place of the parent's first loop.
         let inbox = cluster.inbox(&cluster.fixed()[0]);
         let mail = ForParent { cluster: cluster.clone(), inbox, state: state.clone() };
         (
@@ -80,7 +80,7 @@ impl ChildChannel {
             }
             Frame::Reopen => self.on_reopen.lock().unwrap_or_else(PoisonError::into_inner)(),
             Frame::Report => self.loop_handle.ask_for_report(),
-            Frame::Halt | Frame::Counted(_) => log::error!("the parent process says what only a copy says"),
+            Frame::Halt | Frame::Counted(_) => log::error!("the parent process sent a frame that only a child sends"),
         }
     }
 }
@@ -108,7 +108,7 @@ impl Handler<Frame> for ChildChannel {
 
     fn on_drained(&mut self, _: &mut (), _: &mut Context<'_>) {
         self.state.full.set(false);
-        // Looks into the mailbox again.
+        // Reads the mailbox again.
         self.loop_handle.wake();
     }
 
@@ -116,7 +116,7 @@ impl Handler<Frame> for ChildChannel {
         self.say(&frame, cx);
     }
 
-    /// Nothing else is left: this is the end of the process.
+    /// The connection of this process has ended: the process ends with its channel.
     fn on_stopping(&mut self, _: &mut (), cx: &mut Context<'_>) {
         let counted = cx.counters().all().map(|counter| counter.get()).collect();
         self.say(&Frame::Counted(counted), cx);
@@ -125,7 +125,7 @@ impl Handler<Frame> for ChildChannel {
 
     fn on_close(&mut self, _: (), reason: CloseReason, _: &mut Context<'_>) {
         if !self.cluster.is_halting() && reason != CloseReason::Stopped {
-            log::warn!("the parent process is gone: stopping");
+            log::warn!("the parent process has ended: stopping");
         }
         self.state.halting.set(true);
         self.cluster.halt();
@@ -154,11 +154,11 @@ impl Mail<Frame> for ForParent {
 
 type Context<'a> = context::Context<'a, (), Frame>;
 
-/// What is too long is left out, and the log says so.
+/// Writes a frame. A frame that is too long is dropped, and the log says so.
 pub(super) fn write<C>(to: ConnectionId, frame: &Frame, cx: &mut context::Context<'_, C, Frame>) -> Written {
     cx.at(to).put(|output| {
         if let Err(TooLong(length)) = frame.write(output) {
-            log::error!("{length} bytes that were published are too many to be carried to another process");
+            log::error!("a publication of {length} bytes is too long for other processes: not carried");
         }
     })
 }

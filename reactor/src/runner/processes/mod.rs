@@ -1,11 +1,12 @@
-//! A process for each connection: a copy of this one, with a small loop of its own and a line to this one.
+//! A process for each connection: a fork of this process, with a per-connection loop and a channel to this process.
 //!
 //! ```text
-//!   client ═════ copy: guest loop ── Line ══ socket pair ══ Parent ── first loop: listeners, signals, outbound services
-//!   client ═════ copy: guest loop ── Line ══ socket pair ══ Parent ┘
+//!   client ═════ child: its loop ── ChildChannel ══ socket pair ══ Parent ── first loop: listeners, signals, outbound services
+//!   client ═════ child: its loop ── ChildChannel ══ socket pair ══ Parent ┘
 //! ```
-//! Each copy has a desk in the parent, and the parent's desk stands for all others in a copy: what is put into their
-//! mailboxes is written to the line. So the loops on both sides publish as they do between threads.
+//! Each child has a loop handle in the parent, and in a child the handle of the parent's first loop stands for all
+//! other loops: the messages in their mailboxes are written to the channel. So loops on both sides publish as they do
+//! between threads.
 
 mod channel;
 mod child;
@@ -32,26 +33,26 @@ use channel::{Frame, PARENT, lines};
 use child::ChildChannel;
 use parent::{Child, ChildQueue, ChildQueues, ForChildren, Parent};
 
-/// In a copy, of the two services that it has: the connection's is the first, and the line is the other.
+/// Number of the channel's service in a child; the connection's service is number 0.
 const LINE: u16 = 1;
 
-/// The line; and, for a moment, its other end and the connection itself.
+/// The channel; and, for a moment, its other end and the connection itself.
 pub(super) const DESCRIPTORS_EACH: usize = 3;
 
 pub(super) struct Processes {
-    /// What a copy's loop is made with.
+    /// The parts that a child's loop is made with.
     common: Common,
     services: Vec<(Bound, BuildForGuest)>,
     on_reopen: Reopen,
-    /// Signals are for the parent.
+    /// The parent alone handles signals.
     deaf: bool,
     queues: ChildQueues,
-    /// The number of the service whose connections are the lines.
+    /// Number of the service of the channels.
     lines: u16,
 }
 
 impl Processes {
-    /// Makes the first loop one that gives each connection a process.
+    /// Makes the first loop give each connection a process.
     pub(super) fn install(
         event_loop: &mut Running,
         common: Common,
@@ -110,7 +111,7 @@ impl Processes {
                 match served {
                     Ok(Ok(())) => fork::leave(0),
                     Ok(Err(error)) => log::error!("{error}"),
-                    // The hook has told.
+                    // The panic hook has logged the panic.
                     Err(_) => {}
                 }
                 fork::leave(1)
@@ -122,7 +123,7 @@ impl Processes {
         }
     }
 
-    /// In the copy.
+    /// Runs in the child.
     fn serve(
         &self,
         service: u16,
@@ -177,7 +178,7 @@ pub(super) fn alone() -> Result<(), Error> {
     }
 }
 
-/// A line, both ends; neither blocks.
+/// Makes a channel: two non-blocking ends.
 fn pair() -> io::Result<(UnixStream, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;

@@ -1,5 +1,5 @@
-//! The parent's end of the lines to its copies: what one of them publishes goes to all others, what it was asked by
-//! signals it passes on, and it reaps each that ends.
+//! The parent's ends of the channels: passes a child's publications to all other children, passes on the orders of
+//! signals, and reaps each child that ends.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -21,41 +21,41 @@ use crate::service::Counts;
 use crate::sys::fork::{Ended, Pid};
 use crate::token::ConnectionId;
 
-/// A copy closes its line a moment before it can be reaped. How long after that it is looked for, at first; then twice as
-/// long each time.
+/// Time between the end of a channel and the first attempt to reap the child, which may end a moment later; then twice
+/// as long each time.
 const REAP_SOON: Duration = Duration::from_millis(1);
-/// And when it is killed: without its line it is of no use.
+/// Time after which the child is killed: without its channel it is of no use.
 const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// All lines.
+/// All channels.
 pub(super) struct Parent {
     cluster: Arc<Cluster>,
     queues: ChildQueues,
 }
 
-/// One copy.
+/// One child.
 pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) loop_handle: Arc<LoopHandle>,
-    /// Whose connection it serves, and how many that service has.
+    /// The service of its connection, the peer, and the service's count of connections.
     pub(super) service: Arc<str>,
     pub(super) peer: Peer,
     pub(super) counts: Arc<Counts>,
-    /// It has said all that it had to say.
+    /// The child has sent its last frame.
     pub(super) has_parted: bool,
-    /// How long it has been looked for since it closed its line.
+    /// How long the parent has tried to reap the child since the end of the channel.
     pub(super) waited: Duration,
     pub(super) is_reaped: bool,
 }
 
-/// The mailboxes of all copies, by their lines.
+/// The mailboxes of all children, by their channels.
 pub(super) type ChildQueues = Rc<RefCell<HashMap<ConnectionId, ChildQueue>>>;
 
-/// What the other loops have for one copy.
+/// Messages of other loops for one child.
 pub(super) struct ChildQueue {
     pub(super) loop_handle: Arc<LoopHandle>,
     pub(super) inbox: Inbox,
-    /// So much waits to be sent that no more is taken.
+    /// The channel has so many unsent bytes that the mailbox pauses.
     pub(super) full: bool,
 }
 
@@ -80,22 +80,24 @@ impl Parent {
                 child.has_parted = true;
                 let counters = &child.loop_handle.counters;
                 counters.all().zip(numbers).for_each(|(counter, number)| counter.set(number));
-                // That was counted here.
+                // The parent has counted the connection itself.
                 counters.accepted.set(0);
                 cx.counters().open.add(u64::MAX);
             }
-            Frame::Stop | Frame::Reopen | Frame::Report => log::error!("a copy says what only its parent says"),
+            Frame::Stop | Frame::Reopen | Frame::Report => {
+                log::error!("a child process sent a frame that only the parent sends")
+            }
         }
     }
 
-    /// Looks whether it has ended, and if so, closes the line.
+    /// Reaps the child and closes the channel, if the child has ended.
     fn look_for(&mut self, child: &mut Child, cx: &mut Context<'_>) {
         if let Some(ended) = child.pid.reap() {
             self.has_ended(child, ended, cx);
             return cx.close_briefly();
         }
         if child.waited >= REAP_PATIENCE {
-            log::error!("{}: process {} has closed its line and goes on: killed", child.service, child.pid);
+            log::error!("{}: process {} has closed its channel and still runs: killed", child.service, child.pid);
             child.pid.kill();
         }
         let next = child.waited.max(REAP_SOON);
@@ -107,7 +109,7 @@ impl Parent {
         let Child { pid, loop_handle, service, peer, .. } = child;
         match ended {
             Ended::Exit(0) => log::debug!("{service}: process {pid} for {peer} has ended"),
-            // Where SIGCHLD is ignored, the system reaps.
+            // While SIGCHLD is ignored, the system reaps children.
             Ended::Unknown if child.has_parted => {}
             ended => log::error!("{service}: process {pid} for {peer} {ended}"),
         }
@@ -132,7 +134,7 @@ impl Handler<Frame> for Parent {
     type Connection = Child;
 
     fn on_open(&mut self, _: &mut Context<'_>) -> Child {
-        unreachable!("nobody is accepted here: a line comes with its copy")
+        unreachable!("a channel is adopted with its child, never accepted")
     }
 
     fn on_data(&mut self, child: &mut Child, input: &mut Input<'_>, cx: &mut Context<'_>) {
@@ -141,7 +143,7 @@ impl Handler<Frame> for Parent {
                 Ok(Some(frame)) => self.hear(child, frame, cx),
                 Ok(None) => return,
                 Err(Nonsense) => {
-                    log::error!("{}: process {} talks nonsense", child.service, child.pid);
+                    log::error!("{}: process {} sent a malformed frame: closing its channel", child.service, child.pid);
                     return cx.abort();
                 }
             }
@@ -161,7 +163,7 @@ impl Handler<Frame> for Parent {
         if let Some(queue) = self.queues.borrow_mut().get_mut(&cx.id()) {
             queue.full = false;
         }
-        // Looks into the mailboxes again.
+        // Reads the mailbox again.
         child.loop_handle.wake();
     }
 
@@ -171,7 +173,7 @@ impl Handler<Frame> for Parent {
         }
     }
 
-    /// The copy finishes by itself, and the line with it.
+    /// The child finishes by itself, and ends the channel.
     fn on_stopping(&mut self, _: &mut Child, cx: &mut Context<'_>) {
         self.say(cx.id(), &Frame::Stop, cx);
     }
@@ -183,19 +185,19 @@ impl Handler<Frame> for Parent {
         if !child.has_parted {
             child.pid.kill();
         }
-        // It has been killed, or is about to end.
+        // The child has been killed, or is about to end.
         let ended = child.pid.wait();
         self.has_ended(&mut child, ended, cx);
     }
 }
 
-/// What there is for the copies.
+/// The messages for all children.
 pub(super) struct ForChildren(pub(super) ChildQueues);
 
 impl Mail<Frame> for ForChildren {
     fn take(&mut self, into: &mut VecDeque<Addressed<Frame>>, most: usize) -> bool {
         let mut queues = self.0.borrow_mut();
-        // An equal share for each, so that one who gets much keeps nobody waiting.
+        // An equal share for each child, so that a busy one does not delay the others.
         let share = most.div_ceil(queues.len().max(1));
         let mut more = false;
         let mut taken = Vec::new();

@@ -1,4 +1,4 @@
-//! The record of what the exercise's handlers have written, and the comparison with what left.
+//! The record of the writes of the exercise's handlers, and the comparison with the sent bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,23 +10,23 @@ use crate::sim::ledger::Books;
 use crate::sys::simulated::{Shared, Stage};
 use crate::token::ConnectionId;
 
-/// What a handler has told the loop, and heard of it, about one connection.
+/// The orders of a handler for one connection, and its callbacks.
 #[derive(Default)]
 pub(super) struct Told {
-    /// What was written to it and not refused, and what was published while it was a member.
+    /// Accepted writes, and publications while the connection was a member.
     pub(super) written: Vec<Part>,
-    /// Bytes of its own in that, which make a pattern.
+    /// Number of the handler's own bytes in `written`, which form a pattern.
     pub(super) own: usize,
-    /// What was written where messages were missed, in order.
+    /// Notices written in place of missed messages, in order.
     pub(super) notices: Vec<Vec<u8>>,
-    /// Some of them were published: whether it took the last ones nobody said.
+    /// Some parts were published; whether the last ones were taken is unknown.
     pub(super) published: bool,
     pub(super) member: bool,
     pub(super) reason: Option<CloseReason>,
     pub(super) deadline: Option<Duration>,
 }
 
-/// Bytes that leave whole, or, if they were published, not at all.
+/// Bytes that leave completely; a publication may also be left out.
 pub(super) struct Part {
     pub(super) bytes: Vec<u8>,
     pub(super) message: bool,
@@ -43,17 +43,17 @@ impl Trial {
     }
 }
 
-/// Bytes that show where one is missing, doubled or in the wrong place.
+/// A byte that reveals missing, doubled and misplaced bytes.
 pub(super) fn pattern(id: ConnectionId, at: usize) -> u8 {
     mixed(id.to_u64() ^ (at as u64 / 8).wrapping_mul(0x9E37_79B9)).to_le_bytes()[at % 8]
 }
 
 impl Told {
-    /// Whether this is what left: everything in order, but messages that were missed where that was said, and those
-    /// that waited for one that was too slow. Bytes that have not left.
+    /// Compares the sent bytes with the record: everything in order, except missed messages with their notice, and
+    /// messages that waited for a member that was too slow. Returns the number of unsent bytes.
     fn left_over(&self, taken: &[u8], missed: &[(usize, u64)], too_slow: bool) -> Result<usize, String> {
         if too_slow {
-            // What had begun left, and then only what was its own.
+            // A part that had begun has left, and then only the handler's own bytes.
             let fits = |kept: usize| {
                 let parts = self.written.iter().enumerate().filter(|(at, part)| *at < kept || !part.message);
                 self.in_order(parts.map(|(_, part)| part), taken, missed).is_ok()
@@ -64,7 +64,7 @@ impl Told {
         self.in_order(self.written.iter(), taken, missed)
     }
 
-    /// The same of these parts of what was written.
+    /// The comparison for these parts of the record.
     fn in_order<'p>(
         &self,
         mut parts: impl Iterator<Item = &'p Part>,
@@ -73,7 +73,7 @@ impl Told {
     ) -> Result<usize, String> {
         let (mut at, mut notices) = (0, missed.iter().zip(&self.notices).peekable());
         loop {
-            // Nothing is in its place before that.
+            // A notice comes before all other parts at its place.
             while let Some((&(_, count), notice)) = notices.next_if(|((place, _), _)| *place == at) {
                 for _ in 0..count {
                     match parts.next() {
@@ -113,7 +113,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    /// What left is what was written, in order, and all of it where the reason says so.
+    /// Checks that the sent bytes equal the record, in order, and completely if the reason of the end says so.
     pub(super) fn output(&self) {
         let network = self.network.borrow();
         let told = self.trial.told();

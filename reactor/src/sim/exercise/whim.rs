@@ -1,4 +1,4 @@
-//! The handler of the exercise: in any callback it does anything.
+//! The handler of the exercise: each callback acts at random.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::reason::CloseReason;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-/// How wild a service is, by what it may do.
+/// The wildness of a service: the actions that it may take.
 #[derive(Clone, Copy)]
 pub(super) struct Temper {
-    /// Sizes that it writes.
+    /// Largest size of its writes.
     pub(super) most: usize,
-    /// Of a hundred callbacks, those that do something drastic.
+    /// The share of callbacks with a drastic action, in per cent.
     pub(super) drastic: u64,
     pub(super) pauses: bool,
-    /// Pauses and resumes others at every turn.
+    /// Pauses and resumes other connections at every turn.
     pub(super) meddles: bool,
     pub(super) publishes: bool,
-    /// Messages at once.
+    /// Number of messages published at once.
     pub(super) talk: u64,
     pub(super) connects: bool,
     pub(super) panics: bool,
     pub(super) lingers: bool,
 }
 
-/// A handler that does anything.
+/// A handler that acts at random.
 pub(super) struct Whim {
     pub(super) random: Random,
     pub(super) temper: Temper,
@@ -44,7 +44,7 @@ pub(super) struct Whim {
     pub(super) topic: Topic,
 }
 
-/// A panic that says nothing, since it is meant.
+/// The payload of an intended panic, which is not reported.
 struct Meant;
 
 impl Whim {
@@ -85,7 +85,7 @@ impl Whim {
         let mut told = self.trial.told();
         for (_, told) in told.iter_mut().filter(|(id, told)| told.member && told.reason.is_none() && **id != but) {
             told.published = true;
-            // What has no bytes is not missed by anybody.
+            // An empty message cannot be missed.
             if !bytes.is_empty() {
                 told.written.push(Part { bytes: bytes.clone(), message: true });
             }
@@ -108,7 +108,7 @@ impl Whim {
         }
     }
 
-    /// What any callback may do besides its own business.
+    /// Random actions of any callback, beside its own work.
     fn whim(&mut self, cx: &mut Context<'_>) {
         if self.temper.meddles {
             let (one, other) = (self.other(), self.other());
