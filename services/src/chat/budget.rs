@@ -1,32 +1,32 @@
-//! Work of the room in one turn of the loop: how much there may be of it, so that others are served in between, and which
-//! member is heard next.
+//! Limits of the room's work in one turn of the loop, so that other connections are served in between, and the choice
+//! of the member to hear next.
 //!
-//! Members who talk and guests who come or go have a share each. A storm of joins and leaves uses up its own share and
-//! waits; the members are heard meanwhile.
+//! Members who talk, and guests who come or go, have separate shares. A storm of joins and leaves uses up its own share
+//! and waits; the members are heard meanwhile.
 
 use super::Context;
 
-/// Messages that go into one member's output each, in one turn, of the whole room: a few milliseconds. Two bytes in can
-/// be a hundred out for each of thousands.
+/// Messages in one turn, each into one member's output, for the whole room: a few milliseconds. Two bytes of input can
+/// become a hundred bytes for each of thousands of members.
 pub(super) const DELIVERIES_PER_TURN: usize = 50_000;
 
 /// Bytes to each member in one turn: as much as leaves in one send.
 const PUBLISHED_PER_TURN: usize = 32 * 1024;
 
-/// Bytes to all members together in one turn: those who do not read have them copied, and the loop's memory budget is
-/// compared with what they hold between the messages.
+/// Bytes to all members together in one turn. Members that do not read keep copies, and the loop compares their memory
+/// with the memory budget between the messages.
 const DELIVERED_PER_TURN: usize = 16 * 1024 * 1024;
 
-/// Deliveries of announcements in one turn, of the whole room, and of joins, which are announced in the next turn. All
-/// announcements of a turn leave in one send to each member, so each of them costs little more than its bytes.
+/// Deliveries of announcements in one turn, for the whole room, and of joins, which are announced in the next turn. All
+/// announcements of a turn leave in one send to each member, so each announcement costs little more than its bytes.
 pub(super) const CHANGES_PER_TURN: usize = 40_000;
 
-/// Joins and announcements that one turn takes however large the room is: the sends cost the most, and do not become more
-/// by them.
+/// Joins and announcements that one turn takes in a room of any size: the sends cost the most, and their number stays
+/// equal.
 pub(super) const CHANGES_AT_LEAST: usize = 8;
 
-/// Members are heard in rounds. In each round every member who has something to say is heard once, in as many turns as
-/// that takes, so a member who talks without end is heard no more often than the others.
+/// Hears members in rounds. In each round every member with input is heard once, in as many turns as the round takes,
+/// so a member that talks without end is heard no more often than the others.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     turn: u32,
@@ -36,12 +36,12 @@ pub(super) struct Budget {
     /// Deliveries of announcements in this turn.
     changes: usize,
     round: u64,
-    /// A member could not be heard in this turn.
+    /// Some member could not be heard in this turn.
     put_off: bool,
 }
 
 impl Budget {
-    /// To be called first in each callback that may publish.
+    /// Starts the turn's counts. Call first in each callback that may publish.
     pub(super) fn look(&mut self, cx: &Context<'_>) {
         self.at_turn(cx.turn());
     }
@@ -53,7 +53,7 @@ impl Budget {
         }
     }
 
-    /// Whether no more messages are to be published in this turn.
+    /// Whether the turn's messages are used up.
     pub(super) fn is_spent(&self) -> bool {
         self.deliveries > DELIVERIES_PER_TURN
             || self.published > PUBLISHED_PER_TURN
@@ -66,17 +66,17 @@ impl Budget {
         self.delivered += deliveries * bytes;
     }
 
-    /// Whether one more guest may come or go in this turn, in a room of so many members.
+    /// Whether another guest may come or go in this turn, in a room of `members` members.
     pub(super) fn takes_change(&self, members: usize) -> bool {
         self.changes < CHANGES_PER_TURN.max(CHANGES_AT_LEAST * members)
     }
 
-    /// One came or went, which costs as much as so many deliveries.
+    /// Counts an arrival or departure that costs `cost` deliveries.
     pub(super) fn spend_change(&mut self, cost: usize) {
         self.changes += cost.max(1);
     }
 
-    /// Whether a member who was last heard in round `heard` is heard now; if not, it asks again in the next turn.
+    /// Whether a member is heard now whose last round was `heard`. If not, the member asks again in the next turn.
     pub(super) fn hears(&mut self, heard: &mut u64) -> bool {
         if *heard == self.round {
             return false;
@@ -99,7 +99,7 @@ mod tests {
         let (mut budget, mut heard, mut times) = (Budget::default(), [0; 10], [0; 10]);
         for turn in 1..=100 {
             budget.at_turn(turn);
-            // The loop always comes to them in the same order, and three use up what there is.
+            // The loop always visits the guests in one order, and three of them use up the turn.
             for guest in 0..10 {
                 if budget.hears(&mut heard[guest]) {
                     budget.spend(DELIVERIES_PER_TURN / 3 + 1, 1);

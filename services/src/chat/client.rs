@@ -1,5 +1,5 @@
-//! The other end of the line: a member, as a handler that connects, gives its name, says what is typed and passes on
-//! what it hears. It speaks frames. Who types and who reads is not its business: that is a [`Screen`].
+//! The chat's client: a handler that connects, sends the member's name and typed lines, and passes on the received
+//! texts. The client speaks frames. Input and output for people belong to a [`Screen`].
 //!
 //! ```text
 //!   keyboard, or Order::Say ──▶ frames ──▶ server ──▶ frames ──text──▶ Screen
@@ -25,24 +25,24 @@ use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
 use retry::Retry;
 
-/// The loop, as the client's callbacks reach it.
+/// The context of the client's callbacks.
 type Context<'a> = reactor::Context<'a, Line, Order>;
 
 pub use screen::{Ending, Note, Order, Screen};
 
-/// Bytes of text in one frame of the server's: room for the answer to `/who` in a room of tens of thousands, and a
-/// bound for a server that is none.
+/// Longest frame of a server, in bytes: room for the answer to `/who` in a room of tens of thousands, and a bound
+/// against a faulty server.
 const HEARD_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of a frame and of what one read may bring beside it.
+/// Longest frame, and further bytes of one read.
 const INPUT_MAX: usize = HEARD_MAX + 128 * 1024;
-/// Time for the server to answer the name.
+/// Time limit for the server's answer to the name.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for the server to hang up once somebody at a keyboard has said that this is all.
+/// Time limit for the server to close after a person at a keyboard has left.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Characters of an address: none is longer, whatever the server says.
+/// Longest address in characters, whatever the server sends.
 const ADDRESS_MAX: usize = 64;
 
-/// A member of a chat room, far from it.
+/// A member of a chat room on another machine.
 ///
 #[cfg_attr(feature = "sim", doc = "```")]
 #[cfg_attr(not(feature = "sim"), doc = "```text")]
@@ -83,23 +83,23 @@ pub struct Client<S> {
     name: String,
     screen: S,
     keyboard: Keyboard,
-    /// Addresses of the server that are still to be tried.
+    /// Addresses of the server that have not been tried yet.
     untried: VecDeque<Address>,
     server: ConnectionId,
     state: State,
-    /// It has been in the room, so the server and the name are good.
+    /// The client was in the room before, so the server and the name are good.
     has_joined: bool,
-    /// It goes by its own wish.
+    /// The client leaves by its own wish.
     leaving: bool,
-    /// The last words of the server, if they were an error that it hangs up after.
+    /// The server's last text, if it was an error before a close.
     error: Option<String>,
-    /// Why the last try failed; and what is wrong with the connection at hand, if it is not up to the loop to say.
+    /// `cause`: why the last attempt failed. `blame`: the fault of the present connection, if the loop cannot know it.
     cause: String,
     blame: Option<String>,
-    /// How long it waits for the server to hang up once it has said that it leaves.
+    /// How long the client waits for the server to close after leaving.
     patience: Option<Duration>,
     retry: Option<Retry>,
-    /// Lines that are still to be said, and who waits until they have been.
+    /// `unsaid`: lines that have not been sent. `waiting`: told when they have been.
     unsaid: VecDeque<String>,
     waiting: Option<Sender<()>>,
     encoded: Encoded,
@@ -108,7 +108,7 @@ pub struct Client<S> {
     way: Option<way::Way>,
 }
 
-/// A descriptor to read lines from, if nobody posts them.
+/// A descriptor to read lines from, unless lines are posted.
 enum Keyboard {
     None,
     Waiting(OwnedFd),
@@ -117,14 +117,14 @@ enum Keyboard {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not connected (yet).
+    /// Not connected.
     Away,
-    /// Connected, the name is sent.
+    /// Connected; the name has been sent.
     Greeting,
     Joined,
 }
 
-/// What the client remembers of one of its connections.
+/// The client's state for one connection.
 #[derive(Debug)]
 pub struct Line(Kind);
 
@@ -132,17 +132,17 @@ pub struct Line(Kind);
 enum Kind {
     Server(Address),
     Keyboard(Typed),
-    /// Until the next try.
+    /// A timer until the next attempt.
     Pause,
 }
 
-/// How much the client takes: the longest that a server may say.
+/// Limits of the client: room for the longest text of a server.
 pub fn limits() -> Limits {
     Limits { input: INPUT_MAX, ..Limits::default() }
 }
 
 impl<S: Screen> Client<S> {
-    /// One that goes by `name` and tries these addresses in turn.
+    /// Makes a client called `name`, which tries these addresses in turn.
     pub fn new(name: impl Into<String>, server: Vec<Address>, screen: S) -> Self {
         Client {
             name: name.into(),
@@ -167,17 +167,17 @@ impl<S: Screen> Client<S> {
         }
     }
 
-    /// Says the lines that it reads from this descriptor, up to its end; then it hears the server out. Without one,
-    /// somebody posts [`Order::Say`], and does not wait for long once that is all.
+    /// Reads lines from `keyboard` up to its end, and then waits for the server's last texts. Without a keyboard, lines
+    /// are posted as [`Order::Say`], and the client does not wait long after the last one.
     pub fn keyboard(mut self, keyboard: OwnedFd) -> Self {
         self.keyboard = Keyboard::Waiting(keyboard);
         self.patience = None;
         self
     }
 
-    /// Once it has been in the room, it connects again whenever the connection is lost, after a pause that grows from
-    /// one second to thirty. Each time the server's addresses are looked up anew. `seed` decides how much of each pause
-    /// is left out.
+    /// Makes the client reconnect after a lost connection, once it has been in the room, after a pause that grows from
+    /// one second to thirty. `look_up` looks up the server's addresses each time. `seed` decides by how much each pause
+    /// is shortened.
     pub fn reconnects(mut self, seed: u64, look_up: impl FnMut(ServiceHandle<Order>) + 'static) -> Self {
         self.retry = Some(Retry::new(seed, Box::new(look_up)));
         self
@@ -196,14 +196,14 @@ impl<S: Screen> Client<S> {
         }
     }
 
-    /// Says what there is to say, as far as the server takes it. Whoever typed it waits meanwhile.
+    /// Sends the unsent lines, as far as the server takes them. The typing person waits meanwhile.
     fn talk(&mut self, cx: &mut Context<'_>) {
         if self.state != State::Joined && !self.unsaid.is_empty() {
             let unsaid = std::mem::take(&mut self.unsaid);
             if unsaid.iter().any(|text| said(text) == Said::Quit) {
                 return self.leave(cx);
             }
-            // Nothing that is typed waits for a server that may never come back; it can be typed again.
+            // Typed lines do not wait for a server that may never come back; they can be typed again.
             self.screen.note(&Note::NotSent);
         }
         while let Some(text) = self.unsaid.pop_front() {
@@ -211,7 +211,7 @@ impl<S: Screen> Client<S> {
                 return;
             }
         }
-        // After the last words, nobody is asked for more.
+        // After the last line, no more input is requested.
         if !self.leaving {
             self.waiting = None;
         }
@@ -237,7 +237,7 @@ impl<S: Screen> Client<S> {
         cx.at(self.server).write(self.encoded.frame())
     }
 
-    /// Ends our half; the server's follows.
+    /// Ends our half; the server's end follows.
     fn leave(&mut self, cx: &mut Context<'_>) {
         if std::mem::replace(&mut self.leaving, true) {
             return;
@@ -254,7 +254,7 @@ impl<S: Screen> Client<S> {
         }
     }
 
-    /// The lines that are there, as far as the server takes them.
+    /// Reads complete lines, as far as the server takes them.
     fn read_keyboard(&mut self, typed: &mut Typed, input: &mut Input<'_>, cx: &mut Context<'_>) {
         while !self.leaving {
             let written = match typed.next(input) {
@@ -282,7 +282,7 @@ impl<S: Screen> Client<S> {
 
     // ---- from the server -------------------------------------------------------------------------------------------
 
-    /// What the server says. Whether there may be more.
+    /// Handles a text of the server. Returns whether more may follow.
     fn heard(&mut self, text: &[u8], cx: &mut Context<'_>) -> bool {
         let text = String::from_utf8_lossy(text);
         self.clean.clear();
@@ -313,7 +313,8 @@ impl<S: Screen> Client<S> {
         self.hold_keyboard(false, cx);
     }
 
-    /// The connection to the server is over. What follows depends on how far it had come, and on who wanted it.
+    /// Handles the end of the connection to the server. The next step depends on the state, and on the side that ended
+    /// it.
     fn hung_up(&mut self, reason: CloseReason, cx: &mut Context<'_>) {
         let was = std::mem::replace(&mut self.state, State::Away);
         self.server = ConnectionId::NONE;
@@ -323,12 +324,12 @@ impl<S: Screen> Client<S> {
         self.hold_keyboard(true, cx);
         let (error, blame) = (self.error.take(), self.blame.take());
         let in_order = reason == CloseReason::PeerEnded;
-        // Its own patience was over; nobody else is to blame.
+        // The client itself has closed after its time limit.
         let in_time = reason != CloseReason::Aborted || blame.is_some();
         self.cause = blame.unwrap_or_else(|| self.cause_of(reason));
         match (was, error) {
             (State::Away | State::Greeting, None) => self.try_next(cx),
-            // The server may not have noticed yet that the one who has the name is gone.
+            // The server may still hold the name for the client's lost connection.
             (State::Away | State::Greeting, Some(error)) if self.has_joined => {
                 self.cause = error;
                 self.try_next(cx);
@@ -350,7 +351,7 @@ impl<S: Screen> Client<S> {
         let Some(retry) = &mut self.retry else { return };
         let again = retry.next_pause();
         self.screen.note(&Note::Lost { cause: std::mem::take(&mut self.cause), again });
-        // What was typed for a server that is gone is said to nobody.
+        // Lines typed for the lost server are dropped.
         self.talk(cx);
         cx.timer(again, Line(Kind::Pause));
     }
@@ -382,7 +383,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
         self.try_next(cx);
     }
 
-    /// It listens nowhere.
+    /// Never called: the client has no listener.
     fn on_open(&mut self, _: &mut Context<'_>) -> Line {
         Line(Kind::Pause)
     }
@@ -404,7 +405,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
         if let Kind::Keyboard(typed) = &mut line.0 {
             self.read_keyboard(typed, input, cx);
             if cx.is_stopping() {
-                // An input that never ends, such as /dev/zero, does not hold up the end.
+                // An endless input, such as /dev/zero, must not delay the end.
                 input.take_all();
                 cx.close();
             }
@@ -436,7 +437,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
         cx.close();
     }
 
-    /// The server has taken what it was owed.
+    /// The server has taken the queued bytes.
     fn on_drained(&mut self, _: &mut Line, cx: &mut Context<'_>) {
         self.talk(cx);
         if self.state == State::Joined {
@@ -462,7 +463,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
     fn on_message(&mut self, _: ConnectionId, _: Option<&mut Line>, order: Order, cx: &mut Context<'_>) {
         match order {
             Order::Say(text, waiting) => {
-                // Pasted, it may be several.
+                // Pasted text may have several lines.
                 self.unsaid.extend(text.lines().map(str::to_owned));
                 self.waiting = Some(waiting);
                 self.talk(cx);

@@ -1,7 +1,7 @@
-//! What an operator types at a server that runs a chat: who is here, away with one, stop.
+//! The commands of an operator at a chat server: list the members, kick one, stop.
 //!
-//! Standard input is a connection of the loop like any other, and the room and the chat's handle are all that it needs,
-//! so a member is found on whichever loop serves it.
+//! Standard input is a connection of the loop. The console needs only the room and the chat's handle, so it finds a
+//! member on any loop.
 
 use std::os::fd::OwnedFd;
 
@@ -15,10 +15,10 @@ type Context<'a> = reactor::Context<'a, Typed>;
 
 const HELP: &str = "(/who tells who is here, /kick NAME sends one away, /quit stops the server)";
 
-/// What is heard in one turn: somebody who pipes a file in has to wait, not the members.
+/// Lines of one turn: a file piped in has to wait, not the members.
 const LINES_AT_ONCE: usize = 16;
 
-/// A handler that obeys what is typed.
+/// A handler that carries out typed commands.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -45,8 +45,8 @@ pub struct Console<A> {
 }
 
 impl<A: FnMut(&str) + 'static> Console<A> {
-    /// Reads `typed`, if there is one: of several loops, one gets it. What there is to say goes to `answer`, a line at
-    /// a time. The end of the input is the end of nothing else.
+    /// Reads `typed`, if any: with several loops, one of them gets the descriptor. Each answer goes to `answer` as one
+    /// line. The end of the input stops nothing else.
     pub fn new(room: Room, chat: ServiceHandle<Command>, typed: Option<OwnedFd>, answer: A) -> Self {
         Console { room, chat, typed, answer }
     }
@@ -75,7 +75,7 @@ impl<A: FnMut(&str) + 'static> Console<A> {
     }
 }
 
-/// Names of members are clean; what somebody has typed or piped in need not be.
+/// Cleans a typed or piped text; the names of members are clean already.
 fn clean(text: &str) -> String {
     let mut clean = Vec::new();
     append_clean(text, &mut clean);
@@ -91,14 +91,14 @@ impl<A: FnMut(&str) + 'static> Handler for Console<A> {
         }
     }
 
-    /// It listens nowhere.
+    /// Never called: the console has no listener.
     fn on_open(&mut self, _: &mut Context<'_>) -> Typed {
         Typed::default()
     }
 
     fn on_data(&mut self, typed: &mut Typed, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if cx.is_stopping() {
-            // No member has typed this, so nobody waits for an answer; and it may never end.
+            // No member has typed this input, so no answer is awaited; and the input may never end.
             input.take_all();
             return cx.close();
         }

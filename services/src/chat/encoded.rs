@@ -1,14 +1,14 @@
-//! One text in the encoding of each way to speak.
+//! One text in the encoding of each protocol.
 
 use super::said::Way;
 use crate::codec::frames::LENGTH_BYTES;
 use crate::codec::websocket::{FrameHead, Kind};
 
-/// Bytes before the text: the longest head of any way.
+/// Bytes before the text: the longest head of any protocol.
 const ROOM: usize = 10;
 
-/// A text between room for a head and a newline, so that each encoding is a part of one buffer and no encoding copies the
-/// text. The buffer is used again for the next text.
+/// A text between room for a head and a newline, so each encoding is a part of one buffer and no encoding copies the
+/// text. The buffer is reused for the next text.
 #[derive(Debug)]
 pub(super) struct Encoded {
     bytes: Vec<u8>,
@@ -21,7 +21,7 @@ impl Default for Encoded {
 }
 
 impl Encoded {
-    /// Encodes the text that `append` appends, in place of the text before.
+    /// Encodes the text that `append` appends. The former text is dropped.
     #[inline]
     pub(super) fn encode(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.truncate(ROOM);
@@ -35,7 +35,7 @@ impl Encoded {
         &self.bytes[ROOM..self.bytes.len() - 1]
     }
 
-    /// The text as members read it who speak in this way. The head is written before the text, over the head of the way before.
+    /// The text in the encoding of `way`. The head is written before the text, over the previous head.
     #[inline]
     pub(super) fn of(&mut self, way: Way) -> &[u8] {
         let end = self.bytes.len() - 1;

@@ -1,5 +1,4 @@
-//! What the chat remembers of one peer: how it speaks, which its first bytes decide, and its seat in the room once it
-//! has a name.
+//! The chat's state of one peer: its protocol, which its first bytes decide, and its seat in the room after its name.
 
 use reactor::Input;
 
@@ -10,34 +9,35 @@ use crate::codec::TooLong;
 use crate::codec::frames;
 use crate::codec::lines::{Item, Lines};
 
-/// Bytes of the first line, frame or message, which is a name: whoever has none yet makes the server keep no more than this.
+/// Longest first line, frame or message in bytes, which is a name: the server keeps no more input of a guest without a
+/// name.
 pub(super) const FIRST_MAX: usize = 512;
 
-/// Telnet options that are refused in one turn, of one connection; what comes after them waits for the next turn.
+/// Telnet options of one connection that are refused in one turn; further ones wait for the next turn.
 const REFUSALS_PER_TURN: u32 = 64;
 
-/// The chat's half of one connection. Nothing of it is for anyone but [`Chat`](super::Chat).
+/// The chat's state of one connection. Only [`Chat`](super::Chat) uses the fields.
 #[derive(Debug, Default)]
 pub struct Guest {
     pub(super) speech: Speech,
-    /// From the name until the end of the connection is decided.
+    /// Set from the name until the connection's end is decided.
     pub(super) seat: Option<Seat>,
-    /// The round of the [`Budget`](super::budget::Budget) in which it was heard last.
+    /// The round of the [`Budget`](super::budget::Budget) in which the guest was last heard.
     pub(super) heard: u64,
-    /// The number of the news that it has come; it is heard once these are told.
+    /// The number of the news of its arrival; the guest is heard when the news has been announced.
     pub(super) news: u64,
-    /// Has given a name, and waits until the room has time for one more.
+    /// The guest has given a name, and waits until the room has time for another member.
     pub(super) waits: bool,
-    /// Its input is at an end, and its last line is still to be heard.
+    /// The guest's input has ended, and its last line is still to be heard.
     pub(super) has_ended: bool,
-    /// Has been told to type a name.
+    /// The guest was asked for a name.
     pub(super) prompted: bool,
-    /// The turn in which a telnet option was refused last, and how many in it.
+    /// The turn of the last refused telnet option, and the number refused in that turn.
     refused: (u32, u32),
 }
 
 impl Guest {
-    /// One more telnet option was refused. Whether that was the last in this turn.
+    /// Counts a refused telnet option. Returns whether it was the last of this turn.
     pub(super) fn has_refused(&mut self, turn: u32) -> bool {
         let before = if self.refused.0 == turn { self.refused.1 } else { 0 };
         self.refused = (turn, before + 1);
@@ -50,29 +50,29 @@ impl Guest {
     }
 }
 
-/// One line or frame, without what marks its ends.
+/// One line, frame or message, without its framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text<'a> {
     pub(super) way: Way,
     pub(super) bytes: &'a [u8],
 }
 
-/// What has come of a guest.
+/// An item of a guest's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard<'a> {
     Text(Text<'a>),
-    /// A telnet option, and these bytes refuse it.
+    /// A telnet option, with the bytes that refuse it.
     Refusal([u8; 3]),
     /// A WebSocket ping with this payload.
     Ping(&'a [u8]),
-    /// A WebSocket pong, which says nothing.
+    /// A WebSocket pong, without meaning.
     Pong,
 }
 
-/// How one guest speaks.
+/// The protocol of one guest.
 #[derive(Debug, Default)]
 pub(super) enum Speech {
-    /// The bytes that have come, if any, may still be the beginning of a line or of an HTTP request.
+    /// Undecided: the received bytes, if any, may begin a line or an HTTP request.
     #[default]
     Silent,
     Lines(Lines),
@@ -83,7 +83,7 @@ pub(super) enum Speech {
 }
 
 impl Speech {
-    /// How to speak to it: in lines, until it has spoken otherwise.
+    /// The protocol for texts to the guest: lines, until it has chosen another.
     pub(super) fn way(&self) -> Way {
         match self {
             Speech::Silent | Speech::Lines(_) | Speech::Http => Way::Lines,
@@ -92,7 +92,7 @@ impl Speech {
         }
     }
 
-    /// The next thing that it says, if that is here as a whole.
+    /// Takes the guest's next item, if it is complete.
     pub(super) fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut Input<'i>,
@@ -109,7 +109,7 @@ impl Speech {
         }
     }
 
-    /// The first thing that it says, which has at most [`FIRST_MAX`] bytes. A text is shown, and stays to be taken by
+    /// Returns the guest's first item, which has at most [`FIRST_MAX`] bytes. A text stays in the input, to be taken by
     /// [`next`](Self::next).
     pub(super) fn first<'s, 'i: 's>(
         &'s mut self,
@@ -128,7 +128,7 @@ impl Speech {
         }
     }
 
-    /// The first bytes decide.
+    /// Lets the first bytes choose the protocol.
     pub(super) fn listen(&mut self, input: &Input<'_>) {
         if let Speech::Silent = self {
             *self = match Opening::of(input.as_slice()) {
@@ -140,13 +140,13 @@ impl Speech {
         }
     }
 
-    /// What is left at the end of the input. A line without an ending was meant as one; a frame that is not whole was
-    /// not, nor was a WebSocket message.
+    /// Takes the rest of the input at its end. A line without an ending counts as a line; an incomplete frame or
+    /// WebSocket message is dropped.
     pub(super) fn rest(&mut self, input: &mut Input<'_>) -> Result<Option<Text<'_>>, End> {
         if let Speech::Silent = self
             && !input.is_empty()
         {
-            // The bytes have become a line, which has no ending.
+            // The bytes are a line without an ending.
             let mut lines = Lines::default();
             lines.next(input).map_err(End::TooLong)?;
             *self = Speech::Lines(lines);
@@ -160,7 +160,7 @@ impl Speech {
     }
 }
 
-/// The way to speak that the first bytes of a connection choose.
+/// The protocol that a connection's first bytes choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opening {
     /// No bytes, or a token that may become the method of an HTTP request or a name.
@@ -171,8 +171,8 @@ enum Opening {
 }
 
 impl Opening {
-    /// HTTP begins with a token without small letters, a space, and `/` or `*`: no name has a space. A token longer than the
-    /// first line may be belongs to a line.
+    /// HTTP begins with a token without small letters, a space, and `/` or `*`: a name has no space. A token longer
+    /// than a first line belongs to a line.
     fn of(bytes: &[u8]) -> Self {
         let is_token =
             |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);

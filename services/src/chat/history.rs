@@ -1,14 +1,14 @@
-//! The latest messages of a room, for those who come later.
+//! The latest messages of a room, for later members.
 
 use std::collections::VecDeque;
 
-/// Messages that may be kept. Nobody reads more, and each newcomer is sent all of them.
+/// Largest number of kept messages. A person does not read more, and each new member gets all of them.
 pub const HISTORY_MAX: usize = 10_000;
 
-/// Bytes of text that are kept, however few messages that is: what a newcomer takes before it has to read.
+/// Largest number of kept bytes: as much as a new member takes before it has to read.
 pub const HISTORY_BYTES: usize = 256 * 1024;
 
-/// So many messages at most, and so many bytes: the oldest go first.
+/// The latest messages, bounded by number and bytes: the oldest are dropped first.
 #[derive(Debug, Default)]
 pub(super) struct History {
     messages: VecDeque<Box<[u8]>>,
@@ -25,12 +25,12 @@ impl History {
         }
     }
 
-    /// How many messages are kept.
+    /// The number of kept messages.
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }
 
-    /// The oldest first.
+    /// The messages, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.messages.iter().map(|text| &**text)
     }

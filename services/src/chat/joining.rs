@@ -13,29 +13,29 @@ use super::{Chat, Context, PROMPT};
 use crate::codec::TooLong;
 use crate::codec::websocket::Pongs;
 
-/// Names the first line or frame and all that came with it, of a guest in line.
+/// Name of a guest's input in the error for too much of it: the first line or frame, and all bytes with it.
 const UNREAD: &str = "input before the name is accepted";
 
-/// When a guest that has given a name is let in.
+/// When a guest with a name may join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Now,
-    /// Once this loop has told of those before it: it is called.
+    /// When this loop has announced the guests before: the guest is called.
     InLine,
-    /// After this time, on a loop of its own.
+    /// After this time, on a per-connection loop.
     After(Duration),
 }
 
-/// A guest that has given a name.
+/// A guest that has given a name and waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) id: ConnectionId,
-    /// Its input is at an end, or its name has been read already, so it is called by its deadline.
+    /// The guest's input has ended, or its name has been read already, so a deadline calls it.
     pub(super) by_deadline: bool,
 }
 
 impl Chat {
-    /// Hears a guest without a seat, up to its name. Whether it has a seat now.
+    /// Hears a guest without a seat, up to its name. Returns whether the guest has a seat now.
     pub(super) fn meet(
         &mut self,
         guest: &mut Guest,
@@ -78,7 +78,7 @@ impl Chat {
                 Some(Some(seat)) => guest.seat = Some(seat),
                 Some(None) => return self.line_up(guest, Turn::InLine, input.len(), cx).map(|()| false),
             }
-            // It was only looked at, and is whole, so neither of these fails.
+            // The item was shown before and is complete, so this cannot fail.
             let _ = guest.speech.next(input, &mut self.decoders);
             if guest.seat.is_some() {
                 guest.waits = false;
@@ -88,19 +88,19 @@ impl Chat {
         }
     }
 
-    /// A guest in line whose turn has come is called by its deadline, because its name has been read.
+    /// Joins a called guest. A deadline calls the guest if its name has been read.
     pub(super) fn meet_called(&mut self, guest: &mut Guest, cx: &mut Context<'_>) -> Result<(), End> {
         let mut nothing = Input::of(b"");
         if self.meet(guest, &mut nothing, &mut Pongs::default(), cx)? {
-            // Input that has been kept meanwhile is offered now.
+            // Input kept meanwhile is offered now.
             cx.resume_reading();
         }
         Ok(())
     }
 
-    /// A guest whose input has ended with a name, its line unended: it comes, and goes.
+    /// Joins a guest whose input ended with its name: the guest comes, and goes.
     pub(super) fn join_at_the_end(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
-        // It has had its turn only if there is still room in this one: it may have been called some turns ago.
+        // A called guest joins only if this turn has room: it may have been called some turns ago.
         let is_called = guest.waits && (cx.serves_alone() || self.budget.takes_change(self.room.count()));
         guest.has_ended = true;
         let turn = self.turn_of(is_called, cx);
@@ -118,7 +118,7 @@ impl Chat {
         }
     }
 
-    /// When a guest that has given a name is let in. `called`: its turn has come, and is paid for.
+    /// When a guest with a name may join. `called`: its turn has come, and is paid for.
     fn turn_of(&mut self, called: bool, cx: &Context<'_>) -> Turn {
         if called {
             return Turn::Now;
@@ -136,12 +136,12 @@ impl Chat {
         Turn::Now
     }
 
-    /// In deliveries: the announcement to each member, and what the newcomer is told of what was said before.
+    /// The cost of a join in deliveries: the announcement to each member, and the history for the new member.
     pub(super) fn cost_of_joining(&self) -> usize {
         self.room.count() + self.room.recalled()
     }
 
-    /// The guest waits for its turn, unless more than [`FIRST_MAX`] bytes of it would wait as well.
+    /// Makes the guest wait for its turn, unless more than [`FIRST_MAX`] bytes of input would wait, too.
     fn line_up(&mut self, guest: &mut Guest, turn: Turn, unread: usize, cx: &mut Context<'_>) -> Result<(), End> {
         let shown = match &guest.speech {
             Speech::WebSocket(socket) => socket.shown(),
@@ -154,7 +154,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Until its turn, nothing is read from the guest, and the time for a name does not run.
+    /// Makes the guest wait. Until its turn, the guest is not read, and its time limit for a name does not run.
     fn wait(&mut self, guest: &mut Guest, turn: Turn, cx: &mut Context<'_>) {
         guest.waits = true;
         cx.pause_reading();
@@ -167,7 +167,8 @@ impl Chat {
         cx.request_turn();
     }
 
-    /// A seat for a guest with this name; `None` where it has to wait for one that has gone and has the name.
+    /// Takes a seat for a guest with this name. Returns `None` if the name belongs to a member that has gone but is not
+    /// announced yet.
     fn join(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Option<Seat>, End> {
         let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
         let name = said::name(name, way)?;

@@ -1,17 +1,17 @@
-//! Names that could be taken for one another. Knows no room: two names in, alike or not.
+//! Names that people could confuse: two keys for each name, without knowledge of the room.
 
 use unicode_security::confusable_detection::skeleton;
 
-/// What two names have in common that people may confuse: one of these is enough.
+/// Returns two keys of a name. Two names that share either key may be confused.
 ///
-/// The first leaves out upper and lower case and then, by Unicode Technical Standard 39, what looks the same in
-/// another script or cannot be seen at all; the second does it in the other order, since a capital `I` looks like a
-/// small `l`, and a small `i` does not.
+/// The first key removes upper and lower case and then, by Unicode Technical Standard 39, the differences between
+/// characters of other scripts that look alike or are invisible. The second applies the steps in the other order, since
+/// a capital `I` looks like a small `l`, and a small `i` does not.
 pub(super) fn likenesses(name: &str) -> [String; 2] {
     [skeleton(&lower_case(name.chars())).collect(), lower_case(skeleton(name))]
 }
 
-/// Whether there is anything of it to see.
+/// Whether the name has a visible character.
 pub(super) fn is_visible(name: &str) -> bool {
     skeleton(name).next().is_some()
 }
@@ -62,7 +62,7 @@ mod tests {
         for (one, other) in pairs {
             assert!(!are_alike(one, other), "{one:?} and {other:?}");
         }
-        // No two numbers look the same.
+        // No two numbers look alike.
         let numbered: std::collections::HashSet<_> = (0..10_000).map(|n| likenesses(&format!("user{n}"))).collect();
         assert_eq!(numbered.len(), 10_000);
     }

@@ -1,12 +1,12 @@
-//! The chat service: one room, spoken to in lines, in frames or, from a browser, by WebSocket.
+//! The chat service: one room for lines, frames and, from a browser, WebSocket.
 //!
 //! ```text
 //!   bytes ──codec::{lines, frames, websocket}──▶ text ──said──▶ a message ──▶ three topics, one for each way to speak
 //!     └───web: an HTTP request ──▶ the page, a handshake        └────▶ a command ──▶ room, an answer to the asker alone
 //! ```
 //!
-//! A message is encoded once, whatever the number of members and however they speak, and no lock is on its way: the
-//! [`Room`] knows who is here, and is asked when somebody joins, leaves or wants to know.
+//! A message is encoded once for each protocol, for any number of members, and without a lock. The [`Room`] knows the
+//! members, and is asked when a member joins, leaves or asks for the list.
 
 mod budget;
 mod client;
@@ -50,32 +50,33 @@ use said::{End, Said, UNKNOWN_COMMAND, Way};
 use socket::{Decoders, SILENCE, Silence, Socket};
 use web::Answer;
 
-/// The loop, as the room's callbacks reach it.
+/// The context of the chat's callbacks.
 type Context<'a> = reactor::Context<'a, Guest, Command>;
 
-/// Time to give a name: somebody at a keyboard can, and who never does holds no descriptor for long.
+/// Time limit for a name: enough for a person at a keyboard, and short enough that silent guests give their descriptors
+/// back.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes that a member may be owed, unless told otherwise: minutes of talk, and a thousand members who don't read cost
-/// no more than a gigabyte.
+/// Default limit of a member's queue in bytes: minutes of talk, and a thousand members that do not read cost at most a
+/// gigabyte.
 pub const MEMBER_QUEUE: usize = 1024 * 1024;
 
-/// Bytes that the kernel keeps unsent for a member: an answer at once, and little of old messages before a member that
-/// missed some is told so.
+/// Bytes that the kernel keeps unsent for a member: enough for a prompt answer, and few old messages before the notice
+/// of missed ones.
 const UNSENT: usize = 16 * 1024;
 
-/// Bytes of input that may wait: the longest frame or line, and what one read brings beside it.
+/// Bytes of input that may wait: the longest frame or line, and further bytes of one read.
 const INPUT_MAX: usize = 192 * 1024;
 
 /// The answer to an empty line in place of a name.
 const PROMPT: &str = "(Type your name)";
 
-/// What the answer to `/who` costs: a delivery for so many members.
+/// Members of the answer to `/who` that cost as much as one delivery.
 const WHO_SHARE: usize = 4;
 
 const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // at the start of a message sends one /)";
 
-/// What others ask of the chat, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
+/// Orders for the chat, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
 ///
 /// ```
 /// use reactor::{ConnectionId, PostError, ServiceHandle};
@@ -86,13 +87,13 @@ const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // 
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The member at this connection is told `ERROR: kicked`, and its connection ends.
+    /// Sends the member at this connection `ERROR: kicked`, and ends the connection.
     Kick,
 }
 
 /// The handler of the chat room.
 ///
-/// With several loops each has its own, and they share the [`Room`], so that names are unique over all of them.
+/// With several loops, each loop has a handler. All handlers share the [`Room`], so names are unique over all loops.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -108,26 +109,26 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Chat {
     room: Room,
-    /// The text on its way out; empty in meaning between callbacks, kept for its capacity.
+    /// The text being sent; between callbacks only the capacity matters.
     encoded: Encoded,
     budget: Budget,
-    /// Who has come and who has gone, in order, the others not yet told: that happens at the beginning of the next turns,
-    /// as much in each as the budget allows.
+    /// Arrivals and departures that are not announced yet, in order. The next turns announce them at their beginning,
+    /// as many as the budget allows.
     news: VecDeque<News>,
-    /// News that were ever told.
+    /// Number of news announced so far.
     told: u64,
-    /// The last turn in which news was told at once.
+    /// The last turn in which news was announced at once.
     told_in: u32,
-    /// Guests that have given a name and wait for their turn. Nothing is read from them.
+    /// Guests that have given a name and wait for their turn. They are not read.
     waiting: VecDeque<Waiting>,
-    /// What decodes the messages of members that speak WebSocket.
+    /// Decoders for the messages of members that speak WebSocket.
     decoders: Decoders,
-    /// Members that were sent away, until their deadline tells them.
+    /// Members that are to be kicked, until their deadline ends them.
     kicked: Vec<ConnectionId>,
 }
 
 impl Chat {
-    /// A handler for this room.
+    /// Makes a handler for `room`.
     pub fn new(room: Room) -> Self {
         Chat {
             room,
@@ -143,22 +144,23 @@ impl Chat {
     }
 }
 
-/// How much chat takes and keeps. A member that doesn't read is owed at most 1 MiB, and then disconnected.
+/// Limits of the chat. A member that does not read has a queue of at most 1 MiB, and is then disconnected.
 pub fn limits() -> Limits {
     limits_for(MEMBER_QUEUE, SlowPolicy::Disconnect)
 }
 
-/// The same with another bound on what a member may be owed, and another policy.
+/// Limits of the chat with another queue for members, and another policy.
 pub fn limits_for(member_queue: usize, slow_members: SlowPolicy) -> Limits {
     let usual = Limits::default();
-    // Answers come on top of the messages that wait, so a member is heard no more long before these are at their limit.
+    // Answers are queued in addition to messages, so reading from a member stops long before messages reach their
+    // limit.
     let output_high = usual.output_high.min(member_queue / 2);
     let output_low = usual.output_low.min(output_high / 4);
     Limits { input: INPUT_MAX, output_high, output_low, member_queue, slow_members, unsent: UNSENT, ..usual }
 }
 
-/// How long chat waits. The handler itself waits 30 seconds for a name, and says so when none has come; members may
-/// be silent for ever, unless `idle` says for how long.
+/// Deadlines of the chat. The handler itself waits 30 seconds for a name, and sends an error if none comes. Members may
+/// be silent without limit, unless `idle` sets one.
 pub fn deadlines(idle: Option<Duration>) -> Deadlines {
     Deadlines { first_request: None, idle, ..Deadlines::default() }
 }
@@ -198,7 +200,7 @@ impl Handler<Command> for Chat {
         }
         let rest = guest.speech.rest(input);
         let heard = match (rest, &guest.seat) {
-            // That it has come is told first.
+            // The member's arrival is announced first.
             (Ok(Some(_)), Some(_)) if guest.news > self.told => {
                 guest.has_ended = true;
                 return cx.set_deadline(Duration::ZERO);
@@ -217,7 +219,7 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// Its place in what it reads is where the messages were.
+    /// The notice stands in the place of the missed messages.
     fn on_missed(&mut self, guest: &mut Guest, count: u64, cx: &mut Context<'_>) {
         self.tell(guest.speech.way(), &format!("(Missed: {count} messages)"), cx);
     }
@@ -231,7 +233,7 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// Who has come and gone is told, in one send to each member, and guests that wait are called.
+    /// Announces arrivals and departures, in one send to each member, and calls waiting guests.
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         self.budget.look(cx);
         while self.budget.takes_change(self.room.count())
@@ -256,8 +258,8 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// A member has no deadline unless it is kicked, or its last words wait, or it speaks WebSocket and may be silent; a
-    /// guest that waits has none unless it is called.
+    /// A member has a deadline if it is kicked, if its last words wait, or for the silence of WebSocket. A waiting
+    /// guest has a deadline if it is called.
     fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         self.budget.look(cx);
         let is_kicked = self.kicked.contains(&cx.id());
@@ -284,7 +286,7 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// All members leave now, so none is told about another.
+    /// All members leave now, so no departure is announced.
     fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         if let Some(seat) = guest.seat.take() {
             self.room.leave(&seat);
@@ -293,18 +295,18 @@ impl Handler<Command> for Chat {
         self.end(guest, End::Stopped, cx);
     }
 
-    /// Whatever ended the connection, if nothing has said so yet.
+    /// Removes the member, whatever ended the connection, unless it was removed before.
     fn on_close(&mut self, guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
         self.kicked.retain(|kicked| *kicked != cx.id());
         if let Some(seat) = guest.seat {
-            // It is a member of no topic any more: the loop has seen to that.
+            // The loop has removed the connection from all topics.
             self.put_out(News::Gone(seat), cx);
         }
     }
 }
 
 impl Chat {
-    /// What has come of a guest, as much as the turn allows.
+    /// Hears the input of a guest, as much as the turn allows.
     fn hear_all(
         &mut self,
         guest: &mut Guest,
@@ -340,16 +342,16 @@ impl Chat {
                 return Ok(());
             }
             match written {
-                // Then the rest is offered again once the peer has read.
+                // The rest is offered again when the peer has read.
                 Written::AboveHighWater => return Ok(()),
-                // Refused: it is gone, but what it said before it went is heard.
+                // Refused: the member has gone, but its earlier input is heard.
                 Written::Queued | Written::Refused => {}
             }
         }
         Ok(())
     }
 
-    /// An HTTP request, once its head is complete: answered, or a WebSocket handshake. Whether the guest speaks WebSocket now.
+    /// Answers an HTTP request, when its head is complete. Returns whether the guest speaks WebSocket now.
     fn serve(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
         let answer = match handshake::next(input) {
             Ok(None) => return false,
@@ -358,7 +360,7 @@ impl Chat {
         };
         if let Answer::Accepted(accepted) = answer {
             cx.write(accepted.answer());
-            // A person has as long for the name as on a line.
+            // A person has as much time for the name as on a line.
             cx.set_deadline(NAME_TIMEOUT);
             guest.speech = Speech::WebSocket(Socket::new(cx.now()));
             return true;
@@ -367,7 +369,7 @@ impl Chat {
         false
     }
 
-    /// What a member says, in one line, frame or message. What became of the answer.
+    /// Handles one line, frame or message of a member. Returns the outcome of the answer.
     fn hear(&mut self, way: Way, member: &Seat, text: &[u8], cx: &mut Context<'_>) -> Result<Written, End> {
         let text = std::str::from_utf8(text).map_err(|_| End::NotUtf8)?;
         match said::said(text) {
@@ -392,7 +394,7 @@ impl Chat {
         }
     }
 
-    /// Tells the guest why this is the end, and the others that it is, soon: the connection may linger for a while.
+    /// Sends the guest the reason of the end, and announces the departure soon, since the connection may linger.
     fn end(&mut self, guest: &mut Guest, end: End, cx: &mut Context<'_>) {
         let way = guest.speech.way();
         if let Some(text) = end.text() {
@@ -409,14 +411,14 @@ impl Chat {
         cx.close();
     }
 
-    /// To the peer alone.
+    /// Sends a text to this peer alone.
     fn tell(&mut self, way: Way, text: &str, cx: &mut Context<'_>) -> Written {
         self.encoded.encode(|bytes| bytes.extend_from_slice(text.as_bytes()));
         cx.write(self.encoded.of(way))
     }
 }
 
-/// Looks whether a member that speaks WebSocket is still there.
+/// Checks whether a member that speaks WebSocket is still there.
 fn look_for(socket: &mut Socket, cx: &mut Context<'_>) -> Result<(), End> {
     match socket.look(cx.now()) {
         Silence::NotYet(left) => cx.set_deadline(left),

@@ -1,5 +1,5 @@
-//! What a guest says, in any pieces, beside a reading of the whole from its beginning; and what others would see of it.
-//! For property tests and for the fuzz target `chat_framing`.
+//! Compares a guest's input, in any pieces, with a reading of the whole from its beginning, and checks the texts that
+//! others would see. For property tests and for the fuzz target `chat_framing`.
 
 use reactor::Input;
 
@@ -12,8 +12,7 @@ use crate::codec::lines::LINE_MAX;
 use crate::codec::text::append_clean;
 use crate::pieces::Stream;
 
-/// Panics where it matters in which pieces a guest's bytes arrive, where they mean something else than they should, and
-/// where what is passed on could do harm.
+/// Panics if the outcome depends on the pieces, if bytes have a wrong meaning, or if a forwarded text could do harm.
 pub fn check(text: &[u8]) {
     let stream = Stream::of(text);
     let whole = hear([&stream.bytes[..]]);
@@ -28,14 +27,14 @@ pub fn check(text: &[u8]) {
     whole.texts.iter().for_each(|text| check_text(text));
 }
 
-/// What has been heard of a guest.
+/// The items heard from a guest.
 #[derive(Default, PartialEq, Eq)]
 struct Heard {
     texts: Vec<Vec<u8>>,
-    /// Telnet options that are refused, and how many texts came before each.
+    /// Refused telnet options, each with the number of texts before it.
     refusals: Vec<(usize, [u8; 3])>,
     end: Option<End>,
-    /// Nothing of it was heard: it is an HTTP request.
+    /// No text was heard, because the input is an HTTP request.
     is_http: bool,
 }
 
@@ -52,7 +51,7 @@ fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
             return heard;
         }
         loop {
-            // The first text is looked at before it is taken, if it is no longer than it may be.
+            // The first text is shown before it is taken, if it is within its limit.
             let first =
                 if shown { Ok(None) } else { speech.first(&mut input, &mut decoders).map(|first| first.map(owned)) };
             let next = match first {
@@ -86,7 +85,7 @@ fn hear<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Heard {
         }
         kept = input.as_slice().to_vec();
         let most = match speech {
-            // A token, and the space after it.
+            // A token, and the following space.
             Speech::Silent => FIRST_MAX + 1,
             Speech::Frames => LENGTH_BYTES + FRAME_MAX - 1,
             _ => 0,
@@ -108,7 +107,7 @@ fn owned(next: Next<'_>) -> Result<Vec<u8>, [u8; 3]> {
     }
 }
 
-/// A token without small letters, of at most 512 bytes, a space, and a path or a star.
+/// Whether the stream begins with a token without small letters, of at most 512 bytes, a space, and a path or a star.
 fn begins_as_http(stream: &[u8]) -> bool {
     let Some((token, [b'/' | b'*', ..])) =
         stream.iter().position(|&byte| byte == b' ').map(|at| (&stream[..at], &stream[at + 1..]))
@@ -138,7 +137,7 @@ fn in_frames(mut stream: &[u8]) -> Heard {
     heard
 }
 
-/// Lines, read from the beginning, telnet's commands (RFC 854) cut out.
+/// Reads lines from the beginning, with telnet's commands (RFC 854) removed.
 fn in_lines(stream: &[u8]) -> Heard {
     let (mut heard, mut line, mut at) = (Heard::default(), Vec::new(), 0);
     let without_return = |line: &[u8]| line.strip_suffix(b"\r").unwrap_or(line).to_vec();
@@ -188,7 +187,7 @@ fn in_lines(stream: &[u8]) -> Heard {
     heard
 }
 
-/// What the room makes of one text.
+/// Checks the room's handling of one text.
 fn check_text(text: &[u8]) {
     let mut encoded = Encoded::default();
     encoded.encode(|bytes| bytes.extend_from_slice(text));
@@ -216,7 +215,7 @@ fn check_text(text: &[u8]) {
     assert!(message.chars().zip(line.chars()).all(is_same), "{message:?} became {line:?}");
 }
 
-/// Control characters, other ends of lines, and what turns the direction of writing around.
+/// Whether a character is a control character, another end of line, or changes the direction of writing.
 fn does_something(c: char) -> bool {
     matches!(c, '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,7 +1,7 @@
-//! Which characters a name may have. Knows no room: a text in, and what is wrong with it out.
+//! The characters that a name may have: returns what is wrong with a text, without knowledge of the room.
 //!
-//! A name is printed beside others on a line, `#<name>@<address>>>`, so nothing in it may hide, pile up over other lines
-//! or look like what stands around it.
+//! A name is printed beside others on a line, `#<name>@<address>>>`, so no character of a name may hide, pile up over
+//! other lines, or look like the text around the name.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory as Category, UnicodeEmoji, UnicodeGeneralCategory};
@@ -9,21 +9,22 @@ use unicode_script::{Script, UnicodeScript};
 
 use super::likeness::is_visible;
 
-/// Characters of a name: room for any real one, and none to fill a screen.
+/// Longest name in characters: room for any real name, and too short to fill a screen.
 const NAME_MAX: usize = 32;
 
-/// Marks on one letter. Vietnamese needs two, pointed Hebrew three, and piles of them reach into other lines.
+/// Largest number of marks on one letter. Vietnamese needs two, pointed Hebrew three, and piles of marks reach into
+/// other lines.
 const MARKS_MAX: usize = 3;
 
 const ZWNJ: char = '\u{200c}';
 const ZWJ: char = '\u{200d}';
-/// Makes a digit into a key.
+/// Turns a digit into a keycap.
 const KEYCAP: char = '\u{20e3}';
 /// Begins the flags of regions, which are spelt in tag characters.
 const BLACK_FLAG: char = '\u{1f3f4}';
 const CANCEL_TAG: char = '\u{e007f}';
 
-/// Why `name` cannot be a name; `None` if it can.
+/// Why `name` is not allowed as a name; `None` if it is allowed.
 pub(super) fn fault(name: &str) -> Option<&'static str> {
     if !(1..=NAME_MAX).contains(&name.chars().count()) {
         return Some("a name has 1 to 32 characters");
@@ -31,30 +32,30 @@ pub(super) fn fault(name: &str) -> Option<&'static str> {
     if name.starts_with(['/', '(', '#']) {
         return Some("a name does not begin with /, ( or #");
     }
-    // In their compatible forms, since `＠` is read as `@`, and some letters stand for several words.
+    // In compatible forms, since `＠` is read as `@`, and some letters stand for several words.
     if name.nfkc().any(|character| matches!(character, '@' | '>' | ',') || character.is_whitespace()) {
         return Some("a name has no space and none of @ > ,");
     }
     Reader::read(name).err().or_else(|| (!is_visible(name)).then_some("a name has something to see"))
 }
 
-/// What the characters so far end in, for what may follow.
+/// The end of the characters so far, which decides the next character.
 #[derive(Clone, Copy, PartialEq)]
 enum After {
-    /// Nothing, punctuation, a number, a symbol: no mark and no joiner.
+    /// Start, punctuation, a number or a symbol: no mark and no joiner may follow.
     Other,
-    /// A letter of this script, and the marks on it.
+    /// A letter of this script, and the number of its marks.
     Letter(Script, usize),
     /// A joiner between letters of this script.
     LetterJoiner(Script),
     Emoji,
-    /// What is joined is one emoji more.
+    /// An emoji joiner: another emoji follows.
     EmojiJoiner,
-    /// A digit, `#` or `*`, which may become a key.
+    /// A digit, `#` or `*`, which may become a keycap.
     Key,
     /// The flag that tags may follow.
     Flag,
-    /// Tags on a flag, which have an end.
+    /// Tags after a flag, which need an end.
     Tags,
 }
 
@@ -83,7 +84,7 @@ impl Reader {
             (ZWJ, After::Emoji | After::Flag) => return Ok(After::EmojiJoiner),
             (ZWJ | ZWNJ, After::Letter(script, _)) if uses_joiners(script) => return Ok(After::LetterJoiner(script)),
             (ZWJ | ZWNJ, _) => return Err(JOINER),
-            // How the emoji before it is shown: in colour, or as text.
+            // The presentation of the previous emoji: in colour, or as text.
             ('\u{fe0e}' | '\u{fe0f}', After::Emoji | After::Flag) => return Ok(After::Emoji),
             ('\u{fe0f}', After::Key) if next == Some(KEYCAP) => return Ok(After::Key),
             (KEYCAP, After::Key) => return Ok(After::Emoji),
@@ -137,7 +138,7 @@ fn is_letter(category: Category) -> bool {
     )
 }
 
-/// Digits, `#` and `*` become emoji only with what follows them.
+/// Digits, `#` and `*` become emoji only with a following character.
 fn is_emoji(character: char) -> bool {
     !character.is_ascii() && character.is_emoji_char()
 }
@@ -146,7 +147,7 @@ fn is_tag(character: char) -> bool {
     matches!(character, '\u{e0020}'..='\u{e007e}')
 }
 
-/// Letters and marks without ink: fillers, blanks and what chooses among forms. (Symbols are let in by name.)
+/// Letters and marks without ink: fillers, blanks and selectors of forms. (Symbols are allowed by name.)
 fn is_inkless(character: char) -> bool {
     matches!(
         character,
@@ -168,7 +169,7 @@ fn is_inkless(character: char) -> bool {
     )
 }
 
-/// Scripts in whose words a joiner makes a difference that is seen (Unicode Standard Annex 31, section 2.3).
+/// Scripts in whose words a joiner makes a visible difference (Unicode Standard Annex 31, section 2.3).
 fn uses_joiners(script: Script) -> bool {
     matches!(
         script,
@@ -366,7 +367,7 @@ mod tests {
         assert_eq!((fault(&"ü".repeat(32)), fault(&"ü".repeat(33)).is_some()), (None, true));
     }
 
-    /// Whatever a name is made of, it keeps to the rule.
+    /// Every character of a name keeps the rule.
     #[test]
     #[cfg_attr(miri, ignore = "every character is too many to be interpreted")]
     fn each_character_by_itself_is_let_in_by_its_category_alone() {

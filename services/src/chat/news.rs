@@ -1,4 +1,4 @@
-//! The news of the room: who has come and who has gone, and when the others are told.
+//! The news of the room: arrivals and departures, and the time of their announcement.
 
 use reactor::ConnectionId;
 
@@ -6,17 +6,17 @@ use super::room::Seat;
 use super::said::Way;
 use super::{Chat, Context};
 
-/// What the others are told of a member.
+/// An arrival or departure to announce.
 #[derive(Debug)]
 pub(super) enum News {
-    /// `<name>@<address>` has come, at this connection, and is not heard before this is told.
+    /// `<name>@<address>` has arrived at connection `id`, and is heard when the arrival has been announced.
     Came { number: u64, who: String, id: ConnectionId },
-    /// Has gone, and the name is taken until this is told.
+    /// A member has gone. The name stays taken until the departure has been announced.
     Gone(Seat),
 }
 
 impl Chat {
-    /// A member goes.
+    /// Removes a member.
     pub(super) fn leave(&mut self, seat: &mut Option<Seat>, cx: &mut Context<'_>) {
         if let Some(seat) = seat.take() {
             self.withdraw(cx);
@@ -24,13 +24,13 @@ impl Chat {
         }
     }
 
-    /// The first change of a turn is announced at once, so that nobody who joins later, on whichever loop, hears of it.
-    /// Further changes of the turn are announced together in the next one, which costs one send for each member. A loop that
-    /// serves one connection may have no next turn.
+    /// Announces the first change of a turn at once, so that members who join later, on any loop, do not hear of it.
+    /// Further changes of the turn are announced together in the next turn, at the cost of one send for each member. A
+    /// loop with a single connection may have no next turn.
     pub(super) fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
         let is_first = self.news.is_empty() && self.told_in != cx.turn();
         if is_first || cx.serves_alone() {
-            // Who comes there has paid before.
+            // On such a loop a guest has paid before its arrival.
             if cx.serves_alone() && matches!(news, News::Gone(_)) {
                 self.room.pay(self.room.count(), cx.now());
             }
@@ -61,14 +61,15 @@ impl Chat {
         self.budget.spend_change(deliveries);
     }
 
-    /// A member that has left hears nothing more.
+    /// Unsubscribes a member that has left from all topics.
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>) {
         for way in Way::ALL {
             cx.unsubscribe(self.room.topic(way));
         }
     }
 
-    /// To all members but one, encoded once for each way to speak. Returns the number of members of this loop that hear it.
+    /// Publishes to all members but one, encoded once for each protocol. Returns the number of members of this loop
+    /// that hear the text.
     pub(super) fn publish_except(&mut self, except: ConnectionId, cx: &mut Context<'_>) -> usize {
         let mut deliveries = 0;
         for way in Way::ALL {

@@ -1,5 +1,5 @@
-//! Who is in the room, whichever loop serves them. Knows no connection: it is asked on joining, on leaving and by
-//! `/who`, and never for a message.
+//! The members of the room, on all loops. The room knows no connection. It is asked on joining, on leaving and by
+//! `/who`, never for a message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -14,11 +14,11 @@ use super::likeness::likenesses;
 use super::said::Way;
 use crate::codec::websocket::origin::Origins;
 
-/// The list of members, shared by all handlers of one chat. A clone is the same room.
+/// The list of members, shared by all handlers of one chat. A clone is a handle of one room.
 ///
-/// A name is taken as long as another is in the room that differs from it in nothing but upper and lower case, or looks
-/// the same: neither `Ann` nor `аnn` with a Cyrillic letter can pass for `ann`. Which characters look the same is as
-/// Unicode Technical Standard 39 has it.
+/// A name is taken while the room has a member whose name differs only in upper and lower case, or looks alike: neither
+/// `Ann` nor `аnn` with a Cyrillic letter can pass for `ann`. Unicode Technical Standard 39 defines the characters that
+/// look alike.
 ///
 /// ```
 /// use services::chat::{Chat, Room};
@@ -29,46 +29,46 @@ use crate::codec::websocket::origin::Origins;
 #[derive(Clone, Debug)]
 pub struct Room {
     members: Arc<Mutex<Members>>,
-    /// Members by their way to speak, in the order of [`Way::ALL`].
+    /// The members of each protocol, in the order of [`Way::ALL`].
     ways: Arc<[Speakers; 3]>,
-    /// The pages that may speak for a visitor, besides the room's own.
+    /// The pages that may connect, besides the room's own.
     origins: Arc<Origins>,
-    /// What was said last, and how much of it a newcomer is told.
+    /// The latest messages, and the limits for their part that a new member gets.
     history: Arc<Mutex<History>>,
     history_max: usize,
     history_bytes: usize,
-    /// Where each connection has a loop of its own: the time until which announcements are paid for, in nanoseconds of the
-    /// loops' clock.
+    /// For per-connection loops: the time until which announcements are paid for, in nanoseconds of the loops' clock.
     paid_until: Arc<AtomicU64>,
 }
 
-/// The members of one way to speak, on all loops.
+/// The members of one protocol, on all loops.
 #[derive(Debug)]
 struct Speakers {
     topic: Topic,
-    /// From before a member of them hears the room until after it has gone: where there is none, nothing is encoded.
+    /// Counted from before a member hears the room until after the member has gone. At 0 no text is encoded for the
+    /// protocol.
     count: AtomicUsize,
 }
 
-/// The price of one announcement to one member whose loop is on a thread of its own: the CPU time of waking that thread and
-/// of its turn.
+/// The price of one announcement to a member on a thread of its own: the CPU time for waking the thread, and for its
+/// turn.
 const DELIVERY_APART: Duration = Duration::from_micros(20);
 
-/// The work of announcements that the room takes at once, where each connection has a loop of its own.
+/// The work of announcements that the room accepts at once, on per-connection loops.
 const WORK_AT_ONCE: Duration = Duration::from_millis(10);
 
-/// How many rooms there are: topics of the same name are the same, and rooms hear nothing of one another.
+/// Number of rooms, which makes the topics of each room unique.
 static ROOMS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 struct Members {
-    /// Each, in the order in which they came.
+    /// The members, by number, in the order of arrival.
     here: BTreeMap<u64, Member>,
-    /// Their numbers, by what their names could be taken for.
+    /// The members' numbers, by the likenesses of their names.
     names: HashMap<Arc<str>, u64>,
-    /// How many ever came.
+    /// Number of members that ever came.
     numbered: u64,
-    /// The numbers of members whose arrival has not been announced yet.
+    /// Numbers of members whose arrival has not been announced yet.
     unannounced: BTreeSet<u64>,
 }
 
@@ -76,40 +76,40 @@ struct Members {
 struct Member {
     /// `<name>@<address>`.
     who: Box<str>,
-    /// Of whichever loop serves it.
+    /// The member's connection, on any loop.
     connection: ConnectionId,
-    /// The names of other members that this name could be taken for.
+    /// The likenesses of the member's name.
     likenesses: [Arc<str>; 2],
-    /// Has gone, and the others have not been told yet.
+    /// The member has gone, and the departure has not been announced yet.
     leaving: bool,
 }
 
-/// What came of a try to take a seat.
+/// The outcome of an attempt to take a seat.
 #[derive(Debug)]
 pub(super) enum Joining {
     Seated(Seat),
-    /// A member that has gone has the name until the others are told so: try again then.
+    /// A member that has gone holds the name until the announcement: try again then.
     Soon,
-    /// A member has the name, or one that looks like it.
+    /// A member has the name, or a name that looks alike.
     Taken,
 }
 
-/// A place in the room, with a name. Given up with [`Room::leave`].
+/// A place in the room, with a name. [`Room::leave`] gives the place up.
 #[derive(Debug)]
 pub(super) struct Seat {
     number: u64,
     way: Way,
-    /// `#<name>@<address>>>`, which stands before each of its messages.
+    /// `#<name>@<address>>>`, the beginning of each of its messages.
     prefix: Box<str>,
 }
 
 impl Seat {
-    /// Members are numbered in the order in which they came.
+    /// The member's number, in the order of arrival.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// What stands before each of its messages.
+    /// The beginning of each of its messages.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -121,7 +121,7 @@ impl Seat {
 }
 
 impl Default for Room {
-    /// A new room, with nobody in it.
+    /// Makes an empty room.
     fn default() -> Self {
         let number = ROOMS.fetch_add(1, Ordering::Relaxed);
         let speakers = |way: Way| Speakers {
@@ -141,15 +141,15 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Newcomers are told the last `messages` of the room after their welcome, at most [`HISTORY_MAX`] and no more than
-    /// [`HISTORY_BYTES`] or half of `member_queue`, what a member may be owed. Each message then takes a lock.
+    /// Sends new members the last `messages` of the room after their welcome: at most [`HISTORY_MAX`], and at most
+    /// [`HISTORY_BYTES`] or half of `member_queue`, the limit of a member's queue. Each message then takes a lock.
     #[must_use]
     pub fn with_history(self, messages: usize, member_queue: usize) -> Self {
         let history_bytes = HISTORY_BYTES.min(member_queue / 2);
         Room { history_max: messages.min(HISTORY_MAX), history_bytes, ..self }
     }
 
-    /// Pages of these origins may join besides those of the room's own address: see [`Origins`].
+    /// Allows pages of these origins besides pages of the room's own address: see [`Origins`].
     ///
     /// ```
     /// use services::chat::Room;
@@ -163,12 +163,12 @@ impl Room {
         Room { origins: Arc::new(origins), ..self }
     }
 
-    /// The pages that may speak for a visitor.
+    /// The pages that may connect.
     pub(super) fn origins(&self) -> &Origins {
         &self.origins
     }
 
-    /// A message was sent.
+    /// Keeps a message for later members.
     pub(super) fn remember(&self, text: &[u8]) {
         if self.history_max > 0 {
             let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,25 +176,25 @@ impl Room {
         }
     }
 
-    /// What a newcomer is told of what was said, one message after the other.
+    /// Calls `each` with the kept messages, oldest first.
     pub(super) fn recall(&self, each: impl FnMut(&[u8])) {
         if self.history_max > 0 {
             self.history.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(each);
         }
     }
 
-    /// Where members hear each other who speak in this way.
+    /// The topic of the members that use this protocol.
     pub(super) fn topic(&self, way: Way) -> &Topic {
         &self.ways[way as usize].topic
     }
 
-    /// Whether a member speaks in this way, on any loop.
+    /// Whether any member uses this protocol, on any loop.
     #[inline]
     pub(super) fn is_spoken(&self, way: Way) -> bool {
         self.ways[way as usize].count.load(Ordering::Acquire) > 0
     }
 
-    /// Takes a seat.
+    /// Takes a seat, if the name is free.
     pub(super) fn join(&self, name: &str, address: &str, way: Way, connection: ConnectionId) -> Joining {
         let likenesses = likenesses(name).map(Arc::<str>::from);
         let mut members = self.lock();
@@ -234,14 +234,14 @@ impl Room {
         members.here.len() - members.unannounced.range(number..).count()
     }
 
-    /// The member has gone, and the others are going to be told: the name stays taken until then.
+    /// Marks a member as gone before the announcement: the name stays taken until then.
     pub(super) fn will_leave(&self, seat: &Seat) {
         if let Some(member) = self.lock().here.get_mut(&seat.number) {
             member.leaving = true;
         }
     }
 
-    /// Frees the name: the others are told now that this member has gone. Leaving twice frees nobody else's.
+    /// Removes the member and frees the name, when the departure is announced. A second call has no effect.
     pub(super) fn leave(&self, seat: &Seat) {
         let mut members = self.lock();
         if let Some(member) = members.here.remove(&seat.number) {
@@ -253,12 +253,12 @@ impl Room {
         }
     }
 
-    /// How many members there are.
+    /// The number of members.
     pub(super) fn count(&self) -> usize {
         self.lock().here.len()
     }
 
-    /// Messages that a newcomer is told of what was said before.
+    /// The number of messages that a new member gets.
     pub(super) fn recalled(&self) -> usize {
         if self.history_max == 0 {
             return 0;
@@ -266,7 +266,7 @@ impl Room {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// `<name>@<address>` of the member that has this name, or one that could be taken for it, and its connection.
+    /// Finds the member with this name, or with a name that looks alike. Returns `<name>@<address>` and the connection.
     pub(super) fn find(&self, name: &str) -> Option<(String, ConnectionId)> {
         let members = self.lock();
         let member = members.here.get(members.names.get(&*likenesses(name)[0])?)?;
@@ -274,7 +274,7 @@ impl Room {
         Some((member.who.to_string(), member.connection))
     }
 
-    /// Who is here, as `/who` is answered.
+    /// The list of members, as the answer to `/who`.
     pub(super) fn who(&self) -> String {
         let members = self.lock();
         if members.here.is_empty() {
@@ -291,7 +291,7 @@ impl Room {
         answer
     }
 
-    /// Whoever panicked with the lock held has at worst left a name taken.
+    /// A panic with the lock held has at worst left a name taken.
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(waits[..2], [Duration::ZERO; 2], "some at once");
         assert!(waits[2..].windows(2).all(|pair| pair[1] - pair[0] == DELIVERY_APART * 500), "{waits:?}");
         assert_eq!(waits[299], DELIVERY_APART * 500 * 299);
-        // What was not used is not saved up, and a room that has paid for all is free.
+        // Unused time is not saved up, and a room that has paid for all is free.
         assert_eq!([0; 3].map(|_| room.pay(500, second * 5).is_zero()), [true, true, false]);
         assert_eq!(Room::default().pay(1_000_000, second), Duration::ZERO, "the first one never waits");
     }

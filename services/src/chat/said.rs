@@ -1,4 +1,4 @@
-//! What a guest's text means, and the words in which a connection ends.
+//! The meaning of a guest's text, and the texts for the end of a connection.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use super::name::fault;
 use crate::codec::TooLong;
 use crate::codec::websocket::{CloseCode, ProtocolError};
 
-/// What stands before a name; on lines it may be left out.
+/// The prefix of a name, optional on lines.
 const NAME_PREFIX: &str = "NAME:";
 
-/// The one error that is not the end.
+/// The only error that does not end the connection.
 pub(super) const UNKNOWN_COMMAND: &str = "ERROR: unknown command, /help tells which there are";
 
-/// A way to speak.
+/// The protocol of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Lines,
@@ -25,7 +25,7 @@ impl Way {
     pub(super) const ALL: [Way; 3] = [Way::Lines, Way::Frames, Way::WebSocket];
 }
 
-/// What a member says.
+/// The meaning of a member's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said<'a> {
     /// An empty message, which is ignored.
@@ -34,11 +34,11 @@ pub(super) enum Said<'a> {
     Who,
     Quit,
     Help,
-    /// Begins like a command and is none.
+    /// Begins like a command without being one.
     Unknown,
 }
 
-/// What `text` means. Of a command only the first word counts.
+/// The meaning of `text`. Only the first word of a command counts.
 pub(super) fn said(text: &str) -> Said<'_> {
     let Some(command) = text.strip_prefix('/') else {
         return if text.is_empty() { Said::Nothing } else { Said::Message(text) };
@@ -54,10 +54,10 @@ pub(super) fn said(text: &str) -> Said<'_> {
     }
 }
 
-/// The name that a guest gives itself.
+/// Reads the name that a guest gives itself.
 ///
-/// A blank or an `@` would end it, and `/`, `(` and `#` begin what members and the server say; the rest of what a name may
-/// not have is in [`fault`].
+/// A blank or an `@` would end the name, and `/`, `(` and `#` begin other texts of members and server. [`fault`] has
+/// the other rules for names.
 pub(super) fn name(text: &str, way: Way) -> Result<&str, End> {
     let name = match text.strip_prefix(NAME_PREFIX) {
         Some(name) => name.strip_prefix(' ').unwrap_or(name),
@@ -70,7 +70,7 @@ pub(super) fn name(text: &str, way: Way) -> Result<&str, End> {
     fault(name).map_or(Ok(name), |why| Err(End::BadName(why)))
 }
 
-/// Why a connection ends, in the words that its guest is told.
+/// Why a connection ends, with the text for its guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Goodbye,
@@ -82,7 +82,7 @@ pub(super) enum End {
     HalfFrame,
     NotUtf8,
     TooSlow,
-    /// All connections together hold too much memory, and this one most.
+    /// All connections together hold too much memory, and this one is among the largest.
     OutOfMemory,
     /// The server stops.
     Stopped,
@@ -90,21 +90,21 @@ pub(super) enum End {
     Closed(CloseCode),
     /// A WebSocket client breaks the protocol.
     Broken(ProtocolError),
-    /// A WebSocket client sends a message that is no text.
+    /// A WebSocket client sends a binary message.
     Binary,
     /// A WebSocket client has been silent, and has not answered a ping.
     Silent,
 }
 
 impl End {
-    /// The last text, for all ways to speak. Ends that belong to WebSocket are told by the close frame alone.
+    /// The last text, for all protocols. For ends of WebSocket alone, the close frame is the only notice.
     pub(super) fn text(&self) -> Option<String> {
         let is_told = !matches!(self, End::Stopped | End::Closed(_) | End::Broken(_) | End::Binary | End::Silent);
         is_told.then(|| self.to_string())
     }
 
-    /// Code and reason of the close frame. After an `ERROR:` the text has the reason. Close code 1011, for a fault of the
-    /// server, is not among them: a callback that panics ends the connection without a word.
+    /// Code and reason of the close frame. After an `ERROR:` the text has the reason. Close code 1011, for a fault of
+    /// the server, is never used: a callback that panics ends the connection without a close frame.
     pub(super) fn close(&self) -> (CloseCode, &'static str) {
         match self {
             End::Goodbye => (CloseCode::NORMAL, ""),

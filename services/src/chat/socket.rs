@@ -1,4 +1,4 @@
-//! A guest that speaks WebSocket: what it says, and whether it is still there.
+//! A guest that speaks WebSocket: its messages, and the check whether it is still there.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Number of decoders that [`Decoders`] keeps.
 const KEPT: usize = 4;
 
-/// Decoders of nobody, and the buffers of all. A socket has a decoder only while a message is unfinished, so that silent
+/// Free decoders, and the buffers of all decoders. A socket has a decoder only while a message is unfinished, so silent
 /// members hold none.
 #[derive(Debug, Default)]
 pub(super) struct Decoders {
@@ -30,7 +30,8 @@ impl Decoders {
         self.free.pop().unwrap_or_else(|| Box::new(Decoder::new(FRAME_MAX)))
     }
 
-    /// Takes the decoder of a socket back, unless a message is unfinished. To be called when the guest's bytes have been read.
+    /// Takes the decoder of a socket back, unless a message is unfinished. Call this when the guest's bytes have been
+    /// read.
     pub(super) fn take_back(&mut self, socket: &mut Socket) {
         let Socket { decoder, first, is_first: false, .. } = socket else { return };
         *first = None;
@@ -46,17 +47,17 @@ impl Decoders {
 #[derive(Debug)]
 pub(super) struct Socket {
     decoder: Option<Box<Decoder>>,
-    /// The first message, from when it is shown until the next one is asked for.
+    /// The first message, from its display until the next one is requested.
     first: Option<Box<str>>,
     /// The first message has not been taken.
     is_first: bool,
-    /// A ping was sent after the last byte had come.
+    /// A ping was sent after the last byte arrived.
     is_pinged: bool,
-    /// The time when the last bytes came, by the loop's clock.
+    /// The arrival time of the last bytes, by the loop's clock.
     heard_at: Duration,
 }
 
-/// The state of a member at the end of a time of silence.
+/// The state of a member after a time of silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
     /// Ask again after this time.
@@ -72,13 +73,13 @@ impl Socket {
         Socket { decoder: None, first: None, is_first: true, is_pinged: false, heard_at: now }
     }
 
-    /// Bytes have come.
+    /// Notes the arrival of bytes.
     #[inline]
     pub(super) fn is_heard(&mut self, now: Duration) {
         (self.heard_at, self.is_pinged) = (now, false);
     }
 
-    /// Looks whether the member is still there, when its deadline has passed.
+    /// Checks whether the member is still there, when its deadline has passed.
     pub(super) fn look(&mut self, now: Duration) -> Silence {
         let silent = now.saturating_sub(self.heard_at);
         if std::mem::replace(&mut self.is_pinged, silent >= SILENCE) {
@@ -87,7 +88,7 @@ impl Socket {
         if silent < SILENCE { Silence::NotYet(SILENCE - silent) } else { Silence::Ping }
     }
 
-    /// Bytes of the first message, which waits to be taken.
+    /// The length of the first message, while it waits to be taken.
     pub(super) fn shown(&self) -> usize {
         self.first.as_ref().map_or(0, |first| first.len())
     }
@@ -119,7 +120,7 @@ impl Socket {
         input: &mut Input<'_>,
         decoders: &mut Decoders,
     ) -> Result<Option<Heard<'s>>, End> {
-        // After the first has been taken, the next one is the first again: an empty message comes before a name.
+        // After an empty message, the next message is again the first: a name comes after empty messages.
         if !std::mem::replace(&mut self.is_first, true) {
             (self.decoder, self.first) = (None, None);
         }

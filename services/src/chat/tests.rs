@@ -1,4 +1,4 @@
-//! The room under simulation, where time costs nothing: thousands who come and go.
+//! The room under simulation, where time costs nothing: thousands of guests that come and go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,28 +16,28 @@ const SECOND: Duration = Duration::from_secs(1);
 fn room(sim: &mut Simulation) -> Address {
     let room = Room::default();
     let service = Service::tcp("127.0.0.1:0", move || Chat::new(room.clone()));
-    // A seed's network may be slower than a member may be.
+    // The simulated network may be slower than a member is allowed to be.
     let deadlines = Deadlines { write_progress: None, ..deadlines(None) };
     let handle = sim.add_service(service.limits(limits()).deadlines(deadlines)).unwrap();
     handle.address().unwrap().clone()
 }
 
-/// What a peer has read, line by line. The last one may be cut where it went.
+/// The lines that a peer has read. The last line may be cut.
 fn heard(peer: &Peer) -> Vec<String> {
     let bytes = peer.received();
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     std::str::from_utf8(&bytes[..whole]).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Each hears exactly what the one hears who was there first and stays to the end, from its own coming on, in the same
-/// order, without what it said itself and that it came; and of no name a second one comes before the first has gone.
+/// Each guest hears exactly the texts of the member that stays from start to end, from its own arrival on, in order,
+/// without its own texts and its own arrival. For each name, a second arrival comes only after the first has gone.
 #[test]
 fn five_thousand_who_come_and_go_at_random_hear_the_same() {
     let taken: usize = (1..=10).map(|seed| come_and_go(seed, 500)).sum();
     assert!(taken > 100, "{taken} found their name taken");
 }
 
-/// So many in one minute. How many found their name taken.
+/// Lets `members` guests come and go in one minute. Returns the number that found their name taken.
 #[test]
 fn five_thousand_who_come_and_go_in_one_room_within_a_minute_hear_the_same() {
     let taken: usize = (1..=2).map(|seed| come_and_go(seed, 5_000)).sum();
@@ -51,7 +51,7 @@ fn come_and_go(seed: u64, members: usize) -> usize {
     let mut names = Vec::new();
     let peers: Vec<Peer> = (0..members)
         .map(|number| {
-            // Few names, so that some are taken, and all are used again.
+            // Few names, so that some are taken, and all are reused.
             let name = format!("{}{}", ["ann", "Ann", "аnn", "ben"][chance.below(4)], chance.below(members / 4));
             names.push(name.clone());
             let span = |chance: &mut Chance| Duration::from_millis(chance.below(5000) as u64);
@@ -94,7 +94,7 @@ fn come_and_go(seed: u64, members: usize) -> usize {
             continue;
         }
         if first.starts_with("ERROR: no name within 30 seconds") {
-            // The network was as slow as that.
+            // The network was too slow.
             continue;
         }
         assert!(first.starts_with("CLIENT: "), "{first}");
@@ -111,23 +111,23 @@ fn come_and_go(seed: u64, members: usize) -> usize {
         let begins = positions.get(first.as_str()).unwrap_or_else(|| panic!("{number} alone hears {first}"));
         assert!(begins.iter().any(|from| follows(*from)), "{number} hears something else from {first} on");
     }
-    // Who closes or resets leaves nothing of what it has read.
+    // A peer that closes or resets keeps nothing of the texts it has read.
     assert!(came > members / 3, "{came} came");
     taken
 }
 
-/// What is counted of a chat.
+/// The counts of a chat under test.
 #[derive(Clone, Default)]
 struct Counts {
-    /// Deliveries of the turn that had the most.
+    /// Deliveries of the busiest turn.
     most: Arc<AtomicU64>,
-    /// Turns with any.
+    /// Number of turns with deliveries.
     turns: Arc<AtomicU64>,
-    /// Times that a member had said something and was not heard in that turn.
+    /// Number of times that a member's input was not heard in its turn.
     unheard: Arc<AtomicU64>,
 }
 
-/// A chat of which it is counted how much it delivers in one turn, and whether it hears its members.
+/// A chat that counts its deliveries in each turn, and members that are not heard.
 struct Counted {
     chat: Chat,
     turn: u32,
@@ -165,7 +165,7 @@ impl Handler<Command> for Counted {
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.count(cx);
-        // One that has just come is heard once that has been told.
+        // A member that has just arrived is heard when its arrival has been announced.
         let (is_member, before) = (guest.seat.is_some() && guest.news <= self.chat.told, input.len());
         self.chat.on_data(guest, input, cx);
         self.counts.unheard.fetch_add(u64::from(is_member && input.len() == before), Relaxed);
@@ -212,8 +212,8 @@ impl Handler<Command> for Counted {
     }
 }
 
-/// What a turn costs is bounded, so others are served in between: those who leave are told of in as many turns as it
-/// takes, those who come wait for their turn.
+/// The cost of a turn is bounded, so other connections are served in between: departures are announced in as many turns
+/// as they take, and arriving guests wait for their turn.
 #[test]
 fn a_thousand_who_come_or_go_at_once_are_told_of_in_many_turns() {
     const STAY: usize = 400;
@@ -232,7 +232,7 @@ fn a_thousand_who_come_or_go_at_once_are_told_of_in_many_turns() {
         let gone = lines.iter().filter(|line| line.starts_with("(Now hung up: Client from go")).count();
         assert_eq!(gone, GO, "everybody who stays is told of everybody who goes");
     }
-    // The last announcement goes over, to all who are here.
+    // The last announcement exceeds the limit, because it goes to all members.
     let (most, turns) = (counts.most.load(Relaxed) as usize, counts.turns.load(Relaxed) as usize);
     let members = STAY + GO;
     let bound = budget::CHANGES_PER_TURN.max(budget::CHANGES_AT_LEAST * members) + members;
@@ -240,8 +240,8 @@ fn a_thousand_who_come_or_go_at_once_are_told_of_in_many_turns() {
     assert!(turns > (STAY * GO) / bound, "{turns} turns");
 }
 
-/// Guests that join and leave as fast as they can, with a line of their own or none, in every way to leave: whatever a
-/// member says meanwhile is heard in the turn in which it arrives, and each turn is bounded.
+/// Guests that join and leave as fast as they can, with a line or without, in every way to leave. Meanwhile each member
+/// is heard in the turn of its input, and each turn is bounded.
 #[test]
 fn in_a_storm_of_joins_and_leaves_members_are_heard_at_once() {
     const MEMBERS: usize = 500;
@@ -270,7 +270,7 @@ fn in_a_storm_of_joins_and_leaves_members_are_heard_at_once() {
                 3 => script.wait(millis(5)).reset(),
                 _ => script.shutdown(),
             };
-            // In waves, so that one turn brings more than it can take.
+            // In waves, so that one turn brings more guests than it can take.
             sim.connect_after(SECOND * 2 + millis(20 * (number as u64 / 200)), &address, script)
         })
         .collect();
@@ -292,7 +292,7 @@ fn in_a_storm_of_joins_and_leaves_members_are_heard_at_once() {
         };
         let (came, went) = (of("(Connected"), of("(Now hung up"));
         assert!(came == went && (came == 1 || number % 5 == 3), "g{number} came {came} times and went {went} times");
-        // What it said stands between the two.
+        // The guest's text stands between arrival and departure.
         if number % 5 == 1 {
             let at = |text: String| all.iter().position(|line| line.contains(&text)).unwrap();
             let said = at(format!("#g{number}@"));
@@ -327,7 +327,7 @@ fn frames(texts: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// A guest in line makes the server keep no more than its name and a little, however much it sent at once.
+/// The server keeps only the name and little more of a guest in line, however much the guest has sent.
 #[test]
 fn a_guest_in_line_that_has_sent_more_than_512_bytes_is_told_so_and_who_sent_less_comes() {
     const MEMBERS: usize = 400;

@@ -1,4 +1,4 @@
-//! What the chat's port answers to a browser: the page, and the handshakes of WebSocket.
+//! The answers of the chat's port to a browser: the page, and WebSocket handshakes.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -32,7 +32,7 @@ static PAGE_FIELDS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The source in a policy that allows the inline element between these tags, and no other.
+/// The source expression of a policy that allows only the inline element between these tags.
 fn hash_of(start: &str, end: &str) -> String {
     let (_, after) = PAGE.split_once(start).unwrap_or_default();
     let (content, _) = after.split_once(end).unwrap_or_default();
@@ -48,16 +48,16 @@ pub(super) enum Answer {
     },
     /// The connection speaks WebSocket from now on.
     Accepted(Accepted),
-    /// Another path than `/` and `/ws`; without a body for `HEAD`.
+    /// A path other than `/` and `/ws`; without a body for `HEAD`.
     NotFound {
         is_head: bool,
     },
-    /// Another method for the page.
+    /// A method that the page does not have.
     MethodNotAllowed,
     Refused(Refusal),
 }
 
-/// The answer to a request for a server whose own address is `local`.
+/// The answer to a request, for a server whose own address is `local`.
 pub(super) fn answer(head: &Head<'_>, origins: &Origins, local: Option<IpAddr>) -> Answer {
     let is_head = head.method == Method::Head;
     match (path(head.target), head.method) {
@@ -77,8 +77,8 @@ fn path(target: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-/// The server's own address on this connection; `None` on a Unix socket. An address that cannot be told counts as private,
-/// for which the rules are stricter.
+/// The server's own address on this connection; `None` on a Unix socket. An unknown address counts as private, for
+/// which the rules are stricter.
 pub(super) fn local(cx: &mut Context<'_>) -> Option<IpAddr> {
     let id = cx.id();
     match (cx.peer(), cx.at(id).local_address()) {
@@ -88,7 +88,7 @@ pub(super) fn local(cx: &mut Context<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Answers, and closes.
+/// Writes the answer, and closes.
 pub(super) fn tell(answer: &Answer, cx: &mut Context<'_>) {
     match *answer {
         Answer::Page { is_head } => {
@@ -120,7 +120,7 @@ pub(super) fn tell(answer: &Answer, cx: &mut Context<'_>) {
     }
 }
 
-/// Says why a request is refused, and closes.
+/// Refuses the request, and closes.
 pub(super) fn refuse(refusal: Refusal, cx: &mut Context<'_>) {
     if let Some(peer) = cx.peer() {
         let status = refusal.answer().split("\r\n").next().unwrap_or_default();
@@ -135,7 +135,7 @@ fn tell_whole(answer: &str, cx: &mut Context<'_>) {
     cx.close();
 }
 
-/// An answer with the date between its first line and the rest.
+/// Writes an answer with the date after its status line.
 fn tell_with_date(status: &str, rest: &str, cx: &mut Context<'_>) {
     let date = httpdate::fmt_http_date(SystemTime::now());
     cx.write(format!("{status}\r\nDate: {date}\r\n{rest}"));

@@ -1,4 +1,4 @@
-//! How the client connects again: the look-up, the pauses between tries, and the cause that is reported.
+//! Reconnecting: the look-up, the pauses between attempts, and the reported cause.
 
 use std::time::Duration;
 
@@ -6,16 +6,15 @@ use reactor::{CloseReason, ServiceHandle};
 
 use super::Order;
 
-/// Before the first try to connect again; twice as long before each one that follows, and never longer than the last.
-/// Each is cut short by chance, by half at most, so that all the members of a server that comes back do not come back
-/// at once.
+/// The pause before the first attempt, and the longest pause. Each pause is twice the former one, shortened at random
+/// by up to a half, so that the members of a restarted server do not return all at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Looks the server's addresses up, on some other thread, and posts [`Order::Found`].
+/// Looks up the server's addresses, on another thread, and posts [`Order::Found`].
 type LookUp = Box<dyn FnMut(ServiceHandle<Order>)>;
 
-/// How to connect again.
+/// The state of reconnecting.
 pub(super) struct Retry {
     pub(super) look_up: LookUp,
     chance: u64,
@@ -23,23 +22,23 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// `seed` decides how much of each pause is left out.
+    /// `seed` decides by how much each pause is shortened.
     pub(super) fn new(seed: u64, look_up: LookUp) -> Self {
-        // A generator that must not begin with 0, and is poor as long as most of its bits are.
+        // The generator must not start with 0, and is poor while most of its bits are 0.
         let chance = (seed ^ 0x9E37_79B9_7F4A_7C15).max(1);
         Retry { look_up, chance, pause: FIRST_PAUSE }
     }
 
-    /// Begins with the first pause again, after a connection that served.
+    /// Starts with the first pause again, after a successful connection.
     pub(super) fn begin_anew(&mut self) {
         self.pause = FIRST_PAUSE;
     }
 
-    /// Between a half and the whole of a step; steps double.
+    /// Returns a pause between a half and the whole of a step; steps double.
     pub(super) fn next_pause(&mut self) -> Duration {
         let step = self.pause;
         self.pause = (step * 2).min(LONGEST_PAUSE);
-        // xorshift64: any chance will do.
+        // xorshift64: any generator would do.
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
@@ -47,7 +46,7 @@ impl Retry {
     }
 }
 
-/// The cause of a lost connection, in words.
+/// The cause of a lost connection as text.
 pub(super) fn cause_of(reason: CloseReason) -> String {
     match reason {
         CloseReason::ConnectFailed(errno) | CloseReason::Failed(errno) => errno.to_string(),

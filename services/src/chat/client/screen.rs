@@ -1,4 +1,4 @@
-//! The client's face outwards: the screen that it tells things, and the orders that it is given.
+//! The client's interface to its user: the screen that it writes to, and the orders that it receives.
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -7,62 +7,62 @@ use reactor::Address;
 
 use crate::codec::TooLong;
 
-/// Where a member reads: a terminal, a pipe, a test. No text that it is given can drive a terminal.
+/// The display of a member: a terminal, a pipe, a test. No text that the screen receives can control a terminal.
 pub trait Screen: 'static {
-    /// A connection stands. The name goes out next.
+    /// The client has connected. The name is sent next.
     fn connected(&mut self, to: &Address);
-    /// The name is accepted; the server knows the member by this address.
+    /// The name is accepted. `address` is the member's address as the server sees it.
     fn welcomed(&mut self, address: &str);
-    /// A message, a notice or an answer. Whether there is room for more: if not, nothing more comes until
-    /// [`Order::GoOn`].
+    /// Shows a message, a notice or an answer. Returns whether the screen has room for more; if not, no text follows
+    /// until [`Order::GoOn`].
     fn hear(&mut self, text: &str) -> bool;
-    /// Something that the client has to say itself.
+    /// Shows a message of the client itself.
     fn note(&mut self, note: &Note);
-    /// The last thing that is told. The application stops.
+    /// The last call. The application stops.
     fn ended(&mut self, ending: Ending);
 }
 
-/// What the client has to say, while it goes on.
+/// A message of the client itself, while it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// A line was too long, and was not sent.
     TooLong(TooLong),
-    /// Nobody is connected: a line was not sent.
+    /// The client is not connected: a line was not sent.
     NotSent,
-    /// The connection is lost, or could not be made again.
+    /// The connection is lost, or an attempt to reconnect has failed.
     Lost {
-        /// Why.
+        /// The cause.
         cause: String,
         /// Time until the next try.
         again: Duration,
     },
 }
 
-/// How it ended.
+/// The way in which the client ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As it was asked to, by `/quit` or the end of the input.
+    /// By request: `/quit`, or the end of the input.
     Left,
-    /// The server has hung up.
+    /// The server has closed.
     Closed,
-    /// The server said why it hung up: `ERROR: …`.
+    /// The server sent `ERROR: …`, and closed.
     Refused(String),
-    /// No connection came about, and why the last try failed.
+    /// No connection was made; the cause of the last failure.
     Unreachable(String),
     /// The connection broke.
     Lost(String),
 }
 
-/// What the client is told from elsewhere, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
+/// Orders for the client, by [`ServiceHandle::post`](reactor::ServiceHandle::post).
 #[derive(Debug)]
 pub enum Order {
-    /// A member has typed one line, or pasted several. The sender is dropped once they have been said, and it is time
-    /// for more.
+    /// A member has typed one line, or pasted several. The sender is dropped when the lines have been sent, and more
+    /// may follow.
     Say(String, Sender<()>),
-    /// Nothing more will be typed.
+    /// The input has ended.
     Leave,
     /// The screen has room again.
     GoOn,
-    /// What has come of a look-up.
+    /// The result of a look-up.
     Found(Result<Vec<Address>, String>),
 }

@@ -1,4 +1,4 @@
-//! The client in front of servers that are nothing but a script, on every kind of bad day.
+//! The client with scripted servers, under every kind of fault.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use super::*;
 
 const SEEDS: u64 = 200;
 
-/// All that a screen was told, in order; and what it says to that.
+/// A screen that records all calls in order, and answers.
 #[derive(Clone, Default)]
 struct Told(Rc<RefCell<Vec<String>>>);
 
@@ -27,7 +27,7 @@ impl Told {
 
 type Handle = Rc<RefCell<Option<ServiceHandle<Order>>>>;
 
-/// Types these lines once it is welcome, and then leaves or doesn't.
+/// Types these lines after the welcome, and then leaves or stays.
 struct Scripted {
     told: Told,
     handle: Handle,
@@ -92,7 +92,7 @@ fn frame(text: &str) -> Vec<u8> {
     encoded.frame().to_vec()
 }
 
-/// What a server expects and says first.
+/// The expected name, and the server's first text.
 fn welcome() -> Script {
     named().send(frame("CLIENT: 10.0.0.9"))
 }
@@ -107,12 +107,12 @@ struct Setting {
     leaves: bool,
     narrow: bool,
     reconnects: bool,
-    /// The n-th connection to each address gets the n-th script; none: silence.
+    /// The scripts of the connections to each address, in order; without a script the server is silent.
     servers: Vec<(&'static str, Vec<Option<Script>>)>,
 }
 
 fn run(seed: u64, setting: Setting) -> Vec<String> {
-    // Bytes in pieces and late, as the seed has it; but a server that is there can be reached.
+    // Bytes come in pieces and late, by the seed; but every server is reachable.
     let faults = Faults { no_descriptors: 0.0, descriptors: 100, ..Faults::of(seed) };
     let mut sim = Simulation::with_faults(seed, faults);
     let addresses: Vec<Address> = setting.servers.iter().map(|(text, _)| address(text)).collect();
@@ -122,7 +122,7 @@ fn run(seed: u64, setting: Setting) -> Vec<String> {
     }
     let told = Told::default();
     let handle = Rc::new(RefCell::new(None));
-    // The factory has to be `Send`, and what it makes need not be.
+    // The factory must be `Send`, and its product need not be.
     let (types, leaves, narrow, reconnects) = (setting.types, setting.leaves, setting.narrow, setting.reconnects);
     thread_local! {
         static HERE: RefCell<Option<(Told, Handle)>> = const { RefCell::new(None) };
@@ -292,7 +292,7 @@ fn a_screen_without_room_gets_everything_one_by_one() {
     }
 }
 
-/// The server is choked by what it has to say, and takes nothing before that is heard.
+/// The server stops reading until its own output has been read.
 #[test]
 fn a_server_that_does_not_read_is_heard_although_much_is_owed_to_it() {
     let line: &str = "x".repeat(60_000).leak();
@@ -314,7 +314,7 @@ fn it_comes_back_after_each_loss_but_not_after_a_refusal() {
     for seed in 0..SEEDS {
         let scripts = vec![
             Some(welcome().send(frame("(one)")).shutdown()),
-            // Not there for a while; then its old self still has the name.
+            // Unreachable for a while; then the old connection still holds the name.
             None,
             Some(named().send(frame("ERROR: the name is taken")).shutdown()),
             Some(named().reset()),

@@ -1,19 +1,19 @@
-//! How a client reaches its server: as it is, or through a layer such as TLS.
+//! The path of a client to its server: direct, or through a layer such as TLS.
 
 use reactor::{Address, CloseReason, ConnectionId, Context, Layer};
 
 use super::retry::cause_of;
 use super::{Client, Kind, Line, Order};
 
-/// Makes the layer of each connection, and tells the cause of the latest failure.
+/// Makes the layer of each connection, and reports the cause of the latest failure.
 pub(super) struct Way {
     layer: Box<dyn FnMut() -> Box<dyn Layer>>,
     cause: Box<dyn FnMut() -> Option<String>>,
 }
 
 impl<S> Client<S> {
-    /// Every connection to the server goes through a layer that `layer` makes. `cause` returns the reason for which the
-    /// latest handshake failed, if the layer knows it.
+    /// Sends every connection to the server through a layer made by `layer`. `cause` returns the reason of the latest
+    /// failed handshake, if the layer knows the reason.
     pub fn layered(
         mut self,
         layer: impl FnMut() -> Box<dyn Layer> + 'static,
