@@ -120,6 +120,9 @@ pub struct Report {
     pub closed: Vec<(ConnectionId, CloseReason)>,
     /// A hash of all events and their times: equal for two equal runs.
     pub fingerprint: u64,
+    /// The latest calls and callbacks in words, one in each line: `0.250000 s  0.8.6 on_data 21 bytes`. The last 60, or as many as the
+    /// environment variable `REACTOR_SIM_HISTORY` says. A failure prints them, too.
+    pub trace: Vec<String>,
 }
 
 impl Simulation {
@@ -292,6 +295,7 @@ impl Simulation {
             calls: network.calls,
             closed: books.entries.iter().filter_map(|(id, entry)| Some((*id, entry.closed?))).collect(),
             fingerprint: network.fingerprint,
+            trace: network.trace(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The script of a peer: its actions in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sys::simulated::Act;
+use crate::sys::simulated::{Act, Reaction};
 
 /// The actions of a peer after it has connected, in order. A peer at the end of its script stays connected, and goes on
 /// reading.
@@ -53,6 +54,31 @@ impl Script {
     /// Waits for the end; bytes before it, or a reset, are an error.
     pub fn expect_end(self) -> Self {
         self.then(Act::ExpectEnd)
+    }
+
+    /// Waits until `react` returns what the peer does next. `react` is called with the bytes that have come and that no earlier act
+    /// has taken, once at the beginning and whenever more have come. It returns how many of them are taken, and the acts; or `None`
+    /// to wait for more. The peer goes on with the rest of this script after those acts, or when no more bytes can come.
+    ///
+    /// A function that ends its acts with itself reacts to every item of a stream.
+    ///
+    /// ```
+    /// use reactor::sim::Script;
+    ///
+    /// /// A server that answers each line with the line in capital letters.
+    /// fn upper(bytes: &[u8]) -> Option<(usize, Script)> {
+    ///     let length = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    ///     Some((length, Script::new().send(bytes[..length].to_ascii_uppercase()).react(upper)))
+    /// }
+    /// let server = Script::new().send("ready\n").react(upper);
+    /// # let _ = server;
+    /// ```
+    ///
+    /// # Panics
+    /// The simulation ends with its seed when `react` takes more bytes than have come.
+    pub fn react(self, react: impl Fn(&[u8]) -> Option<(usize, Script)> + Send + Sync + 'static) -> Self {
+        let react = move |bytes: &[u8]| react(bytes).map(|(count, script)| (count, script.acts));
+        self.then(Act::React(Reaction(Arc::new(react))))
     }
 
     /// Ends the peer's half, and goes on reading.

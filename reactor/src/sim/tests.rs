@@ -284,3 +284,55 @@ fn a_timer_needs_no_peer_and_is_called_off_or_ends_with_the_application() {
         assert!(report.elapsed < Duration::from_secs(3 * 3600 + 60), "seed {seed}: {:?}", report.elapsed);
     }
 }
+
+/// Answers `n` with as many dots.
+fn dots(bytes: &[u8]) -> Option<(usize, Script)> {
+    let length = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    let count: usize = std::str::from_utf8(&bytes[..length - 1]).unwrap().parse().unwrap();
+    Some((length, Script::new().send(".".repeat(count) + "\n").react(dots)))
+}
+
+/// Connects to a server of dots for each peer, asks for 3, 1 and 2 of them, and tells the peer what came.
+struct Asking;
+
+impl Handler for Asking {
+    type Connection = ConnectionId;
+
+    fn on_open(&mut self, cx: &mut Context<'_, ConnectionId>) -> ConnectionId {
+        let peer = cx.id();
+        let server: Address = "10.9.9.9:7".parse().unwrap();
+        let server = cx.connect(server, peer);
+        cx.at(server).write(b"3\n1\n2\n");
+        server
+    }
+
+    fn on_data(&mut self, other: &mut ConnectionId, input: &mut Input<'_>, cx: &mut Context<'_, ConnectionId>) {
+        cx.at(*other).write(input.take_all());
+    }
+}
+
+#[test]
+fn a_peer_reacts_to_each_item_that_it_receives_however_it_arrives() {
+    for seed in 0..200 {
+        let mut sim = Simulation::with_faults(seed, Faults::none());
+        let asking = sim.add_service(Service::tcp("127.0.0.1:0", || Asking)).unwrap();
+        sim.remote("10.9.9.9:7".parse().unwrap(), || Some(Script::new().react(dots)));
+        let peer = sim.connect(asking.address().unwrap(), Script::new().expect("...\n.\n..\n").reset());
+        sim.run();
+        assert_eq!(peer.received(), b"...\n.\n..\n");
+    }
+}
+
+#[test]
+fn the_trace_tells_callbacks_with_their_connection_and_their_bytes() {
+    let mut sim = Simulation::with_faults(1, Faults::none());
+    let echo = sim.add_service(Service::tcp("127.0.0.1:0", || Lines)).unwrap();
+    let script = Script::new().send("a line of twenty-one\n").expect("a line of twenty-one\n").close();
+    sim.connect(echo.address().unwrap(), script);
+    let report = sim.run();
+    let id = report.closed[0].0;
+    let told = |words: String| report.trace.iter().any(|line| line.ends_with(&words));
+    assert!(told(format!("  {id} on_open")), "{:#?}", report.trace);
+    assert!(told(format!("  {id} on_data 21 bytes")), "{:#?}", report.trace);
+    assert!(told(format!("  {id} on_close peer ended")), "{:#?}", report.trace);
+}

@@ -29,7 +29,7 @@ impl Witness {
     }
 
     /// Checks the conditions for any callback about a connection.
-    fn check(&self, core: &Core, id: ConnectionId, callback: &'static str) {
+    fn check(&self, core: &Core, id: ConnectionId, callback: &'static str, bytes: usize) {
         let Some(link) = core.links.get(id) else {
             self.violation(&format!("{callback} of connection {id}, which is gone"));
         };
@@ -39,7 +39,7 @@ impl Witness {
         if !link.is_open() {
             self.violation(&format!("{callback} of connection {id}, which is {}", link.describe()));
         }
-        self.network.borrow_mut().note(callback, id.to_u64() as i64, 0);
+        self.network.borrow_mut().note(callback, id.to_u64() as i64, bytes as i64);
     }
 
     /// Checks that these are the next bytes of the peer. Returns the number of bytes consumed before.
@@ -103,7 +103,7 @@ impl Host for Witness {
     }
 
     fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
-        self.check(core, id, "on_open");
+        self.check(core, id, "on_open", 0);
         if self.books.borrow_mut().entries.insert(id, Default::default()).is_some() {
             self.violation(&format!("connection {id} is opened twice"));
         }
@@ -118,13 +118,13 @@ impl Host for Witness {
     }
 
     fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.check(core, id, "on_connected");
+        self.check(core, id, "on_connected", 0);
         self.host.connected(core, id, key);
     }
 
     fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
         if key != NO_STATE {
-            self.check(core, id, "on_data");
+            self.check(core, id, "on_data", input.len());
         }
         if core.links.get(id).is_some_and(|link| link.is_paused()) {
             self.violation(&format!("on_data of connection {id}, which is paused"));
@@ -137,7 +137,7 @@ impl Host for Witness {
 
     fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
         if key != NO_STATE {
-            self.check(core, id, "on_end_of_input");
+            self.check(core, id, "on_end_of_input", input.len());
         }
         let consumed = self.check_input(id, input);
         let before = input.len();
@@ -158,7 +158,7 @@ impl Host for Witness {
     }
 
     fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.check(core, id, "on_drained");
+        self.check(core, id, "on_drained", 0);
         self.books.borrow_mut().entries.entry(id).or_default().drained_owed = false;
         self.host.drained(core, id, key);
     }
@@ -180,7 +180,7 @@ impl Host for Witness {
     }
 
     fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.check(core, id, "on_too_slow");
+        self.check(core, id, "on_too_slow", 0);
         self.host.too_slow(core, id, key);
     }
 
@@ -197,12 +197,12 @@ impl Host for Witness {
     }
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.check(core, id, "on_deadline");
+        self.check(core, id, "on_deadline", 0);
         self.host.deadline(core, id, key);
     }
 
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
-        self.check(core, id, "on_stopping");
+        self.check(core, id, "on_stopping", 0);
         self.host.stopping(core, id, key);
     }
 

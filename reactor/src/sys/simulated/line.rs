@@ -2,6 +2,8 @@
 //! (tcp_reset, tcp_recvmsg, tcp_poll): bytes before an error, an error once, then the end.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 use crate::error::Errno;
 use crate::sys::{Fd, Moved};
@@ -24,8 +26,23 @@ pub(crate) enum Act {
     Reset,
     /// close(2): FIN, and later bytes are answered by a reset.
     Close,
+    /// Waits until the function returns what to do next.
+    React(Reaction),
     /// Reads at most this many bytes in this many nanoseconds; 0 bytes: does not read.
     Pace(usize, u64),
+}
+
+/// The answer to bytes that no earlier act has taken: how many of them are taken now, and what the peer does. `None` while more
+/// bytes are needed.
+type React = dyn Fn(&[u8]) -> Option<(usize, Vec<Act>)> + Send + Sync;
+
+#[derive(Clone)]
+pub(crate) struct Reaction(pub(crate) Arc<React>);
+
+impl fmt::Debug for Reaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reaction")
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

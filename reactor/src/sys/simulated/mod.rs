@@ -30,7 +30,7 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 
 pub use faults::Faults;
-pub(crate) use line::{Act, Stage};
+pub(crate) use line::{Act, Reaction, Stage};
 pub(crate) use network::{Happening, Network, Remote};
 
 /// The network, shared by both ends.

@@ -4,6 +4,7 @@
 mod descriptors;
 mod peers;
 mod poller;
+mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -17,6 +18,7 @@ use crate::address::Address;
 use crate::random::{Random, mixed};
 use crate::sys::Interest;
 use crate::token::ConnectionId;
+use trace::Call;
 
 /// Simulated descriptors begin here, far above any real one, so the two kinds cannot be confused.
 const FIRST_FD: i32 = 1 << 20;
@@ -25,6 +27,8 @@ const FIRST_FD: i32 = 1 << 20;
 const CALLS_MAX: u64 = 20_000_000;
 /// Number of calls in a report of a failure, unless the variable sets another number.
 const HISTORY: usize = 60;
+/// The clock when a simulation begins, in nanoseconds.
+const BEGAN: u64 = 1_000_000_000;
 const HISTORY_VARIABLE: &str = "REACTOR_SIM_HISTORY";
 
 /// An event without the loop's doing.
@@ -89,7 +93,7 @@ pub(crate) struct Network {
     pub(crate) waits: u64,
     pub(crate) calls: u64,
     pub(crate) fingerprint: u64,
-    history: VecDeque<(u64, &'static str, i64, i64)>,
+    history: VecDeque<Call>,
     history_max: usize,
 }
 
@@ -99,7 +103,7 @@ impl Network {
             seed,
             faults,
             random: Random::new(seed),
-            now: 1_000_000_000,
+            now: BEGAN,
             agenda: BinaryHeap::new(),
             order: 0,
             files: Vec::new(),
@@ -213,23 +217,24 @@ impl Network {
         let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
         self.fingerprint = mixed(self.fingerprint ^ word ^ (about as u64) << 32 ^ came_to as u64 ^ self.now << 8);
         // Of several empty waits in a row, the last is enough.
-        if call == "wait" && self.history.back().is_some_and(|(_, call, events, _)| (*call, *events) == ("wait", 0)) {
+        if call == "wait" && self.history.back().is_some_and(|call| (call.name, call.about) == ("wait", 0)) {
             self.history.pop_back();
         }
         if self.history.len() >= self.history_max {
             self.history.pop_front();
         }
-        self.history.push_back((self.now, call, about, came_to));
+        self.history.push_back(Call { at: self.now, name: call, about, came_to });
     }
 
     /// Ends the simulation with a description of the violation, and with everything needed to replay it.
     #[cold]
     pub(crate) fn violation(&self, what: &str) -> ! {
-        let mut history = String::new();
-        for (at, call, about, came_to) in &self.history {
-            history += &format!("  {:>14} {call:<10} {about:>8} {came_to}\n", at - 1_000_000_000);
-        }
-        panic!("seed {}: {what}\n{history}", self.seed);
+        panic!("seed {}: {what}\n{}\n", self.seed, self.trace().join("\n"));
+    }
+
+    /// The latest calls, one in each line: 60, or as many as the environment variable says.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        self.history.iter().map(|call| call.line(BEGAN)).collect()
     }
 }
 

@@ -142,6 +142,28 @@ impl Network {
                         }
                     }
                 }
+                Act::React(reaction) => {
+                    let reaction = reaction.clone();
+                    let got = &line.taken[line.expected..line.delivered];
+                    match reaction.0(got) {
+                        Some((count, acts)) => {
+                            if count > got.len() {
+                                let got = got.len();
+                                self.violation(&format!("peer {index} takes {count} bytes, and {got} have come"));
+                            }
+                            line.expected += count;
+                            line.script.pop_front();
+                            acts.into_iter().rev().for_each(|act| line.script.push_front(act));
+                            line.awaiting = false;
+                            continue;
+                        }
+                        None if line.is_mute() || line.left => {}
+                        None => {
+                            line.awaiting = true;
+                            return;
+                        }
+                    }
+                }
                 Act::Pace(bytes, span) => {
                     line.pace = (*bytes, *span);
                     self.start_delivering(index);
