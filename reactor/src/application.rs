@@ -366,7 +366,7 @@ impl fmt::Debug for Application {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::FORKS;
+    use crate::sys::fork::FORKS;
 
     #[test]
     fn an_application_does_not_run_in_a_fork_of_the_process_that_built_it() {

@@ -21,7 +21,7 @@ use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::layer::Layer;
 use crate::link::{LayerEvent, Link, Links, Sent};
-use crate::sys::{Fd, LocalAddresses};
+use crate::sys::{Clock, Fd, LocalAddresses};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -97,14 +97,7 @@ pub(crate) trait Acceptor {
 }
 
 /// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
-pub(crate) trait Driver: Acceptor {
-    fn now(&mut self) -> Time;
-    fn coarse_now(&mut self) -> Time;
-    /// How long this thread has waited for a core, in all, where the system keeps an account of it.
-    fn waited_for_a_core(&mut self) -> Option<Duration> {
-        None
-    }
-
+pub(crate) trait Driver: Clock + Acceptor {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;

@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
 use crate::sys::simulated::{Shared, Stage};
-use crate::sys::{Fd, Interest, LocalAddresses};
+use crate::sys::{Clock, Fd, Interest, LocalAddresses};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -204,7 +204,7 @@ impl<D: Driver> Acceptor for Checked<D> {
     }
 }
 
-impl<D: Driver> Driver for Checked<D> {
+impl<D: Driver> Clock for Checked<D> {
     fn now(&mut self) -> Time {
         self.driver.now()
     }
@@ -212,7 +212,9 @@ impl<D: Driver> Driver for Checked<D> {
     fn coarse_now(&mut self) -> Time {
         self.driver.coarse_now()
     }
+}
 
+impl<D: Driver> Driver for Checked<D> {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.check_links(links, timeout == Some(Duration::ZERO));
         self.check_memory(links, timeout == Some(Duration::ZERO));

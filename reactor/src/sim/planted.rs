@@ -17,7 +17,7 @@ use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::simulated::Simulated;
-use crate::sys::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
+use crate::sys::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -103,7 +103,7 @@ impl Flawed<Simulated> {
     }
 }
 
-impl Sys for Flawed<Simulated> {
+impl Clock for Flawed<Simulated> {
     fn now(&mut self) -> Time {
         self.inner.now()
     }
@@ -111,7 +111,9 @@ impl Sys for Flawed<Simulated> {
     fn coarse_now(&mut self) -> Time {
         self.inner.coarse_now()
     }
+}
 
+impl Poller for Flawed<Simulated> {
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.inner.register(fd, token, interest)
     }
@@ -144,6 +146,12 @@ impl Sys for Flawed<Simulated> {
         self.inner.reports_errors_unasked()
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.inner.held()
+    }
+}
+
+impl Sys for Flawed<Simulated> {
     fn drain_wake(&mut self) {
         self.inner.drain_wake();
     }
@@ -221,10 +229,6 @@ impl Sys for Flawed<Simulated> {
         self.inner.reset_on_close(fd);
     }
 
-    fn held(&self) -> Vec<Fd> {
-        self.inner.held()
-    }
-
     fn close(&mut self, fd: Fd) {
         self.inner.close(fd);
         if self.bug == ClosesTwice && !std::thread::panicking() {
@@ -278,7 +282,7 @@ impl<D: Driver> Acceptor for Flawed<D> {
     }
 }
 
-impl<D: Driver> Driver for Flawed<D> {
+impl<D: Driver> Clock for Flawed<D> {
     fn now(&mut self) -> Time {
         self.inner.now()
     }
@@ -286,7 +290,9 @@ impl<D: Driver> Driver for Flawed<D> {
     fn coarse_now(&mut self) -> Time {
         self.inner.coarse_now()
     }
+}
 
+impl<D: Driver> Driver for Flawed<D> {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.inner.wait(links, timeout, now)
     }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 
-use super::poller::{NAMED, PRESENT};
+use super::poller::BACKENDS;
 use crate::error::Error;
 
 /// The environment variable that chooses a backend if the program does not.
@@ -52,23 +52,28 @@ impl Backend {
         let name = variable.unwrap_or_default().to_string_lossy().into_owned();
         let asked = if name.is_empty() { Backend::Auto } else { name.parse()? };
         Ok(match asked {
-            Backend::Auto if cfg!(target_os = "linux") => (PRESENT[0], "the default on Linux".to_owned()),
-            Backend::Auto => (PRESENT[0], "the default on this system".to_owned()),
+            Backend::Auto if cfg!(target_os = "linux") => (default(), "the default on Linux".to_owned()),
+            Backend::Auto => (default(), "the default on this system".to_owned()),
             chosen => (chosen, format!("{VARIABLE}={name}")),
         })
     }
 
     /// The name that the command and the environment use.
     pub(super) fn name(self) -> &'static str {
-        NAMED.iter().find(|(backend, _)| *backend == self).map_or("auto", |(_, name)| name)
+        BACKENDS.iter().find(|(backend, ..)| *backend == self).map_or("auto", |(_, name, _)| name)
     }
+}
+
+/// The first backend that this system has.
+fn default() -> Backend {
+    BACKENDS.iter().find(|(.., make)| make.is_some()).map_or(Backend::Select, |(backend, ..)| *backend)
 }
 
 impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        let mut all = std::iter::once(Backend::Auto).chain(NAMED.iter().map(|(backend, _)| *backend));
+        let mut all = std::iter::once(Backend::Auto).chain(BACKENDS.iter().map(|(backend, ..)| *backend));
         let found = all.find(|backend| backend.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| Error::UnknownBackend { name: name.to_owned() })
     }

@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use crate::time::Time;
 
+/// The clocks that a loop reads.
+pub(crate) trait Clock {
+    /// The monotonic clock.
+    fn now(&mut self) -> Time;
+    /// The same clock to a few milliseconds, for a tenth of the price.
+    fn coarse_now(&mut self) -> Time;
+    /// How long the calling thread has waited for a core, in all, where the system keeps an account of it.
+    fn waited_for_a_core(&mut self) -> Option<Duration> {
+        None
+    }
+}
+
 /// Reads the precise clock. Takes 33 ns, so the loop reads it once a turn.
 pub(super) fn now() -> Time {
     read(libc::CLOCK_MONOTONIC)

@@ -8,57 +8,61 @@ use std::time::Duration;
 
 use super::call::{EINTR, attempt, check};
 use super::clock::WaitBudget;
-use super::{Event, Fd, Interest};
+use super::{Event, Fd, Interest, Poller};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-pub(crate) struct Epoll {
+/// Anything from 16 to 512 measures the same, 1 costs 11 to 21 %. Events that do not fit come with the next wait, after those
+/// that have not been reported yet.
+const EVENTS_PER_WAIT: usize = 256;
+
+pub(super) struct Epoll {
     epoll: OwnedFd,
     /// Where the kernel writes, again and again: 3 KiB a loop.
     ready: Box<[libc::epoll_event]>,
 }
 
 impl Epoll {
-    /// Anything from 16 to 512 measures the same, 1 costs 11 to 21 %. Events that do not fit come with the next wait, after
-    /// those that have not been reported yet.
-    pub(super) const EVENTS_PER_WAIT: usize = 256;
-    /// EPOLLERR and EPOLLHUP are reported whatever a descriptor is registered for.
-    pub(super) const REPORTS_ERRORS_UNASKED: bool = true;
-
-    pub(crate) fn new() -> Result<Self, Errno> {
+    pub(super) fn new() -> Result<Self, Errno> {
         // SAFETY: takes no pointer.
         let number = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         // SAFETY: the call has just made this descriptor, and nobody else knows its number.
         let epoll = unsafe { OwnedFd::from_raw_fd(number) };
-        let ready = vec![libc::epoll_event { events: 0, u64: 0 }; Self::EVENTS_PER_WAIT].into_boxed_slice();
+        let ready = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT].into_boxed_slice();
         Ok(Epoll { epoll, ready })
     }
 
-    pub(crate) fn held(&self) -> Option<Fd> {
-        Some(Fd(self.epoll.as_raw_fd()))
+    fn control(&mut self, verb: i32, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        let read = if interest.read { libc::EPOLLIN } else { 0 };
+        let write = if interest.write { libc::EPOLLOUT } else { 0 };
+        let mut event = libc::epoll_event { events: (read | write) as u32, u64: token.to_u64() };
+        // SAFETY: the kernel reads one epoll_event and keeps a copy; `event` outlives the call.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), verb, fd.0, ptr::from_mut(&mut event)) }).map(drop)
     }
+}
 
+impl Poller for Epoll {
     /// The last registration wins, as with `select`: a descriptor that is known already is modified.
-    pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         match self.control(libc::EPOLL_CTL_ADD, fd, token, interest) {
             Err(Errno(libc::EEXIST)) => self.modify(fd, token, interest),
             outcome => outcome,
         }
     }
 
-    pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
     /// Nothing to say when it fails: the descriptor was not watched, which is what was wanted.
-    pub(crate) fn forget(&mut self, fd: Fd) {
+    fn forget(&mut self, fd: Fd) {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, ConnectionId::NONE, Interest::default());
     }
 
     /// Ends after 24 days at the latest (2^31 ms), with or without an event: the caller asks its timers and waits
     /// again.
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         let budget = WaitBudget::new(now, timeout);
         let mut left = timeout;
         loop {
@@ -75,12 +79,17 @@ impl Epoll {
         }
     }
 
-    fn control(&mut self, verb: i32, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        let read = if interest.read { libc::EPOLLIN } else { 0 };
-        let write = if interest.write { libc::EPOLLOUT } else { 0 };
-        let mut event = libc::epoll_event { events: (read | write) as u32, u64: token.to_u64() };
-        // SAFETY: the kernel reads one epoll_event and keeps a copy; `event` outlives the call.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), verb, fd.0, ptr::from_mut(&mut event)) }).map(drop)
+    fn events_per_wait(&self) -> usize {
+        EVENTS_PER_WAIT
+    }
+
+    /// EPOLLERR and EPOLLHUP are reported whatever a descriptor is registered for.
+    fn reports_errors_unasked(&self) -> bool {
+        true
+    }
+
+    fn held(&self) -> Vec<Fd> {
+        vec![Fd(self.epoll.as_raw_fd())]
     }
 }
 

@@ -196,9 +196,14 @@ fn name_of(signal: i32) -> &'static str {
     }
 }
 
+/// Read by tests in which a close has to be the last, written by those that fork: the child holds a copy of every
+/// descriptor of this process until it execs or exits, so nothing that a neighbour closes meanwhile is closed.
+#[cfg(test)]
+pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
 #[cfg(test)]
 mod tests {
-    use super::super::FORKS;
+    use super::FORKS;
     use super::*;
 
     fn pid_of(deaf: bool, child: impl FnOnce()) -> Pid {

@@ -10,9 +10,8 @@ use libc::c_int;
 
 use super::backend::Backend;
 use super::call::retry;
-use super::poller::Poller;
 use super::wake::Waker;
-use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys, clock, socket};
+use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys, clock, poller, socket};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::time::Time;
@@ -41,13 +40,13 @@ const FILE_PIECE: usize = 64 * 1024;
 
 /// One loop's system: its poller, and the descriptor that wakes the loop.
 pub(crate) struct Kernel {
-    poller: Poller,
+    poller: Box<dyn Poller + Send>,
     waker: Waker,
 }
 
 impl Kernel {
     pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
-        let mut poller = Poller::new(backend)?;
+        let mut poller = poller::open(backend)?;
         let failed = |what| move |errno: Errno| Error::System { what, cause: errno.to_io() };
         let waker = Waker::new().map_err(failed("opening the wake-up descriptor"))?;
         let interest = Interest { read: true, write: false };
@@ -69,7 +68,7 @@ impl Kernel {
     }
 }
 
-impl Sys for Kernel {
+impl Clock for Kernel {
     fn now(&mut self) -> Time {
         clock::now()
     }
@@ -82,7 +81,9 @@ impl Sys for Kernel {
     fn waited_for_a_core(&mut self) -> Option<Duration> {
         super::process::waited_for_a_core()
     }
+}
 
+impl Poller for Kernel {
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.poller.register(fd, token, interest)
     }
@@ -107,6 +108,12 @@ impl Sys for Kernel {
         self.poller.reports_errors_unasked()
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.poller.held().into_iter().chain(self.waker.held()).collect()
+    }
+}
+
+impl Sys for Kernel {
     fn drain_wake(&mut self) {
         self.waker.clear();
     }
@@ -250,10 +257,6 @@ impl Sys for Kernel {
         let _ = socket::set_to(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
     }
 
-    fn held(&self) -> Vec<Fd> {
-        self.poller.held().into_iter().chain(self.waker.held()).collect()
-    }
-
     fn close(&mut self, fd: Fd) {
         socket::close(fd);
     }
@@ -326,7 +329,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use super::super::FORKS;
+    use super::super::fork::FORKS;
     use super::*;
 
     const READ: Interest = Interest { read: true, write: false };

@@ -340,7 +340,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::process::{Command, Stdio};
 
-    use super::super::FORKS;
+    use super::super::fork::FORKS;
     use super::*;
 
     const PLAIN: ListenOptions =

@@ -72,7 +72,8 @@ pub(crate) fn shared_counter() -> Option<&'static AtomicUsize> {
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
 
-    use super::super::{FORKS, process};
+    use super::super::fork::FORKS;
+    use super::super::process;
     use super::*;
 
     #[test]

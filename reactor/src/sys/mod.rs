@@ -39,12 +39,12 @@ pub(crate) mod wake;
 use std::fmt;
 use std::fs::File;
 use std::io::IoSlice;
-use std::time::Duration;
 
 use crate::address::{Address, Peer};
 use crate::error::Errno;
-use crate::time::Time;
 use crate::token::ConnectionId;
+pub(crate) use clock::Clock;
+pub(crate) use poller::Poller;
 
 /// A descriptor's number. Whoever holds the slot that carries it closes it, with [`Sys::close`]; copying the number
 /// copies no ownership.
@@ -98,31 +98,9 @@ pub(crate) struct Event {
     pub(crate) error: bool,
 }
 
-/// The calls that a driver makes. Each restarts after EINTR by itself, none blocks but `wait` (and `read`, see there),
+/// The calls that a driver makes, besides those of [`Clock`] and [`Poller`]. Each restarts after EINTR by itself, none blocks but `wait` (and `read`, see there),
 /// and every descriptor that comes out of it is non-blocking and close-on-exec.
-pub(crate) trait Sys {
-    /// The monotonic clock.
-    fn now(&mut self) -> Time;
-    /// The same clock to a few milliseconds, for a tenth of the price.
-    fn coarse_now(&mut self) -> Time;
-    /// How long the calling thread has waited for a core, in all, where the system keeps an account of it.
-    fn waited_for_a_core(&mut self) -> Option<Duration> {
-        None
-    }
-
-    /// Starts watching `fd`, level-triggered. EPERM: this kind of file is always ready and cannot be watched.
-    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
-    /// Changes what a registered `fd` is watched for.
-    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
-    /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
-    fn forget(&mut self, fd: Fd);
-    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now`
-    /// is when the caller last read the clock: a wait that a signal cuts short goes on with what is left since then.
-    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
-    /// The most events that one `wait` brings: as many may mean that others have to wait for the next.
-    fn events_per_wait(&self) -> usize;
-    /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
-    fn reports_errors_unasked(&self) -> bool;
+pub(crate) trait Sys: Clock + Poller {
     /// Takes back what wake-ups have written, so that the descriptor is quiet again.
     fn drain_wake(&mut self);
 
@@ -161,8 +139,6 @@ pub(crate) trait Sys {
     fn finish(&mut self, fd: Fd);
     /// Makes the next `close` a reset (RST), discarding what was sent and not delivered.
     fn reset_on_close(&mut self, fd: Fd);
-    /// The descriptors that it needs for itself: the poller's and the wake-up's.
-    fn held(&self) -> Vec<Fd>;
     /// close(2), once, whatever it says (Linux frees the number even on EINTR).
     fn close(&mut self, fd: Fd);
 }
@@ -187,11 +163,6 @@ fn names(f: &mut fmt::Formatter<'_>, flags: &[(bool, &str)]) -> fmt::Result {
     let set: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     f.write_str(if set.is_empty() { "-".to_owned() } else { set.join("|") }.as_str())
 }
-
-/// Read by tests in which a close has to be the last, written by those that fork: the child holds a copy of every
-/// descriptor of this process until it execs or exits, so nothing that a neighbour closes meanwhile is closed.
-#[cfg(test)]
-pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
 
 #[cfg(test)]
 mod tests {

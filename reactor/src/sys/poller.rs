@@ -1,107 +1,58 @@
-//! The readiness primitive under the driver. Every backend has the same functions and the same two facts; an enum holds
-//! the one that was chosen at run time, and costs one predictable branch.
+//! The readiness primitive under the driver: what every backend does, and which one is used.
 //!
-//! A further backend is one file with these names, a row in the list below, a variant of [`Backend`], and its `mod` line:
-//!
-//! ```text
-//! EVENTS_PER_WAIT          most events that one wait brings; a full batch means that others may have to wait
-//! REPORTS_ERRORS_UNASKED   whether a reset is reported for a descriptor that is registered for nothing
-//! new() register() modify() forget() wait() held()
-//! ```
+//! A further backend is one file with a type that is a [`Poller`], its `mod` line, a variant of [`Backend`], and a row in the
+//! table below.
 
 use std::io;
 use std::time::Duration;
 
 use super::backend::Backend;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::epoll::Epoll;
+use super::select::Select;
 use super::{Event, Fd, Interest};
 use crate::error::{Errno, Error};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Makes the enum out of the list of backends.
-macro_rules! pollers {
-    ($($(#[$system:meta])? $name:ident in $file:ident;)+) => {
-        pub(crate) enum Poller {
-            $($(#[$system])? $name(super::$file::$name),)+
-        }
-
-        /// Every backend with its name, which is the name of its file, on this system or not.
-        pub(super) const NAMED: &[(Backend, &str)] = &[$((Backend::$name, stringify!($file))),+];
-        /// The backends of this system. The first one is the default.
-        pub(super) const PRESENT: &[Backend] = &[$($(#[$system])? Backend::$name),+];
-
-        impl Poller {
-            pub(crate) fn new(backend: Backend) -> Result<Self, Error> {
-                let (chosen, _) = backend.choose()?;
-                let unavailable = |cause| Error::BackendUnavailable { backend: chosen.name(), cause };
-                match chosen {
-                    $(
-                        $(#[$system])?
-                        Backend::$name => {
-                            let poller = super::$file::$name::new();
-                            poller.map(Poller::$name).map_err(|errno| unavailable(errno.to_io()))
-                        }
-                    )+
-                    #[allow(unreachable_patterns)]
-                    _ => Err(unavailable(io::Error::new(io::ErrorKind::Unsupported, "this system does not have it"))),
-                }
-            }
-
-            pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-                match self {
-                    $($(#[$system])? Poller::$name(poller) => poller.register(fd, token, interest),)+
-                }
-            }
-
-            pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-                match self {
-                    $($(#[$system])? Poller::$name(poller) => poller.modify(fd, token, interest),)+
-                }
-            }
-
-            pub(crate) fn forget(&mut self, fd: Fd) {
-                match self {
-                    $($(#[$system])? Poller::$name(poller) => poller.forget(fd),)+
-                }
-            }
-
-            pub(crate) fn wait(
-                &mut self,
-                events: &mut Vec<Event>,
-                timeout: Option<Duration>,
-                now: Time,
-            ) -> Result<(), Errno> {
-                match self {
-                    $($(#[$system])? Poller::$name(poller) => poller.wait(events, timeout, now),)+
-                }
-            }
-
-            /// The poller's own descriptor, where it has one.
-            pub(crate) fn held(&self) -> Option<Fd> {
-                match self {
-                    $($(#[$system])? Poller::$name(poller) => poller.held(),)+
-                }
-            }
-
-            pub(crate) fn events_per_wait(&self) -> usize {
-                match self {
-                    $($(#[$system])? Poller::$name(_) => super::$file::$name::EVENTS_PER_WAIT,)+
-                }
-            }
-
-            pub(crate) fn reports_errors_unasked(&self) -> bool {
-                match self {
-                    $($(#[$system])? Poller::$name(_) => super::$file::$name::REPORTS_ERRORS_UNASKED,)+
-                }
-            }
-        }
-    };
+/// Reports which descriptors are ready. The facts about a backend stand in its file, as its answers here.
+pub(crate) trait Poller {
+    /// Starts watching `fd`, level-triggered. EPERM: this kind of file is always ready and cannot be watched.
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
+    /// Changes what a registered `fd` is watched for.
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
+    /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
+    fn forget(&mut self, fd: Fd);
+    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now`
+    /// is when the caller last read the clock: a wait that a signal cuts short goes on with what is left since then.
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
+    /// The most events that one `wait` brings: as many may mean that others have to wait for the next.
+    fn events_per_wait(&self) -> usize;
+    /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
+    fn reports_errors_unasked(&self) -> bool;
+    /// The descriptors that it needs for itself.
+    fn held(&self) -> Vec<Fd>;
 }
 
-pollers! {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    Epoll in epoll;
-    Select in select;
+/// Every backend with its name, and how to make it on this system. The first that this system has is the default.
+pub(super) const BACKENDS: &[(Backend, &str, Option<Make>)] =
+    &[(Backend::Epoll, "epoll", EPOLL), (Backend::Select, "select", Some(|| Ok(Box::new(Select::new()))))];
+
+type Make = fn() -> Result<Box<dyn Poller + Send>, Errno>;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EPOLL: Option<Make> = Some(|| Ok(Box::new(Epoll::new()?)));
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const EPOLL: Option<Make> = None;
+
+/// The poller that was chosen at run time.
+pub(super) fn open(backend: Backend) -> Result<Box<dyn Poller + Send>, Error> {
+    let (chosen, _) = backend.choose()?;
+    let unavailable = |cause| Error::BackendUnavailable { backend: chosen.name(), cause };
+    let make = BACKENDS.iter().find(|(backend, ..)| *backend == chosen).and_then(|(.., make)| *make);
+    let make =
+        make.ok_or_else(|| unavailable(io::Error::new(io::ErrorKind::Unsupported, "this system does not have it")))?;
+    make().map_err(|errno| unavailable(errno.to_io()))
 }
 
 #[cfg(test)]
@@ -113,7 +64,8 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
-    use super::super::{FORKS, process, socket};
+    use super::super::fork::FORKS;
+    use super::super::{process, socket};
     use super::*;
 
     const READ: Interest = Interest { read: true, write: false };
@@ -121,10 +73,10 @@ mod tests {
     const NOTHING: Interest = Interest { read: false, write: false };
     const NOW: Option<Duration> = Some(Duration::ZERO);
 
-    fn each(test: impl Fn(Poller)) {
+    fn each(test: impl Fn(Box<dyn Poller + Send>)) {
         let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         for backend in [Backend::Epoll, Backend::Select] {
-            test(Poller::new(backend).unwrap());
+            test(open(backend).unwrap());
         }
     }
 
@@ -136,14 +88,14 @@ mod tests {
         Fd(descriptor.as_raw_fd())
     }
 
-    fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
+    fn waited(poller: &mut Box<dyn Poller + Send>, timeout: Option<Duration>) -> Vec<Event> {
         let mut events = Vec::new();
         poller.wait(&mut events, timeout, crate::sys::clock::now()).unwrap();
         events
     }
 
     /// The tokens of what is ready now, in order.
-    fn ready(poller: &mut Poller) -> Vec<ConnectionId> {
+    fn ready(poller: &mut Box<dyn Poller + Send>) -> Vec<ConnectionId> {
         waited(poller, NOW).iter().map(|event| event.token).collect()
     }
 
@@ -309,14 +261,14 @@ mod tests {
     #[test]
     fn a_regular_file_is_always_ready_for_select() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let mut poller = Poller::new(Backend::Select).unwrap();
+        let mut poller = open(Backend::Select).unwrap();
         poller.register(fd(&file), token(1), READ).unwrap();
         assert_eq!(ready(&mut poller), [token(1)]);
     }
 
     #[test]
     fn select_starts_with_another_each_time() {
-        let mut poller = Poller::new(Backend::Select).unwrap();
+        let mut poller = open(Backend::Select).unwrap();
         let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
         let mut near: Vec<_> = pairs.iter().map(|(near, _)| near).collect();
         near.sort_by_key(|near| near.as_raw_fd());
@@ -330,7 +282,7 @@ mod tests {
 
     #[test]
     fn select_names_a_descriptor_that_was_closed_under_it_and_goes_on() {
-        let mut poller = Poller::new(Backend::Select).unwrap();
+        let mut poller = open(Backend::Select).unwrap();
         let (near, mut far) = UnixStream::pair().unwrap();
         let doomed = duplicate(&near, 3000).into_raw_fd();
         poller.register(Fd(doomed), token(1), READ).unwrap();

@@ -1,9 +1,10 @@
 //! The poller of every Unix. The whole list goes to the kernel and back with each wait: 44 µs for 1,000 idle
 //! descriptors, where epoll takes 0.09. What it is for: systems without epoll, and comparing.
 //!
-//! The sets are bitmaps of our own, as long as the highest descriptor needs, never an `fd_set`: FD_SET on descriptor
-//! 1024 writes past the end of one. Linux and the BSDs take any length; where the system doesn't, a descriptor beyond
-//! the limit is refused.
+//! The sets ([`Sets`]) are as long as the highest descriptor needs. Linux and the BSDs take any length; where the system
+//! doesn't, a descriptor beyond the limit is refused.
+
+mod sets;
 
 use std::os::fd::RawFd;
 use std::ptr;
@@ -11,14 +12,11 @@ use std::time::Duration;
 
 use super::call::{EINTR, attempt, retry};
 use super::clock::WaitBudget;
-use super::{Event, Fd, Interest};
+use super::{Event, Fd, Interest, Poller};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
-
-/// The word that the kernel reads the sets by (an `unsigned long`).
-type Word = usize;
-const BITS: usize = Word::BITS as usize;
+use sets::Sets;
 
 /// The first descriptor that select(2) can't take here, if there is one.
 const LIMIT: Option<RawFd> = if cfg!(any(
@@ -37,7 +35,7 @@ const LIMIT: Option<RawFd> = if cfg!(any(
 /// What some systems take at most (three years). A longer wait ends then, with nothing to tell.
 const WAIT_MAX: Duration = Duration::from_secs(100_000_000);
 
-pub(crate) struct Select {
+pub(super) struct Select {
     /// Whose each descriptor is, by its number; `None` for those that are not watched.
     tokens: Vec<Option<ConnectionId>>,
     wanted: Sets,
@@ -49,26 +47,9 @@ pub(crate) struct Select {
     limit_told: bool,
 }
 
-/// Both of one length.
-#[derive(Default)]
-struct Sets {
-    read: Vec<Word>,
-    write: Vec<Word>,
-}
-
 impl Select {
-    /// A wait brings all that is ready.
-    pub(super) const EVENTS_PER_WAIT: usize = usize::MAX;
-    /// select(2) looks only at the descriptors in its sets.
-    pub(super) const REPORTS_ERRORS_UNASKED: bool = false;
-
-    pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Select::with_limit(LIMIT))
-    }
-
-    /// The sets are memory of this process: no descriptor.
-    pub(crate) fn held(&self) -> Option<Fd> {
-        None
+    pub(super) fn new() -> Self {
+        Select::with_limit(LIMIT)
     }
 
     fn with_limit(limit: Option<RawFd>) -> Self {
@@ -76,104 +57,19 @@ impl Select {
         Select { tokens: Vec::new(), wanted, ready, start: 0, limit, limit_told: false }
     }
 
-    /// EINVAL beyond the limit, as select(2) itself would say. (EMFILE would read as "wait until a descriptor is
-    /// freed", which is no cure here.) The last registration wins: a number that was closed unseen may come back.
-    pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        let number = usize::try_from(fd.0).map_err(|_| Errno(libc::EBADF))?;
-        if let Some(limit) = self.limit.filter(|&limit| fd.0 >= limit) {
-            // Once: each refused connection is told by whoever asked for it.
-            if !std::mem::replace(&mut self.limit_told, true) {
-                log::warn!("descriptor {} refused: select takes those below {limit} on this system", fd.0);
-            }
-            return Err(Errno(libc::EINVAL));
-        }
-        if self.tokens.len() <= number {
-            self.tokens.resize(number + 1, None);
-            self.wanted.resize(number / BITS + 1);
-        }
-        self.tokens[number] = Some(token);
-        self.wanted.set(number, interest);
-        Ok(())
-    }
-
-    pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        let known = usize::try_from(fd.0).ok().filter(|&number| self.watches(number));
-        let number = known.ok_or(Errno(libc::ENOENT))?;
-        self.tokens[number] = Some(token);
-        self.wanted.set(number, interest);
-        Ok(())
-    }
-
-    pub(crate) fn forget(&mut self, fd: Fd) {
-        if let Some(number) = usize::try_from(fd.0).ok().filter(|&number| self.watches(number)) {
-            self.tokens[number] = None;
-            self.wanted.set(number, Interest::default());
-        }
-    }
-
-    /// `hangup` is always false, and `error` means a bad descriptor: anything else that is over or wrong with one is
-    /// told as readable or writable, and the next call on it says what.
-    pub(crate) fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
-        let budget = WaitBudget::new(now, timeout);
-        let mut left = timeout;
-        loop {
-            let length = self.ready.copy(&self.wanted);
-            let (read, write) = (self.ready.read.as_mut_ptr().cast(), self.ready.write.as_mut_ptr().cast());
-            // Made anew for each try, since Linux writes the time left into it.
-            let mut span = left.map(microseconds);
-            let span = span.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
-            // SAFETY: the kernel reads and writes `length` bits, in whole words, at `read` and `write`, and `copy` has
-            // made both sets that long. No third set: what it is for (urgent data) nobody here sends.
-            match attempt(|| unsafe { libc::select(length as i32, read, write, ptr::null_mut(), span) }) {
-                Ok(found) => {
-                    self.scan(found as usize, events);
-                    return Ok(());
-                }
-                Err(Errno(libc::EBADF)) if self.drop_bad(events) => return Ok(()),
-                // EBADF without a culprit: its number has a new file since, or is forgotten. Look again.
-                Err(EINTR | Errno(libc::EBADF)) => left = budget.left(),
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
-    /// Turns the `found` bits that the kernel left into events. 64 idle descriptors cost one comparison.
+    /// Turns the `found` bits that the kernel left into events.
     ///
     /// Starts behind the descriptor that came first last time, so that each of those that are always ready is first in
     /// turn, whatever its number.
-    fn scan(&mut self, mut found: usize, events: &mut Vec<Event>) {
-        let words = self.ready.read.len();
-        if found == 0 || words == 0 {
-            return;
-        }
-        let origin = self.start % (words * BITS);
-        let later = Word::MAX << (origin % BITS);
+    fn scan(&mut self, found: usize, events: &mut Vec<Event>) {
         let mut first = None;
-        // The word of the origin comes twice: at the beginning for its later bits, at the end for its earlier ones.
-        for step in 0..=words {
-            let word = (origin / BITS + step) % words;
-            let (read, write) = (self.ready.read[word], self.ready.write[word]);
-            let mut both = read | write;
-            if step == 0 {
-                both &= later;
-            } else if step == words {
-                both &= !later;
+        self.ready.each(self.start, found, |number, interest| {
+            first.get_or_insert(number);
+            if let Some(token) = self.tokens[number] {
+                let (readable, writable) = (interest.read, interest.write);
+                events.push(Event { token, readable, writable, hangup: false, error: false });
             }
-            while both != 0 {
-                let number = word * BITS + both.trailing_zeros() as usize;
-                let bit = both & both.wrapping_neg();
-                both ^= bit;
-                let (readable, writable) = (read & bit != 0, write & bit != 0);
-                first.get_or_insert(number);
-                if let Some(token) = self.tokens[number] {
-                    events.push(Event { token, readable, writable, hangup: false, error: false });
-                }
-                found -= usize::from(readable) + usize::from(writable);
-            }
-            if found == 0 {
-                break;
-            }
-        }
+        });
         self.start = first.map_or(self.start, |first| first + 1);
     }
 
@@ -196,32 +92,81 @@ impl Select {
     }
 }
 
-impl Sets {
-    fn resize(&mut self, words: usize) {
-        self.read.resize(words, 0);
-        self.write.resize(words, 0);
+impl Poller for Select {
+    /// EINVAL beyond the limit, as select(2) itself would say. (EMFILE would read as "wait until a descriptor is
+    /// freed", which is no cure here.) The last registration wins: a number that was closed unseen may come back.
+    fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        let number = usize::try_from(fd.0).map_err(|_| Errno(libc::EBADF))?;
+        if let Some(limit) = self.limit.filter(|&limit| fd.0 >= limit) {
+            // Once: each refused connection is told by whoever asked for it.
+            if !std::mem::replace(&mut self.limit_told, true) {
+                log::warn!("descriptor {} refused: select takes those below {limit} on this system", fd.0);
+            }
+            return Err(Errno(libc::EINVAL));
+        }
+        if self.tokens.len() <= number {
+            self.tokens.resize(number + 1, None);
+            self.wanted.make_room(number);
+        }
+        self.tokens[number] = Some(token);
+        self.wanted.set(number, interest);
+        Ok(())
     }
 
-    fn set(&mut self, number: usize, interest: Interest) {
-        let (word, bit) = (number / BITS, 1 << (number % BITS));
-        for (set, wanted) in [(&mut self.read, interest.read), (&mut self.write, interest.write)] {
-            set[word] = if wanted { set[word] | bit } else { set[word] & !bit };
+    fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
+        let known = usize::try_from(fd.0).ok().filter(|&number| self.watches(number));
+        let number = known.ok_or(Errno(libc::ENOENT))?;
+        self.tokens[number] = Some(token);
+        self.wanted.set(number, interest);
+        Ok(())
+    }
+
+    fn forget(&mut self, fd: Fd) {
+        if let Some(number) = usize::try_from(fd.0).ok().filter(|&number| self.watches(number)) {
+            self.tokens[number] = None;
+            self.wanted.set(number, Interest::default());
         }
     }
 
-    fn has(&self, number: usize) -> bool {
-        (self.read[number / BITS] | self.write[number / BITS]) >> (number % BITS) & 1 == 1
+    /// `hangup` is always false, and `error` means a bad descriptor: anything else that is over or wrong with one is
+    /// told as readable or writable, and the next call on it says what.
+    fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        let budget = WaitBudget::new(now, timeout);
+        let mut left = timeout;
+        loop {
+            let length = self.ready.copy(&self.wanted);
+            let (read, write) = self.ready.as_mut_ptrs();
+            // Made anew for each try, since Linux writes the time left into it.
+            let mut span = left.map(microseconds);
+            let span = span.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+            // SAFETY: the kernel reads and writes `length` bits, in whole words, at `read` and `write`, and `copy` has
+            // made both sets that long. No third set: what it is for (urgent data) nobody here sends.
+            match attempt(|| unsafe { libc::select(length as i32, read, write, ptr::null_mut(), span) }) {
+                Ok(found) => {
+                    self.scan(found as usize, events);
+                    return Ok(());
+                }
+                Err(Errno(libc::EBADF)) if self.drop_bad(events) => return Ok(()),
+                // EBADF without a culprit: its number has a new file since, or is forgotten. Look again.
+                Err(EINTR | Errno(libc::EBADF)) => left = budget.left(),
+                Err(errno) => return Err(errno),
+            }
+        }
     }
 
-    /// Becomes what `other` is, up to its highest bit; returns how many bits that makes.
-    fn copy(&mut self, other: &Sets) -> usize {
-        let both = |word: usize| other.read[word] | other.write[word];
-        let words = (0..other.read.len()).rev().find(|&word| both(word) != 0).map_or(0, |last| last + 1);
-        self.read.clear();
-        self.read.extend_from_slice(&other.read[..words]);
-        self.write.clear();
-        self.write.extend_from_slice(&other.write[..words]);
-        words.checked_sub(1).map_or(0, |last| words * BITS - both(last).leading_zeros() as usize)
+    /// A wait brings all that is ready.
+    fn events_per_wait(&self) -> usize {
+        usize::MAX
+    }
+
+    /// select(2) looks only at the descriptors in its sets.
+    fn reports_errors_unasked(&self) -> bool {
+        false
+    }
+
+    /// The sets are memory of this process: no descriptor.
+    fn held(&self) -> Vec<Fd> {
+        Vec::new()
     }
 }
 
@@ -256,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_sets_are_as_long_as_the_highest_descriptor_that_is_waited_for() {
-        let mut select = Select::new().unwrap();
+        let mut select = Select::new();
         for number in [3, 64, 1500] {
             select.register(Fd(number), token(number as usize), READ).unwrap();
         }
@@ -267,26 +212,6 @@ mod tests {
         assert_eq!(select.ready.copy(&select.wanted), 4);
         select.forget(Fd(3));
         assert_eq!(select.ready.copy(&select.wanted), 0);
-    }
-
-    #[test]
-    fn every_start_tells_all_that_is_ready_in_order_and_once() {
-        let numbers = [0usize, 1, 62, 63, 64, 127, 128, 200];
-        for start in 0..300 {
-            let mut select = Select::new().unwrap();
-            for number in numbers {
-                select.register(Fd(number as RawFd), token(number), READ).unwrap();
-            }
-            select.ready.copy(&select.wanted);
-            select.start = start;
-            let mut events = Vec::new();
-            select.scan(numbers.len(), &mut events);
-            let told: Vec<_> = events.iter().map(|event| event.token.slot()).collect();
-            let origin = start % 256;
-            let later = numbers.iter().filter(|&&number| number >= origin);
-            let expected: Vec<_> = later.chain(numbers.iter().filter(|&&number| number < origin)).copied().collect();
-            assert_eq!(told, expected, "from {start}");
-        }
     }
 
     #[test]

@@ -282,10 +282,11 @@ mod tests {
     use std::os::fd::RawFd;
     use std::time::Duration;
 
+    use super::super::Interest;
     use super::super::backend::Backend;
-    use super::super::poller::Poller;
+    use super::super::fork::FORKS;
+    use super::super::poller::open;
     use super::super::process::status_of;
-    use super::super::{FORKS, Interest};
     use super::*;
     use crate::token::ConnectionId;
 
@@ -372,7 +373,7 @@ mod tests {
         let inherited = STAY_IGNORED.map(|signal| (signal, set(signal, libc::SIG_DFL)));
         let before: Vec<_> = HANDLED.map(disposition).into();
         let waker = Waker::new().unwrap();
-        let mut poller = Poller::new(Backend::Auto).unwrap();
+        let mut poller = open(Backend::Auto).unwrap();
         poller.register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false }).unwrap();
         let signals = install(waker.clone()).unwrap();
         assert!(matches!(install(waker.clone()), Err(Error::SignalsTaken)), "one at a time");

@@ -134,18 +134,18 @@ mod tests {
     use std::time::Duration;
 
     use super::super::backend::Backend;
-    use super::super::poller::Poller;
+    use super::super::poller::{Poller, open};
     use super::super::{Event, Interest};
     use super::*;
     use crate::token::ConnectionId;
 
-    fn watched() -> (Poller, Waker) {
-        let (mut poller, waker) = (Poller::new(Backend::Select).unwrap(), Waker::new().unwrap());
+    fn watched() -> (Box<dyn Poller + Send>, Waker) {
+        let (mut poller, waker) = (open(Backend::Select).unwrap(), Waker::new().unwrap());
         poller.register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false }).unwrap();
         (poller, waker)
     }
 
-    fn waited(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
+    fn waited(poller: &mut Box<dyn Poller + Send>, timeout: Option<Duration>) -> Vec<Event> {
         let mut events = Vec::new();
         poller.wait(&mut events, timeout, crate::sys::clock::now()).unwrap();
         events

@@ -24,7 +24,7 @@ use crate::error::Errno;
 use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Event, Fd, LocalAddresses, Moved, Sys};
+use crate::sys::{Clock, Event, Fd, LocalAddresses, Moved, Sys};
 use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
@@ -148,7 +148,7 @@ impl<S: Sys> Readiness<S> {
     }
 }
 
-impl<S: Sys> Driver for Readiness<S> {
+impl<S: Sys> Clock for Readiness<S> {
     fn now(&mut self) -> Time {
         self.sys.now()
     }
@@ -160,7 +160,9 @@ impl<S: Sys> Driver for Readiness<S> {
     fn waited_for_a_core(&mut self) -> Option<Duration> {
         self.sys.waited_for_a_core()
     }
+}
 
+impl<S: Sys> Driver for Readiness<S> {
     fn wait(&mut self, links: &Links, mut timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         self.close_released();
         while let Some(id) = self.changed.pop() {

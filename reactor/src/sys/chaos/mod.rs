@@ -26,7 +26,7 @@ use super::backend::Backend;
 use super::call::interruptions;
 use super::kernel::Kernel;
 use super::wake::Waker;
-use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
+use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::random::Random;
@@ -142,7 +142,7 @@ impl<S> Chaos<S> {
     }
 }
 
-impl<S: Sys> Sys for Chaos<S> {
+impl<S: Sys> Clock for Chaos<S> {
     fn now(&mut self) -> Time {
         self.sys.now()
     }
@@ -154,7 +154,9 @@ impl<S: Sys> Sys for Chaos<S> {
     fn waited_for_a_core(&mut self) -> Option<Duration> {
         self.sys.waited_for_a_core()
     }
+}
 
+impl<S: Sys> Poller for Chaos<S> {
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.watched.insert(fd.0, token);
         self.sys.register(fd, token, interest)
@@ -190,6 +192,12 @@ impl<S: Sys> Sys for Chaos<S> {
         self.sys.reports_errors_unasked()
     }
 
+    fn held(&self) -> Vec<Fd> {
+        self.sys.held()
+    }
+}
+
+impl<S: Sys> Sys for Chaos<S> {
     fn drain_wake(&mut self) {
         self.call(S::drain_wake);
     }
@@ -290,10 +298,6 @@ impl<S: Sys> Sys for Chaos<S> {
 
     fn reset_on_close(&mut self, fd: Fd) {
         self.sys.reset_on_close(fd);
-    }
-
-    fn held(&self) -> Vec<Fd> {
-        self.sys.held()
     }
 
     fn close(&mut self, fd: Fd) {

@@ -3,7 +3,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-use super::super::FORKS;
+use super::super::fork::FORKS;
 use super::*;
 
 const READ: Interest = Interest { read: true, write: false };

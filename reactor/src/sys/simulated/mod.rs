@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::kernel::WAKE;
 use super::listen::{ListenOptions, Listens};
 use super::wake::Waker;
-use super::{Event, Fd, Interest, LocalAddresses, Moved, Sys};
+use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::time::Time;
@@ -119,7 +119,7 @@ impl Simulated {
     }
 }
 
-impl Sys for Simulated {
+impl Clock for Simulated {
     fn now(&mut self) -> Time {
         self.call(|network| Time(network.now()))
     }
@@ -130,7 +130,9 @@ impl Sys for Simulated {
         network.callback_ended();
         Time(network.now() - network.now() % 4_000_000)
     }
+}
 
+impl Poller for Simulated {
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.call(|network| {
             network.note("register", fd.0.into(), bits(interest));
@@ -167,6 +169,12 @@ impl Sys for Simulated {
         !self.network.borrow().faults.select
     }
 
+    fn held(&self) -> Vec<Fd> {
+        Vec::new()
+    }
+}
+
+impl Sys for Simulated {
     fn drain_wake(&mut self) {
         self.call(Network::progress);
         self.waker.clear();
@@ -274,10 +282,6 @@ impl Sys for Simulated {
             let index = network.line_of(fd, "reset_on_close");
             network.lines[index].resets_on_close = true;
         });
-    }
-
-    fn held(&self) -> Vec<Fd> {
-        Vec::new()
     }
 
     fn close(&mut self, fd: Fd) {
