@@ -29,6 +29,18 @@ use loop_handle::mailbox_of_published;
 /// a burst to a room, and no more memory than one slow member may cost several times over.
 pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 
+/// How long a loop lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoopKind {
+    /// As long as the application.
+    Fixed,
+    /// As long as the one connection that it serves.
+    PerConnection {
+        /// The first generation that its connections may have, so that none has the name of an earlier loop's.
+        generation: u32,
+    },
+}
+
 /// What is published elsewhere.
 pub(crate) type Publication = (Topic, Shared);
 
@@ -96,7 +108,10 @@ impl Snapshot {
 impl Cluster {
     pub(crate) fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
         Cluster {
-            fixed: (0..).zip(wakers).map(|(number, waker)| Arc::new(LoopHandle::new(number, waker, 0))).collect(),
+            fixed: (0..)
+                .zip(wakers)
+                .map(|(number, waker)| Arc::new(LoopHandle::new(number, LoopKind::Fixed, waker, 0)))
+                .collect(),
             per_connection: Mutex::default(),
             gone: Condvar::new(),
             changes: Changes::new(),
@@ -229,9 +244,8 @@ impl Cluster {
 
     // ---- guests ----------------------------------------------------------------------------------------------------
 
-    /// A loop comes, that has so many descriptors of its own. Its desk, and the first generation that its connections may
-    /// have so that none has the name of an earlier one.
-    pub(crate) fn enter(&self, waker: Waker, descriptors: usize) -> (Arc<LoopHandle>, u32) {
+    /// Registers a per-connection loop that uses `descriptors` descriptors.
+    pub(crate) fn enter(&self, waker: Waker, descriptors: usize) -> Arc<LoopHandle> {
         let mut per_connection = self.per_connection();
         let (number, generation) = loop {
             let (round, place) =
@@ -242,11 +256,12 @@ impl Cluster {
                 break (number, (round as u32) << 16 | 1);
             }
         };
-        let loop_handle = Arc::new(LoopHandle::new(number, waker, descriptors));
+        let kind = LoopKind::PerConnection { generation };
+        let loop_handle = Arc::new(LoopHandle::new(number, kind, waker, descriptors));
         self.room.add_descriptors(descriptors);
         per_connection.here.insert(number, loop_handle.clone());
         self.changed(&mut per_connection);
-        (loop_handle, generation)
+        loop_handle
     }
 
     /// A guest has ended. What it has counted stays.

@@ -1,6 +1,7 @@
 //! What listens where, with which limits, and who serves it.
 
 mod bound;
+pub(crate) mod listener;
 
 use std::fmt;
 use std::marker::PhantomData;

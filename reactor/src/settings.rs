@@ -49,3 +49,12 @@ pub(crate) struct Periodic {
     /// The next call, on the schedule of the beginning, however late the loop was.
     pub(crate) at: Time,
 }
+
+impl Periodic {
+    /// Plans the next call, and leaves missed ticks out.
+    pub(crate) fn advance(&mut self, now: Time) {
+        let missed = now.since(self.at).as_nanos() / self.period.as_nanos().max(1);
+        let ticks = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        self.at = self.at + self.period.saturating_mul(ticks);
+    }
+}

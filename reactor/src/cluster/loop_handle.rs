@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Accepted, PUBLISHED_BYTES, Publication};
+use super::{Accepted, LoopKind, PUBLISHED_BYTES, Publication};
 use crate::mailbox::{Crowd, Mailbox, PostError};
 use crate::protocols::Mask;
 use crate::stats::Counters;
@@ -12,6 +12,7 @@ use crate::sys::wake::Waker;
 /// Where one loop is reached, and what others may know of it.
 pub(crate) struct LoopHandle {
     pub(crate) number: u32,
+    pub(crate) kind: LoopKind,
     pub(crate) counters: Arc<Counters>,
     /// `None` once a per-connection loop has left: others may keep its handle for a while, and a waker holds a descriptor.
     pub(super) waker: RwLock<Option<Waker>>,
@@ -30,9 +31,10 @@ pub(crate) struct LoopHandle {
 }
 
 impl LoopHandle {
-    pub(super) fn new(number: u32, waker: Waker, descriptors: usize) -> Self {
+    pub(super) fn new(number: u32, kind: LoopKind, waker: Waker, descriptors: usize) -> Self {
         LoopHandle {
             number,
+            kind,
             waker: RwLock::new(Some(waker)),
             counters: Arc::default(),
             passed_on: Arc::new(mailbox_of_published()),

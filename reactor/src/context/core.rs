@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::Written;
 use crate::address::{Address, Peer};
-use crate::budget::Holdings;
+use crate::budget::{Budget, Holdings};
 use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
+use crate::cluster::{Cluster, LoopHandle, LoopKind};
 use crate::driver::Socket;
 use crate::layer::Layer;
 use crate::limits::{Deadlines, Limits};
@@ -18,7 +19,7 @@ use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
 use crate::published::{Message, Published};
-use crate::recorder::{Recorder, What};
+use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::stats::Counters;
 use crate::sys::LocalAddresses;
 use crate::time::Time;
@@ -45,8 +46,8 @@ pub(crate) struct Core {
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// Asks for the address of this end of a socket.
     pub(crate) local_address: LocalAddresses,
-    /// The loop serves one connection, and ends with it.
-    pub(crate) alone: bool,
+    /// How long the loop lives.
+    pub(crate) kind: LoopKind,
     /// Each service's name, limits and deadlines, by its number.
     pub(crate) terms: Vec<Terms>,
     /// When this turn began. After a slow callback: when it ended, rounded to a few milliseconds.
@@ -123,28 +124,33 @@ pub(crate) enum OpenKind {
 }
 
 impl Core {
+    /// The state of a loop that has nothing yet. It reaches the other loops of the cluster, if there are any or it is one of
+    /// several by its kind.
     pub(crate) fn new(
-        links: Links,
-        recorder: Recorder,
         now: Time,
-        counters: Arc<Counters>,
-        outbox: Rc<Outbox>,
-        holdings: Holdings,
+        cluster: &Arc<Cluster>,
+        loop_handle: &Arc<LoopHandle>,
+        budget: Arc<Budget>,
         local_address: LocalAddresses,
     ) -> Self {
-        Core {
-            links,
+        let kind = loop_handle.kind;
+        let (generation, events) = match kind {
+            LoopKind::Fixed => (1, EVENTS),
+            LoopKind::PerConnection { generation } => (generation, EVENTS_OF_ONE),
+        };
+        let mut core = Core {
+            links: Links::new(loop_handle.number, generation),
             topics: Topics::default(),
             published: Published::default(),
             wheel: Wheel::new(now),
             pool: Pool::default(),
-            holdings,
-            counters,
-            recorder,
-            outbox,
+            holdings: Holdings::new(budget),
+            counters: loop_handle.counters.clone(),
+            recorder: Recorder::new(events),
+            outbox: Rc::new(Outbox::new(cluster.clone())),
             outgoing: None,
             local_address,
-            alone: false,
+            kind,
             terms: Vec::new(),
             now,
             turn: 0,
@@ -157,7 +163,16 @@ impl Core {
             opens_refused: false,
             loop_ended: false,
             agreed: None,
+        };
+        if kind != LoopKind::Fixed || cluster.fixed().len() > 1 {
+            core.join_cluster(cluster, loop_handle);
         }
+        core
+    }
+
+    /// From now on publications reach the members on other loops, and connections can be handed to those.
+    pub(crate) fn join_cluster(&mut self, cluster: &Arc<Cluster>, loop_handle: &Arc<LoopHandle>) {
+        self.outgoing = Some(Box::new(Outgoing::new(cluster.clone(), loop_handle.clone())));
     }
 
     /// Puts a link on the list `dirty`, once.

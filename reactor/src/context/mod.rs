@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::address::Peer;
 use crate::buffer::Writer;
+use crate::cluster::LoopKind;
 use crate::handle::ServiceHandle;
 use crate::link::Link;
 use crate::stats::{Counters, Stats};
@@ -211,7 +212,7 @@ impl<'a, C, M> Context<'a, C, M> {
     /// [`Runner::processes`](crate::Runner::processes)): then a callback that waits holds up nobody else, and what the
     /// handler keeps for later is kept for this connection alone.
     pub fn serves_alone(&self) -> bool {
-        self.core.alone
+        self.core.kind != LoopKind::Fixed
     }
 
     /// Which turn of the loop this is: another number than in the turn before. For what is allowed so much in one turn.

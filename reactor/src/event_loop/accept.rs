@@ -6,44 +6,12 @@ use super::exchange::Spawner;
 use crate::address::Peer;
 use crate::cluster::Accepted;
 use crate::driver::{Driver, Socket};
-use crate::layer::Layers;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
 use crate::report::{Admits, Counted};
-use crate::sys::listen::Listens;
+use crate::service::listener::Listener;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
-
-/// A listening socket, and the service that its connections are for.
-pub(super) struct Listener {
-    pub(super) service: u16,
-    pub(super) state: ListenerState,
-    pub(super) refusal: bytes::Bytes,
-    pub(super) reads_first: bool,
-    /// Makes what stands between its connections and the wire.
-    pub(super) layers: Option<Layers>,
-}
-
-pub(super) enum ListenerState {
-    Open(Box<dyn Listens>),
-    /// The application stops: `left` more connections are taken in. `busy`: the last round of accepting brought one.
-    Draining {
-        socket: Box<dyn Listens>,
-        left: usize,
-        busy: bool,
-    },
-    /// The socket is closed and a Unix socket's file removed; or another loop has the socket.
-    Closed,
-}
-
-impl Listener {
-    pub(super) fn socket(&self) -> Option<&dyn Listens> {
-        match &self.state {
-            ListenerState::Open(socket) | ListenerState::Draining { socket, .. } => Some(&**socket),
-            ListenerState::Closed => None,
-        }
-    }
-}
 
 /// What admits accepted connections, besides the limits of the services.
 #[derive(Default)]
@@ -61,12 +29,14 @@ pub(super) struct Admission {
 impl<D: Driver> EventLoop<D> {
     pub(super) fn accepted(&mut self, listener: usize, socket: Socket, peer: Peer) {
         let Listener { service, .. } = self.listeners[listener];
-        self.note_arrival(listener);
-        if self.is_at_limit(service) {
-            return self.refuse(listener, socket, peer);
+        if self.listeners[listener].has_brought_the_last() {
+            self.driver.forget_listener(listener);
+        }
+        let newcomer = Accepted { listener, socket, peer };
+        if let Some(limit) = self.limit_reached(service) {
+            return self.refuse(newcomer, limit);
         }
         self.hosts[service as usize].counts.come();
-        let newcomer = Accepted { listener, socket, peer };
         match (&mut self.admission.spawner, &mut self.core.outgoing) {
             (Some(_), _) => self.give_a_loop(newcomer),
             (None, Some(outgoing)) => match outgoing.hand_out(newcomer) {
@@ -125,36 +95,31 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// The explicit limit of connections of this service, or else that of the application.
-    pub(super) fn limit_of(&self, service: u16) -> Counted {
-        let served = &self.hosts[service as usize];
-        let own = self.core.terms[service as usize].limits.connections.filter(|&limit| served.counts.open() >= limit);
-        Counted(own.or(self.config.connections).unwrap_or_default(), "connection")
-    }
-
-    /// Whether an explicit limit of connections refuses all newcomers of this service.
-    pub(super) fn is_at_limit(&self, service: u16) -> bool {
-        let over = |limit: Option<usize>, open: &dyn Fn() -> usize| limit.is_some_and(|limit| open() >= limit);
-        let here = || self.hosts[service as usize].counts.open();
-        let in_all = || self.hosts.iter().map(|served| served.counts.open()).sum();
-        over(self.core.terms[service as usize].limits.connections, &here) || over(self.config.connections, &in_all)
+    /// The explicit limit of connections, of this service or else of the application, that refuses all newcomers now.
+    fn limit_reached(&self, service: u16) -> Option<Counted> {
+        let own = self.core.terms[service as usize].limits.connections;
+        let own = own.filter(|&limit| self.hosts[service as usize].counts.open() >= limit);
+        let in_all = || self.hosts.iter().map(|served| served.counts.open()).sum::<usize>();
+        let limit = own.or_else(|| self.config.connections.filter(|&limit| in_all() >= limit));
+        limit.map(|limit| Counted(limit, "connection"))
     }
 
     /// For the report: the address of a listener, and whom it admits.
     pub(super) fn describe_listener(&mut self, index: usize) -> Option<String> {
         let service = self.listeners[index].service;
-        let admits = match self.admission.at_cap {
-            true => Admits::NobodyAtCap,
+        let admits = match self.limit_reached(service) {
+            _ if self.admission.at_cap => Admits::NobodyAtCap,
             _ if self.driver.is_suspended(index) => Admits::NobodySuspended,
-            _ if self.is_at_limit(service) => Admits::NobodyAtLimit(self.limit_of(service)),
-            _ => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
+            Some(limit) => Admits::NobodyAtLimit(limit),
+            None => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
         };
         let address = self.listeners[index].socket()?.address();
         Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
     }
 
     /// One too many: told so if there is something to tell, and let go.
-    fn refuse(&mut self, listener: usize, socket: Socket, peer: Peer) {
+    fn refuse(&mut self, newcomer: Accepted, limit: Counted) {
+        let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, .. } = self.listeners[listener];
         let terms = &self.core.terms[service as usize];
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
@@ -164,7 +129,7 @@ impl<D: Driver> EventLoop<D> {
         served.refusals.1 += 1;
         if served.refusals.0.passes(self.core.now) {
             let (name, refused) = (&terms.name, Counted(served.refusals.1 as usize, "connection"));
-            log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {}", self.limit_of(service));
+            log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {limit}");
             self.hosts[service as usize].refusals.1 = 0;
         }
         self.hosts[service as usize].host.refused(&mut self.core, peer);

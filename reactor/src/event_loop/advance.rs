@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use super::EventLoop;
-use crate::context::{Core, OpenKind, Terms, Timer};
+use crate::context::{Core, OpenKind, PendingOpen, Timer};
 use crate::driver::Driver;
-use crate::limits::Deadlines;
-use crate::link::{Due, Link, NO_STATE, Origin, Sent, Step};
-use crate::reason::Deadline;
-use crate::recorder::{Recorder, What};
+use crate::link::{Due, NO_STATE, Origin, Sent, Step};
+use crate::recorder::What;
 use crate::shared::dropped;
-use crate::stats::Counters;
 use crate::time::Time;
-use crate::timer::Wheel;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
@@ -51,19 +47,14 @@ impl<D: Driver> EventLoop<D> {
 
     /// Does all that takes no handler. The step that does, or none when the link rests.
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
-        let Core { links, terms, pool, holdings, counters, recorder, wheel, now, turn, .. } = &mut self.core;
-        let link = links.get_mut(id)?;
-        let Terms { limits, deadlines, .. } = &terms[link.service as usize];
         loop {
-            match link.step(*turn, limits) {
+            let Core { links, terms, recorder, now, turn, .. } = &mut self.core;
+            let link = links.get_mut(id)?;
+            match link.step(*turn, &terms[link.service as usize].limits) {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
-                    note_sent(counters, recorder, link, outcome, *now);
-                    let driver = &mut self.driver;
-                    let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
-                    counters.unsent.add(lost.bytes as u64);
-                    counters.missed.add(lost.messages);
+                    self.note_sent(id, outcome);
                 }
                 Step::Finish => {
                     let driver = &mut self.driver;
@@ -82,15 +73,40 @@ impl<D: Driver> EventLoop<D> {
                 step => return Some(step),
             }
         }
+        let Core { links, terms, holdings, wheel, now, .. } = &mut self.core;
+        let link = links.get_mut(id)?;
         link.weigh(holdings);
         if link.take_interest_change() {
             self.driver.changed(id);
         }
         let driver = &mut self.driver;
         if link.take_deadline_change(*now, || driver.unacknowledged(id)) {
-            arm(link, deadlines, wheel);
+            link.arm(&terms[link.service as usize].deadlines, wheel, Timer::Link(id));
         }
         None
+    }
+
+    /// Counts and records what left, and what was lost.
+    pub(super) fn note_sent(&mut self, id: ConnectionId, outcome: Sent) {
+        let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
+        let Some(link) = links.get_mut(id) else { return };
+        let what = match outcome {
+            Sent::Bytes(count) => What::Sent(count as u32),
+            Sent::Blocked(count) => What::Blocked(count as u32),
+            Sent::Failed(errno) => What::SendFailed(errno),
+            Sent::ShortFile => What::ShortFile,
+        };
+        recorder.note(id, what, *now);
+        if let Sent::Bytes(count) | Sent::Blocked(count) = outcome
+            && link.is_counted()
+        {
+            counters.sent.add(count as u64);
+        }
+        let driver = &mut self.driver;
+        let limits = &terms[link.service as usize].limits;
+        let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
+        counters.unsent.add(lost.bytes as u64);
+        counters.missed.add(lost.messages);
     }
 
     /// Does what takes a handler.
@@ -134,13 +150,11 @@ impl<D: Driver> EventLoop<D> {
     /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
     pub(super) fn deadline(&mut self, id: ConnectionId, heard: Time) {
         let Some(link) = self.core.links.get_mut(id) else { return };
-        link.set_timer(None);
+        link.timer_gone();
         let service = link.service as usize;
         match link.next_due(&self.core.terms[service].deadlines) {
             Some((at, due)) if at <= heard => {
-                let on_progress =
-                    matches!(due, Due::Look | Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle));
-                let unacknowledged = if on_progress { self.driver.unacknowledged(id) } else { 0 };
+                let unacknowledged = if due.asks_for_progress() { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
                 link.set_deadline_changed();
                 if due != Due::Look {
@@ -153,7 +167,7 @@ impl<D: Driver> EventLoop<D> {
                 }
                 self.advance_link(id);
             }
-            _ => arm(link, &self.core.terms[service].deadlines, &mut self.core.wheel),
+            _ => link.arm(&self.core.terms[service].deadlines, &mut self.core.wheel, Timer::Link(id)),
         }
     }
 
@@ -161,7 +175,7 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn close(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get(id) else { return };
         let (service, key, origin, reason) = (link.service as usize, link.state, link.origin, link.reason());
-        if let Some((timer, _)) = link.timer() {
+        if let Some(timer) = link.timer() {
             self.core.wheel.cancel(timer);
         }
         self.driver.release(id, link.resets());
@@ -195,16 +209,18 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Does what callbacks asked for. A callback that this calls may ask for more; it comes at the end of the list, so
-    /// the stack stays flat.
+    /// Does what callbacks asked for, if they did.
+    #[inline]
     pub(super) fn settle(&mut self) {
-        if self.core.dirty.is_empty()
-            && self.core.published.is_empty()
-            && self.core.opening.is_empty()
-            && !self.admission.at_cap
-        {
-            return;
+        let Core { dirty, published, opening, .. } = &self.core;
+        if !(dirty.is_empty() && published.is_empty() && opening.is_empty()) || self.admission.at_cap {
+            self.settle_all();
         }
+    }
+
+    /// A callback that this calls may ask for more; it comes at the end of the list, so the stack stays flat.
+    #[inline(never)]
+    fn settle_all(&mut self) {
         let mut next = 0;
         loop {
             if next == self.core.dirty.len() && !self.core.published.is_empty() {
@@ -212,31 +228,7 @@ impl<D: Driver> EventLoop<D> {
                 self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
             }
             for open in std::mem::take(&mut self.core.opening) {
-                let Some(link) = self.core.links.get_mut(open.id) else {
-                    dropped(open.state);
-                    continue;
-                };
-                link.state = self.hosts[link.service as usize].host.adopt(open.state);
-                self.core.recorder.note(open.id, What::Asked, self.core.now);
-                match open.kind {
-                    OpenKind::Connect(to, layer) => {
-                        let unsent = self.core.terms[link.service as usize].limits.unsent;
-                        self.driver.connect(open.id, &to, unsent);
-                        link.descriptor = self.driver.descriptor(open.id);
-                        if let Some(layer) = layer {
-                            self.driver.put_layer(open.id, layer);
-                        }
-                    }
-                    OpenKind::Watch(descriptor) => self.driver.watch(open.id, descriptor),
-                    OpenKind::Adopt(socket) => {
-                        self.driver.count_in();
-                        self.driver.adopt(open.id, socket, false);
-                    }
-                    OpenKind::Nothing => {}
-                }
-                // Not told that the application is stopping: who asked for it now knows, and telling could make it ask
-                // again.
-                self.core.mark_dirty(open.id);
+                self.begin(open);
             }
             let Some(&id) = self.core.dirty.get(next) else { break };
             next += 1;
@@ -253,6 +245,30 @@ impl<D: Driver> EventLoop<D> {
         if self.admission.at_cap {
             self.mind_the_cap();
         }
+    }
+
+    /// Begins a connection that a callback has opened. It is not told that the application is stopping: who asked for it now
+    /// knows, and telling could make it ask again.
+    fn begin(&mut self, PendingOpen { id, state, kind }: PendingOpen) {
+        let Some(link) = self.core.links.get_mut(id) else { return dropped(state) };
+        link.state = self.hosts[link.service as usize].host.adopt(state);
+        self.core.recorder.note(id, What::Asked, self.core.now);
+        match kind {
+            OpenKind::Connect(to, layer) => {
+                self.driver.connect(id, &to, self.core.terms[link.service as usize].limits.unsent);
+                link.descriptor = self.driver.descriptor(id);
+                if let Some(layer) = layer {
+                    self.driver.put_layer(id, layer);
+                }
+            }
+            OpenKind::Watch(descriptor) => self.driver.watch(id, descriptor),
+            OpenKind::Adopt(socket) => {
+                self.driver.count_in();
+                self.driver.adopt(id, socket, false);
+            }
+            OpenKind::Nothing => {}
+        }
+        self.core.mark_dirty(id);
     }
 
     /// Before a callback that others' sends may have come before: the time that they took is not its own.
@@ -280,33 +296,5 @@ impl<D: Driver> EventLoop<D> {
         if held - waited >= self.config.slow_callback {
             self.core.log_slow_callback(id, held, waited);
         }
-    }
-}
-
-/// Sees to it that a timer stands for the link's next deadline. Moved only to be earlier: see `Link::timer`.
-fn arm(link: &mut Link, deadlines: &Deadlines, wheel: &mut Wheel<Timer>) {
-    let Some((at, _)) = link.next_due(deadlines) else { return };
-    let timer = link.timer();
-    if timer.is_none_or(|(_, armed)| at < armed) {
-        if let Some((key, _)) = timer {
-            wheel.cancel(key);
-        }
-        link.set_timer(Some((wheel.insert(at, Timer::Link(link.id)), at)));
-    }
-}
-
-#[inline]
-pub(super) fn note_sent(counters: &Counters, recorder: &mut Recorder, link: &Link, outcome: Sent, now: Time) {
-    let what = match outcome {
-        Sent::Bytes(count) => What::Sent(count as u32),
-        Sent::Blocked(count) => What::Blocked(count as u32),
-        Sent::Failed(errno) => What::SendFailed(errno),
-        Sent::ShortFile => What::ShortFile,
-    };
-    recorder.note(link.id, what, now);
-    if let Sent::Bytes(count) | Sent::Blocked(count) = outcome
-        && link.is_counted()
-    {
-        counters.sent.add(count as u64);
     }
 }

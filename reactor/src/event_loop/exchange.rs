@@ -1,16 +1,19 @@
 //! One loop's side of several loops and of other threads: what it receives (mailboxes, signals), accepted connections that
 //! are handed over, what it sends at the end of a turn, and the parting of a child process from its parent.
 
+use std::any::Any;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use super::accept::Listener;
 use super::{ACCEPTED_PER_TURN, EventLoop, NO_SERVICE};
-use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
+use crate::address::Peer;
+use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle, LoopKind};
 use crate::context::{Context, Core};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
+use crate::service::listener::Listener;
+use crate::stats::Stats;
 use crate::sys::Fd;
 use crate::sys::wake::Waker;
 use crate::time::LogLimit;
@@ -224,7 +227,31 @@ impl<D: Driver> EventLoop<D> {
         cluster.note_descriptors(loop_handle, open - *descriptors_at_start + *own_descriptors);
     }
 
+    /// Counters of this loop, and of those that came with a connection which this one has accepted.
+    pub(super) fn counted(&self) -> Stats {
+        if self.admission.spawner.is_some() { self.exchange.cluster.stats() } else { self.core.counters.read() }
+    }
+
+    /// The loop's name at the beginning of a line of the log, where there are several loops.
+    pub(super) fn which(&self) -> String {
+        match self.exchange.cluster.fixed().len() {
+            1 => String::new(),
+            _ => format!("loop {}: ", self.exchange.loop_handle.number),
+        }
+    }
+
+    /// The level of lines about the end of the loop: a per-connection loop ends as often as a connection.
+    pub(super) fn level(&self) -> log::Level {
+        if self.core.kind == LoopKind::Fixed { log::Level::Info } else { log::Level::Debug }
+    }
+
     // ---- hand-over ---------------------------------------------------------------------------------------------------
+
+    /// From now on every accepted connection gets a loop of its own.
+    pub(crate) fn set_spawner(&mut self, spawner: Box<dyn Spawner>) {
+        self.admission.spawner = Some(spawner);
+        self.core.join_cluster(&self.exchange.cluster, &self.exchange.loop_handle);
+    }
 
     /// To a loop that comes with this connection, and ends with it.
     pub(super) fn give_a_loop(&mut self, newcomer: Accepted) {
@@ -297,7 +324,32 @@ impl<D: Driver> EventLoop<D> {
         self.welcome(newcomer)
     }
 
+    /// While stopping: no connection is accepted or handed over any more, and all per-connection loops have ended.
+    pub(super) fn nobody_comes(&self) -> bool {
+        let nobody_comes = match self.has_given_up() {
+            true => self.exchange.cluster.are_listeners_closed(),
+            false => self.exchange.cluster.nobody_comes(&self.exchange.inbox.accepted),
+        };
+        // A loop that goes on after the drain time is stuck in a callback.
+        let others =
+            || self.admission.spawner.is_none() || self.has_given_up() || self.exchange.cluster.have_guests_gone();
+        nobody_comes && self.admission.waiting.is_empty() && others()
+    }
+
     // ---- parting -----------------------------------------------------------------------------------------------------
+
+    /// The channel from this child to its parent process. It is served last.
+    pub(crate) fn take_channel(
+        &mut self,
+        service: u16,
+        socket: Socket,
+        peer: Peer,
+        state: Box<dyn Any>,
+    ) -> ConnectionId {
+        let id = self.core.adopt(service, socket, peer, state);
+        self.exchange.channel = Some(id);
+        id
+    }
 
     /// The line to the process that sent this connection is asked to finish when nothing else is left, and all that there
     /// was to say to that process has been said: what the connection has published last, and that it wants to halt.

@@ -1,7 +1,6 @@
 //! Bytes that arrived, lent to their handler: the scratch buffer itself, or what was kept with what is new behind it.
 
 use super::EventLoop;
-use crate::budget::Holding;
 use crate::buffer::{Input, Kept};
 use crate::context::Core;
 use crate::driver::Driver;
@@ -84,25 +83,11 @@ impl<D: Driver> EventLoop<D> {
 
     /// After input was lent: what is left unread belongs to the link again.
     fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
-        let Some(link) = self.core.links.get_mut(id) else { return };
-        if consumed {
-            link.set_useful();
+        let Core { links, terms, pool, counters, now, .. } = &mut self.core;
+        let Some(link) = links.get_mut(id) else { return };
+        if let Some(unread) = link.keep(kept, consumed, &terms[link.service as usize].limits, *now) {
+            counters.unread.add(unread.len() as u64);
+            pool.give_kept(unread);
         }
-        let Some(kept) = kept else {
-            if link.holding() != Holding::default() {
-                link.set_unweighed();
-            }
-            return;
-        };
-        if !link.is_open() {
-            self.core.counters.unread.add(kept.len() as u64);
-            return self.core.pool.give_kept(kept);
-        }
-        let limits = &self.core.terms[link.service as usize].limits;
-        if kept.len() > limits.input && !link.is_to_be_held_back(limits) {
-            link.input_overflowed(limits.input, self.core.now);
-        }
-        link.kept = Some(kept);
-        link.set_unweighed();
     }
 }

@@ -13,31 +13,26 @@ mod exchange;
 mod input;
 mod stopping;
 
-use std::any::Any;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::Peer;
-use crate::budget::Holdings;
-use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle};
+use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle, LoopKind};
 use crate::context::{Core, Timer};
-use crate::driver::{Completion, Driver, Socket};
+use crate::driver::{Completion, Driver};
 use crate::error::{Errno, Error};
 use crate::host::{Host, guarded};
-use crate::link::{Link, Links, Origin, Sent};
-use crate::outbox::{LoopsThread, Outbox};
-use crate::outgoing::Outgoing;
+use crate::link::{Link, Origin, Sent};
+use crate::outbox::LoopsThread;
 use crate::pressure::Pressure;
-use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
+use crate::recorder::What;
 use crate::report::WaitedForCore;
+use crate::service::listener::Listener;
 use crate::service::{Bound, Counts};
 use crate::settings::{Orders, Periodic, Settings};
 use crate::sys::wake::Waker;
 use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
-use accept::{Admission, Listener, ListenerState};
-use advance::note_sent;
+use accept::Admission;
 use exchange::Exchange;
 pub(crate) use exchange::{Spawned, Spawner};
 use stopping::Stopping;
@@ -89,53 +84,18 @@ struct Served {
 }
 
 impl<D: Driver> EventLoop<D> {
-    /// A loop that lives as long as the application.
+    /// A loop that lives as long as its kind says.
     pub(crate) fn new(
-        driver: D,
-        cluster: Arc<Cluster>,
-        loop_handle: Arc<LoopHandle>,
-        inbox: Inbox,
-        config: Settings,
-    ) -> Self {
-        let links = Links::new(loop_handle.number, 1);
-        let mut event_loop = Self::with(driver, cluster, loop_handle, inbox, links, Recorder::new(EVENTS), config);
-        if event_loop.exchange.cluster.fixed().len() > 1 {
-            event_loop.join_cluster();
-        }
-        event_loop
-    }
-
-    /// A loop for one connection, which ends with it. `generation` is the one that [`Cluster::enter`] has returned.
-    pub(crate) fn per_connection(
-        driver: D,
-        cluster: Arc<Cluster>,
-        loop_handle: Arc<LoopHandle>,
-        generation: u32,
-        config: Settings,
-    ) -> Self {
-        let (inbox, links) = (cluster.inbox(&loop_handle), Links::new(loop_handle.number, generation));
-        let mut event_loop =
-            Self::with(driver, cluster, loop_handle, inbox, links, Recorder::new(EVENTS_OF_ONE), config);
-        event_loop.core.alone = true;
-        event_loop.join_cluster();
-        event_loop
-    }
-
-    fn with(
         mut driver: D,
         cluster: Arc<Cluster>,
         loop_handle: Arc<LoopHandle>,
         inbox: Inbox,
-        links: Links,
-        recorder: Recorder,
         config: Settings,
     ) -> Self {
-        let (outbox, holdings) = (Rc::new(Outbox::new(cluster.clone())), Holdings::new(config.budget.clone()));
-        let (counters, names) = (loop_handle.counters.clone(), driver.local_addresses());
-        let core = Core::new(links, recorder, driver.now(), counters, outbox, holdings, names);
+        let (now, local_addresses) = (driver.now(), driver.local_addresses());
         EventLoop {
             driver,
-            core,
+            core: Core::new(now, &cluster, &loop_handle, config.budget.clone(), local_addresses),
             hosts: Vec::new(),
             listeners: Vec::new(),
             periodic: Vec::new(),
@@ -152,11 +112,6 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    fn join_cluster(&mut self) {
-        self.core.outgoing =
-            Some(Box::new(Outgoing::new(self.exchange.cluster.clone(), self.exchange.loop_handle.clone())));
-    }
-
     pub(crate) fn add_service(&mut self, bound: Bound, host: Box<dyn Host>) {
         let service = self.hosts.len() as u16;
         for (listening, layers) in bound.listeners {
@@ -165,40 +120,15 @@ impl<D: Driver> EventLoop<D> {
                 let listener = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
                 debug_assert_eq!(listener, self.listeners.len(), "the driver numbers listeners as they come");
             }
-            self.listeners.push(Listener {
-                service,
-                state: listening.map_or(ListenerState::Closed, ListenerState::Open),
-                refusal: bound.refusal.clone(),
-                reads_first: bound.reads_first,
-                layers,
-            });
+            self.listeners.push(Listener::new(service, listening, bound.refusal.clone(), bound.reads_first, layers));
         }
         self.core.terms.push(bound.terms);
         self.hosts.push(Served { host, counts: bound.counts, refusals: (LogLimit::default(), 0), refused: 0 });
     }
 
-    /// From now on every accepted connection gets a loop of its own.
-    pub(crate) fn set_spawner(&mut self, spawner: Box<dyn Spawner>) {
-        self.admission.spawner = Some(spawner);
-        self.join_cluster();
-    }
-
     /// The number of services, which is the number of the next one.
     pub(crate) fn services(&self) -> u16 {
         self.hosts.len() as u16
-    }
-
-    /// The channel from this child to its parent process. It is served last.
-    pub(crate) fn take_channel(
-        &mut self,
-        service: u16,
-        socket: Socket,
-        peer: Peer,
-        state: Box<dyn Any>,
-    ) -> ConnectionId {
-        let id = self.core.adopt(service, socket, peer, state);
-        self.exchange.channel = Some(id);
-        id
     }
 
     pub(crate) fn take_orders(&mut self, orders: Orders) {
@@ -211,19 +141,11 @@ impl<D: Driver> EventLoop<D> {
         self.periodic.push(Some(periodic));
     }
 
-    /// Turns until it is told to stop and every connection has ended, or the drain time is over.
-    pub(crate) fn run(self) -> Result<(), Error> {
-        self.serve(None)
-    }
-
-    /// Turns until `newcomer`, the connection of a per-connection loop, has ended.
-    pub(crate) fn run_for(self, newcomer: Accepted) -> Result<(), Error> {
-        self.serve(Some(newcomer))
-    }
-
-    fn serve(self, newcomer: Option<Accepted>) -> Result<(), Error> {
+    /// Turns until it is told to stop and every connection has ended, or the drain time is over. A per-connection loop ends with
+    /// `newcomer`, its connection.
+    pub(crate) fn run(self, newcomer: Option<Accepted>) -> Result<(), Error> {
         let (cluster, loop_handle) = (self.exchange.cluster.clone(), self.exchange.loop_handle.clone());
-        let outcome = self.serve_to_the_end(newcomer);
+        let outcome = self.run_to_the_end(newcomer);
         // Its mailboxes are closed now, and whoever waited for room in one has to look again.
         if loop_handle.take_sender_waits() {
             cluster.wake_all();
@@ -231,9 +153,10 @@ impl<D: Driver> EventLoop<D> {
         outcome
     }
 
-    fn serve_to_the_end(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
+    fn run_to_the_end(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
-        let mut scratch = vec![0; if self.core.alone { SCRATCH_OF_ONE } else { SCRATCH }].into_boxed_slice();
+        let room = if self.core.kind == LoopKind::Fixed { SCRATCH } else { SCRATCH_OF_ONE };
+        let mut scratch = vec![0; room].into_boxed_slice();
         self.waited.read(self.driver.now(), self.driver.waited_for_a_core());
         self.start();
         if let Some(newcomer) = newcomer {
@@ -256,7 +179,7 @@ impl<D: Driver> EventLoop<D> {
             self.after_callback(ConnectionId::NONE);
         }
         self.settle();
-        if !self.core.alone {
+        if self.core.kind == LoopKind::Fixed {
             self.exchange.descriptors_at_start = self.driver.descriptors();
         }
     }
@@ -419,15 +342,8 @@ impl<D: Driver> EventLoop<D> {
     /// Output of a blocked link has left, or cannot; or the kernel has not taken all of an answer.
     #[inline(never)]
     pub(super) fn sent(&mut self, id: ConnectionId, outcome: Sent) {
-        if let Some(link) = self.core.links.get_mut(id) {
-            let limits = &self.core.terms[link.service as usize].limits;
-            note_sent(&self.core.counters, &mut self.core.recorder, link, outcome, self.core.now);
-            let driver = &mut self.driver;
-            let lost = link.sent(outcome, self.core.now, limits, &mut self.core.pool, || driver.unacknowledged(id));
-            self.core.counters.unsent.add(lost.bytes as u64);
-            self.core.counters.missed.add(lost.messages);
-            self.advance_link(id);
-        }
+        self.note_sent(id, outcome);
+        self.advance_link(id);
     }
 
     /// Periodic work: next due by the schedule that it began with, ticks that were missed left out.
@@ -439,9 +355,7 @@ impl<D: Driver> EventLoop<D> {
         if self.core.loop_ended {
             return;
         }
-        let missed = self.core.now.since(periodic.at).as_nanos() / periodic.period.as_nanos().max(1);
-        let ticks = u32::try_from(missed + 1).unwrap_or(u32::MAX);
-        periodic.at = periodic.at + periodic.period.saturating_mul(ticks);
+        periodic.advance(self.core.now);
         self.core.wheel.insert(periodic.at, Timer::Periodic(index as u32));
         self.periodic[index] = Some(periodic);
     }

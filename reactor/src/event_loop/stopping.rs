@@ -2,12 +2,12 @@
 //! when the drain time is over is aborted.
 
 use super::EventLoop;
-use super::accept::ListenerState;
+use crate::cluster::LoopKind;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
 use crate::report::Counted;
+use crate::service::listener::Round;
 use crate::shared::each_dropped;
-use crate::stats::Stats;
 use crate::time::Time;
 
 /// A stop under way.
@@ -24,18 +24,10 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn is_done(&self) -> bool {
         let nothing_waits = !self.exchange.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
         let heard = nothing_waits || self.has_given_up();
-        self.stopping.is_some() && heard && self.core.links.len() == 0 && (self.core.alone || self.nobody_comes())
-    }
-
-    fn nobody_comes(&self) -> bool {
-        let nobody_comes = match self.has_given_up() {
-            true => self.exchange.cluster.are_listeners_closed(),
-            false => self.exchange.cluster.nobody_comes(&self.exchange.inbox.accepted),
-        };
-        // A loop that goes on after the drain time is stuck in a callback.
-        let others =
-            || self.admission.spawner.is_none() || self.has_given_up() || self.exchange.cluster.have_guests_gone();
-        nobody_comes && self.admission.waiting.is_empty() && others()
+        self.stopping.is_some()
+            && heard
+            && self.core.links.len() == 0
+            && (self.core.kind != LoopKind::Fixed || self.nobody_comes())
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -62,7 +54,7 @@ impl<D: Driver> EventLoop<D> {
     /// Asks every connection to finish, and takes in those that wait in the accept queues.
     fn stop(&mut self) {
         let now = self.core.now;
-        if !self.core.alone {
+        if self.core.kind == LoopKind::Fixed {
             let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
             let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
             log::info!("{}stopping: {open} to finish", self.which());
@@ -83,13 +75,7 @@ impl<D: Driver> EventLoop<D> {
         self.pressure.resume(&mut self.core);
         self.settle();
         for listener in &mut self.listeners {
-            let ListenerState::Open(socket) = std::mem::replace(&mut listener.state, ListenerState::Closed) else {
-                continue;
-            };
-            // Where the system does not tell how many wait: the most that a queue can hold. Linux takes one more than asked.
-            let backlog = self.core.terms[listener.service as usize].limits.backlog as usize;
-            let left = socket.waiting().unwrap_or(backlog + 1);
-            listener.state = ListenerState::Draining { socket, left, busy: true };
+            listener.drain(self.core.terms[listener.service as usize].limits.backlog);
         }
         self.close_listeners(false);
         for id in self.core.links.ids() {
@@ -101,35 +87,16 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
-    /// A connection was accepted. While stopping, the loop takes in the connections that were in the queue when the stop began,
-    /// and none that has come since: a connect storm must not put off the end, least of all where each connection is a process.
-    pub(super) fn note_arrival(&mut self, listener: usize) {
-        if let ListenerState::Draining { left, busy, .. } = &mut self.listeners[listener].state {
-            *busy = true;
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.driver.forget_listener(listener);
-            }
-        }
-    }
-
     /// Closes each listener whose queue has been taken in, or whose last round of accepting has brought nobody.
     fn close_listeners(&mut self, at_once: bool) {
-        for index in 0..self.listeners.len() {
-            let ListenerState::Draining { left, busy, .. } = &mut self.listeners[index].state else { continue };
-            let has_no_room = self.admission.at_cap || self.driver.is_suspended(index);
-            if has_no_room && *left > 0 && !at_once {
-                // Connections that wait for room get a round of their own once there is some. No event reports that there is
-                // none in the queue, so a suspended listener is looked at as soon as its suspension ends.
-                *busy = true;
-                if !self.admission.at_cap {
-                    self.driver.probe_listener(index);
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            match listener.next_round(self.admission.at_cap, || self.driver.is_suspended(index), at_once) {
+                Round::Wait => {}
+                Round::Accept => self.driver.probe_listener(index),
+                Round::Close => {
+                    self.driver.forget_listener(index);
+                    listener.close();
                 }
-            } else if at_once || *left == 0 || !std::mem::take(busy) {
-                self.driver.forget_listener(index);
-                self.listeners[index].state = ListenerState::Closed;
-            } else {
-                self.driver.probe_listener(index);
             }
         }
     }
@@ -152,24 +119,6 @@ impl<D: Driver> EventLoop<D> {
             }
         }
         self.settle();
-    }
-
-    /// By this loop; and by those that came with a connection which it has accepted.
-    fn counted(&self) -> Stats {
-        if self.admission.spawner.is_some() { self.exchange.cluster.stats() } else { self.core.counters.read() }
-    }
-
-    /// Which loop it is, before a line of the log, where there are several.
-    fn which(&self) -> String {
-        match self.exchange.cluster.fixed().len() {
-            1 => String::new(),
-            _ => format!("loop {}: ", self.exchange.loop_handle.number),
-        }
-    }
-
-    /// At which it is told how a loop has ended: of one with a single connection, not more than of that.
-    fn level(&self) -> log::Level {
-        if self.core.alone { log::Level::Debug } else { log::Level::Info }
     }
 
     pub(super) fn end(mut self) {

@@ -7,7 +7,7 @@ use super::{Link, Origin, Phase};
 use crate::limits::{Deadlines, PROGRESS_MIN};
 use crate::reason::{CloseReason, Deadline};
 use crate::time::Time;
-use crate::timer::TimerKey;
+use crate::timer::{TimerKey, Wheel};
 
 /// The value of `Link::mark` until the driver has been asked.
 pub(super) const UNMARKED: u64 = u64::MAX;
@@ -38,6 +38,13 @@ pub(crate) enum Due {
     Look,
     /// The handler's own: `on_deadline`.
     Handler,
+}
+
+impl Due {
+    /// Whether it depends on how much the peer has acknowledged.
+    pub(crate) fn asks_for_progress(self) -> bool {
+        matches!(self, Due::Look | Due::Loop(Deadline::WriteProgress | Deadline::Linger | Deadline::Idle))
+    }
 }
 
 impl Link {
@@ -150,15 +157,26 @@ impl Link {
         self.flags.set(DEADLINE_CHANGED);
     }
 
-    /// The timer of the next deadline, and its time. The timer moves only to an earlier time: a deadline that recedes
-    /// with every byte costs one look when the timer fires, and nothing per byte.
-    pub(crate) fn timer(&self) -> Option<(TimerKey, Time)> {
-        self.timer.map(|key| (key, self.timer_at))
+    /// The timer of the next deadline.
+    pub(crate) fn timer(&self) -> Option<TimerKey> {
+        self.timer
     }
 
-    pub(crate) fn set_timer(&mut self, timer: Option<(TimerKey, Time)>) {
-        self.timer = timer.map(|(key, _)| key);
-        self.timer_at = timer.map_or(Time::NEVER, |(_, at)| at);
+    /// Notes that the timer has fired.
+    pub(crate) fn timer_gone(&mut self) {
+        (self.timer, self.timer_at) = (None, Time::NEVER);
+    }
+
+    /// Puts a timer for the next deadline into `wheel`. The timer moves only to an earlier time: a deadline that recedes with
+    /// every byte costs one look when the timer fires, and nothing per byte.
+    pub(crate) fn arm<T: Copy>(&mut self, deadlines: &Deadlines, wheel: &mut Wheel<T>, owner: T) {
+        let Some((at, _)) = self.next_due(deadlines) else { return };
+        if self.timer.is_none() || at < self.timer_at {
+            if let Some(timer) = self.timer.take() {
+                wheel.cancel(timer);
+            }
+            (self.timer, self.timer_at) = (Some(wheel.insert(at, owner)), at);
+        }
     }
 
     /// Notes that `due` passed at `now`. Returns the action, or `None` if the link was active since.

@@ -3,6 +3,8 @@
 use super::closing::reason_of;
 use super::flags::*;
 use super::{Link, Origin, Phase, Stopping};
+use crate::budget::Holding;
+use crate::buffer::Kept;
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
@@ -56,6 +58,34 @@ impl Link {
                 self.over(self.reason());
             }
         }
+    }
+
+    /// Takes back what a callback left unread. Returns it if the connection is closing, so that nobody is going to read it.
+    pub(crate) fn keep(
+        &mut self,
+        kept: Option<Box<Kept>>,
+        consumed: bool,
+        limits: &Limits,
+        now: Time,
+    ) -> Option<Box<Kept>> {
+        if consumed {
+            self.set_useful();
+        }
+        let Some(kept) = kept else {
+            if self.holding != Holding::default() {
+                self.set_unweighed();
+            }
+            return None;
+        };
+        if !self.is_open() {
+            return Some(kept);
+        }
+        if kept.len() > limits.input && !self.is_to_be_held_back(limits) {
+            self.input_overflowed(limits.input, now);
+        }
+        self.kept = Some(kept);
+        self.set_unweighed();
+        None
     }
 
     /// The peer has ended its half.

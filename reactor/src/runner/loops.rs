@@ -89,7 +89,7 @@ pub(super) fn run(
             let run = move || {
                 let cluster = common.cluster.clone();
                 let _halt = HaltOnPanic(cluster.clone());
-                let outcome = pin(number, &cluster).and_then(|()| ready.event_loop(number, common).run());
+                let outcome = pin(number, &cluster).and_then(|()| ready.event_loop(number, common).run(None));
                 if outcome.is_err() {
                     cluster.halt();
                 }
@@ -111,7 +111,7 @@ pub(super) fn run(
                 event_loop.add_periodic(one);
             }
             prepare(&mut event_loop);
-            event_loop.run()
+            event_loop.run(None)
         });
         if outcome.is_err() {
             give_up(cluster);

@@ -47,7 +47,7 @@ impl Spawner for Threads {
         let listener = own_listener(&self.services, service, newcomer.listener);
         let newcomer = Accepted { listener, ..newcomer };
         let common = self.common.clone();
-        let (loop_handle, generation) = common.cluster.enter(system.waker(), OWN_DESCRIPTORS);
+        let loop_handle = common.cluster.enter(system.waker(), OWN_DESCRIPTORS);
         common.cluster.count_handed();
         let (bound, build) = &self.services[service as usize];
         let (bound, build) = (bound.for_another_loop(), build.clone());
@@ -55,7 +55,7 @@ impl Spawner for Threads {
         let socket = newcomer.socket.number();
         let leaving = Leaving { cluster: common.cluster.clone(), loop_handle };
         let name = core.terms[service as usize].name.replace('\0', " ");
-        let run = move || serve(common, &leaving.loop_handle, generation, system, (bound, build), newcomer);
+        let run = move || serve(common, &leaving.loop_handle, system, (bound, build), newcomer);
         match thread::Builder::new().name(name).spawn(run) {
             Ok(_) => Spawned::Moved,
             Err(cause) => {
@@ -81,7 +81,6 @@ impl Drop for Leaving {
 fn serve(
     common: Common,
     loop_handle: &Arc<LoopHandle>,
-    generation: u32,
     system: System,
     (bound, build): (Bound, BuildForGuest),
     newcomer: Accepted,
@@ -96,10 +95,10 @@ fn serve(
         common.cluster.has_counted();
         return driver.close_accepted(newcomer.socket);
     };
-    let mut event_loop =
-        EventLoop::per_connection(driver, common.cluster, loop_handle.clone(), generation, common.settings);
+    let inbox = common.cluster.inbox(loop_handle);
+    let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle.clone(), inbox, common.settings);
     event_loop.add_service(bound, host);
-    if let Err(error) = event_loop.run_for(newcomer) {
+    if let Err(error) = event_loop.run(Some(newcomer)) {
         log::error!("{name}: {error}");
     }
 }

@@ -275,7 +275,7 @@ impl Simulation {
         for periodic in self.loops {
             event_loop.add_periodic(periodic);
         }
-        if let Err(error) = event_loop.run() {
+        if let Err(error) = event_loop.run(None) {
             self.network.borrow().violation(&error.to_string());
         }
         let elapsed = Duration::from_nanos(self.network.borrow().now() - began);

@@ -36,7 +36,6 @@ pub(crate) mod simulated;
 mod socket;
 pub(crate) mod wake;
 
-use std::fmt;
 use std::fs::File;
 use std::io::IoSlice;
 
@@ -79,14 +78,14 @@ pub(crate) type System = kernel::Kernel;
 pub(crate) type System = chaos::Chaos<kernel::Kernel>;
 
 /// What a descriptor is registered for.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interest {
     pub(crate) read: bool,
     pub(crate) write: bool,
 }
 
 /// What the poller says of one descriptor.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     /// The token given at registration; nothing says that it is still alive.
     pub(crate) token: ConnectionId,
@@ -141,39 +140,4 @@ pub(crate) trait Sys: Clock + Poller {
     fn reset_on_close(&mut self, fd: Fd);
     /// close(2), once, whatever it says (Linux frees the number even on EINTR).
     fn close(&mut self, fd: Fd);
-}
-
-impl fmt::Debug for Interest {
-    /// `read|write`, or `-` for nothing.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        names(f, &[(self.read, "read"), (self.write, "write")])
-    }
-}
-
-impl fmt::Debug for Event {
-    /// The token and what is so: `0.3.1 readable|hangup`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Event { token, readable, writable, hangup, error } = *self;
-        write!(f, "{token} ")?;
-        names(f, &[(readable, "readable"), (writable, "writable"), (hangup, "hangup"), (error, "error")])
-    }
-}
-
-fn names(f: &mut fmt::Formatter<'_>, flags: &[(bool, &str)]) -> fmt::Result {
-    let set: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
-    f.write_str(if set.is_empty() { "-".to_owned() } else { set.join("|") }.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_and_an_interest_print_by_name() {
-        let token = ConnectionId::new(0, 3, 1);
-        let event = Event { token, readable: true, writable: false, hangup: true, error: false };
-        assert_eq!(format!("{event:?}"), "0.3.1 readable|hangup");
-        assert_eq!(format!("{:?}", Interest { read: true, write: true }), "read|write");
-        assert_eq!(format!("{:?}", Interest::default()), "-");
-    }
 }

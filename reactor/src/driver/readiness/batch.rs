@@ -4,7 +4,7 @@ use super::super::{Completion, Driver};
 use super::Readiness;
 use super::interest::Polled;
 use crate::link::Links;
-use crate::sys::{Event, Fd, Sys};
+use crate::sys::{Event, Sys};
 use crate::token::ConnectionId;
 
 /// How far the event at the cursor is done.
@@ -30,7 +30,12 @@ impl<S: Sys> Readiness<S> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
                 token if token.generation() != 0 => self.connection_event(event, links, scratch),
-                ConnectionId::NONE => self.woken(),
+                ConnectionId::NONE => {
+                    self.stage = Stage::Done;
+                    self.sys.drain_wake();
+                    self.hear_of_files();
+                    Some(Report::Said(Completion::Woken))
+                }
                 token => self.listener_event(token.slot() - 1),
             };
             // One event may come to several things.
@@ -66,37 +71,29 @@ impl<S: Sys> Readiness<S> {
                 slot.fd
             });
             let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
-            if report.is_none() {
-                self.not_read(id);
-            }
             return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
         }
         self.flush_layers();
         None
     }
 
-    /// The socket to receive from, where the next event is that there is something to read and nothing else is the
-    /// matter: nearly every event. It is done with then.
+    /// The short way of nearly every event: there is something to read, and nothing else is the matter. Such an event is done
+    /// with then.
     #[inline]
-    pub(super) fn only_to_read(&mut self, links: &Links) -> Option<(ConnectionId, Fd)> {
+    pub(super) fn only_to_read(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
         let event = *self.events.get(self.cursor)?;
         let (id, batch) = (event.token, self.batch);
         let usual = event.readable & !(event.writable | event.hangup | event.error) & (id.generation() != 0);
         if !usual || !links.get(id)?.reads() {
             return None;
         }
-        let slot = self.slot_mut(id).filter(|slot| slot.socket & !slot.connecting & slot.layer.is_none())?;
+        // A link that is connecting does not read.
+        let slot = self.slot_mut(id).filter(|slot| slot.socket & slot.layer.is_none())?;
+        debug_assert!(!slot.connecting);
         slot.read_in = batch;
         let fd = slot.fd;
         self.cursor += 1;
-        Some((id, fd))
-    }
-
-    pub(super) fn woken(&mut self) -> Option<Report> {
-        self.stage = Stage::Done;
-        self.sys.drain_wake();
-        self.hear_of_files();
-        Some(Report::Said(Completion::Woken))
+        self.receive_plain(id, fd, true, scratch)
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
@@ -138,7 +135,6 @@ impl<S: Sys> Readiness<S> {
             if let Some(report) = self.receive(id, fd, socket, scratch) {
                 return Some(report);
             }
-            self.not_read(id);
         } else if fresh
             && event.error
             // Where output waits, sending it tells the error, and what has arrived is still delivered.

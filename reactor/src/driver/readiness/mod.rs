@@ -24,7 +24,7 @@ use crate::error::Errno;
 use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Clock, Event, Fd, LocalAddresses, Moved, Sys};
+use crate::sys::{Clock, Event, Fd, LocalAddresses, Sys};
 use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
@@ -216,15 +216,11 @@ impl<S: Sys> Driver for Readiness<S> {
 
     #[inline]
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
-        if let Some((id, fd)) = self.only_to_read(links) {
-            match self.sys.recv(fd, scratch) {
-                Moved::Bytes(count) => return Some(Completion::Received { id, bytes: &scratch[..count] }),
-                Moved::Blocked => self.not_read(id),
-                Moved::Ended => return Some(Completion::Ended { id }),
-                Moved::Failed(errno) => return Some(Completion::Failed { id, errno }),
-            }
-        }
-        Some(match self.report(links, scratch)? {
+        let report = match self.only_to_read(links, scratch) {
+            Some(report) => report,
+            None => self.report(links, scratch)?,
+        };
+        Some(match report {
             Report::Received(id, count) => Completion::Received { id, bytes: &scratch[..count] },
             Report::Said(completion) => completion,
         })

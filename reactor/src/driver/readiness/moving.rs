@@ -20,11 +20,29 @@ impl<S: Sys> Readiness<S> {
     #[inline]
     pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
         if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
-            return self.receive_layered(id, fd, scratch);
+            let report = self.receive_layered(id, fd, scratch);
+            if report.is_none() {
+                self.not_read(id);
+            }
+            return report;
         }
+        self.receive_plain(id, fd, socket, scratch)
+    }
+
+    #[inline]
+    pub(super) fn receive_plain(
+        &mut self,
+        id: ConnectionId,
+        fd: Fd,
+        socket: bool,
+        scratch: &mut [u8],
+    ) -> Option<Report> {
         match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
             Moved::Bytes(count) => Some(Report::Received(id, count)),
-            Moved::Blocked => None,
+            Moved::Blocked => {
+                self.not_read(id);
+                None
+            }
             Moved::Ended => Some(Report::Said(Completion::Ended { id })),
             Moved::Failed(errno) => Some(Report::Said(Completion::Failed { id, errno })),
         }

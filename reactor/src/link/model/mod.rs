@@ -376,7 +376,7 @@ impl<'o, 't> World<'o, 't> {
     fn deadline(&mut self) {
         let (now, deadlines) = (self.now, self.deadlines.clone());
         let unacknowledged = self.kernel.unacknowledged as usize;
-        self.link().set_timer(None);
+        self.link().timer_gone();
         match self.link().next_due(&deadlines) {
             Some((at, due)) if at <= now => {
                 self.link().set_deadline_changed();
@@ -392,14 +392,8 @@ impl<'o, 't> World<'o, 't> {
     }
 
     fn arm(&mut self) {
-        let Some((at, _)) = self.link.as_ref().and_then(|link| link.next_due(&self.deadlines)) else { return };
-        let timer = self.link().timer();
-        if timer.is_none_or(|(_, armed)| at < armed) {
-            if let Some((key, _)) = timer {
-                self.wheel.cancel(key);
-            }
-            let key = self.wheel.insert(at, ());
-            self.link().set_timer(Some((key, at)));
+        if let Some(link) = &mut self.link {
+            link.arm(&self.deadlines, &mut self.wheel, ());
         }
     }
 

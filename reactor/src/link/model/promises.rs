@@ -48,7 +48,7 @@ impl World<'_, '_> {
         }
         assert!(!settling || !matches!(reason, CloseReason::TimedOut(_)), "everybody wanted it to end: {reason:?}");
         assert_eq!((link.received, link.sent), (kernel.reported, kernel.sent));
-        if let Some((key, _)) = link.timer() {
+        if let Some(key) = link.timer() {
             self.wheel.cancel(key);
         }
         let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
@@ -106,7 +106,8 @@ impl World<'_, '_> {
         let Some(link) = &self.link else { return };
         let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
         if link.next_due(&deadlines).is_some() {
-            let (_, armed) = link.timer().expect("a timer stands for the deadline, and for the next look");
+            assert!(link.timer().is_some(), "a timer stands for the deadline, and for the next look");
+            let armed = link.timer_at;
             // Looks at acknowledgements may be late by the time between two of them: how often they come changes with the state.
             assert!(link.next_deadline(&deadlines).is_none_or(|(at, _)| armed <= at && at > now));
         }

@@ -79,7 +79,7 @@ impl Processes {
         let (ours, theirs) = pair()?;
         let waker =
             self.common.cluster.fixed()[0].waker().ok_or_else(|| io::Error::other("the application has ended"))?;
-        let (loop_handle, generation) = self.common.cluster.enter(waker, 0);
+        let loop_handle = self.common.cluster.enter(waker, 0);
         match fork::fork(self.deaf) {
             Ok(Fork::Parent(pid)) => {
                 drop(theirs);
@@ -106,8 +106,7 @@ impl Processes {
                 let mut held = held();
                 held.push(Socket::of(ours).fd());
                 fork::abandon(held);
-                let served =
-                    catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &loop_handle, generation)));
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &loop_handle)));
                 match served {
                     Ok(Ok(())) => fork::leave(0),
                     Ok(Err(error)) => log::error!("{error}"),
@@ -130,22 +129,21 @@ impl Processes {
         newcomer: &Accepted,
         theirs: UnixStream,
         loop_handle: &Arc<LoopHandle>,
-        generation: u32,
     ) -> Result<(), Error> {
         let Common { backend, cluster, settings } = self.common.clone();
         let system = System::new(backend)?;
         cluster.become_child(loop_handle, system.waker());
         let (bound, build) = &self.services[service as usize];
         let driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
-        let mut event_loop =
-            EventLoop::per_connection(driver, cluster.clone(), loop_handle.clone(), generation, settings);
+        let inbox = cluster.inbox(loop_handle);
+        let mut event_loop = EventLoop::new(driver, cluster.clone(), loop_handle.clone(), inbox, settings);
         event_loop.add_service(bound.for_another_loop(), build(loop_handle));
         let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
         event_loop.add_service(lines(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
         cluster.count_handed();
         let listener = own_listener(&self.services, service, newcomer.listener);
-        event_loop.run_for(Accepted { listener, socket: newcomer.socket.number(), peer: newcomer.peer })
+        event_loop.run(Some(Accepted { listener, socket: newcomer.socket.number(), peer: newcomer.peer }))
     }
 }
 
