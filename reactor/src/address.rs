@@ -1,4 +1,4 @@
-//! Where a service listens and who its peers are.
+//! Addresses of services, and peers.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -12,9 +12,9 @@ use thiserror::Error;
 /// An address to listen on or to connect to: TCP over IPv4 or IPv6, or a Unix stream socket.
 ///
 /// Shown as `tcp://127.0.0.1:8800`, `tcp://[::1]:8800` or `unix:///run/chat.sock`; with a relative path as
-/// `unix:chat.sock`, and a name of Linux's abstract namespace, which begins with a NUL, as `unix:@name`. Control characters
-/// of a path and bytes that are no UTF-8 are spelt out, so an address is always one line; one of these two kinds does not read
-/// back as it is shown.
+/// `unix:chat.sock`; and a name in Linux's abstract namespace, which begins with NUL, as `unix:@name`. Control
+/// characters of a path, and bytes that are not UTF-8, are escaped, so an address is always one line. An address of one
+/// of these two kinds cannot be parsed from its shown form.
 ///
 /// ```
 /// use reactor::Address;
@@ -32,7 +32,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Every address that `text` stands for: `host:port` with a name, `1.2.3.4:port`, `[v6]:port` or `unix:PATH`.
+    /// Finds every address for `text`: `host:port` with a name, `1.2.3.4:port`, `[v6]:port` or `unix:PATH`.
     ///
     /// **Blocks** while a name is looked up, so call it before the loop runs or on another thread.
     ///
@@ -64,7 +64,8 @@ impl Address {
     }
 }
 
-/// A numeric address in brackets may have a zone (`[fe80::1%eth0]:80`), which the resolver knows, without the brackets.
+/// Looks up a name. A numeric address in brackets may have a zone (`[fe80::1%eth0]:80`), which the resolver accepts
+/// without the brackets.
 fn look_up(text: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
     let text = text.strip_prefix("tcp://").unwrap_or(text);
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
@@ -74,7 +75,7 @@ fn look_up(text: &str) -> io::Result<std::vec::IntoIter<SocketAddr>> {
     }
 }
 
-/// `unix:PATH`, and `unix:///PATH` as an address is shown.
+/// The path in `unix:PATH`, or in the shown form `unix:///PATH`.
 fn unix_path(text: &str) -> Option<PathBuf> {
     let path = text.strip_prefix("unix:")?;
     Some(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))
@@ -83,7 +84,7 @@ fn unix_path(text: &str) -> Option<PathBuf> {
 impl FromStr for Address {
     type Err = AddressError;
 
-    /// Numeric addresses and `unix:PATH` only, so it never blocks; see [`Address::resolve`] for names.
+    /// Parses numeric addresses and `unix:PATH`, so it never blocks; see [`Address::resolve`] for names.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Some(path) = unix_path(text) {
             return Ok(Address::Unix(path));
@@ -110,7 +111,7 @@ impl fmt::Display for Address {
                 let (before, path) = match path {
                     [0, name @ ..] => ("unix:@", name),
                     [b'/', ..] => ("unix://", path),
-                    // Not to be taken for an abstract name, nor for what stands behind `unix://`.
+                    // Must not look like an abstract name, nor like the rest of `unix://`.
                     [b'@', ..] => ("unix:./", path),
                     _ => ("unix:", path),
                 };
@@ -121,7 +122,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// As it is, unless there is something in it that does not belong into a line.
+/// Writes a path unchanged, unless it contains a character that does not belong in a line.
 fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if let Ok(plain) = str::from_utf8(path)
@@ -132,7 +133,7 @@ fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
-                // So that nothing else looks like it.
+                // Escaped, so that no other text looks like an escape.
                 '\\' => f.write_str("\\\\")?,
                 c if breaks(c) => write!(f, "{}", c.escape_default())?,
                 c => f.write_char(c)?,
@@ -143,7 +144,7 @@ fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// A text that is no address, or a name that could not be looked up.
+/// A malformed address, or a name that could not be looked up.
 ///
 /// ```
 /// let error = reactor::Address::resolve("127.0.0.1:http").unwrap_err();
@@ -152,20 +153,20 @@ fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[derive(Error)]
 #[error("{address}: {cause}")]
 pub struct AddressError {
-    /// The text as it was given.
+    /// The given text.
     pub address: String,
-    /// What is wrong with it, or what the resolver said.
+    /// What is wrong with the text, or the resolver's error.
     pub cause: io::Error,
 }
 
-/// As it is shown: this is what a `main` that returns it prints.
+/// Equals `Display`: a `main` that returns the error prints this text.
 impl fmt::Debug for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Who is at the other end of a connection. An IPv4 peer of an IPv6 listener is shown as IPv4.
+/// The other end of a connection. An IPv4 peer of an IPv6 listener is shown as IPv4.
 ///
 /// ```
 /// use reactor::Peer;
@@ -178,16 +179,16 @@ impl fmt::Debug for AddressError {
 pub enum Peer {
     /// The far end of a TCP connection.
     Tcp(SocketAddr),
-    /// The far end of a Unix stream; it has no address of interest.
+    /// The far end of a Unix stream, without an address of interest.
     Unix,
-    /// No peer at all: a watched descriptor, such as standard input.
+    /// A watched descriptor without a peer, such as standard input.
     Descriptor,
-    /// Nothing but a deadline: [`Context::timer`](crate::Context::timer).
+    /// A deadline without a peer: [`Context::timer`](crate::Context::timer).
     Nobody,
 }
 
 impl Peer {
-    /// A TCP peer, an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) taken as the IPv4 address that it is.
+    /// Makes a TCP peer. An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) becomes the IPv4 address.
     pub fn tcp(address: SocketAddr) -> Self {
         match address.ip() {
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -1,4 +1,4 @@
-//! What can go wrong: `Error` before or while an application runs, `Errno` from one system call.
+//! Errors: `Error` before or while an application runs, `Errno` from one system call.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::address::{Address, AddressError};
 
-/// Why an application cannot be set up or cannot run. Each is one line that names the thing and the cause.
+/// Why an application cannot be set up or cannot run. Each error is one line with the object and the cause.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -26,31 +26,32 @@ use crate::address::{Address, AddressError};
 #[derive(Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An address could not be read, or its name not be looked up.
+    /// An address could not be parsed, or its name could not be looked up.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A listener could not be bound: taken, no permission, not an address of this host, no socket at that path.
+    /// A listener could not be bound: address in use, no permission, not an address of this host, no socket at the
+    /// path.
     #[error("{address}: {cause}")]
     Bind {
-        /// Where it should have listened.
+        /// The address to bind.
         address: Address,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// An open listener that was handed in cannot be used.
+    /// An inherited listener cannot be used.
     #[error("listener {descriptor}: {why}")]
     Inherited {
-        /// Its descriptor number.
+        /// The descriptor's number.
         descriptor: i32,
-        /// What is wrong with it.
+        /// What is wrong with the descriptor.
         why: String,
     },
-    /// A variable of the environment makes no sense: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.
+    /// An environment variable has a malformed value: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.
     #[error("{variable}: {why}")]
     Environment {
-        /// Which one.
+        /// The variable's name.
         variable: &'static str,
-        /// What is wrong with its value.
+        /// What is wrong with the value.
         why: String,
     },
     /// The limit on open descriptors leaves none for a connection.
@@ -60,7 +61,7 @@ pub enum Error {
     NoDescriptors {
         /// RLIMIT_NOFILE of this process.
         limit: usize,
-        /// Descriptors that a connection takes, with what serves it.
+        /// Descriptors that a connection takes, with the loop that serves it.
         needed: usize,
         /// Descriptors that are open already.
         open: usize,
@@ -68,30 +69,30 @@ pub enum Error {
     /// `REACTOR_BACKEND` or a name given in code is not a backend.
     #[error("unknown backend {name:?}: it is one of auto, epoll, select")]
     UnknownBackend {
-        /// The name as it was given.
+        /// The given name.
         name: String,
     },
     /// The backend exists but cannot be used on this system.
     #[error("backend {backend} cannot be used here: {cause}")]
     BackendUnavailable {
-        /// Which one.
+        /// The name.
         backend: &'static str,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// `REACTOR_CHAOS` asks for something that there is not. Only with the feature `chaos`.
+    /// `REACTOR_CHAOS` has a malformed value. Only with the feature `chaos`.
     #[cfg(feature = "chaos")]
     #[error("REACTOR_CHAOS: {part:?}: {why}")]
     Chaos {
-        /// The part of it that is wrong.
+        /// The malformed part.
         part: String,
-        /// What is wrong with it.
+        /// What is wrong with the part.
         why: String,
     },
-    /// Connections cannot be served in the way that was asked for.
+    /// The chosen model cannot serve the connections.
     #[error("{why}")]
     Runner {
-        /// What cannot be.
+        /// The reason.
         why: String,
     },
     /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
@@ -105,24 +106,24 @@ pub enum Error {
     /// Signals are process-wide: one application in a process may handle them.
     #[error("the signals of this process are handled already")]
     SignalsTaken,
-    /// A system call failed that has no business failing.
+    /// A system call failed unexpectedly.
     #[error("{what}: {cause}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// As it is shown: this is what a `main` that returns it prints.
+/// Equals `Display`: a `main` that returns the error prints this text.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// The number a failed system call left, as errno(3) lists them.
+/// The errno of a failed system call, as errno(3) lists them.
 ///
 /// ```
 /// use reactor::{CloseReason, Errno};
@@ -135,7 +136,7 @@ impl fmt::Debug for Error {
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// The same as the standard library's error, for its text and its kind.
+    /// The standard library's error, with its text and kind.
     pub fn to_io(self) -> io::Error {
         io::Error::from_raw_os_error(self.0)
     }

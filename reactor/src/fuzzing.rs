@@ -1,5 +1,5 @@
-//! What the targets of `fuzz/` call: the models of each part, which panic where the part is not right. They take bytes,
-//! mean something with every one of them, and are the same that the property tests call. No part of the public face.
+//! Entry points for the targets of `fuzz/`: the models of each part, which panic if the part is wrong. Any bytes are a
+//! valid input, and the property tests call the same functions. Not part of the public API.
 
 pub use crate::address::model::check as address;
 pub use crate::buffer::model::decoders;

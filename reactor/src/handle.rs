@@ -1,4 +1,4 @@
-//! What other threads have of a running application: the whole of it, and one service of it.
+//! Access to a running application from other threads: to the whole, and to one service.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -36,19 +36,19 @@ impl Handle {
         self.0.halt();
     }
 
-    /// Queues `bytes` for every member of the topic, whoever serves it. Never blocks. For threads: in a callback
+    /// Queues `bytes` for every member of the topic, on all loops. Never blocks. For threads: in a callback
     /// [`Context::publish`](crate::Context::publish) waits for room instead of giving the bytes back.
     ///
     /// # Errors
-    /// Gives the bytes back when so much waits already (65,536 messages, or 16 MiB) or the first loop has ended.
+    /// Gives the bytes back if 65,536 messages or 16 MiB are waiting already, or if the first loop has ended.
     pub fn publish(&self, topic: &Topic, bytes: impl Into<Bytes>) -> Result<(), PostError<Bytes>> {
         self.0
             .publish((topic.clone(), Shared::new(bytes.into())))
             .map_err(|error| error.map(|(_, bytes)| bytes.into_bytes()))
     }
 
-    /// The counters of all loops together, as they stand: also while a callback holds one, and after they have ended.
-    /// Never blocks, and asks nothing of the loops.
+    /// The present counters of all loops together, also while a callback holds a loop, and after the loops have ended.
+    /// Never blocks, and does not involve the loops.
     ///
     /// ```
     /// use reactor::Application;
@@ -65,9 +65,9 @@ impl Handle {
         self.0.stats()
     }
 
-    /// For a thread that a handler has started: lets it run on every core that the loops are spread over. Where they are
-    /// pinned ([`Runner::pinned`](crate::Runner::pinned)) it would otherwise stay on the core of the loop that started it
-    /// and take turns with that. Does nothing where they are not, nor on a loop's own thread.
+    /// Lets a thread that a handler has started run on every core of the loops. With pinned loops
+    /// ([`Runner::pinned`](crate::Runner::pinned)) the thread would otherwise stay on the core of its loop, and take
+    /// turns with the loop. Does nothing without pinning, and on a loop's own thread.
     ///
     /// ```
     /// # use reactor::Application;
@@ -95,7 +95,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Reaches one service of a running application from any thread: where it listens, and its handler's mailbox.
+/// Reaches one service of a running application from any thread: its addresses, and its handler's mailbox.
 ///
 /// ```
 /// use reactor::{Application, ConnectionId, Context, Handler, Input, Service};
@@ -140,16 +140,16 @@ struct PerConnectionLoop<M> {
     mailbox: Arc<Mailbox<Addressed<M>>>,
 }
 
-/// A guest's end of its mailbox. Dropped, nobody reaches it any more.
+/// The receiving end of a per-connection loop's mailbox. A drop removes the mailbox.
 pub(crate) struct GuestReceiver<M: Send + 'static> {
     receiver: Receiver<Addressed<M>>,
     number: u32,
     mailboxes: Arc<Mailboxes<M>>,
 }
 
-/// Where a handler's messages come from.
+/// The source of a handler's messages.
 pub(crate) trait Mail<M> {
-    /// Moves up to `most` messages into `into`. Whether there are more.
+    /// Moves up to `most` messages into `into`. Returns whether more remain.
     fn take(&mut self, into: &mut VecDeque<Addressed<M>>, most: usize) -> bool;
 }
 
@@ -178,12 +178,12 @@ impl<M: Send + 'static> ServiceHandle<M> {
         ServiceHandle { handle, mailboxes: Arc::new(mailboxes), addresses: addresses.into(), plain }
     }
 
-    /// The end of each standing loop. There is one for each.
+    /// The receivers of the fixed loops, in order. Call once.
     pub(crate) fn receivers(&self) -> impl Iterator<Item = Receiver<Addressed<M>>> {
         self.mailboxes.fixed.iter().cloned().map(Receiver::new)
     }
 
-    /// That of a loop that has come.
+    /// The receiver of a new per-connection loop.
     pub(crate) fn receiver_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> GuestReceiver<M> {
         let mailbox = Arc::new(Mailbox::new());
         let (number, receiver) = (loop_handle.number, Receiver::new(mailbox.clone()));
@@ -196,46 +196,47 @@ impl<M: Send + 'static> ServiceHandle<M> {
         GuestReceiver { receiver, number, mailboxes: self.mailboxes.clone() }
     }
 
-    /// Where the service listens, port 0 replaced by the real one; the first of them if a name had several. `None` for
-    /// a service that doesn't listen.
+    /// The address of the service, with the actual port in place of port 0; the first address if a name has several.
+    /// `None` for a service without a listener.
     pub fn address(&self) -> Option<&Address> {
         self.addresses.first()
     }
 
-    /// Everywhere the service listens, the addresses whose connections have a layer last.
+    /// All addresses of the service; addresses with a layer come last.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Those whose connections have a layer: see [`Service::layered`](crate::Service::layered).
+    /// The addresses whose connections have a layer: see [`Service::layered`](crate::Service::layered).
     pub fn layered_addresses(&self) -> &[Address] {
         &self.addresses[self.plain..]
     }
 
-    /// Hands `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
+    /// Sends `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
     /// handler on the first loop. Never blocks. Messages of one sender arrive in order.
     ///
-    /// In a callback of the same application a full mailbox (65,536 messages) is no error: the message waits at the posting
-    /// loop, in order, and nothing is read from the connection that the callback is for until all waiting messages have gone
-    /// on. So a callback of a connection may post any number. A turn that begins with 65,536 waiting messages or more gives
-    /// back what callbacks without a connection post (periodic work,
-    /// [`on_message`](crate::Handler::on_message), [`on_turn`](crate::Handler::on_turn)), and what connections post that are
-    /// held already; in such a turn the loop takes no messages itself, unless another loop waits for room in its mailboxes. So
-    /// a chain of loops slows down to the pace of the last, and a circle in which each message causes more than one ends in
-    /// errors, never in a standstill.
+    /// In a callback of this application a full mailbox (65,536 messages) is no error: the message waits at the posting
+    /// loop, in order, and reading pauses for the callback's connection until all waiting messages have gone on. So a
+    /// callback of a connection may post any number. A turn that begins with 65,536 waiting messages or more gives
+    /// messages back to callbacks without a connection (periodic work, [`on_message`](crate::Handler::on_message),
+    /// [`on_turn`](crate::Handler::on_turn)), and to connections whose reading is paused already. In such a turn the
+    /// loop takes no messages itself, unless another loop waits for room in its mailboxes. So a chain of loops runs at
+    /// the pace of the last loop, and a circle in which each message causes further ones ends in errors, never in a
+    /// standstill.
     ///
     /// # Errors
-    /// Gives the message back when the loop has ended; when the mailbox is full, for a thread that is no loop of this
-    /// application; and in a callback as above. Of messages given back in callbacks the log tells, once a second at most.
+    /// Gives the message back if the loop has ended; if the mailbox is full, for a thread that is no loop of this
+    /// application; and in a callback as above. The log reports messages given back in callbacks, at most once a
+    /// second.
     pub fn post(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         self.put(to, message, false)
     }
 
-    /// Like [`ServiceHandle::post`], but **blocks** while the mailbox is full. In a callback it is the same as that, and does
+    /// As [`ServiceHandle::post`], but **blocks** while the mailbox is full. In a callback it equals `post`, and does
     /// not block.
     ///
     /// # Errors
-    /// Gives the message back when the loop has ended; in a callback, as [`ServiceHandle::post`] does.
+    /// Gives the message back if the loop has ended; in a callback, as [`ServiceHandle::post`] does.
     pub fn post_wait(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         self.put(to, message, true)
     }
@@ -252,13 +253,13 @@ impl<M: Send + 'static> ServiceHandle<M> {
         let per_connection_loop = per_connection
             .get(&number)
             .map(|per_connection_loop| (per_connection_loop.mailbox.clone(), per_connection_loop.loop_handle.clone()));
-        // Not held while waiting: a guest that leaves takes its own out.
+        // Not held while waiting: a per-connection loop that ends removes its mailbox.
         drop(per_connection);
         let Some((mailbox, loop_handle)) = per_connection_loop else { return Err(PostError::Closed(message)) };
         outbox::post(cluster, &loop_handle, &mailbox, (to, message), may_wait).map_err(here)
     }
 
-    /// The whole application's handle.
+    /// The handle of the whole application.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

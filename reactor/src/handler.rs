@@ -1,4 +1,4 @@
-//! What a service is to the loop: one value with a callback for each thing that can happen to a connection.
+//! The callbacks of a service: one for each event of a connection.
 
 use crate::address::Peer;
 use crate::buffer::Input;
@@ -8,16 +8,18 @@ use crate::token::ConnectionId;
 
 /// The callbacks of a service.
 ///
-/// There is one value for each service and loop, called from that loop's thread alone, so what its connections share is
-/// plain `&mut self`, and neither the handler nor its connections need to be [`Send`]. What a service remembers of one
-/// peer is [`Handler::Connection`]; the loop keeps it and lends it to each callback. Another connection is reached by
-/// its [`ConnectionId`], through the [`Context`].
+/// Each loop has one handler value for each service, and calls it only from its own thread. So connections share state
+/// by plain `&mut self`, and neither the handler nor its connections need to be [`Send`]. The state of one peer is a
+/// [`Handler::Connection`], which the loop keeps and lends to each callback. Another connection is reached by its
+/// [`ConnectionId`], through the [`Context`].
 ///
-/// A callback asks, the loop does: nothing that a callback calls on its context calls back into a handler. Callbacks
-/// must not block, for everybody waits. One that panics loses its connection and nothing else.
+/// No method of the context calls back into a handler: a callback requests an action, and the loop carries it out
+/// later. Callbacks must not block, because all connections of the loop would wait. A callback that panics ends its
+/// connection and nothing else.
 ///
 /// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service
-/// that takes none never mentions it. The context of each callback knows both types: [`Context<'_, Self::Connection, M>`](Context).
+/// without messages leaves `M` out. The context of each callback knows both types: [`Context<'_, Self::Connection,
+/// M>`](Context).
 ///
 /// ```
 /// use reactor::{CloseReason, Context, Handler, Input};
@@ -53,28 +55,28 @@ use crate::token::ConnectionId;
 /// }
 /// ```
 pub trait Handler<M = ()>: 'static {
-    /// What the service remembers of one peer.
+    /// The service's state of one peer.
     type Connection: 'static;
 
-    /// The loop begins. The place to connect to others and to watch descriptors; there is no connection yet.
+    /// The loop starts, without connections yet. Connect to other servers and watch descriptors here.
     fn on_start(&mut self, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = cx;
     }
 
-    /// A peer has connected. What is returned is lent to every later callback, and given back in
+    /// A peer has connected. The returned state is lent to every later callback, and given back in
     /// [`on_close`](Handler::on_close).
     fn on_open(&mut self, cx: &mut Context<'_, Self::Connection, M>) -> Self::Connection;
 
-    /// A connection that this handler asked for with [`Context::connect`] has come about. One that does not goes
-    /// to [`on_close`](Handler::on_close) with the reason.
+    /// A connection that this handler requested with [`Context::connect`] is established. A failed one goes to
+    /// [`on_close`](Handler::on_close), with the reason.
     fn on_connected(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
-    /// Bytes have arrived, or bytes left unread are offered again: after a pause, and after the output has drained.
+    /// Bytes have arrived, or unread bytes are offered again: after a pause, and after the output has drained.
     ///
-    /// `input` has everything unread. Take as many whole items as there are; what is left is kept and comes first the
-    /// next time. Stop early when a write tells [`Written::AboveHighWater`](crate::Written::AboveHighWater).
+    /// `input` has all unread bytes. Take as many complete items as it has; the rest is kept and comes first the next
+    /// time. Stop early when a write returns [`Written::AboveHighWater`](crate::Written::AboveHighWater).
     fn on_data(
         &mut self,
         connection: &mut Self::Connection,
@@ -82,9 +84,9 @@ pub trait Handler<M = ()>: 'static {
         cx: &mut Context<'_, Self::Connection, M>,
     );
 
-    /// The peer has ended its half (FIN), after `input`, which is what was left unread. It may well be waiting for
-    /// answers. By default everything owed is sent, and then the connection is closed; whoever overrides this to go on
-    /// closes it later.
+    /// The peer has ended its half (FIN), after `input`, the unread rest. The peer may still wait for answers. By
+    /// default all queued bytes are sent, and then the connection is closed. An implementation that goes on must close
+    /// the connection later.
     fn on_end_of_input(
         &mut self,
         connection: &mut Self::Connection,
@@ -95,49 +97,50 @@ pub trait Handler<M = ()>: 'static {
         cx.close();
     }
 
-    /// The output was above the high-water mark and is below the low-water mark now: time to write more. Once a turn at
-    /// most.
+    /// The output was above the high-water mark, and is now below the low-water mark: time to write more. Called at
+    /// most once a turn.
     fn on_drained(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
-    /// This member of a topic is slow, and so many messages published to it were dropped
-    /// ([`SlowPolicy`](crate::SlowPolicy)). What is written to it in this callback takes their place: it comes before
-    /// everything that it is still owed, and it is counted when that place is reached, so that there is one notice
-    /// for all that were dropped there. Nothing by default. Also called while the connection is closing, as long as
-    /// something is owed.
+    /// This member of a topic is slow, and `count` messages published to it were dropped
+    /// ([`SlowPolicy`](crate::SlowPolicy)). Bytes written in this callback take the place of the messages, before all
+    /// bytes that are still queued. The count is taken when that place is reached, so one notice covers all messages
+    /// dropped there. Does nothing by default. Also called while the connection is closing, as long as bytes are
+    /// queued.
     fn on_missed(&mut self, connection: &mut Self::Connection, count: u64, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, count, cx);
     }
 
-    /// This member of a topic is owed more than [`Limits::member_queue`](crate::Limits::member_queue), and it is closed
-    /// after this callback. What has begun to leave is finished, then come its own answers and what is
-    /// written to it here; published messages that waited were dropped. Nothing by default.
+    /// This member of a topic has more than [`Limits::member_queue`](crate::Limits::member_queue) queued, and is closed
+    /// after this callback. A message that has begun to leave is finished; the member's answers and the bytes written
+    /// here follow. Waiting publications were dropped. Does nothing by default.
     fn on_too_slow(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
     }
 
-    /// A turn after [`Context::request_turn`]: for work that is left over, and belongs to no connection.
+    /// The turn after [`Context::request_turn`]: for remaining work that belongs to no connection.
     fn on_turn(&mut self, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = cx;
     }
 
-    /// The deadline that was set with [`Context::set_deadline`] has passed. It is cleared. Closes by default.
+    /// The deadline set with [`Context::set_deadline`] has passed, and is cleared. Closes by default.
     fn on_deadline(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();
     }
 
-    /// The application is stopping, and all that this peer sent until then has been delivered. By default the
-    /// connection is closed once everything owed is sent. What is not closed when the drain time is over is aborted.
+    /// The application is stopping, and all input of this peer has been delivered. By default the connection is closed
+    /// when all queued bytes are sent. Connections that are open at the end of the drain time are aborted.
     fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();
     }
 
-    /// A message was posted. `to` is the connection that it was addressed to, and `connection` is the state of that connection;
-    /// `None` where it has ended since, or the message was addressed to no connection. The callback belongs to no connection
-    /// ([`Context::id`] is none), so the addressee is reached by [`cx.at(to)`](Context::at). A panic ends the addressee.
+    /// A message was posted. `to` is the connection in its address, and `connection` is the state of that connection;
+    /// `None` if the connection has ended, or if the message was addressed to no connection. The callback belongs to no
+    /// connection ([`Context::id`] is none), so [`cx.at(to)`](Context::at) reaches the addressee. A panic ends the
+    /// addressee.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Handler, Input};
@@ -176,16 +179,17 @@ pub trait Handler<M = ()>: 'static {
         let _ = (to, connection, message, cx);
     }
 
-    /// A newcomer was refused at [`Limits::connections`](crate::Limits::connections) or
-    /// [`Application::max_connections`](crate::Application::max_connections): it has read [`Service::refusal`](crate::Service::refusal)
-    /// or is about to. For logs: it has no connection, and [`Context::id`] is none. Called on the loop that accepts.
+    /// A connection was refused at [`Limits::connections`](crate::Limits::connections) or
+    /// [`Application::max_connections`](crate::Application::max_connections), and gets
+    /// [`Service::refusal`](crate::Service::refusal). For logs: the connection has no state, and [`Context::id`] is
+    /// none. Called on the loop that accepts.
     fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (peer, cx);
     }
 
-    /// Whom this service turns away by a limit of its own at this moment, for the report that SIGUSR1 asks for: `none from …`, in a
-    /// few words and one line. `None`, the default: nobody. The report names the limits that the loop itself has. Called for the
-    /// report alone, on the loop that accepts.
+    /// The connections that this service refuses at this moment by a limit of its own, for the report that SIGUSR1
+    /// requests: `none from …`, in a few words on one line. `None`, the default: no such limit. The report names the
+    /// loop's own limits by itself. Called only for the report, on the loop that accepts.
     ///
     /// ```
     /// use reactor::{Context, Handler, Input};
@@ -214,10 +218,9 @@ pub trait Handler<M = ()>: 'static {
         None
     }
 
-    /// The connection is over, for this reason. Called exactly once for every [`Handler::Connection`] that came into
-    /// being, also after a panic and for a connection that never came about. [`Context::queued`] tells how many bytes
-    /// it was still owed. A client that connects again does it here, or, after a pause, from a
-    /// [`timer`](Context::timer).
+    /// The connection has ended, for this reason. Called exactly once for every [`Handler::Connection`], also after a
+    /// panic, and for a connection that was never established. [`Context::queued`] returns the number of unsent bytes.
+    /// A client reconnects here, or, after a pause, from a [`timer`](Context::timer).
     fn on_close(
         &mut self,
         connection: Self::Connection,

@@ -1,4 +1,4 @@
-//! A handler beside the states of its connections, its types forgotten, as the loop drives it.
+//! A handler beside the states of its connections, as the loop uses it, without their types.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -17,16 +17,16 @@ use crate::reason::CloseReason;
 use crate::shared::{dropped, each_dropped};
 use crate::token::ConnectionId;
 
-/// Messages that one service gets in one turn: whoever posts a flood waits, not those who are connected.
+/// Messages that one service handles in one turn: a flood delays its senders, not the connections.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// A handler and the states of its connections as the loop drives them. Each verb is one callback; none lets a panic
-/// out: it is logged and counted, and the connection it happened in is over.
+/// A handler and the states of its connections, as the loop uses them. Each method is one callback, and none lets a
+/// panic out: the panic is logged and counted, and ends its connection.
 pub(crate) trait Host {
     fn start(&mut self, core: &mut Core);
-    /// The key of the new connection's state, or `NO_STATE` after a panic.
+    /// Returns the key of the new connection's state, or `NO_STATE` after a panic.
     fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32;
-    /// Takes over the state of a connection that the handler asked for.
+    /// Stores the state of a connection that the handler requested.
     fn adopt(&mut self, state: Box<dyn Any>) -> u32;
     fn connected(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>);
@@ -36,14 +36,14 @@ pub(crate) trait Host {
     fn too_slow(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn turn(&mut self, core: &mut Core);
     fn refused(&mut self, core: &mut Core, peer: Peer);
-    /// Whom the handler turns away, in one line for the report.
+    /// The connections that the handler refuses, in one line for the report.
     fn turns_away(&mut self, core: &mut Core) -> Option<String>;
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
-    /// Takes what was posted, up to a bound. Whether there is more.
+    /// Takes posted messages, up to a limit. Returns whether more remain.
     fn collect(&mut self) -> bool;
-    /// Hands over one message of those taken, if there is one.
+    /// Delivers one of the taken messages, if any.
     fn message(&mut self, core: &mut Core) -> bool;
 }
 
@@ -51,9 +51,10 @@ pub(crate) struct Hosted<H: Handler<M>, M: Send + 'static> {
     handler: H,
     states: Slab<H::Connection>,
     service: u16,
-    /// Not a type parameter: the callbacks of a request would be compiled once for each kind, and inlined in none.
+    /// Not a type parameter: the callbacks of a request would be compiled for each kind of mailbox, and inlined in
+    /// none.
     mailbox: Box<dyn Mail<M>>,
-    /// Messages on their way from the mailbox to the handler; empty between turns, kept for its capacity.
+    /// Messages between mailbox and handler; empty between turns, kept for its capacity.
     batch: VecDeque<Addressed<M>>,
 }
 
@@ -91,7 +92,7 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     }
 
     fn adopt(&mut self, state: Box<dyn Any>) -> u32 {
-        // `Context` has checked the type when it took the state.
+        // `Context` has checked the type when it stored the state.
         state.downcast().map_or(NO_STATE, |state| self.states.insert(*state) as u32)
     }
 
@@ -163,7 +164,7 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
         let state = key.and_then(|key| self.states.get_mut(key as usize));
         let is_lent = state.is_some();
         let outcome = guarded(core, ConnectionId::NONE, service, |cx| handler.on_message(to, state, message, cx));
-        // The state that was lent may be half changed.
+        // A panic may leave the lent state half changed.
         if outcome.is_none() && is_lent {
             end_panicked(core, to);
         }
@@ -177,9 +178,9 @@ impl<H: Handler<M>, M: Send + 'static> Drop for Hosted<H, M> {
     }
 }
 
-/// Runs a callback. A panic in it ends the connection that it is for, and nothing else.
+/// Runs a callback. A panic ends the callback's connection, and nothing else.
 ///
-/// What the callback left half changed is its handler's own state; the loop's half is in order after every call on
+/// A panic may leave the handler's own state half changed. The loop's state is consistent after every call on
 /// `Context`.
 #[inline]
 pub(crate) fn guarded<C, M, R>(
@@ -215,7 +216,7 @@ fn panicked(core: &mut Core, id: ConnectionId, service: u16, panic: Box<dyn Any 
     }
 }
 
-/// Ends a connection in whose callback, or with whose state, a panic happened.
+/// Ends a connection after a panic in its callback, or with its state.
 #[cold]
 fn end_panicked(core: &mut Core, id: ConnectionId) {
     if let Some(link) = core.links.get_mut(id) {

@@ -1,7 +1,7 @@
-//! A small event loop for Unix in 14,000 lines: `epoll`, `select(2)`, callbacks, no allocation on the way of a byte.
+//! A small event loop for Unix in 14,000 lines: `epoll`, `select(2)`, callbacks, no allocation on the path of a byte.
 //!
-//! An [`Application`] runs any number of [`Service`]s, each a [`Handler`] bound to an address. The loop moves the bytes
-//! and keeps the promises (backpressure, half-close, deadlines, draining); the handler says what they mean.
+//! An [`Application`] runs any number of [`Service`]s, each a [`Handler`] bound to an address. The loop moves the
+//! bytes, and provides backpressure, half-close, deadlines and draining; the handler gives the bytes a meaning.
 //!
 //! ```no_run
 //! use reactor::{Application, Context, Handler, Input, Service};
@@ -41,19 +41,20 @@
 //!
 //! # Features, for tests
 //!
-//! Neither is on by default, and a build without them has nothing of theirs.
+//! Neither is on by default, and a build without a feature contains no code of that feature.
 //!
-//! **`sim`**: `reactor::sim` runs services over a network and a clock that a seed makes up, and checks every step.
+//! **`sim`**: `reactor::sim` runs services over a simulated network and clock that follow a seed, and checks every
+//! step.
 //!
 //! **`chaos`**: system calls on real sockets fail as often as the environment variable `REACTOR_CHAOS` says, in every
-//! [`Application`] of the process, so any test of a service that talks to it runs under faults:
+//! [`Application`] of the process. So any test that talks to a service runs under faults:
 //!
 //! ```text
 //! REACTOR_CHAOS=short_io:0.3,eagain:0.1,eintr:0.05,emfile:0.01,spurious:0.05,seed=7 cargo test
 //! ```
 //!
-//! Each is a probability from 0 to 1, and may be left out. All of it is within what a kernel may do, so peers must not
-//! notice but by the time that it takes.
+//! Each fault is a probability from 0 to 1, and optional. All faults are within what a kernel may do, so a peer notices
+//! only delays.
 //!
 //! | fault | what happens |
 //! | --- | --- |
@@ -63,11 +64,11 @@
 //! | `emfile` | an accept finds no descriptor: the listener rests until one is freed, or a second. 1: nobody gets in |
 //! | `spurious` | a wait comes back at once with nothing. 1: nobody is ever heard |
 //!
-//! The same seed brings the same faults for as long as the kernel answers the same; each loop draws its own. Without
-//! one, each application draws it and tells, so that a failure can be had again. At WARN the log says at the beginning
-//! what is to be expected, at INFO in the end how often each fault has struck. What cannot be read is an error of
-//! [`Application::new`]; unset or empty, the variable changes nothing. **Without the feature it is not looked at**, so
-//! see that the log says so before you trust a test that passes.
+//! A seed repeats the faults while the kernel's answers are equal; each loop draws its own numbers. Without a seed,
+//! each application draws one and prints it, so that a failure can be repeated. The log names the expected faults at
+//! the start (WARN), and the number of strikes of each fault at the end (INFO). An unreadable value is an error of
+//! [`Application::new`]; an unset or empty variable changes nothing. **Without the feature the variable is ignored**,
+//! so check the log before you trust a test that passes.
 
 #![deny(unsafe_code)]
 
@@ -136,7 +137,7 @@ pub mod sim;
 #[doc(hidden)]
 pub mod fuzzing;
 
-/// Shared bytes, as the `bytes` crate has them: what [`Context::write_shared`] takes.
+/// Shared bytes of the `bytes` crate: the argument of [`Context::write_shared`].
 pub use bytes::Bytes;
 
 pub use address::{Address, AddressError, Peer};
@@ -161,7 +162,7 @@ pub use sys::signal::reset_inherited_signals;
 pub use token::ConnectionId;
 pub use topics::Topic;
 
-/// The README's code, so that it never drifts.
+/// Compiles the README's code as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,9 +1,9 @@
-//! How much and how long: every bound a service puts on its connections, with its unit and its motive, and the one
-//! place where each default is written.
+//! Limits and deadlines: every bound that a service sets for its connections, with its unit and reason, and the only
+//! place of each default.
 
 use std::time::Duration;
 
-/// How much one service takes from and keeps for its connections.
+/// Limits on the resources of one service's connections.
 ///
 /// ```
 /// use reactor::Limits;
@@ -12,50 +12,51 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once. One more is accepted, told [`Service::refusal`](crate::Service::refusal) and closed, so
-    /// that it learns why. `None` (the default): as many as the descriptor limit leaves room for; at *that* cap a
-    /// newcomer waits in the listener's backlog until there is room.
+    /// Number of connections at one time. A further connection is accepted, gets
+    /// [`Service::refusal`](crate::Service::refusal), and is closed. `None` (the default): as many as the descriptor
+    /// limit allows; at *that* limit a further connection waits in the listener's backlog until there is room.
     pub connections: Option<usize>,
-    /// Bytes of input kept because the handler has not consumed them, 128 KiB by default: an item longer than
-    /// this never completes, so the connection ends with
-    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow), once answers from before have been sent.
+    /// Bytes of input that are kept because the handler has not consumed them, 128 KiB by default. A longer item never
+    /// completes, so the connection ends with [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow), after
+    /// earlier answers have been sent.
     pub input: usize,
-    /// Bytes owed to a peer above which the loop stops reading from it, 256 KiB by default: whoever doesn't read
-    /// gets no further answers to pile up. A write that begins below is taken in full, whatever its size. A relay reads on:
+    /// Queued bytes above which the loop stops reading from a peer, 256 KiB by default: a peer that does not read gets
+    /// no further answers. A write that begins below this mark is accepted in full, at any size. A relay reads on:
     /// [`Context::read_on`](crate::Context::read_on).
     pub output_high: usize,
-    /// Bytes owed below which reading goes on and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64 KiB
-    /// by default: low enough that stopping and starting cost little, high enough that the peer never runs dry.
+    /// Queued bytes below which reading resumes and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64
+    /// KiB by default: low enough that stopping and resuming cost little, high enough that the peer never waits.
     pub output_low: usize,
-    /// Bytes owed beyond which no write is taken that begins above `output_high`, 8 MiB by default: the last line against
-    /// a handler that doesn't look at [`Written`](crate::Written). So a peer is owed at most this, or `output_high` and one
-    /// answer. The first write that does not fit is refused, and so is every one after it; what was accepted before is
-    /// still sent, then the connection ends with
-    /// [`CloseReason::OutputOverflow`](crate::CloseReason::OutputOverflow). A handler whose answers are large waits for
-    /// its output: [`Context::wait_for_output`](crate::Context::wait_for_output).
+    /// Queued bytes beyond which a write is refused that begins above `output_high`, 8 MiB by default: the last
+    /// protection against a handler that ignores [`Written`](crate::Written). So at most this many bytes are queued, or
+    /// `output_high` and one answer. The first write that does not fit is refused, with all later writes. Accepted
+    /// bytes are still sent, and then the connection ends with
+    /// [`CloseReason::OutputOverflow`](crate::CloseReason::OutputOverflow). A handler with large answers waits for its
+    /// output: [`Context::wait_for_output`](crate::Context::wait_for_output).
     pub output_max: usize,
-    /// Bytes owed to a member of a topic above which published messages do not pile up any more, 1 MiB by
-    /// default: minutes of talk, and a thousand members that don't read cost a gigabyte at most. 32 bytes are reckoned
-    /// for each message besides its own. One message is always taken when nothing is owed. What the handler itself
-    /// writes to a member counts, and is not bounded by this but by `output_max`.
+    /// Bytes queued for a member of a topic above which no further messages are queued, 1 MiB by default: minutes of
+    /// talk, and a thousand members that do not read cost at most a gigabyte. Each message counts 32 bytes in addition
+    /// to its length. A single message is always accepted when the queue is empty. The handler's own writes to a member
+    /// count, and are bounded only by `output_max`.
     pub member_queue: usize,
-    /// What happens then, and to that member alone; the others don't notice. By default it is disconnected.
+    /// The policy for a member above `member_queue`; other members do not notice. By default the member is
+    /// disconnected.
     pub slow_members: SlowPolicy,
-    /// Bytes read and thrown away while a connection closes, 64 MiB by default: closing with unread bytes would make
-    /// the kernel reset the connection, and the peer lose the answer that it has not read yet (RFC 9112 section 9.6).
+    /// Bytes that are read and discarded while a connection closes, 64 MiB by default. Closing with unread bytes would
+    /// make the kernel reset the connection, and the peer would lose an unread answer (RFC 9112 section 9.6).
     pub linger_bytes: u64,
-    /// Refused newcomers that are lingered for at once, 16 by default: enough that an honest client learns why, too few
-    /// to be a way around `connections`. The others are told, and closed at once.
+    /// Refused connections that linger at one time, 16 by default: enough that an honest client learns the reason, too
+    /// few to circumvent `connections`. Others get the refusal, and are closed at once.
     pub refused_lingering: usize,
-    /// Bytes of output that the kernel takes for a peer and has not sent yet, 128 KiB by default. The rest waits in the
-    /// connection's output, where the other limits bound it. Without this bound the kernel takes up to 4 MB for a peer
-    /// that does not read. TCP: TCP_NOTSENT_LOWAT, which the kernel may exceed by one segment (64 KiB); on the way, and in
-    /// the peer's own buffer, there may be more. Unix sockets: half of it as SO_SNDBUF, which Linux doubles and which
-    /// counts all that the peer has not read. Linux and Android; elsewhere the system's own bounds hold. A smaller value
-    /// costs more calls for one large answer.
+    /// Unsent bytes that the kernel takes for a peer, 128 KiB by default. The rest waits in the connection's output,
+    /// where the other limits apply. Without this bound the kernel takes up to 4 MB for a peer that does not read. TCP:
+    /// TCP_NOTSENT_LOWAT, which the kernel may exceed by one segment (64 KiB); further bytes may be under way, and in
+    /// the peer's own buffer. Unix sockets: half of the bound as SO_SNDBUF, which Linux doubles, and which counts all
+    /// bytes that the peer has not read. Linux and Android; other systems keep their own bounds. A smaller value costs
+    /// more calls for one large answer.
     pub unsent: usize,
-    /// The length of the listener's queue of connections not yet accepted, 4096 by default; the kernel caps it
-    /// (`net.core.somaxconn` on Linux).
+    /// Length of the listener's accept queue, 4096 by default. The kernel limits the length (`net.core.somaxconn` on
+    /// Linux).
     pub backlog: u32,
 }
 
@@ -77,7 +78,7 @@ impl Default for Limits {
     }
 }
 
-/// What happens to a member of a topic that is owed more than [`Limits::member_queue`].
+/// The policy for a member of a topic with more than [`Limits::member_queue`] queued.
 ///
 /// ```
 /// use reactor::{Limits, SlowPolicy};
@@ -85,15 +86,14 @@ impl Default for Limits {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowPolicy {
-    /// It is told so ([`Handler::on_too_slow`](crate::Handler::on_too_slow)) and closed: what has begun to leave is
-    /// finished, and published messages that wait are dropped.
+    /// The member may get last words ([`Handler::on_too_slow`](crate::Handler::on_too_slow)), and is closed: a message
+    /// that has begun to leave is finished, and waiting messages are dropped.
     Disconnect,
-    /// The messages that have waited longest are dropped, and it is told how many
-    /// ([`Handler::on_missed`](crate::Handler::on_missed)): for news that grow old. Only whole messages that have not
-    /// begun to leave; never what was written to it alone. It stays for as long as it likes:
-    /// [`Deadlines::write_progress`] does not go for it.
+    /// The oldest waiting messages are dropped, and [`Handler::on_missed`](crate::Handler::on_missed) reports their
+    /// number: for news that lose their value. Only complete messages that have not begun to leave are dropped, never
+    /// bytes written to this member alone. The member stays at any speed: [`Deadlines::write_progress`] does not apply.
     DropOldest,
-    /// The same with the latest: for a log, which is worth more without holes.
+    /// The newest messages are dropped: for a log, which is worth more without gaps in its middle.
     DropNewest,
 }
 
@@ -104,9 +104,9 @@ impl SlowPolicy {
     }
 }
 
-/// How long one service waits for its connections. `None` is for ever.
+/// Time limits for one service's connections. `None` means no limit.
 ///
-/// A handler has one more deadline for each connection, its own:
+/// Each connection has one further deadline, the handler's own:
 /// [`Context::set_deadline`](crate::Context::set_deadline).
 ///
 /// ```
@@ -117,26 +117,25 @@ impl SlowPolicy {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// From the opening of an accepted connection until it is of use: the handler has consumed a byte of it, written to
-    /// it or subscribed it. 30 s by default: nobody who means to speak needs longer, and the rest hold a descriptor.
+    /// Time from the opening of an accepted connection until it is useful: the handler has consumed a byte, written, or
+    /// subscribed it. 30 s by default: an honest client needs no longer, and a silent one holds a descriptor.
     pub first_request: Option<Duration>,
-    /// Without a byte moving either way. `None` by default: only the service knows whether silence is normal.
+    /// Time without a byte in either direction. `None` by default: only the service knows whether silence is normal.
     pub idle: Option<Duration>,
-    /// Within which a peer that is owed more than the kernel takes has to acknowledge
-    /// 4096 bytes more. 30 s by default; one byte a minute does not defeat it. Looked at every 5 s at the latest, so a peer
-    /// that stops reading ends at most 5 s after the deadline. Not for members of a topic whose
-    /// [`SlowPolicy`] keeps them.
+    /// Time within which a peer must acknowledge 4096 further bytes, while more is queued than the kernel takes. 30 s
+    /// by default; one byte a minute is too slow. Checked at least every 5 s, so a peer that stops reading ends at most
+    /// 5 s after the deadline. Does not apply to members of a topic whose [`SlowPolicy`] keeps them.
     pub write_progress: Option<Duration>,
-    /// While closing, once our half has ended: within which the peer has to end its own. 5 s by default. A peer that
-    /// takes 4096 bytes more of what the kernel still has for it gets that long again; so does, five times at most, one
-    /// that sends as much. While the loop itself still owes the peer something, `write_progress` goes for it if that is
-    /// longer. No other deadline runs while a connection closes.
+    /// Time within which the peer must end its half, after ours has ended in a close. 5 s by default. A peer that takes
+    /// 4096 further bytes from the kernel gets the time again; a peer that sends as many gets the time again at most
+    /// five times. While bytes are queued, `write_progress` applies if it is longer. No other deadline applies to a
+    /// closing connection.
     pub linger: Duration,
-    /// For an outbound connection to come about, the handshake of its [`Layer`](crate::Layer) included. 30 s by default; the
-    /// kernel's own limit is over two minutes.
+    /// Time for an outbound connection to be established, including the handshake of its [`Layer`](crate::Layer). 30 s
+    /// by default; the kernel's own limit is over two minutes.
     pub connect: Option<Duration>,
-    /// For the handshake of an accepted connection whose service has a [`Layer`](crate::Layer). 10 s by default. The other
-    /// deadlines begin when it is done.
+    /// Time for the handshake of an accepted connection whose service has a [`Layer`](crate::Layer). 10 s by default.
+    /// The other deadlines begin after the handshake.
     pub handshake: Option<Duration>,
 }
 

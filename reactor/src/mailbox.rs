@@ -1,4 +1,4 @@
-//! Queues from any thread to one loop, bounded. Below: nothing. Above: [`handle`](crate::handle), which wakes the loop.
+//! Bounded queues from any thread to one loop. [`handle`](crate::handle) uses them, and wakes the loop.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,8 +8,8 @@ use crate::protocols::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::shared::each_dropped;
 use crate::token::ConnectionId;
 
-/// Messages that one mailbox holds: enough to smooth a burst, few enough that a loop which cannot keep up is
-/// noticed by those who post.
+/// Capacity of a mailbox, in messages: enough to smooth a burst, and few enough that senders notice a loop that cannot
+/// keep up.
 pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(loom) {
     1
 } else if cfg!(miri) {
@@ -18,7 +18,7 @@ pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(loom) {
     64 * 1024
 };
 
-/// Why a message was not taken. It has the message, for another try.
+/// Why a message was not accepted. The error contains the message, for another attempt.
 ///
 /// ```
 /// use reactor::PostError;
@@ -26,9 +26,9 @@ pub(crate) const MAILBOX_MESSAGES: usize = if cfg!(loom) {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostError<M> {
-    /// The mailbox is full for now.
+    /// The mailbox is full at present.
     Full(M),
-    /// The loop has ended, or never will run.
+    /// The loop has ended, or will never run.
     Closed(M),
 }
 
@@ -59,7 +59,7 @@ impl<M> fmt::Display for PostError<M> {
 
 impl<M: fmt::Debug> std::error::Error for PostError<M> {}
 
-/// A bounded queue of any number of senders and one loop. Putting and taking are O(1) under a lock that nobody holds
+/// A bounded queue from any number of senders to one loop. Posting and taking take O(1) under a lock that is never held
 /// for longer.
 pub(crate) struct Mailbox<M> {
     inside: Mutex<Inside<M>>,
@@ -68,8 +68,8 @@ pub(crate) struct Mailbox<M> {
     weigh: fn(&M) -> usize,
 }
 
-/// The loop's end of a mailbox. Once it is dropped, because the loop has ended or never will run, nothing more is
-/// taken, and whoever waits for room is told.
+/// The loop's end of a mailbox. A drop, because the loop has ended or will never run, closes the mailbox: no more
+/// messages are accepted, and waiting senders return.
 pub(crate) struct Receiver<M>(Arc<Mailbox<M>>);
 
 impl<M> Receiver<M> {
@@ -77,7 +77,7 @@ impl<M> Receiver<M> {
         Receiver(mailbox)
     }
 
-    /// Moves up to `most` messages into `into`. Whether there are more.
+    /// Moves up to `most` messages into `into`. Returns whether more remain.
     pub(crate) fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         self.0.take(into, most)
     }
@@ -95,23 +95,23 @@ impl<M> Drop for Receiver<M> {
 
 struct Inside<M> {
     queue: VecDeque<M>,
-    /// What all in the queue weigh together.
+    /// Total weight of the queued messages.
     weight: usize,
-    /// Threads that wait for room.
+    /// Number of threads that wait for room.
     waiting: usize,
     closed: bool,
 }
 
-/// A message and the connection that it is for.
+/// A message with the connection that it is for.
 pub(crate) type Addressed<M> = (ConnectionId, M);
 
 impl<M> Mailbox<M> {
-    /// Holds [`MAILBOX_MESSAGES`], whatever they are.
+    /// Makes a mailbox for [`MAILBOX_MESSAGES`] messages of any size.
     pub(crate) fn new() -> Self {
         Self::weighed(usize::MAX, |_| 0)
     }
 
-    /// Holds no more, either, than what weighs so much together; a single message may weigh more.
+    /// Makes a mailbox that is also bounded by the total weight of its messages; a single message may exceed the bound.
     pub(crate) fn weighed(weight_max: usize, weigh: fn(&M) -> usize) -> Self {
         let inside = Inside { queue: VecDeque::new(), weight: 0, waiting: 0, closed: false };
         Mailbox { inside: Mutex::new(inside), room: Condvar::new(), weight_max, weigh }
@@ -143,7 +143,7 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Moves up to `most` messages into `into`. Whether there are more.
+    /// Moves up to `most` messages into `into`. Returns whether more remain.
     pub(crate) fn take(&self, into: &mut impl Extend<M>, most: usize) -> bool {
         let mut guard = self.lock();
         let inside = &mut *guard;
@@ -161,31 +161,31 @@ impl<M> Mailbox<M> {
         self.lock().queue.is_empty()
     }
 
-    /// Forgets what is in it.
+    /// Drops all queued messages.
     pub(crate) fn clear(&self) {
         let mut inside = self.lock();
         inside.queue.clear();
         inside.weight = 0;
     }
 
-    /// Takes no more. Whoever waits for room is told.
+    /// Closes the mailbox. Waiting senders return.
     fn close(&self) {
         let mut inside = self.lock();
         inside.closed = true;
         let (left, _) = (std::mem::take(&mut inside.queue), std::mem::take(&mut inside.weight));
         drop(inside);
         self.room.notify_all();
-        // Nobody takes them any more.
+        // The loop does not take these messages any more.
         each_dropped(left);
     }
 
-    /// A sender that panicked while it held the lock cannot have left the queue half changed.
+    /// Locks the queue. A sender that panicked with the lock held cannot have left the queue half changed.
     fn lock(&self) -> MutexGuard<'_, Inside<M>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether other loops have found a mailbox of one loop full, and wait to hear that there is room.
+/// Whether other loops have found a mailbox of one loop full, and wait for room.
 pub(crate) struct Crowd(AtomicBool);
 
 impl Crowd {
@@ -193,11 +193,12 @@ impl Crowd {
         Crowd(AtomicBool::new(false))
     }
 
-    /// Posts, without waking the loop. Where there is no room, whoever makes some finds that somebody waits for it.
+    /// Posts, without waking the loop. If the mailbox is full, the loop that makes room finds the waiting sender.
     pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
         match mailbox.post(message) {
             Err(PostError::Full(message)) => {
-                // Said before the second try: either that finds room, or whoever takes the lock after it finds this.
+                // Set before the second attempt: either the attempt finds room, or the next holder of the lock finds
+                // the flag.
                 self.0.store(true, Ordering::SeqCst);
                 mailbox.post(message)
             }
@@ -209,7 +210,7 @@ impl Crowd {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// By the loop, after it has taken messages or its mailboxes are closed: whether somebody waits, once.
+    /// For the loop, after it has taken messages or closed its mailboxes: returns once whether a sender waits.
     pub(crate) fn take(&self) -> bool {
         self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
     }

@@ -1,8 +1,7 @@
-//! Operations as text, for the models that stand beside what they check: a letter and a number each, `i1048576 c2 n`.
-//! What a fuzzer or a property test finds can then be read, cut down by hand and kept as a seed; and fuzzers know how to
-//! change numbers in decimal.
+//! Operations as text, for models: a letter and a number each, `i1048576 c2 n`. So a finding of a fuzzer or a property
+//! test can be read, cut down by hand and kept as a seed; and fuzzers can change decimal numbers.
 
-/// The operations of one text. A number that is missing is 0; what is neither letter nor number is a blank.
+/// The operations of one text. A missing number is 0; any other character is a blank.
 #[derive(Clone, Copy)]
 pub(crate) struct Operations<'t>(&'t [u8]);
 
@@ -11,7 +10,7 @@ impl<'t> Operations<'t> {
         Operations(text)
     }
 
-    /// The next operation if its letter is one of these.
+    /// Takes the next operation if its letter is in `letters`.
     pub(crate) fn next_of(&mut self, letters: &[u8]) -> Option<(u8, u64)> {
         let mut after = *self;
         let operation = after.next().filter(|(letter, _)| letters.contains(letter))?;
@@ -33,13 +32,13 @@ impl Iterator for Operations<'_> {
     }
 }
 
-/// What the tests of the models have in common.
+/// Common code for the tests of the models.
 #[cfg(test)]
 pub(crate) mod testing {
     use proptest::prelude::*;
 
-    /// Texts of at most `most` operations with these letters. One number in three is small, one is among the `marks`, and
-    /// of the others all magnitudes up to 10 to the power of `digits` are as likely as each other.
+    /// Texts of at most `most` operations with these letters. One number in three is small, one is among the `marks`,
+    /// and the others have all magnitudes up to 10 to the power of `digits` with equal probability.
     pub(crate) fn operations(
         letters: &'static [u8],
         digits: u32,
@@ -56,7 +55,7 @@ pub(crate) mod testing {
         prop::collection::vec(operation.prop_map(text), 0..most).prop_map(|texts| texts.concat())
     }
 
-    /// What a fuzzer has shown to be worth trying, as committed in `fuzz/seeds`.
+    /// The seeds in `fuzz/seeds`: inputs that a fuzzer has found worth keeping.
     pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
         let directory = format!("{}/../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
         let entries = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory}: {error}"));

@@ -1,6 +1,6 @@
-//! Messages that the callbacks of one loop post while the mailbox that they are for is full. They wait here, in order, until
-//! that mailbox has room, so a post from a callback is never lost and never blocks the loop. Below: the cluster. Above:
-//! [`handle`](crate::handle), which posts.
+//! Messages that callbacks of one loop post to a full mailbox. They wait here, in order, until the mailbox has room, so
+//! a post from a callback is never lost and never blocks the loop. Used by [`handle`](crate::handle), which posts; uses
+//! the cluster.
 //!
 //! Two bounds hold. The connection whose callback posted a waiting message is not read until all messages have gone on. And a
 //! turn that begins with [`WAITING_MAX`] waiting messages or more gives further messages back ([`PostError::Full`]) to
@@ -18,13 +18,13 @@ use crate::mailbox::{Addressed, MAILBOX_MESSAGES, Mailbox, PostError};
 use crate::shared::each_dropped;
 use crate::token::ConnectionId;
 
-/// Waiting messages at the beginning of a turn from which on that turn takes no more: as many as a mailbox holds.
+/// Number of waiting messages at the beginning of a turn that stops further ones: the capacity of a mailbox.
 const WAITING_MAX: usize = MAILBOX_MESSAGES;
 
 /// The messages of one loop that wait for room.
 pub(crate) struct Outbox {
     cluster: Arc<Cluster>,
-    /// The connection whose callback runs or ran last; [`ConnectionId::NONE`] where a callback belongs to none.
+    /// The connection of the current or last callback; [`ConnectionId::NONE`] for a callback without a connection.
     caller: Cell<ConnectionId>,
     /// One queue for each full mailbox, by the mailbox's address.
     queues: RefCell<HashMap<usize, Box<dyn Queue>>>,
@@ -40,9 +40,9 @@ pub(crate) struct Outbox {
     refused: Cell<u64>,
 }
 
-/// The waiting messages for one mailbox, its message type forgotten.
+/// The waiting messages for one mailbox, without their type.
 trait Queue {
-    /// Moves messages into the mailbox while there is room, and wakes its loop. Whether the mailbox is closed.
+    /// Moves messages into the mailbox while there is room, and wakes its loop. Returns whether the mailbox is closed.
     fn flush(&mut self) -> bool;
     fn len(&self) -> usize;
     /// Drops all messages.
@@ -68,8 +68,8 @@ impl<M: Send + 'static> Queue for Waiting<M> {
             self.messages.push_front(error.into_message());
             break is_closed;
         };
-        // Also where nothing went: that loop takes no messages while it has too many waiting itself, until it sees that
-        // somebody waits for it.
+        // Wakes the loop also if no message fitted: a loop with too many waiting messages takes none itself until it
+        // sees that another loop waits.
         self.loop_handle.wake();
         is_closed
     }
@@ -101,18 +101,19 @@ impl Outbox {
         }
     }
 
-    /// A callback for this connection begins.
+    /// Sets the connection of the callback that begins.
     #[inline]
     pub(crate) fn set_caller(&self, id: ConnectionId) {
         self.caller.set(id);
     }
 
-    /// Whether messages wait for room.
+    /// Whether any message waits for room.
     pub(crate) fn is_behind(&self) -> bool {
         self.count.get() > 0
     }
 
-    /// Whether so many messages waited when this turn began that callbacks without a connection get theirs back.
+    /// Whether so many messages waited at the beginning of this turn that callbacks without a connection get theirs
+    /// back.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full.get()
     }
@@ -143,7 +144,7 @@ impl Outbox {
     ) -> Result<(), PostError<Addressed<M>>> {
         let key = Arc::as_ptr(mailbox) as usize;
         let message = if self.is_behind() && self.queues.borrow().contains_key(&key) {
-            // A message that came earlier waits already.
+            // An earlier message is waiting already.
             message
         } else {
             match loop_handle.post(mailbox, message) {
@@ -175,10 +176,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// At the end of a turn: posts what there is room for now. Connections that may be read again: all that were held, once no
-    /// message waits.
+    /// At the end of a turn: posts the messages that have room now. Returns the connections that may be read again: all
+    /// held connections, when no message waits.
     pub(crate) fn flush(&self) -> Vec<ConnectionId> {
-        // Taken out meanwhile: a message that is dropped may post another one.
+        // Taken out meanwhile, because the drop of a message may post another one.
         let mut queues = self.queues.take();
         let mut closed = Vec::new();
         queues.retain(|_, queue| {
@@ -199,7 +200,7 @@ impl Outbox {
         if self.is_behind() { Vec::new() } else { self.held.take().into_iter().collect() }
     }
 
-    /// Connections that another queue holds: released together with this one's.
+    /// Adds connections that another queue holds; they are released together with this queue's.
     pub(crate) fn hold(&self, ids: Vec<ConnectionId>) {
         self.held.borrow_mut().extend(ids);
     }
@@ -211,7 +212,7 @@ impl Drop for Outbox {
     }
 }
 
-/// In the place of a queue whose mailbox is closed.
+/// Replaces a queue whose mailbox is closed.
 struct Gone;
 
 impl Queue for Gone {
@@ -234,7 +235,7 @@ thread_local! {
     static HERE: RefCell<Option<Rc<Outbox>>> = const { RefCell::new(None) };
 }
 
-/// Marks this thread as a loop's for as long as the guard lives.
+/// Marks this thread as a loop's thread until the drop.
 pub(crate) struct LoopsThread {
     before: Option<Rc<Outbox>>,
 }
@@ -259,8 +260,8 @@ pub(crate) fn on_a_loops_thread() -> bool {
     here().is_some()
 }
 
-/// Posts from a callback of a loop of this application: where there is no room, the message waits. On other threads, and from
-/// the loop of another application, whether the message finds room is up to the caller, or the thread blocks if it `may_wait`.
+/// Posts from a callback of a loop of this application: without room, the message waits. On other threads, and from a
+/// loop of another application, a full mailbox is an error, or blocks the thread if it `may_wait`.
 pub(crate) fn post<M: Send + 'static>(
     cluster: &Arc<Cluster>,
     loop_handle: &Arc<LoopHandle>,
@@ -270,7 +271,7 @@ pub(crate) fn post<M: Send + 'static>(
 ) -> Result<(), PostError<Addressed<M>>> {
     match here() {
         Some(outbox) if Arc::ptr_eq(&outbox.cluster, cluster) => outbox.post(loop_handle, mailbox, message),
-        // It would hold up its own loop.
+        // Waiting would delay the thread's own loop.
         Some(_) => mailbox.post(message).map(|()| loop_handle.wake()),
         None => mailbox.post_wait(message, may_wait).map(|()| loop_handle.wake()),
     }

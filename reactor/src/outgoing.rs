@@ -1,5 +1,5 @@
-//! The other loops of an application, as one of them sees them: what is published here goes to members there, once for each
-//! loop, and one wake-up for however much a turn has published.
+//! Publications and connections on their way to the other loops: each publication goes once to each loop with members,
+//! and a turn costs one wake-up for each loop.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,20 +17,22 @@ pub(crate) struct Outgoing {
     here: Arc<LoopHandle>,
     /// Called when something is published: most loops never do.
     snapshot: Snapshot,
-    /// Who got something in this turn, by the place on the roll; and their places.
+    /// `got_some`: whether a loop got a publication in this turn, by its place in the snapshot. `to_wake`: the places
+    /// of these loops.
     got_some: Vec<bool>,
     to_wake: Vec<usize>,
-    /// Loops that stand and got a connection in this turn.
+    /// Fixed loops that got a connection in this turn.
     accepted: Vec<usize>,
-    /// What a mailbox has had no room for yet, in order, by the number of its loop.
+    /// Publications that a full mailbox did not take, in order, by the number of its loop.
     waiting: HashMap<u32, (Arc<LoopHandle>, VecDeque<Publication>)>,
-    /// Connections that published what had no room: nothing is read from them until all has gone on.
+    /// Connections that published without room: they are not read until all waiting publications have gone on.
     held: HashSet<ConnectionId>,
-    /// As much waited when this turn began as a mailbox holds: callbacks without a connection publish nothing to other loops.
+    /// At the beginning of this turn the capacity of a mailbox was waiting: callbacks without a connection publish
+    /// nothing to other loops.
     is_full: bool,
-    /// Publications left out because of that, since [`Outgoing::take_left_out`] was called last.
+    /// Publications left out for that reason since the last [`Outgoing::take_left_out`].
     left_out: u64,
-    /// The last that got a newcomer.
+    /// The loop that got the last connection.
     last: usize,
 }
 
@@ -52,8 +54,8 @@ impl Outgoing {
         }
     }
 
-    /// Passes a message on to each loop that has members of the topic, but not to the one of the number `except`.
-    /// `false`: one has no room, so `by`, whose callback published, is to be held.
+    /// Passes a message to each loop that has members of the topic, except loop number `except`. Returns `false` if a
+    /// loop has no room: then `by`, whose callback published, must be held.
     pub(crate) fn publish(
         &mut self,
         topic: &Topic,
@@ -98,14 +100,14 @@ impl Outgoing {
                     self.waiting.insert(loop_handle.number, (loop_handle.clone(), VecDeque::from([publication])));
                     fitted = false;
                 }
-                // It has ended, and all its members with it.
+                // The loop has ended, with all its members.
                 Err(PostError::Closed(_)) => {}
             }
         }
         fitted
     }
 
-    /// Loops have come or gone since the roll was made.
+    /// Renews the snapshot, because loops have come or gone.
     #[cold]
     fn refresh(&mut self) {
         self.wake();
@@ -129,12 +131,12 @@ impl Outgoing {
         }
     }
 
-    /// Nothing is to be read from this connection until all has gone on.
+    /// Holds this connection: it is not read until all waiting publications have gone on.
     pub(crate) fn hold(&mut self, id: ConnectionId) {
         self.held.insert(id);
     }
 
-    /// As much waited to be passed on when this turn began as a mailbox holds.
+    /// Whether the capacity of a mailbox was waiting at the beginning of this turn.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full
     }
@@ -144,19 +146,19 @@ impl Outgoing {
         self.left_out > 0
     }
 
-    /// Takes the number of publications that were not passed on to a loop since the last call, because callbacks without a
-    /// connection published more than that loop takes.
+    /// Takes the number of publications left out since the last call, because callbacks without a connection published
+    /// more than a loop takes.
     pub(crate) fn take_left_out(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }
 
-    /// Something waits to be passed on.
+    /// Whether any publication waits.
     pub(crate) fn is_behind(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// At the end of a turn: passes on what there is room for now, and wakes whoever got something. Those held that need
-    /// not be any longer.
+    /// At the end of a turn: passes on the publications that have room now, and wakes the loops that got some. Returns
+    /// the connections that need no longer be held.
     pub(crate) fn flush(&mut self) -> Vec<ConnectionId> {
         self.wake();
         self.waiting.retain(|_, (loop_handle, waiting)| {
@@ -184,7 +186,8 @@ impl Outgoing {
         }
     }
 
-    /// Gives a newcomer to the loop with the fewest connections. Back, if that is this one, or takes it no more.
+    /// Hands an accepted connection to the least loaded loop. Returns it if that is this loop, or if the other loop has
+    /// ended.
     pub(crate) fn hand_out(&mut self, newcomer: Accepted) -> Option<Accepted> {
         let to = self.cluster.least_loaded(self.last);
         self.last = to;
@@ -208,19 +211,19 @@ impl Outgoing {
         }
     }
 
-    /// What this loop has members of.
+    /// Notes the topics that have members on this loop, as bits.
     pub(crate) fn note_topics(&self, bits: u64) {
         self.here.set_topics(bits);
     }
 }
 
-/// Whether what the callback of this connection publishes may wait for room however much waits already: the connection is
-/// still read, and will be held.
+/// Whether publications of this connection's callback may wait for any length of the queue: the connection is still
+/// read, and will be held.
 fn may_wait(held: &HashSet<ConnectionId>, by: ConnectionId) -> bool {
     by != ConnectionId::NONE && !held.contains(&by)
 }
 
-/// Whether as much waits as a mailbox holds.
+/// Whether the waiting publications would fill a mailbox.
 fn is_much(waiting: &VecDeque<Publication>) -> bool {
     waiting.len() >= MAILBOX_MESSAGES || waiting.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= PUBLISHED_BYTES
 }

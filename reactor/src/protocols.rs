@@ -1,13 +1,13 @@
-//! What loops and threads tell each other through single variables, each protocol a small type: so that `loom` runs the code
-//! that ships through every order in which two threads can meet (`orders.rs`, `.ci/run loom`).
+//! Protocols between loops and threads over single variables, each a small type. So `loom` runs the shipping code
+//! through every order in which two threads can meet (`orders.rs`, `.ci/run loom`).
 //!
-//! Where one side stores *a* and then looks at *b*, and the other stores *b* and then looks at *a*, Release and Acquire allow both
-//! to see the old value, and a wake-up is lost. A fence of the strongest kind stands between the two steps on both sides. (Fences, and
-//! not `SeqCst` accesses, because `loom` takes those for weaker than they are.)
+//! If one side stores *a* and then reads *b*, and the other stores *b* and then reads *a*, Release and Acquire allow
+//! both to read the old value, and a wake-up is lost. So a fence of the strongest kind stands between the two steps on
+//! both sides. (Fences, not `SeqCst` accesses, because `loom` treats those as weaker than they are.)
 
 use sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// The standard library's, or loom's.
+/// The standard library's types, or loom's.
 pub(crate) mod sync {
     #[cfg(all(test, loom))]
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -19,10 +19,10 @@ pub(crate) mod sync {
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 }
 
-/// Whether a wake-up is under way that the loop has not answered yet: any number of wake-ups cost one write until then.
+/// Whether a wake-up is unanswered: until the loop answers, any number of wake-ups cost one write.
 ///
-/// The message goes in before [`Alarm::ring`], and [`Alarm::answer`] comes after the descriptor was read and before the messages
-/// are looked at.
+/// The message is stored before [`Alarm::ring`]. [`Alarm::answer`] comes after the descriptor was read and before the
+/// messages are read.
 pub(crate) struct Alarm(AtomicBool);
 
 impl Alarm {
@@ -30,37 +30,40 @@ impl Alarm {
         Alarm(AtomicBool::new(false))
     }
 
-    /// Whether the loop has to be woken by a write: nobody has rung since it answered last.
+    /// Sets the alarm. Returns whether the caller must wake the loop by a write: the alarm was not set since the last
+    /// answer.
     #[must_use]
     pub(crate) fn ring(&self) -> bool {
-        // AcqRel, so that whatever was stored before this is seen by the loop after its own swap, whether it is this call or an
-        // earlier one that wrote.
+        // AcqRel, so that the loop sees everything stored before this swap after its own swap, whichever call made the
+        // write.
         !self.0.swap(true, Ordering::AcqRel)
     }
 
-    /// The loop is awake, and looks at its mailboxes next.
+    /// Clears the alarm: the loop is awake, and reads its mailboxes next.
     pub(crate) fn answer(&self) {
-        // A swap and not a store: only what reads the flag is ordered after those who set it.
+        // A swap and not a store: only a read of the flag is ordered after the writes of the other side.
         self.0.swap(false, Ordering::AcqRel);
     }
 
-    /// Whether somebody has rung and was not answered yet.
+    /// Whether the alarm is unanswered.
     #[cfg(feature = "sim")]
     pub(crate) fn is_ringing(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// What the loop that accepts waits for, and others change: room for one more connection, the end of all guests.
+/// The state that the accepting loop waits for, and others change: room for a connection, and the end of all
+/// per-connection loops.
 pub(crate) struct Room {
-    /// Newcomers wait for room: whoever makes some says so.
+    /// Accepting waits for room: whoever makes room wakes the accepting loop.
     at_cap: AtomicBool,
-    /// Descriptors of the connections of all loops, and those handed to a loop that has not counted them yet.
+    /// Descriptors of the connections of all loops, including connections handed to a loop that has not counted them
+    /// yet.
     descriptors: AtomicUsize,
-    /// Loops that came with one connection and have not ended.
+    /// Number of per-connection loops that have not ended.
     per_connection: AtomicUsize,
     halting: AtomicBool,
-    /// Nobody is accepted any more, so all that were have been handed out.
+    /// Accepting has ended, and all accepted connections have been handed out.
     listeners_closed: AtomicBool,
 }
 
@@ -83,8 +86,8 @@ impl Room {
         self.per_connection.load(Ordering::Acquire)
     }
 
-    /// By the loop that accepts: whether newcomers have to wait, as `is_full` finds by the two counts above. If so, everybody is
-    /// told, and the counts are looked at once more: what became free in between was told to nobody.
+    /// For the accepting loop: whether further connections must wait, as `is_full` decides by the two counts above. If
+    /// so, sets `at_cap` and reads the counts once more: room made in between was reported to nobody.
     pub(crate) fn look(&self, is_full: impl Fn() -> bool) -> bool {
         let was_told = self.at_cap.load(Ordering::Relaxed);
         if !is_full() {
@@ -100,36 +103,37 @@ impl Room {
         is_full()
     }
 
-    /// In the child process, where nobody is accepted.
+    /// In a child process, which does not accept.
     pub(crate) fn forget_cap(&self) {
         self.at_cap.store(false, Ordering::Release);
     }
 
-    /// So many descriptors more, in the manner of `wrapping_add`; fewer, where `more` is negative in that sense.
+    /// Adds `more` descriptors, wrapping, so a negative number subtracts.
     pub(crate) fn add_descriptors(&self, more: usize) {
         self.descriptors.fetch_add(more, Ordering::AcqRel);
     }
 
-    /// How many guests there are now.
+    /// Sets the number of per-connection loops.
     pub(crate) fn set_guests(&self, count: usize) {
         self.per_connection.store(count, Ordering::Release);
     }
 
-    /// By whoever has made either count smaller, after that: whether the loop that accepts waits for it, and is to be woken.
+    /// For a thread that has lowered either count, after that: whether the accepting loop waits and must be woken.
     #[must_use]
     pub(crate) fn is_waited_for(&self) -> bool {
         fence(Ordering::SeqCst);
         self.at_cap.load(Ordering::Acquire)
     }
 
-    /// By a guest that has gone, after it was counted out: whether the loop that accepts waits for room, or for all to have gone.
+    /// For a per-connection loop that has ended, after it was counted out: whether the accepting loop waits for room,
+    /// or for the end of all.
     #[must_use]
     pub(crate) fn is_waited_for_by_a_stop(&self) -> bool {
         fence(Ordering::SeqCst);
         self.at_cap.load(Ordering::Acquire) || self.halting.load(Ordering::Acquire)
     }
 
-    /// The application is to stop. Whether that is news.
+    /// Begins the stop. Returns whether it was not begun before.
     pub(crate) fn halt(&self) -> bool {
         let is_news = !self.halting.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
@@ -140,33 +144,35 @@ impl Room {
         self.halting.load(Ordering::Acquire)
     }
 
-    /// By the loop that accepts, while the application stops: whether all guests have gone. One that has not will wake it.
+    /// For the accepting loop during a stop: whether all per-connection loops have ended. A remaining one will wake
+    /// this loop.
     pub(crate) fn have_guests_gone(&self) -> bool {
         fence(Ordering::SeqCst);
         self.per_connection() == 0
     }
 
-    /// Nobody is accepted any more, and all that were have been handed out. Whether that is news.
+    /// Notes that accepting has ended and all accepted connections have been handed out. Returns whether this was not
+    /// noted before.
     pub(crate) fn close_listeners(&self) -> bool {
         !self.listeners_closed.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether no connection comes to a loop any more, whose queue of newcomers `is_empty` looks at. In this order: one may be handed
-    /// out up to the moment at which the doors are closed.
+    /// Whether no further connection comes to a loop; `is_empty` checks its queue of accepted connections. In this
+    /// order, because a connection may be handed out until the listeners are closed.
     pub(crate) fn nobody_comes(&self, is_empty: impl FnOnce() -> bool) -> bool {
         self.listeners_closed.load(Ordering::Acquire) && is_empty()
     }
 }
 
-/// Counts the changes of a list behind a lock, so that whoever has a copy finds by one comparison whether it is still the list.
+/// Counts the changes of a list behind a lock, so that one comparison tells whether a copy is current.
 pub(crate) struct Changes(AtomicU64);
 
-/// The count that a copy of the list was made at.
+/// The count at which a copy of the list was made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version(u64);
 
 impl Version {
-    /// That of no copy.
+    /// The version of no copy.
     pub(crate) const NONE: Version = Version(u64::MAX);
 }
 
@@ -175,19 +181,20 @@ impl Changes {
         Changes(AtomicU64::new(0))
     }
 
-    /// The list has changed. While its lock is held.
+    /// Counts a change. Call while the lock is held.
     pub(crate) fn count(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The version of the list. While its lock is held, to make a copy.
+    /// The version of the list. Call while the lock is held, to make a copy.
     #[inline]
     pub(crate) fn version(&self) -> Version {
         Version(self.0.load(Ordering::Acquire))
     }
 }
 
-/// Topics that a loop has members of, a bit for each (several topics may share one): who publishes leaves out loops without any.
+/// The topics that have members on a loop, one bit each (several topics may share a bit): a publisher skips loops
+/// without members.
 pub(crate) struct Mask(AtomicU64);
 
 impl Mask {
@@ -195,7 +202,7 @@ impl Mask {
         Mask(AtomicU64::new(0))
     }
 
-    /// By the loop itself, before anybody can hear of the membership.
+    /// Set by the loop itself, before any other loop can learn of the membership.
     pub(crate) fn set(&self, bits: u64) {
         self.0.store(bits, Ordering::Release);
     }

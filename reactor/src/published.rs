@@ -1,8 +1,8 @@
-//! What was published and is not yet in anybody's output. Below: nothing. Above: the loop, which hands it out before
-//! anything else happens to a member, and at the end of the turn.
+//! Publications that are not in any member's output yet. The loop delivers them before any other action on a member,
+//! and at the end of the turn.
 //!
-//! Messages of one topic are gathered here, in one piece for all members. So a member costs the same whether a turn
-//! brings one message or sixteen, and what is gathered is copied or shared as a whole.
+//! Messages of one topic are gathered in one piece for all members. So a member costs as much for sixteen messages of a
+//! turn as for one, and the piece is copied or shared as a whole.
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,20 +10,20 @@ use crate::shared::Shared;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-/// Bytes that are gathered for one topic before they are handed out.
+/// Bytes gathered for one topic before they are delivered.
 const GATHERED_MAX: usize = 256 * 1024;
-/// A message from this size on is handed out by itself: it is not worth copying once more.
+/// A message of at least this size is delivered by itself: another copy is not worth its cost.
 const ALONE_MIN: usize = 64 * 1024;
-/// Topics that are gathered for at once; they are looked through for each message.
+/// Number of topics gathered at one time; each message searches them.
 const TOPICS_MAX: usize = 8;
 
-/// The messages of one turn.
+/// The publications of one turn.
 #[derive(Default)]
 pub(crate) struct Published {
-    /// The first `gathered` of them have something in them; the others are kept for their capacity.
+    /// The first `gathered` batches are in use; the others are kept for their capacity.
     batches: Vec<Batch>,
     gathered: usize,
-    /// The lengths of one batch's messages while that batch is handed out. Kept for its capacity.
+    /// The lengths of one batch's messages during its delivery. Kept for its capacity.
     lengths: Vec<u32>,
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Published {
 pub(crate) struct Batch {
     pub(crate) topic: Topic,
     bytes: BytesMut,
-    /// In place of `bytes`: one message that was long.
+    /// A single long message, in place of `bytes`.
     alone: Option<Shared>,
     pub(crate) messages: Vec<Message>,
 }
 
 pub(crate) struct Message {
     pub(crate) length: u32,
-    /// Who does not get it, though a member.
+    /// A member that does not get the message.
     pub(crate) except: ConnectionId,
 }
 
@@ -48,8 +48,8 @@ impl Published {
         self.gathered == 0
     }
 
-    /// Gathers one message more. `false`: what there is has to be handed out first. `in_order`: members are in more than
-    /// one topic, so that it matters which of two topics was published to first.
+    /// Adds one message. Returns `false` if the gathered messages must be delivered first. `in_order`: some connection
+    /// is a member of several topics, so the order of publications to two topics matters.
     pub(crate) fn gather(
         &mut self,
         topic: &Topic,
@@ -92,12 +92,12 @@ impl Published {
         true
     }
 
-    /// Whether it is so much that members should be sent it before anybody else is heard.
+    /// Whether the gathered bytes should be delivered before further input is read.
     pub(crate) fn is_much(&self) -> bool {
         self.batches[..self.gathered].iter().any(|batch| batch.bytes().len() > GATHERED_MAX / 2)
     }
 
-    /// All batches, one for each topic, and room for the lengths of one batch. To be emptied by `clear`.
+    /// All batches, one for each topic, and a buffer for the lengths of one batch. Call `clear` afterwards.
     pub(crate) fn parts(&mut self) -> (&mut [Batch], &mut Vec<u32>) {
         (&mut self.batches[..self.gathered], &mut self.lengths)
     }
@@ -105,7 +105,7 @@ impl Published {
     pub(crate) fn clear(&mut self) {
         self.batches[..self.gathered].iter_mut().for_each(Batch::clear);
         self.gathered = 0;
-        // Names of topics may come from peers: not more are kept than one turn has at once.
+        // Peers may choose the names of topics, so at most one turn's topics are kept.
         self.batches.truncate(TOPICS_MAX);
     }
 }
@@ -115,7 +115,7 @@ impl Batch {
         Batch { topic: topic.clone(), bytes: BytesMut::new(), alone: None, messages: Vec::new() }
     }
 
-    /// Shared from `share_min` bytes on.
+    /// Makes the bytes shared if there are at least `share_min`.
     pub(crate) fn share(&mut self, share_min: usize) {
         if self.alone.is_none() && self.bytes.len() >= share_min {
             self.alone = Some(Shared::new(self.bytes.split().freeze()));

@@ -1,9 +1,9 @@
-//! Chance, as an argument: the same seed gives the same numbers for ever. What simulation and chaos draw from.
+//! Random numbers from a seed: a seed always gives one sequence. For the simulation and for chaos.
 #![cfg_attr(not(feature = "sim"), allow(dead_code, reason = "chaos draws less than a simulation"))]
 
 use std::ops::Range;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): eight bytes of state, and any seed is a good one.
+/// SplitMix64 (Steele, Lea and Flood, 2014): eight bytes of state, and every seed is good.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -17,9 +17,9 @@ impl Random {
         mixed(self.0)
     }
 
-    /// Less than `end`, which is not 0.
+    /// A number below `end`, which is not 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
-        // The bias is under 2^-32 for anything that is counted here.
+        // The bias is below 2^-32 for all uses here.
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
@@ -31,12 +31,12 @@ impl Random {
         range.start + self.below(range.end - range.start)
     }
 
-    /// Whether something of this probability happens. What cannot happen draws no number.
+    /// Whether an event of this probability happens. A probability of 0 draws no number.
     pub(crate) fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && ((self.next() >> 11) as f64 / (1u64 << 53) as f64) < probability
     }
 
-    /// Small ones often, and now and then up to `most`, which is at least 1.
+    /// A size from 1 to `most`; small sizes are more frequent.
     pub(crate) fn size(&mut self, most: usize) -> usize {
         let bits = u64::from(usize::BITS - most.leading_zeros());
         let order = self.below(bits) + 1;
@@ -50,7 +50,7 @@ impl Random {
     }
 }
 
-/// Spreads what is in a few bits over all of them.
+/// Spreads a few bits over all bits.
 pub(crate) fn mixed(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -13,54 +13,56 @@ use crate::error::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The peer ended its half, and everything it was owed has been sent.
+    /// The peer ended its half, and all queued bytes have been sent.
     PeerEnded,
-    /// The service asked for it ([`Context::close`](crate::Context::close)), and everything owed has been sent.
+    /// The service closed the connection ([`Context::close`](crate::Context::close)), and all queued bytes have been
+    /// sent.
     Closed,
-    /// The service asked for it without delay ([`Context::abort`](crate::Context::abort)).
+    /// The service closed the connection without delay ([`Context::abort`](crate::Context::abort)).
     Aborted,
-    /// The peer reset the connection, or went away while it was still being sent to (ECONNRESET, EPIPE).
+    /// The peer reset the connection, or went away while bytes were being sent (ECONNRESET, EPIPE).
     Reset,
     /// The system reported another error.
     Failed(Errno),
-    /// An outbound connection did not come about: refused, unreachable, …
+    /// An outbound connection was not established: refused, unreachable, …
     ConnectFailed(Errno),
     /// The handshake of the connection's [`Layer`](crate::Layer) failed. A handshake that took too long has the reason
-    /// [`TimedOut`](Self::TimedOut) and is counted as this one.
+    /// [`TimedOut`](Self::TimedOut), and is counted here.
     Handshake,
     /// A deadline passed.
     TimedOut(Deadline),
-    /// The peer sent more than the service is willing to keep without making sense of it.
+    /// The peer sent an item longer than the service's limit.
     InputOverflow {
         /// [`Limits::input`](crate::Limits::input), in bytes.
         limit: usize,
     },
-    /// The peer was owed more than the service is willing to keep for it.
+    /// More bytes were queued for the peer than the service's limit.
     OutputOverflow {
-        /// Bytes owed when the limit, [`Limits::output_max`](crate::Limits::output_max), was met.
+        /// Bytes queued when the limit, [`Limits::output_max`](crate::Limits::output_max), was reached.
         queued: usize,
     },
-    /// A file that was being sent ([`Output::put_file`](crate::Output::put_file)) turned out shorter than its range.
+    /// A file being sent ([`Output::put_file`](crate::Output::put_file)) was shorter than its range.
     ShortFile,
     /// A callback of this connection panicked.
     Panicked,
-    /// The connection's process was killed by a signal, such as that of a fault or of the system's want of memory
-    /// ([`Runner::processes`](crate::Runner::processes)). Counted, and told to no handler: the handler is gone with the process.
+    /// The connection's process was killed by a signal, for example after a fault, or for the system's lack of memory
+    /// ([`Runner::processes`](crate::Runner::processes)). Counted without a callback: the handler ended with the
+    /// process.
     Killed,
     /// All connections together held more than the application's memory budget
-    /// ([`Application::memory`](crate::Application::memory)), and this was one of those that held most.
+    /// ([`Application::memory`](crate::Application::memory)), and this connection was among the largest.
     Memory,
-    /// The application is stopping, and everything owed has been sent.
+    /// The application stopped, and all queued bytes were sent.
     Stopped,
-    /// The application was stopping, and the drain time was over before everything was sent.
+    /// The application stopped, and the drain time ended before all bytes were sent.
     DrainExpired,
 }
 
 impl CloseReason {
-    /// How many kinds there are, for counting.
+    /// Number of kinds, for counters.
     pub(crate) const KINDS: usize = 16;
 
-    /// The kind as a small number, its value left out.
+    /// The kind as a small number, without its value.
     pub(crate) fn kind(self) -> usize {
         match self {
             CloseReason::PeerEnded => 0,
@@ -82,8 +84,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether somebody may want to know how it came to that: no end that peers or services bring about as a matter of
-    /// routine.
+    /// Whether the end may need an investigation: not an end that peers or services cause as a matter of routine.
     pub(crate) fn is_fault(self) -> bool {
         match self {
             CloseReason::Failed(_)
@@ -139,22 +140,22 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Which deadline passed. Their lengths are in [`Deadlines`](crate::Deadlines), but for the handler's own.
+/// The deadline that passed. [`Deadlines`](crate::Deadlines) has their lengths, except for the handler's own.
 ///
 /// ```
 /// assert_eq!(reactor::Deadline::WriteProgress.to_string(), "write progress");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// The peer connected and never got as far as a first request.
+    /// The connection was not useful in time.
     FirstRequest,
-    /// No byte moved either way.
+    /// No byte moved in either direction.
     Idle,
-    /// The peer did not take what it is owed.
+    /// The peer did not take the queued bytes.
     WriteProgress,
-    /// The connection was closing and the peer did not let it end; what it was owed is lost.
+    /// The connection was closing, and the peer did not let it end; queued bytes are lost.
     Linger,
-    /// An outbound connection did not come about in time.
+    /// An outbound connection was not established in time.
     Connect,
     /// The layer of an accepted connection was not ready in time.
     Handshake,

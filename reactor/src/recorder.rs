@@ -1,5 +1,5 @@
-//! A flight recorder: the last events of a loop, kept for the day on which one of its connections ends badly. Below:
-//! nothing. Above: the loop, which notes what the driver did, and tells those of a connection that failed.
+//! A flight recorder: the last events of a loop, kept for a connection that ends badly. The loop records the driver's
+//! events, and logs those of a failed connection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,28 +9,28 @@ use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Events of one loop that are kept, 24 bytes each. Under full load they are the last few milliseconds, which is when
-/// a connection that ended badly was last heard of; 96 KiB stay in the second-level cache.
+/// Number of recorded events of one loop, 24 bytes each. Under full load they cover the last few milliseconds, the last
+/// time of a connection that has just ended badly; 96 KiB stay in the second-level cache.
 pub(crate) const EVENTS: usize = 4096;
-/// The same for a loop that has one connection.
+/// Number of recorded events of a per-connection loop.
 pub(crate) const EVENTS_OF_ONE: usize = 64;
-/// Of one connection, the last so many are told: more fill a line of a log with what nobody reads.
+/// Number of events in a logged history: more would fill a log line with events that nobody reads.
 const TOLD: usize = 16;
-/// Histories logged in one second: each is a line, and peers can cause them. The ends themselves are all counted.
+/// Histories logged in one second: peers can cause them, and each is a line. The ends themselves are all counted.
 const HISTORIES_PER_SECOND: usize = 10;
 
-/// What happened to a connection.
+/// An event of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Accepted,
     Asked,
     Connected,
-    /// So many bytes.
+    /// Number of received bytes.
     Received(u32),
     Ended,
     Failed(Errno),
     Sent(u32),
-    /// The kernel took so many bytes, and no more for now.
+    /// The kernel took this many bytes, and no more for now.
     Blocked(u32),
     SendFailed(Errno),
     ShortFile,
@@ -46,16 +46,16 @@ struct Event {
 }
 
 pub(crate) struct Recorder {
-    /// Always full: what has not happened yet happened to no connection. A power of two.
+    /// Always full: unused entries belong to no connection. The length is a power of two.
     events: Box<[Event]>,
-    /// Counts events; the next one's place, modulo their number.
+    /// Number of events; modulo the length, the place of the next event.
     next: usize,
     /// Rate limit for histories: the current second, and the number of histories logged in it.
     logged: (u64, usize),
 }
 
 impl Recorder {
-    /// Keeps so many events, a power of two.
+    /// Makes a recorder for `events` events, a power of two.
     pub(crate) fn new(events: usize) -> Self {
         debug_assert!(events.is_power_of_two());
         let nothing = Event { id: ConnectionId::NONE, at: Time::default(), what: What::Asked };
@@ -67,7 +67,7 @@ impl Recorder {
         number & (self.events.len() - 1)
     }
 
-    /// Two stores of a hot path: nothing is formatted or compared before somebody asks.
+    /// Records an event. Two stores on a hot path: events are formatted and compared only on request.
     #[inline]
     pub(crate) fn note(&mut self, id: ConnectionId, what: What, at: Time) {
         let place = self.place(self.next);
@@ -75,7 +75,7 @@ impl Recorder {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// The last events of this connection for the log; `None` once the log has as many histories as one second may bring.
+    /// The last events of this connection for the log; `None` when this second's histories are used up.
     pub(crate) fn history_to_log(&mut self, id: ConnectionId, now: Time) -> Option<History> {
         let second = now.since(Time::default()).as_secs();
         if self.logged.0 != second {
@@ -85,7 +85,7 @@ impl Recorder {
         (self.logged.1 <= HISTORIES_PER_SECOND).then(|| self.history(id, now))
     }
 
-    /// The last events of this connection, as they went.
+    /// The last events of this connection, oldest first.
     fn history(&self, id: ConnectionId, now: Time) -> History {
         let newest_first = (1..=self.events.len()).map(|back| self.events[self.place(self.next.wrapping_sub(back))]);
         let mut events = VecDeque::with_capacity(TOLD);
@@ -96,7 +96,7 @@ impl Recorder {
     }
 }
 
-/// The last events of one connection, the newest last, each with how long ago it was.
+/// The last events of one connection, oldest first, each with its age.
 pub(crate) struct History(VecDeque<(What, Duration)>);
 
 impl fmt::Display for History {

@@ -1,5 +1,5 @@
-//! What an operator reads of a loop: the report with its table of connections, and lines of the log about connections that end
-//! and callbacks that hold the loop. Below: the loop's state behind the callbacks. Above: the loop, which says when.
+//! Texts for an operator: the report with its table of connections, and log lines about ended connections and slow
+//! callbacks. The loop calls them.
 
 use std::cmp::Reverse;
 use std::fmt::{self, Write};
@@ -12,21 +12,21 @@ use crate::stats::Stats;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Connections that a report shows; the rest are counted.
+/// Number of connections in a report's table; the others are counted.
 const REPORT_ROWS: usize = 200;
-/// Of the table; the first so many are words.
+/// Number of columns, of which the first `WORDS` contain words.
 const COLUMNS: usize = 8;
 const WORDS: usize = 4;
 
-/// Whom a listener admits.
+/// The connections that a listener admits.
 pub(crate) enum Admits {
-    /// Nobody: descriptors, threads or processes are at their limit.
+    /// None: descriptors, threads or processes are at their limit.
     NobodyAtCap,
-    /// Nobody: the system had no descriptor or no memory for the last one.
+    /// None: the system had no descriptor or no memory for the last connection.
     NobodySuspended,
-    /// Nobody: the service has as many connections as it may.
+    /// None: the service is at its limit of connections.
     NobodyAtLimit(Counted),
-    /// Everybody, but those whom the handler turns away, in its own words.
+    /// All, except those that the handler refuses, in the handler's words.
     AllBut(Option<String>),
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Admits {
     }
 }
 
-/// How long the thread of a loop has waited for a core, read now and then: a callback that held the loop may have waited.
+/// How long the thread of a loop has waited for a core, read now and then: a slow callback may have waited.
 #[derive(Default)]
 pub(crate) struct WaitedForCore {
     at: Time,
@@ -52,7 +52,7 @@ pub(crate) struct WaitedForCore {
 }
 
 impl WaitedForCore {
-    /// How old a reading may become: each takes three system calls.
+    /// Greatest age of a reading: each takes three system calls.
     const READ_AGAIN: Duration = Duration::from_secs(1);
 
     #[inline]
@@ -60,7 +60,7 @@ impl WaitedForCore {
         now.since(self.at) >= Self::READ_AGAIN
     }
 
-    /// Takes a reading. Returns the wait since the one before it, which is not older than a second or one turn.
+    /// Takes a reading. Returns the wait since the former reading, which is at most a second or one turn old.
     pub(crate) fn read(&mut self, now: Time, waited: Option<Duration>) -> Duration {
         let before = std::mem::replace(self, WaitedForCore { at: now, waited }).waited;
         before.zip(waited).map_or(Duration::ZERO, |(before, waited)| waited.saturating_sub(before))
@@ -68,7 +68,7 @@ impl WaitedForCore {
 }
 
 impl Core {
-    /// Logs that a connection ends; with what happened to it before, if somebody may have to look into that.
+    /// Logs the end of a connection, with its last events if the end may need an investigation.
     pub(crate) fn log_end(&mut self, id: ConnectionId) {
         let Some(link) = self.links.get(id) else { return };
         let (name, peer, reason) = (&self.terms[link.service as usize].name, &link.peer, link.reason());
@@ -85,8 +85,8 @@ impl Core {
         }
     }
 
-    /// Logs and counts a callback of connection `id` that has held the loop for `held`. The thread has waited for a core for at
-    /// most `waited` of it.
+    /// Logs and counts a callback of connection `id` that held the loop for `held`. Of this time, the thread waited for
+    /// a core for at most `waited`.
     #[cold]
     pub(crate) fn log_slow_callback(&mut self, id: ConnectionId, held: Duration, waited: Duration) {
         self.counters.slow_callbacks.add(1);
@@ -104,8 +104,8 @@ impl Core {
         }
     }
 
-    /// Counters, listeners, memory, and a table of connections. `number` is the loop's, and the first loop knows the counters of
-    /// `all`. `counts` are those of the services on all loops.
+    /// Counters, listeners, memory, and a table of connections. `number` is the loop's, and the first loop passes the
+    /// counters of `all` loops. `counts` are the services' counts over all loops.
     pub(crate) fn report<'a>(
         &self,
         number: u32,
@@ -136,8 +136,8 @@ impl Core {
         text
     }
 
-    /// One row for each connection. Of more than there is room for, those that are owed most: it is them that somebody
-    /// looks for.
+    /// One row for each connection. If there are too many, the connections with the most queued bytes, which an
+    /// operator looks for.
     fn table(&self, text: &mut String) {
         let mut links: Vec<&Link> = self.links.iter().collect();
         let left_out = links.len().saturating_sub(REPORT_ROWS);
@@ -188,7 +188,7 @@ impl Core {
     }
 }
 
-/// A number of things, in words: `1 connection`, `2 connections`.
+/// A number with its noun: `1 connection`, `2 connections`.
 pub(crate) struct Counted(pub(crate) usize, pub(crate) &'static str);
 
 impl fmt::Display for Counted {

@@ -1,5 +1,5 @@
-//! A point on the monotonic clock. Only `sys` reads the clock; everybody else is handed a `Time`, so that tests and the
-//! simulator own it.
+//! A point on the monotonic clock. Only `sys` reads the clock; all other code receives a `Time`, so tests and the
+//! simulator control time.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub(crate) struct Time(pub(crate) u64);
 impl Time {
     pub(crate) const NEVER: Time = Time(u64::MAX);
 
-    /// How long after `earlier` this is; nothing if it is not after it.
+    /// The time from `earlier` until this point; zero if this point is earlier.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -31,14 +31,14 @@ impl Add<Duration> for Time {
     }
 }
 
-/// Lets one line of the log pass in a second: for events that peers can cause as often as they like.
+/// Allows one log line in a second, for events that peers can cause at will.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Option<Time>);
 
 impl LogLimit {
     const PERIOD: Duration = Duration::from_secs(1);
 
-    /// Whether a line may be logged at `now`. If so, the next one has to wait.
+    /// Whether a line may be logged at `now`. If so, the next line has to wait.
     pub(crate) fn passes(&mut self, now: Time) -> bool {
         let passes = self.0.is_none_or(|last| now.since(last) >= LogLimit::PERIOD);
         if passes {

@@ -1,16 +1,15 @@
-//! The name of one connection: which loop, which slot, which generation of the slot. Eight bytes, `Copy`, and safe to
-//! keep for ever: once the connection is gone the name finds nothing, even when its slot has a new tenant.
+//! The id of one connection: loop, slot, and generation of the slot. Eight bytes, `Copy`, and safe to keep for ever:
+//! after the end of the connection the id finds nothing, even if its slot has a new connection.
 
 use std::fmt;
 
-/// Loops that stand as long as the application does have numbers below this; from here on they are of loops that come
-/// and go with one connection.
+/// Fixed loops have numbers below this limit; per-connection loops have numbers from this limit on.
 pub(crate) const LOOPS_MAX: u32 = 1 << 8;
-/// Of the latter, the most at one time.
+/// Largest number of per-connection loops at one time.
 pub(crate) const PER_CONNECTION_MAX: u32 = 1 << 20;
 
-// How the upper half of an id is used. A loop that stands has many connections; one that comes and goes has that for which it
-// came, and what its handler opens beside it.
+// Layout of an id. A fixed loop has many connections; a per-connection loop has its accepted connection, and
+// connections that its handler opens.
 //
 //   0 | 8 bits of the loop   | 23 bits of the slot | 32 bits of the generation
 //   1 | 20 bits of the loop  | 11 bits of the slot | 32 bits of the generation
@@ -18,15 +17,15 @@ const GUEST: u64 = 1 << 63;
 const SLOT_BITS: u32 = 23;
 const GUEST_SLOT_BITS: u32 = 11;
 
-/// The most connections that a loop can name: 2^23, and 2^11 for one that comes and goes.
+/// Largest number of connections of a loop: 2^23, and 2^11 for a per-connection loop.
 pub(crate) fn slots_max(event_loop: u32) -> usize {
     1 << if event_loop < LOOPS_MAX { SLOT_BITS } else { GUEST_SLOT_BITS }
 }
 
-/// Names one connection of one application for as long as that runs.
+/// Identifies one connection of a running application.
 ///
-/// A slot is used again after its connection has ended, with the next generation. An id whose generation has passed is
-/// *stale*: everything that takes an id treats a stale one as "no such connection".
+/// A slot is reused after its connection has ended, with the next generation. An id of an earlier generation is
+/// *stale*: every method that takes an id treats a stale one as "no such connection".
 ///
 /// ```
 /// use reactor::ConnectionId;
@@ -38,11 +37,10 @@ pub(crate) fn slots_max(event_loop: u32) -> usize {
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Names no connection, now or ever. What callbacks outside any connection see as
-    /// [`Context::id`](crate::Context::id).
+    /// Identifies no connection, now or ever. [`Context::id`](crate::Context::id) in callbacks without a connection.
     pub const NONE: ConnectionId = ConnectionId(0);
 
-    /// `generation` 0 is kept for what is not a connection: listeners, the wake-up, periodic work.
+    /// `generation` 0 is reserved for other things than connections: listeners, the wake-up, periodic work.
     pub(crate) fn new(event_loop: u32, slot: usize, generation: u32) -> Self {
         debug_assert!(slot < slots_max(event_loop));
         let upper = match event_loop.checked_sub(LOOPS_MAX) {
@@ -60,8 +58,8 @@ impl ConnectionId {
         }
     }
 
-    /// The slot, where `home` is what all ids of its loop have in common: its first slot without a generation. What is of
-    /// another loop comes out beyond every slot that a loop can have. Each callback asks several times.
+    /// The slot, where `home` is the common part of all ids of the loop: its first slot without a generation. An id of
+    /// another loop gives a number beyond every slot of a loop. Each callback calls this several times.
     #[inline]
     pub(crate) fn slot_at(self, home: ConnectionId) -> usize {
         ((self.0 ^ home.0) >> 32) as usize
@@ -76,12 +74,13 @@ impl ConnectionId {
         self.0 as u32
     }
 
-    /// The id as an integer, for protocols and logs in which connections have numbers. Different connections of a running
-    /// application have different integers, and [`ConnectionId::NONE`] is 0. [`ConnectionId::from_u64`] reverses it.
+    /// The id as an integer, for protocols and logs that number connections. Different connections of a running
+    /// application have different integers, and [`ConnectionId::NONE`] is 0. [`ConnectionId::from_u64`] reverses the
+    /// conversion.
     ///
-    /// The upper half names the loop and the slot, the lower half is the generation of the slot; on the first loop the integer is
-    /// `slot << 32 | generation`. It may be larger than 2^53, so a peer that reads numbers as doubles (JSON in JavaScript) should
-    /// be sent it as a string.
+    /// The upper half contains loop and slot, the lower half the generation of the slot; on the first loop the integer
+    /// is `slot << 32 | generation`. The integer may exceed 2^53, so send it as a string to a peer that reads numbers
+    /// as doubles (JSON in JavaScript).
     ///
     /// ```
     /// use reactor::ConnectionId;
@@ -91,8 +90,8 @@ impl ConnectionId {
         self.0
     }
 
-    /// The id that [`ConnectionId::to_u64`] has made an integer of. Any other integer is an id, too, which names no connection,
-    /// like a stale id: so an integer from a peer needs no check.
+    /// Reverses [`ConnectionId::to_u64`]. Any other integer gives an id that identifies no connection, like a stale id,
+    /// so an integer from a peer needs no check.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context};

@@ -1,9 +1,8 @@
-//! Who is subscribed to what, for one loop. Below: nothing. Above: the loop, which copies what is published to the
-//! members and takes a connection out of everything when it ends.
+//! The memberships in topics, for one loop. The loop copies publications to the members, and removes a connection from
+//! all topics at its end.
 //!
-//! A topic is a dense list of its members, and a membership knows its place in that list. Leaving swaps the last member
-//! into the gap and tells that one its new place, so that each membership costs O(1) to begin and to end, and
-//! publishing walks a slice.
+//! A topic is a dense list of its members, and a membership knows its place in the list. Leaving moves the last member
+//! into the gap and updates that member's place, so joining and leaving take O(1), and publishing walks a slice.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,9 +14,9 @@ use crate::token::ConnectionId;
 
 /// A name that connections subscribe to and anyone publishes to.
 ///
-/// Two topics with the same name are the same topic, wherever they were made. A clone shares the name, so keep one
-/// beside the state that uses it instead of making it anew for every message. A topic needs no setting up and exists as
-/// long as it has members; what is published to one without any reaches nobody.
+/// Topics with equal names are one topic, wherever they were made. A clone shares the name, so keep one in the state
+/// that uses it instead of making a topic for every message. A topic needs no setup and exists as long as it has
+/// members; a publication to a topic without members reaches nobody.
 ///
 /// ```
 /// use reactor::Topic;
@@ -32,19 +31,19 @@ use crate::token::ConnectionId;
 pub struct Topic(Arc<str>);
 
 impl Topic {
-    /// The topic of this name. Any text will do, the empty one included.
+    /// The topic with this name. Any text is a name, including the empty one.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Topic(name.into())
     }
 
-    /// One of 64 bits, the same for the same name: what a loop says of the topics that it has members of.
+    /// One of 64 bits, determined by the name: loops report the bits of the topics that have members.
     pub(crate) fn bit(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         1 << (hasher.finish() % 64)
     }
 
-    /// What the topic was made of.
+    /// The topic's name.
     pub fn name(&self) -> &str {
         &self.0
     }
@@ -69,17 +68,17 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The memberships of one loop's connections. A topic without members is not kept, nor is a connection without topics.
+/// The memberships of one loop's connections. Topics without members, and connections without topics, are not stored.
 ///
-/// Names come from peers, so both maps keep the seeded hasher of `std`: chosen names can't make it slow.
+/// Names come from peers, so both maps use the seeded hasher of `std`: chosen names cannot make the maps slow.
 #[derive(Default)]
 pub(crate) struct Topics {
     members: HashMap<Topic, Vec<ConnectionId>>,
-    /// For each connection its topics, and for each of them the place of the connection among the members.
+    /// The topics of each connection, with the place of the connection among the members.
     places: HashMap<ConnectionId, HashMap<Topic, usize>>,
-    /// Memberships beyond the first of each connection.
+    /// Number of memberships beyond the first of each connection.
     further: usize,
-    /// Topics there are of each bit.
+    /// Number of topics for each bit.
     of_bit: Bits,
 }
 
@@ -92,7 +91,7 @@ impl Default for Bits {
 }
 
 impl Topics {
-    /// `false`: it was a member already, and still is one once.
+    /// Adds a membership. Returns `false` if the connection was a member already.
     pub(crate) fn subscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
         let places = self.places.entry(id).or_default();
         let is_further = !places.is_empty();
@@ -109,7 +108,7 @@ impl Topics {
         true
     }
 
-    /// `false`: it was no member.
+    /// Ends a membership. Returns `false` if the connection was no member.
     pub(crate) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
         let Some(places) = self.places.get_mut(&id) else {
             return false;
@@ -126,7 +125,7 @@ impl Topics {
         true
     }
 
-    /// Ends all memberships of a connection. For the end of the connection itself: nothing else takes it out.
+    /// Ends all memberships of a connection, at the end of the connection. No other code does so.
     pub(crate) fn leave_all(&mut self, id: ConnectionId) {
         let places = self.places.remove(&id).unwrap_or_default();
         self.further -= places.len().saturating_sub(1);
@@ -135,7 +134,7 @@ impl Topics {
         }
     }
 
-    /// The members in no particular order, none of them twice. Empty for a topic that nobody is in.
+    /// The members in no particular order, each once. Empty for a topic without members.
     pub(crate) fn members(&self, topic: &Topic) -> &[ConnectionId] {
         self.members.get(topic).map_or(&[], Vec::as_slice)
     }
@@ -149,22 +148,22 @@ impl Topics {
         self.places.get(&id).is_some_and(|places| places.contains_key(topic))
     }
 
-    /// Whether it is a member of any topic.
+    /// Whether the connection is a member of any topic.
     pub(crate) fn is_subscribed_anywhere(&self, id: ConnectionId) -> bool {
         self.places.contains_key(&id)
     }
 
-    /// How many members a topic has.
+    /// The number of a topic's members.
     pub(crate) fn count(&self, topic: &Topic) -> usize {
         self.members(topic).len()
     }
 
-    /// Whether anybody is in more than one topic, and so hears in which order two of them are published to.
+    /// Whether any connection is a member of several topics, and so notices the order of publications to two of them.
     pub(crate) fn overlap(&self) -> bool {
         self.further > 0
     }
 
-    /// How many topics have members.
+    /// The number of topics with members.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.members.len()

@@ -1,4 +1,4 @@
-//! How long turns took, as a histogram: what a peer that speaks up in the middle of one has to wait before it is heard.
+//! The duration of turns as a histogram: the longest wait of a peer that sends in the middle of a turn.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::Counter;
 
-/// Powers of two from 64 µs (a turn that serves a batch of requests takes some hundred) to a second (by then people
-/// notice): finer tells nobody more.
+/// Number of buckets, at powers of two from 64 µs (a turn with a batch of requests takes some hundred) to a second
+/// (which people notice). A finer scale would tell no more.
 const BUCKETS: usize = 16;
 /// 2^16 ns, the end of the first bucket.
 const FIRST: u32 = 16;
 
-/// How long the turns of a loop took, from the end of one wait for events to the beginning of the next: so long, at most,
-/// has whoever spoke up meanwhile not been heard.
+/// The duration of a loop's turns, from the end of one wait for events to the beginning of the next: the longest time
+/// for which new input was not noticed.
 ///
 /// A histogram whose buckets end at powers of two, from 65 µs to about a second; the last has no end.
 ///
@@ -32,24 +32,24 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Turns counted.
+    /// Number of counted turns.
     pub fn turns(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The longest of all, exactly.
+    /// The longest turn, exactly.
     pub fn longest(&self) -> Duration {
         self.longest
     }
 
-    /// Each bucket from the shortest on: where it ends (that not included; [`Duration::MAX`] for the last), and the
-    /// turns in it.
+    /// The buckets from the shortest on: the exclusive end of each ([`Duration::MAX`] for the last), and its number of
+    /// turns.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         self.counts.iter().enumerate().map(|(bucket, &count)| (end(bucket), count))
     }
 
-    /// The time that this share of the turns (0.99: all but one in a hundred) took no longer than, rounded up to the end
-    /// of its bucket, and never over [`Lag::longest`]. `None` before the first turn.
+    /// The duration that this share of the turns (0.99: 99 of 100) did not exceed, rounded up to the end of its bucket,
+    /// and at most [`Lag::longest`]. `None` before the first turn.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.turns() as f64 * share.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut turns = 0;
@@ -88,7 +88,7 @@ impl fmt::Display for Lag {
     }
 }
 
-/// A time in whatever unit gives it one to three digits before the point.
+/// A time in the unit that gives one to three digits before the point.
 struct Short(Duration);
 
 impl fmt::Display for Short {
@@ -102,7 +102,7 @@ impl fmt::Display for Short {
     }
 }
 
-/// Where a loop counts its turns.
+/// The counters of a loop's turns.
 #[derive(Debug, Default)]
 pub(crate) struct LagCounters {
     counts: [Counter; BUCKETS],
@@ -110,12 +110,12 @@ pub(crate) struct LagCounters {
 }
 
 impl LagCounters {
-    /// Every number, always in the same order.
+    /// All numbers, always in one order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Counter> {
         self.counts.iter().chain(std::iter::once(&self.longest))
     }
 
-    /// A turn took so long.
+    /// Counts a turn of this duration.
     #[inline]
     pub(crate) fn count(&self, took: Duration) {
         let nanos = took.as_nanos() as u64;

@@ -1,5 +1,5 @@
-//! What has been counted. A loop writes its own counters and nobody else's, and any thread may read them while it runs:
-//! also, and above all, while a callback holds it.
+//! Counters. A loop writes only its own counters, and any thread may read them at any time, also while a callback holds
+//! the loop.
 
 mod lag;
 
@@ -11,8 +11,8 @@ use crate::reason::CloseReason;
 pub use lag::Lag;
 pub(crate) use lag::LagCounters;
 
-/// One number. Exactly one thread counts with it, so adding is a load and a store, which cost what they would on a plain
-/// integer, and no locked instruction.
+/// One number. Exactly one thread writes it, so adding is a load and a store, at the cost of a plain integer, without a
+/// locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -32,7 +32,7 @@ impl Counter {
     }
 }
 
-/// Each plain counter once: its name, what it means, and what the operator reads.
+/// Each plain counter: its name, its meaning, and its label for operators.
 macro_rules! counters {
     ($($(#[$what:meta])* $name:ident, $label:literal;)*) => {
         /// Counters since the application began, of one loop ([`Context::stats`](crate::Context::stats)) or of all of
@@ -51,12 +51,12 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$what])* pub $name: u64,)*
-            /// How long its turns kept a loop from looking at what had happened meanwhile.
+            /// How long turns kept the loop from noticing new events.
             pub lag: Lag,
             closed: [u64; CloseReason::KINDS],
         }
 
-        /// The numbers of one loop, where it counts them.
+        /// The numbers of one loop, written by the loop.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
@@ -66,7 +66,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// The numbers as they stand.
+            /// Reads the present numbers.
             pub(crate) fn read(&self) -> Stats {
                 Stats {
                     $($name: self.$name.get(),)*
@@ -77,14 +77,14 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Every number, always in the same order.
+            /// All numbers, always in one order.
             pub(crate) fn all(&self) -> impl Iterator<Item = &Counter> {
                 let plain = [$(&self.$name,)*];
                 plain.into_iter().chain(self.lag.all()).chain(&self.closed)
             }
         }
 
-        /// Of several loops.
+        /// Adds the numbers of another loop.
         impl AddAssign<&Stats> for Stats {
             fn add_assign(&mut self, other: &Stats) {
                 $(self.$name += other.$name;)*
@@ -100,46 +100,45 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted, those refused not counted.
+    /// Accepted connections, without refused ones.
     accepted, "accepted";
-    /// Connections turned away at a cap.
+    /// Connections refused at a limit.
     refused, "refused";
-    /// Outbound connections that came about.
+    /// Outbound connections that were established.
     connected, "connected";
-    /// Accepted connections that have not ended: those that linger are among them. What was accepted is open or closed.
+    /// Accepted connections that have not ended, including lingering ones. Each accepted connection is open or closed.
     open, "open";
-    /// Outbound connections, watched descriptors and timers that ended. They are not among the accepted ones, nor among those that
-    /// are open or closed.
+    /// Outbound connections, watched descriptors and timers that ended. They do not count as accepted, open or closed.
     ended, "others ended";
     /// Bytes received.
     received, "received bytes";
     /// Bytes that the kernel took for sending.
     sent, "sent bytes";
-    /// Bytes received that no handler got: thrown away while closing, or unread when the connection failed.
+    /// Bytes received that no handler got: discarded while closing, or unread when the connection failed.
     unread, "unread bytes";
-    /// Bytes owed that were never sent.
+    /// Queued bytes that were never sent.
     unsent, "unsent bytes";
     /// Turns of the loop.
     turns, "turns";
     /// Times the loop waited for events.
     waits, "waits";
-    /// Times another thread had to wake it.
+    /// Times that another thread woke the loop.
     wakes, "wakes";
     /// Events for connections that had ended, dropped.
     stale_events, "stale events";
     /// Sends of which the kernel took only a part.
     partial_sends, "partial sends";
-    /// Times the poller was told of a change of interest in a connection that it knew.
+    /// Times that the poller was told of a changed interest in a known connection.
     interest_changes, "interest changes";
-    /// Times accepting rested for want of descriptors or memory.
+    /// Times that accepting was suspended for lack of descriptors or memory.
     accept_starved, "accept starved";
-    /// Messages handed to handlers.
+    /// Messages delivered to handlers.
     messages, "messages";
     /// Messages put into the output of a topic's members.
     deliveries, "deliveries";
     /// Messages that were dropped because a member was slow.
     missed, "missed";
-    /// Times a connection was not read any more because the memory budget was nearly used up.
+    /// Times that reading from a connection was suspended because the memory budget was nearly used up.
     suspended, "suspended";
     /// Callbacks that panicked.
     panics, "panics";
@@ -148,13 +147,13 @@ counters! {
 }
 
 impl Counters {
-    /// A connection is accepted.
+    /// Counts an accepted connection.
     pub(crate) fn count_accepted(&self) {
         self.accepted.add(1);
         self.open.add(1);
     }
 
-    /// One that was accepted has ended. What is accepted is open or closed, whenever somebody reads.
+    /// Counts the end of an accepted connection. Each accepted connection is open or closed, at every reading.
     pub(crate) fn count_closed(&self, reason: CloseReason) {
         self.closed[reason.kind()].add(1);
         // One fewer.
@@ -163,7 +162,7 @@ impl Counters {
 }
 
 impl Stats {
-    /// Accepted connections that ended for such a reason, whatever its details.
+    /// Accepted connections that ended for this kind of reason, with any details.
     ///
     /// ```
     /// use reactor::{CloseReason, Stats};
@@ -173,14 +172,14 @@ impl Stats {
         self.closed[reason.kind()]
     }
 
-    /// All accepted connections that ended.
+    /// All accepted connections that have ended.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
 }
 
 impl fmt::Display for Stats {
-    /// One line, `name value` each, for the operator.
+    /// One line of `name value` pairs, for operators.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (read, label) in LABELS {
             write!(f, "{label} {}, ", read(self))?;
