@@ -1,8 +1,14 @@
 //! `glowplug echo`: sends a peer's words back to the peer.
 
-use clap::Args;
+use std::thread;
+
+use clap::{Args, ValueEnum};
 use reactor::Handler;
-use services::echo::{Echo, RawEcho, WEBSOCKET_REFUSAL, WebSocketEcho, deadlines, limits, websocket_limits};
+use sequential::{Peer, Tasks, TooLong};
+use services::echo::{
+    Echo, IdentifiedEcho, LINE_MAX, RawEcho, SAID, TOO_LONG, WEBSOCKET_REFUSAL, WebSocketEcho, deadlines, limits,
+    websocket_limits,
+};
 
 use crate::Failure;
 use crate::logging::Logging;
@@ -39,12 +45,40 @@ pub struct Options {
     /// origin may connect: for test suites
     #[arg(long, conflicts_with = "raw")]
     websocket: bool,
+
+    /// Put `[process <pid>, thread <name>] ` before each answer: the process and the thread that have served it
+    #[arg(long, conflicts_with_all = ["raw", "websocket"])]
+    identify: bool,
+
+    /// How the handler is written: `callbacks` that the loop calls, or `sequential`, an async function for each
+    /// connection on the same loop. Both answer the same
+    #[arg(long, value_enum, default_value_t = Style::Callbacks, conflicts_with = "websocket")]
+    style: Style,
+}
+
+/// How the handler of the echo is written.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Style {
+    Callbacks,
+    Sequential,
 }
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[(ECHO, &[options.at.place(common)])], logging)?;
-    if options.raw {
+    let is_sequential = options.style == Style::Sequential;
+    if options.raw && is_sequential {
+        add_as(&mut server, || Tasks::new(raw))?;
+    } else if options.raw {
         add_as(&mut server, || RawEcho)?;
+    } else if is_sequential {
+        let before = if options.identify { identity } else { String::new };
+        add_as(&mut server, move || {
+            let before = before();
+            Tasks::new(async move |peer: &mut Peer| lines(peer, before.as_bytes()).await)
+        })?;
+    } else if options.identify {
+        add_as(&mut server, || IdentifiedEcho::new(identity()))?;
     } else if options.websocket {
         let deadlines = deadlines(server.common().idle_timeout_or(None));
         server.add(ECHO, WebSocketEcho::default, |service| {
@@ -60,8 +94,45 @@ pub fn add(server: &mut Server) -> Result<(), Failure> {
     add_as(server, || Echo)
 }
 
-fn add_as<H: Handler>(server: &mut Server, factory: fn() -> H) -> Result<(), Failure> {
+fn add_as<H: Handler<M>, M: Send + 'static>(
+    server: &mut Server,
+    factory: impl Fn() -> H + Send + Sync + 'static,
+) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     server.add(ECHO, factory, |service| service.limits(limits()).deadlines(deadlines(idle)))?;
     Ok(())
+}
+
+/// The process and the thread in which a handler is made, which are those that serve its connections.
+fn identity() -> String {
+    let thread = thread::current();
+    format!("[process {}, thread {}] ", std::process::id(), thread.name().unwrap_or("without a name"))
+}
+
+/// The echo of lines, sequential. Answers as [`Echo`] does.
+async fn lines(peer: &mut Peer, before: &[u8]) {
+    let say = |peer: &Peer, line: &[u8]| {
+        peer.send(before);
+        peer.send(SAID);
+        peer.send(line);
+    };
+    loop {
+        match peer.until_eol_within(LINE_MAX).await {
+            Ok(Some(line)) => say(peer, &line),
+            Ok(None) => break,
+            Err(TooLong) => return peer.send(TOO_LONG),
+        }
+    }
+    match peer.rest() {
+        rest if rest.is_empty() => {}
+        rest if rest.len() > LINE_MAX => peer.send(TOO_LONG),
+        rest => say(peer, &rest),
+    }
+}
+
+/// The echo of bytes, sequential. Answers as [`RawEcho`] does.
+async fn raw(peer: &mut Peer) {
+    while let Some(bytes) = peer.some().await {
+        peer.send(&bytes);
+    }
 }

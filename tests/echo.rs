@@ -11,6 +11,9 @@ use support::on_every_backend;
 const ECHO: &str = "echo --port 0 --log-level off";
 const RAW: &str = "echo --raw --port 0 --log-level off";
 
+/// Both faces answer the same.
+const STYLES: [&str; 2] = ["callbacks", "sequential"];
+
 /// Bytes without a pattern, equal in every run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -25,7 +28,8 @@ fn noise(length: usize) -> Vec<u8> {
 
 on_every_backend! {
     fn each_line_is_answered_with_its_ending_as_it_came(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let mut client = echo.connect();
         client.send("hello\n");
         assert_eq!(client.bytes(16), b"You said: hello\n");
@@ -33,10 +37,12 @@ on_every_backend! {
         client.half_close();
         let expected = b"You said: a\r\nYou said: \nYou said: \r\r\nYou said: b\rc\nYou said: \0\xff\n";
         assert_eq!(client.rest(), expected);
+        }
     }
 
     fn a_line_split_at_every_byte_is_one_line(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let line = "Grüße, byte by byte\r\n";
         for cut in 1..line.len() {
             let mut client = echo.connect();
@@ -47,20 +53,24 @@ on_every_backend! {
         let mut client = echo.connect();
         client.send_by_bytes(line);
         assert_eq!(client.line() + "\n", format!("You said: {line}"));
+        }
     }
 
     fn a_last_line_without_an_ending_is_answered_as_it_stands(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         for (said, answer) in [("one\ntwo", "You said: one\nYou said: two"), ("x", "You said: x"), ("", "")] {
             let mut client = echo.connect();
             client.send(said);
             client.half_close();
             assert_eq!(client.rest_as_text(), answer);
         }
+        }
     }
 
     fn a_line_of_65536_bytes_is_answered_and_one_byte_more_is_the_end(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let longest = "x".repeat(65_536);
         let mut client = echo.connect();
         assert_eq!(client.ask(&longest), format!("You said: {longest}"));
@@ -71,10 +81,12 @@ on_every_backend! {
         let mut unended = echo.connect();
         unended.send(format!("{longest}x"));
         assert_eq!(unended.rest_as_text(), "ERROR: line longer than 65536 bytes\n", "without waiting for its end");
+        }
     }
 
     fn the_error_reaches_a_client_that_goes_on_sending(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let mut client = echo.connect();
         let mut upload = client.writer();
         // The server may close before reading everything.
@@ -86,10 +98,12 @@ on_every_backend! {
         });
         assert_eq!(client.line(), "ERROR: line longer than 65536 bytes");
         sender.join().unwrap();
+        }
     }
 
     fn everything_owed_is_sent_after_the_end_of_input(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let mut client = echo.connect();
         let lines: String = (0..200_000).map(|number| format!("line {number}\n")).collect();
         let expected = lines.replace("line ", "You said: line ");
@@ -100,10 +114,12 @@ on_every_backend! {
         });
         assert!(client.rest() == expected.as_bytes());
         sender.join().unwrap();
+        }
     }
 
     fn raw_mode_sends_every_byte_back_in_order(backend: Backend) {
-        let echo = Glowplug::start(backend, RAW);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{RAW} --style {style}"));
         let noise = noise(8 << 20);
         let mut client = echo.connect();
         let (mut upload, bytes) = (client.writer(), noise.clone());
@@ -119,6 +135,7 @@ on_every_backend! {
             patient.send([byte]);
             assert_eq!(patient.bytes(1), [byte], "without waiting for a line");
         }
+        }
     }
 
     fn it_is_the_same_over_a_unix_socket(backend: Backend) {
@@ -132,7 +149,8 @@ on_every_backend! {
     }
 
     fn a_client_that_resets_or_leaves_harms_nobody_else(backend: Backend) {
-        let echo = Glowplug::start(backend, ECHO);
+        for style in STYLES {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --style {style}"));
         let mut witness = echo.connect();
         for number in 0..50 {
             let mut client = echo.connect();
@@ -142,5 +160,22 @@ on_every_backend! {
             }
         }
         assert_eq!(witness.ask("still here"), "You said: still here");
+        }
+    }
+
+    fn each_answer_says_which_process_and_thread_have_served_it(backend: Backend) {
+        for (model, thread) in [("loops", "main"), ("loops --loops 2", "loop"), ("threads", "echo"), ("processes", "main")] {
+            let mut processes = Vec::new();
+            for style in STYLES {
+                let echo = Glowplug::start(backend, &format!("--model {model} {ECHO} --identify --style {style}"));
+                let answer = echo.connect().ask("hello");
+                let (process, rest) = answer.strip_prefix("[process ").and_then(|text| text.split_once(", ")).expect("it says so");
+                let (named, said) = rest.strip_prefix("thread ").and_then(|text| text.split_once("] ")).expect("it says so");
+                assert_eq!(said, "You said: hello");
+                assert!(named.starts_with(thread), "{model}: {named}");
+                processes.push(process.parse::<u32>().expect("a number") == echo.pid());
+            }
+            assert_eq!(processes, [model != "processes"; 2], "{model}");
+        }
     }
 }

@@ -67,3 +67,8 @@ pub use waker::Wake;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the guide's page.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sequential.md")]
+struct Guide;

@@ -333,6 +333,14 @@ impl Sender {
         !self.0.is_gone.get()
     }
 
+    /// Ends our half once everything sent has left: see [`Peer::finish`].
+    ///
+    /// # Panics
+    /// Outside a task.
+    pub fn finish(&self) {
+        Station::current("Sender::finish").ask(Command::Finish(self.0.id.get()));
+    }
+
     /// Waits for room, and sends `bytes`: see [`Peer::send_wait`].
     pub async fn send_wait(&self, bytes: impl AsRef<[u8]>) -> bool {
         Room(&self.0).await;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 const GUARD: Duration = Duration::from_secs(60);
@@ -20,6 +20,8 @@ fn path_of(example: &str) -> PathBuf {
 struct Example {
     child: Child,
     address: SocketAddr,
+    /// What it says after that.
+    said: BufReader<ChildStdout>,
 }
 
 impl Example {
@@ -27,10 +29,10 @@ impl Example {
         let mut command = Command::new(path_of(name));
         command.arg("127.0.0.1:0").env("REACTOR_BACKEND", backend).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} is not built: {error}"));
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it is text");
+        let (mut said, mut line) = (BufReader::new(child.stdout.take().expect("it is piped")), String::new());
+        said.read_line(&mut line).expect("it is text");
         let address = line.trim().strip_prefix("listening tcp://").and_then(|address| address.parse().ok());
-        Example { child, address: address.unwrap_or_else(|| panic!("{name} said {line:?}")) }
+        Example { child, address: address.unwrap_or_else(|| panic!("{name} said {line:?}")), said }
     }
 
     fn connect(&self) -> TcpStream {
@@ -62,4 +64,51 @@ fn the_echo_answers_each_line() {
         client.write_all(b"one\ntwo\r\nno end").expect("it is open");
         assert_eq!(rest_of(client), "You said: one\nYou said: two\r\n");
     }
+}
+
+#[test]
+fn the_fifth_program_of_the_chapter_says_what_was_said() {
+    for backend in BACKENDS {
+        let echo = Example::start("chapter_diesel", backend);
+        let mut client = echo.connect();
+        client.write_all(b"hello\n").expect("it is open");
+        let mut line = String::new();
+        BufReader::new(client.try_clone().expect("a descriptor")).read_line(&mut line).expect("an answer comes");
+        assert_eq!(line, "You said: hello\n");
+        assert_eq!(rest_of(client), "");
+    }
+}
+
+#[test]
+fn the_mail_server_takes_a_message_and_prints_it() {
+    for backend in BACKENDS {
+        let mut smtp = Example::start("smtp", backend);
+        let mut client = smtp.connect();
+        let mut hears = BufReader::new(client.try_clone().expect("a descriptor"));
+        let mut hear = || {
+            let mut line = String::new();
+            hears.read_line(&mut line).expect("a line comes");
+            line
+        };
+        assert_eq!(hear(), "220 ready\r\n");
+        let steps = [
+            ("EHLO here\r\n", "250 ok\r\n"),
+            ("DATA\r\n", "503 not yet\r\n"),
+            ("mail from:<ann@example.org>\r\n", "250 ok\r\n"),
+            ("RCPT TO:<bob@example.org>\r\n", "250 ok\r\n"),
+            ("DATA\r\n", "354 end with a dot\r\n"),
+            ("Subject: hello\r\n\r\n..dots\r\n.\r\n", "250 taken\r\n"),
+            ("QUIT\r\n", "221 goodbye\r\n"),
+        ];
+        for (command, answer) in steps {
+            client.write_all(command.as_bytes()).expect("it is open");
+            assert_eq!(hear(), answer, "{command}");
+        }
+        let expected = "mail from:<ann@example.org>\nRCPT TO:<bob@example.org>\nSubject: hello\r\n\r\n.dots\r\n";
+        let mut printed = vec![0; expected.len()];
+        smtp.said.read_exact(&mut printed).expect("it prints the message");
+        assert_eq!(String::from_utf8_lossy(&printed), expected);
+    }
+    let lines = include_str!("../examples/smtp.rs").lines().count();
+    assert!(lines <= 80, "{lines} lines");
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod ends;
 mod misuse;
+mod others;
 mod runners;
 mod waits;
 

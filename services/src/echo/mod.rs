@@ -15,8 +15,10 @@ pub use websocket::{Client, MESSAGE_MAX, WEBSOCKET_REFUSAL, WebSocketEcho, webso
 /// Longest line in bytes, its ending not counted: more than people type, and little enough for the input of many peers.
 pub const LINE_MAX: usize = 64 * 1024;
 
-const SAID: &[u8] = b"You said: ";
-const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
+/// The beginning of each answer.
+pub const SAID: &[u8] = b"You said: ";
+/// The answer to a line of more than [`LINE_MAX`] bytes.
+pub const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
 
 /// Answers each complete line with `You said: ` and the line as received, ending included.
 ///
@@ -35,6 +37,30 @@ const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
+
+/// [`Echo`] with a text before each answer, such as the name of the server.
+///
+/// ```no_run
+/// use reactor::{Application, Service};
+/// use services::echo;
+///
+/// let mut app = Application::new()?;
+/// let service = Service::tcp("127.0.0.1:8800", || echo::IdentifiedEcho::new("[here] "));
+/// app.add_service(service.limits(echo::limits()).deadlines(echo::deadlines(None)))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct IdentifiedEcho {
+    before: Vec<u8>,
+}
+
+impl IdentifiedEcho {
+    /// An echo that puts `before` in front of each answer.
+    pub fn new(before: impl Into<Vec<u8>>) -> Self {
+        IdentifiedEcho { before: before.into() }
+    }
+}
 
 /// Sends every byte back unchanged, in order.
 ///
@@ -68,31 +94,59 @@ impl Handler for Echo {
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
-        loop {
-            match input.until_eol_within(LINE_MAX) {
-                // The rest waits: the loop offers it again when the peer has read.
-                Framed::Item(line) if say(line, cx) == Written::AboveHighWater => return,
-                Framed::Item(_) => {}
-                Framed::Incomplete => return,
-                Framed::TooLong => return refuse(cx),
-            }
-        }
+        answer(b"", input, cx);
     }
 
     fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
-        // All complete lines are answered, because the end of input comes after them.
-        let rest = input.take_all();
-        if rest.len() > LINE_MAX {
-            return refuse(cx);
-        }
-        if !rest.is_empty() {
-            say(rest, cx);
-        }
-        cx.close();
+        answer_rest(b"", input, cx);
     }
 }
 
-fn say(line: &[u8], cx: &mut Context<'_>) -> Written {
+impl Handler for IdentifiedEcho {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        answer(&self.before, input, cx);
+    }
+
+    fn on_end_of_input(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        answer_rest(&self.before, input, cx);
+    }
+}
+
+/// Answers each complete line.
+#[inline]
+fn answer(before: &[u8], input: &mut Input<'_>, cx: &mut Context<'_>) {
+    loop {
+        match input.until_eol_within(LINE_MAX) {
+            // The rest waits: the loop offers it again when the peer has read.
+            Framed::Item(line) if say(before, line, cx) == Written::AboveHighWater => return,
+            Framed::Item(_) => {}
+            Framed::Incomplete => return,
+            Framed::TooLong => return refuse(cx),
+        }
+    }
+}
+
+/// Answers an unended last line. All complete lines are answered, because the end of input comes after them.
+fn answer_rest(before: &[u8], input: &mut Input<'_>, cx: &mut Context<'_>) {
+    let rest = input.take_all();
+    if rest.len() > LINE_MAX {
+        return refuse(cx);
+    }
+    if !rest.is_empty() {
+        say(before, rest, cx);
+    }
+    cx.close();
+}
+
+#[inline]
+fn say(before: &[u8], line: &[u8], cx: &mut Context<'_>) -> Written {
+    if !before.is_empty() {
+        cx.write(before);
+    }
     cx.write(SAID);
     cx.write(line)
 }
