@@ -130,6 +130,8 @@ mod runner;
 
 mod application;
 
+pub mod testing;
+
 #[cfg(feature = "sim")]
 pub mod sim;
 

@@ -22,6 +22,7 @@ mod links;
 mod member;
 mod memory;
 mod reading;
+mod requests;
 mod step;
 mod writing;
 
@@ -38,6 +39,7 @@ use flags::*;
 pub(crate) use deadlines::Due;
 pub(crate) use links::Links;
 pub(crate) use reading::LayerEvent;
+pub(crate) use requests::Requests;
 pub(crate) use step::Step;
 pub(crate) use writing::{Lost, Sent};
 
