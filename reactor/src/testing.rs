@@ -39,20 +39,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{Address, Peer};
-use crate::budget::{Budget, Holdings};
+use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::context::{Context, Core, OpenKind, Terms};
 use crate::handle::{Handle, ServiceHandle};
 use crate::limits::{Deadlines, Limits};
-use crate::link::{Link, Links, NO_STATE, Origin, Requests, Sent};
+use crate::link::{Link, NO_STATE, Origin, Requests, Sent};
 use crate::mailbox::{Addressed, Receiver};
-use crate::outbox::Outbox;
-use crate::recorder::Recorder;
 use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -123,16 +120,9 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         let loop_handle = cluster.fixed()[0].clone();
         let handle = ServiceHandle::new(Handle(cluster.clone()), Vec::new(), 0);
         let mailbox = handle.receivers().next().expect("there is one loop");
-        let holdings = Holdings::new(Arc::new(Budget::new(usize::MAX, None)));
-        let mut core = Core::new(
-            Links::new(loop_handle.number, 1),
-            Recorder::new(16),
-            Time::default() + Duration::from_secs(1),
-            loop_handle.counters.clone(),
-            Rc::new(Outbox::new(cluster)),
-            holdings,
-            Box::new(|_| None),
-        );
+        let now = Time::default() + Duration::from_secs(1);
+        let budget = Arc::new(Budget::new(usize::MAX, None));
+        let mut core = Core::new(now, &cluster, &loop_handle, budget, Box::new(|_| None));
         core.turn = 1;
         core.terms.push(Terms {
             name: "recorded".into(),
