@@ -1,5 +1,5 @@
-//! The chat room over WebSocket and HTTP, from outside: the handshake and who may make it, members beside those who speak in
-//! lines and frames, the ends and their codes, and what a hostile client costs.
+//! The chat room over WebSocket and HTTP, from outside: the handshake and its permissions, members beside members on
+//! lines and frames, the ends and their codes, and the cost of a hostile client.
 
 mod support;
 
@@ -20,12 +20,12 @@ use support::{GUARD, on_every_backend, unless_chaos};
 
 const CHAT: &str = "chat serve --port 0 --log-level off";
 
-/// The field that each request to this server has.
+/// The `Host` field for requests to this server.
 fn host(chat: &Glowplug) -> String {
     format!("Host: {}\r\n", chat.tcp())
 }
 
-/// A client whose handshake has been accepted, without a name.
+/// A client with an accepted handshake, and without a name.
 fn open(chat: &Glowplug) -> Client {
     websocket::open(chat, &handshake("/ws", &host(chat)))
 }
@@ -38,14 +38,14 @@ fn join(chat: &Glowplug, name: &str) -> Client {
     client
 }
 
-/// A member who speaks in lines, the next line being a name's answer.
+/// A member who speaks in lines. The next line answers the name.
 fn join_on_lines(chat: &Glowplug, name: &str) -> Client {
     let mut client = chat.connect();
     assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
     client
 }
 
-/// A client that reads nothing, and whose kernel takes little of what it does not read.
+/// A client that reads nothing, and whose kernel buffers little.
 fn narrow(chat: &Glowplug) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -55,7 +55,7 @@ fn narrow(chat: &Glowplug) -> Client {
     Client::from(socket)
 }
 
-/// A member that will not read.
+/// A member that does not read.
 fn deaf(chat: &Glowplug) -> Client {
     let mut client = narrow(chat);
     client.send(handshake("/ws", &host(chat)));
@@ -65,7 +65,7 @@ fn deaf(chat: &Glowplug) -> Client {
     client
 }
 
-/// The answer to a request, after which the connection has ended.
+/// The answer to a request. The connection has ended afterwards.
 fn asked(chat: &Glowplug, request: &str) -> Response {
     let mut client = chat.connect();
     client.send(request);
@@ -139,7 +139,7 @@ on_every_backend! {
         let mut by_bytes = chat.connect();
         by_bytes.send_by_bytes(&stream);
         let mut clients = vec![by_bytes];
-        // One at a time, so that each has the name.
+        // One client at a time, so that each can take the name.
         let mut cut = 1;
         while let Some(mut ben) = clients.pop() {
             accepted(&mut ben);
@@ -156,7 +156,7 @@ on_every_backend! {
                 next.send(&stream[cut..]);
                 clients.push(next);
             }
-            // Each place in the frames, and some in the head.
+            // Cuts at each place in the frames, and at some places in the head.
             cut += if cut < request.len() - 4 { 7 } else { 1 };
         }
     }
@@ -180,7 +180,7 @@ on_every_backend! {
             ben.send(&bytes);
             assert_eq!(closed(&mut ben), code, "{}", bytes.escape_ascii());
             assert_eq!(text(&mut ann), "(Now hung up: Client from ben@127.0.0.1)");
-            // The same before there is a name, and nobody hears of it.
+            // Before a name the end is equal, and is not announced.
             let mut nobody = open(&chat);
             nobody.send(&bytes);
             assert_eq!(closed(&mut nobody), code, "{}", bytes.escape_ascii());
@@ -205,7 +205,7 @@ on_every_backend! {
             (&long[..], "ERROR: first message longer than 512 bytes"),
         ] {
             let mut client = open(&chat);
-            // Empty messages before it are passed over.
+            // Empty messages before the name are ignored.
             say(&mut client, "");
             say(&mut client, first);
             let told = text(&mut client);
@@ -252,14 +252,14 @@ on_every_backend! {
             assert_eq!((policy.matches("'sha256-").count(), policy.contains("unsafe")), (2, false), "{policy}");
             assert!(page.body.starts_with("<!DOCTYPE html>") && page.body.trim_end().ends_with("</html>"));
             assert_eq!((page.body.matches("<script").count(), page.body.matches("<style").count()), (1, 1));
-            // Nothing is loaded from anywhere.
+            // The page loads nothing.
             for address in ["src=", "href=\"http", "url(", "@import", "import(", "fetch("] {
                 assert!(!page.body.contains(address), "{address}");
             }
         }
         let head = asked(&chat, &format!("HEAD / HTTP/1.1\r\n{}\r\n", host(&chat)));
         assert_eq!((head.status, head.header("content-length").map(|length| length.len() > 3)), (200, Some(true)));
-        // As HTTP/1.0 has it, without a Host.
+        // An HTTP/1.0 request, without a Host.
         assert_eq!(asked(&chat, "GET / HTTP/1.0\r\n\r\n").status, 200);
     }
 
@@ -290,12 +290,12 @@ on_every_backend! {
             assert_eq!(response.status, status, "{shown}");
             assert_eq!(response.header(field.0), Some(field.1), "{shown}");
         }
-        // Half a head, and the end.
+        // Half a head, and the end of input.
         let mut half = chat.connect();
         half.send("GET / HTTP/1.1\r\nHost: he");
         half.half_close();
         assert_eq!(half.response().status, 400);
-        // No HTTP, however much it looks like it.
+        // A name that only looks like HTTP.
         let mut name = chat.connect();
         assert_eq!(name.ask("GET"), "CLIENT: 127.0.0.1");
         let mut lower = chat.connect();
@@ -342,7 +342,7 @@ on_every_backend! {
         }
         let chat = Glowplug::start(backend, &format!("{CHAT} --origin *"));
         assert_eq!(status(&chat, "Host: any.example\r\nOrigin: https://other.example\r\n"), 101);
-        // A proxy is in front of a Unix socket, and knows the hosts that are its own.
+        // A proxy serves the Unix socket, and checks its own hosts.
         let scratch = Scratch::new();
         let chat = Glowplug::start(backend, &format!("chat serve --unix {} --log-level off", scratch.join("chat").display()));
         assert_eq!(status(&chat, "Host: any.example\r\nOrigin: https://any.example\r\n"), 101);
@@ -394,7 +394,7 @@ on_every_backend! {
             say(&mut deaf, "/help");
             let long = "x".repeat(500);
             let said = 15_000;
-            // In steps that any kernel takes, so that who reads is never behind.
+            // In steps that any kernel takes, so that a reader is never behind.
             for step in 0..said / 100 {
                 let numbers = step * 100..(step + 1) * 100;
                 ann.send(numbers.clone().flat_map(|number| frame(TEXT, format!("{number} {long}"))).collect::<Vec<u8>>());
@@ -481,7 +481,7 @@ on_every_backend! {
         for number in 0..100 {
             say(&mut ann, number.to_string());
             let said = format!("#ann@127.0.0.1>>{number}");
-            // The flood may be over, and the flooder gone.
+            // The flood may be over, and the flooding client closed.
             while let heard = ben.line()
                 && heard != said
             {
@@ -512,10 +512,10 @@ on_every_backend! {
         assert_eq!(text(&mut ann), "#ben@127.0.0.1>>in between");
         ann.send(frame(0x80, "x"));
         assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{}", "x".repeat(65_536)));
-        // One more would be too long, and is refused at its head.
+        // One more byte would be too long, and is refused at the frame's head.
         ann.send([&fragments[..], &frame(0x00, "x"), &frame(0x80, "x")].concat());
         assert_eq!(closed(&mut ann), 1009);
-        // Fragments without a byte are none too many, and hold nothing.
+        // Empty fragments do not count, and hold no memory.
         let mut cat = join(&chat, "cat");
         cat.send([frame(0x01, ""), frame(0x00, "").repeat(65_536), frame(0x80, "empty")].concat());
         while ben.line() != "#cat@127.0.0.1>>empty" {}
@@ -536,7 +536,7 @@ on_every_backend! {
                 assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number}"));
             }
         }
-        // Each has been read when it is answered: a field without an end is too long.
+        // The answer shows that the request was read: a field without an end is too long.
         for client in &mut clients {
             client.send("x".repeat(500));
         }

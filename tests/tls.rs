@@ -1,5 +1,5 @@
-//! TLS over real sockets: the command's options, what clients see, and what happens at the ends. The rules of the loop over a
-//! layer are in `promises/layers.rs`.
+//! TLS over real sockets: the command's options, the clients' view, and the ends of connections. The loop's rules over
+//! a layer are in `promises/layers.rs`.
 
 mod support;
 
@@ -65,7 +65,7 @@ fn line(stream: &mut impl Read) -> String {
     String::from_utf8(line).unwrap()
 }
 
-/// A server, and where it listens with TLS.
+/// Starts a server. Returns its address with TLS.
 fn start(backend: Backend, words: &str) -> (Glowplug, SocketAddr) {
     let mut server = Glowplug::spawn(command(backend, words));
     let line = server.line().expect("it listens");
@@ -74,7 +74,7 @@ fn start(backend: Backend, words: &str) -> (Glowplug, SocketAddr) {
     (server, address)
 }
 
-/// What comes until the end, and whether the end was authenticated.
+/// Reads to the end. Returns the bytes, and whether the end was authenticated.
 fn rest(stream: &mut Stream) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     let outcome = stream.read_to_end(&mut all);
@@ -87,14 +87,14 @@ on_every_backend! {
         for (version, number) in
             [(&rustls::version::TLS13, ProtocolVersion::TLSv1_3), (&rustls::version::TLS12, ProtocolVersion::TLSv1_2)]
         {
-            // An echo does not care what else a client would speak.
+            // An echo ignores the other protocols that a client offers.
             let config = trusting("localhost.pem", &[version], &["what-nobody-speaks"]);
             let mut stream = connect_as(address, "localhost", &config);
             stream.write_all(b"hello\n").unwrap();
             assert_eq!(line(&mut stream), "You said: hello\n");
             assert_eq!(stream.conn.protocol_version(), Some(number));
             assert_eq!(stream.conn.alpn_protocol(), None);
-            // The client's half ends as agreed: what has no ending is answered, too.
+            // The client's half ends in order, so a line without an ending is answered, too.
             stream.write_all(b"last").unwrap();
             stream.conn.send_close_notify();
             stream.flush().unwrap();
@@ -143,7 +143,7 @@ on_every_backend! {
             ("unknown.example", "localhost.pem"),
         ] {
             let mut stream = connect_as(address, name, &client_config());
-            // Whether it is trusted is up to the client: here it matters which one it is.
+            // The client decides on trust; the test checks which certificate the server sends.
             let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
             let _ = stream.read(&mut [0; 1]);
             let shown = stream.conn.peer_certificates();
@@ -188,7 +188,7 @@ on_every_backend! {
             let _ = client.shutdown(Shutdown::Write);
             let mut alert = Vec::new();
             let _ = client.read_to_end(&mut alert);
-            // A record of the kind alert.
+            // A record of type alert.
             assert_eq!(alert.first(), Some(&21), "{alert:?}");
             server.told("ended: handshake");
         }
@@ -273,7 +273,7 @@ on_every_backend! {
         let pair = format!("--tls-cert {} --tls-key {}", file("other.pem").display(), file("other.key").display());
         let (_server, address) = start(backend, &format!("chat serve --port 0 {pair}"));
         let join = format!("chat join --name ann --host localhost --port {}", address.port());
-        // It is marked as an authority's, as openssl does by default, and still the very one that the client was given.
+        // A certificate of an authority, as openssl makes by default, which is also the server's own certificate.
         let ended = run(backend, &format!("{join} --tls --ca {}", file("other.pem").display()));
         assert_eq!(ended.code, Some(1));
         assert!(ended.stderr.contains("not valid for name"), "{}", ended.stderr);
@@ -375,7 +375,7 @@ on_every_backend! {
     fn many_idle_sessions_hold_little_memory(backend: Backend) {
         support::unless_chaos!("faults leave some handshakes for later");
         if backend == Backend::Select {
-            // More descriptors than a select(2) likes; the memory is the same.
+            // More descriptors than select(2) handles well; the memory is equal on both backends.
             return;
         }
         const COUNT: usize = 300;

@@ -14,7 +14,7 @@ use support::programs::{command, install_for_node, install_for_python, run};
 
 const CHAT: &str = "chat serve --port 0 --log-level off";
 
-/// Runs a client beside a member who speaks in lines. Both check what they hear.
+/// Runs a client beside a member who speaks in lines. Both check the texts that they receive.
 fn talk_with(chat: &Glowplug, program: &str, script: &str, scratch: &Scratch) {
     let mut line = chat.connect();
     assert_eq!(line.ask("line"), "CLIENT: 127.0.0.1");
@@ -50,7 +50,7 @@ on_every_backend! {
     }
 }
 
-/// The script says on its standard output when the server is to stop and to start again.
+/// The script reports on its standard output when the server must stop and start again.
 #[test]
 #[ignore = "needs chromium, npm and node"]
 fn the_page_works_in_a_browser_beside_a_line_client() {

@@ -1,5 +1,5 @@
-//! The rules over a [`Layer`]: a record protocol that is as small as one can be, with a handshake, an authenticated end, an
-//! alert, and a message that has to be answered at once. What is said of plain connections holds, in plaintext.
+//! The rules over a [`Layer`]: a minimal record protocol with a handshake, an authenticated end, an alert, and a
+//! message that must be answered at once. The rules of plain connections hold for the plaintext.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -14,17 +14,17 @@ use reactor::{Runner, Service, SlowPolicy, Topic};
 use crate::stage::{Order, Plan, Seen, Stage, Witness, client_with, pattern, read_all, same, send_until_stuck};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
-/// The client's hello and the server's.
+/// The hellos of client and server, and the alert.
 const HELLO: &[u8; 4] = b"HELO";
 const WELCOME: &[u8; 4] = b"WELC";
 const ALERT: &[u8; 4] = b"FAIL";
-/// Lengths that are none.
+/// Values of the length field with another meaning.
 const END: u16 = 0;
 const UPDATE: u16 = 0xFFFF;
 const RECORD_MAX: usize = 16 * 1024;
 const MASK: u8 = 0x5A;
 
-/// A record is its length and that many masked bytes. One side's layer.
+/// The layer of one side. A record is a length and as many masked bytes.
 #[derive(Default)]
 struct Records {
     is_client: bool,
@@ -132,7 +132,7 @@ fn sealed(plain: &[u8]) -> Vec<u8> {
     records.collect()
 }
 
-/// The plaintext of what a server has sent after its hello, and whether it has ended as agreed.
+/// The plaintext of a server's bytes after its hello, and whether the end was authenticated.
 fn opened(mut wire: &[u8]) -> (Vec<u8>, bool) {
     let mut plain = Vec::new();
     while let Some((length, rest)) = wire.split_at_checked(2) {
@@ -155,7 +155,7 @@ fn greet(client: &mut TcpStream) {
     assert_eq!(&welcome, WELCOME);
 }
 
-/// Reads plaintext until there are `count` bytes of it.
+/// Reads `count` bytes of plaintext.
 fn plain_of(client: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut plain = Vec::new();
     while plain.len() < count {
@@ -182,7 +182,7 @@ fn tuned(
     Stage::tuned(backend, plan, |service| tune(service).layered(Records::server), |_| {})
 }
 
-/// A client that has shaken hands, and its name.
+/// A client after its handshake, and its id.
 fn open(stage: &Stage) -> (TcpStream, reactor::ConnectionId) {
     let mut client = stage.client();
     greet(&mut client);
@@ -206,7 +206,7 @@ on_every_backend! {
         stage.wait_until("it is accepted", |cx| cx.stats().accepted == 1);
         client.write_all(&HELLO[..2]).unwrap();
         stage.sees_nothing();
-        // The first request comes along with the rest of the handshake.
+        // The first request comes together with the rest of the handshake.
         client.write_all(&[&HELLO[2..], &sealed(b"one")].concat()).unwrap();
         let mut welcome = [0; 4];
         client.read_exact(&mut welcome).unwrap();
@@ -276,7 +276,7 @@ on_every_backend! {
         let stage = layered(backend, Plan::echo());
         let (mut other, _) = open(&stage);
         let mut client = stage.client();
-        // More than is read: a close would reset the alert away.
+        // More bytes than are read: a close would reset the connection and lose the alert.
         client.write_all(&[b"GET / HTTP/1.1\r\n".to_vec(), vec![b'x'; 100_000]].concat()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(read_all(&mut client), ALERT);
@@ -336,7 +336,7 @@ on_every_backend! {
     }
 
     fn what_the_layer_owes_leaves_while_the_peer_is_not_read(backend: Backend) {
-        // More is owed to the peer than the high-water mark: it is not read, and what it sends waits.
+        // More than the high-water mark is queued, so reading from the peer pauses, and its update waits.
         let stage = tuned(backend, Plan::echo(), |service| service.deadlines(patient()));
         let (mut client, id) = open(&stage);
         client.write_all(&[&UPDATE.to_be_bytes()[..], &sealed(b"x"), &UPDATE.to_be_bytes()].concat()).unwrap();
@@ -353,7 +353,7 @@ on_every_backend! {
         let mut client = client_with(stage.address(), 4096);
         greet(&mut client);
         let id = stage.until(|seen| matches!(seen, Seen::Opened(_))).id();
-        // The kernel keeps what it has sent and what it has not: nobody reads, so that comes to an end.
+        // The peer does not read, so the kernel's buffers fill up.
         let mut before = usize::MAX;
         let owed = loop {
             std::thread::sleep(Duration::from_millis(20));
@@ -364,7 +364,7 @@ on_every_backend! {
             before = owed;
         };
         let taken = (8 << 20) - owed;
-        // 128 KiB of `Limits::unsent` and a segment, the peer's buffer, and what is sealed.
+        // 128 KiB of `Limits::unsent` and a segment, the peer's buffer, and the sealed bytes.
         assert!(taken <= 1 << 20, "{taken} bytes have left the output");
         let plain = plain_of(&mut client, 8 << 20);
         assert!(plain.iter().all(|&byte| byte == b'.'));
@@ -377,7 +377,7 @@ on_every_backend! {
         let sent = send_until_stuck(&client, &record.repeat(64), 64 << 20);
         assert!(sent < 48 << 20, "{sent} bytes were taken of a peer that reads nothing");
         assert!(stage.ask(move |cx| cx.at(id).queued()) < 4 << 20);
-        // All of it comes back once it reads.
+        // All bytes come back when the client reads.
         let whole = sent / record.len();
         let rest = &record[sent % record.len()..];
         let (mut sending, last) = (client.try_clone().unwrap(), rest.to_vec());
@@ -513,7 +513,7 @@ on_every_backend! {
         let mut client = stage.client();
         client.write_all(&HELLO[..2]).unwrap();
         stage.wait_until("it is accepted", |cx| cx.stats().accepted == 1);
-        // What was sent is read before the stop begins.
+        // The sent bytes are read before the stop begins.
         std::thread::sleep(Duration::from_millis(100));
         stage.running.handle.halt();
         client.write_all(&[&HELLO[2..], &sealed(b"first")].concat()).unwrap();
@@ -534,7 +534,7 @@ on_every_backend! {
         established.write_all(&sealed(b"ping")).unwrap();
         drop(frozen);
         assert_eq!(plain_of(&mut established, 4), b"ping");
-        // Sixteen steps a turn: the ping is answered while most of the others still wait.
+        // Sixteen steps a turn: the ping is answered while most handshakes still wait.
         for client in &mut clients {
             let mut welcome = [0; 4];
             client.read_exact(&mut welcome).unwrap();
@@ -562,7 +562,7 @@ on_every_backend! {
     }
 
     fn an_outbound_handshake_that_fails_says_so(backend: Backend) {
-        // The other end is an echo without a layer: it sends the hello back, which is no welcome.
+        // The other end is an echo without a layer: it returns the hello, which is no welcome.
         let server = Stage::new(backend, Plan::echo());
         let stage = Stage::new(backend, Plan::new());
         let to = server.running.service.address().unwrap().clone();
@@ -597,7 +597,7 @@ on_every_backend! {
         }
         for runner in [Runner::loops(3).unwrap(), Runner::threads()] {
             let mut app = Application::with(backend, runner).unwrap();
-            // Two services, and the layered listener is not the first: each connection finds its own.
+            // Two services, and the layered listener is not the first: each connection must find its own service.
             app.add_service(Service::tcp("127.0.0.1:0", || Echo)).unwrap();
             let beside = vec![reactor::Address::Tcp(([127, 0, 0, 1], 0).into())];
             let service = Service::tcp("127.0.0.1:0", || Echo).layered_at(beside, Records::server);

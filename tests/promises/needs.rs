@@ -1,4 +1,4 @@
-//! Rule 9, for items that are long: a handler that says how many bytes it needs is not called before they are there.
+//! Rule 9, for long items: a handler that states how many bytes it needs is called when they have arrived.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -19,7 +19,7 @@ fn tens() -> Plan {
     })
 }
 
-/// Sends bytes one at a time, each when the loop has the one before.
+/// Sends bytes one at a time, each when the loop has received the former.
 fn send_one_by_one(stage: &Stage, client: &mut TcpStream, bytes: &[u8]) {
     let before = stage.stats().received;
     for (sent, byte) in bytes.iter().enumerate() {
@@ -38,7 +38,7 @@ on_every_backend! {
         assert_eq!(stage.left_over(), []);
         send_one_by_one(&stage, &mut client, b"9");
         assert_eq!(stage.next(), Seen::Data(id, b"0123456789".to_vec()));
-        // It has asked again, with nothing unread.
+        // The handler has asked again, with no unread byte.
         send_one_by_one(&stage, &mut client, b"abcdefghi");
         assert_eq!(stage.left_over(), []);
         send_one_by_one(&stage, &mut client, b"j");

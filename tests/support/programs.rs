@@ -1,4 +1,4 @@
-//! Clients that people use: programs in other languages, with packages that are installed for one test.
+//! Clients that people use: programs in other languages, with packages installed for one test.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

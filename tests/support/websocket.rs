@@ -1,4 +1,4 @@
-//! WebSocket on the side of a client: frames by hand, so that tests can send wrong ones, too.
+//! A WebSocket client: frames made by hand, so that tests can send malformed ones, too.
 
 use super::client::Client;
 use super::command::Glowplug;
@@ -31,7 +31,7 @@ pub fn frame(first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame
 }
 
-/// The request of a handshake, with these fields besides those that each one has.
+/// The request of a handshake, with additional fields.
 pub fn handshake(path: &str, fields: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\n{fields}Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
@@ -72,7 +72,7 @@ pub fn expect(client: &mut Client, first: u8, payload: impl AsRef<[u8]>) {
     assert!(got == first && bytes == payload.as_ref(), "{got:#x} and {} bytes", bytes.len());
 }
 
-/// The next frame, which is a text.
+/// Reads the next frame, a text.
 pub fn text(client: &mut Client) -> String {
     let (first, payload) = received(client);
     let payload = String::from_utf8(payload).expect("UTF-8");
@@ -85,7 +85,7 @@ pub fn say(client: &mut Client, text: impl AsRef<[u8]>) {
     client.send(frame(TEXT, text));
 }
 
-/// The code of the close frame that comes next, which is the last the server says.
+/// Reads the server's last frame, and returns its close code.
 pub fn closed(client: &mut Client) -> u16 {
     let (first, payload) = received(client);
     assert_eq!(first, CLOSE, "{}", payload.escape_ascii());
