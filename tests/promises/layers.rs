@@ -468,6 +468,17 @@ on_every_backend! {
         assert_eq!(stage.closed(id).0, CloseReason::ShortFile);
     }
 
+    fn a_close_that_does_not_linger_sends_the_authenticated_end_after_everything(backend: Backend) {
+        let stage = tuned(backend, Plan::new().open(|cx| {
+            cx.write(vec![b'.'; 2 << 20]);
+            cx.close_briefly();
+        }), |service| service.deadlines(patient()));
+        let mut client = client_with(stage.address(), 4096);
+        greet(&mut client);
+        let (plain, is_whole) = opened(&read_all(&mut client));
+        assert_eq!((plain.len(), is_whole), (2 << 20, true));
+    }
+
     fn an_abort_resets_and_sends_no_authenticated_end(backend: Backend) {
         let stage = layered(backend, Plan::new().data(|input, cx| {
             input.take_all();

@@ -56,6 +56,7 @@ impl<D: Driver> EventLoop<D> {
                     let outcome = self.driver.send(link);
                     self.note_sent(id, outcome);
                 }
+                Step::Goodbye => link.said_goodbye(!self.driver.say_goodbye(id)),
                 Step::Finish => {
                     let driver = &mut self.driver;
                     link.finished(*now, || driver.unacknowledged(id));
@@ -142,7 +143,13 @@ impl<D: Driver> EventLoop<D> {
                 }
             }
             Step::Stopping => host.stopping(&mut self.core, id, key),
-            Step::Rest | Step::Overflowed | Step::Send | Step::Finish | Step::Probe | Step::NextTurn => {}
+            Step::Rest
+            | Step::Overflowed
+            | Step::Send
+            | Step::Goodbye
+            | Step::Finish
+            | Step::Probe
+            | Step::NextTurn => {}
         }
         self.after_callback(id);
     }
@@ -258,6 +265,7 @@ impl<D: Driver> EventLoop<D> {
                 self.driver.connect(id, &to, self.core.terms[link.service as usize].limits.unsent);
                 link.descriptor = self.driver.descriptor(id);
                 if let Some(layer) = layer {
+                    link.begin_handshake();
                     self.driver.put_layer(id, layer);
                 }
             }

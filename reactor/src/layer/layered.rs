@@ -69,6 +69,9 @@ pub(crate) struct Layered {
     sent: usize,
     /// FIN as soon as nothing is owed any more.
     fin_due: bool,
+    /// The peer's end, which came while our own was still owed. It is reported when that has left: the report may close the
+    /// connection.
+    end: Option<Arrived>,
     progress: Progress,
     ahead: Ahead,
 }
@@ -84,6 +87,7 @@ impl Layered {
             rest: Vec::new(),
             sent: 0,
             fin_due: false,
+            end: None,
             progress: Progress::default(),
             ahead: Ahead::Nothing,
         }
@@ -105,7 +109,8 @@ impl Layered {
 
     /// Whether there is something to report without a receive.
     pub(crate) fn has_more(&self) -> bool {
-        self.follows != Follows::Wire && !self.reported
+        let has_end = self.end.is_some() && !self.owes();
+        has_end || (self.follows != Follows::Wire && !self.reported)
     }
 
     /// What the poller watches the socket for.
@@ -114,7 +119,11 @@ impl Layered {
             return Interest { read: true, write: self.owes() };
         }
         let waits_for_a_file = matches!(self.ahead, Ahead::Asked);
-        Interest { read: link.reads(), write: (link.writes() && !waits_for_a_file) || self.owes() }
+        let waits_with_the_end = self.end.is_some() && self.owes();
+        Interest {
+            read: link.reads() && !waits_with_the_end,
+            write: (link.writes() && !waits_for_a_file) || self.owes(),
+        }
     }
 
     fn is_failed(&self) -> bool {
@@ -126,6 +135,18 @@ impl Layered {
     /// Receives until there is something to report, or nothing more has arrived. The wire's bytes go to the end of the scratch
     /// buffer, the plaintext to its beginning.
     pub(crate) fn receive<S: Sys>(&mut self, sys: &mut S, fd: Fd, scratch: &mut [u8], shared: &mut Shared) -> Arrived {
+        let arrived = match self.end.take() {
+            Some(end) => end,
+            None => self.receive_more(sys, fd, scratch, shared),
+        };
+        if matches!(arrived, Arrived::Ended | Arrived::Truncated) && self.fin_due && self.owes() {
+            self.end = Some(arrived);
+            return Arrived::Nothing;
+        }
+        arrived
+    }
+
+    fn receive_more<S: Sys>(&mut self, sys: &mut S, fd: Fd, scratch: &mut [u8], shared: &mut Shared) -> Arrived {
         let at = scratch.len() / 8 * 5;
         let (plain, wire) = scratch.split_at_mut(at);
         if self.follows != Follows::Wire && !(self.is_failed() && self.reported) {
@@ -347,16 +368,22 @@ impl Layered {
         }
     }
 
-    /// Ends our half: what the layer says at its end, and FIN, after all that is owed.
+    /// What the layer says at its end is owed next. An alert was the last word.
+    pub(crate) fn say_goodbye(&mut self) {
+        if !self.is_failed() {
+            self.layer.finish();
+        }
+    }
+
+    /// Ends our half: FIN after all that is owed.
     pub(crate) fn finish<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
-        self.layer.finish();
         self.fin_due = true;
         self.flush(sys, fd, shared)
     }
 
     /// The connection is closed without lingering.
     pub(crate) fn end<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) {
-        self.layer.finish();
+        self.say_goodbye();
         self.flush(sys, fd, shared);
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::deadlines::UNMARKED;
 use super::flags::*;
-use super::{Link, Origin, Phase, Stopping};
+use super::{Goodbye, Link, Origin, Phase, Stopping};
 use crate::buffer::Pool;
 use crate::error::Errno;
 use crate::reason::CloseReason;
@@ -14,6 +14,14 @@ impl Link {
     /// Ends our half when the output has left, and goes on reading.
     pub(crate) fn finish(&mut self) {
         self.flags.set(FINISHING);
+    }
+
+    /// The layer has said its last words. `blocked`: the kernel has not taken them yet.
+    pub(crate) fn said_goodbye(&mut self, blocked: bool) {
+        self.goodbye = Goodbye::No;
+        if blocked {
+            self.flags.set(BLOCKED.and(DEADLINE_CHANGED));
+        }
     }
 
     /// Notes that our FIN leaves next. Lingering costs time, so a stop skips it if no peer can lose bytes.

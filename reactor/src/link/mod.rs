@@ -91,6 +91,14 @@ enum Stopping {
     Reported,
 }
 
+/// What a connection's layer says when our half ends, before FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goodbye {
+    /// The connection has no layer, or the layer has said it.
+    No,
+    Due,
+}
+
 /// The loop's half of one connection. See the module's picture.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -104,6 +112,7 @@ pub(crate) struct Link {
     pub(crate) origin: Origin,
     phase: Phase,
     stopping: Stopping,
+    goodbye: Goodbye,
     flags: Flags,
     /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again.
     /// Two fields, since a pair would take four bytes more.
@@ -166,6 +175,7 @@ impl Link {
             origin,
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
+            goodbye: Goodbye::No,
             flags: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
             reported_phase: Phase::Over,
             reported_flags: Flags::default(),
@@ -220,6 +230,7 @@ impl Link {
     /// An accepted connection has a layer: the handler hears of the connection when the layer is ready.
     pub(crate) fn begin_handshake(&mut self) {
         self.phase = Phase::Connecting;
+        self.goodbye = Goodbye::Due;
     }
 
     /// Notes that the connection is established.

@@ -1,7 +1,7 @@
 //! The steps of a link: the actions that the loop must take, one at a time, until the link rests.
 
 use super::flags::*;
-use super::{Link, Origin, Phase, Stopping};
+use super::{Goodbye, Link, Origin, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
 
@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Probe,
     /// Call `on_stopping`.
     Stopping,
+    /// Have the layer end our half: what it says last leaves before FIN.
+    Goodbye,
     /// End our half.
     Finish,
     /// Give the buffers back and call `on_close`.
@@ -64,6 +66,7 @@ impl Link {
             Phase::Flushing => match &self.output {
                 // A layer has not sent all taken bytes yet.
                 None if self.flags.has(BLOCKED) => Step::Rest,
+                None if self.goodbye == Goodbye::Due => Step::Goodbye,
                 // The FIN goes with the close.
                 None if self.flags.has(NO_LINGER) => {
                     self.phase = Phase::Over;
@@ -95,7 +98,7 @@ impl Link {
     #[inline]
     pub(super) fn attended_step(&mut self, turn: u32) -> Step {
         if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED.and(BLOCKED)) && self.output.is_none() {
-            return Step::Finish;
+            return if self.goodbye == Goodbye::Due { Step::Goodbye } else { Step::Finish };
         }
         if self.stopping == Stopping::Quiet {
             return self.report_stopping();

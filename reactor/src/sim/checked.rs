@@ -283,6 +283,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.put_layer(id, layer);
     }
 
+    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+        self.driver.say_goodbye(id)
+    }
+
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn std::any::Any>> {
         self.driver.agreed(id)
     }

@@ -337,6 +337,10 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.put_layer(id, layer);
     }
 
+    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+        self.inner.say_goodbye(id)
+    }
+
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn std::any::Any>> {
         self.inner.agreed(id)
     }

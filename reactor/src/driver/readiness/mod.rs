@@ -290,6 +290,13 @@ impl<S: Sys> Driver for Readiness<S> {
         self.probes.push_back(id);
     }
 
+    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+        if let Some(layer) = self.slot_mut(id).and_then(|slot| slot.layer.as_mut()) {
+            layer.say_goodbye();
+        }
+        matches!(self.flush_layered(id), Sent::Bytes(_))
+    }
+
     fn finish(&mut self, id: ConnectionId) {
         let slot = self.slots.get_mut(id.slot_at(self.home)).and_then(Option::as_mut);
         if let Some(slot) = slot.filter(|slot| slot.id == id && slot.socket) {

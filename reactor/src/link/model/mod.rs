@@ -434,6 +434,7 @@ impl<'o, 't> World<'o, 't> {
                     let outcome = self.transmit();
                     self.sent(outcome);
                 }
+                Step::Goodbye => panic!("no link of this world has a layer"),
                 Step::Finish => {
                     let unacknowledged = self.kernel.unacknowledged as usize;
                     assert!(self.handler.closing || self.handler.finishing, "nobody wanted to");
