@@ -24,6 +24,8 @@ use crate::codec::frames::{Encoded, FRAME_MAX, next_within};
 use crate::codec::text::append_clean;
 use crate::codec::typed::Typed;
 use retry::Retry;
+use way::Kind;
+pub use way::Line;
 
 /// The context of the client's callbacks.
 type Context<'a> = reactor::Context<'a, Line, Order>;
@@ -122,18 +124,6 @@ enum State {
     /// Connected; the name has been sent.
     Greeting,
     Joined,
-}
-
-/// The client's state for one connection.
-#[derive(Debug)]
-pub struct Line(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    Server(Address),
-    Keyboard(Typed),
-    /// A timer until the next attempt.
-    Pause,
 }
 
 /// Limits of the client: room for the longest text of a server.

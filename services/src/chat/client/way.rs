@@ -3,7 +3,19 @@
 use reactor::{Address, CloseReason, ConnectionId, Context, Layer};
 
 use super::retry::cause_of;
-use super::{Client, Kind, Line, Order};
+use super::{Client, Order, Typed};
+
+/// The client's state for one connection.
+#[derive(Debug)]
+pub struct Line(pub(super) Kind);
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Server(Address),
+    Keyboard(Typed),
+    /// A timer until the next attempt.
+    Pause,
+}
 
 /// Makes the layer of each connection, and reports the cause of the latest failure.
 pub(super) struct Way {
