@@ -28,15 +28,18 @@
 //! }
 //! ```
 //!
+//! The [`guide`] answers the questions of the first week: state, backpressure, timers, signals, logging, several loops, testing.
+//!
 //! The path of a byte, and the files it passes:
 //!
 //! ```text
-//!  kernel ─▶ sys ─▶ driver ─▶ link ─▶ Input ─▶ Handler ─▶ Context ─▶ Output ─▶ link ─▶ driver ─▶ sys ─▶ kernel
-//!            │       │         │                │                                │       │
-//!            │       │         │                your code                        │       one send per connection and turn
-//!            │       │         └── a state machine, no socket, no clock ─────────┘
-//!            │       └── readiness in, completions out: the seam
-//!            └── the only unsafe, the only libc; epoll or select
+//!  kernel ─▶ sys ─▶ driver ─▶ link ─▶ Input  ─▶ Handler    your code
+//!            │      │         │                   │
+//!            │      │         │                   ▼
+//!  kernel ◀─ sys ◀─ driver ◀─ link ◀─ Output ◀─ Context    one send per connection and turn
+//!            │      │         └── a state machine: no socket, no clock
+//!            │      └── readiness in, completions out: the seam
+//!            └── the only unsafe, the only libc: epoll or select
 //! ```
 //!
 //! # Features, for tests
@@ -50,7 +53,8 @@
 //! [`Application`] of the process. So any test that talks to a service runs under faults:
 //!
 //! ```text
-//! REACTOR_CHAOS=short_io:0.3,eagain:0.1,eintr:0.05,emfile:0.01,spurious:0.05,seed=7 cargo test
+//! export REACTOR_CHAOS=short_io:0.3,eagain:0.1,eintr:0.05,emfile:0.01,spurious:0.05
+//! cargo test
 //! ```
 //!
 //! Each fault is a probability from 0 to 1, and optional. All faults are within what a kernel may do, so a peer notices
@@ -130,6 +134,7 @@ mod runner;
 
 mod application;
 
+pub mod guide;
 pub mod testing;
 
 #[cfg(feature = "sim")]

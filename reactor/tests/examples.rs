@@ -421,3 +421,25 @@ fn redis_cli_sets_gets_subscribes_and_publishes() {
     let _ = subscriber.wait();
     assert_eq!(redis.terminate().code(), Some(0));
 }
+
+#[test]
+fn a_pipeline_of_large_answers_leaves_whole_and_in_constant_memory() {
+    const ANSWER: usize = 100_000_000;
+    let download = Example::start("download", "epoll", &["127.0.0.1:0"]);
+    let mut client = connect(download.address);
+    client.write_all(b"one\ntwo\n").expect("it is open");
+    client.shutdown(Shutdown::Write).expect("it is open");
+    let (mut some, mut count, mut dots) = (vec![0; 1 << 20], 0, 0);
+    loop {
+        let read = client.read(&mut some).expect("it ends in order");
+        if read == 0 {
+            break;
+        }
+        count += read;
+        dots += some[..read].iter().filter(|byte| **byte == b'.').count();
+    }
+    assert_eq!((count, dots), (2 * (ANSWER + 8), 2 * ANSWER));
+    let peak = peak_of(download.child.id());
+    assert!(peak < ANSWER / 2, "{peak} bytes");
+    assert_eq!(download.terminate().code(), Some(0));
+}

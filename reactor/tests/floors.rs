@@ -34,7 +34,7 @@ const FLOORS: [&[&str]; 8] = [
     ],
     &["event_loop"],
     &["runner"],
-    &["application", "testing", "sim", "fuzzing", "orders"],
+    &["application", "guide", "testing", "sim", "fuzzing", "orders"],
 ];
 
 fn place(module: &str) -> Option<(usize, usize)> {

@@ -168,7 +168,8 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.terms.get(self.service as usize).map_or("application", |terms| &terms.name)
     }
 
-    /// Since some moment before the loop began: a clock that only goes forward, read once a turn.
+    /// The monotonic clock of the system, read once a turn: the time since some moment before the loop began. It only goes forward,
+    /// and times of several loops of one machine can be compared.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.core.now.0)
     }

@@ -1,0 +1,81 @@
+//! Answers each line with 100 MB, and a line at the end that says so: `download ADDRESS`. Requests may be pipelined; each answer is made
+//! while it leaves, so memory stays the same however many are asked for. Try it: `printf 'a\nb\n' | nc -N 127.0.0.1 8800 | wc -c`.
+
+use reactor::{Application, Context, Error, Handler, Input, Service, Written};
+
+const ANSWER: usize = 100_000_000;
+const PIECE: [u8; 50_000] = [b'.'; 50_000];
+
+struct Download;
+
+#[derive(Default)]
+struct Answers {
+    /// The number of bytes of the current answer that are still to be written.
+    left: usize,
+    /// The number of requests that were read at the end of the input, and are not begun.
+    requests: usize,
+    /// The peer has ended its half.
+    ended: bool,
+}
+
+impl Handler for Download {
+    type Connection = Answers;
+
+    fn on_open(&mut self, _: &mut Context<'_, Answers>) -> Answers {
+        Answers::default()
+    }
+
+    fn on_data(&mut self, answers: &mut Answers, input: &mut Input<'_>, cx: &mut Context<'_, Answers>) {
+        // A request stays in the input until the answer before it is written. While much is queued nothing is read, and what is
+        // unread here is offered again once it has left.
+        while answers.go_on(cx) && input.until_eol().is_some() {
+            answers.left = ANSWER;
+        }
+    }
+
+    fn on_drained(&mut self, answers: &mut Answers, cx: &mut Context<'_, Answers>) {
+        if answers.go_on(cx) && answers.ended {
+            cx.close();
+        }
+    }
+
+    fn on_end_of_input(&mut self, answers: &mut Answers, input: &mut Input<'_>, cx: &mut Context<'_, Answers>) {
+        while input.until_eol().is_some() {
+            answers.requests += 1;
+        }
+        answers.ended = true;
+        if answers.go_on(cx) {
+            cx.close();
+        }
+    }
+}
+
+impl Answers {
+    /// Writes as much as may be queued. Returns whether everything is written.
+    fn go_on(&mut self, cx: &mut Context<'_, Answers>) -> bool {
+        loop {
+            if self.left == 0 {
+                let Some(requests) = self.requests.checked_sub(1) else { return true };
+                (self.requests, self.left) = (requests, ANSWER);
+            }
+            let piece = &PIECE[..PIECE.len().min(self.left)];
+            self.left -= piece.len();
+            let mut written = cx.write(piece);
+            if self.left == 0 {
+                written = cx.write(b"\n100 MB\n");
+            }
+            if written != Written::Queued {
+                return self.left == 0 && self.requests == 0;
+            }
+        }
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8800".to_owned());
+    let mut app = Application::new()?;
+    let download = app.add_service(Service::tcp(&address, || Download))?;
+    app.handle_signals()?;
+    println!("listening {}", download.address().expect("it listens"));
+    app.run()
+}

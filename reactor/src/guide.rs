@@ -1,0 +1,291 @@
+//! How to write a service: the questions that come up in the first week, each with code that compiles.
+//!
+//! - [State for each connection](#state-for-each-connection)
+//! - [Bytes to items, items to bytes](#bytes-to-items-items-to-bytes)
+//! - [Backpressure](#backpressure)
+//! - [Deadlines and timers](#deadlines-and-timers)
+//! - [Signals](#signals)
+//! - [Logging](#logging)
+//! - [Several loops, and state that they share](#several-loops-and-state-that-they-share)
+//! - [Socket options](#socket-options)
+//! - [Testing](#testing)
+//! - [From tokio, mio, libuv: how do I …](#from-tokio-mio-libuv-how-do-i-)
+//!
+//! # State for each connection
+//!
+//! [`Handler::Connection`](crate::Handler::Connection) is the type of it. [`on_open`](crate::Handler::on_open) returns the value, every
+//! callback about the connection lends it, and [`on_close`](crate::Handler::on_close) gives it back, once, whatever ends the connection.
+//! State that all connections of a loop share is a field of the handler, in plain `&mut self`: a handler is called from one thread.
+//! The type stands in the context, too: `Context<'_, State>`, or `Context<'_, State, Message>` for a handler that takes messages.
+//!
+//! ```
+//! use reactor::{CloseReason, Context, Handler, Input};
+//!
+//! #[derive(Default)]
+//! struct Player {
+//!     name: Option<String>,
+//! }
+//!
+//! #[derive(Default)]
+//! struct Lobby {
+//!     here: usize,
+//! }
+//!
+//! impl Handler for Lobby {
+//!     type Connection = Player;
+//!
+//!     fn on_open(&mut self, _: &mut Context<'_, Player>) -> Player {
+//!         self.here += 1;
+//!         Player::default()
+//!     }
+//!
+//!     fn on_data(&mut self, player: &mut Player, input: &mut Input<'_>, cx: &mut Context<'_, Player>) {
+//!         while let Some(line) = input.until_eol() {
+//!             let name = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+//!             cx.write(format!("hello {name}, {} here\n", self.here));
+//!             player.name = Some(name);
+//!         }
+//!     }
+//!
+//!     fn on_close(&mut self, _: Player, _: CloseReason, _: &mut Context<'_, Player>) {
+//!         self.here -= 1;
+//!     }
+//! }
+//! ```
+//!
+//! Another connection is reached by its [`ConnectionId`](crate::ConnectionId): [`cx.at(id)`](crate::Context::at) has all verbs. An id whose connection has
+//! ended finds nothing; it never names another connection. The example `clients` lists and ends the connections of a loop.
+//!
+//! # Bytes to items, items to bytes
+//!
+//! [`Input`](crate::Input) lends everything unread. A handler takes as many whole items as there are, and returns; the rest is kept and
+//! comes first the next time. The ready [decoders](crate::Decoder) know lines, delimiters, fixed lengths and length prefixes. The commands of
+//! Redis take a function of five lines (the example `redis`), the packets of MQTT a constant:
+//!
+//! ```
+//! use reactor::{Input, LengthPrefix};
+//!
+//! const PACKETS: LengthPrefix = LengthPrefix::varint(268_435_455).offset(1);
+//!
+//! let mut input = Input::of(b"\xc0\x00\x30\x05topic");
+//! while let Ok(Some(packet)) = PACKETS.decode(&mut input) {
+//!     println!("kind {}, {} bytes", packet.head[0] >> 4, packet.body.len());
+//! }
+//! assert!(input.is_empty());
+//! ```
+//!
+//! A handler that can do nothing before `n` bytes are there says so with [`Input::need`](crate::Input::need) and is not called before.
+//! [`Input::take_bytes`](crate::Input::take_bytes) takes a large item without a copy.
+//!
+//! [`Context::write`](crate::Context::write) appends to the output; [`Context::encode`](crate::Context::encode) lends a [`Writer`](crate::Writer) for
+//! answers of several parts. A callback's own answer leaves in one `send` after the callback.
+//!
+//! # Backpressure
+//!
+//! Nothing has to be done for a service that answers requests: above [`Limits::output_high`](crate::Limits::output_high) the loop does not
+//! read from the peer until less than [`Limits::output_low`](crate::Limits::output_low) is queued. So a peer that does not read its answers cannot make memory grow.
+//!
+//! A handler that *produces* by itself looks at [`Written`](crate::Written), stops when it says
+//! [`AboveHighWater`](crate::Written::AboveHighWater), and goes on in [`on_drained`](crate::Handler::on_drained):
+//!
+//! ```
+//! use reactor::{Context, Handler, Input, Written};
+//!
+//! /// Sends each peer a million numbers, 256 KiB of them at a time in memory.
+//! struct Numbers;
+//!
+//! fn go_on(next: &mut u32, cx: &mut Context<'_, u32>) {
+//!     while *next < 1_000_000 {
+//!         *next += 1;
+//!         let number = *next;
+//!         let written = cx.encode(|writer| {
+//!             writer.put_decimal(number);
+//!             writer.put(b"\n");
+//!         });
+//!         if written != Written::Queued {
+//!             return;
+//!         }
+//!     }
+//!     cx.close();
+//! }
+//!
+//! impl Handler for Numbers {
+//!     type Connection = u32;
+//!
+//!     fn on_open(&mut self, cx: &mut Context<'_, u32>) -> u32 {
+//!         let mut next = 0;
+//!         go_on(&mut next, cx);
+//!         next
+//!     }
+//!
+//!     fn on_data(&mut self, _: &mut u32, input: &mut Input<'_>, _: &mut Context<'_, u32>) {
+//!         input.take_all();
+//!     }
+//!
+//!     fn on_drained(&mut self, next: &mut u32, cx: &mut Context<'_, u32>) {
+//!         go_on(next, cx);
+//!     }
+//! }
+//! ```
+//!
+//! A relay writes what one side sends to the other side, so it pauses one side while the *other* is full, and reads on however much a side
+//! is owed itself ([`Context::read_on`](crate::Context::read_on)): the example `proxy`. A large answer in the middle of a pipeline is the
+//! example `download`: 100 MB for each request in constant memory. Members of a [`Topic`](crate::Topic) who do not read are bounded by
+//! [`Limits::member_queue`](crate::Limits::member_queue) and [`SlowPolicy`](crate::SlowPolicy).
+//!
+//! # Deadlines and timers
+//!
+//! [`Deadlines`](crate::Deadlines) are the loop's own: for the first request, for silence, for a peer that does not take its answers. Beside them each connection has
+//! one deadline of its handler, set with [`Context::set_deadline`](crate::Context::set_deadline), which calls
+//! [`on_deadline`](crate::Handler::on_deadline). Without another order that closes the connection. Setting and clearing it cost no system call:
+//!
+//! ```
+//! use reactor::{Context, Handler, Input};
+//! use std::time::Duration;
+//!
+//! /// Pings a peer that has been silent for half a minute.
+//! struct Pinging;
+//!
+//! const PATIENCE: Duration = Duration::from_secs(30);
+//!
+//! impl Handler for Pinging {
+//!     type Connection = ();
+//!
+//!     fn on_open(&mut self, cx: &mut Context<'_>) {
+//!         cx.set_deadline(PATIENCE);
+//!     }
+//!
+//!     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+//!         cx.write(input.take_all());
+//!         cx.set_deadline(PATIENCE);
+//!     }
+//!
+//!     fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
+//!         cx.write(b"ping\n");
+//!         cx.set_deadline(PATIENCE);
+//!     }
+//! }
+//! ```
+//!
+//! [`Context::now`](crate::Context::now) is the monotonic clock of the system, read once a turn. Times of several loops, and of several processes on one
+//! machine, can be compared.
+//!
+//! # Signals
+//!
+//! None is handled unless [`Application::handle_signals`](crate::Application::handle_signals) is called. Then SIGTERM and SIGINT stop the application: it accepts
+//! nothing more, answers what has arrived, lets each connection finish within [`drain_timeout`](crate::Application::drain_timeout), and `run` returns. A
+//! second one ends the process at once with the status 128 + n. SIGUSR1 brings the [report](crate::Application::on_report) of all counters
+//! and connections. SIGHUP calls [`on_reopen`](crate::Application::on_reopen), for log files, or [`on_hang_up`](crate::Application::on_hang_up), for a
+//! program that belongs to its terminal. A program that was started with signals blocked or ignored calls
+//! [`reset_inherited_signals`](crate::reset_inherited_signals) at the beginning of `main`.
+//!
+//! # Logging
+//!
+//! The crate logs through the facade [`log`](https://docs.rs/log). **Without a logger nothing is seen**, not even the warning that a callback holds the
+//! loop: add `env_logger`, `simplelog` or another one, and set it up before the application is made. The targets are the module paths, which all begin
+//! with `reactor`, so `RUST_LOG=reactor=debug` shows everything of the loop. The levels:
+//!
+//! | level | what |
+//! | --- | --- |
+//! | `error` | a callback panicked; something the system refuses for good |
+//! | `warn` | a callback held the loop for long; connections are not accepted, and why; the last events of a connection that ended badly |
+//! | `info` | the backend, addresses, the beginning and the end of a stop |
+//! | `debug` | one line for each end of a connection, with its reason and its bytes |
+//!
+//! A logger that blocks (a pipe that nobody reads, a full disk) blocks the loop.
+//!
+//! # Several loops, and state that they share
+//!
+//! [`Runner`](crate::Runner) decides who serves a connection: several loops, a thread for each connection, or a process for each connection. The handler is made by
+//! the factory once for each loop, so each loop has its own fields, and state that all share is behind an [`Arc`](std::sync::Arc).
+//! Topics and messages reach connections on every loop by themselves. What is only counted is an atomic. A lock is held for a few instructions, never while something is
+//! waited for.
+//!
+//! A panic in a callback ends its connection and no other. **But a `Mutex` that was locked is poisoned**, and `lock().unwrap()` would panic in each later
+//! callback. Where the value is in order after every single change, take the lock so:
+//!
+//! ```
+//! use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
+//! use std::collections::HashMap;
+//! use std::sync::{Arc, Mutex, PoisonError};
+//!
+//! #[derive(Clone, Default)]
+//! struct Scores(Arc<Mutex<HashMap<String, u32>>>);
+//!
+//! impl Handler for Scores {
+//!     type Connection = ();
+//!     fn on_open(&mut self, _: &mut Context<'_>) {}
+//!     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+//!         while let Some(line) = input.until_eol() {
+//!             let name = String::from_utf8_lossy(line.trim_ascii()).into_owned();
+//!             let mut scores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+//!             let score = scores.entry(name).or_default();
+//!             *score += 1;
+//!             let score = *score;
+//!             drop(scores);
+//!             cx.write(format!("{score}\n"));
+//!         }
+//!     }
+//! }
+//!
+//! let mut app = Application::with(Backend::Auto, Runner::loops(2)?)?;
+//! let scores = Scores::default();
+//! app.add_service(Service::tcp("127.0.0.1:0", move || scores.clone()))?;
+//! # app.handle().halt();
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
+//!
+//! Processes share no memory: [`Service::shares_memory`](crate::Service::shares_memory) says that a service needs it, so that the application refuses that model with the reason.
+//!
+//! # Socket options
+//!
+//! | option | value | reason |
+//! | --- | --- | --- |
+//! | `TCP_NODELAY` | on | answers are gathered and leave in one `send`, so Nagle's algorithm could only delay them |
+//! | `SO_KEEPALIVE` | on: after 60 s, every 10 s, 6 times | finds a pulled cable in two minutes |
+//! | `TCP_NOTSENT_LOWAT`, on Unix sockets `SO_SNDBUF` | [`Limits::unsent`](crate::Limits::unsent), 128 KiB | a peer that does not read would hold megabytes in the kernel |
+//! | `SO_REUSEADDR` | on | a restart finds the port free |
+//! | `SO_REUSEPORT` | off | a port in use would go unnoticed |
+//! | `TCP_DEFER_ACCEPT` | with [`Service::client_speaks_first`](crate::Service::client_speaks_first) | a connection costs nothing before its first request |
+//!
+//! # Testing
+//!
+//! ```toml
+//! [dependencies]
+//! reactor = { package = "glowplug-reactor", version = "0.2" }
+//!
+//! [dev-dependencies]
+//! reactor = { package = "glowplug-reactor", version = "0.2", features = ["sim", "chaos"] }
+//! ```
+//!
+//! - **A codec** without anything: [`Input::of`](crate::Input::of) gives it bytes, [`Output::to_vec`](crate::Output::to_vec) shows what it wrote.
+//! - **A handler** without a loop: [`testing::Recorded`](crate::testing::Recorded) is a context made by hand that records what the handler asks for.
+//! - **A service** without a socket: `reactor::sim` (feature `sim`) runs the real loop over a network and a clock that a seed makes up, with peers that follow a script or
+//!   react to what they receive. A thousand seeds take seconds; a failure names its seed and tells the last calls.
+//! - **A program** on real sockets: with the feature `chaos` your integration tests run unchanged while system calls fail as often as `REACTOR_CHAOS` says. The
+//!   [first page](crate#features-for-tests) has the faults.
+//!
+//! # From tokio, mio, libuv: how do I …
+//!
+//! | there | here |
+//! | --- | --- |
+//! | tokio: `TcpListener::bind`, `accept` in a loop, `spawn` | [`Service::tcp`](crate::Service::tcp); [`on_open`](crate::Handler::on_open) for each peer |
+//! | tokio: an `async fn` for each connection | the package `glowplug-sequential`, on the same loop |
+//! | tokio: `read_exact`, `Framed`, `LengthDelimitedCodec` | [`Input::take`](crate::Input::take), a [`Decoder`](crate::Decoder), [`LengthPrefix`](crate::LengthPrefix) |
+//! | tokio: `write_all().await` | [`Context::write`](crate::Context::write), which queues; [`on_drained`](crate::Handler::on_drained) for more |
+//! | tokio: `timeout`, `sleep`, `interval` | [`Deadlines`](crate::Deadlines), [`Context::set_deadline`](crate::Context::set_deadline), [`Application::add_loop`](crate::Application::add_loop) |
+//! | tokio: `broadcast` | [`Context::subscribe`](crate::Context::subscribe) and [`Context::publish`](crate::Context::publish) |
+//! | tokio: `mpsc` into a task | [`ServiceHandle::post`](crate::ServiceHandle::post), [`on_message`](crate::Handler::on_message) |
+//! | tokio: `spawn_blocking` | a thread of your own that [posts](crate::Context::service_handle) its result |
+//! | tokio: `CancellationToken`, graceful shutdown | [`Handle::halt`](crate::Handle::halt), [`on_stopping`](crate::Handler::on_stopping) |
+//! | mio: `Token`, `Slab` of connections | [`ConnectionId`](crate::ConnectionId), which goes stale instead of wrong; [`Handler::Connection`](crate::Handler::Connection) |
+//! | mio: `register`, `reregister`, `Interest` | nothing: interest follows from what is queued and paused |
+//! | mio: `Waker` | [`ServiceHandle::post`](crate::ServiceHandle::post), [`Handle::halt`](crate::Handle::halt) |
+//! | mio: `SourceFd` | [`Context::watch`](crate::Context::watch) |
+//! | libuv: `uv_read_start`, `uv_read_stop` | [`resume_reading`](crate::Context::resume_reading), [`pause_reading`](crate::Context::pause_reading) |
+//! | libuv: `uv_write` and its callback | [`Context::write`](crate::Context::write), [`on_drained`](crate::Handler::on_drained) |
+//! | libuv: `uv_shutdown`, `uv_close` | [`Context::finish`](crate::Context::finish), [`Context::close`](crate::Context::close), [`Context::abort`](crate::Context::abort) |
+//! | libuv: `uv_async_send` | [`ServiceHandle::post`](crate::ServiceHandle::post) |
+//! | libuv: `uv_timer_start` with a repeat | [`Application::add_loop`](crate::Application::add_loop) |
+//! | libuv: `handle->data` | [`Handler::Connection`](crate::Handler::Connection) |
