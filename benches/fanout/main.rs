@@ -32,7 +32,8 @@ usage: cargo bench --bench fanout -- [OPTIONS]
 --seconds S           one slice: 0.3
 --cpu N               the core that server and load share; the first one allowed
 --glowplug PATH       measure this binary instead of the one that cargo has built
---before PATH         and this one beside it, as one more contender";
+--before PATH         and this one beside it, as one more contender
+--websocket           members of the chat in frames and by WebSocket, beside a server with npm's ws, in place of the others";
 
 struct Options {
     shared: Shared,
@@ -40,6 +41,7 @@ struct Options {
     sizes: Vec<usize>,
     depths: Vec<usize>,
     before: Option<PathBuf>,
+    websocket: bool,
 }
 
 fn main() -> ExitCode {
@@ -48,26 +50,38 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), String> {
     let rig = Rig::prepare(&options.shared)?;
-    let mut contenders = vec![Contender::Glowplug { name: "glowplug", path: rig.glowplug()?.to_owned() }];
+    let own = |name, way| Ok::<_, String>(Contender::Glowplug { name, way, path: rig.glowplug()?.to_owned() });
+    let mut contenders = vec![own("glowplug", "chat")?];
+    if options.websocket {
+        // Ratios of this table are to members who speak in frames.
+        contenders = vec![own("frames", "frames")?, own("websocket", "websocket")?];
+    }
     if let Some(before) = &options.before {
         before.metadata().map_err(|why| format!("{}: {why}", before.display()))?;
-        contenders.push(Contender::Glowplug { name: "before", path: before.clone() });
+        let way = if options.websocket { "websocket" } else { "chat" };
+        contenders.push(Contender::Glowplug { name: "before", way, path: before.clone() });
     }
-    contenders.push(Contender::Floor);
-    for peer in [Contender::Redis, Contender::Nats] {
+    let peers = if options.websocket {
+        vec![Contender::Node]
+    } else {
+        contenders.push(Contender::Floor);
+        vec![Contender::Redis, Contender::Nats]
+    };
+    for peer in peers {
         match peer.version() {
             Some(version) => {
                 println!("{} is {version}.", peer.name());
                 contenders.push(peer);
             }
-            None => println!("{} is not installed (apt-get install {}), and left out.", peer.name(), peer.program()),
+            None => println!("{} is not installed ({}), and left out.", peer.name(), peer.advice()),
         }
     }
     rig.conditions();
     let Shared { rounds, seconds, .. } = options.shared;
     println!("{} members, {rounds} rounds of {seconds} s each, in turns.\n", options.members);
     println!(
-        "| bytes × in flight | | CPU/delivery | deliveries/CPU s | ratio to glowplug | p20–p80 | round p50 | p99 |"
+        "| bytes × in flight | | CPU/delivery | deliveries/CPU s | ratio to {} | p20–p80 | round p50 | p99 |",
+        contenders[0].name()
     );
     println!("| --- | --- | ---: | ---: | ---: | :---: | ---: | ---: |");
     let servers = contenders.iter().map(|contender| contender.start(&rig)).collect::<Result<Vec<Server>, _>>()?;
@@ -76,7 +90,9 @@ fn run(options: &Options) -> Result<(), String> {
             case(options, &rig, &contenders, &servers, size, depth)?;
         }
     }
-    println!("\n{}", server::GUARANTEES);
+    if !options.websocket {
+        println!("\n{}", server::GUARANTEES);
+    }
     Ok(())
 }
 
@@ -125,11 +141,17 @@ impl options::Options for Options {
             sizes: vec![64, 1024],
             depths: vec![1, 16],
             before: None,
+            websocket: false,
         }
     }
 
     fn shared(&mut self) -> &mut Shared {
         &mut self.shared
+    }
+
+    fn flag(&mut self, option: &str) -> bool {
+        self.websocket |= option == "--websocket";
+        option == "--websocket"
     }
 
     fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {

@@ -20,8 +20,12 @@ counted in their place | owed 32 MB at most, 8 MB for 60 s; then cut off | owed 
 pub(crate) enum Contender {
     Glowplug {
         name: &'static str,
+        /// The protocol of all members and of the sender.
+        way: &'static str,
         path: PathBuf,
     },
+    /// A server with npm's `ws`, which does what the chat does for the messages of the load.
+    Node,
     /// The cost of the kernel alone: equal bytes, in one send to each member, from a loop that does nothing else.
     Floor,
     Redis,
@@ -32,6 +36,7 @@ impl Contender {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Contender::Glowplug { name, .. } => name,
+            Contender::Node => "node ws",
             Contender::Floor => "floor",
             Contender::Redis => "redis",
             Contender::Nats => "nats",
@@ -41,14 +46,28 @@ impl Contender {
     pub(crate) fn program(&self) -> &'static str {
         match self {
             Contender::Glowplug { .. } => "glowplug",
+            Contender::Node => "node",
             Contender::Floor => "peers",
             Contender::Redis => "redis-server",
             Contender::Nats => "nats-server",
         }
     }
 
+    /// The way to install the server.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Contender::Node => "npm install --prefix DIR ws, and NODE_PATH=DIR/node_modules".to_owned(),
+            _ => format!("apt-get install {}", self.program()),
+        }
+    }
+
     /// The server's version, if the server is installed.
     pub(crate) fn version(&self) -> Option<String> {
+        if let Contender::Node = self {
+            let script = "console.log(`ws ${require('ws/package.json').version} on node ${process.version}`)";
+            let said = Command::new("node").args(["-e", script]).output().ok().filter(|said| said.status.success())?;
+            return Some(String::from_utf8_lossy(&said.stdout).trim().to_owned());
+        }
         let said = Command::new(self.program()).arg("--version").output().ok().filter(|said| said.status.success())?;
         Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
     }
@@ -56,7 +75,8 @@ impl Contender {
     /// The protocol that the load speaks.
     pub(crate) fn way(&self) -> &'static str {
         match self {
-            Contender::Glowplug { .. } => "chat",
+            Contender::Glowplug { way, .. } => way,
+            Contender::Node => "websocket",
             Contender::Floor => "floor",
             Contender::Redis => "redis",
             Contender::Nats => "nats",
@@ -74,6 +94,12 @@ impl Contender {
             return rig.serve(&Served { name, program: &rig.peers, words: vec!["floor", "fanout"] }, &[]);
         }
         let port = free_port()?.to_string();
+        if let Contender::Node = self {
+            let script = rig.scratch.join("node_ws.js").display().to_string();
+            std::fs::write(&script, include_str!("node_ws.js")).map_err(|why| format!("{script}: {why}"))?;
+            let words = vec![script.as_str(), &port];
+            return rig.serve_at(&Served { name, program: Path::new("node"), words }, format!("127.0.0.1:{port}"));
+        }
         let [scratch, config, log] =
             ["", "nats.conf", "nats.log"].map(|file| rig.scratch.join(file).display().to_string());
         let mut words = vec!["--port", &port];

@@ -1,9 +1,9 @@
 //! The load of the fan-out benchmark: one sender and many members on one thread. The sender sends `depth` messages at
 //! once, every member has to get all of them, byte for byte and in order, and then the sender goes on.
 //!
-//! Three protocols with equal messages: glowplug's chat in lines, NATS, and Redis. In each of them a message is equal
-//! bytes for every member, known beforehand. The floor is the fourth and hands on its input: there the sender itself
-//! sends the bytes that members of the chat receive.
+//! Five protocols with equal messages: glowplug's chat in lines, in frames and by WebSocket, NATS, and Redis. In each of them a
+//! message is equal bytes for every member, known beforehand. The floor is the sixth and hands on its input: there the sender
+//! itself sends the bytes that members of the chat receive.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-const USAGE: &str =
-    "fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
+const USAGE: &str = "fanout chat|frames|websocket|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
 /// Limit without any byte: a message is lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
 /// Redis has an accept queue of at most 511 connections, so members connect one by one.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Opens a WebSocket. The first frame follows without waiting for the answer.
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// Sent once, before the first round.
 const FENCE: &str = "all here";
 
@@ -26,6 +28,8 @@ const FENCE: &str = "all here";
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Chat,
+    Frames,
+    WebSocket,
     Floor,
     Nats,
     Redis,
@@ -35,6 +39,8 @@ impl Way {
     fn named(name: &str) -> Option<Way> {
         match name {
             "chat" => Some(Way::Chat),
+            "frames" => Some(Way::Frames),
+            "websocket" => Some(Way::WebSocket),
             "floor" => Some(Way::Floor),
             "nats" => Some(Way::Nats),
             "redis" => Some(Way::Redis),
@@ -43,38 +49,73 @@ impl Way {
     }
 
     /// A member's subscription, and the end of the answer to it.
-    fn join(self, number: usize) -> (Vec<u8>, &'static [u8]) {
-        match self {
-            Way::Chat => (format!("NAME: m{number}\n").into_bytes(), b"CLIENT: 127.0.0.1\n"),
+    fn join(self, number: usize) -> (Vec<u8>, Vec<u8>) {
+        let (said, answer): (Vec<u8>, &[u8]) = match self {
+            Way::Chat | Way::Frames | Way::WebSocket => return self.named_in_chat(&format!("m{number}")),
             Way::Floor => (Vec::new(), b""),
             Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB t 1\r\nPING\r\n".into(), b"PONG\r\n"),
             Way::Redis => (b"*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nt\r\n".into(), b"$1\r\nt\r\n:1\r\n"),
+        };
+        (said, answer.into())
+    }
+
+    /// The name of a member of the chat, and the end of the answer.
+    fn named_in_chat(self, name: &str) -> (Vec<u8>, Vec<u8>) {
+        let mut said = self.says(&format!("NAME: {name}"));
+        if self == Way::WebSocket {
+            said.splice(..0, HANDSHAKE.bytes());
         }
+        (said, self.framed("CLIENT: 127.0.0.1"))
+    }
+
+    /// A text as members of the chat receive it.
+    fn framed(self, text: &str) -> Vec<u8> {
+        let length = text.len();
+        let head = match (self, length) {
+            (Way::Frames, _) => (length as u32).to_be_bytes().to_vec(),
+            (Way::WebSocket, 0..126) => vec![0x81, length as u8],
+            (Way::WebSocket, 126..0x1_0000) => vec![0x81, 126, (length >> 8) as u8, length as u8],
+            (Way::WebSocket, _) => [&[0x81, 127], &(length as u64).to_be_bytes()[..]].concat(),
+            _ => return format!("{text}\n").into_bytes(),
+        };
+        [&head, text.as_bytes()].concat()
     }
 
     /// The sender's greeting. The sender is a member of the chat alone.
-    fn arrive(self) -> (&'static [u8], &'static [u8]) {
-        match self {
-            Way::Chat => (b"NAME: s\n", b"CLIENT: 127.0.0.1\n"),
+    fn arrive(self) -> (Vec<u8>, Vec<u8>) {
+        let (said, answer): (&[u8], &[u8]) = match self {
+            Way::Chat | Way::Frames | Way::WebSocket => return self.named_in_chat("s"),
             Way::Floor => (b"", b""),
             Way::Nats => (b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n", b"PONG\r\n"),
             Way::Redis => (b"PING\r\n", b"+PONG\r\n"),
-        }
+        };
+        (said.into(), answer.into())
     }
 
     /// Bytes that every member receives after the sender has come, and the member's answer. NATS asks each client for a
     /// sign of life once, a second or two after the client has come.
-    fn arrived(self, members: usize) -> (String, &'static [u8]) {
+    fn arrived(self, members: usize) -> (Vec<u8>, &'static [u8]) {
         match self {
-            Way::Chat => (format!("(Connected: New client ({}) from s@127.0.0.1)\n", members + 1), b""),
-            Way::Nats => ("PING\r\n".to_owned(), b"PONG\r\n"),
-            Way::Floor | Way::Redis => (String::new(), b""),
+            Way::Chat | Way::Frames | Way::WebSocket => {
+                (self.framed(&format!("(Connected: New client ({}) from s@127.0.0.1)", members + 1)), b"")
+            }
+            Way::Nats => (b"PING\r\n".into(), b"PONG\r\n"),
+            Way::Floor | Way::Redis => (Vec::new(), b""),
         }
     }
 
     fn says(self, text: &str) -> Vec<u8> {
         match self {
             Way::Chat => format!("{text}\n"),
+            Way::Frames => return self.framed(text),
+            Way::WebSocket => {
+                // A client's frame, masked with zeros.
+                let mut frame = self.framed(text);
+                let head = frame.len() - text.len();
+                frame[1] |= 0x80;
+                frame.splice(head..head, [0; 4]);
+                return frame;
+            }
             Way::Floor => return Way::Chat.hears(text),
             Way::Nats => format!("PUB t {}\r\n{text}\r\n", text.len()),
             Way::Redis => format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
@@ -85,6 +126,7 @@ impl Way {
     fn hears(self, text: &str) -> Vec<u8> {
         match self {
             Way::Chat | Way::Floor => format!("#s@127.0.0.1>>{text}\n"),
+            Way::Frames | Way::WebSocket => return self.framed(&format!("#s@127.0.0.1>>{text}")),
             Way::Nats => format!("MSG t 1 {}\r\n{text}\r\n", text.len()),
             Way::Redis => format!("*3\r\n$7\r\nmessage\r\n$1\r\nt\r\n${}\r\n{text}\r\n", text.len()),
         }
@@ -95,7 +137,7 @@ impl Way {
     fn answers(self, members: usize) -> Vec<u8> {
         match self {
             Way::Redis => format!(":{members}\r\n").into_bytes(),
-            Way::Chat | Way::Floor | Way::Nats => Vec::new(),
+            _ => Vec::new(),
         }
     }
 }
@@ -184,23 +226,23 @@ impl Load {
             let mut stream = connect().map_err(|why| told(why.to_string()))?;
             let (said, answer) = way.join(number);
             stream.write_all(&said).map_err(|why| told(why.to_string()))?;
-            until(&mut stream, answer).map_err(told)?;
+            until(&mut stream, &answer).map_err(told)?;
             streams.push(stream);
         }
         let told = |why: String| format!("the sender at {address}: {why}");
         let mut sender = connect().map_err(|why| told(why.to_string()))?;
         let (said, answer) = way.arrive();
-        sender.write_all(said).map_err(|why| told(why.to_string()))?;
-        until(&mut sender, answer).map_err(told)?;
+        sender.write_all(&said).map_err(|why| told(why.to_string()))?;
+        until(&mut sender, &answer).map_err(told)?;
         let (last, answer) = way.arrived(members);
         if way == Way::Nats {
             streams.push(sender.try_clone().map_err(|why| why.to_string())?);
         }
         for stream in &mut streams {
-            until(stream, last.as_bytes())?;
+            until(stream, &last)?;
             stream.write_all(answer).map_err(|why| why.to_string())?;
         }
-        if let Way::Chat | Way::Floor = way {
+        if let Way::Chat | Way::Frames | Way::WebSocket | Way::Floor = way {
             // With several loops, the news of an early member may reach a late member. After the first message no more
             // news comes. The floor sends no news at all.
             sender.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
@@ -313,7 +355,7 @@ impl Listener {
     }
 }
 
-/// Reads until these bytes have come, and the rest of the line after them, if any.
+/// Reads until these bytes have come, and the rest of the line after them, if they belong to a line.
 fn until(stream: &mut std::net::TcpStream, wanted: &[u8]) -> Result<(), String> {
     if wanted.is_empty() {
         return Ok(());
@@ -321,7 +363,7 @@ fn until(stream: &mut std::net::TcpStream, wanted: &[u8]) -> Result<(), String> 
     let (mut all, mut searched, mut buffer) = (Vec::new(), 0, [0; 64 * 1024]);
     loop {
         let found = all[searched..].windows(wanted.len()).any(|bytes| bytes == wanted);
-        if found && all.ends_with(b"\n") {
+        if found && all.ends_with(if wanted.ends_with(b"\n") { b"\n" } else { wanted }) {
             return Ok(());
         }
         if !found {
