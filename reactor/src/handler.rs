@@ -130,6 +130,23 @@ pub trait Handler<M = ()>: 'static {
         cx.close();
     }
 
+    /// A timer of this handler went off: the one that was set with `key` by [`cx.timers()`](Context::timers). It belongs to no
+    /// connection. Nothing by default.
+    fn on_timer(&mut self, key: u64, cx: &mut Context<'_, Self::Connection, M>) {
+        let _ = (key, cx);
+    }
+
+    /// A timer of this connection went off: the one that was set with `key` by
+    /// [`cx.at(id).timers()`](crate::ConnectionRef::timers). Nothing by default.
+    fn on_connection_timer(
+        &mut self,
+        connection: &mut Self::Connection,
+        key: u64,
+        cx: &mut Context<'_, Self::Connection, M>,
+    ) {
+        let _ = (connection, key, cx);
+    }
+
     /// The application is stopping, and all input of this peer has been delivered. By default the connection is closed
     /// when all queued bytes are sent. Connections that are open at the end of the drain time are aborted.
     fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {

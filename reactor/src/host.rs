@@ -3,12 +3,14 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
 use crate::address::Peer;
 use crate::buffer::Input;
-use crate::context::{Context, Core};
+use crate::context::{Context, Core, Owner};
 use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::link::NO_STATE;
@@ -39,6 +41,12 @@ pub(crate) trait Host {
     /// The connections that the handler refuses, in one line for the report.
     fn turns_away(&mut self, core: &mut Core) -> Option<String>;
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
+    /// The handler's timer `timer` went off.
+    fn timer(&mut self, core: &mut Core, timer: u64);
+    /// The timer `timer` of a connection went off.
+    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64);
+    /// Periodic work number `index` of the service is due.
+    fn work(&mut self, core: &mut Core, index: usize);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
     /// Takes posted messages, up to a limit. Returns whether more remain.
@@ -56,11 +64,30 @@ pub(crate) struct Hosted<H: Handler<M>, M: Send + 'static> {
     mailbox: Box<dyn Mail<M>>,
     /// Messages between mailbox and handler; empty between turns, kept for its capacity.
     batch: VecDeque<Addressed<M>>,
+    works: Works<H>,
 }
+
+/// The periodic work of a service, each with its period.
+pub(crate) type Works<H> = Arc<[(Duration, Work<H>)]>;
+/// What periodic work does, its context made.
+pub(crate) type Work<H> = Arc<dyn Fn(&mut H, &mut Core, u16) + Send + Sync>;
 
 impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
     pub(crate) fn new(handler: H, service: u16, mailbox: impl Mail<M> + 'static) -> Self {
-        Hosted { handler, states: Slab::new(), service, mailbox: Box::new(mailbox), batch: VecDeque::new() }
+        Hosted {
+            handler,
+            states: Slab::new(),
+            service,
+            mailbox: Box::new(mailbox),
+            batch: VecDeque::new(),
+            works: Arc::new([]),
+        }
+    }
+
+    /// The same with periodic work.
+    pub(crate) fn working(mut self, works: Works<H>) -> Self {
+        self.works = works;
+        self
     }
 
     #[inline]
@@ -81,6 +108,9 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     fn start(&mut self, core: &mut Core) {
         let handler = &mut self.handler;
         guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_start(cx));
+        for (index, (period, _)) in self.works.iter().enumerate() {
+            core.set_timer(Owner::Work(self.service), index as u64, *period, true);
+        }
     }
 
     fn open(&mut self, core: &mut Core, id: ConnectionId) -> u32 {
@@ -139,6 +169,21 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.with(core, id, key, |handler, state, cx| handler.on_deadline(state, cx));
+    }
+
+    fn timer(&mut self, core: &mut Core, timer: u64) {
+        let handler = &mut self.handler;
+        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_timer(timer, cx));
+    }
+
+    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64) {
+        self.with(core, id, key, |handler, state, cx| handler.on_connection_timer(state, timer, cx));
+    }
+
+    fn work(&mut self, core: &mut Core, index: usize) {
+        if let Some((_, work)) = self.works.get(index) {
+            work(&mut self.handler, core, self.service);
+        }
     }
 
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

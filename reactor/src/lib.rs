@@ -153,7 +153,7 @@ pub use buffer::{
     Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, Framed, Input, Integer, LengthPrefix, Lines, Output,
     Writer,
 };
-pub use context::{ConnectionRef, Context, NoHandler, Written};
+pub use context::{ConnectionRef, Context, NoHandler, Timers, Written};
 pub use error::{Errno, Error};
 pub use handle::{Handle, ServiceHandle};
 pub use handler::Handler;

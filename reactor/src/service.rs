@@ -2,10 +2,10 @@
 
 mod bound;
 pub(crate) mod listener;
+mod open;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,19 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::cluster::LoopHandle;
-use crate::context::Terms;
+use crate::context::{Context, Core, Terms};
 use crate::error::{Errno, Error};
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
-use crate::host::{Host, Hosted};
+use crate::host::{Host, Hosted, Work, Works, guarded};
 use crate::layer::{Layer, Layers};
 use crate::limits::{Deadlines, Limits};
 use crate::mailbox::{Addressed, Receiver};
-use crate::sys::listen::{self, ListenOptions, Listening, Listens};
+use crate::sys::listen::{ListenOptions, Listens};
+use crate::token::ConnectionId;
 use bound::BoundListener;
 pub(crate) use bound::{Bound, Counts};
+pub use open::{Listener, inherited_listeners};
 
 /// A handler bound to an address, with its limits and deadlines.
 ///
@@ -65,6 +67,7 @@ pub struct Service<H, M = ()> {
     layers: Option<Layers>,
     /// Where it listens besides, each with a layer.
     layered: Vec<(Source, Layers)>,
+    works: Vec<(Duration, Work<H>)>,
     factory: Box<dyn Fn() -> H + Send + Sync>,
     messages: PhantomData<fn(M)>,
 }
@@ -131,6 +134,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             urgent_in_line: false,
             layers: None,
             layered: Vec::new(),
+            works: Vec::new(),
             factory: Box::new(factory),
             messages: PhantomData,
         }
@@ -191,6 +195,47 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// ```
     pub fn urgent_in_line(mut self) -> Self {
         self.urgent_in_line = true;
+        self
+    }
+
+    /// Calls `work` with the handler every `period` (at least a millisecond), on each loop, first one period after the loop has
+    /// begun. The work keeps to that schedule: when the loop was held up, the ticks that were missed are left out. It must not
+    /// block, and goes on while the application is stopping. For timers that begin and end: [`Context::timers`].
+    ///
+    /// ```
+    /// use reactor::{Application, Context, Handler, Input, Service};
+    /// use std::time::Duration;
+    ///
+    /// struct Count(u32);
+    ///
+    /// impl Handler for Count {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         input.take_all();
+    ///     }
+    /// }
+    ///
+    /// let counts = Service::outbound(|| Count(0)).every(Duration::from_millis(1), |count, cx| {
+    ///     count.0 += 1;
+    ///     if count.0 == 3 {
+    ///         cx.halt();
+    ///     }
+    /// });
+    /// let mut app = Application::new()?;
+    /// app.add_service(counts)?;
+    /// app.run()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn every(
+        mut self,
+        period: Duration,
+        work: impl Fn(&mut H, &mut Context<'_, H::Connection, M>) + Send + Sync + 'static,
+    ) -> Self {
+        let work: Work<H> = Arc::new(move |handler: &mut H, core: &mut Core, service| {
+            guarded(core, ConnectionId::NONE, service, |cx| work(handler, cx));
+        });
+        self.works.push((period, work));
         self
     }
 
@@ -329,7 +374,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             reads_first: self.speaks_first.is_some(),
             counts: Arc::default(),
         };
-        Ok((bound, ServiceParts { factory: self.factory, handle }))
+        Ok((bound, ServiceParts { factory: self.factory, works: self.works.into(), handle }))
     }
 }
 
@@ -396,75 +441,22 @@ fn short_name<H>() -> &'static str {
     path.rsplit("::").next().unwrap_or(path)
 }
 
-/// A listener that is open already.
-///
-/// ```
-/// use reactor::Listener;
-/// let listener = Listener::try_from(std::net::TcpListener::bind("127.0.0.1:0")?)?;
-/// assert!(listener.address().port().is_some());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Listener(Listening);
-
-impl Listener {
-    /// Where it listens.
-    pub fn address(&self) -> &Address {
-        self.0.address()
-    }
-}
-
-impl TryFrom<OwnedFd> for Listener {
-    type Error = Error;
-
-    /// Takes a listening stream socket, TCP or Unix, and makes it non-blocking and close-on-exec.
-    fn try_from(descriptor: OwnedFd) -> Result<Self, Error> {
-        Listening::from_fd(descriptor).map(Listener)
-    }
-}
-
-impl TryFrom<std::net::TcpListener> for Listener {
-    type Error = Error;
-
-    fn try_from(listener: std::net::TcpListener) -> Result<Self, Error> {
-        OwnedFd::from(listener).try_into()
-    }
-}
-
-impl TryFrom<std::os::unix::net::UnixListener> for Listener {
-    type Error = Error;
-
-    fn try_from(listener: std::os::unix::net::UnixListener) -> Result<Self, Error> {
-        OwnedFd::from(listener).try_into()
-    }
-}
-
-/// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
-/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second
-/// call on.
-///
-/// # Errors
-/// [`Error::Inherited`] when one of them is not a listening stream socket; [`Error::Environment`] when a variable makes no
-/// sense.
-pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
-    let inherited = listen::inherited()?;
-    Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())
-}
-
 /// The rest of it, from which each loop builds its own handler.
 pub(crate) struct ServiceParts<H, M> {
     factory: Box<dyn Fn() -> H + Send + Sync>,
+    works: Works<H>,
     pub(crate) handle: ServiceHandle<M>,
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
     /// For a loop that stands.
     pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
-        Box::new(Hosted::new((self.factory)(), service, mailbox))
+        Box::new(Hosted::new((self.factory)(), service, mailbox).working(self.works.clone()))
     }
 
     /// For a loop that comes with one connection: it has this service and no other.
     pub(crate) fn host_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> Box<dyn Host> {
-        Box::new(Hosted::new((self.factory)(), 0, self.handle.receiver_of_guest(loop_handle)))
+        let mailbox = self.handle.receiver_of_guest(loop_handle);
+        Box::new(Hosted::new((self.factory)(), 0, mailbox).working(self.works.clone()))
     }
 }

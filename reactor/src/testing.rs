@@ -45,7 +45,7 @@ use std::time::Duration;
 use crate::address::{Address, Peer};
 use crate::budget::Budget;
 use crate::cluster::Cluster;
-use crate::context::{Context, Core, OpenKind, Terms};
+use crate::context::{Context, Core, OpenKind, Pending, Terms};
 use crate::handle::{Handle, ServiceHandle};
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, NO_STATE, Origin, Requests, Sent};
@@ -84,6 +84,10 @@ pub enum Request {
     Watch(ConnectionId),
     /// A connection without a descriptor, as for a timer.
     Open(ConnectionId),
+    /// [`Timers::set`](crate::Timers::set), with the key, of this connection; [`ConnectionId::NONE`]: of the handler.
+    SetTimer(ConnectionId, u64, Duration),
+    /// [`Timers::every`](crate::Timers::every), likewise.
+    RepeatTimer(ConnectionId, u64, Duration),
     /// [`Context::request_turn`].
     Turn,
     /// [`Context::halt`].
@@ -165,7 +169,18 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
     /// back, such as a pause that was ended, does not show; of several deadlines the last does.
     pub fn requests(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
-        for open in std::mem::take(&mut self.core.opening) {
+        for pending in std::mem::take(&mut self.core.opening) {
+            let open = match pending {
+                Pending::Open(open) => open,
+                Pending::Timer(place) => {
+                    requests.extend(self.core.new_timer(place).map(|(owner, key, span, repeats)| match repeats {
+                        true => Request::RepeatTimer(owner, key, span),
+                        false => Request::SetTimer(owner, key, span),
+                    }));
+                    self.core.arm_timer(place);
+                    continue;
+                }
+            };
             self.before.insert(open.id.to_u64(), Requests::default());
             requests.push(match open.kind {
                 OpenKind::Connect(to, _) => Request::Connect(open.id, to),
@@ -238,6 +253,24 @@ mod tests {
     use super::*;
     use crate::context::Written;
     use crate::topics::Topic;
+
+    #[test]
+    fn timers_are_told_with_their_owner_and_key() {
+        let mut recorded: Recorded = Recorded::new();
+        let one = recorded.connection();
+        let mut cx = recorded.context(one);
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+        cx.timers().set(7, short);
+        cx.timers().every(8, long);
+        cx.at(one).timers().set(7, long);
+        cx.timers().set(9, short);
+        cx.timers().cancel(9);
+        let none = ConnectionId::NONE;
+        let asked =
+            [Request::SetTimer(none, 7, short), Request::RepeatTimer(none, 8, long), Request::SetTimer(one, 7, long)];
+        assert_eq!(recorded.requests(), asked);
+        assert_eq!(recorded.requests(), []);
+    }
 
     #[test]
     fn what_a_handler_asks_for_is_told_once_in_order() {

@@ -185,7 +185,7 @@ impl Anything {
         let topic = self.topics[self.chance.below(2)].clone();
         let verb = self.chance.below(44);
         // Connections should live for a while.
-        if matches!(verb, 11..=19 | 40 | 42) && !self.chance.one_in(8) {
+        if matches!(verb, 11..=19 | 42) && !self.chance.one_in(8) {
             return;
         }
         match verb {
@@ -250,6 +250,19 @@ impl Anything {
                 self.opened += 1;
                 let bomb = self.bomb();
                 cx.timer(span, bomb);
+            }
+            40 => {
+                let key = self.chance.below(5) as u64;
+                match self.chance.below(7) {
+                    0 => cx.timers().set(key, span),
+                    1 => cx.timers().every(key, span),
+                    2 => drop(cx.timers().cancel(key)),
+                    3 => cx.at(id).timers().set(key, span),
+                    4 => cx.at(id).timers().every(key, span),
+                    5 => drop(cx.at(id).timers().cancel(key)),
+                    _ if self.chance.one_in(4) => cx.at(id).timers().cancel_all(),
+                    _ => drop((cx.at(id).timers().is_set(key), format!("{:?}", cx.timers()))),
+                }
             }
             41 => {
                 let _ = cx.service_handle().post(id, "posted".to_owned());
@@ -344,6 +357,14 @@ impl Handler<String> for Anything {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
+        self.calls(cx);
+    }
+
+    fn on_connection_timer(&mut self, _: &mut Bomb, _: u64, cx: &mut Context<'_>) {
         self.calls(cx);
     }
 

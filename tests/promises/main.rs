@@ -36,6 +36,7 @@
 //! | 34 | all connections together have a budget | `memory`: above_the_budget…, members_that_end…, what_many_members…, near_the_budget…, a_stop_reads… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
+//! | 19, 20 | timers with keys, periodic work with its handler | `timers`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
 //! | 1 to 37 | the same over a layer, and what is particular to one | `layers` |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
@@ -64,4 +65,5 @@ mod process;
 mod reading;
 mod stage;
 mod time;
+mod timers;
 mod writing;

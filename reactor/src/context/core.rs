@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Written;
+use super::{KeyedTimers, Written};
 use crate::address::{Address, Peer};
 use crate::budget::{Budget, Holdings};
 use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) topics: Topics,
     pub(crate) published: Published,
     pub(crate) wheel: Wheel<Timer>,
+    /// Timers with keys, of handlers and of connections.
+    pub(crate) timers: KeyedTimers,
     pub(crate) pool: Pool,
     /// The memory of this loop's connections, and the application's budget.
     pub(crate) holdings: Holdings,
@@ -61,8 +63,8 @@ pub(crate) struct Core {
     pub(crate) turn_requested: Vec<u16>,
     /// Links that have changed since their steps were last taken.
     pub(crate) dirty: Vec<ConnectionId>,
-    /// Connections that callbacks have opened and the loop has not begun.
-    pub(crate) opening: Vec<PendingOpen>,
+    /// Connections that callbacks have opened and the loop has not begun, and timers that do not count yet.
+    pub(crate) opening: Vec<Pending>,
     /// A callback has called `halt`.
     pub(crate) halting: bool,
     /// The application is stopping.
@@ -80,6 +82,8 @@ pub(crate) struct Core {
 pub(crate) enum Timer {
     Link(ConnectionId),
     Periodic(u32),
+    /// A timer with a key, by its place.
+    Keyed(u32),
 }
 
 /// A service's name, limits and deadlines. Each loop has its own copy.
@@ -104,6 +108,13 @@ impl Terms {
     pub(crate) fn internal(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
         Terms { name: name.into(), limits, deadlines, internal: true, handle: Arc::new(()) }
     }
+}
+
+/// What a callback has begun, and the loop goes on with when it settles.
+pub(crate) enum Pending {
+    Open(PendingOpen),
+    /// The timer at this place counts from then on.
+    Timer(u32),
 }
 
 /// A connection that a callback has opened and the loop has not begun. Its link is there already.
@@ -143,6 +154,7 @@ impl Core {
             topics: Topics::default(),
             published: Published::default(),
             wheel: Wheel::new(now),
+            timers: KeyedTimers::default(),
             pool: Pool::default(),
             holdings: Holdings::new(budget),
             counters: loop_handle.counters.clone(),
@@ -214,7 +226,7 @@ impl Core {
     /// Opens the channel to another process, with the state for its handler.
     pub(crate) fn adopt(&mut self, service: u16, socket: Socket, peer: Peer, state: Box<dyn Any>) -> ConnectionId {
         let id = self.links.insert(Link::new(Origin::Channel, peer, service, NO_STATE, self.now));
-        self.opening.push(PendingOpen { id, state, kind: OpenKind::Adopt(socket) });
+        self.opening.push(Pending::Open(PendingOpen { id, state, kind: OpenKind::Adopt(socket) }));
         id
     }
 

@@ -5,6 +5,7 @@ mod connection;
 mod core;
 mod opening;
 mod reading;
+mod timers;
 mod topics;
 
 use std::convert::Infallible;
@@ -26,7 +27,9 @@ use crate::stats::{Counters, Stats};
 use crate::token::ConnectionId;
 
 pub use self::connection::ConnectionRef;
-pub(crate) use self::core::{Core, OpenKind, PendingOpen, Terms, Timer};
+pub(crate) use self::core::{Core, OpenKind, Pending, PendingOpen, Terms, Timer};
+pub use self::timers::Timers;
+pub(crate) use self::timers::{KeyedTimers, Owner};
 
 /// The outcome of a write.
 ///

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::{Context, OpenKind, PendingOpen};
+use super::{Context, OpenKind, Pending, PendingOpen};
 use crate::address::{Address, Peer};
 use crate::layer::Layer;
 use crate::link::{Link, NO_STATE, Origin};
@@ -60,6 +60,8 @@ impl<C: 'static, M> Context<'_, C, M> {
         self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
     }
 
+    /// For most purposes [`Context::timers`] are better: they need no state, and have keys.
+    ///
     /// A connection to nobody: no peer and no bytes, only a deadline, for which
     /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
     /// and belongs to no other connection, such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called
@@ -76,7 +78,7 @@ impl<C: 'static, M> Context<'_, C, M> {
             return ConnectionId::NONE;
         }
         let id = core.links.insert(Link::new(origin, peer, self.service, NO_STATE, core.now));
-        core.opening.push(PendingOpen { id, state: Box::new(connection), kind });
+        core.opening.push(Pending::Open(PendingOpen { id, state: Box::new(connection), kind }));
         id
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::EventLoop;
-use crate::context::{Core, OpenKind, PendingOpen, Timer};
+use crate::context::{Core, OpenKind, Owner, Pending, PendingOpen, Timer};
 use crate::driver::Driver;
 use crate::link::{Due, NO_STATE, Origin, Sent, Step};
 use crate::recorder::What;
@@ -178,6 +178,24 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
+    /// The timer at `place`, which has a key, went off.
+    pub(super) fn keyed_timer(&mut self, place: u32) {
+        let Some((owner, key)) = self.core.timer_is_due(place) else { return };
+        self.before_callback();
+        match owner {
+            Owner::Handler(service) => self.hosts[service as usize].host.timer(&mut self.core, key),
+            Owner::Work(service) => self.hosts[service as usize].host.work(&mut self.core, key as usize),
+            Owner::Connection(id) => {
+                let Some(link) = self.core.links.get(id) else { return };
+                let (service, state) = (link.service as usize, link.state);
+                self.hosts[service].host.connection_timer(&mut self.core, id, state, key);
+                self.after_callback(id);
+                return self.advance_link(id);
+            }
+        }
+        self.after_callback(ConnectionId::NONE);
+    }
+
     /// The end of a link, the only place where `on_close` is called.
     pub(super) fn close(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get(id) else { return };
@@ -187,6 +205,7 @@ impl<D: Driver> EventLoop<D> {
         }
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
+        self.core.cancel_timers(Owner::Connection(id));
         self.core.log_end(id);
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
@@ -234,8 +253,11 @@ impl<D: Driver> EventLoop<D> {
                 let driver = &mut self.driver;
                 self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
             }
-            for open in std::mem::take(&mut self.core.opening) {
-                self.begin(open);
+            for pending in std::mem::take(&mut self.core.opening) {
+                match pending {
+                    Pending::Open(open) => self.begin(open),
+                    Pending::Timer(place) => self.core.arm_timer(place),
+                }
             }
             let Some(&id) = self.core.dirty.get(next) else { break };
             next += 1;

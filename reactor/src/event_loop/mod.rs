@@ -256,6 +256,7 @@ impl<D: Driver> EventLoop<D> {
             match timer {
                 Timer::Link(id) => self.deadline(id, heard),
                 Timer::Periodic(index) => self.work(index as usize),
+                Timer::Keyed(place) => self.keyed_timer(place),
             }
         }
     }

@@ -140,6 +140,7 @@ impl<D: Driver> EventLoop<D> {
             );
         }
         log::log!(self.level(), "{}counters: {}", self.which(), self.counted());
+        self.core.cancel_all_timers();
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
         each_dropped(self.hosts);

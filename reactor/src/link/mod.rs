@@ -293,6 +293,11 @@ impl Link {
         self.origin != Origin::Channel
     }
 
+    /// Whether there is only a deadline, and nothing that could be called a connection.
+    pub(crate) fn is_timer(&self) -> bool {
+        self.origin == Origin::Watched && self.peer == Peer::Nobody
+    }
+
     pub(crate) fn opened(&self) -> Time {
         self.opened
     }

@@ -201,6 +201,20 @@ impl Host for Witness {
         self.host.deadline(core, id, key);
     }
 
+    fn timer(&mut self, core: &mut Core, timer: u64) {
+        self.network.borrow_mut().note("on_timer", timer as i64, 0);
+        self.host.timer(core, timer);
+    }
+
+    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64) {
+        self.check(core, id, "on_connection_timer", 0);
+        self.host.connection_timer(core, id, key, timer);
+    }
+
+    fn work(&mut self, core: &mut Core, index: usize) {
+        self.host.work(core, index);
+    }
+
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_stopping", 0);
         self.host.stopping(core, id, key);

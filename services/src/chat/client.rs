@@ -126,6 +126,9 @@ enum State {
     Joined,
 }
 
+/// The key of the timer for the next attempt.
+const CONNECT_AGAIN: u64 = 0;
+
 /// Limits of the client: room for the longest text of a server.
 pub fn limits() -> Limits {
     Limits { input: INPUT_MAX, ..Limits::default() }
@@ -343,7 +346,7 @@ impl<S: Screen> Client<S> {
         self.screen.note(&Note::Lost { cause: std::mem::take(&mut self.cause), again });
         // Lines typed for the lost server are dropped.
         self.talk(cx);
-        cx.timer(again, Line(Kind::Pause));
+        cx.timers().set(CONNECT_AGAIN, again);
     }
 
     fn look_up(&mut self, cx: &mut Context<'_>) {
@@ -375,7 +378,7 @@ impl<S: Screen> Handler<Order> for Client<S> {
 
     /// Never called: the client has no listener.
     fn on_open(&mut self, _: &mut Context<'_>) -> Line {
-        Line(Kind::Pause)
+        Line(Kind::Keyboard(Typed::default()))
     }
 
     fn on_connected(&mut self, line: &mut Line, cx: &mut Context<'_>) {
@@ -443,11 +446,11 @@ impl<S: Screen> Handler<Order> for Client<S> {
                 cx.abort();
             }
             Kind::Keyboard(_) => {}
-            Kind::Pause => {
-                cx.close();
-                self.look_up(cx);
-            }
         }
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
+        self.look_up(cx);
     }
 
     fn on_message(&mut self, _: ConnectionId, _: Option<&mut Line>, order: Order, cx: &mut Context<'_>) {
@@ -476,7 +479,6 @@ impl<S: Screen> Handler<Order> for Client<S> {
         match line.0 {
             Kind::Server(_) => self.hung_up(reason, cx),
             Kind::Keyboard(_) => self.keyboard = Keyboard::None,
-            Kind::Pause => {}
         }
     }
 }

@@ -148,6 +148,17 @@ impl Whim {
                         self.write(id, count, false, cx);
                     }
                 }
+                9 if self.random.chance(0.5) => {
+                    let (key, span) =
+                        (self.random.below(4), Duration::from_nanos(self.random.size(3_000_000_000) as u64));
+                    match self.random.below(6) {
+                        0 => cx.timers().set(key, span),
+                        1 if self.random.chance(0.1) => cx.timers().every(key, span + Duration::from_secs(1)),
+                        2 => drop(cx.timers().cancel(key)),
+                        3 => drop(cx.at(other).timers().cancel(key)),
+                        _ => cx.at(other).timers().set(key, span),
+                    }
+                }
                 9 if id != ConnectionId::NONE => self.set_deadline(cx.id(), cx),
                 10 => match self.random.below(4) {
                     0 => cx.wait_for_output(),
@@ -260,6 +271,17 @@ impl Handler for Whim {
             cx.resume_reading();
             self.set_deadline(cx.id(), cx);
         }
+    }
+
+    fn on_timer(&mut self, key: u64, cx: &mut Context<'_>) {
+        self.whim(cx);
+        if self.random.chance(0.3) {
+            cx.timers().cancel(key);
+        }
+    }
+
+    fn on_connection_timer(&mut self, _: &mut (), _: u64, cx: &mut Context<'_>) {
+        self.whim(cx);
     }
 
     fn on_stopping(&mut self, _: &mut (), cx: &mut Context<'_>) {

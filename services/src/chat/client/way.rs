@@ -13,8 +13,6 @@ pub struct Line(pub(super) Kind);
 pub(super) enum Kind {
     Server(Address),
     Keyboard(Typed),
-    /// A timer until the next attempt.
-    Pause,
 }
 
 /// Makes the layer of each connection, and reports the cause of the latest failure.

@@ -1,0 +1,295 @@
+//! Timers with keys, of a handler or of one connection. Each is an entry of an arena; the wheel holds its place in the arena.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::core::Timer;
+use super::{ConnectionRef, Context, Core, Pending};
+use crate::time::Time;
+use crate::timer::{TimerKey, Wheel};
+use crate::token::ConnectionId;
+
+/// The shortest period: a shorter one would be a busy loop.
+const PERIOD_MIN: Duration = Duration::from_millis(1);
+
+/// The owner of timers with keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    /// The handler of this service.
+    Handler(u16),
+    /// The periodic work of this service; the key is its place in the order of [`Service::every`](crate::Service::every).
+    Work(u16),
+    Connection(ConnectionId),
+}
+
+/// One timer.
+struct Keyed {
+    owner: Owner,
+    key: u64,
+    /// The time from the end of the callback that sets the timer, or the period.
+    span: Duration,
+    repeats: bool,
+    /// When the timer is due. [`Time::NEVER`] while it does not count yet: it counts from the end of the callback.
+    at: Time,
+    /// `None` while the timer does not count yet.
+    armed: Option<TimerKey>,
+}
+
+/// All timers with keys of one loop.
+#[derive(Default)]
+pub(crate) struct KeyedTimers {
+    entries: Slab<Keyed>,
+    places: HashMap<Owner, HashMap<u64, u32>>,
+}
+
+impl KeyedTimers {
+    /// Takes the timer at `place` away, which is not in the wheel any more.
+    fn remove(&mut self, place: u32) {
+        let Keyed { owner, key, .. } = self.entries.remove(place as usize);
+        if let Some(places) = self.places.get_mut(&owner) {
+            places.remove(&key);
+            if places.is_empty() {
+                self.places.remove(&owner);
+            }
+        }
+    }
+
+    fn place(&self, owner: Owner, key: u64) -> Option<u32> {
+        self.places.get(&owner)?.get(&key).copied()
+    }
+}
+
+impl Core {
+    pub(crate) fn set_timer(&mut self, owner: Owner, key: u64, span: Duration, repeats: bool) {
+        if let Owner::Connection(id) = owner
+            && !self.links.get(id).is_some_and(|link| link.is_open())
+        {
+            return;
+        }
+        let span = if repeats { span.max(PERIOD_MIN) } else { span };
+        self.cancel_timer(owner, key);
+        let entry = Keyed { owner, key, span, repeats, at: Time::NEVER, armed: None };
+        let place = self.timers.entries.insert(entry) as u32;
+        self.timers.places.entry(owner).or_default().insert(key, place);
+        self.opening.push(Pending::Timer(place));
+    }
+
+    /// Whether there was one.
+    pub(crate) fn cancel_timer(&mut self, owner: Owner, key: u64) -> bool {
+        let Some(place) = self.timers.place(owner, key) else { return false };
+        if let Some(armed) = self.timers.entries[place as usize].armed {
+            self.wheel.cancel(armed);
+        }
+        self.timers.remove(place);
+        true
+    }
+
+    /// Cancels all timers of one owner. Costs a comparison where no timer has a key.
+    #[inline]
+    pub(crate) fn cancel_timers(&mut self, owner: Owner) {
+        if !self.timers.places.is_empty()
+            && let Some(places) = self.timers.places.remove(&owner)
+        {
+            self.cancel_places(places.into_values());
+        }
+    }
+
+    /// Cancels the timers of all owners: the loop ends.
+    pub(crate) fn cancel_all_timers(&mut self) {
+        for (_, places) in std::mem::take(&mut self.timers.places) {
+            self.cancel_places(places.into_values());
+        }
+    }
+
+    fn cancel_places(&mut self, places: impl Iterator<Item = u32>) {
+        for place in places {
+            if let Some(armed) = self.timers.entries.remove(place as usize).armed {
+                self.wheel.cancel(armed);
+            }
+        }
+    }
+
+    /// The timer at `place`, if it does not count yet: its connection, its key, its span, and whether it repeats.
+    pub(crate) fn new_timer(&self, place: u32) -> Option<(ConnectionId, u64, Duration, bool)> {
+        let timer = self.timers.entries.get(place as usize).filter(|timer| timer.armed.is_none())?;
+        let connection = match timer.owner {
+            Owner::Connection(id) => id,
+            Owner::Handler(_) | Owner::Work(_) => ConnectionId::NONE,
+        };
+        Some((connection, timer.key, timer.span, timer.repeats))
+    }
+
+    /// From now on the timer at `place` counts. It may have been cancelled since it was set, and another may have its place.
+    pub(crate) fn arm_timer(&mut self, place: u32) {
+        let (now, wheel) = (self.now, &mut self.wheel);
+        if let Some(timer) = self.timers.entries.get_mut(place as usize).filter(|timer| timer.armed.is_none()) {
+            timer.arm(now + timer.span, place, wheel);
+        }
+    }
+
+    /// The timer at `place` is due: its owner and its key. A repeating timer counts on, on the schedule that it began with, and
+    /// ticks that were missed are left out; any other is gone.
+    pub(crate) fn timer_is_due(&mut self, place: u32) -> Option<(Owner, u64)> {
+        let (now, wheel) = (self.now, &mut self.wheel);
+        let timer = self.timers.entries.get_mut(place as usize)?;
+        let (owner, key) = (timer.owner, timer.key);
+        timer.armed = None;
+        let is_over = matches!(owner, Owner::Connection(id) if !self.links.get(id).is_some_and(|link| link.is_open()));
+        if timer.repeats && !is_over {
+            let missed = now.since(timer.at).as_nanos() / timer.span.as_nanos().max(1);
+            let ticks = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+            timer.arm(timer.at + timer.span.saturating_mul(ticks), place, wheel);
+        } else {
+            self.timers.remove(place);
+        }
+        (!is_over).then_some((owner, key))
+    }
+}
+
+impl Keyed {
+    fn arm(&mut self, at: Time, place: u32, wheel: &mut Wheel<Timer>) {
+        self.at = at;
+        self.armed = Some(wheel.insert(at, Timer::Keyed(place)));
+    }
+}
+
+/// The timers of a handler ([`Context::timers`]) or of one connection ([`ConnectionRef::timers`]): any number, each with a key of
+/// the owner's choice. Setting and cancelling are O(1).
+///
+/// A timer of the handler calls [`Handler::on_timer`](crate::Handler::on_timer), a timer of a connection calls
+/// [`Handler::on_connection_timer`](crate::Handler::on_connection_timer). Each loop's handler has timers of its own. Timers of a
+/// connection end when the connection closes; timers of the handler go on while the application is stopping, do not hold up its
+/// end, and end with it. A timer takes some 100 bytes.
+///
+/// ```
+/// use reactor::{Address, Application, CloseReason, Context, Handler, Input, Service};
+/// use std::time::Duration;
+///
+/// /// Connects to a server, and connects again a second after each end. Reports once a minute.
+/// struct Client {
+///     server: Address,
+/// }
+///
+/// const CONNECT: u64 = 0;
+/// const REPORT: u64 = 1;
+///
+/// impl Handler for Client {
+///     type Connection = ();
+///
+///     fn on_start(&mut self, cx: &mut Context<'_>) {
+///         cx.timers().set(CONNECT, Duration::ZERO);
+///         cx.timers().every(REPORT, Duration::from_secs(60));
+///     }
+///
+///     fn on_timer(&mut self, key: u64, cx: &mut Context<'_>) {
+///         match key {
+///             CONNECT => drop(cx.connect(self.server.clone(), ())),
+///             _ => println!("{} connections", cx.connections().len()),
+///         }
+///     }
+///
+///     fn on_open(&mut self, _: &mut Context<'_>) {}
+///
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+///         input.take_all();
+///     }
+///
+///     fn on_close(&mut self, _: (), _: CloseReason, cx: &mut Context<'_>) {
+///         cx.timers().set(CONNECT, Duration::from_secs(1));
+/// #       cx.halt();
+///     }
+/// }
+///
+/// let mut app = Application::new()?;
+/// let server = "127.0.0.1:1".parse::<Address>().expect("it is an address");
+/// app.add_service(Service::outbound(move || Client { server: server.clone() }))?;
+/// app.run()?;
+/// # Ok::<(), reactor::Error>(())
+/// ```
+pub struct Timers<'a> {
+    core: &'a mut Core,
+    owner: Owner,
+}
+
+impl Timers<'_> {
+    /// Sets the timer `key` to go off once, `after` the end of this callback, and never before. A timer with that key that has
+    /// not gone off yet moves. Nothing where the connection does not exist, or is closing.
+    pub fn set(&mut self, key: u64, after: Duration) {
+        self.core.set_timer(self.owner, key, after, false);
+    }
+
+    /// Sets the timer `key` to go off every `period` (at least a millisecond), first a period after the end of this callback.
+    /// The timer keeps to that schedule: when the loop was held up, the ticks that were missed are left out. A timer with that
+    /// key that has not gone off yet is replaced.
+    pub fn every(&mut self, key: u64, period: Duration) {
+        self.core.set_timer(self.owner, key, period, true);
+    }
+
+    /// Cancels the timer `key`; it does not go off any more, also where it is due in this turn. Whether there was one.
+    pub fn cancel(&mut self, key: u64) -> bool {
+        self.core.cancel_timer(self.owner, key)
+    }
+
+    /// Whether the timer `key` has yet to go off.
+    pub fn is_set(&self, key: u64) -> bool {
+        self.core.timers.place(self.owner, key).is_some()
+    }
+
+    /// Cancels all timers of this owner.
+    pub fn cancel_all(&mut self) {
+        self.core.cancel_timers(self.owner);
+    }
+}
+
+impl fmt::Debug for Timers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.core.timers.places.get(&self.owner).map_or(0, HashMap::len);
+        f.debug_struct("Timers").field("owner", &self.owner).field("count", &count).finish()
+    }
+}
+
+impl<C, M: Send + 'static> Context<'_, C, M> {
+    /// The timers of this handler, on this loop: see [`Timers`]. For those of a connection: [`ConnectionRef::timers`].
+    pub fn timers(&mut self) -> Timers<'_> {
+        Timers { owner: Owner::Handler(self.service), core: self.core }
+    }
+}
+
+impl ConnectionRef<'_> {
+    /// The timers of this connection: see [`Timers`].
+    ///
+    /// ```
+    /// use reactor::{Context, Handler, Input};
+    /// use std::time::Duration;
+    ///
+    /// const PING: u64 = 0;
+    /// const QUIT: u64 = 1;
+    ///
+    /// /// Pings each peer every 30 seconds, and hangs up when nothing has come back for 10.
+    /// struct Alive;
+    ///
+    /// impl Handler for Alive {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, cx: &mut Context<'_>) {
+    ///         cx.at(cx.id()).timers().every(PING, Duration::from_secs(30));
+    ///     }
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         input.take_all();
+    ///         cx.at(cx.id()).timers().cancel(QUIT);
+    ///     }
+    ///     fn on_connection_timer(&mut self, _: &mut (), key: u64, cx: &mut Context<'_>) {
+    ///         if key == QUIT {
+    ///             return cx.close();
+    ///         }
+    ///         cx.write("ping\n");
+    ///         cx.at(cx.id()).timers().set(QUIT, Duration::from_secs(10));
+    ///     }
+    /// }
+    /// ```
+    pub fn timers(&mut self) -> Timers<'_> {
+        Timers { owner: Owner::Connection(self.id), core: self.core }
+    }
+}

@@ -1,0 +1,62 @@
+//! Listeners that are open already, from the standard library or from a service manager.
+
+use std::os::fd::OwnedFd;
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::sys::listen::{self, Listening, Listens};
+
+/// A listener that is open already.
+///
+/// ```
+/// use reactor::Listener;
+/// let listener = Listener::try_from(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+/// assert!(listener.address().port().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener(pub(super) Listening);
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+}
+
+impl TryFrom<OwnedFd> for Listener {
+    type Error = Error;
+
+    /// Takes a listening stream socket, TCP or Unix, and makes it non-blocking and close-on-exec.
+    fn try_from(descriptor: OwnedFd) -> Result<Self, Error> {
+        Listening::from_fd(descriptor).map(Listener)
+    }
+}
+
+impl TryFrom<std::net::TcpListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: std::net::TcpListener) -> Result<Self, Error> {
+        OwnedFd::from(listener).try_into()
+    }
+}
+
+impl TryFrom<std::os::unix::net::UnixListener> for Listener {
+    type Error = Error;
+
+    fn try_from(listener: std::os::unix::net::UnixListener) -> Result<Self, Error> {
+        OwnedFd::from(listener).try_into()
+    }
+}
+
+/// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
+/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second
+/// call on.
+///
+/// # Errors
+/// [`Error::Inherited`] when one of them is not a listening stream socket; [`Error::Environment`] when a variable makes no
+/// sense.
+pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
+    let inherited = listen::inherited()?;
+    Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())
+}
