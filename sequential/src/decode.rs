@@ -83,8 +83,9 @@ impl<T: 'static> Future for Decode<'_, T> {
             if let Some(value) = this.decoder.found.take() {
                 return Poll::Ready(Some(value));
             }
-            let decode = this.decoder.decode.take().expect("a decoder is back when its read has ended");
-            this.read = Some(Read::new(this.slot, Want::Decoded(decode)));
+            let decode = this.decoder.decode.take().expect("a decoder that has panicked decodes nothing more");
+            this.slot.with_rest(|rest| rest.decoding = Some(decode));
+            this.read = Some(Read::new(this.slot, Want::Decoded));
         }
         let Some(read) = &mut this.read else { return Poll::Pending };
         match read.poll_answer() {
@@ -97,8 +98,8 @@ impl<T: 'static> Future for Decode<'_, T> {
 
 impl<T> Drop for Decode<'_, T> {
     fn drop(&mut self) {
-        if let Some(Want::Decoded(decode)) = self.read.as_mut().and_then(Read::take_want) {
-            self.decoder.decode = Some(decode);
+        if self.read.is_some() {
+            self.decoder.decode = self.slot.take_decoding();
         }
     }
 }

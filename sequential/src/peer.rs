@@ -375,6 +375,7 @@ impl Future for Room<'_> {
         if slot.station.output.borrow().len() > SENT_AT_ONCE || slot.pending.get() > SENT_AT_ONCE {
             // How much is queued is known once the handler has passed this on.
             slot.station.again.set(true);
+            slot.station.has_requests.set(true);
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -385,15 +386,14 @@ impl Future for Room<'_> {
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'p> {
     slot: &'p Rc<Slot>,
-    /// Back here when the read is over.
-    want: Option<Want>,
+    want: Want,
     is_waiting: bool,
 }
 
 impl<'p> Read<'p> {
     #[inline]
     pub(crate) fn new(slot: &'p Rc<Slot>, want: Want) -> Self {
-        Read { slot, want: Some(want), is_waiting: false }
+        Read { slot, want, is_waiting: false }
     }
 
     #[inline]
@@ -412,11 +412,10 @@ impl<'p> Read<'p> {
         if slot.has_ended.get() && !slot.has_unread.get() {
             slot.is_local.set(true);
         }
-        let Some(want) = &mut self.want else { return Poll::Pending };
         if slot.is_local.get() {
-            return Poll::Ready(slot.find_locally(want, &mut slot.station.item.borrow_mut()));
+            return Poll::Ready(slot.find_locally(self.want));
         }
-        slot.want.set(self.want.take());
+        slot.want.set(self.want);
         self.is_waiting = true;
         slot.is_read.set(true);
         slot.reader.set(slot.station.running.get());
@@ -432,15 +431,6 @@ impl<'p> Read<'p> {
     fn stop_waiting(&mut self) {
         self.is_waiting = false;
         self.slot.is_read.set(false);
-        self.want = self.slot.want.take();
-    }
-
-    /// Ends the read and returns what it was for.
-    pub(crate) fn take_want(&mut self) -> Option<Want> {
-        if self.is_waiting {
-            self.stop_waiting();
-        }
-        self.want.take()
     }
 }
 

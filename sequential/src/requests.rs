@@ -7,10 +7,7 @@ use reactor::{ConnectionId, Written};
 use crate::peer::Peer;
 use crate::slot::Slot;
 use crate::station::{Command, TaskKey};
-use crate::tasks::{Connection, Context, Kind, Task, Tasks};
-
-/// Capacity above which the buffer for bytes that tasks send is given back.
-const OUTPUT_KEPT: usize = 256 * 1024;
+use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Tasks};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// Does what was asked for outside a poll, by futures that were dropped for example. While the application stops, forked tasks
@@ -29,42 +26,27 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     }
 
     /// Does what task `key` has asked for, in order, and has the tasks that were woken polled.
-    #[inline]
     pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
-        if station.commands.borrow().is_empty() {
-            let mut output = station.output.borrow_mut();
-            self.write(key, &output, cx);
-            output.clear();
-            output.shrink_to(OUTPUT_KEPT);
-        } else {
-            self.pass_on_all(key, cx);
-        }
+        station.has_requests.set(false);
+        self.pass_on_all(key, cx);
         let woken = station.ready.borrow().len();
         for at in 0..woken {
             let key = station.ready.borrow()[at];
             self.have_polled(key, cx);
         }
-        if woken > 0 {
-            station.ready.borrow_mut().drain(..woken);
-        }
+        station.ready.borrow_mut().drain(..woken);
     }
 
     /// Sends to the connection that task `key` serves.
-    #[inline]
     fn write(&mut self, key: TaskKey, bytes: &[u8], cx: &mut Context<'_>) {
-        if bytes.is_empty() {
-            return;
-        }
-        if let Some(Task { slot: Some(slot), home, .. }) = self.tasks.get_mut(key) {
-            let written = if *home == cx.id() { cx.write(bytes) } else { cx.at(*home).write(bytes) };
-            if written == Written::AboveHighWater {
-                slot.is_high.set(true);
-            }
+        if !bytes.is_empty()
+            && let Some(task) = self.tasks.get_mut(key)
+        {
+            task.write(bytes, cx);
         }
     }
 
-    #[inline(never)]
     fn pass_on_all(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
         let mut output = std::mem::take(&mut *station.output.borrow_mut());
@@ -84,7 +66,9 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
         self.write(key, &output[at..], cx);
         output.clear();
-        output.shrink_to(OUTPUT_KEPT);
+        if output.capacity() > OUTPUT_KEPT {
+            output = Vec::new();
+        }
         *station.output.borrow_mut() = output;
         self.commands = commands;
     }

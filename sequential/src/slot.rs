@@ -9,6 +9,7 @@ use reactor::{CloseReason, ConnectionId, Framed, Input};
 use crate::station::{Station, TaskKey};
 
 /// The item that a read waits for.
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Want {
     /// Everything up to and with this byte, of at most `max` bytes in all.
     Until(u8, usize),
@@ -18,8 +19,8 @@ pub(crate) enum Want {
     Exactly(usize),
     /// All bytes that are there, at least one.
     Some,
-    /// A value of a decoder, which keeps the value itself.
-    Decoded(Decoding),
+    /// A value of the decoder in [`Rest::decoding`]. The decoder keeps the value.
+    Decoded,
 }
 
 /// Takes a value out of the input, and puts it where the decoder finds it. Returns whether there was one.
@@ -39,14 +40,14 @@ pub(crate) enum Answer {
 impl Want {
     /// Searches `input`, and copies an item into `item`. `None` while the item is not complete.
     #[inline]
-    pub(crate) fn find(&mut self, input: &mut Input<'_>, item: &mut Vec<u8>) -> Option<Answer> {
+    fn find(self, input: &mut Input<'_>, item: &mut Vec<u8>, decoding: Option<&mut Decoding>) -> Option<Answer> {
         let framed = match self {
-            Want::Until(byte, max) => input.until(*byte, *max),
-            Want::Line(max) => input.until_eol_within(*max),
-            Want::Exactly(count) => input.take(*count).map_or(Framed::Incomplete, Framed::Item),
+            Want::Until(byte, max) => input.until(byte, max),
+            Want::Line(max) => input.until_eol_within(max),
+            Want::Exactly(count) => input.take(count).map_or(Framed::Incomplete, Framed::Item),
             Want::Some if input.is_empty() => Framed::Incomplete,
             Want::Some => Framed::Item(input.take_all()),
-            Want::Decoded(decode) => return decode(input).then_some(Answer::Found),
+            Want::Decoded => return decoding.and_then(|decode| decode(input).then_some(Answer::Found)),
         };
         match framed {
             Framed::Item(bytes) => {
@@ -65,7 +66,7 @@ pub(crate) struct Slot {
     pub(crate) id: Cell<ConnectionId>,
     pub(crate) station: Rc<Station>,
     /// The item that a read waits for, and the task that reads.
-    pub(crate) want: Cell<Option<Want>>,
+    pub(crate) want: Cell<Want>,
     pub(crate) is_read: Cell<bool>,
     pub(crate) reader: Cell<TaskKey>,
     /// Bytes that tasks have sent since the handler last passed bytes on, but for those of the connection's own task.
@@ -100,6 +101,8 @@ pub(crate) struct Rest {
     unread: Vec<u8>,
     at: usize,
     pub(crate) reason: Option<CloseReason>,
+    /// The decoder of the read that waits.
+    pub(crate) decoding: Option<Decoding>,
     /// Tasks that wait for room in the output, or for an outbound connection.
     pub(crate) waiting: Vec<Waker>,
 }
@@ -109,7 +112,7 @@ impl Slot {
         Rc::new(Slot {
             id: Cell::new(id),
             station,
-            want: Cell::new(None),
+            want: Cell::new(Want::Some),
             is_read: Cell::new(false),
             reader: Cell::default(),
             pending: Cell::new(0),
@@ -129,19 +132,19 @@ impl Slot {
 
     /// Searches `input` for the item that the read waits for.
     #[inline]
-    pub(crate) fn find(&self, input: &mut Input<'_>) -> Option<Answer> {
-        let mut want = self.want.take();
-        let answer = want.as_mut().and_then(|want| want.find(input, &mut self.station.item.borrow_mut()));
-        self.want.set(want);
-        answer
+    pub(crate) fn find(&self, want: Want, input: &mut Input<'_>) -> Option<Answer> {
+        let item = &mut *self.station.item.borrow_mut();
+        if want == Want::Decoded {
+            let mut decoding = self.take_decoding();
+            let answer = want.find(input, item, decoding.as_mut());
+            self.with_rest(|rest| rest.decoding = decoding);
+            return answer;
+        }
+        want.find(input, item, None)
     }
 
-    /// Whether the read waits for bytes, which go back into the input if nobody takes them.
-    pub(crate) fn reads_bytes(&self) -> bool {
-        let want = self.want.take();
-        let reads_bytes = !matches!(want, Some(Want::Decoded(_)));
-        self.want.set(want);
-        reads_bytes
+    pub(crate) fn take_decoding(&self) -> Option<Decoding> {
+        self.rest.borrow_mut().as_mut().and_then(|rest| rest.decoding.take())
     }
 
     pub(crate) fn with_rest<R>(&self, change: impl FnOnce(&mut Rest) -> R) -> R {
@@ -158,16 +161,13 @@ impl Slot {
     }
 
     /// Answers a read from what was unread when the input ended.
-    pub(crate) fn find_locally(&self, want: &mut Want, item: &mut Vec<u8>) -> Answer {
+    pub(crate) fn find_locally(&self, want: Want) -> Answer {
         let mut rest = self.rest.borrow_mut();
-        let (unread, at) = rest.as_mut().map_or((&[][..], None), |rest| (&rest.unread[rest.at..], Some(&mut rest.at)));
-        let mut input = Input::of(unread);
-        let before = input.len();
-        let answer = want.find(&mut input, item).unwrap_or(Answer::Ended);
-        if let Some(at) = at {
-            *at += before - input.len();
-        }
-        answer
+        let Some(Rest { unread, at, decoding, .. }) = rest.as_deref_mut() else { return Answer::Ended };
+        let mut input = Input::of(&unread[*at..]);
+        let answer = want.find(&mut input, &mut self.station.item.borrow_mut(), decoding.as_mut());
+        *at = unread.len() - input.len();
+        answer.unwrap_or(Answer::Ended)
     }
 
     /// Takes all that was unread when the input ended.

@@ -71,6 +71,12 @@ pub(crate) struct Station {
     pub(crate) ready: RefCell<Vec<TaskKey>>,
     /// The task that runs.
     pub(crate) running: Cell<TaskKey>,
+    /// There are commands, woken tasks, or a reason to go on.
+    pub(crate) has_requests: Cell<bool>,
+    /// The thread remembers this station.
+    is_current: Cell<bool>,
+    /// A task of this station runs.
+    is_entered: Cell<bool>,
     /// The running task goes on as soon as its requests are done.
     pub(crate) again: Cell<bool>,
     pub(crate) is_stopping: Cell<bool>,
@@ -81,12 +87,16 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Station>>> = const { RefCell::new(None) };
 }
 
-/// Restores the station that was current before, also after a panic.
-pub(crate) struct Entered(Option<Rc<Station>>);
+/// A task of the station runs, until the value is dropped.
+pub(crate) struct Entered<'s> {
+    station: &'s Station,
+    before: bool,
+}
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
+        self.station.is_entered.set(self.before);
     }
 }
 
@@ -101,20 +111,46 @@ impl Station {
             timers: RefCell::default(),
             ready: RefCell::default(),
             running: Cell::default(),
+            has_requests: Cell::new(false),
+            is_current: Cell::new(false),
+            is_entered: Cell::new(false),
             again: Cell::new(false),
             is_stopping: Cell::new(false),
         })
     }
 
-    /// Makes this the station of the task that runs, until the value is dropped.
+    /// Makes this the station of the task that runs, until the value is dropped. The thread remembers the station after that, since
+    /// the next task to run is most likely of the same.
     #[inline]
-    pub(crate) fn enter(self: &Rc<Self>) -> Entered {
-        Entered(CURRENT.with(|current| current.replace(Some(self.clone()))))
+    pub(crate) fn enter(self: &Rc<Self>) -> Entered<'_> {
+        if !self.is_current.get() {
+            self.take_thread();
+        }
+        Entered { station: self, before: self.is_entered.replace(true) }
+    }
+
+    #[cold]
+    fn take_thread(self: &Rc<Self>) {
+        let before = CURRENT.try_with(|current| current.replace(Some(self.clone()))).ok().flatten();
+        if let Some(before) = before {
+            before.is_current.set(false);
+        }
+        self.is_current.set(true);
+    }
+
+    /// The thread remembers the station no longer.
+    pub(crate) fn leave_thread(&self) {
+        if self.is_current.replace(false) {
+            let _ = CURRENT.try_with(|current| current.take());
+        }
     }
 
     /// The station of the task that runs on this thread, if one does.
     pub(crate) fn try_current<R>(read: impl FnOnce(&Rc<Station>) -> R) -> Option<R> {
-        CURRENT.try_with(|current| current.borrow().as_ref().map(read)).ok().flatten()
+        let read = |current: &RefCell<Option<Rc<Station>>>| {
+            current.borrow().as_ref().filter(|station| station.is_entered.get()).map(read)
+        };
+        CURRENT.try_with(read).ok().flatten()
     }
 
     /// The station of the task that runs on this thread.
@@ -133,6 +169,7 @@ impl Station {
             commands.push(Command::Own(sent));
         }
         commands.push(command);
+        self.has_requests.set(true);
     }
 
     /// Records bytes for a connection that is not the running task's own.

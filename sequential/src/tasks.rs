@@ -7,20 +7,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Handler, Input};
+use reactor::{CloseReason, ConnectionId, Handler, Input, Written};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::requests::offer;
-use crate::slot::Slot;
+use crate::slot::{Slot, Want};
 use crate::station::{Boxed, Command, Station, TaskKey};
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
 /// The loop, as the callbacks of the tasks' handler reach it.
 pub(crate) type Context<'a> = reactor::Context<'a, Connection, Wake>;
+
+/// Capacity above which the buffer for bytes that tasks send is given back.
+pub(crate) const OUTPUT_KEPT: usize = 256 * 1024;
 
 /// A handler that serves each connection by a task of its own: an `async fn` that is called with the [`Peer`].
 ///
@@ -69,7 +73,7 @@ impl<S> fmt::Debug for Tasks<S> {
 }
 
 pub(crate) struct Task {
-    /// `None` while the task is polled, and after a panic.
+    /// `None` after a panic.
     pub(crate) future: Option<Boxed>,
     /// The connection that the task serves; `None` for a forked task.
     pub(crate) slot: Option<Rc<Slot>>,
@@ -77,6 +81,40 @@ pub(crate) struct Task {
     waker: Waker,
     /// The connection in whose callbacks the task is polled: the one that it serves, then one to nobody.
     pub(crate) home: ConnectionId,
+}
+
+impl Task {
+    /// Sends to the task's own connection what the task has sent.
+    #[inline]
+    fn send_own(&self, station: &Station, cx: &mut Context<'_>) {
+        let mut output = station.output.borrow_mut();
+        if !output.is_empty() {
+            self.write(&output, cx);
+            output.clear();
+            if output.capacity() > OUTPUT_KEPT {
+                *output = Vec::new();
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, bytes: &[u8], cx: &mut Context<'_>) {
+        let Some(slot) = &self.slot else { return };
+        let written = if self.home == cx.id() { cx.write(bytes) } else { cx.at(self.home).write(bytes) };
+        if written == Written::AboveHighWater {
+            slot.is_high.set(true);
+        }
+    }
+}
+
+impl<S> Drop for Tasks<S> {
+    fn drop(&mut self) {
+        {
+            let _entered = self.station.enter();
+            self.tasks = Arena::default();
+        }
+        self.station.leave_thread();
+    }
 }
 
 /// What the loop keeps for each connection of [`Tasks`].
@@ -163,43 +201,52 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     pub(crate) fn run(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         loop {
             let Some(task) = self.tasks.get_mut(key) else { return };
-            let Some(mut future) = task.future.take() else { return };
+            let Some(future) = &mut task.future else { return };
             task.wakes.runs();
             self.station.running.set(key);
-            self.station.again.set(false);
             let outcome = {
                 let _entered = self.station.enter();
                 let mut polling = Polling::from_waker(&task.waker);
                 catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut polling)))
             };
-            let home = task.home;
-            match outcome {
-                Ok(Poll::Pending) => {
-                    task.future = Some(future);
-                    self.pass_on(key, cx);
-                    if !self.station.again.get() {
-                        return;
-                    }
-                }
-                Ok(Poll::Ready(())) => {
-                    self.pass_on(key, cx);
-                    self.remove(key);
-                    cx.at(home).close();
-                    return self.finish(cx);
-                }
-                Err(panic) if home == cx.id() => {
-                    self.pass_on(key, cx);
-                    self.remove(key);
-                    self.finish(cx);
-                    resume_unwind(panic)
-                }
-                Err(panic) => {
-                    self.pass_on(key, cx);
-                    self.panics.push((key, panic));
-                    return cx.at(home).set_deadline(Duration::ZERO);
-                }
+            // The usual case: the task has sent to its own connection, and waits.
+            if let Ok(Poll::Pending) = outcome
+                && !self.station.has_requests.get()
+            {
+                return task.send_own(&self.station, cx);
+            }
+            if self.take_outcome(key, outcome, cx) {
+                return;
             }
         }
+    }
+
+    /// Does what the task has asked for. Returns whether the task waits, or is over.
+    #[cold]
+    fn take_outcome(&mut self, key: TaskKey, outcome: thread::Result<Poll<()>>, cx: &mut Context<'_>) -> bool {
+        self.pass_on(key, cx);
+        let home = self.tasks.get_mut(key).map_or(ConnectionId::NONE, |task| task.home);
+        match outcome {
+            Ok(Poll::Pending) => return !self.station.again.take(),
+            Ok(Poll::Ready(())) => {
+                self.remove(key);
+                cx.at(home).close();
+                self.finish(cx);
+            }
+            Err(panic) if home == cx.id() => {
+                self.remove(key);
+                self.finish(cx);
+                resume_unwind(panic)
+            }
+            Err(panic) => {
+                if let Some(task) = self.tasks.get_mut(key) {
+                    task.future = None;
+                }
+                self.panics.push((key, panic));
+                cx.at(home).set_deadline(Duration::ZERO);
+            }
+        }
+        true
     }
 
     /// Has the task of a connection take from the input what it waits for, item by item.
@@ -208,15 +255,16 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         slot.is_paused.set(false);
         // Above the high-water mark the loop offers the rest once the output has drained.
         while slot.is_read.get() && !slot.is_local.get() && (!slot.is_high.get() || slot.reads_on.get()) {
-            let (before, is_bytes) = (input.as_slice(), slot.reads_bytes());
-            match slot.find(input) {
+            let (before, want) = (input.as_slice(), slot.want.get());
+            match slot.find(want, input) {
                 Some(answer) => {
                     slot.answer.set(Some(answer));
                     self.run(slot.reader.get(), cx);
                     if slot.answer.take().is_some() {
                         // The read was cancelled in this very poll.
                         slot.station.item.borrow_mut().clear();
-                        if is_bytes {
+                        // A decoder keeps its value for the next read.
+                        if want != Want::Decoded {
                             *input = Input::of(before);
                         }
                     }
@@ -274,7 +322,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
 
     fn on_connected(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
         if let Kind::Client(slot) = &connection.0 {
-            let _entered = self.station.enter();
+            let station = self.station.clone();
+            let _entered = station.enter();
             slot.is_connected.set(true);
             slot.wake_waiting();
             self.pass_on(TaskKey::NONE, cx);
@@ -302,7 +351,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
 
     fn on_drained(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
         if let Some(slot) = self.slot_of(connection) {
-            let _entered = self.station.enter();
+            let station = self.station.clone();
+            let _entered = station.enter();
             slot.is_high.set(false);
             slot.wake_waiting();
             self.pass_on(TaskKey::NONE, cx);
@@ -318,7 +368,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                 self.run(*key, cx);
             }
             Kind::Timer(timer) => {
-                let _entered = self.station.enter();
+                let station = self.station.clone();
+                let _entered = station.enter();
                 timer.fire();
                 self.pass_on(TaskKey::NONE, cx);
             }
@@ -363,7 +414,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
         match connection.0 {
             Kind::Home(key) => self.lose_home(key, reason, cx),
             Kind::Client(slot) => {
-                let _entered = self.station.enter();
+                let station = self.station.clone();
+                let _entered = station.enter();
                 slot.over(reason, cx.unread());
                 slot.wake_waiting();
                 if slot.is_read.get() {

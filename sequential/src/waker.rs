@@ -54,6 +54,7 @@ impl std::task::Wake for TaskWaker {
             let own = Arc::ptr_eq(&station.handle, &self.handle);
             if own {
                 station.ready.borrow_mut().push(self.key);
+                station.has_requests.set(true);
             }
             own
         };
