@@ -396,7 +396,14 @@ on_every_backend! {
             assert_eq!(line(stream), "You said: x\n");
         }
         let each = (resident().saturating_sub(before)) as f64 / COUNT as f64;
-        assert!(each <= 16.0, "{each} KiB for each session after traffic");
+        assert!(each <= 12.0, "{each} KiB for each idle session");
+        let long = [vec![b'y'; 60_000], b"\n".to_vec()].concat();
+        for stream in &mut streams {
+            stream.write_all(&long).unwrap();
+            assert_eq!(line(stream).len(), long.len() + 10);
+        }
+        let each = (resident().saturating_sub(before)) as f64 / COUNT as f64;
+        assert!(each <= 20.0, "{each} KiB for each session after traffic");
     }
 }
 

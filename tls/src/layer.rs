@@ -36,10 +36,24 @@ pub struct Agreed {
 /// Where a client finds why its last handshake failed.
 pub(crate) type Cause = Arc<Mutex<Option<String>>>;
 
+/// Bytes at once after which rustls may hold more memory than it needs while nothing comes.
+const LITTLE: usize = 4096;
+
+/// A source that has nothing now.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::WouldBlock.into())
+    }
+}
+
 pub(crate) struct Tls {
     tls: Connection,
     /// Bytes of the wire for which rustls had no room: plaintext has to be taken first.
     held: Vec<u8>,
+    /// The latest bytes of the wire were many.
+    much: bool,
     ended: bool,
     failed: bool,
     cause: Option<Cause>,
@@ -49,7 +63,7 @@ impl Tls {
     pub(crate) fn new(mut tls: Connection, cause: Option<Cause>) -> Self {
         // Whoever seals takes all of it away at once.
         tls.set_buffer_limit(None);
-        Tls { tls, held: Vec::new(), ended: false, failed: false, cause }
+        Tls { tls, held: Vec::new(), much: false, ended: false, failed: false, cause }
     }
 
     /// Gives all of `wire` to rustls, and takes plaintext as far as `plain` has room. The rest of `wire`, and bytes taken.
@@ -78,6 +92,11 @@ impl Tls {
             }
         }
         filled
+    }
+
+    /// rustls keeps the buffer of a large record until it reads again, and then shrinks it if nothing is in it.
+    fn give_back(&mut self) {
+        let _ = self.tls.read_tls(&mut Nothing);
     }
 
     fn has_plaintext(&mut self) -> bool {
@@ -112,6 +131,10 @@ impl Layer for Tls {
         }
         if self.ended || self.failed {
             self.held = Vec::new();
+        }
+        let was_much = std::mem::replace(&mut self.much, wire.len() > LITTLE);
+        if (was_much || self.much) && self.held.is_empty() {
+            self.give_back();
         }
         let follows = match () {
             () if self.has_plaintext() => Follows::Plain,
