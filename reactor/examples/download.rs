@@ -4,7 +4,7 @@
 use reactor::{Application, Context, Error, Handler, Input, Service, Written};
 
 const ANSWER: usize = 100_000_000;
-const PIECE: [u8; 50_000] = [b'.'; 50_000];
+static PIECE: [u8; 50_000] = [b'.'; 50_000];
 
 struct Download;
 

@@ -1,4 +1,4 @@
-//! How to write a service: the questions that come up in the first week, each with code that compiles.
+//! How to write a service: the questions of the first week, with code that compiles.
 //!
 //! - [State for each connection](#state-for-each-connection)
 //! - [Bytes to items, items to bytes](#bytes-to-items-items-to-bytes)
@@ -82,10 +82,10 @@
 //!
 //! # Backpressure
 //!
-//! Nothing has to be done for a service that answers requests: above [`Limits::output_high`](crate::Limits::output_high) the loop does not
+//! A service that answers requests needs no code for backpressure: above [`Limits::output_high`](crate::Limits::output_high) the loop does not
 //! read from the peer until less than [`Limits::output_low`](crate::Limits::output_low) is queued. So a peer that does not read its answers cannot make memory grow.
 //!
-//! A handler that *produces* by itself looks at [`Written`](crate::Written), stops when it says
+//! A handler that *produces* data checks [`Written`](crate::Written), stops at
 //! [`AboveHighWater`](crate::Written::AboveHighWater), and goes on in [`on_drained`](crate::Handler::on_drained):
 //!
 //! ```
@@ -198,8 +198,7 @@
 //!
 //! [`Runner`](crate::Runner) decides who serves a connection: several loops, a thread for each connection, or a process for each connection. The handler is made by
 //! the factory once for each loop, so each loop has its own fields, and state that all share is behind an [`Arc`](std::sync::Arc).
-//! Topics and messages reach connections on every loop by themselves. What is only counted is an atomic. A lock is held for a few instructions, never while something is
-//! waited for.
+//! Topics and messages reach connections on every loop by themselves. Use atomics for counters. Hold a lock for a few instructions, and never while waiting.
 //!
 //! A panic in a callback ends its connection and no other. **But a `Mutex` that was locked is poisoned**, and `lock().unwrap()` would panic in each later
 //! callback. Where the value is in order after every single change, take the lock so:
@@ -259,7 +258,7 @@
 //! reactor = { package = "glowplug-reactor", version = "0.2", features = ["sim", "chaos"] }
 //! ```
 //!
-//! - **A codec** without anything: [`Input::of`](crate::Input::of) gives it bytes, [`Output::to_vec`](crate::Output::to_vec) shows what it wrote.
+//! - **A codec** without anything: [`Input::of`](crate::Input::of) makes an input of bytes, [`Output::to_vec`](crate::Output::to_vec) returns the written bytes.
 //! - **A handler** without a loop: [`testing::Recorded`](crate::testing::Recorded) is a context made by hand that records what the handler asks for.
 //! - **A service** without a socket: `reactor::sim` (feature `sim`) runs the real loop over a network and a clock that a seed makes up, with peers that follow a script or
 //!   react to what they receive. A thousand seeds take seconds; a failure names its seed and tells the last calls.
@@ -273,6 +272,7 @@
 //! | tokio: `TcpListener::bind`, `accept` in a loop, `spawn` | [`Service::tcp`](crate::Service::tcp); [`on_open`](crate::Handler::on_open) for each peer |
 //! | tokio: an `async fn` for each connection | the package `glowplug-sequential`, on the same loop |
 //! | tokio: `read_exact`, `Framed`, `LengthDelimitedCodec` | [`Input::take`](crate::Input::take), a [`Decoder`](crate::Decoder), [`LengthPrefix`](crate::LengthPrefix) |
+//! | tokio: `TcpStream::connect("host:port")` | [`Context::connect`](crate::Context::connect) to an [`Address`](crate::Address); a thread looks names up (the example `by_name`) |
 //! | tokio: `write_all().await` | [`Context::write`](crate::Context::write), which queues; [`on_drained`](crate::Handler::on_drained) for more |
 //! | tokio: `timeout`, `sleep`, `interval` | [`Deadlines`](crate::Deadlines), [`Context::set_deadline`](crate::Context::set_deadline), [`Application::add_loop`](crate::Application::add_loop) |
 //! | tokio: `broadcast` | [`Context::subscribe`](crate::Context::subscribe) and [`Context::publish`](crate::Context::publish) |

@@ -1,8 +1,8 @@
 //! A context made by hand, for unit tests of handlers: no loop, no socket, no thread.
 //!
-//! A [`Recorded`] lends a [`Context`] for each callback that a test calls itself, and tells afterwards what the handler has
-//! written and asked for. The context is the real one with the real limits, so a write after a close is refused here, too. Nothing
-//! is carried out: a test decides which callback comes next. For whole services, with a loop, use the simulator (feature `sim`).
+//! A [`Recorded`] lends a [`Context`] for each callback that a test calls, and returns the written bytes and the requests
+//! afterwards. Context and limits are real, so a write after a close is refused. No request is carried out: the test decides which
+//! callback comes next. For whole services, with a loop, use the simulator (feature `sim`).
 //!
 //! ```
 //! use reactor::testing::{Recorded, Request};
@@ -94,7 +94,7 @@ pub enum Request {
     Halt,
 }
 
-/// A loop that carries nothing out: it lends contexts, and remembers what is asked of them. `C` and `M` are the types of the
+/// A loop that lends contexts, records requests, and carries none out. `C` and `M` are the types of the
 /// handler's connection states and messages. See the [module](self).
 pub struct Recorded<C = (), M: Send + 'static = ()> {
     core: Core,
@@ -165,8 +165,8 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         written
     }
 
-    /// Takes what was asked for since the last call: new connections, then the requests of each connection, then those of the loop. A request that was taken
-    /// back, such as a pause that was ended, does not show; of several deadlines the last does.
+    /// Takes what was asked for since the last call: new connections, then the requests of each connection, then those of the loop. A request that was
+    /// cancelled, such as an ended pause, is left out; of several deadlines the last counts.
     pub fn requests(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
         for pending in std::mem::take(&mut self.core.opening) {
@@ -217,7 +217,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         requests
     }
 
-    /// The handle that [`Context::service_handle`] returns, for what posts to the handler.
+    /// The handle that [`Context::service_handle`] returns.
     pub fn handle(&self) -> ServiceHandle<M> {
         self.handle.clone()
     }

@@ -443,3 +443,27 @@ fn a_pipeline_of_large_answers_leaves_whole_and_in_constant_memory() {
     assert!(peak < ANSWER / 2, "{peak} bytes");
     assert_eq!(download.terminate().code(), Some(0));
 }
+
+#[test]
+fn a_client_reaches_a_server_by_its_name_and_says_when_there_is_none() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = server.local_addr().expect("it is bound").port();
+    let mut client = Command::new(support::path_of("by_name"));
+    let client = client.args([&format!("localhost:{port}"), "hello"]).stdout(Stdio::piped()).spawn();
+    let (mut stream, _) = server.accept().expect("the client connects");
+    let mut line = Vec::new();
+    stream.read_to_end(&mut line).expect("it ends in order");
+    assert_eq!(line, b"hello\n");
+    stream.write_all(b"hello to you\n").expect("it reads");
+    drop((stream, server));
+    let output = client.expect("it starts").wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), &*output.stdout), (Some(0), &b"hello to you\n"[..]));
+    // Bound, so that nobody else gets the port, and not listening.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    nobody.bind(&any.into()).expect("a port is free");
+    let port = nobody.local_addr().expect("it is bound").as_socket().expect("it is IP").port();
+    let failed = Command::new(support::path_of("by_name")).args([&format!("localhost:{port}"), "hello"]).output();
+    let said = String::from_utf8(failed.expect("it starts").stderr).expect("it is text");
+    assert!(said.contains(&format!("no server answers at localhost:{port}")), "{said}");
+}

@@ -1,5 +1,5 @@
-//! Decoders: from unread bytes to items. Each ready one has a maximum, consumes whole items alone, and asks for the bytes that
-//! an item needs, so that pieces of it are looked at once.
+//! Decoders: from unread bytes to items. Each ready decoder has a maximum, consumes only whole items, and requests the bytes of an
+//! item, so that a decoder sees the pieces of an item once.
 
 mod length;
 
@@ -15,7 +15,7 @@ pub use length::{Frame, LengthPrefix};
 ///
 /// An item may borrow from the input, which lives as long as the callback. The ready decoders ([`Lines`], [`Delimiter`],
 /// [`FixedLength`], [`LengthPrefix`], [`Decimal`]) are plain values without a state, so constants can hold them. A
-/// decoder of one's own may have a state; it then belongs into [`Handler::Connection`](crate::Handler::Connection).
+/// custom decoder may have a state, which belongs into [`Handler::Connection`](crate::Handler::Connection).
 ///
 /// ```
 /// use reactor::{Context, Decoder, FrameError, Handler, Input, LengthPrefix};
@@ -61,17 +61,17 @@ pub use length::{Frame, LengthPrefix};
 /// assert_eq!(Sums.decode(&mut Input::of(b"\x30\x04\x00\x01")), Ok(None));
 /// ```
 pub trait Decoder {
-    /// What is taken out of the input.
+    /// The type of the items.
     type Item<'a>;
-    /// Why the input can have no further item.
+    /// The reason for which the input has no further item.
     type Error;
 
-    /// Takes the next item. `Ok(None)`: it is not all there, and nothing was consumed. The handler returns then, and is called
-    /// again when there is more. After an error the input is not worth reading, so a handler closes the connection.
+    /// Takes the next item. Returns `Ok(None)`, and consumes nothing, while bytes of the item are missing; the handler then returns
+    /// and is called again with more bytes. After an error no item follows, so a handler closes the connection.
     fn decode<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<Self::Item<'a>>, Self::Error>;
 }
 
-/// Why bytes are no item. The input is as it was.
+/// The reason for which bytes are no item. The input is unchanged.
 ///
 /// ```
 /// use reactor::{FrameError, Input, Lines};
@@ -82,19 +82,19 @@ pub trait Decoder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The item is longer than the decoder allows, in bytes. Known as soon as its length is known, or `max` bytes have come.
+    /// The item is longer than the decoder allows, in bytes. Reported when the length is known, or after `max` bytes.
     #[error("an item is longer than {max} bytes")]
     TooLong {
         /// The maximum of the decoder.
         max: usize,
     },
-    /// A number stands there that the decoder does not allow.
+    /// A number exceeds the maximum of the decoder.
     #[error("a number is greater than {max}")]
     TooLarge {
         /// The maximum of the decoder.
         max: u64,
     },
-    /// Other bytes stand where this has to stand: decimal digits, a varint of a certain length, …
+    /// The bytes violate the format: no decimal digits, another first byte, …
     #[error("{0}")]
     Malformed(&'static str),
 }
@@ -136,7 +136,7 @@ impl Lines {
     }
 }
 
-/// A decoder of items that end with the same bytes. Each is returned without them.
+/// A decoder of items that end with a delimiter. Returns each item without the delimiter.
 ///
 /// ```
 /// use reactor::{Delimiter, Input};
@@ -152,7 +152,7 @@ pub struct Delimiter {
 }
 
 impl Delimiter {
-    /// Items that end with `ending` and have at most `max` bytes before it.
+    /// Items of at most `max` bytes before the delimiter `ending`.
     ///
     /// # Panics
     /// When `ending` is empty.
@@ -161,7 +161,7 @@ impl Delimiter {
         Delimiter { ending: Cow::Borrowed(ending), max }
     }
 
-    /// The same for an ending that is known at run time only.
+    /// Items before an ending that is known only at run time: see [`Delimiter::of`].
     ///
     /// # Panics
     /// When `ending` is empty.
@@ -177,7 +177,7 @@ impl Delimiter {
     /// [`FrameError::TooLong`].
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
         let ending = &self.ending[..];
-        // An ending that is not all there may yet belong to an item of `max` bytes.
+        // An incomplete ending may belong to an item of `max` bytes.
         let room = self.max.saturating_add(ending.len());
         let framed = match ending {
             [byte] => input.until(*byte, room),
@@ -195,7 +195,7 @@ impl Delimiter {
     }
 }
 
-/// A decoder of items that have one length.
+/// A decoder of items of a fixed length.
 ///
 /// ```
 /// use reactor::{FixedLength, Input};
@@ -212,7 +212,7 @@ impl FixedLength {
     /// Items of `length` bytes.
     ///
     /// # Panics
-    /// When that is 0: such items would have no end.
+    /// When `length` is 0.
     pub const fn of(length: usize) -> Self {
         assert!(length > 0, "an item has at least one byte");
         FixedLength { length }
@@ -221,14 +221,14 @@ impl FixedLength {
     /// Takes the next item.
     ///
     /// # Errors
-    /// Never: the type is that of the other decoders.
+    /// Never. The return type equals the type of the other decoders.
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
         want(input, self.length);
         Ok(input.take(self.length))
     }
 }
 
-/// A decoder of a line with a decimal number, as RESP, memcached and chunked bodies of text protocols have them.
+/// A decoder of a line with a decimal number, as in RESP and memcached.
 ///
 /// ```
 /// use reactor::{Decimal, Input};
@@ -253,7 +253,7 @@ impl Decimal {
         Decimal { before: b"", max }
     }
 
-    /// The line begins with these bytes, before the number.
+    /// The line begins with the bytes `before`.
     pub const fn after(self, before: &'static [u8]) -> Self {
         Decimal { before, ..self }
     }
@@ -261,7 +261,7 @@ impl Decimal {
     /// Takes the next line, and returns its number.
     ///
     /// # Errors
-    /// [`FrameError::Malformed`] for any other line, also for one that is only too long; [`FrameError::TooLarge`].
+    /// [`FrameError::Malformed`] for any other line; [`FrameError::TooLarge`].
     pub fn decode(&self, input: &mut Input<'_>) -> Result<Option<u64>, FrameError> {
         match number_line(input.as_slice(), self.before, self.max)? {
             Some((number, length)) => {
@@ -305,7 +305,7 @@ fn number_line(bytes: &[u8], before: &[u8], max: u64) -> Result<Option<(u64, usi
     }
 }
 
-/// Asks for `count` bytes, but not where nothing is unread: a connection between two items keeps no buffer.
+/// Requests `count` bytes if any byte is unread. A connection between two items keeps no buffer.
 #[inline]
 fn want(input: &mut Input<'_>, count: usize) {
     if !input.is_empty() {
@@ -313,7 +313,7 @@ fn want(input: &mut Input<'_>, count: usize) {
     }
 }
 
-/// The ready decoders are decoders, for code that takes any.
+/// Implements the trait for the ready decoders.
 macro_rules! decoders {
     ($($name:ident: $item:ty;)*) => {
         $(
@@ -372,7 +372,7 @@ mod tests {
             kept.settle(left);
         }
         assert_eq!(read, PARTS);
-        // Each try is put off by a half of what it lacks; without that there are 450.
+        // Each try waits for half of the missing bytes. Without the request the number of tries is 450.
         assert!(tries <= 20, "{tries} tries");
     }
 }

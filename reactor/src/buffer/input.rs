@@ -38,7 +38,7 @@ pub struct Input<'a> {
     searcher: Searcher,
     /// The position up to which bytes have to be there before the next callback; never before the end of `bytes`.
     wanted: usize,
-    /// The buffer that `bytes` is all of, while it is one that can be shared.
+    /// The kept buffer behind `bytes`. `None` for bytes in the receive buffer.
     buffer: Option<&'a Arc<Vec<u8>>>,
 }
 
@@ -137,11 +137,10 @@ impl<'a> Input<'a> {
 
     /// An item of this input as a value that outlives the callback.
     ///
-    /// Large items that came in several pieces are not copied: the value shares the buffer in which the loop has kept the
-    /// pieces. An item is copied where it is shorter than 4 KiB, where it is less than a quarter of that buffer (the value would
-    /// hold four times its own memory), and where all of the input has arrived since the last callback, because the receive buffer
-    /// is needed for the next connection. Memory of such a value is the handler's, and is not counted against
-    /// [`Application::memory`](crate::Application::memory).
+    /// A large item that came in several pieces is not copied: the value shares the buffer of the kept pieces. Items of less than 4 KiB
+    /// are copied, and items of less than a quarter of the buffer, whose value would hold four times its own memory. So are items that
+    /// arrived in one piece, because the loop receives into that buffer for the next connection. The memory of a value belongs to the
+    /// handler, and does not count against [`Application::memory`](crate::Application::memory).
     ///
     /// ```
     /// use reactor::{Bytes, Framed, Input};
@@ -157,13 +156,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Says that this callback can do nothing before `count` bytes are unread, and whether so many are. While there are fewer, the
-    /// handler is not called for what arrives; it is called at the end of the input, whatever is there.
+    /// Requests `count` unread bytes, and returns whether so many are unread. While fewer bytes are unread, the handler is not called for
+    /// input. The end of the input is reported with any number of bytes.
     ///
-    /// A handler whose items are long calls this with the length of an item, or with a lower bound of it, so that bytes that
-    /// arrive in pieces are looked at once. Of several calls in a callback the largest position counts. The request holds
-    /// for one callback. More than [`Limits::input`](crate::Limits::input) bytes are never kept, so the connection ends with
-    /// [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow) when it comes to that. [`Context::offer_again`](crate::Context::offer_again)
+    /// A handler of long items requests the length of an item, or a lower bound of the length, and then sees the pieces of an item
+    /// once. Of several requests in a callback the furthest position counts. A request holds until the next callback. A connection that keeps
+    /// more than [`Limits::input`](crate::Limits::input) bytes ends with [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow). [`Context::offer_again`](crate::Context::offer_again)
     /// and the end of a pause do not bring fewer bytes either.
     ///
     /// ```
@@ -186,11 +184,11 @@ impl<'a> Input<'a> {
         count <= self.len()
     }
 
-    /// Reads an item that has several parts: all of it, or nothing. Where `read` returns anything but `Ok(Some(_))`, whatever it
-    /// has consumed is unread again. Its requests for more bytes ([`need`](Self::need)) stand.
+    /// Reads an item of several parts completely, or not at all. Unless `read` returns `Ok(Some(_))`, the bytes that `read` has
+    /// consumed are unread again. Requests of `read` for bytes ([`need`](Self::need)) stay.
     ///
-    /// The parts are read again from the first one when more has arrived. For items of many parts, `read` says how many
-    /// bytes the rest has at least, so that this is not often.
+    /// With new bytes the item is read again from its first part. For items of many parts, `read` requests the least length of the
+    /// rest, so that there are few attempts.
     ///
     /// ```
     /// use reactor::{Input, LengthPrefix, FrameError};
@@ -212,7 +210,7 @@ impl<'a> Input<'a> {
         let outcome = read(self);
         if !matches!(outcome, Ok(Some(_))) && self.at != at {
             self.at = at;
-            // What was searched in vain began at a later place.
+            // The vain search began at a later position.
             self.searcher = Searcher::Nobody;
         }
         outcome

@@ -1,6 +1,6 @@
 //! Integers in decimal, written into a small array on the stack.
 
-/// An integer of at most 64 bits, as [`Writer::put_decimal`](crate::Writer::put_decimal) takes it. Nothing else can be one.
+/// An integer of at most 64 bits, for [`Writer::put_decimal`](crate::Writer::put_decimal). The trait is sealed.
 ///
 /// ```
 /// use reactor::{Integer, Output};
@@ -21,7 +21,7 @@ pub(super) mod sealed {
     }
 }
 
-/// `00` to `99`, one after the other.
+/// The digits `00` to `99`.
 const PAIRS: [u8; 200] = {
     let (mut pairs, mut at) = ([0; 200], 0);
     while at < 100 {
@@ -31,7 +31,7 @@ const PAIRS: [u8; 200] = {
     pairs
 };
 
-/// The longest is `-9223372036854775808`, or `18446744073709551615`.
+/// The length of `-9223372036854775808` and of `18446744073709551615`.
 const LONGEST: usize = 20;
 
 fn digits(mut magnitude: u64, negative: bool, put: impl FnOnce(&[u8])) {
@@ -41,7 +41,7 @@ fn digits(mut magnitude: u64, negative: bool, put: impl FnOnce(&[u8])) {
         text[at..at + 2].copy_from_slice(&PAIRS[(magnitude % 100) as usize * 2..][..2]);
         magnitude /= 100;
     }
-    // One digit is left, unless the last pair was the first digits of the number. Zero is one digit.
+    // A last digit, unless the pairs were all digits. Zero has one digit.
     if magnitude > 0 || at == LONGEST {
         at -= 1;
         text[at] = b'0' + magnitude as u8;

@@ -1,5 +1,5 @@
-//! The decoders beside a reading of the whole, over bytes that arrive in any pieces, with the loop's rule that a handler is not
-//! called before the bytes have come that it has asked for. For property tests and for the fuzz target `decoders`.
+//! The decoders beside a plain reader of the whole stream. Bytes arrive in pieces of any size, and the handler is called only after the
+//! requested bytes have arrived, as in the loop. For property tests and for the fuzz target `decoders`.
 
 use super::*;
 use crate::buffer::Kept;
@@ -21,8 +21,8 @@ const LETTERS: &[u8] = b"ldfabcevtnorzsiiiiiiipppppppp";
 /// An item has at most so many bytes, and so many arrive at once at most.
 const LENGTH_MAX: u64 = 700;
 
-/// Chooses a decoder, sends it items or any bytes (those after the first newline of the text), and panics where what it takes
-/// is not what stands there.
+/// Chooses a decoder and sends items, or the bytes after the first newline of the text. Panics when the decoder takes other items
+/// than a plain reader.
 pub fn check(text: &[u8]) {
     let mut parts = text.splitn(2, |&byte| byte == b'\n');
     let orders = parts.next().unwrap_or_default();
@@ -51,7 +51,7 @@ fn items_of(orders: &[u8]) -> impl Iterator<Item = usize> {
     Operations::of(orders).filter(|&(letter, _)| letter == b'i').map(|(_, length)| (length % LENGTH_MAX) as usize)
 }
 
-/// The decoder that a text chooses.
+/// The decoder of a text.
 #[derive(Clone, Copy)]
 struct Spec {
     kind: u8,
@@ -62,7 +62,7 @@ struct Spec {
     counts_itself: bool,
 }
 
-/// An item: its body, and where it ends in the stream. `None` while it is not all there; an error is any error.
+/// An item: its body, and its end in the stream. `None` for an incomplete item.
 type Read = Result<Option<(Vec<u8>, usize)>, ()>;
 
 impl Spec {
@@ -213,7 +213,7 @@ impl Spec {
                     _ if self.little_endian => number.to_le_bytes()[..self.width()].to_vec(),
                     _ => number.to_be_bytes()[8 - self.width()..].to_vec(),
                 };
-                // A length that counts itself may get longer by that.
+                // The own bytes of a length may make the length longer.
                 let own = |count: usize| if self.counts_itself { form(length + count).len() } else { 0 };
                 stream.extend_from_slice(&form(length + own(own(own(0)))));
                 stream.extend_from_slice(&body);
@@ -250,7 +250,7 @@ fn decimal(bytes: &[u8], max: u64) -> Result<Option<(u128, usize)>, ()> {
     }
 }
 
-/// A connection, and the handler that takes items with the decoder.
+/// A connection whose handler takes items with the decoder.
 struct Peer {
     spec: Spec,
     kept: Option<Kept>,
@@ -259,7 +259,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// As the loop does it: lent from elsewhere while nothing was kept, and not lent before there is as much as was asked for.
+    /// Lends the bytes as the loop does: from the receive buffer while nothing is kept, and only after the requested bytes have arrived.
     fn arrive(&mut self, bytes: &[u8]) {
         if self.failed.is_some() {
             return;
@@ -318,7 +318,7 @@ impl Peer {
             }
         }
         assert_eq!(self.taken, items, "{:?}", self.failed);
-        // An item that is too long can be known to be so, and its handler not called yet because it asked for more bytes.
+        // The plain reader may know that an item is too long before the handler is called again.
         assert!(self.failed.is_none() || failed, "{:?} where nothing is wrong", self.failed);
         let waits = self.kept.as_ref().is_some_and(Kept::is_too_short);
         assert!(self.failed.is_some() || !failed || waits, "an error went unnoticed");

@@ -1,7 +1,7 @@
 //! Input that a handler has left unread, until more arrives.
 //!
-//! The bytes stand in a shared buffer, so that a handler can take a large item without a copy. Nobody but the loop holds that
-//! buffer otherwise, and the loop appends to it in place.
+//! The bytes are in a shared buffer, so that a handler can take a large item without a copy. Without such an item the loop is the only
+//! holder of the buffer, and appends in place.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use bytes::Bytes;
 
 use super::{Input, Searcher};
 
-/// Bytes that a handler has left unread, and how far they have been searched.
+/// Unread bytes of a connection, and the searched length.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(super) bytes: Arc<Vec<u8>>,
-    /// Consumed bytes at the beginning that have not been moved out of the way. They are moved when that is worth it, so
-    /// consuming is linear too.
+    /// Consumed bytes at the beginning that are still in the buffer. They are removed when half of the buffer is
+    /// consumed, so consuming takes linear time, too.
     start: usize,
     searched: usize,
     searcher: Searcher,
@@ -27,17 +27,17 @@ impl Kept {
         self.bytes.len() - self.start
     }
 
-    /// Whether the handler has asked not to be called with so few bytes.
+    /// Whether fewer bytes are unread than the handler has requested.
     pub(crate) fn is_too_short(&self) -> bool {
         self.bytes.len() < self.wanted
     }
 
-    /// Whether there is nothing to remember: no byte, and no request for more bytes.
+    /// Whether no byte is unread, and no byte is requested.
     pub(crate) fn is_idle(&self) -> bool {
         self.len() == 0 && !self.is_too_short()
     }
 
-    /// Bytes of memory that are taken: those that have been read and not moved out of the way, too.
+    /// Bytes of memory in use, including consumed bytes that are still in the buffer.
     pub(crate) fn memory(&self) -> usize {
         self.bytes.len()
     }
@@ -46,7 +46,7 @@ impl Kept {
         self.bytes.capacity()
     }
 
-    /// Takes over what `input`, lent from elsewhere, has left unread. The buffer must be empty.
+    /// Keeps the unread bytes of `input`, which was lent from another buffer. This buffer must be empty.
     pub(crate) fn keep(&mut self, input: &Input<'_>) {
         debug_assert_eq!(self.bytes.len(), 0);
         self.append(input.as_slice());
@@ -59,8 +59,8 @@ impl Kept {
         self.own(bytes.len()).extend_from_slice(bytes);
     }
 
-    /// The buffer, to write to. Where a handler has bytes of it, a buffer with a copy of the unread ones takes its place,
-    /// with room for `more`.
+    /// The buffer, to write to. While a handler holds bytes of the buffer, a new buffer with a copy of the unread bytes and room for `more`
+    /// bytes replaces it.
     fn own(&mut self, more: usize) -> &mut Vec<u8> {
         if Arc::get_mut(&mut self.bytes).is_none() {
             let unread = &self.bytes[self.start..];
@@ -74,7 +74,7 @@ impl Kept {
         Arc::get_mut(&mut self.bytes).expect("nobody else has the buffer")
     }
 
-    /// Lends all of it.
+    /// Lends all kept bytes.
     pub(crate) fn lend(&self) -> Input<'_> {
         Input {
             bytes: &self.bytes,
@@ -86,14 +86,14 @@ impl Kept {
         }
     }
 
-    /// The rest to keep of an input that the handler put in the place of the one that was lent; `None` for the one that
-    /// was lent. Such an input has positions of its own, which mean nothing here.
+    /// Returns the unread bytes of `input` if the handler has replaced the lent input by another; `None` for the lent
+    /// input itself. The positions of a replacement have no meaning for this buffer.
     pub(crate) fn replacement(&self, input: &Input<'_>) -> Option<Vec<u8>> {
         let is_own = std::ptr::eq(input.bytes, &self.bytes[..]);
         (!is_own).then(|| input.as_slice().to_vec())
     }
 
-    /// Keeps these bytes and no others.
+    /// Replaces the kept bytes by `bytes`.
     pub(crate) fn replace(&mut self, bytes: &[u8]) {
         self.clear();
         self.append(bytes);
@@ -119,7 +119,7 @@ impl Kept {
             let bytes = self.own(0);
             if bytes.len() == length {
                 bytes.drain(..start);
-                // A buffer that was long once must not take more memory than is counted for a short one.
+                // A formerly long buffer must not take more memory than the budget counts.
                 if bytes.capacity() / 4 > bytes.len() {
                     bytes.shrink_to(2 * bytes.len());
                 }
@@ -128,7 +128,7 @@ impl Kept {
                 self.start = 0;
             }
         } else {
-            // Now, and not when more arrives: the handler's share of the old buffer is the handler's alone.
+            // At once, and not with the next bytes: the old buffer then belongs to the handler alone.
             self.own(0);
         }
     }
@@ -145,7 +145,7 @@ impl Kept {
     }
 }
 
-/// Where a lent input stood when it came back.
+/// The positions of a lent input after the callback.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     at: usize,
@@ -159,19 +159,19 @@ impl Input<'_> {
         Left { at: self.at, searched: self.searched, searcher: self.searcher, wanted: self.wanted }
     }
 
-    /// Whether anything of it has been consumed.
+    /// Whether any byte has been consumed.
     pub(crate) fn has_consumed(&self) -> bool {
         self.at > 0
     }
 
-    /// Whether nothing is left to remember: no byte, and no request for more bytes.
+    /// Whether no byte is unread, and no byte is requested.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.at == self.wanted
     }
 }
 
-/// A part of the buffer, without a copy; with one, where `item` is no part of it.
+/// Shares a part of the buffer. Copies an `item` from elsewhere.
 pub(super) fn share(buffer: &Arc<Vec<u8>>, item: &[u8]) -> Bytes {
     let start = item.as_ptr().addr().wrapping_sub(buffer.as_ptr().addr());
     match start.checked_add(item.len()) {
