@@ -34,10 +34,10 @@ font-weight:600}.head{font-size:17px;font-weight:600}.maker{font-weight:600}.dim
 .axis{stroke:#8c959f}.line{fill:none;stroke:var(--c);stroke-width:2.2;stroke-linejoin:round}\
 .tail{stroke-width:1.4;stroke-dasharray:4 3}.cross{fill:none;stroke:var(--c);stroke-width:2}.dot{fill:var(--c)}\
 .name{font-size:11.5px;fill:var(--c)}\
-.m0{--c:#c2410c}.m1{--c:#a16207}.m2{--c:#a21caf}.m3{--c:#1d4ed8}.m4{--c:#047857}\
+.m0{--c:#c2410c}.m1{--c:#a16207}.m2{--c:#a21caf}.m3{--c:#1d4ed8}.m4{--c:#047857}.m5{--c:#0e7490}\
 @media(prefers-color-scheme:dark){.ground{fill:#0d1117;stroke:#30363d}text{fill:#e6edf3}.dim{fill:#9198a1}\
 .name{fill:var(--c)}.grid{stroke:#262c34}.axis{stroke:#6e7681}\
-.m0{--c:#fb8f5e}.m1{--c:#e3b341}.m2{--c:#e38bf0}.m3{--c:#6cb0ff}.m4{--c:#3fd69b}}";
+.m0{--c:#fb8f5e}.m1{--c:#e3b341}.m2{--c:#e38bf0}.m3{--c:#6cb0ff}.m4{--c:#3fd69b}.m5{--c:#56d4dd}}";
 
 /// Columns, with a caption each.
 const MAKERS: [(Maker, &str, &str); 3] = [
@@ -138,6 +138,7 @@ fn short_name(model: Model) -> &'static str {
         Model::Select => "select",
         Model::Epoll => "epoll",
         Model::TwoLoops => "2 loops",
+        Model::Sequential => "async",
     }
 }
 

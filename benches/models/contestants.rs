@@ -13,10 +13,13 @@ pub(crate) enum Model {
     Select,
     Epoll,
     TwoLoops,
+    /// An async function for each connection, on one loop with epoll.
+    Sequential,
 }
 
 impl Model {
-    pub(crate) const ALL: [Model; 5] = [Model::Processes, Model::Threads, Model::Select, Model::Epoll, Model::TwoLoops];
+    pub(crate) const ALL: [Model; 6] =
+        [Model::Processes, Model::Threads, Model::Select, Model::Epoll, Model::TwoLoops, Model::Sequential];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -25,6 +28,7 @@ impl Model {
             Model::Select => "select",
             Model::Epoll => "epoll",
             Model::TwoLoops => "epoll, 2 loops",
+            Model::Sequential => "sequential",
         }
     }
 }
@@ -67,7 +71,7 @@ macro_rules! script {
     };
 }
 
-pub(crate) const ALL: [Contestant; 11] = [
+pub(crate) const ALL: [Contestant; 13] = [
     by(Maker::Python, Model::Processes, &[script!("fork_server.py")]),
     by(Maker::Bare, Model::Processes, &["fork", "echo"]),
     by(Maker::Glowplug, Model::Processes, &["--model", "processes", "--at-most", "6000"]),
@@ -79,6 +83,8 @@ pub(crate) const ALL: [Contestant; 11] = [
     by(Maker::Python, Model::Epoll, &[script!("epoll_server.py")]),
     by(Maker::Glowplug, Model::Epoll, &["--backend", "epoll"]),
     by(Maker::Glowplug, Model::TwoLoops, &["--backend", "epoll", "--loops", "2"]),
+    by(Maker::Python, Model::Sequential, &[script!("asyncio_server.py")]),
+    by(Maker::Glowplug, Model::Sequential, &["--backend", "epoll", "--style", "sequential"]),
 ];
 
 impl Contestant {
