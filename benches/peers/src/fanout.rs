@@ -21,6 +21,10 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Opens a WebSocket. The first frame follows without waiting for the answer.
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// A client's pong, which a member by WebSocket sends so often between two slices: the server pings who is silent for 30 s,
+/// and pings are no part of the load.
+const PONG: &[u8] = b"\x8a\x80\0\0\0\0";
+const PONG_EVERY: Duration = Duration::from_secs(10);
 /// Sent once, before the first round.
 const FENCE: &str = "all here";
 
@@ -165,6 +169,8 @@ struct Load {
     answered: Vec<u8>,
     depth: usize,
     scratch: Vec<u8>,
+    /// When members by WebSocket sent a pong last.
+    ponged: Option<Instant>,
 }
 
 pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
@@ -266,10 +272,17 @@ impl Load {
             answered: way.answers(members).repeat(depth),
             depth,
             scratch: vec![0; SCRATCH],
+            ponged: (way == Way::WebSocket).then(Instant::now),
         })
     }
 
     fn slice(&mut self, until: Until) -> Result<String, String> {
+        if self.ponged.is_some_and(|ponged| ponged.elapsed() >= PONG_EVERY) {
+            for listener in &mut self.listeners {
+                listener.stream.write_all(PONG).map_err(|why| why.to_string())?;
+            }
+            self.ponged = Some(Instant::now());
+        }
         let start = Instant::now();
         let mut rounds = Vec::new();
         let goes_on = |rounds: usize| match until {
