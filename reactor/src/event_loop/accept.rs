@@ -106,6 +106,8 @@ impl<D: Driver> EventLoop<D> {
 
     /// For the report: the address of a listener, and whom it admits.
     pub(super) fn describe_listener(&mut self, index: usize) -> Option<String> {
+        // First: where another loop has the socket, the driver of this one knows no listener to be asked about.
+        let address = self.listeners[index].socket()?.address();
         let service = self.listeners[index].service;
         let admits = match self.limit_reached(service) {
             _ if self.admission.at_cap => Admits::NobodyAtCap,
@@ -113,7 +115,6 @@ impl<D: Driver> EventLoop<D> {
             Some(limit) => Admits::NobodyAtLimit(limit),
             None => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
         };
-        let address = self.listeners[index].socket()?.address();
         Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
     }
 
