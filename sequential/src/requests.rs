@@ -10,8 +10,8 @@ use crate::station::{Command, TaskKey};
 use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Tasks};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
-    /// Does what was asked for outside a poll, by futures that were dropped for example. While the application stops, forked tasks
-    /// end with the last task that serves a connection.
+    /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, forked
+    /// tasks end with the last task that serves a connection.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
         if self.is_stopping && self.serving == 0 {
             for key in self.tasks.keys().collect::<Vec<_>>() {
@@ -25,7 +25,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         self.pass_on(TaskKey::NONE, cx);
     }
 
-    /// Does what task `key` has asked for, in order, and has the tasks that were woken polled.
+    /// Carries out the requests of task `key`, in order, and has woken tasks polled.
     pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
         station.has_requests.set(false);
@@ -108,8 +108,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Does what takes a connection of its own. In `on_close`, while the application stops, the loop opens none: then it is done in
-    /// the next turn, and when the drain time is over not at all.
+    /// Carries out a request that opens a connection. In `on_close`, while the application stops, the loop opens no connection: the
+    /// request waits for the next turn, and is dropped when the drain time is over.
     pub(crate) fn open(&mut self, command: Command, cx: &mut Context<'_>) {
         let mut key = TaskKey::NONE;
         let opened = match &command {
@@ -138,7 +138,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Has a task polled in a callback of its own: panics are its own, and so is the time that it takes.
+    /// Has a task polled in a callback of the task's own connection, to which panics and slow callbacks are then attributed.
     pub(crate) fn have_polled(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         if let Some(task) = self.tasks.get_mut(key) {
             cx.at(task.home).set_deadline(Duration::ZERO);

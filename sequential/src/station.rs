@@ -1,5 +1,5 @@
-//! The part of a handler that its tasks reach while they are polled. A task records what it asks for; the handler does it
-//! after the poll, since the `Context` cannot be lent to a future.
+//! The part of a handler that its tasks reach while they are polled. A task records requests; the handler carries the
+//! requests out after the poll, because a future cannot borrow the `Context`.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -58,7 +58,7 @@ pub(crate) enum Command {
 
 /// See the head of this file. One for each handler, so one for each service and loop.
 pub(crate) struct Station {
-    /// The waker posts through this from other threads.
+    /// The service's mailbox, through which wakers post from other threads.
     pub(crate) handle: Arc<OnceLock<ServiceHandle<Wake>>>,
     /// Bytes that the running task sends to its own connection.
     pub(crate) output: RefCell<Vec<u8>>,
@@ -67,9 +67,9 @@ pub(crate) struct Station {
     pub(crate) item: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
     timers: RefCell<Vec<Rc<Timer>>>,
-    /// Tasks that were woken while another one ran.
+    /// Tasks that were woken while another task ran. The handler empties the list after the poll.
     pub(crate) ready: RefCell<Vec<TaskKey>>,
-    /// The task that runs.
+    /// The running task.
     pub(crate) running: Cell<TaskKey>,
     /// There are commands, woken tasks, or a reason to go on.
     pub(crate) has_requests: Cell<bool>,

@@ -79,7 +79,7 @@ pub(crate) struct Task {
     pub(crate) slot: Option<Rc<Slot>>,
     wakes: Arc<TaskWaker>,
     waker: Waker,
-    /// The connection in whose callbacks the task is polled: the one that it serves, then one to nobody.
+    /// The connection in whose callbacks the task is polled: the connection that the task serves, later a connection to nobody.
     pub(crate) home: ConnectionId,
 }
 
@@ -197,7 +197,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         drop(task);
     }
 
-    /// Polls the task, and does what it asks for.
+    /// Polls the task, and carries out its requests.
     pub(crate) fn run(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         loop {
             let Some(task) = self.tasks.get_mut(key) else { return };
@@ -221,7 +221,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Does what the task has asked for. Returns whether the task waits, or is over.
+    /// Carries out the task's requests. Returns whether the task waits, or is over.
     #[cold]
     fn take_outcome(&mut self, key: TaskKey, outcome: thread::Result<Poll<()>>, cx: &mut Context<'_>) -> bool {
         self.pass_on(key, cx);
@@ -437,7 +437,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// The connection in whose callbacks a task was polled is over. A task that serves it is told, and goes on without it.
+    /// The connection in whose callbacks a task was polled is over. Reads of the task yield `None` from now on, and the task goes on.
     fn lose_home(&mut self, key: TaskKey, reason: CloseReason, cx: &mut Context<'_>) {
         self.panics.retain(|(panicked, _)| *panicked != key);
         let Some(task) = self.tasks.get_mut(key) else { return };
