@@ -123,6 +123,21 @@ on_every_backend! {
         }
     }
 
+    // Rule 34: a decoder takes an unfinished line out of the input, and the handler tells the loop of its memory.
+    fn unfinished_lines_count_with_the_budget(backend: Backend) {
+        const MEMBERS: usize = 200;
+        let chat = chat_at(backend, None, "--memory 4M");
+        let mut first = chat.connect();
+        join(&mut first, "first");
+        let mut members: Vec<Client> = (0..MEMBERS).map(|_| chat.connect()).collect();
+        for (number, member) in members.iter_mut().enumerate() {
+            join(member, &format!("n{number}"));
+            // All of them together are three times the budget.
+            let _ = member.try_send([b'x'; 60_000]);
+        }
+        while !first.line().starts_with("(Now hung up: Client from n") {}
+    }
+
     // Rule 34, where each connection has a process.
     fn a_process_has_an_equal_share_of_the_budget(backend: Backend) {
         let echo = Glowplug::start(backend, "echo --port 0 --log-level off --model processes --memory 64K");
@@ -186,6 +201,45 @@ on_every_backend! {
         drop(clients);
         eventually("memory returns to where it was", || {
             (resident(chat.pid()) < before + (20 << 20)).then_some(())
+        });
+    }
+
+    fn after_lines_without_an_end_from_all_members_memory_returns_to_where_it_was(backend: Backend) {
+        const MEMBERS: usize = 800;
+        let chat = chat_at(backend, None, "");
+        let before = resident(chat.pid());
+        let mut members: Vec<Client> = (0..MEMBERS).map(|_| chat.connect()).collect();
+        for (number, member) in members.iter_mut().enumerate() {
+            join(member, &format!("n{number}"));
+        }
+        // Each of them is read, refused and announced to all others, in the same few turns.
+        let endless = vec![b'x'; 60_000];
+        members.iter_mut().for_each(|member| _ = member.try_send(&endless));
+        drop(members);
+        // Names become free when their members' leaving is announced.
+        for number in 0..MEMBERS {
+            let name = format!("NAME: n{number}");
+            eventually("everybody has left", || chat.connect().try_ask(&name)?.starts_with("CLIENT: ").then_some(()));
+        }
+        eventually("memory returns to where it was", || {
+            (resident(chat.pid()) < before + (20 << 20)).then_some(())
+        });
+    }
+
+    fn after_answers_that_nobody_took_memory_returns_to_where_it_was(backend: Backend) {
+        const BURST: usize = 100;
+        let echo = Glowplug::start(backend, "echo --port 0 --raw");
+        let before = resident(echo.pid());
+        let clients: Vec<Client> = (0..BURST).map(|_| echo.connect()).collect();
+        for client in &clients {
+            let writer = client.writer();
+            writer.set_nonblocking(true).expect("it is a socket");
+            while writer.send(&[b'x'; 65_536]).is_ok() {}
+        }
+        eventually("the answers are kept", || (resident(echo.pid()) > before + (20 << 20)).then_some(()));
+        drop(clients);
+        eventually("memory returns to where it was", || {
+            (resident(echo.pid()) < before + (20 << 20)).then_some(())
         });
     }
 }

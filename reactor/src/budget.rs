@@ -183,16 +183,35 @@ impl Drop for Ticket {
 #[repr(Rust, packed)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holding {
-    /// Bytes that are its own, 4 GiB at most: an idle connection pays eight bytes for both.
+    /// Bytes that are its own, 4 GiB at most: an idle connection pays seven bytes for all.
     own: u32,
     pub(crate) class: u8,
+    /// Heap bytes of the connection's state, as the handler has told. A part of `own` once they are counted.
+    pub(crate) state: StateBytes,
+}
+
+/// A number of bytes in whole KiB, up to 64 MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StateBytes(u16);
+
+impl StateBytes {
+    const UNIT: usize = 1024;
+
+    pub(crate) fn of(bytes: usize) -> Self {
+        StateBytes(u16::try_from(bytes / StateBytes::UNIT).unwrap_or(u16::MAX))
+    }
+
+    fn bytes(self) -> usize {
+        usize::from(self.0) * StateBytes::UNIT
+    }
 }
 
 impl Holding {
-    /// `own` bytes of its own, and `all` with the shared ones.
-    pub(crate) fn of(own: usize, all: usize) -> Self {
+    /// The heap bytes of the state, `own` bytes of buffers, and `all` with the shared ones.
+    pub(crate) fn of(own: usize, all: usize, state: StateBytes) -> Self {
+        let (own, all) = (state.bytes() + own, state.bytes() + all);
         let own = u32::try_from(own).unwrap_or(u32::MAX);
-        Holding { own, class: (usize::BITS - all.leading_zeros()) as u8 }
+        Holding { own, class: (usize::BITS - all.leading_zeros()) as u8, state }
     }
 
     pub(crate) fn own(self) -> usize {
@@ -210,13 +229,26 @@ pub(crate) struct Holdings {
     ceiling: usize,
     /// The most that was held since memory was last given back to the system.
     peak: usize,
+    /// What was held when memory was last given back.
+    left: usize,
+    /// Memory was given back during a decrease, which may not be over: memory is given back once more when it is time.
+    once_more: bool,
     /// Something has changed since the loop last compared with the budget.
     changed: bool,
 }
 
 impl Holdings {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Holdings { budget, own: 0, reported: 0, ceiling: usize::MAX, peak: 0, changed: false }
+        Holdings {
+            budget,
+            own: 0,
+            reported: 0,
+            ceiling: usize::MAX,
+            peak: 0,
+            left: 0,
+            once_more: false,
+            changed: false,
+        }
     }
 
     /// A connection holds `now`, and was counted for `before`.
@@ -254,9 +286,13 @@ impl Holdings {
     /// Whether so much less is held than there was that the allocator should give it back: at once when half has gone, so
     /// that the calls stay few while it shrinks, and otherwise when it is time (`is_due`). Then asked again, not until then.
     pub(crate) fn take_shrunk(&mut self, is_due: bool) -> bool {
-        let has_shrunk = self.is_to_give_back() && (is_due || self.own <= self.peak / 2);
+        let has_halved = self.peak - self.own >= GIVE_BACK_MIN && self.own <= self.peak / 2;
+        let has_shrunk = has_halved || is_due && self.is_to_give_back();
         if has_shrunk {
-            self.peak = self.own;
+            // What goes on to shrink is given back in its turn, however little it is by then: buffers that are freed later may
+            // be the larger part of the memory, and are no longer counted.
+            self.once_more = !is_due || self.own < self.left;
+            (self.peak, self.left) = (self.own, self.own);
         }
         has_shrunk
     }
@@ -264,7 +300,7 @@ impl Holdings {
     /// Whether there is memory to give back, now or later.
     #[inline]
     pub(crate) fn is_to_give_back(&self) -> bool {
-        self.peak - self.own >= GIVE_BACK_MIN
+        self.once_more || self.peak - self.own >= GIVE_BACK_MIN
     }
 
     /// Whether anything is held.
@@ -325,7 +361,7 @@ mod tests {
         let mut holdings = Holdings::new(budget.clone());
         let mut before = Holding::default();
         for (held, level) in [(699, Level::Free), (700, Level::Near), (800, Level::High), (1001, Level::Over)] {
-            let now = Holding::of(held, held);
+            let now = Holding::of(held, held, StateBytes::default());
             holdings.change(before, now);
             holdings.report();
             before = now;
@@ -333,7 +369,7 @@ mod tests {
         }
         budget.set_sharers(4);
         assert_eq!(budget.limit(), 250);
-        holdings.change(before, Holding::of(200, 200));
+        holdings.change(before, Holding::of(200, 200, StateBytes::default()));
         holdings.report();
         assert_eq!((budget.held(), budget.level()), (200, Level::High));
         drop(holdings);
@@ -344,20 +380,21 @@ mod tests {
     fn the_largest_class_is_known_and_small_holders_are_left_alone() {
         let budget = Arc::new(Budget::new(1000, None));
         let mut holdings = Holdings::new(budget.clone());
-        let (small, large) = (Holding::of(4000, 4000), Holding::of(10, 4096));
+        let (small, large) =
+            (Holding::of(4000, 4000, StateBytes::default()), Holding::of(10, 4096, StateBytes::default()));
         holdings.change(Holding::default(), small);
         assert_eq!(budget.top_class(), None);
         holdings.change(Holding::default(), large);
         assert_eq!(budget.top_class(), Some(large.class));
         assert_eq!(budget.upper_half(), Some(large.class));
         // As many bytes in smaller holders: now the half is among them.
-        let middle = Holding::of(2048 + 4096, 2048 + 4096);
+        let middle = Holding::of(2048 + 4096, 2048 + 4096, StateBytes::default());
         (0..9).for_each(|_| holdings.change(Holding::default(), middle));
         assert_eq!(budget.upper_half(), Some(middle.class));
-        holdings.change(Holding::default(), Holding::of(1 << 20, 1 << 20));
+        holdings.change(Holding::default(), Holding::of(1 << 20, 1 << 20, StateBytes::default()));
         assert_eq!(budget.upper_half(), Some(21));
         (0..9).for_each(|_| holdings.change(middle, Holding::default()));
-        holdings.change(Holding::of(1 << 20, 1 << 20), Holding::default());
+        holdings.change(Holding::of(1 << 20, 1 << 20, StateBytes::default()), Holding::default());
         holdings.change(large, Holding::default());
         assert_eq!((budget.top_class(), budget.upper_half()), (None, None));
     }

@@ -258,6 +258,29 @@ impl ConnectionRef<'_> {
         self.change(|link| link.abort(CloseReason::Aborted));
     }
 
+    // ---- memory ----------------------------------------------------------------------------------------------------
+
+    /// Tells the memory budget ([`Application::memory`](crate::Application::memory)) how many heap bytes the connection's state
+    /// holds for its peer, such as the unfinished message of a decoder that consumes input as it comes. They count with the
+    /// connection's buffers from then on, until another number is told or the connection ends: while memory is short, the connection
+    /// is not read, or ends. Counted in whole KiB, up to 64 MiB. Bytes of input that the handler leaves unread are counted by the
+    /// loop itself.
+    ///
+    /// ```
+    /// use reactor::{Context, Input};
+    /// fn on_data(unfinished: &mut Vec<u8>, input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///     unfinished.extend_from_slice(input.take_all());
+    ///     cx.set_state_bytes(unfinished.capacity());
+    /// }
+    /// ```
+    pub fn set_state_bytes(&mut self, bytes: usize) {
+        if let Some(link) = self.core.links.get_mut(self.id)
+            && link.set_state_bytes(bytes)
+        {
+            self.core.mark_dirty(self.id);
+        }
+    }
+
     // ---- time ------------------------------------------------------------------------------------------------------
 
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this

@@ -309,6 +309,13 @@ impl<'a, C, M> Context<'a, C, M> {
         }
     }
 
+    // ---- memory ----------------------------------------------------------------------------------------------------
+
+    /// Tells the memory budget how many heap bytes this connection's state holds: see [`ConnectionRef::set_state_bytes`].
+    pub fn set_state_bytes(&mut self, bytes: usize) {
+        self.own().set_state_bytes(bytes);
+    }
+
     // ---- time ------------------------------------------------------------------------------------------------------
 
     /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for this connection after this time: see

@@ -2,7 +2,7 @@
 
 use super::flags::*;
 use super::{Link, Origin, Phase};
-use crate::budget::{Holding, Holdings};
+use crate::budget::{Holding, Holdings, StateBytes};
 use crate::buffer::Pool;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
@@ -17,6 +17,17 @@ impl Link {
     /// Notes that kept input has changed. The link is counted when it rests, after its answers have left.
     pub(crate) fn set_unweighed(&mut self) {
         self.flags.set(UNWEIGHED);
+    }
+
+    /// The handler tells how many heap bytes the connection's state holds. Returns whether that is a change.
+    pub(crate) fn set_state_bytes(&mut self, bytes: usize) -> bool {
+        let now = StateBytes::of(bytes);
+        let before = self.holding.state;
+        self.holding.state = now;
+        if before != now {
+            self.flags.set(UNWEIGHED);
+        }
+        before != now
     }
 
     /// Counts the memory of this link in the budget. Called whenever the link rests, so memory that lasts a single turn
@@ -52,7 +63,7 @@ impl Link {
     fn holds(&self) -> Holding {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.memory());
         let (own, all) = self.output.as_ref().map_or((0, 0), |output| (output.own_memory(), output.all_memory()));
-        Holding::of(kept + own, kept + all)
+        Holding::of(kept + own, kept + all, self.holding.state)
     }
 
     /// The memory of this link at its last rest.

@@ -156,7 +156,7 @@ pub(crate) struct Link {
     /// Bytes received while closing, and discarded.
     discarded: u64,
     /// The part of `discarded` since the last linger deadline, up to the maximum of the counter.
-    discarded_lately: u32,
+    discarded_lately: u16,
     /// How often the linger deadline was extended because the peer was still sending.
     linger_extensions: u8,
     /// How often the peer's acknowledgements were looked at since `since`, without progress.

@@ -50,7 +50,7 @@ impl Link {
     /// Counts `count` discarded bytes. Above `linger_bytes` reading stops, and a lingering link is over.
     pub(crate) fn discard(&mut self, count: usize, limits: &Limits) {
         self.discarded += count as u64;
-        self.discarded_lately = self.discarded_lately.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        self.discarded_lately = self.discarded_lately.saturating_add(u16::try_from(count).unwrap_or(u16::MAX));
         if self.discarded > limits.linger_bytes {
             // Queued output still leaves, or the linger deadline ends the link.
             self.flags.set(DISCARD_LIMIT_REACHED);

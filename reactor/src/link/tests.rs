@@ -1,10 +1,12 @@
 //! Every state of a link, reached without a socket or a clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::budget::{Budget, Holdings};
 use crate::buffer::{Messages, Pool};
 use crate::error::Errno;
 use crate::limits::{Deadlines, Limits};
@@ -874,6 +876,18 @@ fn a_slot_with_a_new_tenant_answers_to_the_new_name_alone() {
 #[test]
 fn an_idle_link_stays_small() {
     assert!(std::mem::size_of::<Link>() <= 192, "{} bytes", std::mem::size_of::<Link>());
+}
+
+#[test]
+fn heap_bytes_of_a_state_count_with_the_buffers_until_another_number_is_told() {
+    let budget = Arc::new(Budget::new(usize::MAX, None));
+    let mut holdings = Holdings::new(budget);
+    let mut link = Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0));
+    for (told, counted) in [(1025, 1024), (1 << 20, 1 << 20), (1023, 0), (usize::MAX, 0xffff << 10), (0, 0)] {
+        assert!(link.set_state_bytes(told) && !link.set_state_bytes(told));
+        link.weigh(&mut holdings);
+        assert_eq!(link.holding().own(), counted, "{told}");
+    }
 }
 
 // ---- the short ways: each condition of them by itself ------------------------------------------------------------------

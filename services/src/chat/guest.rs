@@ -92,6 +92,15 @@ impl Speech {
         }
     }
 
+    /// Heap bytes that an unfinished line or message takes. Unfinished frames stay in the input.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Speech::Silent | Speech::Frames | Speech::Http => 0,
+            Speech::Lines(lines) => lines.memory(),
+            Speech::WebSocket(socket) => socket.memory(),
+        }
+    }
+
     /// Takes the guest's next item, if it is complete.
     pub(super) fn next<'s, 'i: 's>(
         &'s mut self,

@@ -174,22 +174,11 @@ impl Handler<Command> for Chat {
     }
 
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        self.budget.look(cx);
-        guest.speech.listen(input);
-        if matches!(guest.speech, Speech::Http) && !self.serve(guest, input, cx) {
-            return;
-        }
-        let mut pongs = Pongs::default();
-        let heard = self.hear_all(guest, input, &mut pongs, cx);
-        if pongs.is_unfinished() {
-            cx.encode(|output| pongs.finish(output));
-        }
-        if let Speech::WebSocket(socket) = &mut guest.speech {
-            socket.is_heard(cx.now());
-            self.decoders.take_back(socket);
-        }
-        if let Err(end) = heard {
-            self.end(guest, end, cx);
+        let before = guest.speech.memory();
+        self.read(guest, input, cx);
+        let memory = guest.speech.memory();
+        if memory != before {
+            cx.set_state_bytes(memory);
         }
     }
 
@@ -306,6 +295,27 @@ impl Handler<Command> for Chat {
 }
 
 impl Chat {
+    /// Reads what has come of a guest.
+    fn read(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        self.budget.look(cx);
+        guest.speech.listen(input);
+        if matches!(guest.speech, Speech::Http) && !self.serve(guest, input, cx) {
+            return;
+        }
+        let mut pongs = Pongs::default();
+        let heard = self.hear_all(guest, input, &mut pongs, cx);
+        if pongs.is_unfinished() {
+            cx.encode(|output| pongs.finish(output));
+        }
+        if let Speech::WebSocket(socket) = &mut guest.speech {
+            socket.is_heard(cx.now());
+            self.decoders.take_back(socket);
+        }
+        if let Err(end) = heard {
+            self.end(guest, end, cx);
+        }
+    }
+
     /// Hears the input of a guest, as much as the turn allows.
     fn hear_all(
         &mut self,

@@ -88,6 +88,11 @@ impl Socket {
         if silent < SILENCE { Silence::NotYet(SILENCE - silent) } else { Silence::Ping }
     }
 
+    /// Heap bytes that an unfinished message takes.
+    pub(super) fn memory(&self) -> usize {
+        self.decoder.as_ref().map_or(0, |decoder| size_of::<Decoder>() + decoder.memory())
+    }
+
     /// The length of the first message, while it waits to be taken.
     pub(super) fn shown(&self) -> usize {
         self.first.as_ref().map_or(0, |first| first.len())

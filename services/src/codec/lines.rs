@@ -122,6 +122,11 @@ impl Lines {
         self.item(&gathered, too_long)
     }
 
+    /// Heap bytes that the unfinished line takes.
+    pub fn memory(&self) -> usize {
+        self.line.capacity()
+    }
+
     /// After the end of the input: the last line, if it has no ending.
     pub fn rest(&self) -> Option<&[u8]> {
         (!self.given && !self.line.is_empty()).then(|| without_return(&self.line))

@@ -81,7 +81,7 @@ impl Handler for WebSocketEcho {
                 Err(refusal) => return refuse(refusal, cx),
             },
         };
-        let mut pongs = Pongs::default();
+        let (memory, mut pongs) = (decoder.memory(), Pongs::default());
         loop {
             let written = match decoder.next(input, &mut self.buffers) {
                 Ok(None) => break,
@@ -116,6 +116,9 @@ impl Handler for WebSocketEcho {
             }
         }
         finish(&mut pongs, cx);
+        if decoder.memory() != memory {
+            cx.set_state_bytes(decoder.memory());
+        }
     }
 
     /// A client that ends its half in the middle of the request may still read the answer.

@@ -130,6 +130,11 @@ enum Lent {
 }
 
 impl Decoder {
+    /// Heap bytes that the unfinished message takes.
+    pub fn memory(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// A decoder for messages of at most `message_max` bytes.
     pub fn new(message_max: usize) -> Self {
         Decoder {
