@@ -3,6 +3,7 @@
 mod bound;
 pub(crate) mod listener;
 mod open;
+mod served;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -27,6 +28,7 @@ use crate::token::ConnectionId;
 use bound::BoundListener;
 pub(crate) use bound::{Bound, Counts};
 pub use open::{Listener, inherited_listeners};
+pub(crate) use served::Served;
 
 /// A handler bound to an address, with its limits and deadlines.
 ///

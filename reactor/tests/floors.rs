@@ -296,6 +296,45 @@ fn no_source_file_has_more_than_500_lines_without_its_tests() {
     none(rooms.iter().flat_map(|room| sources(&reactor().join(room))).filter_map(|source| too_long(&source)).collect());
 }
 
+/// Lines that the loop itself may have, comments included: they are read in one sitting.
+const SITTING_MAX: usize = 2620;
+
+/// Whether a source file is a part of the loop itself. Several loops (`exchange`) and terminals of other jobs are subjects of their own,
+/// which a reader of the loop need not know.
+fn is_in_the_sitting(name: &str) -> bool {
+    let is_left_out = ["event_loop/exchange.rs", "driver/readiness/terminals.rs"].contains(&name);
+    let is_of_sys = ["mod", "poller", "epoll", "select"].iter().any(|file| name == format!("sys/{file}.rs"));
+    !is_left_out && (is_of_sys || name.starts_with("event_loop/") || name.starts_with("driver/"))
+}
+
+#[test]
+fn the_loop_itself_is_read_in_one_sitting() {
+    let sources = sources(&reactor().join("src"));
+    let files = sources.iter().filter(|source| is_in_the_sitting(&source.name));
+    let lengths: Vec<_> = files.map(|source| (&source.name, source.before_tests().len())).collect();
+    let all: usize = lengths.iter().map(|(_, lines)| lines).sum();
+    assert!(all <= SITTING_MAX, "{all} lines, and {SITTING_MAX} at most: {lengths:?}");
+    assert!(lengths.len() > 10, "the files of the loop have other names: {lengths:?}");
+}
+
+/// Fields that a struct may have whose methods stand in several files: a reader keeps them all in mind.
+const FIELDS_MAX: usize = 16;
+
+/// The number of fields of the struct `name`, each on a line of its own.
+fn fields(source: &Source, name: &str) -> usize {
+    let lines = source.code.iter().skip_while(|line| !(has_word(line, "struct") && has_word(line, name)));
+    let body = lines.skip(1).take_while(|line| !line.starts_with('}'));
+    body.filter(|line| line.trim_end().ends_with(',') && line.contains(':')).count()
+}
+
+#[test]
+fn the_loop_has_few_fields() {
+    let sources = sources(&reactor().join("src"));
+    let source = sources.iter().find(|source| source.name == "event_loop/mod.rs").expect("the loop has a file");
+    let count = fields(source, "EventLoop");
+    assert!((1..=FIELDS_MAX).contains(&count), "{count} fields, and {FIELDS_MAX} at most");
+}
+
 /// What a build without features leaves out, by a part of its path.
 const NOT_SHIPPED: [&str; 9] =
     ["test", "model", "seeds", "sim/", "sys/simulated", "sys/chaos", "random", "fuzzing", "operations"];
@@ -368,6 +407,18 @@ fn a_source_file_that_is_too_long_is_found() {
     assert!(!long("link/tests.rs", "\n".repeat(501)));
     assert!(!long("link/model/mod.rs", "\n".repeat(501)));
     assert!(!long("link.rs", "\n".repeat(499) + "#[cfg(test)]\nmod tests {\n\n}\n"));
+}
+
+#[test]
+fn the_files_of_the_loop_and_the_fields_of_a_struct_are_found() {
+    for name in ["event_loop/mod.rs", "driver/readiness/batch.rs", "sys/select.rs"] {
+        assert!(is_in_the_sitting(name), "{name}");
+    }
+    for name in ["event_loop/exchange.rs", "driver/readiness/terminals.rs", "sys/select/sets.rs", "link/mod.rs"] {
+        assert!(!is_in_the_sitting(name), "{name}");
+    }
+    let text = "struct Other {\n    a: u8,\n}\n\npub(crate) struct One<D> {\n    // a: u8,\n    a: D,\n    pub(super) b: u8,\n}\nfn f(a: u8,\n) {}\n";
+    assert_eq!(fields(&Source::of("link.rs", text), "One"), 2);
 }
 
 #[test]

@@ -5,12 +5,10 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{KeyedTimers, Written};
 use crate::address::{Address, Peer};
 use crate::budget::{Budget, Holdings};
-use crate::buffer::{Messages, Output, Pool, SHARE_MIN};
+use crate::buffer::{Output, Pool};
 use crate::cluster::{Cluster, LoopHandle, LoopKind};
 use crate::driver::Socket;
 use crate::layer::Layer;
@@ -18,14 +16,14 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
-use crate::published::{Message, Published};
+use crate::published::Published;
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::stats::Counters;
 use crate::sys::LocalAddresses;
 use crate::time::Time;
 use crate::timer::Wheel;
 use crate::token::ConnectionId;
-use crate::topics::{Topic, Topics};
+use crate::topics::Topics;
 
 /// The part of a loop that a callback can reach: the links, and no descriptor and no handler.
 pub(crate) struct Core {
@@ -230,140 +228,35 @@ impl Core {
         id
     }
 
-    /// Publishes to the members on this loop, and once to each other loop that has members. Connection `by` is not read while
-    /// one of those loops has no room. Returns the number of members on this loop.
-    pub(crate) fn publish(
-        &mut self,
-        topic: &Topic,
-        bytes: &[u8],
-        shared: Option<&Bytes>,
-        by: ConnectionId,
-        except: ConnectionId,
-    ) -> usize {
-        let reached = self.deliver(topic, bytes, shared, except);
-        self.pass_on(topic, || shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)), by, None);
-        reached
-    }
-
-    /// Publishes what loop number `from`, in another process, has published to all other loops.
-    pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, by: ConnectionId, from: u32) {
-        self.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
-        self.pass_on(topic, || bytes.clone(), by, Some(from));
-    }
-
-    fn pass_on(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, by: ConnectionId, except: Option<u32>) {
-        if let Some(outgoing) = &mut self.outgoing
-            && !outgoing.publish(topic, bytes, by, except)
-            && let Some(link) = self.links.get_mut(by)
+    /// Counts and records what left, and what was lost.
+    pub(crate) fn note_sent(&mut self, id: ConnectionId, outcome: Sent, unacknowledged: impl FnOnce() -> usize) {
+        let Core { links, terms, pool, counters, recorder, now, .. } = self;
+        let Some(link) = links.get_mut(id) else { return };
+        let what = match outcome {
+            Sent::Bytes(count) => What::Sent(count as u32),
+            Sent::Blocked(count) => What::Blocked(count as u32),
+            Sent::Failed(errno) => What::SendFailed(errno),
+            Sent::ShortFile => What::ShortFile,
+        };
+        recorder.note(id, what, *now);
+        if let Sent::Bytes(count) | Sent::Blocked(count) = outcome
+            && link.is_counted()
         {
-            link.hold();
-            outgoing.hold(by);
-            self.mark_dirty(by);
+            counters.sent.add(count as u64);
         }
+        let limits = &terms[link.service as usize].limits;
+        let lost = link.sent(outcome, *now, limits, pool, unacknowledged);
+        counters.unsent.add(lost.bytes as u64);
+        counters.missed.add(lost.messages);
     }
 
-    /// Gathers a message for the members on this loop. Long messages are copied once for all members; short ones cost less to
-    /// copy than to count. Returns the number of members.
-    pub(crate) fn deliver(
-        &mut self,
-        topic: &Topic,
-        bytes: &[u8],
-        shared: Option<&Bytes>,
-        except: ConnectionId,
-    ) -> usize {
-        let members = self.topics.count(topic);
-        let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
-        let members = members - usize::from(excepted);
-        if members == 0 || bytes.is_empty() {
-            return members;
+    /// Removes the link of a connection that has ended. Gives its buffers back, and counts what they held.
+    pub(crate) fn remove(&mut self, id: ConnectionId) {
+        if let Some(mut link) = self.links.remove(id) {
+            link.weigh_nothing(&mut self.holdings);
+            let (unread, unsent) = link.release(&mut self.pool);
+            self.counters.unread.add(unread as u64);
+            self.counters.unsent.add(unsent as u64);
         }
-        if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
-            // Memory is bounded by sending, not only by the end of the turn.
-            self.flush_now |= self.published.is_much();
-            self.hand_out();
-            self.published.gather(topic, bytes, shared, except, true);
-        }
-        members
-    }
-
-    /// Hands publications out before anything else is done to a member, so that requests take effect in their order.
-    #[inline]
-    pub(super) fn put_in_order(&mut self, id: ConnectionId) {
-        if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
-            self.hand_out();
-        }
-    }
-
-    /// Puts the gathered publications into the members' outputs, all messages of a topic at once.
-    pub(crate) fn hand_out(&mut self) {
-        self.send_out(|_, _| None);
-    }
-
-    /// Hands the gathered publications out. A member whose output is empty is sent them by `send`, without a copy: the usual
-    /// case.
-    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
-        let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
-        let mut missed = 0;
-        let (batches, lengths) = published.parts();
-        for batch in batches {
-            lengths.clear();
-            lengths.extend(batch.messages.iter().map(|message| message.length));
-            batch.share(SHARE_MIN);
-            let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
-            let messages = Messages { bytes, shared, lengths };
-            let excepted = || batch.messages.iter().map(|message| message.except);
-            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
-            let (mut taken, mut sent) = (0, 0);
-            for &id in topics.members(&batch.topic) {
-                let Some(link) = links.get_mut(id) else { continue };
-                let limits = &terms[link.service as usize].limits;
-                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
-                match outcome {
-                    Some(Sent::Bytes(all)) if all == bytes.len() => {
-                        link.sent_at_once(all, *now);
-                        recorder.note(id, What::Sent(all as u32), *now);
-                        (taken, sent) = (taken + count, sent + all);
-                        continue;
-                    }
-                    None if link.is_excepted() => {
-                        link.set_excepted(false);
-                        for (message, Message { except, .. }) in messages.each().zip(&batch.messages) {
-                            if *except != id {
-                                taken += link.deliver(message, limits, pool, &mut missed);
-                            }
-                        }
-                    }
-                    None => taken += link.deliver(messages, limits, pool, &mut missed),
-                    Some(outcome) => {
-                        taken += link.deliver(messages, limits, pool, &mut missed);
-                        // The link's own send finds out again that the kernel takes no more.
-                        let (outcome, what) = match outcome {
-                            // A layer has taken all, and the kernel has not.
-                            Sent::Blocked(all) if all == bytes.len() => {
-                                sent += all;
-                                (outcome, What::Blocked(all as u32))
-                            }
-                            Sent::Bytes(part) | Sent::Blocked(part) => {
-                                sent += part;
-                                (Sent::Bytes(part), What::Blocked(part as u32))
-                            }
-                            Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
-                            Sent::ShortFile => (outcome, What::ShortFile),
-                        };
-                        recorder.note(id, what, *now);
-                        counters.unsent.add(link.sent(outcome, *now, limits, pool, || 0).bytes as u64);
-                    }
-                }
-                if !link.dirty {
-                    link.dirty = true;
-                    dirty.push(id);
-                }
-            }
-            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));
-            counters.deliveries.add(taken as u64);
-            counters.sent.add(sent as u64);
-        }
-        counters.missed.add(missed);
-        published.clear();
     }
 }

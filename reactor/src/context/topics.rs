@@ -3,6 +3,10 @@
 use bytes::Bytes;
 
 use super::{ConnectionRef, Context, Core};
+use crate::buffer::{Messages, SHARE_MIN};
+use crate::link::{Link, Sent};
+use crate::published::Message;
+use crate::recorder::What;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
@@ -105,5 +109,146 @@ impl<C, M> Context<'_, C, M> {
     /// Delivers what loop number `from` has published to the members on all other loops.
     pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, from: u32) {
         self.core.relay(topic, bytes, self.id, from);
+    }
+}
+
+// ---- fan-out, the loop's side ---------------------------------------------------------------------------------------
+
+impl Core {
+    /// Publishes to the members on this loop, and once to each other loop that has members. Connection `by` is not read while
+    /// one of those loops has no room. Returns the number of members on this loop.
+    pub(crate) fn publish(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        by: ConnectionId,
+        except: ConnectionId,
+    ) -> usize {
+        let reached = self.deliver(topic, bytes, shared, except);
+        self.pass_on(topic, || shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes)), by, None);
+        reached
+    }
+
+    /// Publishes what loop number `from`, in another process, has published to all other loops.
+    pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, by: ConnectionId, from: u32) {
+        self.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
+        self.pass_on(topic, || bytes.clone(), by, Some(from));
+    }
+
+    fn pass_on(&mut self, topic: &Topic, bytes: impl FnOnce() -> Bytes, by: ConnectionId, except: Option<u32>) {
+        if let Some(outgoing) = &mut self.outgoing
+            && !outgoing.publish(topic, bytes, by, except)
+            && let Some(link) = self.links.get_mut(by)
+        {
+            link.hold();
+            outgoing.hold(by);
+            self.mark_dirty(by);
+        }
+    }
+
+    /// Gathers a message for the members on this loop. Long messages are copied once for all members; short ones cost less to
+    /// copy than to count. Returns the number of members.
+    pub(crate) fn deliver(
+        &mut self,
+        topic: &Topic,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+        except: ConnectionId,
+    ) -> usize {
+        let members = self.topics.count(topic);
+        let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
+        let members = members - usize::from(excepted);
+        if members == 0 || bytes.is_empty() {
+            return members;
+        }
+        if !self.published.gather(topic, bytes, shared, except, self.topics.overlap()) {
+            // Memory is bounded by sending, not only by the end of the turn.
+            self.flush_now |= self.published.is_much();
+            self.hand_out();
+            self.published.gather(topic, bytes, shared, except, true);
+        }
+        members
+    }
+
+    /// Hands publications out before anything else is done to a member, so that requests take effect in their order.
+    #[inline]
+    pub(super) fn put_in_order(&mut self, id: ConnectionId) {
+        if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
+            self.hand_out();
+        }
+    }
+
+    /// Puts the gathered publications into the members' outputs, all messages of a topic at once.
+    pub(crate) fn hand_out(&mut self) {
+        self.send_out(|_, _| None);
+    }
+
+    /// Hands the gathered publications out. A member whose output is empty is sent them by `send`, without a copy: the usual
+    /// case.
+    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
+        let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
+        let mut missed = 0;
+        let (batches, lengths) = published.parts();
+        for batch in batches {
+            lengths.clear();
+            lengths.extend(batch.messages.iter().map(|message| message.length));
+            batch.share(SHARE_MIN);
+            let (bytes, shared, count) = (batch.bytes(), batch.shared(), batch.messages.len());
+            let messages = Messages { bytes, shared, lengths };
+            let excepted = || batch.messages.iter().map(|message| message.except);
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(true)));
+            let (mut taken, mut sent) = (0, 0);
+            for &id in topics.members(&batch.topic) {
+                let Some(link) = links.get_mut(id) else { continue };
+                let limits = &terms[link.service as usize].limits;
+                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
+                match outcome {
+                    Some(Sent::Bytes(all)) if all == bytes.len() => {
+                        link.sent_at_once(all, *now);
+                        recorder.note(id, What::Sent(all as u32), *now);
+                        (taken, sent) = (taken + count, sent + all);
+                        continue;
+                    }
+                    None if link.is_excepted() => {
+                        link.set_excepted(false);
+                        for (message, Message { except, .. }) in messages.each().zip(&batch.messages) {
+                            if *except != id {
+                                taken += link.deliver(message, limits, pool, &mut missed);
+                            }
+                        }
+                    }
+                    None => taken += link.deliver(messages, limits, pool, &mut missed),
+                    Some(outcome) => {
+                        taken += link.deliver(messages, limits, pool, &mut missed);
+                        // The link's own send finds out again that the kernel takes no more.
+                        let (outcome, what) = match outcome {
+                            // A layer has taken all, and the kernel has not.
+                            Sent::Blocked(all) if all == bytes.len() => {
+                                sent += all;
+                                (outcome, What::Blocked(all as u32))
+                            }
+                            Sent::Bytes(part) | Sent::Blocked(part) => {
+                                sent += part;
+                                (Sent::Bytes(part), What::Blocked(part as u32))
+                            }
+                            Sent::Failed(errno) => (outcome, What::SendFailed(errno)),
+                            Sent::ShortFile => (outcome, What::ShortFile),
+                        };
+                        recorder.note(id, what, *now);
+                        counters.unsent.add(link.sent(outcome, *now, limits, pool, || 0).bytes as u64);
+                    }
+                }
+                if !link.dirty {
+                    link.dirty = true;
+                    dirty.push(id);
+                }
+            }
+            excepted().for_each(|id| links.get_mut(id).into_iter().for_each(|link| link.set_excepted(false)));
+            counters.deliveries.add(taken as u64);
+            counters.sent.add(sent as u64);
+        }
+        counters.missed.add(missed);
+        published.clear();
     }
 }

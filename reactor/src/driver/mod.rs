@@ -101,10 +101,8 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
-    /// Whether this batch has as much as one can have, so that others may have to wait for the next.
-    fn is_batch_full(&self) -> bool;
-    /// The most events that one batch has.
-    fn events_per_batch(&self) -> usize;
+    /// The number of events in this batch, if it has as many as one can have: others may have to wait for the next.
+    fn full_batch(&self) -> Option<usize>;
     /// The next thing of this batch.
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
 

@@ -8,7 +8,7 @@ use crate::cluster::Accepted;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
-use crate::report::{Admits, Counted};
+use crate::report::Counted;
 use crate::service::listener::Listener;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
@@ -96,26 +96,12 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// The explicit limit of connections, of this service or else of the application, that refuses all newcomers now.
-    fn limit_reached(&self, service: u16) -> Option<Counted> {
+    pub(super) fn limit_reached(&self, service: u16) -> Option<Counted> {
         let own = self.core.terms[service as usize].limits.connections;
         let own = own.filter(|&limit| self.hosts[service as usize].counts.open() >= limit);
         let in_all = || self.hosts.iter().map(|served| served.counts.open()).sum::<usize>();
         let limit = own.or_else(|| self.config.connections.filter(|&limit| in_all() >= limit));
         limit.map(|limit| Counted(limit, "connection"))
-    }
-
-    /// For the report: the address of a listener, and whom it admits.
-    pub(super) fn describe_listener(&mut self, index: usize) -> Option<String> {
-        // First: where another loop has the socket, the driver of this one knows no listener to be asked about.
-        let address = self.listeners[index].socket()?.address();
-        let service = self.listeners[index].service;
-        let admits = match self.limit_reached(service) {
-            _ if self.admission.at_cap => Admits::NobodyAtCap,
-            _ if self.driver.is_suspended(index) => Admits::NobodySuspended,
-            Some(limit) => Admits::NobodyAtLimit(limit),
-            None => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
-        };
-        Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
     }
 
     /// One too many: told so if there is something to tell, and let go.
@@ -126,14 +112,11 @@ impl<D: Driver> EventLoop<D> {
         log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
         self.core.counters.refused.add(1);
         let served = &mut self.hosts[service as usize];
-        served.counts.refuse();
-        served.refusals.1 += 1;
-        if served.refusals.0.passes(self.core.now) {
-            let (name, refused) = (&terms.name, Counted(served.refusals.1 as usize, "connection"));
+        if let Some(refused) = served.count_refusal(self.core.now) {
+            let (name, refused) = (&terms.name, Counted(refused, "connection"));
             log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {limit}");
-            self.hosts[service as usize].refusals.1 = 0;
         }
-        self.hosts[service as usize].host.refused(&mut self.core, peer);
+        served.host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);
         let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);
         let Listener { refusal, layers, .. } = &self.listeners[listener];
@@ -148,35 +131,5 @@ impl<D: Driver> EventLoop<D> {
         self.driver.adopt(id, socket, false);
         self.advance_link(id);
         self.mind_the_cap();
-    }
-
-    /// At the cap that comes from the descriptor limit, or from that of threads or processes, nobody is accepted: newcomers
-    /// wait in the backlog.
-    pub(super) fn mind_the_cap(&mut self) {
-        self.note_descriptors();
-        if self.listeners.is_empty() || self.exchange.loop_handle.number != 0 {
-            return;
-        }
-        let (each, kind) = match &self.admission.spawner {
-            Some(spawner) => (spawner.descriptors_each(), spawner.kind()),
-            None => (1, ""),
-        };
-        let no_descriptor = || self.exchange.cluster.descriptors() + each > self.config.descriptors;
-        let at_cap = self.exchange.cluster.look_for_room(|| {
-            no_descriptor() || self.exchange.cluster.per_connection_count() >= self.config.per_connection
-        });
-        if at_cap != self.admission.at_cap {
-            self.admission.at_cap = at_cap;
-            if at_cap && self.admission.at_cap_log.passes(self.core.now) {
-                let (limit, what) = match no_descriptor() {
-                    true => (self.config.descriptors, "descriptors"),
-                    false => (self.config.per_connection, kind),
-                };
-                log::warn!("at the limit of {limit} {what}: newcomers have to wait");
-            }
-            for listener in 0..self.listeners.len() {
-                self.driver.set_accepting(listener, !at_cap);
-            }
-        }
     }
 }

@@ -54,7 +54,7 @@ impl<D: Driver> EventLoop<D> {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
-                    self.note_sent(id, outcome);
+                    self.core.note_sent(id, outcome, || self.driver.unacknowledged(id));
                 }
                 Step::Goodbye => link.said_goodbye(!self.driver.say_goodbye(id)),
                 Step::Finish => {
@@ -85,29 +85,6 @@ impl<D: Driver> EventLoop<D> {
             link.arm(&terms[link.service as usize].deadlines, wheel, Timer::Link(id));
         }
         None
-    }
-
-    /// Counts and records what left, and what was lost.
-    pub(super) fn note_sent(&mut self, id: ConnectionId, outcome: Sent) {
-        let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
-        let Some(link) = links.get_mut(id) else { return };
-        let what = match outcome {
-            Sent::Bytes(count) => What::Sent(count as u32),
-            Sent::Blocked(count) => What::Blocked(count as u32),
-            Sent::Failed(errno) => What::SendFailed(errno),
-            Sent::ShortFile => What::ShortFile,
-        };
-        recorder.note(id, what, *now);
-        if let Sent::Bytes(count) | Sent::Blocked(count) = outcome
-            && link.is_counted()
-        {
-            counters.sent.add(count as u64);
-        }
-        let driver = &mut self.driver;
-        let limits = &terms[link.service as usize].limits;
-        let lost = link.sent(outcome, *now, limits, pool, || driver.unacknowledged(id));
-        counters.unsent.add(lost.bytes as u64);
-        counters.missed.add(lost.messages);
     }
 
     /// Does what takes a handler.
@@ -219,12 +196,7 @@ impl<D: Driver> EventLoop<D> {
             self.after_callback(id);
             self.core.opens_refused = self.has_given_up();
         }
-        if let Some(mut link) = self.core.links.remove(id) {
-            link.weigh_nothing(&mut self.core.holdings);
-            let (unread, unsent) = link.release(&mut self.core.pool);
-            self.core.counters.unread.add(unread as u64);
-            self.core.counters.unsent.add(unsent as u64);
-        }
+        self.core.remove(id);
         match origin {
             // It was counted as refused, and never was open.
             Origin::Refused => self.hosts[service].refused -= 1,

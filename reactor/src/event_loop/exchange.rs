@@ -5,13 +5,15 @@ use std::any::Any;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use super::{ACCEPTED_PER_TURN, EventLoop, NO_SERVICE};
+use super::{EventLoop, NO_SERVICE};
 use crate::address::Peer;
 use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle, LoopKind};
 use crate::context::{Context, Core};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
+use crate::reason::CloseReason;
+use crate::report::{Admits, Counted};
 use crate::service::listener::Listener;
 use crate::stats::Stats;
 use crate::sys::Fd;
@@ -19,6 +21,8 @@ use crate::sys::wake::Waker;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
 
+/// Connections accepted for this loop that are taken on in one turn: as many as a listener gives.
+const ACCEPTED_PER_TURN: usize = 64;
 /// Messages published from other threads, or by other loops, that are delivered in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
 /// Loops with one connection that are asked for a report when the operator asks for one: the rest of them is in the sum.
@@ -64,11 +68,25 @@ pub(super) struct Exchange {
     pub(super) channel: Option<ConnectionId>,
     /// The channel alone is left.
     pub(super) parting: bool,
+    /// Dropped after the inbox, as the last field.
+    _leaving: Leaving,
+}
+
+/// When the mailboxes of an ended loop are closed, senders that wait for room in them have to look again.
+struct Leaving(Arc<Cluster>, Arc<LoopHandle>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if self.1.take_sender_waits() {
+            self.0.wake_all();
+        }
+    }
 }
 
 impl Exchange {
     pub(super) fn new(cluster: Arc<Cluster>, loop_handle: Arc<LoopHandle>, inbox: Inbox) -> Self {
         Exchange {
+            _leaving: Leaving(cluster.clone(), loop_handle.clone()),
             waker: loop_handle.waker(),
             own_descriptors: loop_handle.descriptors(),
             descriptors_at_start: 0,
@@ -138,6 +156,20 @@ impl<D: Driver> EventLoop<D> {
         let all = (loop_handle.number == cluster.first()).then(|| cluster.stats());
         let counts = self.hosts.iter().map(|served| &*served.counts).filter(|_| loop_handle.number == 0);
         self.core.report(loop_handle.number, all, &listeners, counts)
+    }
+
+    /// For the report: the address of a listener, and whom it admits.
+    fn describe_listener(&mut self, index: usize) -> Option<String> {
+        // First: where another loop has the socket, the driver of this one knows no listener to be asked about.
+        let address = self.listeners[index].socket()?.address();
+        let service = self.listeners[index].service;
+        let admits = match self.limit_reached(service) {
+            _ if self.admission.at_cap => Admits::NobodyAtCap,
+            _ if self.driver.is_suspended(index) => Admits::NobodySuspended,
+            Some(limit) => Admits::NobodyAtLimit(limit),
+            None => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
+        };
+        Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
     }
 
     /// What was published from other threads, for all loops, and by other loops, for this one.
@@ -240,12 +272,59 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// The level of lines about the end of the loop: a per-connection loop ends as often as a connection.
-    pub(super) fn level(&self) -> log::Level {
-        if self.core.kind == LoopKind::Fixed { log::Level::Info } else { log::Level::Debug }
+    /// Logs that the loop begins to stop; a per-connection loop does that as often as a connection ends.
+    pub(super) fn log_stopping(&self) {
+        if self.core.kind == LoopKind::Fixed {
+            let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
+            let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
+            log::info!("{}stopping: {open} to finish", self.which());
+        }
+    }
+
+    /// Logs how the loop has stopped.
+    pub(super) fn log_stopped(&mut self) {
+        let (now, stats, which) = (self.driver.now(), self.counted(), self.which());
+        let level = if self.core.kind == LoopKind::Fixed { log::Level::Info } else { log::Level::Debug };
+        if let Some(stopping) = &self.stopping {
+            let aborted = stats.closed(CloseReason::DrainExpired);
+            let finished = Counted((stats.closed_total() - stopping.closed_before - aborted) as usize, "connection");
+            let span = now.since(stopping.since).as_millis();
+            log::log!(level, "{which}stopped after {span} ms: {finished} finished, {aborted} aborted");
+        }
+        log::log!(level, "{which}counters: {stats}");
     }
 
     // ---- hand-over ---------------------------------------------------------------------------------------------------
+
+    /// At the cap that comes from the descriptor limit, or from that of threads or processes, nobody is accepted: newcomers
+    /// wait in the backlog.
+    pub(super) fn mind_the_cap(&mut self) {
+        self.note_descriptors();
+        if self.listeners.is_empty() || self.exchange.loop_handle.number != 0 {
+            return;
+        }
+        let (each, kind) = match &self.admission.spawner {
+            Some(spawner) => (spawner.descriptors_each(), spawner.kind()),
+            None => (1, ""),
+        };
+        let no_descriptor = || self.exchange.cluster.descriptors() + each > self.config.descriptors;
+        let at_cap = self.exchange.cluster.look_for_room(|| {
+            no_descriptor() || self.exchange.cluster.per_connection_count() >= self.config.per_connection
+        });
+        if at_cap != self.admission.at_cap {
+            self.admission.at_cap = at_cap;
+            if at_cap && self.admission.at_cap_log.passes(self.core.now) {
+                let (limit, what) = match no_descriptor() {
+                    true => (self.config.descriptors, "descriptors"),
+                    false => (self.config.per_connection, kind),
+                };
+                log::warn!("at the limit of {limit} {what}: newcomers have to wait");
+            }
+            for listener in 0..self.listeners.len() {
+                self.driver.set_accepting(listener, !at_cap);
+            }
+        }
+    }
 
     /// From now on every accepted connection gets a loop of its own.
     pub(crate) fn set_spawner(&mut self, spawner: Box<dyn Spawner>) {
@@ -317,6 +396,16 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
+    /// Closes the connections that other loops have accepted for this one when nobody serves them any more.
+    pub(super) fn close_late(&mut self) {
+        let mut late = Vec::new();
+        self.exchange.inbox.accepted.take(&mut late, usize::MAX);
+        for newcomer in late {
+            self.driver.count_in();
+            self.driver.close_accepted(newcomer.socket);
+        }
+    }
+
     pub(super) fn take_on(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
         self.driver.count_in();
         self.note_descriptors();
@@ -324,8 +413,20 @@ impl<D: Driver> EventLoop<D> {
         self.welcome(newcomer)
     }
 
-    /// While stopping: no connection is accepted or handed over any more, and all per-connection loops have ended.
+    /// While stopping: the other loops hear of it when the last listener is closed.
+    pub(super) fn note_closed_listeners(&self) {
+        let closed = || self.listeners.iter().all(|listener| listener.socket().is_none());
+        if self.exchange.loop_handle.number == 0 && closed() {
+            self.exchange.cluster.close_listeners();
+        }
+    }
+
+    /// While stopping: no connection is accepted or handed over any more, and all per-connection loops have ended. A per-connection
+    /// loop gets no other connection than its own.
     pub(super) fn nobody_comes(&self) -> bool {
+        if self.core.kind != LoopKind::Fixed {
+            return true;
+        }
         let nobody_comes = match self.has_given_up() {
             true => self.exchange.cluster.are_listeners_closed(),
             false => self.exchange.cluster.nobody_comes(&self.exchange.inbox.accepted),

@@ -27,10 +27,10 @@ use crate::pressure::Pressure;
 use crate::recorder::What;
 use crate::report::WaitedForCore;
 use crate::service::listener::Listener;
-use crate::service::{Bound, Counts};
+use crate::service::{Bound, Served};
 use crate::settings::{Orders, Periodic, Settings};
 use crate::sys::wake::Waker;
-use crate::time::{LogLimit, Time};
+use crate::time::Time;
 use crate::token::ConnectionId;
 use accept::Admission;
 use exchange::Exchange;
@@ -42,9 +42,6 @@ use stopping::Stopping;
 const SCRATCH: usize = 64 * 1024;
 /// The same of a loop that has one connection: there are thousands of those, and nobody to be fair to.
 const SCRATCH_OF_ONE: usize = 16 * 1024;
-/// Connections accepted for this loop that are taken on in one turn: as many as a listener gives.
-const ACCEPTED_PER_TURN: usize = 64;
-
 /// A wait that ends so much later than it should have was a stall, not a busy machine.
 const STALL: Duration = Duration::from_millis(50);
 
@@ -70,17 +67,6 @@ pub(crate) struct EventLoop<D> {
     waited: WaitedForCore,
     stopping: Option<Stopping>,
     pressure: Pressure,
-}
-
-/// A handler with its number of connections.
-struct Served {
-    host: Box<dyn Host>,
-    /// The service's connections on all loops.
-    counts: Arc<Counts>,
-    /// Rate limit for lines about refusals, and the number of refusals since the last line.
-    refusals: (LogLimit, u64),
-    /// Refused connections that are still told so.
-    refused: usize,
 }
 
 impl<D: Driver> EventLoop<D> {
@@ -123,12 +109,7 @@ impl<D: Driver> EventLoop<D> {
             self.listeners.push(Listener::new(service, listening, bound.refusal.clone(), bound.reads_first, layers));
         }
         self.core.terms.push(bound.terms);
-        self.hosts.push(Served { host, counts: bound.counts, refusals: (LogLimit::default(), 0), refused: 0 });
-    }
-
-    /// The number of services, which is the number of the next one.
-    pub(crate) fn services(&self) -> u16 {
-        self.hosts.len() as u16
+        self.hosts.push(Served::new(host, bound.counts));
     }
 
     pub(crate) fn take_orders(&mut self, orders: Orders) {
@@ -143,17 +124,7 @@ impl<D: Driver> EventLoop<D> {
 
     /// Turns until it is told to stop and every connection has ended, or the drain time is over. A per-connection loop ends with
     /// `newcomer`, its connection.
-    pub(crate) fn run(self, newcomer: Option<Accepted>) -> Result<(), Error> {
-        let (cluster, loop_handle) = (self.exchange.cluster.clone(), self.exchange.loop_handle.clone());
-        let outcome = self.run_to_the_end(newcomer);
-        // Its mailboxes are closed now, and whoever waited for room in one has to look again.
-        if loop_handle.take_sender_waits() {
-            cluster.wake_all();
-        }
-        outcome
-    }
-
-    fn run_to_the_end(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
+    pub(crate) fn run(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let room = if self.core.kind == LoopKind::Fixed { SCRATCH } else { SCRATCH_OF_ONE };
         let mut scratch = vec![0; room].into_boxed_slice();
@@ -265,9 +236,11 @@ impl<D: Driver> EventLoop<D> {
     /// passed, and so may the bytes have come that they are about: those are read first. A turn more does for that, or
     /// as many as it takes to hear all connections once.
     fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
-        let stalled = heard.since(planned) > STALL && self.postponed == 0;
-        let batches = self.core.links.len() / self.driver.events_per_batch();
-        let all = !stalled && !self.driver.is_batch_full() || self.postponed > batches;
+        let all = match self.driver.full_batch() {
+            _ if heard.since(planned) > STALL && self.postponed == 0 => false,
+            Some(events) => self.postponed > self.core.links.len() / events,
+            None => true,
+        };
         self.postponed = if all { 0 } else { self.postponed + 1 };
         all
     }
@@ -343,7 +316,7 @@ impl<D: Driver> EventLoop<D> {
     /// Output of a blocked link has left, or cannot; or the kernel has not taken all of an answer.
     #[inline(never)]
     pub(super) fn sent(&mut self, id: ConnectionId, outcome: Sent) {
-        self.note_sent(id, outcome);
+        self.core.note_sent(id, outcome, || self.driver.unacknowledged(id));
         self.advance_link(id);
     }
 

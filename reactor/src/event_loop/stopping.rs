@@ -2,10 +2,8 @@
 //! when the drain time is over is aborted.
 
 use super::EventLoop;
-use crate::cluster::LoopKind;
 use crate::driver::Driver;
 use crate::reason::CloseReason;
-use crate::report::Counted;
 use crate::service::listener::Round;
 use crate::shared::each_dropped;
 use crate::time::Time;
@@ -24,10 +22,7 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn is_done(&self) -> bool {
         let nothing_waits = !self.exchange.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
         let heard = nothing_waits || self.has_given_up();
-        self.stopping.is_some()
-            && heard
-            && self.core.links.len() == 0
-            && (self.core.kind != LoopKind::Fixed || self.nobody_comes())
+        self.stopping.is_some() && heard && self.core.links.len() == 0 && self.nobody_comes()
     }
 
     /// At the end of each turn: begins to stop when asked to, and goes on with it.
@@ -44,21 +39,14 @@ impl<D: Driver> EventLoop<D> {
         }
         if self.stopping.is_some() {
             self.part();
-        }
-        let closed = || self.listeners.iter().all(|listener| listener.socket().is_none());
-        if self.exchange.loop_handle.number == 0 && self.stopping.is_some() && closed() {
-            self.exchange.cluster.close_listeners();
+            self.note_closed_listeners();
         }
     }
 
     /// Asks every connection to finish, and takes in those that wait in the accept queues.
     fn stop(&mut self) {
         let now = self.core.now;
-        if self.core.kind == LoopKind::Fixed {
-            let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
-            let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
-            log::info!("{}stopping: {open} to finish", self.which());
-        }
+        self.log_stopping();
         self.core.stopping = true;
         if self.core.outgoing.is_some() && self.core.halting {
             self.exchange.cluster.halt();
@@ -122,24 +110,8 @@ impl<D: Driver> EventLoop<D> {
     }
 
     pub(super) fn end(mut self) {
-        let mut late = Vec::new();
-        self.exchange.inbox.accepted.take(&mut late, usize::MAX);
-        for newcomer in late {
-            self.driver.count_in();
-            self.driver.close_accepted(newcomer.socket);
-        }
-        if let Some(stopping) = self.stopping.take() {
-            let stats = self.counted();
-            let aborted = stats.closed(CloseReason::DrainExpired);
-            log::log!(
-                self.level(),
-                "{}stopped after {} ms: {} finished, {aborted} aborted",
-                self.which(),
-                self.driver.now().since(stopping.since).as_millis(),
-                Counted((stats.closed_total() - stopping.closed_before - aborted) as usize, "connection"),
-            );
-        }
-        log::log!(self.level(), "{}counters: {}", self.which(), self.counted());
+        self.close_late();
+        self.log_stopped();
         self.core.cancel_all_timers();
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");

@@ -225,12 +225,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.wait(links, timeout, now)
     }
 
-    fn is_batch_full(&self) -> bool {
-        self.driver.is_batch_full()
-    }
-
-    fn events_per_batch(&self) -> usize {
-        self.driver.events_per_batch()
+    fn full_batch(&self) -> Option<usize> {
+        self.driver.full_batch()
     }
 
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {

@@ -297,12 +297,8 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.wait(links, timeout, now)
     }
 
-    fn is_batch_full(&self) -> bool {
-        self.inner.is_batch_full()
-    }
-
-    fn events_per_batch(&self) -> usize {
-        self.inner.events_per_batch()
+    fn full_batch(&self) -> Option<usize> {
+        self.inner.full_batch()
     }
 
     fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {

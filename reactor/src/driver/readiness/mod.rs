@@ -168,21 +168,17 @@ impl<S: Sys> Driver for Readiness<S> {
         while let Some(id) = self.changed.pop() {
             self.settle_interest(links, id);
         }
-        let at_most = |timeout: Option<Duration>, most| Some(timeout.map_or(most, |timeout| timeout.min(most)));
         let busy_files = self.always_ready.iter().any(|&id| links.get(id).is_some_and(Link::reads));
         if busy_files || !self.probes.is_empty() || !self.listener_probes.is_empty() || !self.failures.is_empty() {
             timeout = Some(Duration::ZERO);
         }
-        if self.suspended > 0 {
-            timeout = at_most(timeout, SUSPENDED_REST);
-        }
-        if let Some(most) = self.terminals.wait_at_most() {
-            timeout = at_most(timeout, most);
-        }
         let asks_for_errors = self.no_interest > 0 && !self.sys.reports_errors_unasked();
-        if asks_for_errors {
-            timeout = at_most(timeout, NO_INTEREST_PROBE);
-        }
+        let at_most = [
+            (self.suspended > 0).then_some(SUSPENDED_REST),
+            self.terminals.wait_at_most(),
+            asks_for_errors.then_some(NO_INTEREST_PROBE),
+        ];
+        timeout = at_most.into_iter().chain([timeout]).flatten().min();
         self.events.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
@@ -206,12 +202,8 @@ impl<S: Sys> Driver for Readiness<S> {
         outcome
     }
 
-    fn is_batch_full(&self) -> bool {
-        self.batch_full
-    }
-
-    fn events_per_batch(&self) -> usize {
-        self.sys.events_per_wait()
+    fn full_batch(&self) -> Option<usize> {
+        self.batch_full.then(|| self.sys.events_per_wait())
     }
 
     #[inline]

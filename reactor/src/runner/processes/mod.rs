@@ -60,7 +60,8 @@ impl Processes {
         on_reopen: Reopen,
         deaf: bool,
     ) {
-        let (queues, number) = (ChildQueues::default(), event_loop.services());
+        // The channels' service comes after those whose connections get a process.
+        let (queues, number) = (ChildQueues::default(), services.len() as u16);
         let parent = Parent::new(common.cluster.clone(), queues.clone());
         let host = Hosted::new(parent, number, ForChildren(queues.clone()));
         event_loop.add_service(lines(), Box::new(host));
