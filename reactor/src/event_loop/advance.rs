@@ -120,13 +120,7 @@ impl<D: Driver> EventLoop<D> {
                 }
             }
             Step::Stopping => host.stopping(&mut self.core, id, key),
-            Step::Rest
-            | Step::Overflowed
-            | Step::Send
-            | Step::Goodbye
-            | Step::Finish
-            | Step::Probe
-            | Step::NextTurn => {}
+            _ => debug_assert!(false, "{step:?} takes no handler"),
         }
         self.after_callback(id);
     }

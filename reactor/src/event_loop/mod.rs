@@ -263,25 +263,22 @@ impl<D: Driver> EventLoop<D> {
 
     #[inline]
     fn dispatch(&mut self, completion: Completion<'_>) {
+        let now = self.core.now;
         match completion {
             Completion::Received { id, bytes } => self.received(id, bytes),
             Completion::Sent { id, outcome } => self.sent(id, outcome),
             Completion::Accepted { listener, socket, peer } => self.accepted(listener, socket, peer),
             Completion::Connected { id } => self.connected(id),
             Completion::Ended { id } => {
-                self.core.recorder.note(id, What::Ended, self.core.now);
+                self.core.recorder.note(id, What::Ended, now);
                 self.update(id, Link::end_of_input);
             }
             Completion::Nothing { id } => self.update(id, Link::nothing_arrived),
             Completion::Failed { id, errno } => {
-                let now = self.core.now;
                 self.core.recorder.note(id, What::Failed(errno), now);
                 self.update(id, |link| link.failed(errno, now));
             }
-            Completion::Layer { id, event } => {
-                let now = self.core.now;
-                self.update(id, |link| link.layer_reported(event, now));
-            }
+            Completion::Layer { id, event } => self.update(id, |link| link.layer_reported(event, now)),
             Completion::Woken => self.exchange.mail = true,
         }
     }

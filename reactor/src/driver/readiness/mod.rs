@@ -190,13 +190,11 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         self.probe_terminals();
         self.resume_suspended(false);
-        for index in self.listener_probes.drain(..) {
-            self.events.push(readable(listener_token(self.home.event_loop(), index)));
-        }
         self.always_ready.retain(|&id| links.get(id).is_some());
-        for &id in &self.always_ready {
-            self.events.push(readable(id));
-        }
+        let readable = |token| Event { token, readable: true, writable: false, hangup: false, error: false };
+        let token = |index| listener_token(self.home.event_loop(), index);
+        self.events.extend(self.listener_probes.drain(..).map(token).map(readable));
+        self.events.extend(self.always_ready.iter().copied().map(readable));
         self.probes_left = self.probes.len();
         self.layers.new_batch();
         outcome
@@ -350,8 +348,4 @@ impl<S: Sys> Drop for Readiness<S> {
             self.sys.close(fd);
         }
     }
-}
-
-fn readable(token: ConnectionId) -> Event {
-    Event { token, readable: true, writable: false, hangup: false, error: false }
 }
