@@ -241,9 +241,83 @@ impl<M: Send + 'static> ServiceHandle<M> {
         self.put(to, message, true)
     }
 
+    /// Hands `message` to the handler on loop `number`, with [`ConnectionId::NONE`] as the addressee. The loops of an application
+    /// are numbered from 0 on ([`Context::loops`](crate::Context::loops), [`Context::loop_number`](crate::Context::loop_number)).
+    /// Never blocks, and waits for room in callbacks as [`ServiceHandle::post`] does.
+    ///
+    /// # Errors
+    /// Gives the message back as [`ServiceHandle::post`] does, and where there is no such loop: [`PostError::Closed`].
+    pub fn post_to_loop(&self, number: usize, message: M) -> Result<(), PostError<M>> {
+        match u32::try_from(number) {
+            Ok(number) => self.put_on(number, ConnectionId::NONE, message, false),
+            Err(_) => Err(PostError::Closed(message)),
+        }
+    }
+
+    /// Hands a copy of `message` to the handler on each loop of the application, with [`ConnectionId::NONE`] as the addressee,
+    /// the caller's own loop among them. Never blocks, and waits for room in callbacks as [`ServiceHandle::post`] does.
+    ///
+    /// With [`Runner::threads`](crate::Runner::threads) the loops of all connections are reached, too, which may take a while
+    /// with thousands of them; with [`Runner::processes`](crate::Runner::processes) the loops of this process alone.
+    ///
+    /// # Errors
+    /// Each loop that the message did not reach, with the reason: [`ServiceHandle::post_to_loop`] tries it again. The others have
+    /// it.
+    ///
+    /// ```
+    /// use reactor::{Application, Backend, ConnectionId, Context, Handler, Input, Runner, Service};
+    ///
+    /// /// Counts down to the end on each loop.
+    /// struct Last;
+    ///
+    /// impl Handler<&'static str> for Last {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_, (), &'static str>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_, (), &'static str>) {
+    ///         input.take_all();
+    ///     }
+    ///     fn on_message(
+    ///         &mut self,
+    ///         _: ConnectionId,
+    ///         _: Option<&mut ()>,
+    ///         message: &'static str,
+    ///         cx: &mut Context<'_, (), &'static str>,
+    ///     ) {
+    ///         println!("loop {} of {}: {message}", cx.loop_number(), cx.loops());
+    ///         cx.halt();
+    ///     }
+    /// }
+    ///
+    /// let mut app = Application::with(Backend::Auto, Runner::loops(2)?)?;
+    /// let last = app.add_service(Service::outbound(|| Last))?;
+    /// last.post_to_all("goodbye").expect("there is room");
+    /// app.run()?;
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn post_to_all(&self, message: M) -> Result<(), Vec<(usize, PostError<M>)>>
+    where
+        M: Clone,
+    {
+        let per_connection = self.mailboxes.per_connection.read().unwrap_or_else(PoisonError::into_inner);
+        let others: Vec<u32> = per_connection.keys().copied().collect();
+        // Not held while posting: a loop that ends takes its own mailbox out.
+        drop(per_connection);
+        let fixed = 0..self.mailboxes.fixed.len() as u32;
+        let missed = |number| {
+            let outcome = self.put_on(number, ConnectionId::NONE, message.clone(), false);
+            Some((number as usize, outcome.err()?))
+        };
+        let missed: Vec<_> = fixed.chain(others).filter_map(missed).collect();
+        if missed.is_empty() { Ok(()) } else { Err(missed) }
+    }
+
     fn put(&self, to: ConnectionId, message: M, may_wait: bool) -> Result<(), PostError<M>> {
+        let number = if to == ConnectionId::NONE { self.handle.0.first() } else { to.event_loop() };
+        self.put_on(number, to, message, may_wait)
+    }
+
+    fn put_on(&self, number: u32, to: ConnectionId, message: M, may_wait: bool) -> Result<(), PostError<M>> {
         let cluster = &self.handle.0;
-        let number = if to == ConnectionId::NONE { cluster.first() } else { to.event_loop() };
         let here = |error: PostError<Addressed<M>>| error.map(|(_, message)| message);
         if let Some(mailbox) = self.mailboxes.fixed.get(number as usize) {
             let loop_handle = &cluster.fixed()[number as usize];

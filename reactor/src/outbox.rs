@@ -107,6 +107,11 @@ impl Outbox {
         self.caller.set(id);
     }
 
+    /// The number of fixed loops of the application.
+    pub(crate) fn loops(&self) -> usize {
+        self.cluster.fixed().len()
+    }
+
     /// Whether any message waits for room.
     pub(crate) fn is_behind(&self) -> bool {
         self.count.get() > 0

@@ -158,7 +158,59 @@ fn take(client: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
+/// Tells the loop of each message, and how many loops there are.
+struct Numbered(Sender<(usize, usize, u32)>);
+
+impl Handler<u32> for Numbered {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut reactor::Context<'_, (), u32>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut reactor::Context<'_, (), u32>) {
+        input.take_all();
+    }
+
+    fn on_message(
+        &mut self,
+        to: ConnectionId,
+        _: Option<&mut ()>,
+        number: u32,
+        cx: &mut reactor::Context<'_, (), u32>,
+    ) {
+        assert_eq!(to, ConnectionId::NONE);
+        self.0.send((cx.loop_number(), cx.loops(), number)).expect("the test waits for it");
+    }
+}
+
 on_every_backend! {
+    // Rule 32.
+    fn a_message_is_posted_to_one_loop_or_to_each(backend: Backend) {
+        let (tell, told) = channel();
+        let mut application = reactor::Application::with(backend, Runner::loops(3).unwrap()).unwrap();
+        let service = Service::outbound(move || Numbered(tell.clone()));
+        let service = application.add_service(service).unwrap();
+        let handle = application.handle();
+        let running = std::thread::spawn(move || application.run());
+        let next = || told.recv_timeout(GUARD).expect("it arrives");
+        for number in 0..3 {
+            service.post_to_loop(number, 7).unwrap();
+            assert_eq!(next(), (number, 3, 7));
+        }
+        for number in [3, 255, 256, 1 << 20, usize::MAX] {
+            assert!(matches!(service.post_to_loop(number, 8), Err(reactor::PostError::Closed(8))), "loop {number}");
+        }
+        service.post_to_all(9).unwrap();
+        let mut all = [next(), next(), next()];
+        all.sort();
+        assert_eq!(all, [(0, 3, 9), (1, 3, 9), (2, 3, 9)], "each loop once, and nothing else");
+        handle.halt();
+        running.join().unwrap().unwrap();
+        let missed = service.post_to_all(10).unwrap_err();
+        let missed: Vec<_> = missed.into_iter().map(|(number, error)| (number, error.into_message())).collect();
+        assert_eq!(missed, [(0, 10), (1, 10), (2, 10)], "those that have ended");
+    }
+
+
     fn newcomers_are_spread_evenly_over_the_loops(backend: Backend) {
         let loops = Loops::new(backend, 4);
         let mut clients: Vec<(TcpStream, ConnectionId)> = (0..40).map(|_| loops.open()).collect();

@@ -219,6 +219,26 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.kind != LoopKind::Fixed
     }
 
+    /// The number of loops that live as long as the application: 1 to 256 with [`Runner::loops`](crate::Runner::loops). With
+    /// [`Runner::threads`](crate::Runner::threads) and [`Runner::processes`](crate::Runner::processes) 1, which accepts, and each
+    /// connection has a loop of its own besides.
+    ///
+    /// ```
+    /// use reactor::Context;
+    /// fn is_first<C, M>(cx: &Context<'_, C, M>) -> bool {
+    ///     cx.loops() == 1 || cx.loop_number() == 0
+    /// }
+    /// ```
+    pub fn loops(&self) -> usize {
+        self.core.outbox.loops()
+    }
+
+    /// The number of this loop, from 0 on; the loop that accepts has number 0. The number of a loop that serves one connection
+    /// ([`Context::serves_alone`]) is 256 or more, and another loop has the number after its end.
+    pub fn loop_number(&self) -> usize {
+        self.core.links.event_loop() as usize
+    }
+
     /// Which turn of the loop this is: another number than in the turn before. For what is allowed so much in one turn.
     pub fn turn(&self) -> u32 {
         self.core.turn

@@ -61,7 +61,11 @@ impl<C, M> Context<'_, C, M> {
         self.core.topics.count(topic)
     }
 
-    /// Queues `bytes`, one message, for every member of the topic. How many they are. What a turn brings is gathered
+    /// Queues `bytes`, one message, for every member of the topic on every loop. Returns the number of members on this loop, this
+    /// connection among them if it is one. Members on other loops are reached, and not counted. A member that is slow may still
+    /// miss the message, and is counted.
+    ///
+    /// What a turn brings is gathered
     /// once for all of them, and leaves at its end in one send a member, however many messages it is: copied if it
     /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
     /// done to it after this, although [`ConnectionRef::queued`] does not count it yet.
@@ -76,7 +80,7 @@ impl<C, M> Context<'_, C, M> {
         self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }
 
-    /// Queues `bytes`, one message, for every member but this connection: see [`publish`](Self::publish).
+    /// Queues `bytes`, one message, for every member but this connection, which is not counted: see [`publish`](Self::publish).
     pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, self.id, self.id)
     }

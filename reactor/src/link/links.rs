@@ -20,6 +20,11 @@ impl Links {
         Links { slots: Slab::new(), home, next_generation: generation }
     }
 
+    /// The number of the loop.
+    pub(crate) fn event_loop(&self) -> u32 {
+        self.home.event_loop()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
