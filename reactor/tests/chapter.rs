@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use support::{BACKENDS, Example, GUARD, path_of};
@@ -84,10 +84,14 @@ impl Drop for Member {
 fn the_chat_passes_on_what_each_client_says_and_who_comes_and_goes() {
     for backend in BACKENDS {
         let room = Example::start("chapter_chat", backend, &["127.0.0.1:0"]);
-        // One after the other: the second has joined when the first hears of it.
         let mut ann = TcpStream::connect(room.address).expect("it listens");
         ann.set_read_timeout(Some(GUARD)).expect("not zero");
         ann.write_all(b"ann\n").expect("it is open");
+        // The room answers the end of a later connection, so it has read the name by then, or does so in the same turn.
+        let mut later = TcpStream::connect(room.address).expect("it listens");
+        later.set_read_timeout(Some(GUARD)).expect("not zero");
+        later.shutdown(Shutdown::Write).expect("it is open");
+        later.read_to_end(&mut Vec::new()).expect("it ends");
         let mut hears = BufReader::new(ann.try_clone().expect("a descriptor"));
         let mut hear = || {
             let mut line = String::new();

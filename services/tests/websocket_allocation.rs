@@ -127,10 +127,15 @@ fn messages_are_decoded_and_answered_without_allocating() {
     for size in [stream.len(), 40_000, 1000, 37] {
         let mut round = || round(&mut decoders, &mut buffers, &stream, size, &mut answer);
         round();
-        let region = Region::new(GLOBAL);
-        let events: usize = (0..50).map(|_| round()).sum();
-        let stats = region.change();
-        assert_eq!(events, 50 * 3 * 7, "in pieces of {size}");
+        let mut attempt = || {
+            let region = Region::new(GLOBAL);
+            let events: usize = (0..50).map(|_| round()).sum();
+            assert_eq!(events, 50 * 3 * 7, "in pieces of {size}");
+            region.change()
+        };
+        // The test harness has a thread, too, which allocates when a test takes long.
+        let fewest = (0..5).map(|_| attempt()).min_by_key(|stats| stats.allocations + stats.reallocations);
+        let stats = fewest.expect("there are attempts");
         assert_eq!((stats.allocations, stats.reallocations), (0, 0), "in pieces of {size}: {stats:?}");
     }
     if std::env::var_os("REACTOR_CHAOS").is_some() {
