@@ -70,7 +70,7 @@ pub struct Members {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
     history: Option<u32>,
 
-    /// Let pages of this origin join, such as https://chat.example.org, besides the chat's own page; * for pages of any origin
+    /// Let pages of this origin (https and its host) join besides the chat's own page; * for pages of any origin
     /// and requests for any host; may be repeated. A proxy that passes the chat on under a name of its own needs that name here
     #[arg(long = "origin", value_name = "URL", value_parser = origin)]
     origins: Vec<String>,

@@ -298,7 +298,7 @@ on_every_backend! {
         let refused = [
             ("chat serve --port 0", "--model threads serve it"),
             ("serve --echo off --chat 127.0.0.1:0 --http off", "--chat off leaves it out"),
-            ("http --port 0 --max-connections-per-address 3", "without --max-connections-per-address"),
+            ("http --port 0 --max-connections-per-address 3", "omit --max-connections-per-address"),
         ];
         for (words, advice) in refused {
             let ended = run(backend, &format!("{words} {PROCESSES}"));
