@@ -257,7 +257,8 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
-    #[inline]
+    // Inlined by force: since layers have a branch here the compiler would make it a call of each answer.
+    #[inline(always)]
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
         match self.slot(id) {
             Some(slot) if slot.layer.is_some() => self.send_layered(id, slot.fd, Ok(bytes)),
