@@ -1,4 +1,4 @@
-//! The client's side: the server's certificate and name are checked.
+//! The client's side, which checks the certificate and the name of the server.
 
 use std::fmt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::certificates::{certificates, roots_of};
 use crate::layer::{Cause, Tls};
 use crate::{Error, provider};
 
-/// Which roots a server's certificate has to lead to.
+/// The root certificates that a client trusts.
 ///
 /// ```
 /// let roots = tls::Roots::File("ca.pem".as_ref());
@@ -23,9 +23,9 @@ use crate::{Error, provider};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Roots<'a> {
-    /// Those of the system.
+    /// The root certificates of the system.
     System,
-    /// Those of this file, PEM, and no others.
+    /// The certificates of this PEM file alone.
     File(&'a Path),
 }
 
@@ -65,31 +65,33 @@ impl Client {
         Ok(Client { config: Arc::new(config), cause: Cause::default() })
     }
 
-    /// The application protocols that it speaks (ALPN), the preferred one first. By default none.
+    /// Sets the application protocols of the client (ALPN), the preferred protocol first. By default none.
     pub fn protocols(mut self, protocols: &[&str]) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
     }
 
-    /// The layer of one connection to the server of this name, a DNS name or an IP address: its certificate has to have it.
+    /// Makes the layer of one connection to the server `name`, a DNS name or an IP address. The handshake fails if the server's
+    /// certificate is not for `name`.
     ///
     /// # Errors
-    /// [`Error::Name`] when it is neither.
+    /// [`Error::Name`] when `name` is neither a DNS name nor an IP address.
     pub fn layer(&self, name: &str) -> Result<Box<dyn Layer>, Error> {
         let server = ServerName::try_from(name.to_owned()).map_err(|_| Error::Name { name: name.to_owned() })?;
         let tls = ClientConnection::new(self.config.clone(), server)?;
         Ok(Box::new(Tls::new(tls.into(), Some(self.cause.clone()))))
     }
 
-    /// Why the latest handshake failed, or connection, where it was TLS that failed; once.
+    /// Takes the reason of the latest TLS failure of a layer of this client, in a handshake or later. `None` without a failure since
+    /// the last call.
     pub fn take_cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// The library's own check, and one thing more: a server may show the very certificate that the client was given, although
-/// that is marked as an authority's. So `openssl req -x509` marks whatever it makes.
+/// The check of the library, with one exception: a server may present the very certificate that the client was given, even if the
+/// certificate is marked as an authority's. `openssl req -x509` marks every certificate in this way.
 #[derive(Debug)]
 struct Verifier {
     verifier: Arc<WebPkiServerVerifier>,
@@ -107,7 +109,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let outcome = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match outcome {
-            // The library looks at the mark after the dates, and before the name.
+            // The library checks the mark after the dates and before the name.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(ref error)))
                 if format!("{error:?}").contains("CaUsedAsEndEntity") && self.given.contains(end_entity) =>
             {

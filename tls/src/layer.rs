@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reactor::{Follows, Layer, Opened};
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
-/// What a handshake has agreed on: [`Context::agreed`](reactor::Context::agreed) in
+/// The outcome of a handshake. Read with [`Context::agreed`](reactor::Context::agreed) in
 /// [`Handler::on_open`](reactor::Handler::on_open) and [`Handler::on_connected`](reactor::Handler::on_connected).
 ///
 /// ```
@@ -24,8 +24,8 @@ pub struct Agreed {
     pub server_name: Option<String>,
     /// The application's protocol (ALPN), if both sides named one.
     pub protocol: Option<Vec<u8>>,
-    /// The peer's certificates, DER, its own first: a server's on a client's side, and on a server's side those of a client,
-    /// if it was asked for one and had one.
+    /// The certificates of the peer in DER, the peer's own first. On a server's side the list is empty unless the server asked for a
+    /// certificate and the client had one.
     pub certificates: Vec<Vec<u8>>,
     /// `TLS 1.3` or `TLS 1.2`.
     pub version: &'static str,
@@ -33,13 +33,13 @@ pub struct Agreed {
     pub resumed: bool,
 }
 
-/// Where a client finds why its last handshake failed.
+/// The reason of the last failure, shared by a client and its layers.
 pub(crate) type Cause = Arc<Mutex<Option<String>>>;
 
-/// Bytes at once after which rustls may hold more memory than it needs while nothing comes.
+/// Bytes of one receive above which rustls may keep a larger buffer than an idle connection needs.
 const LITTLE: usize = 4096;
 
-/// A source that has nothing now.
+/// A source without bytes at the moment.
 struct Nothing;
 
 impl Read for Nothing {
@@ -50,9 +50,9 @@ impl Read for Nothing {
 
 pub(crate) struct Tls {
     tls: Connection,
-    /// Bytes of the wire for which rustls had no room: plaintext has to be taken first.
+    /// Received ciphertext for which rustls had no room, because plaintext has to be taken first.
     held: Vec<u8>,
-    /// The latest bytes of the wire were many.
+    /// The latest receive had more than [`LITTLE`] bytes.
     much: bool,
     ended: bool,
     failed: bool,
@@ -61,17 +61,17 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn new(mut tls: Connection, cause: Option<Cause>) -> Self {
-        // Whoever seals takes all of it away at once.
+        // The caller of `seal` takes the whole ciphertext at once, so the buffer needs no limit.
         tls.set_buffer_limit(None);
         Tls { tls, held: Vec::new(), much: false, ended: false, failed: false, cause }
     }
 
-    /// Gives all of `wire` to rustls, and takes plaintext as far as `plain` has room. The rest of `wire`, and bytes taken.
+    /// Gives `wire` to rustls and takes plaintext while `plain` has room. Returns the rest of `wire` and the number of plaintext bytes.
     fn advance<'w>(&mut self, mut wire: &'w [u8], plain: &mut [u8]) -> (&'w [u8], usize) {
         let mut filled = self.take(plain);
         while !wire.is_empty() && !self.failed && !self.ended {
             if self.tls.read_tls(&mut wire).is_err() {
-                // It holds more plaintext than it likes to.
+                // rustls takes no ciphertext while it holds too much plaintext.
                 break;
             }
             match self.tls.process_new_packets() {
@@ -94,7 +94,7 @@ impl Tls {
         filled
     }
 
-    /// rustls keeps the buffer of a large record until it reads again, and then shrinks it if nothing is in it.
+    /// Has rustls shrink its buffer: rustls keeps the buffer of a large record until the next read.
     fn give_back(&mut self) {
         let _ = self.tls.read_tls(&mut Nothing);
     }
@@ -147,7 +147,7 @@ impl Layer for Tls {
     }
 
     fn seal(&mut self, plain: &[u8]) {
-        // It has no limit, and a connection that is over is reported by what comes from it.
+        // The buffer has no limit, and the end of a connection is reported by `open`.
         let _ = self.tls.writer().write_all(plain);
     }
 

@@ -24,7 +24,7 @@ pub use server::{Clients, Server};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The certificate, and after it those that lead to a root.
+    /// The server's certificate, followed by the intermediate certificates up to a root.
     pub certificate: PathBuf,
     /// The private key, not encrypted: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
@@ -37,7 +37,7 @@ impl Pair {
     }
 }
 
-/// Why a file cannot be used, or a name: one line that names it.
+/// The reason why a file, a name or a setting cannot be used. The text is one line and names the file or the name.
 ///
 /// ```
 /// let error = tls::Server::new(&[tls::Pair::new("/no/cert.pem", "/no/key.pem")]).unwrap_err();
@@ -49,7 +49,7 @@ pub enum Error {
     /// A file cannot be read or makes no sense.
     #[error("{kind} {}: {cause}", path.display())]
     File {
-        /// What the file was to be.
+        /// The expected content, such as `certificate`.
         kind: &'static str,
         /// Its path.
         path: PathBuf,

@@ -13,8 +13,7 @@ use crate::layer::Tls;
 use crate::tickets::Tickets;
 use crate::{Error, Pair, provider};
 
-/// Makes the layers of a service's connections. Clones share certificates and ticket keys, so services that differ in ALPN can
-/// have them in common:
+/// Makes the layers of a service's connections. Clones share certificates and ticket keys, also if the clones differ in ALPN:
 ///
 /// ```no_run
 /// let server = tls::Server::new(&[tls::Pair::new("cert.pem", "key.pem")])?;
@@ -29,21 +28,21 @@ pub struct Server {
     config: Arc<ServerConfig>,
 }
 
-/// Whether clients have to show a certificate.
+/// Whether clients need a certificate of their own.
 ///
 /// ```
 /// assert_ne!(tls::Clients::MayHaveOne, tls::Clients::MustHaveOne);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
-    /// A client that has a certificate shows it, and it has to be good; others are let in without.
+    /// Clients may connect without a certificate. If a client presents a certificate, the certificate has to be valid.
     MayHaveOne,
-    /// The handshake of a client without a good certificate fails.
+    /// The handshake of a client without a valid certificate fails.
     MustHaveOne,
 }
 
 impl Server {
-    /// Reads these files. The first pair is for clients that ask for no name, or for one that no certificate has.
+    /// Reads the files of all pairs. Clients that ask for no name, or for a name without a certificate, get the first pair.
     /// **Blocks** while the files are read.
     ///
     /// # Errors
@@ -61,13 +60,13 @@ impl Server {
             .with_no_client_auth()
             .with_cert_resolver(certificates.clone());
         config.ticketer = Arc::new(Tickets::new()?);
-        // Tickets hold all that there is to remember, so any process can take them.
+        // A ticket holds the whole session, so any process can resume the session.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Server { pairs: pairs.into(), certificates, config: Arc::new(config) })
     }
 
-    /// The application protocols that it speaks (ALPN), the preferred one first. The handshake of a client that names only
-    /// others fails. By default none, and what clients name is ignored.
+    /// Sets the application protocols of the service (ALPN), the preferred protocol first. The handshake of a client fails if the client
+    /// names other protocols only. By default none: the protocols of clients are ignored.
     pub fn protocols(mut self, protocols: &[&str]) -> Self {
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -104,7 +103,7 @@ impl Server {
         Ok(self)
     }
 
-    /// What [`Service::layered`](reactor::Service::layered) takes.
+    /// Returns the function that makes a layer for each connection, for [`Service::layered`](reactor::Service::layered).
     pub fn layer(&self) -> impl Fn() -> Box<dyn Layer> + Clone + Send + Sync + 'static {
         let config = self.config.clone();
         move || {
@@ -113,8 +112,8 @@ impl Server {
         }
     }
 
-    /// Reads all files anew. New connections get the new certificates, of all clones of this server; established ones stay,
-    /// and tickets stay good. **Blocks** while the files are read: on a loop, do it on a thread of its own.
+    /// Reads all files again, for this server and its clones. Later connections get the new certificates; established connections and
+    /// tickets stay valid. **Blocks** while the files are read: a handler calls `reload` on a thread.
     ///
     /// # Errors
     /// As [`Server::new`]; then all old certificates stay.

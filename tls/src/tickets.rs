@@ -1,9 +1,9 @@
 //! Session tickets that every loop, thread and forked process of an application can read.
 //!
-//! The key of a ticket comes from a secret, which the first of them has drawn, and from the time: each period has its own. So
-//! nobody has to tell anybody of a new key, and a process that was forked days ago, or a moment ago, has the same keys as its
-//! parent. A ticket is good for its own period and the next. The price: who reads the secret out of the memory can read
-//! recorded sessions of TLS 1.2 that were resumed since the process began; those of TLS 1.3 have a key exchange of their own.
+//! The key of a ticket is derived from a secret, drawn at the start, and from the time: each period has a key of its own. So keys need
+//! no exchange, and a forked process has the keys of its parent, however long ago the fork was. A ticket is valid in its period and
+//! in the next period. The price: an attacker who reads the secret out of the memory can read recorded TLS 1.2 sessions that were
+//! resumed since the start; TLS 1.3 sessions have a key exchange of their own.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
