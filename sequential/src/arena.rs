@@ -1,8 +1,8 @@
-//! Places with generations: a key of a value that is gone finds nothing.
+//! Places with generations: the key of a removed value finds nothing, also when a new value has the place.
 
 use crate::station::TaskKey;
 
-/// Values by their keys. Places are used again, with the next generation.
+/// Values by their keys. A freed place is used again, with the next generation.
 pub(crate) struct Arena<T> {
     places: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
@@ -15,7 +15,7 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
-    /// A key for a value that [`fill`](Self::fill) puts there.
+    /// Reserves a place, and returns the key with which [`fill`](Self::fill) puts a value there.
     pub(crate) fn reserve(&mut self) -> TaskKey {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push((1, None));
@@ -24,6 +24,7 @@ impl<T> Arena<T> {
         TaskKey { place, generation: self.places[place as usize].0 }
     }
 
+    /// Puts a value at its reserved place.
     pub(crate) fn fill(&mut self, key: TaskKey, value: T) {
         self.places[key.place as usize].1 = Some(value);
     }
@@ -36,13 +37,13 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Takes the value out, or gives back a place that was reserved.
+    /// Takes the value out, or frees a reserved place that has no value yet.
     pub(crate) fn remove(&mut self, key: TaskKey) -> Option<T> {
         let (generation, value) = self.places.get_mut(key.place as usize)?;
         if *generation != key.generation {
             return None;
         }
-        // Generation 0 is that of no task.
+        // No value has generation 0, which belongs to `TaskKey::NONE`.
         *generation = generation.wrapping_add(1).max(1);
         self.free.push(key.place);
         value.take()

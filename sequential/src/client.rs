@@ -1,4 +1,4 @@
-//! Connections that a task opens to others.
+//! Outbound connections that a task opens.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,8 +13,8 @@ use crate::peer::Peer;
 use crate::slot::Slot;
 use crate::station::{Command, Station};
 
-/// A connection that a task has opened: a [`Peer`], with the same reads and sends. Dropped, it closes as
-/// [`Context::close`](reactor::Context::close) does.
+/// An outbound connection that a task has opened, with the reads and sends of [`Peer`]. Dropping the client closes the connection
+/// as by [`Context::close`](reactor::Context::close).
 ///
 /// ```
 /// use sequential::{Client, Peer};
@@ -37,7 +37,7 @@ use crate::station::{Command, Station};
 #[derive(Debug)]
 pub struct Client(Peer);
 
-/// Why a [`Client`] could not connect.
+/// The reason for which a [`Client`] could not connect.
 ///
 /// ```
 /// use reactor::CloseReason;
@@ -49,9 +49,9 @@ pub struct Client(Peer);
 pub enum ConnectError {
     /// The name has no address.
     Name(AddressError),
-    /// The system has no thread for the look-up.
+    /// The system could not start a thread for the look-up.
     Thread(io::Error),
-    /// The connection did not come about.
+    /// The connection was not established.
     Connection(CloseReason),
 }
 
@@ -68,10 +68,10 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl Client {
-    /// Connects to an address. The time is bounded by [`Deadlines::connect`](reactor::Deadlines::connect) of the service.
+    /// Connects to an address, within the service's [`Deadlines::connect`](reactor::Deadlines::connect).
     ///
     /// # Errors
-    /// The reason for which the connection did not come about.
+    /// The reason for which the connection was not established.
     ///
     /// # Panics
     /// Outside a task.
@@ -99,10 +99,11 @@ impl Client {
         }
     }
 
-    /// Looks up `host:port` (or `unix:PATH`) on a thread, and connects to the first of its addresses that accepts.
+    /// Looks up `host:port` (or `unix:PATH`) on a thread, and connects to the first address that accepts.
     ///
     /// # Errors
-    /// When the name has no address, or the reason for which the connection to the last address did not come about.
+    /// When the name has no address, when the system could not start a thread for the look-up, or the reason for which the
+    /// connection to the last address was not established.
     ///
     /// # Panics
     /// Outside a task.

@@ -12,10 +12,11 @@ use reactor::Input;
 use crate::peer::Read;
 use crate::slot::{Answer, Decoding, Slot, Want};
 
-/// A decoder that takes values out of an [`Input`], as a handler does in `on_data`: for codecs that both faces share.
+/// Decodes values from an [`Input`], as a handler does in `on_data`: for codecs that both faces share.
 ///
-/// `decode` takes one value out of the input and returns it, or leaves the input as it is and returns `None` while the value is not
-/// complete. An error is a value, too. Made once for each connection: awaiting the next value allocates nothing.
+/// `decode` takes a value out of the input and returns the value. While the value is incomplete, `decode` leaves the input
+/// unchanged and returns `None`. An error is a value, too. A task makes a decoder once for its connection: awaiting the next value
+/// allocates nothing.
 ///
 /// ```
 /// use reactor::Input;
@@ -41,7 +42,7 @@ pub struct Decoder<T> {
 }
 
 impl<T: 'static> Decoder<T> {
-    /// A decoder that calls `decode`.
+    /// Makes a decoder that calls `decode`.
     pub fn new(mut decode: impl FnMut(&mut Input<'_>) -> Option<T> + 'static) -> Self {
         let found = Rc::<Cell<Option<T>>>::default();
         let place = found.clone();
@@ -61,7 +62,7 @@ impl<T> fmt::Debug for Decoder<T> {
     }
 }
 
-/// The next value of a decoder. Dropped before it is ready, it has lost no value: the next await of the decoder yields it.
+/// A future of a decoder's next value. Dropping the future loses no value: the decoder's next future yields the value.
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Decode<'p, T> {
     slot: &'p Rc<Slot>,

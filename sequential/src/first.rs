@@ -4,7 +4,7 @@ use std::future::{Future, IntoFuture, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Which of two waits was first, and its value.
+/// The value of the wait that was ready first, of two waits.
 ///
 /// ```
 /// use sequential::First;
@@ -19,8 +19,8 @@ pub enum First<A, B> {
     Other(B),
 }
 
-/// Waits for the first of two waits, and cancels the other one. A read that is cancelled has taken no byte: the next read gets them.
-/// When both are ready, the wait that is named first wins. The first of three is `first(a, first(b, c))`.
+/// Waits until either of two waits is ready, and cancels the other wait. A cancelled read has taken no byte: its bytes go to the
+/// next read. When both waits are ready, the wait named first wins. For three waits, write `first(a, first(b, c))`.
 ///
 /// ```
 /// use sequential::{First, Peer, Queue, first};

@@ -1,4 +1,4 @@
-//! Tasks beside the one that serves a connection, and results from threads.
+//! Tasks that serve no connection, and results from threads.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,13 +13,13 @@ use std::thread;
 
 use crate::station::{Command, Station};
 
-/// Runs `task` beside the others on this loop, from the next turn on. Dropping the [`Forked`] leaves the task running; awaiting it
-/// waits for the task's value.
+/// Runs `task` beside the loop's other tasks, from the next turn on. Dropping the [`Forked`] leaves the task running; awaiting the
+/// [`Forked`] waits for the task's value.
 ///
-/// A forked task has no connection. A panic in it ends that task alone. When the application stops, forked tasks go on as long as
-/// a task of the same service still serves a connection on this loop, and are dropped then. Where each connection has a loop of its own
-/// ([`Runner::threads`](reactor::Runner::threads), [`Runner::processes`](reactor::Runner::processes)), that is when the connection
-/// ends.
+/// A forked task has no connection. A panic ends the forked task alone. When the application stops, forked tasks go on while a task
+/// of their service serves a connection on the loop, and are dropped afterwards. Where each connection has a loop of its own
+/// ([`Runner::threads`](reactor::Runner::threads), [`Runner::processes`](reactor::Runner::processes)), forked tasks are dropped
+/// when the connection ends.
 ///
 /// ```
 /// use sequential::{Peer, fork, sleep};
@@ -49,6 +49,7 @@ pub fn fork<T: 'static>(task: impl Future<Output = T> + 'static) -> Forked<T> {
     Forked(state)
 }
 
+/// The state that a forked task and its [`Forked`] share.
 struct Ending<T> {
     value: Cell<Option<T>>,
     is_over: Cell<bool>,
@@ -61,7 +62,7 @@ impl<T> Default for Ending<T> {
     }
 }
 
-/// Says that the task is over when it is dropped: after its value, after a panic, and with the service.
+/// Marks the task as over when dropped with the task's future: after the task's value, after a panic, and with the service.
 struct Over<T>(Rc<Ending<T>>);
 
 impl<T> Drop for Over<T> {
@@ -73,11 +74,11 @@ impl<T> Drop for Over<T> {
     }
 }
 
-/// The value of a forked task, to be awaited: `None` when the task has panicked. See [`fork`].
+/// A future of a forked task's value; `None` when the task has panicked or was dropped. See [`fork`].
 pub struct Forked<T>(Rc<Ending<T>>);
 
 impl<T> Forked<T> {
-    /// Whether the task is over.
+    /// Whether the task has returned, has panicked or was dropped.
     pub fn is_over(&self) -> bool {
         self.0.is_over.get()
     }
@@ -100,8 +101,8 @@ impl<T> Future for Forked<T> {
     }
 }
 
-/// Runs `work` on a thread of its own, and waits for its result. For work that blocks or computes for long. A wait that is
-/// cancelled leaves the thread running. A panic of `work` goes on in the task.
+/// Runs `work` on a thread of its own, and waits for the result. For work that blocks or computes for long. Cancelling the wait
+/// leaves the thread running. A panic of `work` continues in the task.
 ///
 /// ```
 /// use sequential::{Peer, in_thread};
@@ -117,10 +118,10 @@ impl<T> Future for Forked<T> {
 /// ```
 ///
 /// # Errors
-/// When the system has no thread.
+/// When the system cannot start a thread.
 ///
 /// # Panics
-/// Outside a task, and when `work` does.
+/// Outside a task, and when `work` panics.
 pub async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let station = Station::current("in_thread");
     let service = station.handle.get().cloned();

@@ -1,5 +1,5 @@
-//! The sequential face of the reactor: each connection is served by an `async fn` that reads from top to bottom, on the reactor's own
-//! loop. No other runtime, one thread, no [`Send`], no `unsafe`, and nothing allocated for an await.
+//! The sequential face of the reactor: each connection is served by an `async fn` that reads from top to bottom, on the reactor's
+//! own loop. No second runtime, a single thread, no [`Send`], no `unsafe`, and nothing allocated for an await.
 //!
 //! ```no_run
 //! use reactor::{Application, Service};
@@ -19,21 +19,21 @@
 //! }
 //! ```
 //!
-//! [`Tasks`] is a [`Handler`](reactor::Handler) like any other, and uses the public face of the reactor alone: services of both faces
-//! share an application, and every [`Runner`](reactor::Runner), backend and limit is the same.
+//! [`Tasks`] is an ordinary [`Handler`](reactor::Handler), and uses the public face of the reactor alone. Services of both faces
+//! share an application, and every [`Runner`](reactor::Runner), backend and limit applies to both.
 //!
 //! | wait | |
 //! | --- | --- |
 //! | [`Peer::until_eol`], [`until`](Peer::until), [`receive`](Peer::receive), [`some`](Peer::some), [`decode`](Peer::decode) | for input |
 //! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] does not wait |
 //! | [`sleep`], [`within`] | for time; a deadline on any wait |
-//! | [`first`] | for the first of several |
-//! | [`Queue`] | for a value of another task |
-//! | [`fork`], [`in_thread`] | for another task, for a thread |
-//! | [`Client::connect`], [`connect_name`](Client::connect_name) | for a connection to somebody else |
+//! | [`first`] | for the first of several waits |
+//! | [`Queue`] | for a value from a task of the loop |
+//! | [`fork`], [`in_thread`] | for a second task, for a thread |
+//! | [`Client::connect`], [`connect_name`](Client::connect_name) | for an outbound connection |
 //!
-//! Futures of other crates work, if they need no runtime of their own: a wake-up from any thread reaches the task through the service's
-//! mailbox. A wait that is dropped is cancelled, and has lost nothing.
+//! Futures of any crate work, if they need no runtime of their own: a wake-up from any thread reaches the task through the
+//! service's mailbox. Dropping a wait cancels the wait, and loses no byte and no value.
 
 #![forbid(unsafe_code)]
 
@@ -63,12 +63,12 @@ pub use tasks::{Connection, Tasks};
 pub use time::{Elapsed, Sleep, sleep, within};
 pub use waker::Wake;
 
-/// The README's code, so that it never drifts.
+/// The README, whose code is tested here so that the page never drifts from the crate.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The code of the guide's page.
+/// The guide's page about this crate, whose code is tested here.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/sequential.md")]
 struct Guide;

@@ -1,4 +1,4 @@
-//! The other side of a connection, as a task sees it: reads that wait, and sends that do not.
+//! The remote end of a connection, as a task sees it: reads wait, sends return at once.
 
 use std::fmt;
 use std::future::Future;
@@ -13,10 +13,11 @@ use crate::decode::{Decode, Decoder};
 use crate::slot::{Answer, Slot, Want};
 use crate::station::{Command, Station};
 
-/// Bytes that the running task may send before they go to the output, where [`Peer::send_wait`] finds out how much is queued.
+/// Bytes that the running task may send before [`Peer::send_wait`] has the handler write them to the connection. The number of
+/// queued bytes is known only after the write.
 const SENT_AT_ONCE: usize = 64 * 1024;
 
-/// The other side of one connection, lent to the task that serves it.
+/// The remote end of a connection, lent to the task that serves the connection.
 ///
 /// A read takes the peer as `&mut`, so two reads of one peer cannot wait at once, and the peer cannot outlive its task:
 ///
@@ -35,10 +36,10 @@ const SENT_AT_ONCE: usize = 64 * 1024;
 /// [`Deadlines`](reactor::Deadlines) and backpressure hold as for callbacks.
 ///
 /// # Ends
-/// When the peer has ended its half, reads yield what is complete, and then `None`. The peer can still be sent to, and
-/// [`Peer::rest`] has the unended rest. When the connection is over, [`Peer::reason`] says why, reads yield what had arrived before,
-/// and then `None` at once. When the application stops, reads yield what has arrived, and then `None`. When the task returns, the
-/// connection closes as [`Context::close`](reactor::Context::close) does.
+/// When the peer has ended its half, reads yield the complete items, and then `None`. Sends still work, and [`Peer::rest`] returns
+/// the incomplete last item. When the connection is over, [`Peer::reason`] returns the cause; reads yield items received before the
+/// end, and then `None` at once. When the application stops, reads yield received items, and then `None`. When the task returns,
+/// the connection closes as by [`Context::close`](reactor::Context::close).
 ///
 /// ```
 /// use sequential::Peer;
@@ -60,11 +61,11 @@ const SENT_AT_ONCE: usize = 64 * 1024;
 pub struct Peer {
     pub(crate) slot: Rc<Slot>,
     pub(crate) address: Option<reactor::Peer>,
-    /// Whether the connection is not the one that the task serves, but one that the task has opened.
+    /// Whether the task has opened the connection, and does not serve it.
     pub(crate) is_outbound: bool,
 }
 
-/// Bytes of the input, taken by a read. The buffer is used again after the item is dropped.
+/// Bytes of the input, taken by a read. Dropping the item returns its buffer for later reads.
 ///
 /// ```
 /// async fn first_word(peer: &mut sequential::Peer) {
@@ -81,7 +82,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// The bytes, without their buffer going back.
+    /// Returns the bytes together with the buffer, which later reads then do not use again.
     pub fn into_vec(mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
@@ -141,13 +142,13 @@ impl std::error::Error for TooLong {}
 impl Peer {
     // ---- reading ---------------------------------------------------------------------------------------------------
 
-    /// The next line with its `\n`; `None` when no line comes any more: see [Ends](Self#ends). A line longer than
+    /// Reads the next line with its `\n`. Yields `None` when no line comes any more: see [Ends](Self#ends). A line longer than
     /// [`Limits::input`](reactor::Limits::input) closes the connection.
     pub fn until_eol(&mut self) -> Read<'_> {
         self.until(b'\n')
     }
 
-    /// The next line with its ending, `\n` or `\r\n`, of at most `max` bytes without the ending.
+    /// Reads the next line with its ending, `\n` or `\r\n`, of at most `max` bytes without the ending.
     ///
     /// # Errors
     /// [`TooLong`] when the line is, or is going to be, longer.
@@ -155,12 +156,12 @@ impl Peer {
         ReadWithin(Read::new(&self.slot, Want::Line(max)))
     }
 
-    /// Everything up to and with the next `byte`. `None` as for [`until_eol`](Self::until_eol).
+    /// Reads up to and with the next `byte`. Yields `None` as [`until_eol`](Self::until_eol) does.
     pub fn until(&mut self, byte: u8) -> Read<'_> {
         Read::new(&self.slot, Want::Until(byte, usize::MAX))
     }
 
-    /// Everything up to and with the next `byte`, of at most `max` bytes in all.
+    /// Reads up to and with the next `byte`, at most `max` bytes in all.
     ///
     /// # Errors
     /// [`TooLong`] when the item is, or is going to be, longer.
@@ -168,23 +169,23 @@ impl Peer {
         ReadWithin(Read::new(&self.slot, Want::Until(byte, max)))
     }
 
-    /// Exactly `count` bytes; `None` when fewer come. `count` is at most [`Limits::input`](reactor::Limits::input).
+    /// Reads exactly `count` bytes. Yields `None` when fewer come. `count` is at most [`Limits::input`](reactor::Limits::input).
     pub fn receive(&mut self, count: usize) -> Read<'_> {
         Read::new(&self.slot, Want::Exactly(count))
     }
 
-    /// The bytes that are there, at least one; `None` when no byte comes any more.
+    /// Reads all received bytes, and waits for the first. Yields `None` when no byte comes any more.
     pub fn some(&mut self) -> Read<'_> {
         Read::new(&self.slot, Want::Some)
     }
 
-    /// The next value of a decoder of the callback face. `None` as for [`until_eol`](Self::until_eol).
+    /// Reads the next value of a decoder of the callback face. Yields `None` as [`until_eol`](Self::until_eol) does.
     pub fn decode<'p, T: 'static>(&'p mut self, decoder: &'p mut Decoder<T>) -> Decode<'p, T> {
         Decode::new(&self.slot, decoder)
     }
 
-    /// The bytes that no read has taken when a read has yielded `None`: an unended last line, for example. Empty before that.
-    /// Nothing is left for later reads.
+    /// Takes the bytes that no read has taken, after a read has yielded `None`: a last line without its ending, for example. Empty
+    /// before the first `None`. Later reads get nothing.
     pub fn rest(&self) -> Item {
         let mut bytes = self.slot.station.take_spare();
         self.slot.take_unread(&mut bytes);
@@ -193,11 +194,11 @@ impl Peer {
 
     // ---- sending ---------------------------------------------------------------------------------------------------
 
-    /// Sends `bytes` after all that was sent before, and returns at once. The bytes leave when the task waits next, all of them in
-    /// one send. Nothing happens when the connection is over.
+    /// Sends `bytes` after all earlier bytes, and returns at once. The bytes leave when the task waits next, in a single send with
+    /// all other bytes since its last wait. Does nothing when the connection is over.
     ///
-    /// While more than [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, the peer is not read. Whoever sends
-    /// without reading, or a lot for one request, uses [`Peer::send_wait`].
+    /// While more than [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, the peer is not read. A task that
+    /// sends without reading, or sends a lot for each request, uses [`Peer::send_wait`].
     #[inline]
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
         if self.is_outbound {
@@ -207,8 +208,8 @@ impl Peer {
         }
     }
 
-    /// Waits until at most [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, and sends `bytes`. `false` when
-    /// the connection is over.
+    /// Waits until at most [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, and sends `bytes`. Returns
+    /// `false` when the connection is over.
     ///
     /// ```
     /// use sequential::Peer;
@@ -231,12 +232,13 @@ impl Peer {
         !self.slot.is_gone.get()
     }
 
-    /// A sender to this peer for other tasks of this loop.
+    /// Returns a sender to the peer, for any task of the loop.
     pub fn sender(&self) -> Sender {
         Sender(self.slot.clone())
     }
 
-    /// Ends our half once everything sent has left, and goes on reading: see [`Context::finish`](reactor::Context::finish).
+    /// Ends our half of the connection after the queued bytes, and goes on reading: see
+    /// [`Context::finish`](reactor::Context::finish).
     pub fn finish(&mut self) {
         self.ask(Command::Finish(self.slot.id.get()));
     }
@@ -246,7 +248,7 @@ impl Peer {
         self.ask(Command::Abort(self.slot.id.get()));
     }
 
-    /// Reads on however much this peer is owed, for relays: see [`Context::read_on`](reactor::Context::read_on).
+    /// Reads on even while many bytes are queued for the peer, for relays: see [`Context::read_on`](reactor::Context::read_on).
     pub fn read_on(&mut self) {
         self.slot.reads_on.set(true);
         self.ask(Command::ReadOn(self.slot.clone()));
@@ -254,17 +256,17 @@ impl Peer {
 
     // ---- topics ----------------------------------------------------------------------------------------------------
 
-    /// Makes the peer a member of the topic: what is published goes to the peer without a task in between.
+    /// Makes the peer a member of the topic: publications go to the peer without a task in between.
     pub fn subscribe(&mut self, topic: &Topic) {
         self.ask(Command::Subscribe(self.slot.id.get(), topic.clone()));
     }
 
-    /// Ends the membership.
+    /// Ends the peer's membership of the topic.
     pub fn unsubscribe(&mut self, topic: &Topic) {
         self.ask(Command::Unsubscribe(self.slot.id.get(), topic.clone()));
     }
 
-    /// Publishes to every member of the topic but this peer, on every loop.
+    /// Publishes to every member of the topic except the peer, on every loop.
     pub fn publish_to_others(&mut self, topic: &Topic, bytes: impl Into<Bytes>) {
         self.ask(Command::Publish(topic.clone(), bytes.into(), self.slot.id.get()));
     }
@@ -276,12 +278,12 @@ impl Peer {
         self.slot.id.get()
     }
 
-    /// The peer's address, as it was when the connection opened.
+    /// The peer's address at the time the connection opened.
     pub fn address(&self) -> Option<reactor::Peer> {
         self.address
     }
 
-    /// Why the connection is over; `None` while it is not.
+    /// The reason for the connection's end; `None` while the connection is open.
     pub fn reason(&self) -> Option<CloseReason> {
         self.slot.reason()
     }
@@ -302,7 +304,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// Sends to a peer from other tasks of the same loop. Not [`Send`]: topics reach peers of other loops.
+/// Sends to a peer from any task of the peer's loop. Not [`Send`]: topics reach the peers of all loops.
 ///
 /// ```
 /// use sequential::{Peer, fork, sleep};
@@ -324,7 +326,7 @@ impl fmt::Debug for Peer {
 pub struct Sender(Rc<Slot>);
 
 impl Sender {
-    /// Sends `bytes`: see [`Peer::send`]. `false`, and nothing is sent, when the connection is over.
+    /// Sends `bytes`: see [`Peer::send`]. Returns `false` and sends nothing when the connection is over.
     ///
     /// # Panics
     /// Outside a task.
@@ -333,7 +335,7 @@ impl Sender {
         !self.0.is_gone.get()
     }
 
-    /// Ends our half once everything sent has left: see [`Peer::finish`].
+    /// Ends our half of the connection after the queued bytes: see [`Peer::finish`].
     ///
     /// # Panics
     /// Outside a task.
@@ -354,7 +356,7 @@ impl fmt::Debug for Sender {
     }
 }
 
-/// Waits until no more than the high-water mark is queued.
+/// Waits until the queued bytes are at most the high-water mark.
 struct Room<'p>(&'p Rc<Slot>);
 
 impl Future for Room<'_> {
@@ -373,7 +375,7 @@ impl Future for Room<'_> {
             return Poll::Pending;
         }
         if slot.station.output.borrow().len() > SENT_AT_ONCE || slot.pending.get() > SENT_AT_ONCE {
-            // How much is queued is known once the handler has passed this on.
+            // The handler writes the bytes to the connection, learns the number of queued bytes, and polls the task again.
             slot.station.again.set(true);
             slot.station.has_requests.set(true);
             return Poll::Pending;
@@ -382,7 +384,7 @@ impl Future for Room<'_> {
     }
 }
 
-/// A read that waits. Dropped before it is ready, it has taken no byte.
+/// A read that waits. A read dropped before its item is ready has taken no byte.
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'p> {
     slot: &'p Rc<Slot>,
@@ -425,8 +427,8 @@ impl<'p> Read<'p> {
         Poll::Pending
     }
 
-    /// The read is over, or nobody waits for it any more. An answer that nobody has looked at stays, so that the handler puts the
-    /// item back.
+    /// Ends the wait of a finished or dropped read. An answer that the read has not seen stays in the slot, so that the handler
+    /// puts the item back into the input.
     #[inline]
     fn stop_waiting(&mut self) {
         self.is_waiting = false;
@@ -455,7 +457,7 @@ impl Drop for Read<'_> {
     }
 }
 
-/// A read of an item with a limit. See [`Read`].
+/// A read of an item of limited length. See [`Read`].
 #[must_use = "a read does nothing until it is awaited"]
 pub struct ReadWithin<'p>(Read<'p>);
 

@@ -4,7 +4,7 @@ use reactor::{Bytes, ConnectionId, Topic};
 
 use crate::station::{Command, Station};
 
-/// Publishes to every member of the topic, on every loop: see [`Context::publish`](reactor::Context::publish).
+/// Publishes `bytes` to every member of the topic, on every loop: see [`Context::publish`](reactor::Context::publish).
 ///
 /// ```
 /// use reactor::{Service, Topic};

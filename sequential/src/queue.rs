@@ -1,4 +1,4 @@
-//! A bounded queue between tasks of one loop.
+//! A bounded queue between tasks of a loop.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as Polling, Poll, Waker};
 
-/// A bounded queue between tasks of one loop, in order of arrival. Cheap to clone: all clones are the same queue. A value comes out
-/// once; a wait that is cancelled loses none.
+/// A bounded queue between tasks of a loop, in order of arrival. Cloning is cheap, and all clones share a single queue. Each value
+/// comes out once. A cancelled wait loses no value.
 ///
 /// ```
 /// use sequential::{Peer, Queue, fork};
@@ -42,7 +42,7 @@ struct State<T> {
     putters: Waiting,
 }
 
-/// The queue is closed. The value comes back.
+/// The error of a `put` into a closed queue, with the value.
 ///
 /// ```
 /// use sequential::{Closed, Queue};
@@ -62,7 +62,7 @@ impl<T> fmt::Display for Closed<T> {
 
 impl<T: fmt::Debug> std::error::Error for Closed<T> {}
 
-/// Tasks that wait, the longest first. Each has a number, by which it leaves the line when its wait is cancelled.
+/// Waiting tasks, the longest wait first. A task leaves the line by its number when its wait is cancelled.
 #[derive(Default)]
 struct Waiting {
     line: VecDeque<(u64, Waker)>,
@@ -70,7 +70,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Joins the line, or renews the waker of a task that is in it.
+    /// Joins the line, or renews the waker of a task in the line.
     fn join(&mut self, ticket: &mut Option<u64>, waker: &Waker) {
         if let Some(place) = self.line.iter_mut().find(|(number, _)| Some(*number) == *ticket) {
             place.1.clone_from(waker);
@@ -91,7 +91,7 @@ impl Waiting {
         self.line.drain(..).for_each(|(_, waker)| waker.wake());
     }
 
-    /// Leaves the line. Returns whether the task had been woken, so that the next one has to be woken in its place.
+    /// Leaves the line. Returns whether the task had been woken already; the caller then has to wake the next task in its place.
     fn leave(&mut self, ticket: Option<u64>) -> bool {
         let Some(ticket) = ticket else { return false };
         match self.line.iter().position(|(number, _)| *number == ticket) {
@@ -105,7 +105,7 @@ impl Waiting {
 }
 
 impl<T> Queue<T> {
-    /// A queue of at most `capacity` values.
+    /// Makes a queue of at most `capacity` values.
     ///
     /// # Panics
     /// When `capacity` is 0.
@@ -128,7 +128,7 @@ impl<T> Queue<T> {
         Put { queue: self, value: Some(value), ticket: None }
     }
 
-    /// Puts a value at the end, if there is room now.
+    /// Puts a value at the end, unless the queue is full.
     ///
     /// # Errors
     /// Gives the value back when the queue is full or closed.
@@ -142,12 +142,12 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the first value, and waits while there is none. `None` when the queue is closed and empty.
+    /// Takes the first value, and waits while the queue is empty. Yields `None` when the queue is closed and empty.
     pub fn take(&self) -> Take<'_, T> {
         Take { queue: self, ticket: None }
     }
 
-    /// Takes the first value, if there is one now.
+    /// Takes the first value; `None` when the queue is empty.
     pub fn try_take(&self) -> Option<T> {
         let state = &mut *self.0.borrow_mut();
         let value = state.values.pop_front()?;
@@ -155,7 +155,7 @@ impl<T> Queue<T> {
         Some(value)
     }
 
-    /// Closes the queue: nothing is put any more, and `take` yields what is left and then `None`.
+    /// Closes the queue: `put` fails, and `take` yields the remaining values and then `None`.
     pub fn close(&self) {
         let state = &mut *self.0.borrow_mut();
         state.is_closed = true;
@@ -168,7 +168,7 @@ impl<T> Queue<T> {
         self.0.borrow().values.len()
     }
 
-    /// Whether there is no value in the queue.
+    /// Whether the queue has no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -194,7 +194,7 @@ pub struct Put<'q, T> {
     ticket: Option<u64>,
 }
 
-// Nothing of it is pinned: the value is moved into the queue.
+// No part of a `Put` is pinned: the value is moved into the queue.
 impl<T> Unpin for Put<'_, T> {}
 
 impl<T> Future for Put<'_, T> {

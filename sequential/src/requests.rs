@@ -1,4 +1,4 @@
-//! Carries out the requests that a task has recorded while it was polled.
+//! Carries out the requests that tasks have recorded while they were polled.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::station::{Command, TaskKey};
 use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Tasks};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
-    /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, forked
-    /// tasks end with the last task that serves a connection.
+    /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, drops
+    /// the forked tasks once no task serves a connection.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
         if self.is_stopping && self.serving == 0 {
             for key in self.tasks.keys().collect::<Vec<_>>() {
@@ -25,7 +25,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         self.pass_on(TaskKey::NONE, cx);
     }
 
-    /// Carries out the requests of task `key`, in order, and has woken tasks polled.
+    /// Carries out the requests of task `key` in order, and schedules a poll of each woken task.
     pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
         station.has_requests.set(false);
@@ -38,7 +38,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         station.ready.borrow_mut().drain(..woken);
     }
 
-    /// Sends to the connection that task `key` serves.
+    /// Writes `bytes` to the connection that task `key` serves.
     fn write(&mut self, key: TaskKey, bytes: &[u8], cx: &mut Context<'_>) {
         if !bytes.is_empty()
             && let Some(task) = self.tasks.get_mut(key)
@@ -52,7 +52,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         let mut output = std::mem::take(&mut *station.output.borrow_mut());
         let mut commands = std::mem::take(&mut self.commands);
         let mut at = 0;
-        // A request that is dropped may drop a client, which asks for its end.
+        // A dropped request may drop a client, which records a request for its end.
         while !station.commands.borrow().is_empty() {
             std::mem::swap(&mut commands, &mut *station.commands.borrow_mut());
             for command in commands.drain(..) {
@@ -108,8 +108,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Carries out a request that opens a connection. In `on_close`, while the application stops, the loop opens no connection: the
-    /// request waits for the next turn, and is dropped when the drain time is over.
+    /// Carries out a request that opens a connection or a timer. While the application stops, the loop opens none in `on_close`:
+    /// the request waits for the next turn, and is dropped when the drain time is over.
     pub(crate) fn open(&mut self, command: Command, cx: &mut Context<'_>) {
         let mut key = TaskKey::NONE;
         let opened = match &command {
@@ -138,7 +138,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Has a task polled in a callback of the task's own connection, to which panics and slow callbacks are then attributed.
+    /// Schedules a poll of the task in a callback of its home, so that panics and slow callbacks are attributed to the right
+    /// connection.
     pub(crate) fn have_polled(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         if let Some(task) = self.tasks.get_mut(key) {
             cx.at(task.home).set_deadline(Duration::ZERO);
@@ -146,7 +147,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     }
 }
 
-/// Has the loop offer what the connection has left unread.
+/// Makes the loop offer the connection's unread bytes again. The loop does so when reading resumes, so reading is paused first.
 pub(crate) fn offer(slot: &Slot, cx: &mut Context<'_>) {
     let id = slot.id.get();
     if !slot.is_paused.replace(false) {

@@ -1,4 +1,4 @@
-//! The state of one connection that its handler and its [`Peer`](crate::Peer) share: the read that waits, and the end.
+//! The state that a connection's handler and its [`Peer`](crate::Peer) share: the waiting read, and the connection's end.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,19 +11,19 @@ use crate::station::{Station, TaskKey};
 /// The item that a read waits for.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Want {
-    /// Everything up to and with this byte, of at most `max` bytes in all.
+    /// All bytes up to and with the given byte, at most the given number in all.
     Until(u8, usize),
-    /// A line of at most `max` bytes, its ending not counted.
+    /// A line of at most the given number of bytes, without its ending.
     Line(usize),
-    /// Exactly so many bytes.
+    /// Exactly the given number of bytes.
     Exactly(usize),
-    /// All bytes that are there, at least one.
+    /// All received bytes; the read waits while the input is empty.
     Some,
     /// A value of the decoder in [`Rest::decoding`]. The decoder keeps the value.
     Decoded,
 }
 
-/// Takes a value out of the input, and puts it where the decoder finds it. Returns whether there was one.
+/// Takes a value out of the input, and stores the value for the decoder. Returns whether the input had a complete value.
 pub(crate) type Decoding = Box<dyn FnMut(&mut Input<'_>) -> bool>;
 
 /// The outcome of a search for an item.
@@ -31,14 +31,14 @@ pub(crate) type Decoding = Box<dyn FnMut(&mut Input<'_>) -> bool>;
 pub(crate) enum Answer {
     /// The item is in [`Station::item`], or in the decoder.
     Found,
-    /// The item is longer than allowed.
+    /// The item is longer than the read allows.
     TooLong,
     /// The input has ended before the item.
     Ended,
 }
 
 impl Want {
-    /// Searches `input`, and copies an item into `item`. `None` while the item is not complete.
+    /// Searches `input` for the item, and copies the item into `item`. Returns `None` while the item is incomplete.
     #[inline]
     fn find(self, input: &mut Input<'_>, item: &mut Vec<u8>, decoding: Option<&mut Decoding>) -> Option<Answer> {
         let framed = match self {
@@ -60,34 +60,38 @@ impl Want {
     }
 }
 
-/// The state of one connection. An idle connection owns this and nothing else beside its future, so rare parts are boxed.
+/// The state of a connection. An idle connection owns its slot and its future and nothing more, so rare parts are boxed.
 pub(crate) struct Slot {
-    /// The connection; [`ConnectionId::NONE`] before an outbound one is asked for.
+    /// The connection; [`ConnectionId::NONE`] until the handler has requested an outbound connection.
     pub(crate) id: Cell<ConnectionId>,
     pub(crate) station: Rc<Station>,
-    /// The item that a read waits for, and the task that reads.
+    /// The item that the waiting read wants.
     pub(crate) want: Cell<Want>,
+    /// A read waits.
     pub(crate) is_read: Cell<bool>,
+    /// The task whose read waits.
     pub(crate) reader: Cell<TaskKey>,
-    /// Bytes that tasks have sent since the handler last passed bytes on, but for those of the connection's own task.
+    /// Bytes in requests that wait for the handler ([`Command::Send`](crate::station::Command::Send)). Bytes of the connection's
+    /// own task are in [`Station::output`] and not counted.
     pub(crate) pending: Cell<usize>,
-    /// The answer to a read that has not looked yet.
+    /// The answer to the waiting read, until the read is polled.
     pub(crate) answer: Cell<Option<Answer>>,
-    /// More than the high-water mark is queued.
+    /// The queued bytes are above the high-water mark.
     pub(crate) is_high: Cell<bool>,
-    /// The connection is read however much is queued.
+    /// The connection is read even while the queued bytes are above the high-water mark.
     pub(crate) reads_on: Cell<bool>,
-    /// The reactor keeps bytes that the last callback has left unread, and offers them when it is asked to.
+    /// The last callback has left bytes unread. The reactor keeps the bytes, and offers them again after
+    /// [`offer`](crate::requests::offer).
     pub(crate) has_unread: Cell<bool>,
-    /// Bytes arrived while no read waited, so the connection is not read.
+    /// Reading is paused, because bytes arrived while no read waited.
     pub(crate) is_paused: Cell<bool>,
     /// No more input is going to arrive: the peer has ended its half, or the application is stopping.
     pub(crate) has_ended: Cell<bool>,
-    /// Reads are answered from `Rest::unread`.
+    /// The input is over, so reads are answered from [`Rest::unread`].
     pub(crate) is_local: Cell<bool>,
     /// The connection is over.
     pub(crate) is_gone: Cell<bool>,
-    /// An outbound connection stands.
+    /// An outbound connection is established.
     pub(crate) is_connected: Cell<bool>,
     /// The application is stopping.
     pub(crate) is_stopping: Cell<bool>,
@@ -97,11 +101,13 @@ pub(crate) struct Slot {
 /// The rare part of a [`Slot`].
 #[derive(Default)]
 pub(crate) struct Rest {
-    /// Bytes that were unread when the input ended; those before `at` have been read since.
+    /// Bytes that were unread when the input ended.
     unread: Vec<u8>,
+    /// Bytes of `unread` that later reads have taken.
     at: usize,
+    /// The reason for the connection's end.
     pub(crate) reason: Option<CloseReason>,
-    /// The decoder of the read that waits.
+    /// The decoder of the waiting read.
     pub(crate) decoding: Option<Decoding>,
     /// Tasks that wait for room in the output, or for an outbound connection.
     pub(crate) waiting: Vec<Waker>,
@@ -130,7 +136,7 @@ impl Slot {
         })
     }
 
-    /// Searches `input` for the item that the read waits for.
+    /// Searches `input` for the item that the waiting read wants.
     #[inline]
     pub(crate) fn find(&self, want: Want, input: &mut Input<'_>) -> Option<Answer> {
         let item = &mut *self.station.item.borrow_mut();
@@ -151,7 +157,7 @@ impl Slot {
         change(self.rest.borrow_mut().get_or_insert_default())
     }
 
-    /// From now on reads are answered from `unread`.
+    /// Keeps the unread bytes of an input that is over: later reads are answered from this copy.
     pub(crate) fn keep_unread(&self, unread: &[u8]) {
         if !unread.is_empty() {
             self.with_rest(|rest| rest.unread.extend_from_slice(unread));
@@ -160,7 +166,7 @@ impl Slot {
         self.is_local.set(true);
     }
 
-    /// Answers a read from what was unread when the input ended.
+    /// Answers a read from the bytes that were unread when the input ended.
     pub(crate) fn find_locally(&self, want: Want) -> Answer {
         let mut rest = self.rest.borrow_mut();
         let Some(Rest { unread, at, decoding, .. }) = rest.as_deref_mut() else { return Answer::Ended };
@@ -170,7 +176,7 @@ impl Slot {
         answer.unwrap_or(Answer::Ended)
     }
 
-    /// Takes all that was unread when the input ended.
+    /// Appends the bytes that were unread when the input ended to `item`, without the bytes read since.
     pub(crate) fn take_unread(&self, item: &mut Vec<u8>) {
         if let Some(rest) = &mut *self.rest.borrow_mut() {
             item.extend_from_slice(&rest.unread[rest.at..]);
@@ -186,7 +192,7 @@ impl Slot {
         }
     }
 
-    /// The connection is over.
+    /// Records the end of the connection, its reason and its unread bytes.
     pub(crate) fn over(&self, reason: CloseReason, unread: &[u8]) {
         if !self.is_local.get() {
             self.keep_unread(unread);

@@ -1,5 +1,5 @@
-//! The part of a handler that its tasks reach while they are polled. A task records requests; the handler carries the
-//! requests out after the poll, because a future cannot borrow the `Context`.
+//! The part of a handler that tasks reach while they are polled. A task records requests. The handler carries the requests out
+//! after the poll, because a future cannot borrow the `Context`.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::slot::Slot;
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
-/// The place of a task in its handler, and the generation of that place.
+/// The place of a task in its handler, and the generation of the place.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TaskKey {
     pub(crate) place: u32,
@@ -28,17 +28,18 @@ impl TaskKey {
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Buffers of items that are kept for the next item, and the capacity above which a buffer is not kept.
+/// Number of item buffers that are kept for later items.
 const SPARES: usize = 64;
+/// Capacity in bytes above which an item buffer is freed after use.
 const SPARE_MAX: usize = 4096;
-/// Timers without a deadline that are kept for the next sleep.
+/// Number of timers without a deadline that are kept for later sleeps.
 const TIMERS: usize = 64;
 
 /// A request of a task.
 pub(crate) enum Command {
-    /// The bytes of `Station::output` up to here are for the running task's own connection.
+    /// Writes `Station::output` up to the given length to the running task's own connection, before the requests that follow.
     Own(usize),
-    /// Sends to another connection of this loop.
+    /// Sends bytes of a [`Sender`](crate::Sender), or to an outbound connection.
     Send(Rc<Slot>, Vec<u8>),
     Close(ConnectionId),
     /// Closes an outbound connection, which may have no id yet.
@@ -56,14 +57,14 @@ pub(crate) enum Command {
     Publish(Topic, Bytes, ConnectionId),
 }
 
-/// See the head of this file. One for each handler, so one for each service and loop.
+/// The requests of a handler's tasks, and their shared buffers. Each service has a station on each loop.
 pub(crate) struct Station {
     /// The service's mailbox, through which wakers post from other threads.
     pub(crate) handle: Arc<OnceLock<ServiceHandle<Wake>>>,
     /// Bytes that the running task sends to its own connection.
     pub(crate) output: RefCell<Vec<u8>>,
     pub(crate) commands: RefCell<Vec<Command>>,
-    /// The item that was found for the read of the task that runs next.
+    /// The item for the waiting read of the next task to run.
     pub(crate) item: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
     timers: RefCell<Vec<Rc<Timer>>>,
@@ -71,23 +72,23 @@ pub(crate) struct Station {
     pub(crate) ready: RefCell<Vec<TaskKey>>,
     /// The running task.
     pub(crate) running: Cell<TaskKey>,
-    /// There are commands, woken tasks, or a reason to go on.
+    /// The running task has recorded commands, woken tasks, or set `again`.
     pub(crate) has_requests: Cell<bool>,
-    /// The thread remembers this station.
+    /// [`CURRENT`] is the station.
     is_current: Cell<bool>,
-    /// A task of this station runs.
+    /// A task of the station runs.
     is_entered: Cell<bool>,
-    /// The running task goes on as soon as its requests are done.
+    /// The handler polls the running task again as soon as the task's requests are carried out.
     pub(crate) again: Cell<bool>,
     pub(crate) is_stopping: Cell<bool>,
 }
 
 thread_local! {
-    /// The station of the task that runs on this thread.
+    /// The station of the last task that ran on the thread. A task of the station runs now if `is_entered` is set.
     static CURRENT: RefCell<Option<Rc<Station>>> = const { RefCell::new(None) };
 }
 
-/// A task of the station runs, until the value is dropped.
+/// A guard: tasks of the station may run until the guard is dropped.
 pub(crate) struct Entered<'s> {
     station: &'s Station,
     before: bool,
@@ -119,8 +120,8 @@ impl Station {
         })
     }
 
-    /// Makes this the station of the task that runs, until the value is dropped. The thread remembers the station after that, since
-    /// the next task to run is most likely of the same.
+    /// Makes the station current until the guard is dropped. The thread keeps the station in [`CURRENT`] afterwards, because the
+    /// next task to run most likely has the same station.
     #[inline]
     pub(crate) fn enter(self: &Rc<Self>) -> Entered<'_> {
         if !self.is_current.get() {
@@ -138,14 +139,14 @@ impl Station {
         self.is_current.set(true);
     }
 
-    /// The thread remembers the station no longer.
+    /// Removes the station from [`CURRENT`].
     pub(crate) fn leave_thread(&self) {
         if self.is_current.replace(false) {
             let _ = CURRENT.try_with(|current| current.take());
         }
     }
 
-    /// The station of the task that runs on this thread, if one does.
+    /// Calls `read` with the station of the task that runs on the thread; `None` outside a task.
     pub(crate) fn try_current<R>(read: impl FnOnce(&Rc<Station>) -> R) -> Option<R> {
         let read = |current: &RefCell<Option<Rc<Station>>>| {
             current.borrow().as_ref().filter(|station| station.is_entered.get()).map(read)
@@ -153,7 +154,7 @@ impl Station {
         CURRENT.try_with(read).ok().flatten()
     }
 
-    /// The station of the task that runs on this thread.
+    /// Returns the station of the task that runs on the thread. `what` names the caller in the panic's text.
     ///
     /// # Panics
     /// Outside a task.
@@ -161,7 +162,7 @@ impl Station {
         Self::try_current(Rc::clone).unwrap_or_else(|| panic!("{what} outside a task of `sequential::Tasks`"))
     }
 
-    /// Records a request, after the bytes that the running task has sent before it.
+    /// Records a request, in order after the bytes that the running task has sent to its own connection.
     pub(crate) fn ask(&self, command: Command) {
         let sent = self.output.borrow().len();
         let mut commands = self.commands.borrow_mut();
@@ -172,7 +173,7 @@ impl Station {
         self.has_requests.set(true);
     }
 
-    /// Records bytes for a connection that is not the running task's own.
+    /// Records bytes of a [`Sender`](crate::Sender), or for an outbound connection.
     pub(crate) fn send_to(&self, slot: &Rc<Slot>, bytes: &[u8]) {
         if !slot.is_gone.get() && !bytes.is_empty() {
             let mut copy = self.take_spare();
@@ -182,7 +183,7 @@ impl Station {
         }
     }
 
-    /// A buffer for an item.
+    /// Returns an empty buffer for an item.
     #[inline]
     pub(crate) fn take_spare(&self) -> Vec<u8> {
         self.spares.borrow_mut().pop().unwrap_or_default()
@@ -201,7 +202,7 @@ impl Station {
         self.timers.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Keeps the timer for the next sleep, or closes it when there are enough.
+    /// Keeps the timer for a later sleep. Closes the timer when [`TIMERS`] are kept, or while the application stops.
     pub(crate) fn give_timer(&self, timer: Rc<Timer>) {
         let mut timers = self.timers.borrow_mut();
         if timers.len() < TIMERS && !self.is_stopping.get() {
@@ -211,7 +212,7 @@ impl Station {
         }
     }
 
-    /// Closes the timers without a deadline, since the loop ends with its last connection.
+    /// Closes the kept timers. Each timer counts as a connection, and the loop ends with its last connection.
     pub(crate) fn close_timers(&self) {
         let timers = std::mem::take(&mut *self.timers.borrow_mut());
         timers.iter().for_each(|timer| self.ask(Command::Close(timer.id.get())));

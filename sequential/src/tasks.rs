@@ -1,5 +1,5 @@
-//! The handler that polls tasks: each callback finds what its connection's task waits for, polls the task, and does what the task
-//! has asked for meanwhile.
+//! The handler that polls tasks. Each callback finds the item that its connection's task waits for, polls the task, and carries out
+//! the requests that the task has made meanwhile.
 
 use std::any::Any;
 use std::fmt;
@@ -20,17 +20,17 @@ use crate::station::{Boxed, Command, Station, TaskKey};
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
-/// The loop, as the callbacks of the tasks' handler reach it.
+/// The loop's side of the callbacks of [`Tasks`].
 pub(crate) type Context<'a> = reactor::Context<'a, Connection, Wake>;
 
-/// Capacity above which the buffer for bytes that tasks send is given back.
+/// Capacity in bytes above which the buffer for sent bytes is freed after use.
 pub(crate) const OUTPUT_KEPT: usize = 256 * 1024;
 
-/// A handler that serves each connection by a task of its own: an `async fn` that is called with the [`Peer`].
+/// A handler that serves each connection by a task: an `async fn` that is called with the [`Peer`].
 ///
-/// The future of a task is polled in the callbacks of its connection, on the loop's thread, so nothing needs to be [`Send`], and a task
-/// that computes for long is named as a slow callback. A panic in a task costs its connection and nothing else. State that the tasks
-/// of a loop share is captured by the function, in an [`Rc`] for example.
+/// The future of a task is polled in the callbacks of its connection, on the loop's thread. So nothing needs to be [`Send`], and a
+/// task that computes for long is reported as a slow callback. A panic in a task ends its connection alone. The function captures
+/// state that the tasks of a loop share, in an [`Rc`] for example.
 ///
 /// ```
 /// use reactor::{Application, Service};
@@ -51,17 +51,18 @@ pub struct Tasks<S> {
     pub(crate) serve: Rc<S>,
     pub(crate) station: Rc<Station>,
     pub(crate) tasks: Arena<Task>,
-    /// Runs when the loop begins.
+    /// The task that runs when the loop begins; `None` afterwards.
     pub(crate) beginning: Option<Boxed>,
-    /// Tasks that serve a connection.
+    /// Number of tasks that serve a connection, or did until the connection ended.
     pub(crate) serving: usize,
-    /// Tasks whose connection is over, and which have no other one yet to be woken by.
+    /// Tasks whose connection is over. `on_turn` gives each a timer as its new home, so that the task can be woken.
     pub(crate) orphans: Vec<TaskKey>,
     /// An empty list, kept for its capacity.
     pub(crate) commands: Vec<Command>,
-    /// Requests that cannot be met in `on_close` while the application stops.
+    /// Requests that `on_close` cannot carry out while the application stops, kept for the next turn.
     pub(crate) postponed: Vec<Command>,
-    /// Panics of tasks that were polled in the callback of another connection. They go on in a callback of the task's own.
+    /// Panics of tasks that were polled in a foreign connection's callback. Each panic is resumed in a callback of the task's home,
+    /// so that the loop ends the right connection.
     pub(crate) panics: Vec<(TaskKey, Box<dyn Any + Send>)>,
     pub(crate) is_stopping: bool,
 }
@@ -79,12 +80,13 @@ pub(crate) struct Task {
     pub(crate) slot: Option<Rc<Slot>>,
     wakes: Arc<TaskWaker>,
     waker: Waker,
-    /// The connection in whose callbacks the task is polled: the connection that the task serves, later a connection to nobody.
+    /// The connection in whose callbacks the task is polled: the connection that the task serves, or a timer (for a forked task,
+    /// and after the connection's end).
     pub(crate) home: ConnectionId,
 }
 
 impl Task {
-    /// Sends to the task's own connection what the task has sent.
+    /// Writes the bytes that the task has sent to the task's own connection.
     #[inline]
     fn send_own(&self, station: &Station, cx: &mut Context<'_>) {
         let mut output = station.output.borrow_mut();
@@ -117,11 +119,11 @@ impl<S> Drop for Tasks<S> {
     }
 }
 
-/// What the loop keeps for each connection of [`Tasks`].
+/// The loop's state of each connection and timer of [`Tasks`].
 pub struct Connection(pub(crate) Kind);
 
 pub(crate) enum Kind {
-    /// The home of a task.
+    /// The home of a task: see [`Task::home`].
     Home(TaskKey),
     Client(Rc<Slot>),
     Timer(Rc<Timer>),
@@ -138,7 +140,7 @@ impl fmt::Debug for Connection {
 }
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
-    /// Serves each connection by a call of `serve`. When the future is ready, the connection closes.
+    /// Serves each connection by a call of `serve`. The connection closes when the future of `serve` is ready.
     pub fn new(serve: S) -> Self {
         Tasks {
             serve: Rc::new(serve),
@@ -154,8 +156,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Runs `task` when the loop begins: for work beside the connections, such as a clock. The task is like one that was
-    /// [forked](crate::fork). Where each connection has a loop of its own, each of those runs the task.
+    /// Runs `task` when the loop begins: for work beside the connections, such as a clock. The rules of [forked](crate::fork) tasks
+    /// apply. Where each connection has a loop of its own, each loop runs the task.
     ///
     /// ```
     /// use reactor::{Service, Topic};
@@ -183,7 +185,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         self
     }
 
-    /// Puts a task at its reserved place. It is polled nowhere yet.
+    /// Puts a task at its reserved place, without polling the task.
     pub(crate) fn fill(&mut self, key: TaskKey, future: Boxed, slot: Option<Rc<Slot>>, home: ConnectionId) {
         self.serving += usize::from(slot.is_some());
         let wakes = self.station.waker(key, home);
@@ -221,7 +223,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Carries out the task's requests. Returns whether the task waits, or is over.
+    /// Carries out the task's requests, and ends a task that is ready or has panicked. Returns `false` if the task must be polled
+    /// again at once.
     #[cold]
     fn take_outcome(&mut self, key: TaskKey, outcome: thread::Result<Poll<()>>, cx: &mut Context<'_>) -> bool {
         self.pass_on(key, cx);
@@ -249,11 +252,11 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         true
     }
 
-    /// Has the task of a connection take from the input what it waits for, item by item.
+    /// Answers the waiting read from the input and polls the reading task, item by item.
     fn deliver(&mut self, slot: &Rc<Slot>, input: &mut Input<'_>, cx: &mut Context<'_>) {
         slot.has_unread.set(false);
         slot.is_paused.set(false);
-        // Above the high-water mark the loop offers the rest once the output has drained.
+        // Above the high-water mark, the loop offers the remaining input once the output has drained.
         while slot.is_read.get() && !slot.is_local.get() && (!slot.is_high.get() || slot.reads_on.get()) {
             let (before, want) = (input.as_slice(), slot.want.get());
             match slot.find(want, input) {
@@ -261,9 +264,9 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
                     slot.answer.set(Some(answer));
                     self.run(slot.reader.get(), cx);
                     if slot.answer.take().is_some() {
-                        // The read was cancelled in this very poll.
+                        // The task has cancelled the read in this poll, so the item goes back to the input.
                         slot.station.item.borrow_mut().clear();
-                        // A decoder keeps its value for the next read.
+                        // A decoder keeps its value for the next read, so its bytes stay taken.
                         if want != Want::Decoded {
                             *input = Input::of(before);
                         }
@@ -287,7 +290,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// The application is stopping, and all that the peer has sent was delivered.
+    /// Ends the reads of a connection because the application is stopping. All received bytes were delivered before, apart from
+    /// unread bytes, which the loop offers once more.
     fn stop(&mut self, slot: &Rc<Slot>, cx: &mut Context<'_>) {
         slot.is_stopping.set(true);
         slot.has_ended.set(true);
@@ -400,7 +404,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
             }
         }
         for command in std::mem::take(&mut self.postponed) {
-            // Refused again, the drain time is over: all tasks are dropped in this turn.
+            // A second refusal means that the drain time is over: all tasks are dropped in this turn.
             self.open(command, cx);
         }
         self.finish(cx);
@@ -437,7 +441,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// The connection in whose callbacks a task was polled is over. Reads of the task yield `None` from now on, and the task goes on.
+    /// Handles the end of a task's home. Reads of a serving task yield `None` from now on, and the task goes on. A forked task, or
+    /// a task that has panicked, is dropped.
     fn lose_home(&mut self, key: TaskKey, reason: CloseReason, cx: &mut Context<'_>) {
         self.panics.retain(|(panicked, _)| *panicked != key);
         let Some(task) = self.tasks.get_mut(key) else { return };

@@ -12,7 +12,7 @@ use reactor::ConnectionId;
 
 use crate::station::{Command, Station};
 
-/// A timer of the loop: a connection to nobody whose deadline wakes a task. Used again for the next sleep.
+/// A timer of the loop whose deadline wakes a task. Kept for a later sleep: see [`Station::give_timer`].
 #[derive(Default)]
 pub(crate) struct Timer {
     /// [`ConnectionId::NONE`] before the first sleep.
@@ -23,7 +23,7 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// The deadline has passed.
+    /// Wakes the sleeping task, because the deadline has passed.
     pub(crate) fn fire(&self) {
         if self.is_armed.replace(false) {
             self.has_fired.set(true);
@@ -34,8 +34,8 @@ impl Timer {
     }
 }
 
-/// Waits for this time, and never shorter. Other tasks run meanwhile. No timer of the operating system is used, and a sleeping task
-/// costs nothing until its time has come.
+/// Waits for the time `span`, and never shorter. The loop's other tasks run meanwhile. No timer of the operating system is used,
+/// and a sleeping task costs nothing until its deadline.
 ///
 /// ```
 /// use sequential::{Peer, sleep};
@@ -56,7 +56,7 @@ pub fn sleep(span: Duration) -> Sleep {
     Sleep { span, armed: None }
 }
 
-/// See [`sleep`].
+/// The future of [`sleep`], ready when the time has passed.
 #[must_use = "a sleep does nothing until it is awaited"]
 pub struct Sleep {
     span: Duration,
@@ -102,7 +102,7 @@ impl Drop for Sleep {
     }
 }
 
-/// The time of [`within`] has passed. The wait was cancelled.
+/// The error of [`within`] when the time has passed. The wait was cancelled.
 ///
 /// ```
 /// assert_eq!(sequential::Elapsed.to_string(), "the time has passed");
@@ -118,7 +118,7 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-/// Waits for `wait`, for this time at most. A read that is cancelled has taken no byte.
+/// Waits for `wait`, for the time `span` at most. A cancelled read has taken no byte.
 ///
 /// ```
 /// use sequential::{Peer, within};
@@ -135,7 +135,7 @@ impl std::error::Error for Elapsed {}
 /// ```
 ///
 /// # Errors
-/// [`Elapsed`] when the time has passed before. A wait that is ready at once never fails, however short the time is.
+/// [`Elapsed`] when the time has passed before `wait` was ready. A wait that is ready at once never fails, even with a time of 0.
 ///
 /// # Panics
 /// Outside a task of [`Tasks`](crate::Tasks).

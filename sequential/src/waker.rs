@@ -7,7 +7,7 @@ use reactor::{ConnectionId, PostError, ServiceHandle};
 
 use crate::station::{Station, TaskKey};
 
-/// The message that wakes a task from another thread. The message type of [`Tasks`](crate::Tasks).
+/// The message that wakes a task from a foreign thread: the message type of [`Tasks`](crate::Tasks).
 #[derive(Debug)]
 pub struct Wake(pub(crate) u64);
 
@@ -17,11 +17,11 @@ impl Wake {
     }
 }
 
-/// The waker of one task. At most one wake-up of a task is on its way.
+/// The waker of a task. At most a single wake-up of a task is under way.
 pub(crate) struct TaskWaker {
     handle: Arc<OnceLock<ServiceHandle<Wake>>>,
     key: TaskKey,
-    /// A connection of the task's loop, by which the message finds the loop. The connection may have ended.
+    /// A connection of the task's loop, by which a message finds the loop. The connection may have ended.
     route: ConnectionId,
     is_woken: AtomicBool,
 }
@@ -31,10 +31,10 @@ impl TaskWaker {
         TaskWaker { handle, key, route, is_woken: AtomicBool::new(false) }
     }
 
-    /// The task runs: a wake-up from now on is a new one.
+    /// Marks the beginning of a poll: a later wake-up causes a further poll.
     #[inline]
     pub(crate) fn runs(&self) {
-        // A store alone may pass the reads of the poll that follows, and lose the wake-up of a thread in between.
+        // With a plain store, the poll's reads may be reordered before the store, and the wake-up of a thread in between is lost.
         if self.is_woken.load(Ordering::Relaxed) {
             self.is_woken.swap(false, Ordering::AcqRel);
         }
@@ -63,8 +63,7 @@ impl std::task::Wake for TaskWaker {
         }
         let Some(handle) = self.handle.get() else { return };
         let wake = Wake(u64::from(self.key.generation) << 32 | u64::from(self.key.place));
-        // The mailbox may be full for a moment: a wake-up must not be lost, so the thread waits. A loop that has ended has no
-        // task to wake.
+        // A wake-up must not be lost, so the thread waits while the mailbox is full. A loop that has ended has no task to wake.
         if let Err(PostError::Full(wake)) = handle.post(self.route, wake) {
             let _ = handle.post_wait(self.route, wake);
         }
