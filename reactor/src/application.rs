@@ -22,22 +22,22 @@ use crate::sys::signal::{self, Signals};
 use crate::sys::{Sys, System};
 use crate::time::Time;
 
-/// Descriptors kept back from connections: for what handlers open, for logs, and for accepting one in order to refuse
-/// it. A quarter, where the limit is so low that this would leave hardly any.
+/// Descriptors kept back from connections: for handlers, for logs, and for accepting a connection in order to refuse it. A
+/// quarter of the descriptors, where a low limit would leave hardly any for connections.
 const DESCRIPTOR_RESERVE: usize = 32;
 /// The shortest period: a shorter one would be a busy loop.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
-/// How long stopping may take unless said otherwise.
+/// Default limit of the time that stopping takes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The part of the memory there is that connections may hold unless said otherwise.
+/// Connections may hold this fraction of the machine's memory by default: one part of four.
 const MEMORY_PART: usize = 4;
-/// A callback that takes longer is worth a line in the log: everybody else has waited as long.
+/// Default limit of a callback's time: a longer callback is worth a line in the log, since every connection has waited.
 const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
-/// Any number of services on one event loop.
+/// An application: any number of services on an event loop.
 ///
-/// Nothing of it is global but signals, so several can live in one process, each on its own thread, which need not be
-/// the one that built it.
+/// Only signals are global. Several applications can live in one process, each on a thread of its own, which need not be the
+/// thread that built the application.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -61,7 +61,7 @@ const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 /// # Ok::<(), reactor::Error>(())
 /// ```
 pub struct Application {
-    /// One for each loop that stands, with its end of what others send it.
+    /// The system and the receivers of each fixed loop.
     systems: Vec<(System, Inbox)>,
     backend: Backend,
     runner: Runner,
@@ -75,16 +75,16 @@ pub struct Application {
     slow_callback: Duration,
     on_report: Reports,
     on_reopen: Reopen,
-    /// SIGHUP is taken even where it was ignored at the start.
+    /// SIGHUP is handled even where the process was started with SIGHUP ignored.
     takes_hang_up: bool,
     descriptor_limit: usize,
     built_in: u32,
 }
 
 impl Application {
-    /// On the backend that `REACTOR_BACKEND` names, or the system's best.
+    /// An application on the backend that `REACTOR_BACKEND` names, or else on the system's best.
     ///
-    /// Raises the soft limit of open descriptors of this process to the hard one.
+    /// Raises the process's soft limit of open descriptors to the hard limit.
     ///
     /// # Errors
     /// [`Error::UnknownBackend`] for an unusable `REACTOR_BACKEND`, [`Error::BackendUnavailable`], or [`Error::System`]
@@ -94,7 +94,7 @@ impl Application {
         Self::with_backend(Backend::Auto)
     }
 
-    /// On this backend, whatever the environment says.
+    /// An application on `backend`, whatever the environment says.
     ///
     /// # Errors
     /// As [`Application::new`].
@@ -102,7 +102,7 @@ impl Application {
         Self::with(backend, Runner::default())
     }
 
-    /// On this backend, and with connections served as `runner` says.
+    /// An application on `backend`, with connections served as `runner` says.
     ///
     /// ```
     /// use reactor::{Application, Backend, Runner};
@@ -135,7 +135,7 @@ impl Application {
             memory: None,
             slow_callback: SLOW_CALLBACK,
             on_report: Arc::new(Mutex::new(|report: &str| {
-                // Nobody may be there to read it.
+                // Standard error may be closed: then the report is lost.
                 let _ = std::io::stderr().write_all(report.as_bytes());
             })),
             on_reopen: Arc::new(Mutex::new(|| {})),
@@ -150,20 +150,21 @@ impl Application {
         self.backend
     }
 
-    /// Who serves connections.
+    /// The [`Runner`] that serves connections.
     pub fn runner(&self) -> Runner {
         self.runner
     }
 
-    /// Binds the service's addresses. From then on peers can connect; they are served once [`Application::run`] runs.
+    /// Binds the service's addresses. From then on peers can connect; [`Application::run`] serves their connections.
     ///
-    /// **Blocks** while a host name is looked up. A signal that [`Application::handle_signals`] takes waits meanwhile, so look names up
-    /// with [`Address::resolve`](crate::Address::resolve) before that call where a lookup may be slow.
+    /// **Blocks** while a host name is looked up, and a signal that [`Application::handle_signals`] handles waits meanwhile.
+    /// Where a lookup may be slow, look names up with [`Address::resolve`](crate::Address::resolve) before calling
+    /// `handle_signals`.
     ///
     /// # Errors
-    /// [`Error::Bind`] or [`Error::Address`], with the address and the cause. [`Error::Runner`] when the service needs what
-    /// the runner cannot give: see [`Service::shares_memory`]. [`Error::NoDescriptors`] when there would be no descriptor for
-    /// a connection.
+    /// [`Error::Bind`] or [`Error::Address`], with the address and the cause. [`Error::Runner`] when the runner cannot serve
+    /// such a service: see [`Service::shares_memory`]. [`Error::NoDescriptors`] when no descriptor would be left for a
+    /// connection.
     pub fn add_service<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Error>
     where
         H: Handler<M>,
@@ -195,9 +196,8 @@ impl Application {
         Ok(handle)
     }
 
-    /// Does `work` every `period` (at least a millisecond), from one period after the loop begins. Kept to that
-    /// schedule: when the loop was held up, the ticks that were missed are left out. [`Context::end_loop`] in it ends
-    /// it.
+    /// Calls `work` every `period` (at least a millisecond), first one period after the loop begins. The schedule is kept: when
+    /// the loop was held up, missed ticks are left out. A call of [`Context::end_loop`] in `work` ends the periodic work.
     pub fn add_loop(
         &mut self,
         period: Duration,
@@ -207,55 +207,55 @@ impl Application {
         self.loops.push(Periodic { period, work: Box::new(work), at: Time::NEVER });
     }
 
-    /// Reaches the application from other threads.
+    /// A handle that reaches the application from other threads.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Lets signals reach the loop: SIGTERM and SIGINT stop it, and end the process at once, with status 128+n, when
-    /// they come a second time; SIGUSR1 reports counters and connections; SIGHUP calls what was given to
-    /// [`Application::on_reopen`] or [`Application::on_hang_up`]; SIGPIPE and SIGXFSZ do nothing.
+    /// Handles signals on the loop. SIGTERM and SIGINT stop the application; a second SIGTERM or SIGINT ends the process at
+    /// once, with status 128+n. SIGUSR1 reports counters and connections. SIGHUP calls the function given to
+    /// [`Application::on_reopen`] or [`Application::on_hang_up`]. SIGPIPE and SIGXFSZ do nothing.
     ///
-    /// These signals are unblocked, in this thread and in that which calls [`Application::run`]. SIGINT stays ignored if
-    /// the process was started so, as a shell does with what it runs in the background; so does SIGHUP, unless there is
-    /// something to [reopen](Application::on_reopen). When the application is dropped, each of them has the disposition
-    /// again that it had before, and stays unblocked.
+    /// Unblocks these signals in the calling thread and in the thread that calls [`Application::run`]. SIGINT stays ignored if
+    /// the process was started with SIGINT ignored, as a shell starts background jobs; so does SIGHUP, unless a function to
+    /// [reopen](Application::on_reopen) logs is set. When the application is dropped, each signal gets its earlier disposition
+    /// back, and stays unblocked.
     ///
     /// # Errors
-    /// [`Error::SignalsTaken`]: signals belong to the process, so one application in it can have them.
+    /// [`Error::SignalsTaken`]: signals belong to the process, so only one application in a process can handle signals.
     pub fn handle_signals(&mut self) -> Result<(), Error> {
         self.signals = Some(signal::install(self.systems[0].0.waker())?);
         Ok(())
     }
 
-    /// How long stopping may take: connections that have not ended then are aborted. 10 s by default; `None`: for ever. A callback
-    /// that does not return holds up the stop of [`Runner::loops`](crate::Runner::loops) all the same, as it holds up everything else.
+    /// Sets how long stopping may take; connections still open then are aborted. 10 s by default; `None`: no limit. A callback
+    /// that does not return holds up the stop of [`Runner::loops`](crate::Runner::loops) all the same, like all other work of
+    /// the loop.
     pub fn drain_timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Connections of all services together; one more is accepted, told [`Service::refusal`], and closed. `None`, the
-    /// default: what the descriptor limit leaves room for, and newcomers wait in the backlog.
+    /// Limits the connections of all services together. A further connection is accepted, sent [`Service::refusal`], and
+    /// closed. `None`, the default: only the descriptor limit counts, and further connections wait in the backlog.
     pub fn max_connections(&mut self, connections: Option<usize>) -> &mut Self {
         self.max_connections = connections;
         self
     }
 
-    /// Bytes that all connections together may hold: input that handlers have not consumed, output that has not left, and
-    /// messages that wait for slow members; a payload that several hold counts once. Not what the kernel holds
-    /// ([`Limits::unsent`](crate::Limits::unsent)), nor what handlers keep. A quarter of this machine's memory by default,
-    /// or of what the process's cgroup may take if that is less; `usize::MAX`: no bound.
+    /// Limits the bytes that all connections together hold: input that handlers have not consumed, output that has not left,
+    /// and messages that wait for slow members. A payload held by several connections counts once. Bytes in the kernel
+    /// ([`Limits::unsent`](crate::Limits::unsent)) and in handlers do not count. The default is a quarter of this machine's
+    /// memory, or of the memory limit of the process's cgroup if smaller; `usize::MAX`: no limit.
     ///
-    /// From 80 % on the largest holders are not read, until less than 70 % is held; those that are owed nothing are, because
-    /// only reading completes what they have sent. Above it the largest holders end, on
-    /// whichever loop they are: what waits for them is dropped and counted, [`Handler::on_too_slow`](crate::Handler::on_too_slow)
-    /// has the last words, and the reason is [`CloseReason::Memory`](crate::CloseReason::Memory). One that is owed more than
-    /// 128 KiB of what was written to it alone is reset after that. Holders of less than 4 KiB are left alone.
+    /// From 80 % on, the largest holders are not read, until less than 70 % is held. Connections without queued output are
+    /// still read, because only further input completes their requests. Above 100 % the largest holders of all loops are
+    /// closed: their queued output is dropped and counted, [`Handler::on_too_slow`](crate::Handler::on_too_slow) may write last
+    /// words, and the reason is [`CloseReason::Memory`](crate::CloseReason::Memory). A connection with more than 128 KiB of
+    /// unshared output left is reset after that. Holders of less than 4 KiB are left alone.
     ///
-    /// With [`Runner::processes`] each process may hold as much as the bound divided by the number of processes at that
-    /// time. A process compares when what it holds changes, so one that was there before others came may hold more for as
-    /// long as its connection rests.
+    /// With [`Runner::processes`] each process may hold the limit divided by the current number of processes. A process
+    /// compares when its own bytes change, so an idle connection may go on holding more after further processes have come.
     ///
     /// ```
     /// use reactor::Application;
@@ -268,32 +268,32 @@ impl Application {
         self
     }
 
-    /// A callback that holds the loop for longer is named in the log, with its connection. 100 ms by default; a few
-    /// milliseconds are the clock's own. On Linux, time in which the thread was ready and other threads had its core is left
-    /// out; sleeping and blocking count. That time is known to within a second, so the line says how much it was at most.
+    /// Sets the limit of a callback's time: a slower callback is named in the log, with its connection. 100 ms by default; a
+    /// few milliseconds are the clock's own. On Linux, time in which the thread was ready while other threads had its core does
+    /// not count; sleeping and blocking do. That time is known to within a second, so the log line gives an upper bound.
     pub fn slow_callback(&mut self, limit: Duration) -> &mut Self {
         self.slow_callback = limit;
         self
     }
 
-    /// Where the report goes that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
-    /// loop if whoever reads that doesn't.
+    /// Sets the receiver of the reports that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
+    /// loop if no process reads at the other end.
     pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Arc::new(Mutex::new(report));
         self
     }
 
-    /// What SIGHUP does, such as opening log files anew. Nothing by default. Must not block. Takes SIGHUP even where
-    /// the process was started with SIGHUP ignored: a server that nohup(1) has started opens its logs anew, too.
+    /// Sets the action of SIGHUP, such as opening log files anew. No action by default. The function must not block. SIGHUP is
+    /// handled even where the process was started with SIGHUP ignored: a server started by nohup(1) opens its logs anew, too.
     pub fn on_reopen(&mut self, reopen: impl FnMut() + Send + 'static) -> &mut Self {
         self.on_reopen = Arc::new(Mutex::new(reopen));
         self.takes_hang_up = true;
         self
     }
 
-    /// What SIGHUP does in a program that belongs to its terminal, such as to end when the terminal is closed. In place of
-    /// what was given to [`Application::on_reopen`]. Must not block. Where the process was started with SIGHUP ignored,
-    /// as by nohup(1), SIGHUP stays ignored.
+    /// Sets the action of SIGHUP for a program that belongs to its terminal, such as to end when the terminal is closed.
+    /// Replaces [`Application::on_reopen`]. The function must not block. Where the process was started with SIGHUP ignored, as
+    /// by nohup(1), SIGHUP stays ignored.
     ///
     /// ```
     /// let mut app = reactor::Application::new()?;
@@ -307,15 +307,15 @@ impl Application {
         self
     }
 
-    /// Serves until it is stopped, by a signal, by [`Handle::halt`] or by [`Context::halt`], and all connections have
-    /// ended. **Blocks** until then.
+    /// Serves until a signal, [`Handle::halt`] or [`Context::halt`] stops the application and all connections have ended.
+    /// **Blocks** until then.
     ///
-    /// Ignores SIGPIPE and SIGXFSZ from then on, unless the process has handlers for them: neither a peer that goes away
-    /// while a file is sent to it, nor a log that reaches `ulimit -f`, must end the process. With [`Runner::processes`], SIGCHLD
-    /// is not ignored until `run` returns.
+    /// Ignores SIGPIPE and SIGXFSZ from then on, unless the process has handlers for these signals: a peer that goes away while
+    /// a file is sent, or a log that reaches `ulimit -f`, must not end the process. With [`Runner::processes`], SIGCHLD is not
+    /// ignored until `run` returns.
     ///
     /// # Errors
-    /// [`Error::Forked`] in a forked child of the process that built it; [`Error::Runner`] with
+    /// [`Error::Forked`] in a forked child of the process that built the application; [`Error::Runner`] with
     /// [`Runner::processes`] in a process that has more than one thread; [`Error::System`] when waiting for events fails.
     pub fn run(mut self) -> Result<(), Error> {
         if self.built_in != process::pid() {
@@ -335,7 +335,7 @@ impl Application {
             drain_timeout: self.drain_timeout,
             drain_margin: Duration::ZERO,
             connections: self.max_connections,
-            // The reserve leaves room for one connection, which `add_service` has made sure of.
+            // The reserve leaves room for one connection: `add_service` has checked that.
             descriptors: self.descriptor_limit.saturating_sub(others).max(self.runner.descriptors_each()),
             per_connection: self.runner.per_connection(),
             slow_callback: self.slow_callback,

@@ -1,8 +1,9 @@
-//! Where each loop of an application is reached by the others, and what all of them have in common. Below: mailboxes.
-//! Above: [`handle`](crate::handle), for other threads; [`outgoing`](crate::outgoing), for the loops themselves.
+//! All loops of an application: the handle of each loop, and the state that the loops share. Below: mailboxes. Above:
+//! [`handle`](crate::handle), for other threads; [`outgoing`](crate::outgoing), for the loops themselves.
 //!
 //! *Fixed* loops live as long as the application does. *Per-connection* loops come and go with one connection each
-//! (`Runner::threads`), so a loop that wants to reach all keeps a [`Snapshot`] and checks whether that is current.
+//! (`Runner::threads`), so a loop that wants to reach all loops keeps a [`Snapshot`] and checks whether the snapshot is
+//! current.
 
 mod loop_handle;
 
@@ -25,8 +26,8 @@ use crate::topics::Topic;
 pub(crate) use loop_handle::LoopHandle;
 use loop_handle::mailbox_of_published;
 
-/// Bytes that wait, published from other threads or passed on by another loop, before whoever publishes has to wait:
-/// a burst to a room, and no more memory than one slow member may cost several times over.
+/// Limit of the bytes that wait in a mailbox of publications; beyond the limit a publisher has to wait. Large enough for a
+/// burst to a room, and no more memory than one slow member may cost several times over.
 pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a loop lives.
@@ -34,14 +35,14 @@ pub(crate) const PUBLISHED_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) enum LoopKind {
     /// As long as the application.
     Fixed,
-    /// As long as the one connection that it serves.
+    /// As long as one connection.
     PerConnection {
-        /// The first generation that its connections may have, so that none has the name of an earlier loop's.
+        /// First generation of the ids of the loop's connections, so that no id repeats one of an earlier loop.
         generation: u32,
     },
 }
 
-/// What is published elsewhere.
+/// A message published to a topic, on its way to another loop.
 pub(crate) type Publication = (Topic, Shared);
 
 /// A connection that one loop has accepted and another serves.
@@ -51,55 +52,55 @@ pub(crate) struct Accepted {
     pub(crate) peer: Peer,
 }
 
-/// One loop's end of all that others send it.
+/// Receivers of one loop: publications and accepted connections.
 pub(crate) struct Inbox {
-    /// Of the first loop: what other threads publish.
+    /// Publications of other threads; only the first loop has this receiver.
     pub(crate) published: Option<Receiver<Publication>>,
-    /// What other loops publish.
+    /// Publications of other loops.
     pub(crate) passed_on: Receiver<Publication>,
-    /// Connections that were accepted for it.
+    /// Connections that the accepting loop has handed to this loop.
     pub(crate) accepted: Receiver<Accepted>,
 }
 
-/// All of them.
+/// All loops of an application.
 pub(crate) struct Cluster {
     fixed: Box<[Arc<LoopHandle>]>,
     per_connection: Mutex<PerConnectionLoops>,
-    /// Tells that the last guest has gone.
+    /// Notified when a per-connection loop ends.
     gone: Condvar,
-    /// How often guests have come or gone.
+    /// Counts the per-connection loops that have come or gone.
     changes: Changes,
-    /// What the loop that accepts waits for.
+    /// Counts and flags that the accepting loop waits for.
     room: Room,
-    /// What other threads publish. The first loop takes it and passes it on, so that all see it in one order.
+    /// Publications of other threads. The first loop takes them and passes them on, so all loops see one order.
     published: Arc<Mailbox<Publication>>,
     /// Set by the first loop that stops with the application: the end of the drain time.
     drain_until: OnceLock<Option<Time>>,
-    /// The loop that gets what is for no connection.
+    /// Number of the first loop, which takes publications of other threads. In a child process: its only loop.
     first: AtomicU32,
-    /// Where loops are pinned: all the cores that they are pinned to one of.
+    /// The processor cores that loops are pinned to, one core each.
     cores: OnceLock<Cores>,
 }
 
 #[derive(Default)]
 struct PerConnectionLoops {
     here: HashMap<u32, Arc<LoopHandle>>,
-    /// How many ever came.
+    /// Number of per-connection loops that ever came.
     came: u64,
-    /// What those who are gone have counted.
+    /// The counters of ended per-connection loops, added up.
     counted: Stats,
-    /// Everybody, if somebody has asked since the last change.
+    /// The handles of all loops, if a loop has asked since the last change.
     snapshot: Option<Arc<[Arc<LoopHandle>]>>,
 }
 
-/// The handles of all loops at one time.
+/// The handles of all loops at a point in time.
 pub(crate) struct Snapshot {
     version: Version,
     pub(crate) cluster: Arc<[Arc<LoopHandle>]>,
 }
 
 impl Snapshot {
-    /// That of nobody, which is never true.
+    /// The handles of no loop; never current.
     pub(crate) fn empty() -> Self {
         Snapshot { version: Version::NONE, cluster: Arc::new([]) }
     }
@@ -123,17 +124,17 @@ impl Cluster {
         }
     }
 
-    /// Those that stand.
+    /// The fixed loops.
     pub(crate) fn fixed(&self) -> &[Arc<LoopHandle>] {
         &self.fixed
     }
 
-    /// The loop that gets what is for no connection.
+    /// Number of the first loop, which takes publications of other threads.
     pub(crate) fn first(&self) -> u32 {
         self.first.load(Ordering::Acquire)
     }
 
-    /// The end of this loop of all that others send it. There is one loop for each desk.
+    /// Makes the receivers of a loop. Each mailbox has one receiver, so call once for each loop.
     pub(crate) fn inbox(&self, loop_handle: &LoopHandle) -> Inbox {
         Inbox {
             published: (loop_handle.number == self.first()).then(|| Receiver::new(self.published.clone())),
@@ -142,14 +143,14 @@ impl Cluster {
         }
     }
 
-    /// Queues what is published from outside, and wakes the first loop.
+    /// Queues a publication of another thread, and wakes the first loop.
     pub(crate) fn publish(&self, publication: Publication) -> Result<(), PostError<Publication>> {
         self.published.post(publication)?;
         self.wake(self.first());
         Ok(())
     }
 
-    /// Wakes this loop, if it is still there.
+    /// Wakes loop `number`, if the loop has not ended.
     pub(crate) fn wake(&self, number: u32) {
         match self.fixed.get(number as usize) {
             Some(loop_handle) => loop_handle.wake(),
@@ -162,7 +163,7 @@ impl Cluster {
         self.per_connection().here.values().for_each(|loop_handle| loop_handle.wake());
     }
 
-    /// Wakes all loops but this one.
+    /// Wakes all loops but loop `number`.
     pub(crate) fn wake_others(&self, number: u32) {
         self.fixed.iter().filter(|loop_handle| loop_handle.number != number).for_each(|loop_handle| loop_handle.wake());
         self.per_connection()
@@ -178,18 +179,18 @@ impl Cluster {
         }
     }
 
-    /// From now on loops are pinned, each to one of these.
+    /// Sets the cores: from now on each loop is pinned to one core.
     pub(crate) fn set_cores(&self, cores: Cores) {
-        // An application runs once.
+        // An application runs only once, so the cores are not set yet.
         let _ = self.cores.set(cores);
     }
 
-    /// Where loops are pinned: all the cores that they are pinned to one of.
+    /// The processor cores that loops are pinned to, one core each.
     pub(crate) fn cores(&self) -> Option<&Cores> {
         self.cores.get()
     }
 
-    /// When the drain time of the application is over, for every loop: as the first loop to stop has it.
+    /// The end of the application's drain time, for every loop: the first loop that stops decides.
     pub(crate) fn drain_until(&self, own: Option<Time>) -> Option<Time> {
         *self.drain_until.get_or_init(|| own)
     }
@@ -198,24 +199,24 @@ impl Cluster {
         self.room.is_halting()
     }
 
-    /// Nobody is accepted any more.
+    /// Notes that accepting has ended, and wakes the fixed loops.
     pub(crate) fn close_listeners(&self) {
         if self.room.close_listeners() {
             self.fixed.iter().for_each(|loop_handle| loop_handle.wake());
         }
     }
 
-    /// Nobody is accepted any more, and this queue of newcomers is empty.
+    /// Whether accepting has ended, and a loop's queue of accepted connections is empty.
     pub(crate) fn nobody_comes(&self, accepted: &Receiver<Accepted>) -> bool {
         self.room.nobody_comes(|| accepted.is_empty())
     }
 
-    /// Nobody is accepted any more.
+    /// Whether accepting has ended.
     pub(crate) fn are_listeners_closed(&self) -> bool {
         self.room.nobody_comes(|| true)
     }
 
-    /// Asks each other loop for its report; of the guests, so many.
+    /// Asks every fixed loop but the first for its report, and at most `per_connection` per-connection loops.
     pub(crate) fn ask_for_reports(&self, per_connection: usize) {
         let others = self.fixed.iter().skip(1).cloned();
         let all: Vec<Arc<LoopHandle>> =
@@ -223,7 +224,7 @@ impl Cluster {
         all.iter().for_each(|loop_handle| loop_handle.ask_for_report());
     }
 
-    /// Asks each guest in another process to open its log files anew.
+    /// Asks each per-connection loop, which may be another process, to open its log files anew.
     pub(crate) fn ask_to_reopen(&self) {
         let per_connection: Vec<Arc<LoopHandle>> = self.per_connection().here.values().cloned().collect();
         for loop_handle in per_connection {
@@ -232,7 +233,7 @@ impl Cluster {
         }
     }
 
-    /// What all have counted, those who are gone included.
+    /// The counters of all loops, including ended loops.
     pub(crate) fn stats(&self) -> Stats {
         let per_connection = self.per_connection();
         let mut all = per_connection.counted.clone();
@@ -242,7 +243,7 @@ impl Cluster {
         all
     }
 
-    // ---- guests ----------------------------------------------------------------------------------------------------
+    // ---- per-connection loops --------------------------------------------------------------------------------------
 
     /// Registers a per-connection loop that uses `descriptors` descriptors.
     pub(crate) fn enter(&self, waker: Waker, descriptors: usize) -> Arc<LoopHandle> {
@@ -264,7 +265,7 @@ impl Cluster {
         loop_handle
     }
 
-    /// A guest has ended. What it has counted stays.
+    /// Removes a per-connection loop that has ended, and keeps its counters.
     pub(crate) fn leave(&self, loop_handle: &LoopHandle) {
         let mut per_connection = self.per_connection();
         per_connection.here.remove(&loop_handle.number);
@@ -274,7 +275,7 @@ impl Cluster {
         drop(per_connection);
         *loop_handle.waker.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.set_descriptors(loop_handle, 0);
-        // It waits for room, or for everybody to have gone.
+        // The accepting loop waits for room, or for the end of all per-connection loops.
         if self.room.is_waited_for_by_a_stop() {
             self.wake(self.first());
         }
@@ -287,17 +288,17 @@ impl Cluster {
         self.changes.count();
     }
 
-    /// How many there are.
+    /// Number of per-connection loops that have not ended.
     pub(crate) fn per_connection_count(&self) -> usize {
         self.room.per_connection()
     }
 
-    /// While the application stops: whether all have gone. If not, the last wakes the loop that accepts.
+    /// While the application stops: whether all per-connection loops have ended. If not, the last wakes the accepting loop.
     pub(crate) fn have_guests_gone(&self) -> bool {
         self.room.have_guests_gone()
     }
 
-    /// Blocks until all have gone, at most this long; `None`: without a limit. Returns how many are left.
+    /// Blocks until all per-connection loops have ended, at most `patience` (`None`: no limit). Returns the number left.
     pub(crate) fn wait_for_per_connection(&self, patience: Option<Duration>) -> usize {
         let (per_connection, patience) = (self.per_connection(), patience.unwrap_or(Duration::MAX));
         let is_waiting = |per_connection: &mut PerConnectionLoops| !per_connection.here.is_empty();
@@ -314,7 +315,7 @@ impl Cluster {
         Snapshot { version, cluster }
     }
 
-    /// Whether everybody who is here now is on it.
+    /// Whether no per-connection loop has come or gone since the snapshot.
     #[inline]
     pub(crate) fn is_current(&self, snapshot: &Snapshot) -> bool {
         self.changes.version() == snapshot.version
@@ -324,12 +325,12 @@ impl Cluster {
         self.per_connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In the copy of a process that was made for this guest: it is alone here, and the first. What it passes on to the loop
-    /// that was the first is for the process that it came from.
+    /// In a child process, made for this per-connection loop: the loop is alone here, and the first. Publications that the loop
+    /// passes on to the former first loop are for the parent process.
     pub(crate) fn become_child(&self, per_connection_loop: &Arc<LoopHandle>, waker: Waker) {
         self.first.store(per_connection_loop.number, Ordering::Release);
         let mut per_connection = self.per_connection();
-        // The others are forgotten as they lie: to touch each would have the kernel copy the memory that they are in.
+        // The other handles are leaked: a drop would write to memory, and the kernel would copy each page for it.
         std::mem::forget(std::mem::take(&mut per_connection.here));
         std::mem::forget(per_connection.snapshot.take());
         per_connection.here.insert(per_connection_loop.number, per_connection_loop.clone());
@@ -353,14 +354,14 @@ impl Cluster {
         self.room.descriptors()
     }
 
-    /// By the loop that accepts: whether newcomers have to wait, as `is_full` finds by the counts of descriptors and guests. If
-    /// so, whoever makes one of them smaller wakes it.
+    /// For the accepting loop: whether further connections have to wait, as `is_full` decides by the counts of descriptors and
+    /// per-connection loops. If so, any thread that lowers either count wakes the accepting loop.
     pub(crate) fn look_for_room(&self, is_full: impl Fn() -> bool) -> bool {
         self.room.look(is_full)
     }
 
-    /// So many descriptors of connections a loop has now, a guest's own among them. The one that accepts hears of each that
-    /// is freed while newcomers wait for it.
+    /// Sets the number of descriptors that a loop uses for connections, including a per-connection loop's own. Wakes the
+    /// accepting loop if the number has fallen while further connections wait for room.
     pub(crate) fn note_descriptors(&self, loop_handle: &LoopHandle, descriptors: usize) {
         let before = self.set_descriptors(loop_handle, descriptors);
         if descriptors < before && loop_handle.number != self.first() && self.room.is_waited_for() {
@@ -369,7 +370,7 @@ impl Cluster {
     }
 
     fn set_descriptors(&self, loop_handle: &LoopHandle, descriptors: usize) -> usize {
-        // Only its own loop changes it. Most turns don't, and then nothing shared is touched.
+        // Only the loop itself changes the number. In most turns nothing has changed, and nothing shared is written.
         if loop_handle.descriptors() == descriptors {
             return descriptors;
         }
@@ -384,12 +385,12 @@ impl Cluster {
         loop_handle.accepted.post(newcomer).inspect_err(|_| self.has_counted())
     }
 
-    /// One is on its way to a loop, which has not counted its descriptor yet.
+    /// Counts the descriptor of a connection on its way to a loop, until the loop counts the descriptor itself.
     pub(crate) fn count_handed(&self) {
         self.room.add_descriptors(1);
     }
 
-    /// One that was handed to a loop is among its descriptors now.
+    /// Counts the handed-over descriptor out: the loop has counted the descriptor itself.
     pub(crate) fn has_counted(&self) {
         self.room.add_descriptors(usize::MAX);
         if self.room.is_waited_for() {
@@ -397,7 +398,7 @@ impl Cluster {
         }
     }
 
-    /// The standing loop with the fewest connections; of several, the first after `last`.
+    /// The fixed loop with the fewest connections; among equals, the first after `last`.
     pub(crate) fn least_loaded(&self, last: usize) -> usize {
         let count = self.fixed.len();
         (1..=count).map(|step| (last + step) % count).min_by_key(|&one| self.fixed[one].load()).unwrap_or(0)

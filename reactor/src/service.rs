@@ -1,4 +1,4 @@
-//! What listens where, with which limits, and who serves it.
+//! A service: its listeners, limits and deadlines, and the handler that serves its connections.
 
 mod bound;
 pub(crate) mod listener;
@@ -67,7 +67,7 @@ pub struct Service<H, M = ()> {
     shares_memory: bool,
     urgent_in_line: bool,
     layers: Option<Layers>,
-    /// Where it listens besides, each with a layer.
+    /// Further listeners, each with a layer for its connections.
     layered: Vec<(Source, Layers)>,
     works: Vec<(Duration, Work<H>)>,
     factory: Box<dyn Fn() -> H + Send + Sync>,
@@ -80,7 +80,7 @@ impl<H, M> fmt::Debug for Service<H, M> {
     }
 }
 
-/// Where a service's listeners come from.
+/// The origin of a service's listeners.
 #[derive(Debug)]
 enum Source {
     Text(String),
@@ -90,36 +90,35 @@ enum Source {
 }
 
 impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
-    /// Listens on TCP at `host:port`: a name (each of its addresses), an IPv4 address, an IPv6 address in brackets;
-    /// `[::]` takes IPv4 too, and port 0 is any free one. `factory` is called once for each loop, on that loop's
+    /// Listens on TCP at `host:port`. `host` is a name (each of its addresses), an IPv4 address, or an IPv6 address in
+    /// brackets; `[::]` takes IPv4 too, and port 0 is any free port. `factory` is called once for each loop, on the loop's
     /// thread.
     pub fn tcp(address: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Text(address.to_owned()), factory)
     }
 
-    /// Listens on a Unix stream socket. A stale socket file is replaced; a live one, and anything that is no socket, is
-    /// an error. The file is removed when the service stops listening.
+    /// Listens on a Unix stream socket. A stale socket file is replaced; a live socket, or any other file, is an error. The
+    /// file is removed when the service stops listening.
     pub fn unix(path: impl Into<PathBuf>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Addresses(vec![Address::Unix(path.into())]), factory)
     }
 
-    /// Listens on every one of these addresses.
+    /// Listens on each of `addresses`.
     pub fn at(addresses: Vec<Address>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Addresses(addresses), factory)
     }
 
-    /// Takes over a listener that is open already, from the standard library or from [`inherited_listeners`].
+    /// Takes over an open listener, from the standard library or from [`inherited_listeners`].
     pub fn on(listener: Listener, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::on_all(vec![listener], factory)
     }
 
-    /// Takes over several: one service, however it is reached.
+    /// Takes over several open listeners: one service, reached in several ways.
     pub fn on_all(listeners: Vec<Listener>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Listeners(listeners), factory)
     }
 
-    /// Listens nowhere: for a handler that only connects to others or watches descriptors, beginning in
-    /// [`Handler::on_start`].
+    /// Listens nowhere: for a handler that only connects to servers or watches descriptors, beginning in [`Handler::on_start`].
     pub fn outbound(factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::new(Source::Nothing, factory)
     }
@@ -142,42 +141,42 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         }
     }
 
-    /// What logs and reports call it; by default the handler's type.
+    /// Sets the service's name in logs and reports; by default the name of the handler's type.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How much it takes and keeps.
+    /// Sets the limits on connections and memory.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How long it waits.
+    /// Sets the deadlines.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = deadlines;
         self
     }
 
-    /// What a newcomer over [`Limits::connections`] is told before it is closed. Nothing by default.
+    /// Sets the bytes that a connection over [`Limits::connections`] is sent before its end. Empty by default.
     pub fn refusal(mut self, told: impl Into<Bytes>) -> Self {
         self.refusal = told.into();
         self
     }
 
-    /// In this protocol the client speaks first. The kernel then keeps a newcomer to itself for up to `patience` until
-    /// it has said something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter
-    /// of the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the
-    /// service stops meanwhile. With a patience of zero the kernel keeps nobody to itself, and only the early read is left.
+    /// Declares that the client speaks first. The kernel then keeps a connection to itself for up to `patience`, until the
+    /// client has sent something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter of
+    /// the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the service
+    /// stops meanwhile. With a patience of zero the kernel delivers every connection at once, and only the early read is left.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
         self
     }
 
-    /// Urgent data of TCP is read where it stands in the stream (SO_OOBINLINE, socket(7)), as a protocol like telnet needs.
-    /// Without this the system takes the last urgent byte out of the stream, and the handler never sees it. No effect on
-    /// Unix sockets.
+    /// Reads urgent data of TCP at its place in the stream (SO_OOBINLINE, socket(7)), as a protocol like telnet needs. Without
+    /// `urgent_in_line` the system takes the last urgent byte out of the stream, and the handler never sees the byte. No effect
+    /// on Unix sockets.
     ///
     /// ```
     /// use reactor::{Context, Handler, Input, Service};
@@ -201,8 +200,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 
     /// Calls `work` with the handler every `period` (at least a millisecond), on each loop, first one period after the loop has
-    /// begun. The work keeps to that schedule: when the loop was held up, the ticks that were missed are left out. It must not
-    /// block, and goes on while the application is stopping. For timers that begin and end: [`Context::timers`].
+    /// begun. The schedule is kept: when the loop was held up, missed ticks are left out. `work` must not block, and goes on
+    /// while the application is stopping. For timers that begin and end: [`Context::timers`].
     ///
     /// ```
     /// use reactor::{Application, Context, Handler, Input, Service};
@@ -241,15 +240,15 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// What its connections have in common is in memory: something that the factory gives to every handler, such as an
-    /// `Arc<Mutex<…>>`, or threads that post back to them. Where each connection has a process
-    /// ([`Runner::processes`](crate::Runner::processes)) that cannot be, and adding the service is an error. What connections
-    /// tell one another by topics needs no saying: every model carries it.
+    /// Declares that the service's connections share memory: an object that the factory gives to every handler, such as an
+    /// `Arc<Mutex<…>>`, or threads that post back to handlers. Where each connection has a process
+    /// ([`Runner::processes`](crate::Runner::processes)) memory cannot be shared, and adding the service is an error. Topics
+    /// need no declaration: publications reach members in every model.
     ///
-    /// A callback that panics while it holds a `Mutex` poisons that: `lock().unwrap()` would panic in every later callback of every
-    /// connection, and one fault would end them all. So share atomics where they do; and take the lock with
-    /// `lock().unwrap_or_else(PoisonError::into_inner)` where what it guards is in order after every single change, or can be put in
-    /// order again:
+    /// A callback that panics while holding a `Mutex` poisons the mutex: `lock().unwrap()` would panic in every later callback
+    /// of every connection, and one fault would end all connections. So share atomics where atomics suffice. Otherwise take the
+    /// lock with `lock().unwrap_or_else(PoisonError::into_inner)`, provided that the guarded state is consistent after every
+    /// single change, or can be repaired:
     ///
     /// ```
     /// use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -269,8 +268,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// assert_eq!(*locked(&shared), 1);
     /// ```
     ///
-    /// Where a change has several steps, [`Mutex::clear_poison`](std::sync::Mutex::clear_poison) tells the next one that they may be
-    /// half done, once: it makes the state anew and clears the poison.
+    /// Where a change has several steps, the next callback may find the steps half done: it rebuilds the state and clears the
+    /// poison with [`Mutex::clear_poison`](std::sync::Mutex::clear_poison).
     ///
     /// ```
     /// use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
@@ -300,17 +299,16 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// Every connection has a [`Layer`] of its own between it and the wire, such as TLS. The handler hears of a connection
-    /// when the layer is ready ([`Deadlines::handshake`]), and everything counts plaintext from there on. `layer` is called on
-    /// the loop's thread when a connection is accepted. A connection over a limit is closed without a handshake, and without a
-    /// [`Service::refusal`]. Listeners that are added by [`Service::layered_at`] and [`Service::layered_on`] are not
-    /// concerned.
+    /// Gives every connection a [`Layer`] between the connection and the wire, such as TLS. The handler hears of a connection
+    /// when the layer is ready ([`Deadlines::handshake`]), and all counts and limits are in plaintext from there on. `layer` is
+    /// called on the loop's thread when a connection is accepted. A connection over a limit is closed without a handshake, and
+    /// without a [`Service::refusal`]. Does not concern listeners added by [`Service::layered_at`] and [`Service::layered_on`].
     pub fn layered(mut self, layer: impl Fn() -> Box<dyn Layer> + Send + Sync + 'static) -> Self {
         self.layers = Some(Arc::new(layer));
         self
     }
 
-    /// Listens at these addresses, too, and puts a layer between their connections and the wire, as [`Service::layered`]
+    /// Listens at `addresses`, too, with a layer between these listeners' connections and the wire, as [`Service::layered`]
     /// does: one service with and without TLS.
     pub fn layered_at(
         mut self,
@@ -321,7 +319,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// The same for listeners that are open already.
+    /// Takes over open listeners, too, with a layer as [`layered_at`](Self::layered_at) has.
     pub fn layered_on(
         mut self,
         listeners: Vec<Listener>,
@@ -335,12 +333,12 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         &self.name
     }
 
-    /// What its connections have in common is in memory.
+    /// Whether the service's connections share memory.
     pub(crate) fn needs_memory(&self) -> bool {
         self.shares_memory
     }
 
-    /// Binds, with `listen`. What comes out of it can be built on a loop.
+    /// Binds the addresses with `listen`. Each loop builds its handler from the returned parts.
     pub(crate) fn bind<L: Listens + 'static>(
         self,
         application: Handle,
@@ -408,8 +406,8 @@ impl Source {
     }
 }
 
-/// Binds each of several addresses of one name. An address that this host does not have (IPv6 switched off, say) is left
-/// out as long as there is another.
+/// Binds each address of one name. An address that this host does not have (IPv6 switched off, say) is left out, unless all
+/// addresses are missing.
 fn bind_all<L: Listens + 'static>(
     addresses: &[Address],
     options: &ListenOptions,
@@ -443,7 +441,7 @@ fn short_name<H>() -> &'static str {
     path.rsplit("::").next().unwrap_or(path)
 }
 
-/// The rest of it, from which each loop builds its own handler.
+/// The parts of a service from which each loop builds its own handler.
 pub(crate) struct ServiceParts<H, M> {
     factory: Box<dyn Fn() -> H + Send + Sync>,
     works: Works<H>,
@@ -451,12 +449,12 @@ pub(crate) struct ServiceParts<H, M> {
 }
 
 impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
-    /// For a loop that stands.
+    /// Builds the host for a fixed loop.
     pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
         Box::new(Hosted::new((self.factory)(), service, mailbox).working(self.works.clone()))
     }
 
-    /// For a loop that comes with one connection: it has this service and no other.
+    /// Builds the host for a per-connection loop, which serves only this service.
     pub(crate) fn host_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> Box<dyn Host> {
         let mailbox = self.handle.receiver_of_guest(loop_handle);
         Box::new(Hosted::new((self.factory)(), 0, mailbox).working(self.works.clone()))

@@ -1,4 +1,4 @@
-//! The handle of one loop: its mailboxes, its waker, and the numbers that other loops may read.
+//! The handle of one loop: mailboxes, waker, and the numbers that other loops may read.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,24 +9,24 @@ use crate::protocols::Mask;
 use crate::stats::Counters;
 use crate::sys::wake::Waker;
 
-/// Where one loop is reached, and what others may know of it.
+/// The handle of one loop, by which other loops and threads reach it.
 pub(crate) struct LoopHandle {
     pub(crate) number: u32,
     pub(crate) kind: LoopKind,
     pub(crate) counters: Arc<Counters>,
-    /// `None` once a per-connection loop has left: others may keep its handle for a while, and a waker holds a descriptor.
+    /// `None` once a per-connection loop has left: others may keep the handle for a while, and a waker holds a descriptor.
     pub(super) waker: RwLock<Option<Waker>>,
     pub(super) passed_on: Arc<Mailbox<Publication>>,
     pub(super) accepted: Arc<Mailbox<Accepted>>,
     pub(super) reporting: AtomicBool,
     pub(super) reopening: AtomicBool,
-    /// Another loop found a mailbox of this one full, and waits to hear that there is room.
+    /// Set when another loop has found a mailbox of this loop full, and waits for room.
     pub(super) crowd: Crowd,
-    /// Connections of the loop, those on their way to it included.
+    /// Connections of the loop, including connections on their way to the loop.
     load: AtomicUsize,
     /// Descriptors of the loop's connections, and a per-connection loop's own.
     pub(super) descriptors: AtomicUsize,
-    /// Topics with members on this loop.
+    /// Topics with members on the loop.
     topics: Mask,
 }
 
@@ -54,33 +54,33 @@ impl LoopHandle {
         }
     }
 
-    /// The waker itself, while the loop is there.
+    /// The loop's waker, until the loop has ended.
     pub(crate) fn waker(&self) -> Option<Waker> {
         self.waker.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Passes something on, without waking the loop.
+    /// Passes a publication on to the loop, without waking the loop.
     pub(crate) fn pass_on(&self, publication: Publication) -> Result<(), PostError<Publication>> {
         self.post(&self.passed_on, publication)
     }
 
-    /// Posts to a mailbox of this loop, without waking it. Where there is no room, this loop wakes all others once it has made
-    /// some.
+    /// Posts to a mailbox of this loop, without waking the loop. If the mailbox is full, the loop wakes all other loops once
+    /// the mailbox has room.
     pub(crate) fn post<M>(&self, mailbox: &Mailbox<M>, message: M) -> Result<(), PostError<M>> {
         self.crowd.post(mailbox, message)
     }
 
-    /// Whether all that was passed on to this loop has been taken.
+    /// Whether the loop has taken all publications that were passed on to it.
     pub(crate) fn is_read_out(&self) -> bool {
         self.passed_on.is_empty()
     }
 
-    /// Whether another loop waits for room in a mailbox of this one.
+    /// Whether another loop waits for room in a mailbox of this loop.
     pub(crate) fn is_crowded(&self) -> bool {
         self.crowd.is_waiting()
     }
 
-    /// The same, once: who takes it wakes the others.
+    /// Takes the mark that another loop waits for room: after `true` the caller must wake all loops.
     pub(crate) fn take_sender_waits(&self) -> bool {
         self.crowd.take()
     }
@@ -89,7 +89,7 @@ impl LoopHandle {
         self.reporting.swap(false, Ordering::AcqRel)
     }
 
-    /// Asks it for its report.
+    /// Asks the loop for a report.
     pub(crate) fn ask_for_report(&self) {
         self.reporting.store(true, Ordering::Release);
         self.wake();
@@ -99,7 +99,7 @@ impl LoopHandle {
         self.reopening.swap(false, Ordering::AcqRel)
     }
 
-    /// From now on this wakes it.
+    /// Replaces the waker.
     pub(super) fn set_waker(&self, waker: Waker) {
         *self.waker.write().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }
@@ -112,17 +112,17 @@ impl LoopHandle {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// It is going to have one connection more.
+    /// Counts a connection that the loop is going to serve.
     pub(crate) fn load_more(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One of its connections has ended.
+    /// Counts a connection of the loop out.
     pub(crate) fn load_less(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Topics that the loop has members of, a bit for each.
+    /// Sets the topics with members on the loop, one bit each.
     pub(crate) fn set_topics(&self, bits: u64) {
         self.topics.set(bits);
     }

@@ -1,5 +1,5 @@
-//! One loop's side of several loops and of other threads: what it receives (mailboxes, signals), accepted connections that
-//! are handed over, what it sends at the end of a turn, and the parting of a child process from its parent.
+//! The loop's side of the cluster: mailboxes and signals, accepted connections that are handed over, posts and publications at
+//! the end of a turn, and the parting of a child process from its parent.
 
 use std::any::Any;
 use std::io;
@@ -21,30 +21,30 @@ use crate::sys::wake::Waker;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
 
-/// Connections accepted for this loop that are taken on in one turn: as many as a listener gives.
+/// Connections from the accepting loop that a loop takes on in one turn, at most: as many as a listener gives.
 const ACCEPTED_PER_TURN: usize = 64;
-/// Messages published from other threads, or by other loops, that are delivered in one turn.
+/// Limit of publications from other threads, and of publications from other loops, delivered in one turn.
 const PUBLISHED_PER_TURN: usize = 1024;
-/// Loops with one connection that are asked for a report when the operator asks for one: the rest of them is in the sum.
+/// Limit of per-connection loops that write a report when the operator asks for reports: the sum includes the rest.
 const REPORTS_OF_PER_CONNECTION: usize = 200;
 
 /// Gives an accepted connection a loop of its own.
 pub(crate) trait Spawner {
-    /// What those loops run in, for the operator.
+    /// The kind of the per-connection loops, for the operator: threads or processes.
     fn kind(&self) -> &'static str;
-    /// Descriptors of this process that each of them takes, its connection's included.
+    /// Descriptors of this process that a per-connection loop uses, its connection's included.
     fn descriptors_each(&self) -> usize;
-    /// `held` are all descriptors of the loop that accepts, for who has copies of them.
+    /// `held`: all descriptors of the accepting loop, for a child that has copies of them to close.
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
 }
 
-/// What became of the descriptor of a connection that was to get a loop of its own.
+/// The owner of an accepted connection's descriptor after `Spawner::spawn`.
 pub(crate) enum Spawned {
-    /// It belongs to that loop.
+    /// The per-connection loop owns the descriptor.
     Moved,
-    /// That loop has a copy.
+    /// The child process has a copy: the caller closes its own.
     Copied(Socket),
-    /// There is no loop for it: none for now, where the system says so, and otherwise none at all.
+    /// No loop: an error of the system is worth a retry, any other error is final.
     Failed(Socket, io::Error),
 }
 
@@ -54,14 +54,14 @@ pub(super) struct Exchange {
     pub(super) loop_handle: Arc<LoopHandle>,
     pub(super) inbox: Inbox,
     pub(super) waker: Option<Waker>,
-    /// The loop's own descriptors, where they count with those of connections.
+    /// The loop's own descriptors, where the loop counts them with its connections' descriptors.
     pub(super) own_descriptors: usize,
-    /// Descriptors that a fixed loop has had since its first callbacks. They do not count with those of connections: most were open
-    /// before the loop began, so the limit leaves them out already.
+    /// Descriptors that a fixed loop has held since its first callbacks. Not counted as connections: most were open before the
+    /// loop began, so the descriptor limit leaves them out already.
     pub(super) descriptors_at_start: usize,
     /// A mailbox may have a message: set by a wake-up, and by whatever leaves messages for the next turn.
     pub(super) mail: bool,
-    /// For messages that were given back for want of room.
+    /// Rate limit for the log lines about refused messages, which found no room.
     pub(super) refusals_log: LogLimit,
     /// Of a per-connection loop: its connection, and the channel to the parent process.
     pub(super) own: Option<ConnectionId>,
@@ -72,7 +72,7 @@ pub(super) struct Exchange {
     _leaving: Leaving,
 }
 
-/// When the mailboxes of an ended loop are closed, senders that wait for room in them have to look again.
+/// Wakes all loops when the mailboxes of an ended loop are closed: senders that wait for room must try again.
 struct Leaving(Arc<Cluster>, Arc<LoopHandle>);
 
 impl Drop for Leaving {
@@ -108,7 +108,7 @@ impl<D: Driver> EventLoop<D> {
         self.pressure.hear_of_others(&mut self.core);
         self.read_published();
         self.take_on_accepted();
-        // What cannot go on slows down whoever posts to this loop, too; but not in a circle.
+        // A loop that cannot pass messages on takes no more, so its senders slow down too; but never in a circle.
         let publishes = self.core.outgoing.as_ref().is_none_or(|outgoing| !outgoing.is_full());
         let takes_messages = publishes && !self.core.outbox.is_full() || self.exchange.loop_handle.is_crowded();
         for index in 0..self.hosts.len() {
@@ -119,7 +119,7 @@ impl<D: Driver> EventLoop<D> {
                 self.after_callback(ConnectionId::NONE);
             }
         }
-        // After all mailboxes: whoever has found one full since then finds room in it.
+        // After all mailboxes: a sender that has found a mailbox full since then finds room in the mailbox now.
         if self.exchange.loop_handle.take_sender_waits() {
             self.exchange.cluster.wake_all();
         }
@@ -148,7 +148,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// The report of this loop. Those of all services are the first loop's to tell.
+    /// Writes the report of this loop. The first loop adds the sums of all loops and the counts of each service.
     fn report(&mut self) -> String {
         let listeners: Vec<String> =
             (0..self.listeners.len()).filter_map(|index| self.describe_listener(index)).collect();
@@ -158,9 +158,9 @@ impl<D: Driver> EventLoop<D> {
         self.core.report(loop_handle.number, all, &listeners, counts)
     }
 
-    /// For the report: the address of a listener, and whom it admits.
+    /// For the report: the address of a listener, and the peers that the listener admits.
     fn describe_listener(&mut self, index: usize) -> Option<String> {
-        // First: where another loop has the socket, the driver of this one knows no listener to be asked about.
+        // First: where another loop has the socket, the driver of this loop knows no such listener.
         let address = self.listeners[index].socket()?.address();
         let service = self.listeners[index].service;
         let admits = match self.limit_reached(service) {
@@ -172,10 +172,10 @@ impl<D: Driver> EventLoop<D> {
         Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
     }
 
-    /// What was published from other threads, for all loops, and by other loops, for this one.
+    /// Delivers publications of other threads, to all loops, and of other loops, to members on this loop.
     fn read_published(&mut self) {
         let mut published = Vec::new();
-        // Those who wait for room at another loop come first, so that this one's queue is not a way round it.
+        // While publications wait for room at another loop, none is taken from other threads: no way round the wait.
         let is_behind = self.core.outgoing.as_ref().is_some_and(|outgoing| outgoing.is_behind());
         if let Some(receiver) = self.exchange.inbox.published.as_ref().filter(|_| !is_behind) {
             self.exchange.mail |= receiver.take(&mut published, PUBLISHED_PER_TURN);
@@ -189,8 +189,8 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// At the end of a turn: what it has posted and published goes on to the other loops, and the one that accepts hears of
-    /// descriptors that have become free.
+    /// At the end of a turn: passes posts and publications on to the other loops, and tells the accepting loop about freed
+    /// descriptors.
     pub(super) fn tell_others(&mut self) {
         let mut released = match self.core.outbox.is_behind() {
             true => self.post_waiting(),
@@ -200,7 +200,7 @@ impl<D: Driver> EventLoop<D> {
             outgoing.note_topics(self.core.topics.bits());
             let was_behind = outgoing.is_behind();
             released.extend(outgoing.flush());
-            // Those go on in the next turn, at once, and so do messages of other threads that were left in their mailbox.
+            // Released connections go on in the next turn, which begins at once, and so do messages left in mailboxes.
             self.exchange.mail |= was_behind && !outgoing.is_behind();
             if outgoing.has_left_out() && self.exchange.refusals_log.passes(self.core.now) {
                 let count = outgoing.take_left_out();
@@ -227,8 +227,8 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Posts what there is room for now, and reads nothing more from connections whose callbacks have posted the rest. Those
-    /// that need not be held any longer.
+    /// Posts waiting messages as far as there is room, and holds the connections whose callbacks posted the rest. Returns the
+    /// connections that need no longer be held.
     #[cold]
     fn post_waiting(&mut self) -> Vec<ConnectionId> {
         for id in self.core.outbox.take_posted() {
@@ -246,7 +246,7 @@ impl<D: Driver> EventLoop<D> {
         }
         let was_full = self.core.outbox.is_full();
         let released = self.core.outbox.flush();
-        // Then messages are taken again, and those who are released go on, in a turn that begins at once.
+        // The next turn begins at once: the loop takes messages again, and the released connections are read again.
         let (is_full, is_behind) = (self.core.outbox.is_full(), self.core.outbox.is_behind());
         self.exchange.mail |= was_full && !is_full || !is_behind;
         released
@@ -259,7 +259,7 @@ impl<D: Driver> EventLoop<D> {
         cluster.note_descriptors(loop_handle, open - *descriptors_at_start + *own_descriptors);
     }
 
-    /// Counters of this loop, and of those that came with a connection which this one has accepted.
+    /// Counters of this loop; for the accepting loop under threads and processes, the sum over all loops.
     pub(super) fn counted(&self) -> Stats {
         if self.admission.spawner.is_some() { self.exchange.cluster.stats() } else { self.core.counters.read() }
     }
@@ -272,7 +272,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Logs that the loop begins to stop; a per-connection loop does that as often as a connection ends.
+    /// Logs that a fixed loop begins to stop; a per-connection loop stops whenever a connection ends.
     pub(super) fn log_stopping(&self) {
         if self.core.kind == LoopKind::Fixed {
             let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
@@ -296,8 +296,8 @@ impl<D: Driver> EventLoop<D> {
 
     // ---- hand-over ---------------------------------------------------------------------------------------------------
 
-    /// At the cap that comes from the descriptor limit, or from that of threads or processes, nobody is accepted: newcomers
-    /// wait in the backlog.
+    /// Stops accepting at the cap that comes from the limit of descriptors, threads or processes: further connections wait in
+    /// the backlog.
     pub(super) fn mind_the_cap(&mut self) {
         self.note_descriptors();
         if self.listeners.is_empty() || self.exchange.loop_handle.number != 0 {
@@ -332,7 +332,7 @@ impl<D: Driver> EventLoop<D> {
         self.core.join_cluster(&self.exchange.cluster, &self.exchange.loop_handle);
     }
 
-    /// To a loop that comes with this connection, and ends with it.
+    /// Hands the connection to a new per-connection loop, which ends with the connection.
     pub(super) fn give_a_loop(&mut self, newcomer: Accepted) {
         // The driver owns every descriptor that callbacks of this batch have opened, and the channel of the last child,
         // before the next child is forked: a child closes what the driver names.
@@ -343,8 +343,8 @@ impl<D: Driver> EventLoop<D> {
         let (driver, waiting, listeners) = (&self.driver, &self.admission.waiting, &self.listeners);
         let held = || {
             let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
-            // Not all of them are the driver's: during a stop the driver forgets a listener with the last connection in
-            // its queue, and the listener is closed after that connection has been given its child.
+            // During a stop the driver forgets a listener with the last connection in the queue, and that connection has its
+            // child before the listener is closed. So listeners count besides the driver's descriptors.
             let listeners = listeners.iter().filter_map(Listener::socket).map(|socket| socket.fd());
             driver.held().into_iter().chain(waiting).chain(listeners).collect()
         };
@@ -352,7 +352,7 @@ impl<D: Driver> EventLoop<D> {
             Spawned::Moved => self.driver.count_out(),
             Spawned::Copied(socket) => self.driver.close_accepted(socket),
             Spawned::Failed(socket, cause) => match cause.raw_os_error() {
-                // As where accept finds none: it waits, and whoever comes after it does so in the backlog.
+                // As where accept finds no descriptor: this connection waits here, later connections in the backlog.
                 Some(errno) => {
                     self.driver.suspend(listener, Errno(errno));
                     self.admission.waiting.push(Accepted { listener, socket, peer });
@@ -368,7 +368,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Those for whom there was no loop, once their listener rests no more.
+    /// Tries again to give waiting connections a loop, once the suspension of their listener is over.
     pub(super) fn try_again(&mut self) {
         for newcomer in std::mem::take(&mut self.admission.waiting) {
             if self.driver.is_suspended(newcomer.listener) {
@@ -379,7 +379,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// One that was let in, and that nobody is going to serve.
+    /// Closes an accepted connection that no loop serves, and counts a refusal.
     pub(super) fn let_go(&mut self, newcomer: Accepted) {
         let service = self.listeners[newcomer.listener].service;
         self.hosts[service as usize].counts.take_back();
@@ -387,7 +387,7 @@ impl<D: Driver> EventLoop<D> {
         self.driver.close_accepted(newcomer.socket);
     }
 
-    /// Connections that another loop has accepted for this one.
+    /// Serves connections that the accepting loop has handed to this loop.
     pub(super) fn take_on_accepted(&mut self) {
         let mut accepted = Vec::new();
         self.exchange.mail |= self.exchange.inbox.accepted.take(&mut accepted, ACCEPTED_PER_TURN);
@@ -396,7 +396,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Closes the connections that other loops have accepted for this one when nobody serves them any more.
+    /// Closes connections that were handed to this loop after the loop had ended its last connection.
     pub(super) fn close_late(&mut self) {
         let mut late = Vec::new();
         self.exchange.inbox.accepted.take(&mut late, usize::MAX);
@@ -413,7 +413,7 @@ impl<D: Driver> EventLoop<D> {
         self.welcome(newcomer)
     }
 
-    /// While stopping: the other loops hear of it when the last listener is closed.
+    /// While stopping: tells the other loops when the last listener is closed.
     pub(super) fn note_closed_listeners(&self) {
         let closed = || self.listeners.iter().all(|listener| listener.socket().is_none());
         if self.exchange.loop_handle.number == 0 && closed() {
@@ -421,8 +421,8 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// While stopping: no connection is accepted or handed over any more, and all per-connection loops have ended. A per-connection
-    /// loop gets no other connection than its own.
+    /// While stopping: no connection is accepted or handed over any more, and all per-connection loops have ended. A
+    /// per-connection loop serves its own connection only.
     pub(super) fn nobody_comes(&self) -> bool {
         if self.core.kind != LoopKind::Fixed {
             return true;
@@ -452,12 +452,12 @@ impl<D: Driver> EventLoop<D> {
         id
     }
 
-    /// The line to the process that sent this connection is asked to finish when nothing else is left, and all that there
-    /// was to say to that process has been said: what the connection has published last, and that it wants to halt.
+    /// Asks the channel to the parent process to finish when nothing else is left, and everything for the parent has been sent:
+    /// the last publications of the connection, and a request to halt.
     pub(super) fn part(&mut self) {
         let Some(channel) = self.exchange.channel.filter(|_| self.core.links.len() == 1) else { return };
         if !std::mem::replace(&mut self.exchange.parting, true) {
-            // A turn more, in which that is looked for.
+            // One turn more, in which the loop looks for publications and for a request to halt.
             self.exchange.mail = true;
             return;
         }

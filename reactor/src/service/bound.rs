@@ -10,22 +10,22 @@ use crate::context::Terms;
 use crate::layer::Layers;
 use crate::sys::listen::Listens;
 
-/// A listener of a service. `None`: another loop has it.
+/// A listener of a service, and the factory of its connections' layers. `None` for the listener: another loop accepts.
 pub(crate) type BoundListener = (Option<Box<dyn Listens>>, Option<Layers>);
 
-/// A service whose addresses are bound, without its types.
+/// A service with bound addresses, without its type parameters.
 pub(crate) struct Bound {
     pub(crate) terms: Terms,
-    /// One of the loops accepts from them; the others know of each that it is there. With each, what makes the layers of its
-    /// connections.
+    /// The listeners of the service. One loop accepts; every other loop has an entry without the listener. Each listener comes
+    /// with the factory of its connections' layers.
     pub(crate) listeners: Vec<BoundListener>,
     pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
-    /// Its connections on all loops.
+    /// The service's connections on all loops.
     pub(crate) counts: Arc<Counts>,
 }
 
-/// The connections of one service on all loops. Changed when one comes and when one ends.
+/// Counts of a service's connections, on all loops. Changed when a connection comes and when a connection ends.
 #[derive(Default)]
 pub(crate) struct Counts {
     accepted: AtomicUsize,
@@ -34,17 +34,17 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// One is accepted.
+    /// Counts an accepted connection.
     pub(crate) fn come(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One that was accepted has ended.
+    /// Counts the end of an accepted connection.
     pub(crate) fn go(&self) {
         self.closed.fetch_add(1, Ordering::Release);
     }
 
-    /// Nobody is going to serve one that was accepted.
+    /// Counts an accepted connection as refused, because no loop serves the connection.
     pub(crate) fn take_back(&self) {
         self.accepted.fetch_sub(1, Ordering::Relaxed);
         self.refuse();
@@ -54,16 +54,16 @@ impl Counts {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections that were accepted and have not ended.
+    /// Number of accepted connections that have not ended.
     pub(crate) fn open(&self) -> usize {
-        // In this order, since none ends before it has come.
+        // In this order, since no connection ends before its beginning was counted.
         let closed = self.closed.load(Ordering::Acquire);
         self.accepted.load(Ordering::Relaxed).saturating_sub(closed)
     }
 }
 
 impl fmt::Display for Counts {
-    /// For the operator. What is accepted is open or closed.
+    /// For the operator. Every accepted connection is open or closed, so the numbers add up.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed = self.closed.load(Ordering::Acquire);
         let accepted = self.accepted.load(Ordering::Relaxed).max(closed);
@@ -73,12 +73,12 @@ impl fmt::Display for Counts {
 }
 
 impl Bound {
-    /// A service that the crate itself has, and that listens nowhere.
+    /// A service of the crate itself, without listeners.
     pub(crate) fn internal(terms: Terms) -> Self {
         Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, counts: Arc::default() }
     }
 
-    /// The same service for a loop that accepts nobody by itself.
+    /// A copy of the service for a loop that does not accept.
     pub(crate) fn for_another_loop(&self) -> Self {
         Bound {
             terms: self.terms.clone(),

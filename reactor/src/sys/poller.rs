@@ -1,7 +1,7 @@
-//! The readiness primitive under the driver: what every backend does, and which one is used.
+//! The readiness primitive under the driver: the contract of every backend, and the choice of a backend.
 //!
-//! A further backend is one file with a type that is a [`Poller`], its `mod` line, a variant of [`Backend`], and a row in the
-//! table below.
+//! To add a backend, write one file with a type that implements [`Poller`], its `mod` line, a variant of [`Backend`], and a row
+//! in the table below.
 
 use std::io;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::error::{Errno, Error};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Reports which descriptors are ready. The facts about a backend stand in its file, as its answers here.
+/// Reports which descriptors are ready. The facts about a backend stand in its file, as answers to these calls.
 pub(crate) trait Poller {
-    /// Starts watching `fd`, level-triggered. EPERM: this kind of file is always ready and cannot be watched.
+    /// Starts watching `fd`, level-triggered. EPERM: a file of this kind is always ready and cannot be watched.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
-    /// Changes what a registered `fd` is watched for.
+    /// Changes the interest of a registered `fd`.
     fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
     /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
     fn forget(&mut self, fd: Fd);
-    /// Appends what is ready to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now`
-    /// is when the caller last read the clock: a wait that a signal cuts short goes on with what is left since then.
+    /// Appends events to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now` is the
+    /// caller's last reading of the clock: a wait that a signal cuts short goes on with the time left since then.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
-    /// The most events that one `wait` brings: as many may mean that others have to wait for the next.
+    /// Limit of the events that one `wait` returns: after a full batch, further events may wait for the next.
     fn events_per_wait(&self) -> usize;
     /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
     fn reports_errors_unasked(&self) -> bool;
-    /// The descriptors that it needs for itself.
+    /// The poller's own descriptors.
     fn held(&self) -> Vec<Fd>;
 }
 
-/// Every backend with its name, and how to make it on this system. The first that this system has is the default.
+/// Every backend with its name and its constructor on this system. The first backend with a constructor is the default.
 pub(super) const BACKENDS: &[(Backend, &str, Option<Make>)] =
     &[(Backend::Epoll, "epoll", EPOLL), (Backend::Select, "select", Some(|| Ok(Box::new(Select::new()))))];
 
@@ -45,7 +45,7 @@ const EPOLL: Option<Make> = Some(|| Ok(Box::new(Epoll::new()?)));
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const EPOLL: Option<Make> = None;
 
-/// The poller that was chosen at run time.
+/// Opens the poller of the chosen backend.
 pub(super) fn open(backend: Backend) -> Result<Box<dyn Poller + Send>, Error> {
     let (chosen, _) = backend.choose()?;
     let unavailable = |cause| Error::BackendUnavailable { backend: chosen.name(), cause };
@@ -94,7 +94,7 @@ mod tests {
         events
     }
 
-    /// The tokens of what is ready now, in order.
+    /// The tokens of the descriptors that are ready now, in order.
     fn ready(poller: &mut Box<dyn Poller + Send>) -> Vec<ConnectionId> {
         waited(poller, NOW).iter().map(|event| event.token).collect()
     }
@@ -219,7 +219,7 @@ mod tests {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     while !done.load(SeqCst) {
-                        // SAFETY: the thread lives: it waits for this one at the end of the scope.
+                        // SAFETY: the thread lives: it waits for this thread at the end of the scope.
                         unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
                         thread::sleep(Duration::from_millis(1));
                     }
@@ -236,7 +236,7 @@ mod tests {
         });
     }
 
-    /// A duplicate of `descriptor` with a number of at least `lowest`: beyond those that other tests are given.
+    /// A duplicate of `descriptor` with a number of at least `lowest`: above all numbers that other tests get.
     fn duplicate(descriptor: &impl AsRawFd, lowest: i32) -> OwnedFd {
         assert!(process::raise_descriptor_limit() > lowest as usize, "these tests need a higher limit on descriptors");
         // SAFETY: takes no pointer.

@@ -1,5 +1,5 @@
-//! The poller of every Unix. The whole list goes to the kernel and back with each wait: 44 µs for 1,000 idle
-//! descriptors, where epoll takes 0.09. What it is for: systems without epoll, and comparing.
+//! The poller of every Unix. The whole list goes to the kernel and back with each wait: 44 µs for 1,000 idle descriptors, where
+//! epoll takes 0.09. Use: systems without epoll, and comparisons.
 //!
 //! The sets ([`Sets`]) are as long as the highest descriptor needs. Linux and the BSDs take any length; where the system
 //! doesn't, a descriptor beyond the limit is refused.
@@ -18,7 +18,7 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 use sets::Sets;
 
-/// The first descriptor that select(2) can't take here, if there is one.
+/// The first descriptor that select(2) can't take on this system; `None`: no limit.
 const LIMIT: Option<RawFd> = if cfg!(any(
     target_os = "linux",
     target_os = "android",
@@ -32,11 +32,11 @@ const LIMIT: Option<RawFd> = if cfg!(any(
     Some(libc::FD_SETSIZE as RawFd)
 };
 
-/// What some systems take at most (three years). A longer wait ends then, with nothing to tell.
+/// The longest wait that every system takes (three years). A longer wait ends after that time without an event.
 const WAIT_MAX: Duration = Duration::from_secs(100_000_000);
 
 pub(super) struct Select {
-    /// Whose each descriptor is, by its number; `None` for those that are not watched.
+    /// The token of each watched descriptor, by the descriptor's number; `None` for descriptors that are not watched.
     tokens: Vec<Option<ConnectionId>>,
     wanted: Sets,
     /// A copy of `wanted` that the kernel overwrites, kept for its memory.
@@ -57,10 +57,10 @@ impl Select {
         Select { tokens: Vec::new(), wanted, ready, start: 0, limit, limit_told: false }
     }
 
-    /// Turns the `found` bits that the kernel left into events.
+    /// Turns the `found` bits that the kernel has set into events.
     ///
-    /// Starts behind the descriptor that came first last time, so that each of those that are always ready is first in
-    /// turn, whatever its number.
+    /// Starts behind the first ready descriptor of the last scan, so that each always-ready descriptor is first in turn,
+    /// whatever its number.
     fn scan(&mut self, found: usize, events: &mut Vec<Event>) {
         let mut first = None;
         self.ready.each(self.start, found, |number, interest| {
@@ -73,8 +73,8 @@ impl Select {
         self.start = first.map_or(self.start, |first| first + 1);
     }
 
-    /// Finds the descriptors that somebody closed under us, forgets them and tells their owners. One fcntl for each
-    /// that is watched: it happens once in the life of a bug.
+    /// Finds descriptors that other code has closed under us, forgets each, and reports an error to its owner. Costs one fcntl
+    /// for each watched descriptor: rare, because only a bug leads here.
     fn drop_bad(&mut self, events: &mut Vec<Event>) -> bool {
         let before = events.len();
         for number in 0..self.tokens.len() {
@@ -93,12 +93,12 @@ impl Select {
 }
 
 impl Poller for Select {
-    /// EINVAL beyond the limit, as select(2) itself would say. (EMFILE would read as "wait until a descriptor is
-    /// freed", which is no cure here.) The last registration wins: a number that was closed unseen may come back.
+    /// EINVAL beyond the limit, as select(2) itself would say. (EMFILE would read as "wait until a descriptor is freed", which
+    /// is no cure here.) The last registration wins: a number that was closed unseen may come back.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         let number = usize::try_from(fd.0).map_err(|_| Errno(libc::EBADF))?;
         if let Some(limit) = self.limit.filter(|&limit| fd.0 >= limit) {
-            // Once: each refused connection is told by whoever asked for it.
+            // Once: the caller reports each refused connection.
             if !std::mem::replace(&mut self.limit_told, true) {
                 log::warn!("descriptor {} refused: select takes those below {limit} on this system", fd.0);
             }
@@ -128,33 +128,33 @@ impl Poller for Select {
         }
     }
 
-    /// `hangup` is always false, and `error` means a bad descriptor: anything else that is over or wrong with one is
-    /// told as readable or writable, and the next call on it says what.
+    /// `hangup` is always false, and `error` means a bad descriptor. Any other end or error of a descriptor is reported as
+    /// readable or writable, and the next call on the descriptor returns the cause.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
         let budget = WaitBudget::new(now, timeout);
         let mut left = timeout;
         loop {
             let length = self.ready.copy(&self.wanted);
             let (read, write) = self.ready.as_mut_ptrs();
-            // Made anew for each try, since Linux writes the time left into it.
+            // Made anew for each try, since Linux overwrites the struct with the time left.
             let mut span = left.map(microseconds);
             let span = span.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
-            // SAFETY: the kernel reads and writes `length` bits, in whole words, at `read` and `write`, and `copy` has
-            // made both sets that long. No third set: what it is for (urgent data) nobody here sends.
+            // SAFETY: the kernel reads and writes `length` bits, in whole words, at `read` and `write`, and `copy` has made
+            // both sets that long. No third set, for urgent data: no driver code sends any.
             match attempt(|| unsafe { libc::select(length as i32, read, write, ptr::null_mut(), span) }) {
                 Ok(found) => {
                     self.scan(found as usize, events);
                     return Ok(());
                 }
                 Err(Errno(libc::EBADF)) if self.drop_bad(events) => return Ok(()),
-                // EBADF without a culprit: its number has a new file since, or is forgotten. Look again.
+                // EBADF without a culprit: the number has a new file since, or is forgotten. Look again.
                 Err(EINTR | Errno(libc::EBADF)) => left = budget.left(),
                 Err(errno) => return Err(errno),
             }
         }
     }
 
-    /// A wait brings all that is ready.
+    /// A wait returns all ready descriptors.
     fn events_per_wait(&self) -> usize {
         usize::MAX
     }
