@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use crate::address::{Address, AddressError};
 
-/// Why an application cannot be set up or cannot run. Each error is one line with the object and the cause.
+/// The reason for which an application cannot be set up or cannot run. The text of an error is a line with the object and the
+/// cause.
 ///
 /// ```
 /// use reactor::{Application, Context, Handler, Input, Service};
@@ -43,7 +44,7 @@ pub enum Error {
     Inherited {
         /// The descriptor's number.
         descriptor: i32,
-        /// What is wrong with the descriptor.
+        /// The fault of the descriptor.
         why: String,
     },
     /// An environment variable has a malformed value: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.
@@ -51,19 +52,19 @@ pub enum Error {
     Environment {
         /// The variable's name.
         variable: &'static str,
-        /// What is wrong with the value.
+        /// The fault of the value.
         why: String,
     },
-    /// The limit on open descriptors leaves none for a connection.
+    /// The limit on open descriptors leaves no descriptor for a connection.
     #[error(
         "the limit of {limit} open descriptors (ulimit -n) leaves no room for a connection: it takes {needed}, and {open} are open"
     )]
     NoDescriptors {
         /// RLIMIT_NOFILE of this process.
         limit: usize,
-        /// Descriptors that a connection takes, with the loop that serves it.
+        /// Number of descriptors for a connection, including the descriptors of a per-connection loop.
         needed: usize,
-        /// Descriptors that are open already.
+        /// Number of descriptors that the process has open.
         open: usize,
     },
     /// `REACTOR_BACKEND` or a name given in code is not a backend.
@@ -86,7 +87,7 @@ pub enum Error {
     Chaos {
         /// The malformed part.
         part: String,
-        /// What is wrong with the part.
+        /// The fault of the part.
         why: String,
     },
     /// The chosen model cannot serve the connections.
@@ -95,15 +96,16 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// A loop runs only in the process that built it: its descriptors are shared with the parent after a fork.
+    /// An application runs only in the process that built the application: after a fork, parent and child share its descriptors.
     #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
     Forked {
-        /// The process that built it.
+        /// Id of the process that built the application.
         built: u32,
-        /// The process that tried to run it.
+        /// Id of the process that tried to run the application.
         here: u32,
     },
-    /// Signals are process-wide: one application in a process may handle them.
+    /// A second application of the process asked to handle signals. Signals are process-wide, so a
+    /// single application may handle signals.
     #[error("the signals of this process are handled already")]
     SignalsTaken,
     /// A system call failed unexpectedly.
@@ -116,14 +118,14 @@ pub enum Error {
     },
 }
 
-/// Equals `Display`: a `main` that returns the error prints this text.
+/// Equals `Display`, because a `main` that returns the error prints the `Debug` text.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// The errno of a failed system call, as errno(3) lists them.
+/// The number of a failed system call's error: see errno(3).
 ///
 /// ```
 /// use reactor::{CloseReason, Errno};

@@ -13,10 +13,11 @@
 //!
 //! # State for each connection
 //!
-//! [`Handler::Connection`](crate::Handler::Connection) is the type of it. [`on_open`](crate::Handler::on_open) returns the value, every
-//! callback about the connection lends it, and [`on_close`](crate::Handler::on_close) gives it back, once, whatever ends the connection.
-//! State that all connections of a loop share is a field of the handler, in plain `&mut self`: a handler is called from one thread.
-//! The type stands in the context, too: `Context<'_, State>`, or `Context<'_, State, Message>` for a handler that takes messages.
+//! [`Handler::Connection`](crate::Handler::Connection) is the type of a connection's state. [`on_open`](crate::Handler::on_open)
+//! returns the value, every callback about the connection lends the value, and [`on_close`](crate::Handler::on_close) gives the
+//! value back, once, at any kind of end. State that all connections of a loop share is a field of the handler, in plain `&mut
+//! self`: a handler runs on a single thread. The state's type is a parameter of the context, too: `Context<'_, State>`, or
+//! `Context<'_, State, Message>` for a handler that takes messages.
 //!
 //! ```
 //! use reactor::{CloseReason, Context, Handler, Input};
@@ -53,14 +54,15 @@
 //! }
 //! ```
 //!
-//! Another connection is reached by its [`ConnectionId`](crate::ConnectionId): [`cx.at(id)`](crate::Context::at) has all verbs. An id whose connection has
-//! ended finds nothing; it never names another connection. The example `clients` lists and ends the connections of a loop.
+//! A callback reaches any connection of its service by the [`ConnectionId`](crate::ConnectionId): [`cx.at(id)`](crate::Context::at)
+//! has all verbs. The id of an ended connection finds nothing, and never names a later connection. The example `clients` lists and
+//! ends the connections of a loop.
 //!
 //! # Bytes to items, items to bytes
 //!
-//! [`Input`](crate::Input) lends everything unread. A handler takes as many whole items as there are, and returns; the rest is kept and
-//! comes first the next time. The ready [decoders](crate::Decoder) know lines, delimiters, fixed lengths and length prefixes. The commands of
-//! Redis take a function of five lines (the example `redis`), the packets of MQTT a constant:
+//! [`Input`](crate::Input) lends all unread bytes. A handler takes the complete items, and returns; the loop keeps the rest, and
+//! lends the rest first the next time. The ready [decoders](crate::Decoder) know lines, delimiters, fixed lengths and length
+//! prefixes. The commands of Redis take a function of five lines (the example `redis`), the packets of MQTT a constant:
 //!
 //! ```
 //! use reactor::{Input, LengthPrefix};
@@ -74,16 +76,17 @@
 //! assert!(input.is_empty());
 //! ```
 //!
-//! A handler that can do nothing before `n` bytes are there says so with [`Input::need`](crate::Input::need) and is not called before.
-//! [`Input::take_bytes`](crate::Input::take_bytes) takes a large item without a copy.
+//! A handler that can do nothing with fewer than `n` bytes calls [`Input::need`](crate::Input::need); the next call comes with `n`
+//! bytes. [`Input::take_bytes`](crate::Input::take_bytes) takes a large item without a copy.
 //!
-//! [`Context::write`](crate::Context::write) appends to the output; [`Context::encode`](crate::Context::encode) lends a [`Writer`](crate::Writer) for
-//! answers of several parts. A callback's own answer leaves in one `send` after the callback.
+//! [`Context::write`](crate::Context::write) appends to the output; [`Context::encode`](crate::Context::encode) lends a
+//! [`Writer`](crate::Writer) for answers of several parts. A callback's own answer leaves in one `send` after the callback.
 //!
 //! # Backpressure
 //!
-//! A service that answers requests needs no code for backpressure: above [`Limits::output_high`](crate::Limits::output_high) the loop does not
-//! read from the peer until less than [`Limits::output_low`](crate::Limits::output_low) is queued. So a peer that does not read its answers cannot make memory grow.
+//! A service that answers requests needs no code for backpressure: above [`Limits::output_high`](crate::Limits::output_high) the
+//! loop does not read from the peer until less than [`Limits::output_low`](crate::Limits::output_low) is queued. So a peer that
+//! does not read its answers cannot make memory grow.
 //!
 //! A handler that *produces* data checks [`Written`](crate::Written), stops at
 //! [`AboveHighWater`](crate::Written::AboveHighWater), and goes on in [`on_drained`](crate::Handler::on_drained):
@@ -128,16 +131,18 @@
 //! }
 //! ```
 //!
-//! A relay writes what one side sends to the other side, so it pauses one side while the *other* is full, and reads on however much a side
-//! is owed itself ([`Context::read_on`](crate::Context::read_on)): the example `proxy`. A large answer in the middle of a pipeline is the
-//! example `download`: 100 MB for each request in constant memory. Members of a [`Topic`](crate::Topic) who do not read are bounded by
-//! [`Limits::member_queue`](crate::Limits::member_queue) and [`SlowPolicy`](crate::SlowPolicy).
+//! A relay passes bytes between two connections. The relay pauses the sending side while the *receiving* side is full, and reads
+//! from a side even while many bytes are queued for that side ([`Context::read_on`](crate::Context::read_on)): the example `proxy`.
+//! A large answer in the middle of a pipeline is the example `download`: 100 MB for each request in constant memory. Members of a
+//! [`Topic`](crate::Topic) that do not read are bounded by [`Limits::member_queue`](crate::Limits::member_queue) and
+//! [`SlowPolicy`](crate::SlowPolicy).
 //!
 //! # Deadlines and timers
 //!
-//! [`Deadlines`](crate::Deadlines) are the loop's own: for the first request, for silence, for a peer that does not take its answers. Beside them each connection has
-//! one deadline of its handler, set with [`Context::set_deadline`](crate::Context::set_deadline), which calls
-//! [`on_deadline`](crate::Handler::on_deadline). Without another order that closes the connection. Setting and clearing it cost no system call:
+//! [`Deadlines`](crate::Deadlines) are the loop's own: for the first request, for silence, for a peer that does not take its
+//! answers. In addition, each connection has a deadline of its handler, set with
+//! [`Context::set_deadline`](crate::Context::set_deadline), which calls [`on_deadline`](crate::Handler::on_deadline). The default
+//! implementation closes the connection. Setting and clearing the deadline cost no system call:
 //!
 //! ```
 //! use reactor::{Context, Handler, Input};
@@ -167,23 +172,25 @@
 //! }
 //! ```
 //!
-//! [`Context::now`](crate::Context::now) is the monotonic clock of the system, read once a turn. Times of several loops, and of several processes on one
-//! machine, can be compared.
+//! [`Context::now`](crate::Context::now) is the monotonic clock of the system, read once a turn. Times of several loops, and of
+//! several processes on one machine, can be compared.
 //!
 //! # Signals
 //!
-//! None is handled unless [`Application::handle_signals`](crate::Application::handle_signals) is called. Then SIGTERM and SIGINT stop the application: it accepts
-//! nothing more, answers what has arrived, lets each connection finish within [`drain_timeout`](crate::Application::drain_timeout), and `run` returns. A
-//! second one ends the process at once with the status 128 + n. SIGUSR1 brings the [report](crate::Application::on_report) of all counters
-//! and connections. SIGHUP calls [`on_reopen`](crate::Application::on_reopen), for log files, or [`on_hang_up`](crate::Application::on_hang_up), for a
-//! program that belongs to its terminal. A program that was started with signals blocked or ignored calls
+//! Signals are handled after a call of [`Application::handle_signals`](crate::Application::handle_signals). SIGTERM and SIGINT then
+//! stop the application: the loops accept no more connections, answer the received input, let each connection finish within
+//! [`drain_timeout`](crate::Application::drain_timeout), and `run` returns. A second signal ends the process at once with the
+//! status 128 + n. SIGUSR1 brings the [report](crate::Application::on_report) of all counters and connections. SIGHUP calls
+//! [`on_reopen`](crate::Application::on_reopen), for log files, or [`on_hang_up`](crate::Application::on_hang_up), for a program
+//! that belongs to its terminal. A program that was started with signals blocked or ignored calls
 //! [`reset_inherited_signals`](crate::reset_inherited_signals) at the beginning of `main`.
 //!
 //! # Logging
 //!
-//! The crate logs through the facade [`log`](https://docs.rs/log). **Without a logger nothing is seen**, not even the warning that a callback holds the
-//! loop: add `env_logger`, `simplelog` or another one, and set it up before the application is made. The targets are the module paths, which all begin
-//! with `reactor`, so `RUST_LOG=reactor=debug` shows everything of the loop. The levels:
+//! The crate logs through the facade [`log`](https://docs.rs/log). **Without a logger nothing is seen**, not even the warning that
+//! a callback holds the loop: add a logger such as `env_logger` or `simplelog`, and set the logger up before the application is
+//! made. The targets are the module paths, which all begin with `reactor`, so `RUST_LOG=reactor=debug` shows everything of the
+//! loop. The levels:
 //!
 //! | level | what |
 //! | --- | --- |
@@ -196,12 +203,13 @@
 //!
 //! # Several loops, and state that they share
 //!
-//! [`Runner`](crate::Runner) decides who serves a connection: several loops, a thread for each connection, or a process for each connection. The handler is made by
-//! the factory once for each loop, so each loop has its own fields, and state that all share is behind an [`Arc`](std::sync::Arc).
-//! Topics and messages reach connections on every loop by themselves. Use atomics for counters. Hold a lock for a few instructions, and never while waiting.
+//! [`Runner`](crate::Runner) decides the loop that serves a connection: several loops, a thread for each connection, or a process
+//! for each connection. The handler is made by the factory once for each loop, so each loop has its own fields, and state that all
+//! share is behind an [`Arc`](std::sync::Arc). Topics and messages reach connections on every loop by themselves. Use atomics for
+//! counters. Hold a lock for a few instructions, and never while waiting.
 //!
-//! A panic in a callback ends its connection and no other. **But a `Mutex` that was locked is poisoned**, and `lock().unwrap()` would panic in each later
-//! callback. Where the value is in order after every single change, take the lock so:
+//! A panic in a callback ends its connection alone. **But a `Mutex` locked at the panic is poisoned**, and `lock().unwrap()` would
+//! panic in each later callback. Where the value is in order after every single change, take the lock so:
 //!
 //! ```
 //! use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
@@ -235,7 +243,8 @@
 //! # Ok::<(), reactor::Error>(())
 //! ```
 //!
-//! Processes share no memory: [`Service::shares_memory`](crate::Service::shares_memory) says that a service needs it, so that the application refuses that model with the reason.
+//! Processes share no memory: [`Service::shares_memory`](crate::Service::shares_memory) marks a service that needs shared memory,
+//! so that the application refuses the model with the reason.
 //!
 //! # Socket options
 //!
@@ -259,9 +268,9 @@
 //! ```
 //!
 //! - **A codec** without anything: [`Input::of`](crate::Input::of) makes an input of bytes, [`Output::to_vec`](crate::Output::to_vec) returns the written bytes.
-//! - **A handler** without a loop: [`testing::Recorded`](crate::testing::Recorded) is a context made by hand that records what the handler asks for.
-//! - **A service** without a socket: `reactor::sim` (feature `sim`) runs the real loop over a network and a clock that a seed makes up, with peers that follow a script or
-//!   react to what they receive. A thousand seeds take seconds; a failure names its seed and tells the last calls.
+//! - **A handler** without a loop: [`testing::Recorded`](crate::testing::Recorded) is a context made by hand that records the handler's requests.
+//! - **A service** without a socket: `reactor::sim` (feature `sim`) runs the real loop over a simulated network and clock, both made from a seed, with peers that
+//!   follow a script or react to received bytes. A thousand seeds take seconds; a failure names its seed and tells the last calls.
 //! - **A program** on real sockets: with the feature `chaos` your integration tests run unchanged while system calls fail as often as `REACTOR_CHAOS` says. The
 //!   [first page](crate#features-for-tests) has the faults.
 //!

@@ -261,8 +261,8 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// with thousands of them; with [`Runner::processes`](crate::Runner::processes) the loops of this process alone.
     ///
     /// # Errors
-    /// Each loop that the message did not reach, with the reason: [`ServiceHandle::post_to_loop`] tries it again. The others have
-    /// it.
+    /// Each loop that the message did not reach, with the reason. All other loops have the message; for a listed loop,
+    /// [`ServiceHandle::post_to_loop`] tries again.
     ///
     /// ```
     /// use reactor::{Application, Backend, ConnectionId, Context, Handler, Input, Runner, Service};
@@ -300,7 +300,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
     {
         let per_connection = self.mailboxes.per_connection.read().unwrap_or_else(PoisonError::into_inner);
         let others: Vec<u32> = per_connection.keys().copied().collect();
-        // Not held while posting: a loop that ends takes its own mailbox out.
+        // The lock is not held while posting, because a loop that ends locks the list to remove its mailbox.
         drop(per_connection);
         let fixed = 0..self.mailboxes.fixed.len() as u32;
         let missed = |number| {
@@ -327,7 +327,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
         let per_connection_loop = per_connection
             .get(&number)
             .map(|per_connection_loop| (per_connection_loop.mailbox.clone(), per_connection_loop.loop_handle.clone()));
-        // Not held while waiting: a per-connection loop that ends removes its mailbox.
+        // The lock is not held while waiting, because a per-connection loop that ends locks the list to remove its mailbox.
         drop(per_connection);
         let Some((mailbox, loop_handle)) = per_connection_loop else { return Err(PostError::Closed(message)) };
         outbox::post(cluster, &loop_handle, &mailbox, (to, message), may_wait).map_err(here)

@@ -8,14 +8,14 @@ use crate::token::ConnectionId;
 
 /// The callbacks of a service.
 ///
-/// Each loop has one handler value for each service, and calls it only from its own thread. So connections share state
-/// by plain `&mut self`, and neither the handler nor its connections need to be [`Send`]. The state of one peer is a
-/// [`Handler::Connection`], which the loop keeps and lends to each callback. Another connection is reached by its
-/// [`ConnectionId`], through the [`Context`].
+/// Each loop has its own handler for each service, and calls the handler only from the loop's thread. So connections share
+/// state by plain `&mut self`, and neither the handler nor its connections need to be [`Send`]. The state of a peer is a
+/// [`Handler::Connection`], which the loop keeps and lends to each callback. The [`Context`] reaches other connections by
+/// their [`ConnectionId`].
 ///
 /// No method of the context calls back into a handler: a callback requests an action, and the loop carries it out
 /// later. Callbacks must not block, because all connections of the loop would wait. A callback that panics ends its
-/// connection and nothing else.
+/// connection alone.
 ///
 /// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service
 /// without messages leaves `M` out. The context of each callback knows both types: [`Context<'_, Self::Connection,
@@ -55,7 +55,7 @@ use crate::token::ConnectionId;
 /// }
 /// ```
 pub trait Handler<M = ()>: 'static {
-    /// The service's state of one peer.
+    /// The service's state of a peer.
     type Connection: 'static;
 
     /// The loop starts, without connections yet. Connect to other servers and watch descriptors here.
@@ -67,7 +67,7 @@ pub trait Handler<M = ()>: 'static {
     /// [`on_close`](Handler::on_close).
     fn on_open(&mut self, cx: &mut Context<'_, Self::Connection, M>) -> Self::Connection;
 
-    /// A connection that this handler requested with [`Context::connect`] is established. A failed one goes to
+    /// A connection that the handler requested with [`Context::connect`] is established. A failed connection goes to
     /// [`on_close`](Handler::on_close), with the reason.
     fn on_connected(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
@@ -75,8 +75,8 @@ pub trait Handler<M = ()>: 'static {
 
     /// Bytes have arrived, or unread bytes are offered again: after a pause, and after the output has drained.
     ///
-    /// `input` has all unread bytes. Take as many complete items as it has; the rest is kept and comes first the next
-    /// time. Stop early when a write returns [`Written::AboveHighWater`](crate::Written::AboveHighWater).
+    /// `input` has all unread bytes. Take all complete items; the loop keeps the rest, and lends the rest first the
+    /// next time. Stop early when a write returns [`Written::AboveHighWater`](crate::Written::AboveHighWater).
     fn on_data(
         &mut self,
         connection: &mut Self::Connection,
@@ -103,17 +103,16 @@ pub trait Handler<M = ()>: 'static {
         let _ = (connection, cx);
     }
 
-    /// This member of a topic is slow, and `count` messages published to it were dropped
-    /// ([`SlowPolicy`](crate::SlowPolicy)). Bytes written in this callback take the place of the messages, before all
-    /// bytes that are still queued. The count is taken when that place is reached, so one notice covers all messages
-    /// dropped there. Does nothing by default. Also called while the connection is closing, as long as bytes are
-    /// queued.
+    /// The connection is a slow member of a topic, and `count` messages to the member were dropped
+    /// ([`SlowPolicy`](crate::SlowPolicy)). Bytes written in this callback take the place of the messages, before all bytes that
+    /// are still queued. The count is taken when the output reaches the place of the messages, so a notice covers all messages
+    /// dropped there. Does nothing by default. Also called while the connection is closing, as long as bytes are queued.
     fn on_missed(&mut self, connection: &mut Self::Connection, count: u64, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, count, cx);
     }
 
-    /// This member of a topic has more than [`Limits::member_queue`](crate::Limits::member_queue) queued, and is closed
-    /// after this callback. A message that has begun to leave is finished; the member's answers and the bytes written
+    /// The connection is a member of a topic with more than [`Limits::member_queue`](crate::Limits::member_queue) bytes queued, and
+    /// is closed after this callback. A message that has begun to leave is finished; the member's answers and the bytes written
     /// here follow. Waiting publications were dropped. Does nothing by default.
     fn on_too_slow(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (connection, cx);
@@ -130,14 +129,14 @@ pub trait Handler<M = ()>: 'static {
         cx.close();
     }
 
-    /// A timer of this handler went off: the one that was set with `key` by [`cx.timers()`](Context::timers). It belongs to no
-    /// connection. Nothing by default.
+    /// The handler's timer `key`, set by [`cx.timers()`](Context::timers), went off. The callback belongs to no connection.
+    /// Does nothing by default.
     fn on_timer(&mut self, key: u64, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (key, cx);
     }
 
-    /// A timer of this connection went off: the one that was set with `key` by
-    /// [`cx.at(id).timers()`](crate::ConnectionRef::timers). Nothing by default.
+    /// The connection's timer `key`, set by [`cx.at(id).timers()`](crate::ConnectionRef::timers), went off. Does nothing by
+    /// default.
     fn on_connection_timer(
         &mut self,
         connection: &mut Self::Connection,
@@ -147,14 +146,14 @@ pub trait Handler<M = ()>: 'static {
         let _ = (connection, key, cx);
     }
 
-    /// The application is stopping, and all input of this peer has been delivered. By default the connection is closed
+    /// The application is stopping, and all input of the peer has been delivered. By default the connection is closed
     /// when all queued bytes are sent. Connections that are open at the end of the drain time are aborted.
     fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();
     }
 
-    /// A message was posted. `to` is the connection in its address, and `connection` is the state of that connection;
+    /// A message was posted. `to` is the addressed connection, and `connection` is the connection's state;
     /// `None` if the connection has ended, or if the message was addressed to no connection. The callback belongs to no
     /// connection ([`Context::id`] is none), so [`cx.at(to)`](Context::at) reaches the addressee. A panic ends the
     /// addressee.
@@ -204,8 +203,8 @@ pub trait Handler<M = ()>: 'static {
         let _ = (peer, cx);
     }
 
-    /// The connections that this service refuses at this moment by a limit of its own, for the report that SIGUSR1
-    /// requests: `none from …`, in a few words on one line. `None`, the default: no such limit. The report names the
+    /// Names the connections that the service refuses at present by a limit of its own, for the report that SIGUSR1
+    /// requests: `none from …`, in a few words on a single line. `None`, the default, means no such limit. The report names the
     /// loop's own limits by itself. Called only for the report, on the loop that accepts.
     ///
     /// ```
@@ -235,7 +234,7 @@ pub trait Handler<M = ()>: 'static {
         None
     }
 
-    /// The connection has ended, for this reason. Called exactly once for every [`Handler::Connection`], also after a
+    /// The connection has ended, for `reason`. Called exactly once for every [`Handler::Connection`], also after a
     /// panic, and for a connection that was never established. [`Context::queued`] returns the number of unsent bytes.
     /// A client reconnects here, or, after a pause, from a [`timer`](Context::timer).
     fn on_close(

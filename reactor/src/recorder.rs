@@ -9,14 +9,15 @@ use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Number of recorded events of one loop, 24 bytes each. Under full load they cover the last few milliseconds, the last
+/// Number of recorded events of a loop, 24 bytes each. Under full load the events cover the last few milliseconds, the last
 /// time of a connection that has just ended badly; 96 KiB stay in the second-level cache.
 pub(crate) const EVENTS: usize = 4096;
 /// Number of recorded events of a per-connection loop.
 pub(crate) const EVENTS_OF_ONE: usize = 64;
 /// Number of events in a logged history: more would fill a log line with events that nobody reads.
 const TOLD: usize = 16;
-/// Histories logged in one second: peers can cause them, and each is a line. The ends themselves are all counted.
+/// Limit on histories logged in a second: peers can cause histories, and each history is a line. The ends themselves are all
+/// counted.
 const HISTORIES_PER_SECOND: usize = 10;
 
 /// An event of a connection.
@@ -75,7 +76,7 @@ impl Recorder {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// The last events of this connection for the log; `None` when this second's histories are used up.
+    /// The last events of a connection for the log; `None` when the second's histories are used up.
     pub(crate) fn history_to_log(&mut self, id: ConnectionId, now: Time) -> Option<History> {
         let second = now.since(Time::default()).as_secs();
         if self.logged.0 != second {
@@ -85,7 +86,7 @@ impl Recorder {
         (self.logged.1 <= HISTORIES_PER_SECOND).then(|| self.history(id, now))
     }
 
-    /// The last events of this connection, oldest first.
+    /// The last events of a connection, oldest first.
     fn history(&self, id: ConnectionId, now: Time) -> History {
         let newest_first = (1..=self.events.len()).map(|back| self.events[self.place(self.next.wrapping_sub(back))]);
         let mut events = VecDeque::with_capacity(TOLD);

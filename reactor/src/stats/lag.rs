@@ -48,7 +48,7 @@ impl Lag {
         self.counts.iter().enumerate().map(|(bucket, &count)| (end(bucket), count))
     }
 
-    /// The duration that this share of the turns (0.99: 99 of 100) did not exceed, rounded up to the end of its bucket,
+    /// The duration that the given share of the turns (0.99: 99 of 100) did not exceed, rounded up to the end of its bucket,
     /// and at most [`Lag::longest`]. `None` before the first turn.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let rank = ((self.turns() as f64 * share.clamp(0.0, 1.0)).ceil() as u64).max(1);
@@ -88,7 +88,7 @@ impl fmt::Display for Lag {
     }
 }
 
-/// A time in the unit that gives one to three digits before the point.
+/// Formats a time, in the unit that leaves at most three digits before the point.
 struct Short(Duration);
 
 impl fmt::Display for Short {
@@ -115,7 +115,7 @@ impl LagCounters {
         self.counts.iter().chain(std::iter::once(&self.longest))
     }
 
-    /// Counts a turn of this duration.
+    /// Counts a turn, by its duration.
     #[inline]
     pub(crate) fn count(&self, took: Duration) {
         let nanos = took.as_nanos() as u64;

@@ -11,7 +11,7 @@ use crate::reason::CloseReason;
 pub use lag::Lag;
 pub(crate) use lag::LagCounters;
 
-/// One number. Exactly one thread writes it, so adding is a load and a store, at the cost of a plain integer, without a
+/// A counter. Exactly one thread writes the counter, so adding is a load and a store, at the cost of a plain integer, without a
 /// locked instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -32,12 +32,12 @@ impl Counter {
     }
 }
 
-/// Each plain counter: its name, its meaning, and its label for operators.
+/// The plain counters, each with its name, meaning, and label for operators.
 macro_rules! counters {
     ($($(#[$what:meta])* $name:ident, $label:literal;)*) => {
-        /// Counters since the application began, of one loop ([`Context::stats`](crate::Context::stats)) or of all of
-        /// them ([`Handle::stats`](crate::Handle::stats)). A copy, taken number by number while the loop runs: one of
-        /// them may have moved on when the next is read.
+        /// Counters since the application began, of a loop ([`Context::stats`](crate::Context::stats)) or of all
+        /// loops ([`Handle::stats`](crate::Handle::stats)). A copy, taken number by number while the loop runs: a
+        /// number may have changed before the next number is read.
         ///
         /// ```
         /// use reactor::Application;
@@ -56,7 +56,7 @@ macro_rules! counters {
             closed: [u64; CloseReason::KINDS],
         }
 
-        /// The numbers of one loop, written by the loop.
+        /// The counters of a loop, written by the loop.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
@@ -156,7 +156,7 @@ impl Counters {
     /// Counts the end of an accepted connection. Each accepted connection is open or closed, at every reading.
     pub(crate) fn count_closed(&self, reason: CloseReason) {
         self.closed[reason.kind()].add(1);
-        // One fewer.
+        // `open` falls by 1.
         self.open.add(u64::MAX);
     }
 }
