@@ -1,4 +1,4 @@
-//! A connection as a value: the verbs of one connection of this loop, the callback's own or another by its id.
+//! A connection as a value: the verbs of one connection of this loop, the callback's own or any other connection.
 
 use std::fmt;
 use std::fs::File;
@@ -16,9 +16,9 @@ use crate::reason::CloseReason;
 use crate::sys::Fd;
 use crate::token::ConnectionId;
 
-/// One connection of this loop, with everything that a callback can ask of a connection. [`Context::at`] lends it.
+/// A connection of this loop, with all requests and questions of a callback. Lent by [`Context::at`].
 ///
-/// A value is lent for every id. Where the id is stale, of another loop, or [`ConnectionId::NONE`], there is no connection:
+/// A value is lent for every id. Where the id is stale, of another loop, or [`ConnectionId::NONE`], no connection exists:
 /// requests do nothing, writes are [refused](Written::Refused), and questions are answered by `None`, 0 or `false`. No method
 /// blocks. Requests take effect after the callback, and in their order.
 ///
@@ -70,8 +70,8 @@ impl<C, M> Context<'_, C, M> {
         ConnectionRef { core: self.core, id }
     }
 
-    /// The connections of this handler on this loop that have not ended, in no order: accepted, outbound, and watched ones, the
-    /// callback's own among them. Empty outside a handler.
+    /// The handler's connections on this loop that have not ended, in no order: accepted, outbound and watched connections,
+    /// including the callback's own. Empty outside a handler.
     ///
     /// Costs time and memory in proportion to all connections of the loop. Where there may be many thousands, and each costs
     /// something, a part is done in each turn ([`Context::request_turn`]): the list stays good, since ids go stale by themselves.
@@ -102,7 +102,7 @@ impl ConnectionRef<'_> {
         self.core.links.get(self.id)
     }
 
-    /// Lets `change` change the link, which takes its next steps in this turn.
+    /// Lets `change` change the link. The link takes its next steps in this turn.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Link)) {
         if let Some(link) = self.core.links.get_mut(self.id) {
             change(link);
@@ -110,27 +110,27 @@ impl ConnectionRef<'_> {
         }
     }
 
-    // ---- what is known of it ---------------------------------------------------------------------------------------
+    // ---- questions ---------------------------------------------------------------------------------------------------
 
     /// The id that the value was made with.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Whether there is such a connection on this loop. A closing connection exists until its
+    /// Whether the connection exists on this loop. A closing connection exists until its
     /// [`Handler::on_close`](crate::Handler::on_close) has returned.
     pub fn exists(&self) -> bool {
         self.link().is_some()
     }
 
-    /// The address of the other end.
+    /// The peer's address.
     pub fn peer(&self) -> Option<Peer> {
         self.link().map(|link| link.peer)
     }
 
-    /// The address of this end: the address that an accepted peer has connected to, or the address that the system chose for an
-    /// outbound connection. One system call (getsockname(2)). `None` also before an outbound connection has a socket, for a
-    /// [watched](Context::watch) descriptor, and for a Unix socket that is bound to no path.
+    /// The connection's own address: for an accepted connection the address that the peer has connected to, for an outbound
+    /// connection the address that the system chose. One system call (getsockname(2)). `None` also before an outbound
+    /// connection has a socket, for a [watched](Context::watch) descriptor, and for a Unix socket that is bound to no path.
     ///
     /// ```
     /// use reactor::Context;
@@ -154,12 +154,12 @@ impl ConnectionRef<'_> {
         self.link().map_or(0, |link| link.sent)
     }
 
-    /// Bytes queued for the peer that the kernel has not taken. Publications of this turn are not counted yet.
+    /// Bytes queued for the peer that the kernel has not taken. Publications of the current turn are not counted yet.
     pub fn queued(&self) -> usize {
         self.link().map_or(0, Link::queued)
     }
 
-    /// The time since the connection was opened, as of this turn. Zero where there is no such connection.
+    /// The time since the connection was opened, as of the current turn. Zero where no connection exists.
     pub fn age(&self) -> Duration {
         self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.opened()))
     }
@@ -180,21 +180,21 @@ impl ConnectionRef<'_> {
         self.link().is_some_and(|link| link.reason() == CloseReason::Memory)
     }
 
-    /// The time since a byte was last received or sent, as of this turn. Zero where there is no such connection.
+    /// The time since a byte was last received or sent, as of the current turn. Zero where no connection exists.
     pub fn idle(&self) -> Duration {
         self.link().map_or(Duration::ZERO, |link| self.core.now.since(link.idle_since()))
     }
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Queues a copy of `bytes`. They leave at the end of the turn, with everything else that was written to this connection in
-    /// it, in one send.
+    /// Queues a copy of `bytes`. The copy leaves at the end of the turn, together with all other bytes written to the
+    /// connection in this turn, in one send.
     #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
         self.put(|output| output.put(bytes.as_ref()))
     }
 
-    /// Queues `bytes` without copying them, if they are 4 KiB or more.
+    /// Queues `bytes`: shared without a copy from 4 KiB on, copied if shorter.
     pub fn write_shared(&mut self, bytes: Bytes) -> Written {
         self.put(|output| output.put_shared(bytes))
     }
@@ -204,7 +204,7 @@ impl ConnectionRef<'_> {
         self.put(|output| output.put_file(file, range))
     }
 
-    /// Queues all that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
+    /// Queues all bytes that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
     /// `encode` is not called.
     #[inline]
     pub fn encode(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Written {
@@ -218,7 +218,7 @@ impl ConnectionRef<'_> {
         self.core.output(self.id).map(Writer::new)
     }
 
-    /// Lets `put` write to the connection, and says what became of it.
+    /// Lets `put` write to the connection. Returns the outcome.
     #[inline]
     pub(crate) fn put(&mut self, put: impl FnOnce(&mut Output)) -> Written {
         self.core.mark_dirty(self.id);
@@ -227,27 +227,26 @@ impl ConnectionRef<'_> {
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes the connection: sends queued output, ends our half, discards what the peer still sends until it ends its own
-    /// (within [`Deadlines::linger`](crate::Deadlines::linger) and
-    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No more input is delivered, and writes are refused.
+    /// Closes the connection: sends queued output, ends our half, discards further input until the peer ends its half (within
+    /// [`Deadlines::linger`](crate::Deadlines::linger) and [`Limits::linger_bytes`](crate::Limits::linger_bytes)), closes. No
+    /// more input is delivered, and writes are refused.
     pub fn close(&mut self) {
         self.core.put_in_order(self.id);
         let now = self.core.now;
         self.change(|link| link.close(now));
     }
 
-    /// Closes the connection without waiting for the peer to end its half: for a protocol in which the peer sends nothing
-    /// more, such as HTTP after `Connection: close`. Saves five of ten system calls of a short connection.
-    /// What the peer sends nevertheless makes its system drop what it has not read yet.
+    /// Closes the connection without waiting for the peer to end its half: for a protocol in which the peer sends nothing more,
+    /// such as HTTP after `Connection: close`. Saves five of ten system calls of a short connection. If the peer sends further
+    /// bytes nevertheless, its system drops the bytes that the peer has not read yet.
     pub fn close_briefly(&mut self) {
         self.core.put_in_order(self.id);
         let now = self.core.now;
         self.change(|link| link.close_briefly(now));
     }
 
-    /// Ends our half (FIN) once what is owed has been sent, and goes on reading: the peer learns that nothing more
-    /// comes, and may still speak. Writes are refused from now on. When the peer has ended its half too, the connection
-    /// is over.
+    /// Ends our half (FIN) once all queued output has been sent, and goes on reading: the peer learns that no more output
+    /// comes, and may still send. Writes are refused from now on. When the peer has ended its half too, the connection is over.
     pub fn finish(&mut self) {
         self.core.put_in_order(self.id);
         self.change(Link::finish);
@@ -261,10 +260,9 @@ impl ConnectionRef<'_> {
     // ---- memory ----------------------------------------------------------------------------------------------------
 
     /// Tells the memory budget ([`Application::memory`](crate::Application::memory)) how many heap bytes the connection's state
-    /// holds for its peer, such as the unfinished message of a decoder that consumes input as it comes. They count with the
-    /// connection's buffers from then on, until another number is told or the connection ends: while memory is short, the connection
-    /// is not read, or ends. Counted in whole KiB, up to 64 MiB. Bytes of input that the handler leaves unread are counted by the
-    /// loop itself.
+    /// holds for its peer, such as the unfinished message of a decoder that consumes input in pieces. These bytes count like
+    /// the connection's buffers, until another number is set or the connection ends: while memory is short, the connection is
+    /// not read, or ends. Counted in whole KiB, up to 64 MiB. The loop itself counts input that the handler leaves unread.
     ///
     /// ```
     /// use reactor::{Context, Input};
@@ -283,8 +281,8 @@ impl ConnectionRef<'_> {
 
     // ---- time ------------------------------------------------------------------------------------------------------
 
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after this time, counted from the end of this
-    /// callback, and never before. Each connection has one such deadline; setting it again moves it.
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) after the time `after`, counted from the end of the
+    /// callback, and never before. Each connection has one such deadline; a further call replaces the deadline.
     pub fn set_deadline(&mut self, after: Duration) {
         self.change(|link| link.set_deadline(Some(after)));
     }

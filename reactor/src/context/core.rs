@@ -1,4 +1,4 @@
-//! The loop's state behind a [`Context`](super::Context), and what callbacks have asked for and the loop has yet to do.
+//! The loop's state behind a [`Context`](super::Context), and the requests of callbacks that the loop has yet to carry out.
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -25,7 +25,7 @@ use crate::timer::Wheel;
 use crate::token::ConnectionId;
 use crate::topics::Topics;
 
-/// The part of a loop that a callback can reach: the links, and no descriptor and no handler.
+/// The part of a loop that a callback can reach: the links, but no descriptor and no handler.
 pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) topics: Topics,
@@ -40,28 +40,28 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     /// The latest events, logged for a connection that ends badly.
     pub(crate) recorder: Recorder,
-    /// Messages that callbacks have posted and that wait for room in a mailbox.
+    /// Messages posted by callbacks that wait for room in a mailbox.
     pub(crate) outbox: Rc<Outbox>,
-    /// Publications and connections on their way to other loops. `None` where there is one loop.
+    /// Publications and connections on their way to other loops. `None` where the application has one loop.
     pub(crate) outgoing: Option<Box<Outgoing>>,
-    /// Asks for the address of this end of a socket.
+    /// Returns a socket's own address.
     pub(crate) local_address: LocalAddresses,
     /// How long the loop lives.
     pub(crate) kind: LoopKind,
     /// Each service's name, limits and deadlines, by its number.
     pub(crate) terms: Vec<Terms>,
-    /// When this turn began. After a slow callback: when it ended, rounded to a few milliseconds.
+    /// When the current turn began. After a slow callback: when the callback ended, rounded to a few milliseconds.
     pub(crate) now: Time,
-    /// The number of this turn, never 0. A link remembers it for callbacks that come once a turn.
+    /// The number of the current turn, never 0. A link remembers the number for callbacks that come once a turn.
     pub(crate) turn: u32,
-    /// A dirty link has more than `output_high` queued. It is sent to before further input is read, so that a peer that reads
-    /// is not taken for one that does not.
+    /// A dirty link has more than `output_high` queued. The link sends before further input is read, so that a peer that reads
+    /// is not mistaken for a slow peer.
     pub(crate) flush_now: bool,
     /// Services whose handlers have requested `on_turn` in the next turn.
     pub(crate) turn_requested: Vec<u16>,
     /// Links that have changed since their steps were last taken.
     pub(crate) dirty: Vec<ConnectionId>,
-    /// Connections that callbacks have opened and the loop has not begun, and timers that do not count yet.
+    /// Connections opened by callbacks that the loop has not begun, and timers that do not count yet.
     pub(crate) opening: Vec<Pending>,
     /// A callback has called `halt`.
     pub(crate) halting: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Core {
     pub(crate) opens_refused: bool,
     /// Periodic work has called `end_loop`.
     pub(crate) loop_ended: bool,
-    /// What the layer of a connection has agreed on, while its handler hears of the connection.
+    /// The result of a layer's handshake ([`Layer::agreed`]), while the handler hears of the connection.
     pub(crate) agreed: Option<Box<dyn Any>>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// Whether this is a service of the crate itself, which no report shows.
+    /// Whether the service belongs to the crate itself; no report shows such a service.
     pub(crate) fn is_internal(&self) -> bool {
         self.internal
     }
@@ -108,14 +108,14 @@ impl Terms {
     }
 }
 
-/// What a callback has begun, and the loop goes on with when it settles.
+/// A request of a callback that the loop carries out when it settles.
 pub(crate) enum Pending {
     Open(PendingOpen),
-    /// The timer at this place counts from then on.
+    /// The timer at this place counts from that time on.
     Timer(u32),
 }
 
-/// A connection that a callback has opened and the loop has not begun. Its link is there already.
+/// A connection that a callback has opened and the loop has not begun. Its link exists already.
 pub(crate) struct PendingOpen {
     pub(crate) id: ConnectionId,
     pub(crate) state: Box<dyn Any>,
@@ -133,8 +133,8 @@ pub(crate) enum OpenKind {
 }
 
 impl Core {
-    /// The state of a loop that has nothing yet. It reaches the other loops of the cluster, if there are any or it is one of
-    /// several by its kind.
+    /// The state of a new loop. Joins the cluster if the application has several fixed loops, or if the loop is a
+    /// per-connection loop.
     pub(crate) fn new(
         now: Time,
         cluster: &Arc<Cluster>,
@@ -180,7 +180,7 @@ impl Core {
         core
     }
 
-    /// From now on publications reach the members on other loops, and connections can be handed to those.
+    /// Joins the cluster: from now on publications reach the members on other loops, and connections can be handed over.
     pub(crate) fn join_cluster(&mut self, cluster: &Arc<Cluster>, loop_handle: &Arc<LoopHandle>) {
         self.outgoing = Some(Box::new(Outgoing::new(cluster.clone(), loop_handle.clone())));
     }
@@ -228,7 +228,7 @@ impl Core {
         id
     }
 
-    /// Counts and records what left, and what was lost.
+    /// Counts and records bytes sent and bytes lost.
     pub(crate) fn note_sent(&mut self, id: ConnectionId, outcome: Sent, unacknowledged: impl FnOnce() -> usize) {
         let Core { links, terms, pool, counters, recorder, now, .. } = self;
         let Some(link) = links.get_mut(id) else { return };
@@ -250,7 +250,7 @@ impl Core {
         counters.missed.add(lost.messages);
     }
 
-    /// Removes the link of a connection that has ended. Gives its buffers back, and counts what they held.
+    /// Removes the link of a connection that has ended. Gives the buffers back, and counts the bytes lost in the buffers.
     pub(crate) fn remove(&mut self, id: ConnectionId) {
         if let Some(mut link) = self.links.remove(id) {
             link.weigh_nothing(&mut self.holdings);

@@ -1,5 +1,5 @@
-//! The requests that a callback can make. A context records them and never calls user code: the loop acts once the callback
-//! has returned, so no handler is called in the middle of another's work.
+//! The requests that a callback can make. A context records requests and never calls user code: the loop acts once the callback
+//! has returned, so no handler is called in the middle of another handler's work.
 
 mod connection;
 mod core;
@@ -48,23 +48,23 @@ pub(crate) use self::timers::{KeyedTimers, Owner};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It will be sent.
+    /// The bytes will be sent.
     Queued,
-    /// It will be sent, and more should wait for [`Handler::on_drained`](crate::Handler::on_drained): the peer is owed
-    /// more than [`Limits::output_high`](crate::Limits::output_high).
+    /// The bytes will be sent, but the handler should wait for [`Handler::on_drained`](crate::Handler::on_drained) before it
+    /// writes more: the peer is owed more than [`Limits::output_high`](crate::Limits::output_high).
     AboveHighWater,
-    /// It was not taken, or not all of it: the connection is gone, closing, read-only, or over
-    /// [`Limits::output_max`](crate::Limits::output_max). In the last case the connection closes once everything that was
-    /// accepted before has been sent.
+    /// Some or all bytes were not taken: the connection is gone, closing, read-only, or over
+    /// [`Limits::output_max`](crate::Limits::output_max). In the last case the connection closes once all bytes accepted before
+    /// have been sent.
     Refused,
 }
 
 /// The loop, as a callback can reach it.
 ///
 /// Every method returns at once. A request that calls a handler again (a close, a connection, a message) is carried out after
-/// the callback has returned. The verbs of connections are short forms for the connection that the callback is for; outside any
-/// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message),
-/// periodic work) they find nothing, like a stale id. [`Context::at`] has the verbs of any connection of this loop.
+/// the callback has returned. The verbs of connections are short forms for the callback's own connection. Outside any
+/// connection ([`Handler::on_start`](crate::Handler::on_start), [`Handler::on_message`](crate::Handler::on_message), periodic
+/// work) these verbs do nothing, as with a stale id. [`Context::at`] has the verbs of any connection of this loop.
 ///
 /// ```
 /// use reactor::{ConnectionId, Context, Handler, Input, Written};
@@ -90,11 +90,11 @@ pub enum Written {
 /// }
 /// ```
 ///
-/// The types are those of the handler: `C` is [`Handler::Connection`](crate::Handler::Connection), the state of its
-/// connections, and `M` is its message type. Both are `()` where they are left out, so a handler without state and messages
-/// writes `Context<'_>`, and one with both writes an alias once: `type Context<'a> = reactor::Context<'a, State, Message>`. A
-/// function for any handler takes `&mut Context<'_, C, M>`, or a [`ConnectionRef`]. Where there is no handler, in periodic work
-/// of the application, both are [`NoHandler`].
+/// The types come from the handler: `C` is [`Handler::Connection`](crate::Handler::Connection), the state of its connections,
+/// and `M` is its message type. Both default to `()`, so a handler without state and messages writes `Context<'_>`, and a
+/// handler with both writes an alias once: `type Context<'a> = reactor::Context<'a, State, Message>`. A function for any
+/// handler takes `&mut Context<'_, C, M>`, or a [`ConnectionRef`]. In periodic work of the application, where no handler
+/// exists, both are [`NoHandler`].
 ///
 /// A state of another type is an error of the compiler:
 ///
@@ -105,7 +105,7 @@ pub enum Written {
 /// }
 /// ```
 ///
-/// So are messages of another type, and a request that belongs to a handler where there is none:
+/// So are messages of another type, and a handler's request where no handler exists:
 ///
 /// ```compile_fail,E0308
 /// # use reactor::{Context, ServiceHandle};
@@ -126,8 +126,8 @@ pub struct Context<'a, C = (), M = ()> {
     types: PhantomData<fn(C) -> M>,
 }
 
-/// The type of states and messages where there is no handler, in the [`Context`] of periodic work ([`Application::add_loop`]).
-/// It has no value, so that what takes a state or a message cannot be called there.
+/// The type of states and messages in the [`Context`] of periodic work ([`Application::add_loop`]), where no handler exists.
+/// `NoHandler` has no value, so no method that takes a state or a message can be called with it.
 ///
 /// ```
 /// use reactor::{Application, Context, NoHandler};
@@ -146,7 +146,7 @@ pub struct Context<'a, C = (), M = ()> {
 /// [`Application::add_loop`]: crate::Application::add_loop
 pub struct NoHandler {
     _no_value: Infallible,
-    /// What belongs to a handler asks for messages that can be sent.
+    /// Makes the type not `Send`, so that methods for messages, which must be `Send`, are refused too.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -155,30 +155,30 @@ impl<'a, C, M> Context<'a, C, M> {
         Context { core, id, service, types: PhantomData }
     }
 
-    /// This connection's id, for others to reach it by; [`ConnectionId::NONE`] outside a connection.
+    /// The connection's id, by which other callbacks reach the connection; [`ConnectionId::NONE`] outside a connection.
     #[inline]
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// Who is at the other end; `None` outside a connection.
+    /// The peer at the other end; `None` outside a connection.
     pub fn peer(&self) -> Option<Peer> {
         self.core.links.get(self.id).map(|link| link.peer)
     }
 
-    /// The name of the service that this callback belongs to.
+    /// The name of the callback's service.
     pub fn service(&self) -> &str {
         self.core.terms.get(self.service as usize).map_or("application", |terms| &terms.name)
     }
 
-    /// The monotonic clock of the system, read once a turn: the time since some moment before the loop began. It only goes forward,
-    /// and times of several loops of one machine can be compared.
+    /// The monotonic clock of the system, read once a turn: the time since some moment before the loop began. The time only
+    /// goes forward, and is comparable between the loops of one machine.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.core.now.0)
     }
 
-    /// This service's own handle, for threads that the handler starts: they [`post`](ServiceHandle::post) back to it
-    /// what they have found out.
+    /// The service's own handle, for threads that the handler starts: such a thread [`post`](ServiceHandle::post)s its results
+    /// back to the service.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Handler, Input};
@@ -212,9 +212,9 @@ impl<'a, C, M> Context<'a, C, M> {
         handle.expect("a context has the types of its handler").clone()
     }
 
-    /// Whether this loop serves one connection and no other, and ends with it ([`Runner::threads`](crate::Runner::threads),
-    /// [`Runner::processes`](crate::Runner::processes)): then a callback that waits holds up nobody else, and what the
-    /// handler keeps for later is kept for this connection alone.
+    /// Whether the loop serves only this connection, and ends with the connection ([`Runner::threads`](crate::Runner::threads),
+    /// [`Runner::processes`](crate::Runner::processes)). Then a callback that waits holds up no other connection, and state
+    /// kept in the handler is kept for this connection alone.
     pub fn serves_alone(&self) -> bool {
         self.core.kind != LoopKind::Fixed
     }
@@ -233,32 +233,32 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.outbox.loops()
     }
 
-    /// The number of this loop, from 0 on; the loop that accepts has number 0. The number of a loop that serves one connection
-    /// ([`Context::serves_alone`]) is 256 or more, and another loop has the number after its end.
+    /// The loop's number, from 0 on; the accepting loop has number 0. A loop that serves one connection
+    /// ([`Context::serves_alone`]) has a number of 256 or more, which another loop gets after its end.
     pub fn loop_number(&self) -> usize {
         self.core.links.event_loop() as usize
     }
 
-    /// Which turn of the loop this is: another number than in the turn before. For what is allowed so much in one turn.
+    /// The number of the loop's turn, different from the turn before. For work that is limited within each turn.
     pub fn turn(&self) -> u32 {
         self.core.turn
     }
 
-    /// The loop's counters as they stand. Some hundred bytes are copied: not for every request.
+    /// A copy of the loop's counters. Copies some hundred bytes, so not for every request.
     pub fn stats(&self) -> Stats {
         self.core.counters.read()
     }
 
     // ---- writing ---------------------------------------------------------------------------------------------------
 
-    /// Queues a copy of `bytes`. It leaves after the callback, with everything else that was written in it, in one
-    /// send.
+    /// Queues a copy of `bytes`. The copy leaves after the callback, together with all other bytes written in the callback, in
+    /// one send.
     #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
         self.core.put(self.id, |output| output.put(bytes.as_ref()))
     }
 
-    /// Queues `bytes` without copying them, if they are 4 KiB or more.
+    /// Queues `bytes`: shared without a copy from 4 KiB on, copied if shorter.
     pub fn write_shared(&mut self, bytes: Bytes) -> Written {
         self.core.put(self.id, |output| output.put_shared(bytes))
     }
@@ -268,7 +268,7 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.put(self.id, |output| output.put_file(file, range))
     }
 
-    /// Queues all that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
+    /// Queues all bytes that `encode` puts into the [`Writer`], at the price of one write. Where a write would be refused,
     /// `encode` is not called.
     #[inline]
     pub fn encode(&mut self, encode: impl FnOnce(&mut Writer<'_>)) -> Written {
@@ -289,22 +289,22 @@ impl<'a, C, M> Context<'a, C, M> {
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes this connection in order: see [`ConnectionRef::close`].
+    /// Closes the connection in order: see [`ConnectionRef::close`].
     pub fn close(&mut self) {
         self.own().close();
     }
 
-    /// Closes this connection without waiting for the peer to end its half: see [`ConnectionRef::close_briefly`].
+    /// Closes the connection without waiting for the peer to end its half: see [`ConnectionRef::close_briefly`].
     pub fn close_briefly(&mut self) {
         self.own().close_briefly();
     }
 
-    /// Ends our half of this connection, and goes on reading: see [`ConnectionRef::finish`].
+    /// Ends our half of the connection, and goes on reading: see [`ConnectionRef::finish`].
     pub fn finish(&mut self) {
         self.own().finish();
     }
 
-    /// Ends this connection at once with a reset: see [`ConnectionRef::abort`].
+    /// Ends the connection at once with a reset: see [`ConnectionRef::abort`].
     pub fn abort(&mut self) {
         self.own().abort();
     }
@@ -314,7 +314,7 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.stopping
     }
 
-    /// Stops the application as a signal would: it stops listening, lets every connection finish, and returns from
+    /// Stops the application as a signal would: the application stops listening, lets every connection finish, and returns from
     /// [`Application::run`](crate::Application::run).
     pub fn halt(&mut self) {
         self.core.halting = true;
@@ -338,13 +338,13 @@ impl<'a, C, M> Context<'a, C, M> {
 
     // ---- time ------------------------------------------------------------------------------------------------------
 
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for this connection after this time: see
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for the connection after the time `after`: see
     /// [`ConnectionRef::set_deadline`].
     pub fn set_deadline(&mut self, after: Duration) {
         self.own().set_deadline(after);
     }
 
-    /// Calls this connection's deadline off.
+    /// Calls the connection's deadline off.
     pub fn clear_deadline(&mut self) {
         self.own().clear_deadline();
     }
@@ -354,14 +354,14 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.opens_refused
     }
 
-    /// This loop's counters.
+    /// The loop's counters.
     pub(crate) fn counters(&self) -> &Counters {
         &self.core.counters
     }
 }
 
 impl Context<'_, NoHandler, NoHandler> {
-    /// Ends the periodic work from which it is called: it does not run again.
+    /// Ends the periodic work that calls this method: no further calls of the work follow.
     pub fn end_loop(&mut self) {
         self.core.loop_ended = true;
     }

@@ -10,15 +10,14 @@ use crate::link::{Link, NO_STATE, Origin};
 use crate::token::ConnectionId;
 
 impl<C: 'static, M> Context<'_, C, M> {
-    /// Connects to `to`. The new connection belongs to this handler like any other: `connection` is its state, the id
-    /// is good at once (what is written to it is sent once it stands), and then comes
+    /// Connects to `to`. The new connection belongs to the handler like any other: `connection` is its state. The id is valid
+    /// at once: output is sent once the connection is established. The outcome is
     /// [`Handler::on_connected`](crate::Handler::on_connected), or [`Handler::on_close`](crate::Handler::on_close) with
     /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed) or
     /// [`CloseReason::TimedOut`](crate::CloseReason::TimedOut).
     ///
-    /// [`ConnectionId::NONE`], and nothing happens, in a [`Handler::on_close`](crate::Handler::on_close) while the
-    /// application is stopping, so that one which always connects again can end; and when the loop has 2^23
-    /// connections.
+    /// Returns [`ConnectionId::NONE`], and does nothing, in a [`Handler::on_close`](crate::Handler::on_close) while the
+    /// application is stopping, so that a handler that always connects again can end; and when the loop has 2^23 connections.
     pub fn connect(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
         let to = to.into();
         let peer = match &to {
@@ -41,31 +40,31 @@ impl<C: 'static, M> Context<'_, C, M> {
         self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to, Some(layer)))
     }
 
-    /// What the layer of this connection has agreed on with its peer ([`Layer::agreed`](crate::Layer::agreed)), such as the
-    /// name that a TLS client asked for. `None` outside [`Handler::on_open`](crate::Handler::on_open) and
+    /// The result of the layer's handshake with the peer ([`Layer::agreed`](crate::Layer::agreed)), such as the name that a TLS
+    /// client asked for. `None` outside [`Handler::on_open`](crate::Handler::on_open) and
     /// [`Handler::on_connected`](crate::Handler::on_connected), without a layer, and for another type.
     pub fn agreed<T: 'static>(&self) -> Option<&T> {
         self.core.agreed.as_ref()?.downcast_ref()
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through
-    /// `std::io::stdin().as_fd().try_clone_to_owned()`. What arrives goes to
-    /// [`Handler::on_data`](crate::Handler::on_data) like a peer's bytes, with [`Peer::Descriptor`]; writes are
-    /// refused, and no deadline but the handler's own applies.
+    /// `std::io::stdin().as_fd().try_clone_to_owned()`. Input goes to [`Handler::on_data`](crate::Handler::on_data) like a
+    /// peer's bytes, with [`Peer::Descriptor`]; writes are refused, and only the handler's own deadline applies.
     ///
-    /// The descriptor is never made non-blocking, since whoever else has it open would notice. It is read only when it
-    /// is ready, so the loop blocks only if another process takes the bytes first. A regular file is always ready. A
-    /// terminal is read only while it is this job's (`glowplug &` runs on, and takes nothing that is typed for others).
+    /// The descriptor is never made non-blocking, since other processes that have it open would notice. The loop reads the
+    /// descriptor only when it is ready, so the loop blocks only if another process takes the bytes first. A regular file is
+    /// always ready. A terminal is read only while it belongs to this job (`glowplug &` runs on, and takes no input typed for
+    /// other jobs).
     pub fn watch(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
         self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
     }
 
     /// For most purposes [`Context::timers`] are better: they need no state, and have keys.
     ///
-    /// A connection to nobody: no peer and no bytes, only a deadline, for which
-    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called after this time. For what has to be done later
-    /// and belongs to no other connection, such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called
-    /// off with [`ConnectionRef::close`](super::ConnectionRef::close).
+    /// A connection to nobody, without peer and bytes: only a deadline, at which
+    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called. For later work that belongs to no other connection,
+    /// such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called off
+    /// with [`ConnectionRef::close`](super::ConnectionRef::close).
     pub fn timer(&mut self, after: Duration, connection: C) -> ConnectionId {
         let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
         self.at(id).set_deadline(after);

@@ -1,33 +1,32 @@
-//! When a connection is read, and when what was left unread is offered again.
+//! When a connection is read, and when unread input is offered again.
 
 use super::{ConnectionRef, Context};
 
 impl ConnectionRef<'_> {
-    /// Delivers no more input of the connection, not even bytes that were read already, until it is resumed. A peer
-    /// that goes on sending fills the kernel's buffers, and then waits.
+    /// Delivers no more input of the connection, not even bytes that the loop has already read, until the connection is
+    /// resumed. A peer that goes on sending fills the kernel's buffers, and then waits.
     pub fn pause_reading(&mut self) {
         self.change(|link| link.pause());
     }
 
-    /// Goes on after a pause. What was kept comes first, without waiting for the peer.
+    /// Goes on after a pause. Kept input comes first, without waiting for the peer.
     pub fn resume_reading(&mut self) {
         self.change(|link| link.resume());
     }
 
-    /// Offers what the handler has left unread of this connection's input again in the next turn, after everybody else had
-    /// theirs, and reads nothing more from the peer until then. For input that is small and costs much, such as a line that
-    /// goes to thousands. Of another connection: also what was left because something was missing that has come now.
+    /// Offers the connection's unread input again in the next turn, after all other connections had their turn, and reads
+    /// nothing more from the peer until then. For input that is small and costs much, such as a line that goes to thousands.
+    /// For another connection: also for input left unread because of a missing piece that has come now.
     pub fn offer_again(&mut self) {
         let turn = self.core.turn;
         self.change(|link| link.offer_next_turn(turn));
     }
 
-    /// Leaves input unread until all that is queued for the connection's peer has left. Until then nothing is read, and
-    /// nothing kept is offered; then what was left unread comes again. For a handler whose next answer is
-    /// large: it waits without a turn in between, and no byte of the peer's is needed to go on.
+    /// Leaves input unread until all output queued for the connection's peer has left. Until then nothing is read, and no kept
+    /// input is offered; then the unread input comes again. For a handler whose next answer is large: the handler waits without
+    /// a turn in between, and needs no further byte of the peer to go on.
     ///
-    /// Where nothing is queued there is nothing to wait for, and what is left unread is offered in the next turn, as by
-    /// [`offer_again`](Self::offer_again).
+    /// Without queued output, the unread input is offered in the next turn, as by [`offer_again`](Self::offer_again).
     ///
     /// ```
     /// use reactor::{Context, Handler, Input};
@@ -55,21 +54,22 @@ impl ConnectionRef<'_> {
         self.change(|link| link.wait_for_output(turn));
     }
 
-    /// Reads on from the connection however much its own peer is owed, for as long as it lives. For relays, whose input
-    /// is written to another connection: without it two ends that both wait to be read wait for each other for ever.
+    /// Keeps reading from the connection however much its own peer is owed, for as long as the connection lives. For relays,
+    /// which write a connection's input to another connection: otherwise two ends that both wait to be read would wait for each
+    /// other for ever.
     ///
-    /// Memory is then bounded by the handler alone. It pauses the connection when the *other* side is above its high-water
-    /// mark ([`Written::AboveHighWater`](crate::Written::AboveHighWater)), and resumes it in the other side's
-    /// [`Handler::on_drained`](crate::Handler::on_drained): so each direction holds at most
-    /// [`Limits::output_high`](crate::Limits::output_high) and one receive buffer (64 KiB). The example `proxy` does so.
-    /// A handler that answers on the same connection must not use it.
+    /// Memory is then bounded by the handler alone. The handler pauses the connection when the *other* side is above its
+    /// high-water mark ([`Written::AboveHighWater`](crate::Written::AboveHighWater)), and resumes the connection in the other
+    /// side's [`Handler::on_drained`](crate::Handler::on_drained). So each direction holds at most
+    /// [`Limits::output_high`](crate::Limits::output_high) and one receive buffer (64 KiB). The example `proxy` does so. A
+    /// handler that answers on the same connection must not call `read_on`.
     pub fn read_on(&mut self) {
         self.change(|link| link.read_on());
     }
 }
 
 impl<C, M> Context<'_, C, M> {
-    /// Delivers no more input of this connection until it is resumed: see [`ConnectionRef::pause_reading`].
+    /// Delivers no more input of the connection until it is resumed: see [`ConnectionRef::pause_reading`].
     pub fn pause_reading(&mut self) {
         self.own().pause_reading();
     }
@@ -79,25 +79,25 @@ impl<C, M> Context<'_, C, M> {
         self.own().resume_reading();
     }
 
-    /// Enough for now: offers what this callback leaves unread again in the next turn. See [`ConnectionRef::offer_again`].
+    /// Offers the callback's unread input again in the next turn: see [`ConnectionRef::offer_again`].
     pub fn offer_again(&mut self) {
         self.own().offer_again();
     }
 
-    /// Leaves input unread until all that is queued for this connection's peer has left: see
-    /// [`ConnectionRef::wait_for_output`].
+    /// Leaves input unread until all output queued for the connection's peer has left: see [`ConnectionRef::wait_for_output`].
     pub fn wait_for_output(&mut self) {
         self.own().wait_for_output();
     }
 
-    /// Reads on from this connection however much its own peer is owed, for relays: see [`ConnectionRef::read_on`].
+    /// Keeps reading from the connection however much its own peer is owed, for relays: see [`ConnectionRef::read_on`].
     pub fn read_on(&mut self) {
         self.own().read_on();
     }
 
-    /// The bytes of this connection that were left unread, where no input is lent: in
-    /// [`Handler::on_close`](crate::Handler::on_close) for the last time, in [`Handler::on_deadline`](crate::Handler::on_deadline) for
-    /// example without consuming any. Empty while the input is lent.
+    /// The connection's unread input, in a callback that is not lent the input: in
+    /// [`Handler::on_close`](crate::Handler::on_close) for the last time, and in
+    /// [`Handler::on_deadline`](crate::Handler::on_deadline), for example, without consuming any. Empty while the input is
+    /// lent.
     ///
     /// ```
     /// use reactor::{CloseReason, Context, Handler, Input};

@@ -1,4 +1,5 @@
-//! Timers with keys, of a handler or of one connection. Each is an entry of an arena; the wheel holds its place in the arena.
+//! Timers with keys, of a handler or of a connection. Each timer is an entry of an arena; the wheel holds the place in the
+//! arena.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,21 +19,21 @@ const PERIOD_MIN: Duration = Duration::from_millis(1);
 /// The owner of timers with keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
-    /// The handler of this service.
+    /// The handler of a service.
     Handler(u16),
-    /// The periodic work of this service; the key is its place in the order of [`Service::every`](crate::Service::every).
+    /// The periodic work of a service; the key is the work's place in the order of [`Service::every`](crate::Service::every).
     Work(u16),
     Connection(ConnectionId),
 }
 
-/// One timer.
+/// A timer with a key.
 struct Keyed {
     owner: Owner,
     key: u64,
     /// The time from the end of the callback that sets the timer, or the period.
     span: Duration,
     repeats: bool,
-    /// When the timer is due. [`Time::NEVER`] while it does not count yet: it counts from the end of the callback.
+    /// When the timer is due. [`Time::NEVER`] until the end of the callback, from which on the timer counts.
     at: Time,
     /// `None` while the timer does not count yet.
     armed: Option<TimerKey>,
@@ -46,7 +47,7 @@ pub(crate) struct KeyedTimers {
 }
 
 impl KeyedTimers {
-    /// Takes the timer at `place` away, which is not in the wheel any more.
+    /// Removes the timer at `place`, which the wheel has given up already.
     fn remove(&mut self, place: u32) {
         let Keyed { owner, key, .. } = self.entries.remove(place as usize);
         if let Some(places) = self.places.get_mut(&owner) {
@@ -77,7 +78,7 @@ impl Core {
         self.opening.push(Pending::Timer(place));
     }
 
-    /// Whether there was one.
+    /// Cancels the owner's timer `key`. Returns whether the timer was set.
     pub(crate) fn cancel_timer(&mut self, owner: Owner, key: u64) -> bool {
         let Some(place) = self.timers.place(owner, key) else { return false };
         if let Some(armed) = self.timers.entries[place as usize].armed {
@@ -112,7 +113,7 @@ impl Core {
         }
     }
 
-    /// The timer at `place`, if it does not count yet: its connection, its key, its span, and whether it repeats.
+    /// Connection, key, span and repetition of the timer at `place`, if the timer does not count yet.
     pub(crate) fn new_timer(&self, place: u32) -> Option<(ConnectionId, u64, Duration, bool)> {
         let timer = self.timers.entries.get(place as usize).filter(|timer| timer.armed.is_none())?;
         let connection = match timer.owner {
@@ -122,7 +123,7 @@ impl Core {
         Some((connection, timer.key, timer.span, timer.repeats))
     }
 
-    /// From now on the timer at `place` counts. It may have been cancelled since it was set, and another may have its place.
+    /// Starts the timer at `place`, if it does not count yet. The place may be empty by now, or belong to another timer.
     pub(crate) fn arm_timer(&mut self, place: u32) {
         let (now, wheel) = (self.now, &mut self.wheel);
         if let Some(timer) = self.timers.entries.get_mut(place as usize).filter(|timer| timer.armed.is_none()) {
@@ -130,8 +131,8 @@ impl Core {
         }
     }
 
-    /// The timer at `place` is due: its owner and its key. A repeating timer counts on, on the schedule that it began with, and
-    /// ticks that were missed are left out; any other is gone.
+    /// Returns the owner and the key of the timer at `place`, which is due. A repeating timer counts on, on its first schedule,
+    /// and missed ticks are left out; any other timer is removed. `None`: the timer's connection is closing.
     pub(crate) fn timer_is_due(&mut self, place: u32) -> Option<(Owner, u64)> {
         let (now, wheel) = (self.now, &mut self.wheel);
         let timer = self.timers.entries.get_mut(place as usize)?;
@@ -160,8 +161,8 @@ impl Keyed {
 /// the owner's choice. Setting and cancelling are O(1).
 ///
 /// A timer of the handler calls [`Handler::on_timer`](crate::Handler::on_timer), a timer of a connection calls
-/// [`Handler::on_connection_timer`](crate::Handler::on_connection_timer). Each loop's handler has timers of its own. Timers of a
-/// connection end when the connection closes; timers of the handler go on while the application is stopping, do not hold up its
+/// [`Handler::on_connection_timer`](crate::Handler::on_connection_timer). Each loop's handler has its own timers. Timers of a
+/// connection end when the connection closes. Timers of the handler go on while the application is stopping, do not hold up its
 /// end, and end with it. A timer takes some 100 bytes.
 ///
 /// ```
@@ -215,20 +216,19 @@ pub struct Timers<'a> {
 }
 
 impl Timers<'_> {
-    /// Sets the timer `key` to go off once, `after` the end of this callback, and never before. A timer with that key that has
-    /// not gone off yet moves. Nothing where the connection does not exist, or is closing.
+    /// Sets the timer `key` to go off once, `after` the end of the callback, and never before. Replaces a timer with the same
+    /// key. Does nothing where the connection does not exist, or is closing.
     pub fn set(&mut self, key: u64, after: Duration) {
         self.core.set_timer(self.owner, key, after, false);
     }
 
-    /// Sets the timer `key` to go off every `period` (at least a millisecond), first a period after the end of this callback.
-    /// The timer keeps to that schedule: when the loop was held up, the ticks that were missed are left out. A timer with that
-    /// key that has not gone off yet is replaced.
+    /// Sets the timer `key` to go off every `period` (at least a millisecond), first a period after the end of the callback.
+    /// The schedule is kept: when the loop was held up, missed ticks are left out. Replaces a timer with the same key.
     pub fn every(&mut self, key: u64, period: Duration) {
         self.core.set_timer(self.owner, key, period, true);
     }
 
-    /// Cancels the timer `key`; it does not go off any more, also where it is due in this turn. Whether there was one.
+    /// Cancels the timer `key`, even if the timer is due in this turn. Returns whether the timer was set.
     pub fn cancel(&mut self, key: u64) -> bool {
         self.core.cancel_timer(self.owner, key)
     }
@@ -238,7 +238,7 @@ impl Timers<'_> {
         self.core.timers.place(self.owner, key).is_some()
     }
 
-    /// Cancels all timers of this owner.
+    /// Cancels all timers of the owner.
     pub fn cancel_all(&mut self) {
         self.core.cancel_timers(self.owner);
     }
@@ -252,14 +252,14 @@ impl fmt::Debug for Timers<'_> {
 }
 
 impl<C, M: Send + 'static> Context<'_, C, M> {
-    /// The timers of this handler, on this loop: see [`Timers`]. For those of a connection: [`ConnectionRef::timers`].
+    /// The timers of the handler, on this loop: see [`Timers`]. For the timers of a connection: [`ConnectionRef::timers`].
     pub fn timers(&mut self) -> Timers<'_> {
         Timers { owner: Owner::Handler(self.service), core: self.core }
     }
 }
 
 impl ConnectionRef<'_> {
-    /// The timers of this connection: see [`Timers`].
+    /// The timers of the connection: see [`Timers`].
     ///
     /// ```
     /// use reactor::{Context, Handler, Input};

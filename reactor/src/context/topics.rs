@@ -11,9 +11,9 @@ use crate::token::ConnectionId;
 use crate::topics::Topic;
 
 impl ConnectionRef<'_> {
-    /// Makes the connection a member of the topic. Whether it was none before.
+    /// Makes the connection a member of the topic. Returns whether the connection was no member before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
-        // A new member does not get what was published before.
+        // A new member does not get earlier publications.
         self.core.hand_out();
         let id = self.id;
         let Core { links, topics, terms, dirty, .. } = &mut *self.core;
@@ -29,7 +29,8 @@ impl ConnectionRef<'_> {
         begun
     }
 
-    /// Ends the membership. Whether there was one. A connection that ends leaves all its topics by itself.
+    /// Ends the membership. Returns whether the connection was a member. A connection that ends leaves all its topics by
+    /// itself.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
         let (core, id) = (&mut *self.core, self.id);
         core.put_in_order(id);
@@ -46,36 +47,36 @@ impl ConnectionRef<'_> {
 }
 
 impl<C, M> Context<'_, C, M> {
-    /// Makes this connection a member of the topic. Whether it was none before.
+    /// Makes this connection a member of the topic. Returns whether the connection was no member before.
     pub fn subscribe(&mut self, topic: &Topic) -> bool {
         self.own().subscribe(topic)
     }
 
-    /// Ends this connection's membership. Whether there was one.
+    /// Ends this connection's membership. Returns whether the connection was a member.
     pub fn unsubscribe(&mut self, topic: &Topic) -> bool {
         self.own().unsubscribe(topic)
     }
 
-    /// How many members the topic has on this loop.
+    /// The number of the topic's members on this loop.
     pub fn members(&self, topic: &Topic) -> usize {
         self.core.topics.count(topic)
     }
 
-    /// Queues `bytes`, one message, for every member of the topic on every loop. Returns the number of members on this loop, this
-    /// connection among them if it is one. Members on other loops are reached, and not counted. A member that is slow may still
-    /// miss the message, and is counted.
+    /// Queues `bytes`, one message, for every member of the topic on every loop. Returns the number of members on this loop,
+    /// including this connection if it is a member. Members on other loops get the message, but are not counted. A slow member
+    /// may still miss the message; missed messages are counted.
     ///
-    /// What a turn brings is gathered
-    /// once for all of them, and leaves at its end in one send a member, however many messages it is: copied if it
-    /// is short (under 4 KiB in all), shared if it is longer. Each member gets it before anything else that is
-    /// done to it after this, although [`ConnectionRef::queued`] does not count it yet.
+    /// The publications of a turn are gathered once for all members, and leave at the end of the turn in one send for each
+    /// member, however many messages there are: copied if short (under 4 KiB in all), shared if longer. Each member gets the
+    /// message before the effect of any later request for that member, although [`ConnectionRef::queued`] does not count the
+    /// message yet.
     ///
-    /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is dealt
-    /// with as [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for what this
-    /// connection publishes, nothing is read from it. What callbacks without a connection publish waits for room, too, up to
-    /// 65,536 messages or 16 MiB for each loop: then the loop takes no messages ([`on_message`](crate::Handler::on_message)),
-    /// and what periodic work publishes all the same does not reach the members on the loop that is behind; the log tells how
-    /// many messages those were.
+    /// A member that does not read and is owed more than [`Limits::member_queue`](crate::Limits::member_queue) is treated as
+    /// [`Limits::slow_members`](crate::Limits::slow_members) says. While another loop has no room for this connection's
+    /// publications, the connection is not read. Publications of callbacks without a connection wait for room, too, up to
+    /// 65,536 messages or 16 MiB for each loop. Beyond that the loop takes no messages
+    /// ([`on_message`](crate::Handler::on_message)), and further publications of periodic work do not reach the members on the
+    /// slow loop; the log gives their number.
     pub fn publish(&mut self, topic: &Topic, bytes: impl AsRef<[u8]>) -> usize {
         self.core.publish(topic, bytes.as_ref(), None, self.id, ConnectionId::NONE)
     }
@@ -86,7 +87,7 @@ impl<C, M> Context<'_, C, M> {
     }
 
     /// Queues `bytes`, one message, for every member but `except`: see [`publish`](Self::publish). For a handler that announces
-    /// later what concerns a connection of this loop.
+    /// news of a connection of this loop later.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Topic};
@@ -105,12 +106,12 @@ impl<C, M> Context<'_, C, M> {
         self.core.publish(topic, bytes, Some(bytes), self.id, ConnectionId::NONE)
     }
 
-    /// Delivers to the members on this loop what another process has published.
+    /// Delivers a publication of another process to the members on this loop.
     pub(crate) fn deliver(&mut self, topic: &Topic, bytes: &Bytes) {
         self.core.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
     }
 
-    /// Delivers what loop number `from` has published to the members on all other loops.
+    /// Delivers a publication of loop number `from` to the members on all other loops.
     pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, from: u32) {
         self.core.relay(topic, bytes, self.id, from);
     }
@@ -119,8 +120,8 @@ impl<C, M> Context<'_, C, M> {
 // ---- fan-out, the loop's side ---------------------------------------------------------------------------------------
 
 impl Core {
-    /// Publishes to the members on this loop, and once to each other loop that has members. Connection `by` is not read while
-    /// one of those loops has no room. Returns the number of members on this loop.
+    /// Publishes to the members on this loop, and once to each other loop with members. Connection `by` is not read while a
+    /// loop with members has no room. Returns the number of members on this loop.
     pub(crate) fn publish(
         &mut self,
         topic: &Topic,
@@ -134,7 +135,7 @@ impl Core {
         reached
     }
 
-    /// Publishes what loop number `from`, in another process, has published to all other loops.
+    /// Passes a publication of loop number `from`, in another process, on to all other loops.
     pub(crate) fn relay(&mut self, topic: &Topic, bytes: &Bytes, by: ConnectionId, from: u32) {
         self.deliver(topic, bytes, Some(bytes), ConnectionId::NONE);
         self.pass_on(topic, || bytes.clone(), by, Some(from));
@@ -175,7 +176,7 @@ impl Core {
         members
     }
 
-    /// Hands publications out before anything else is done to a member, so that requests take effect in their order.
+    /// Hands publications out before any other request to a member, so that requests take effect in their order.
     #[inline]
     pub(super) fn put_in_order(&mut self, id: ConnectionId) {
         if !self.published.is_empty() && self.links.get(id).is_some_and(Link::is_in_order) {
@@ -188,8 +189,8 @@ impl Core {
         self.send_out(|_, _| None);
     }
 
-    /// Hands the gathered publications out. A member whose output is empty is sent them by `send`, without a copy: the usual
-    /// case.
+    /// Hands the gathered publications out. For a member whose output is empty, the usual case, `send` sends them without a
+    /// copy.
     pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
         let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
         let mut missed = 0;
