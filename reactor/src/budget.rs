@@ -1,7 +1,7 @@
-//! The memory budget of an application: how much all connections hold together, who holds most, and what may be held.
-//! Below: nothing. Above: links, which say what they hold whenever they rest, and loops, which enforce the budget.
+//! The memory budget of an application: how much all connections hold together, which hold most, and how much may be held.
+//! Below: nothing. Above: links, which report their bytes whenever they rest, and loops, which enforce the budget.
 //!
-//! Only what outlives a callback is counted: kept input, output that has not left, messages that wait. A request that is
+//! Only bytes that outlive a callback are counted: kept input, output that has not left, waiting messages. A request that is
 //! answered at once is never counted, so counting costs nothing there.
 
 use std::collections::HashMap;
@@ -9,23 +9,23 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Size classes: a connection that holds n bytes is of class log2(n) + 1, one that holds nothing of class 0.
+/// Size classes: a connection that holds n bytes is of class log2(n) + 1, an empty connection of class 0.
 const CLASSES: usize = usize::BITS as usize + 1;
-/// The least class whose connections the budget pauses and closes: 4 KiB. The others have hardly anything to give.
+/// The least class whose connections the budget pauses and closes: 4 KiB. Smaller holders have hardly anything to give.
 const CLASS_MIN: u8 = 13;
 
-/// Bytes that are worth giving back to the system: a call of some milliseconds, and room that is taken anew has to be
-/// faulted in.
+/// Freed bytes from which on memory is given back to the system: the call takes some milliseconds, and memory taken anew has to
+/// be faulted in.
 const GIVE_BACK_MIN: usize = 8 * 1024 * 1024;
 
-/// What all connections of an application hold, over all loops.
+/// The bytes that all connections of an application hold, over all loops.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// In bytes.
     limit: usize,
-    /// Processes that share `limit` equally, counted where all of them can read it.
+    /// Number of processes that share `limit` equally, in memory that all of them can read.
     sharers: Option<&'static AtomicUsize>,
-    /// Bytes that belong to one connection each.
+    /// Bytes that belong to one connection alone, over all connections.
     own: AtomicUsize,
     /// Bytes of payloads, each counted once however many connections hold it.
     shared: AtomicUsize,
@@ -36,28 +36,28 @@ pub(crate) struct Budget {
     is_pressed: AtomicBool,
 }
 
-/// A payload that connections hold.
+/// A payload that several connections may hold.
 #[derive(Debug)]
 struct Payload {
     holders: usize,
     bytes: usize,
 }
 
-/// How what is held compares with the budget.
+/// The held bytes, compared with the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     /// Under 70 %: every connection is read.
     Free,
-    /// From there to 80 %: connections that are not read stay so, and no more are added.
+    /// From 70 to 80 %: suspended connections stay suspended, and no more are added.
     Near,
-    /// From there on: the largest holders are not read.
+    /// From 80 % on: the largest holders are not read.
     High,
     /// Over the budget: the largest holders are closed.
     Over,
 }
 
 impl Budget {
-    /// A budget of this many bytes, divided by `sharers`, if there are any.
+    /// A budget of `limit` bytes, divided by `sharers`, if any.
     pub(crate) fn new(limit: usize, sharers: Option<&'static AtomicUsize>) -> Self {
         Budget {
             limit,
@@ -70,12 +70,12 @@ impl Budget {
         }
     }
 
-    /// Bytes that may be held here now.
+    /// Bytes that this process may hold now.
     pub(crate) fn limit(&self) -> usize {
         self.sharers.map_or(self.limit, |sharers| self.limit / sharers.load(Relaxed).max(1))
     }
 
-    /// Whether the limit may change without anything happening in this process.
+    /// Whether other processes can change the limit, with no event in this process.
     pub(crate) fn is_shared(&self) -> bool {
         self.sharers.is_some()
     }
@@ -89,7 +89,7 @@ impl Budget {
         }
     }
 
-    /// Bytes that are held.
+    /// Bytes that connections hold.
     pub(crate) fn held(&self) -> usize {
         self.own.load(Relaxed) + self.shared.load(Relaxed)
     }
@@ -104,8 +104,8 @@ impl Budget {
         }
     }
 
-    /// What remains once enough connections have been closed: a thirty-second below the limit, so that the next message
-    /// does not make another one necessary.
+    /// Bytes that remain once enough connections have been closed: a thirty-second below the limit, so that the next message
+    /// does not close another connection.
     pub(crate) fn target(&self) -> usize {
         self.limit() - self.limit() / 32
     }
@@ -120,8 +120,8 @@ impl Budget {
         (CLASS_MIN..CLASSES as u8).rev().find(|&class| self.classes[class as usize].load(Relaxed) > 0)
     }
 
-    /// The class from which on the largest holders, on whichever loop, hold half of what all hold; reckoned from how many
-    /// there are of each class.
+    /// The class from which on the largest holders, on whichever loop, hold half of all bytes. Estimated from the number of
+    /// connections in each class.
     pub(crate) fn upper_half(&self) -> Option<u8> {
         let of_class = |class: u8| self.classes[class as usize].load(Relaxed).saturating_mul(1 << (class - 1));
         let all: usize = (1..CLASSES as u8).map(of_class).sum();
@@ -130,11 +130,11 @@ impl Budget {
             sum += of_class(class);
             sum > 0 && sum >= all / 2
         });
-        // The rest are small, and many.
+        // The other holders are small, and many.
         half.or_else(|| self.top_class().map(|_| CLASS_MIN))
     }
 
-    /// Notes whether connections are not read. Whether that has changed, so that the other loops have to know.
+    /// Notes whether some connections are not read. Returns whether that is a change, which the other loops have to know.
     pub(crate) fn set_pressed(&self, is: bool) -> bool {
         self.is_pressed.load(Relaxed) != is && self.is_pressed.swap(is, Relaxed) != is
     }
@@ -147,8 +147,8 @@ impl Budget {
         self.payloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a payload for one holder more, once in all. Where a payload ends in memory is its name: that stays when a
-    /// part of it has been sent.
+    /// Adds a holder of a payload, whose bytes count once in all. A payload is identified by its end in memory, which stays
+    /// when a part of the payload has been sent.
     pub(crate) fn hold(self: &Arc<Self>, bytes: &[u8]) -> Ticket {
         let end = bytes.as_ptr_range().end as usize;
         let mut payloads = self.payloads();
@@ -161,7 +161,7 @@ impl Budget {
     }
 }
 
-/// One holder's part in a counted payload. Dropped before the payload itself.
+/// A holder's part in a counted payload. Dropped before the payload itself.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     budget: Arc<Budget>,
@@ -179,14 +179,14 @@ impl Drop for Ticket {
     }
 }
 
-/// What one connection has been counted for. Packed, because it fills a gap in the link, which stays at 192 bytes.
+/// The bytes last counted for a connection. Packed, because it fills a gap in the link, which stays at 192 bytes.
 #[repr(Rust, packed)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holding {
-    /// Bytes that are its own, 4 GiB at most: an idle connection pays seven bytes for all.
+    /// The connection's own bytes, 4 GiB at most: an idle connection pays seven bytes for all three fields.
     own: u32,
     pub(crate) class: u8,
-    /// Heap bytes of the connection's state, as the handler has told. A part of `own` once they are counted.
+    /// Heap bytes of the connection's state, as the handler has told. A part of `own` once counted.
     pub(crate) state: StateBytes,
 }
 
@@ -219,19 +219,19 @@ impl Holding {
     }
 }
 
-/// One loop's part of the budget: changes are gathered here and reported once a turn.
+/// A loop's part of the budget: changes are gathered here and reported once a turn.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     pub(crate) budget: Arc<Budget>,
     own: usize,
     reported: usize,
-    /// What this loop may hold until all together hold more than the budget, as far as was known at the last report.
+    /// Bytes that this loop may hold until the whole budget is exceeded, as of the last report.
     ceiling: usize,
-    /// The most that was held since memory was last given back to the system.
+    /// The most bytes held since memory was last given back to the system.
     peak: usize,
-    /// What was held when memory was last given back.
+    /// Bytes held when memory was last given back.
     left: usize,
-    /// Memory was given back during a decrease, which may not be over: memory is given back once more when it is time.
+    /// Memory was given back during a decrease that may go on: memory is given back once more at the next due time.
     once_more: bool,
     /// Something has changed since the loop last compared with the budget.
     changed: bool,
@@ -283,14 +283,14 @@ impl Holdings {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether so much less is held than there was that the allocator should give it back: at once when half has gone, so
-    /// that the calls stay few while it shrinks, and otherwise when it is time (`is_due`). Then asked again, not until then.
+    /// Whether the allocator should give freed memory back. At once when half of the peak has gone, so that calls stay few
+    /// during a decrease; otherwise when `is_due`. After `true` the peak is counted anew.
     pub(crate) fn take_shrunk(&mut self, is_due: bool) -> bool {
         let has_halved = self.peak - self.own >= GIVE_BACK_MIN && self.own <= self.peak / 2;
         let has_shrunk = has_halved || is_due && self.is_to_give_back();
         if has_shrunk {
-            // What goes on to shrink is given back in its turn, however little it is by then: buffers that are freed later may
-            // be the larger part of the memory, and are no longer counted.
+            // A decrease may go on in small steps: its rest is given back at the next due time, however small. Buffers freed
+            // later may be the larger part of the memory, and are no longer counted.
             self.once_more = !is_due || self.own < self.left;
             (self.peak, self.left) = (self.own, self.own);
         }
@@ -311,13 +311,13 @@ impl Holdings {
 
     /// Brings the application's sum up to date with this loop.
     pub(crate) fn report(&mut self) {
-        // Wraps where it has become less, and so does the sum.
+        // Wraps where the loop holds less than before, and so does the sum.
         self.budget.own.fetch_add(self.own.wrapping_sub(self.reported), Relaxed);
         self.reported = self.own;
         self.ceiling = self.own.saturating_add(self.budget.limit().saturating_sub(self.budget.held()));
     }
 
-    /// Whether so much has come since the last report that the budget is exceeded.
+    /// Whether so many bytes have come since the last report that the budget is exceeded.
     #[inline]
     pub(crate) fn is_beyond(&self) -> bool {
         self.own > self.ceiling
@@ -325,7 +325,7 @@ impl Holdings {
 }
 
 impl Drop for Holdings {
-    /// A loop that ends holds nothing any more, however it ends.
+    /// An ended loop holds nothing any more, however it ended.
     fn drop(&mut self) {
         self.own = 0;
         self.report();

@@ -1,4 +1,4 @@
-//! A handler beside the states of its connections, as the loop uses it, without their types.
+//! A handler with the states of its connections, without their types, for the loop.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -19,11 +19,11 @@ use crate::reason::CloseReason;
 use crate::shared::{dropped, each_dropped};
 use crate::token::ConnectionId;
 
-/// Messages that one service handles in one turn: a flood delays its senders, not the connections.
+/// Limit of messages that a service handles in one turn: a flood delays its senders, not the connections.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// A handler and the states of its connections, as the loop uses them. Each method is one callback, and none lets a
-/// panic out: the panic is logged and counted, and ends its connection.
+/// A handler with the states of its connections, for the loop. Each method is one callback, and none lets a panic out: the
+/// panic is logged and counted, and ends its connection.
 pub(crate) trait Host {
     fn start(&mut self, core: &mut Core);
     /// Returns the key of the new connection's state, or `NO_STATE` after a panic.
@@ -69,7 +69,7 @@ pub(crate) struct Hosted<H: Handler<M>, M: Send + 'static> {
 
 /// The periodic work of a service, each with its period.
 pub(crate) type Works<H> = Arc<[(Duration, Work<H>)]>;
-/// What periodic work does, its context made.
+/// The function of periodic work, which makes its own context.
 pub(crate) type Work<H> = Arc<dyn Fn(&mut H, &mut Core, u16) + Send + Sync>;
 
 impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
@@ -84,7 +84,7 @@ impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
         }
     }
 
-    /// The same with periodic work.
+    /// Adds periodic work.
     pub(crate) fn working(mut self, works: Works<H>) -> Self {
         self.works = works;
         self

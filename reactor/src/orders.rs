@@ -10,7 +10,7 @@ use crate::mailbox::{Crowd, Mailbox, PostError, Receiver};
 use crate::protocols::sync::Mutex;
 use crate::protocols::{Alarm, Changes, Mask, Room};
 
-/// A loop's wake-up: its flag, its descriptor, and what it is woken for.
+/// A loop's wake-up: the alarm, and the descriptor that a wake-up writes.
 struct Woken {
     alarm: Alarm,
     descriptor: AtomicUsize,

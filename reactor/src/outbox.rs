@@ -1,6 +1,6 @@
-//! Messages that callbacks of one loop post to a full mailbox. They wait here, in order, until the mailbox has room, so
-//! a post from a callback is never lost and never blocks the loop. Used by [`handle`](crate::handle), which posts; uses
-//! the cluster.
+//! Messages that callbacks of a loop post to a full mailbox. Such messages wait here, in order, until the mailbox has room, so
+//! a post from a callback is never lost and never blocks the loop. Used by [`handle`](crate::handle), which posts; uses the
+//! cluster.
 //!
 //! Two bounds hold. The connection whose callback posted a waiting message is not read until all messages have gone on. And a
 //! turn that begins with [`WAITING_MAX`] waiting messages or more gives further messages back ([`PostError::Full`]) to
@@ -18,7 +18,7 @@ use crate::mailbox::{Addressed, MAILBOX_MESSAGES, Mailbox, PostError};
 use crate::shared::each_dropped;
 use crate::token::ConnectionId;
 
-/// Number of waiting messages at the beginning of a turn that stops further ones: the capacity of a mailbox.
+/// A turn that begins with so many waiting messages refuses further messages: the capacity of a mailbox.
 const WAITING_MAX: usize = MAILBOX_MESSAGES;
 
 /// The messages of one loop that wait for room.
@@ -117,8 +117,7 @@ impl Outbox {
         self.count.get() > 0
     }
 
-    /// Whether so many messages waited at the beginning of this turn that callbacks without a connection get theirs
-    /// back.
+    /// Whether callbacks without a connection get their messages back: too many messages waited at the beginning of the turn.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full.get()
     }
@@ -133,8 +132,8 @@ impl Outbox {
         self.refused.get() > 0
     }
 
-    /// Connections whose callbacks have posted waiting messages since the last call: they are not to be read until
-    /// [`Outbox::flush`] releases them.
+    /// Connections whose callbacks have posted waiting messages since the last call: not to be read until [`Outbox::flush`]
+    /// releases them.
     pub(crate) fn take_posted(&self) -> Vec<ConnectionId> {
         let posted = self.posted.take();
         self.held.borrow_mut().extend(&posted);
@@ -205,7 +204,7 @@ impl Outbox {
         if self.is_behind() { Vec::new() } else { self.held.take().into_iter().collect() }
     }
 
-    /// Adds connections that another queue holds; they are released together with this queue's.
+    /// Adds connections held by another queue, to be released together with this queue's connections.
     pub(crate) fn hold(&self, ids: Vec<ConnectionId>) {
         self.held.borrow_mut().extend(ids);
     }

@@ -186,8 +186,8 @@ impl Outgoing {
         }
     }
 
-    /// Hands an accepted connection to the least loaded loop. Returns it if that is this loop, or if the other loop has
-    /// ended.
+    /// Hands an accepted connection to the least loaded loop. Returns the connection if that is this loop, or if the other loop
+    /// has ended.
     pub(crate) fn hand_out(&mut self, newcomer: Accepted) -> Option<Accepted> {
         let to = self.cluster.least_loaded(self.last);
         self.last = to;

@@ -1,6 +1,6 @@
-//! A loop near the memory budget: near it the largest holders are not read, above it they are closed. Below: the budget, which
-//! counts, and the links, which hold. Above: the loop, which compares at the end of each turn in which something has changed,
-//! and settles what is marked dirty here.
+//! A loop near the memory budget: near the limit the largest holders are not read, above the limit they are closed. Below: the
+//! budget, which counts, and the links, which hold. Above: the loop, which compares at the end of each turn in which something
+//! has changed, and settles the links marked dirty here.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::sys::memory;
 use crate::time::{LogLimit, Time};
 use crate::token::ConnectionId;
 
-/// How often a loop that holds something looks at its share of the budget, and gives memory back a little at a time.
+/// How often a loop with held bytes looks at its share of the budget, and gives memory back a little at a time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a loop has done about the memory budget.
+/// The measures that a loop has taken against too much memory.
 pub(crate) struct Pressure {
     /// Connections that are not read; some may have ended since.
     suspended: Vec<ConnectionId>,
-    /// What all connections held when the largest holders were last looked for, or the least since.
+    /// Held bytes of all connections when the largest holders were last looked for, or the least since.
     looked_at: usize,
     shortage_log: LogLimit,
-    /// When the loop compares with the budget though nothing has happened; never, if there is no need.
+    /// When the loop compares with the budget without any event; never, if no comparison is needed.
     next_look: Time,
 }
 
@@ -39,8 +39,8 @@ impl Pressure {
         self.next_look
     }
 
-    /// Whether to compare with the budget now: something is held or given back since, or it is time to look. Costs two
-    /// comparisons while nothing is held.
+    /// Whether to compare with the budget now: held bytes have changed, or the next look is due. Costs two comparisons while
+    /// nothing is held.
     #[inline]
     pub(crate) fn is_to_compare(&self, core: &mut Core) -> bool {
         core.holdings.take_changed() || self.next_look <= core.now
@@ -60,14 +60,14 @@ impl Pressure {
             self.next_look = Time::NEVER;
         }
         if core.holdings.take_shrunk(is_due) {
-            // Buffers between those that are free would pin them.
+            // Buffers of the pool between freed memory would pin the pages.
             core.pool = Pool::default();
             memory::give_back();
         }
     }
 
-    /// Ends the comparison. Plans when to compare although nothing happens: processes that come and go change the share of this
-    /// one, and tell nobody; and memory is given back when there has been no need of it for a while.
+    /// Ends the comparison, and plans the next one without an event. Processes that come and go change this process's share and
+    /// tell nobody; and memory is given back after a while without need.
     pub(crate) fn plan_next_look(&mut self, core: &Core) {
         let holdings = &core.holdings;
         let holds = holdings.is_any() || !self.suspended.is_empty();
@@ -79,8 +79,8 @@ impl Pressure {
         };
     }
 
-    /// Stops reading from the largest holders at 80 % of the budget, if a good deal more is held than when they were last looked
-    /// for: looking is linear in the connections. Goes on reading from all of them under 70 %.
+    /// Stops reading from the largest holders at 80 % of the budget, if a good deal more is held than at the last search: a
+    /// search is linear in the connections. Goes on reading from all connections under 70 %.
     pub(crate) fn suspend_or_resume(&mut self, core: &mut Core, is_stopping: bool) {
         let budget = core.holdings.budget.clone();
         match budget.level() {
@@ -96,13 +96,13 @@ impl Pressure {
             self.suspend_largest(core);
         }
         if budget.set_pressed(true) {
-            // Each looks for its own largest holders.
+            // Each loop searches its own largest holders.
             wake_others(core);
         }
     }
 
-    /// Not those that hold nothing but their own input: only by being read on do they get to the end of what they send, and give
-    /// it back.
+    /// Suspends the largest holders of this loop, except connections that hold only their own input: only further input
+    /// completes their requests and frees the bytes.
     fn suspend_largest(&mut self, core: &mut Core) {
         let Some(class) = core.holdings.budget.upper_half() else { return };
         let holders = core.links.iter().filter(|link| link.holding().class >= class);
@@ -135,8 +135,8 @@ impl Pressure {
         }
     }
 
-    /// Above the budget: takes from the largest holders of all loops, as far as they are on this one, until enough is given back.
-    /// They give it at once; that they have their last words and end, the loop sees to when it settles. `false`: nothing was
+    /// Above the budget: takes from the largest holders of all loops, as far as they are on this loop, until enough bytes are
+    /// given back. The bytes come back at once; last words and the end follow when the loop settles. `false`: nothing was
     /// taken.
     pub(crate) fn close_largest(&mut self, core: &mut Core) -> bool {
         core.holdings.report();
@@ -151,7 +151,7 @@ impl Pressure {
             let of_class = core.links.iter().filter(|link| link.holding().class == class);
             let (given, left): (Vec<_>, Vec<_>) = of_class.partition(|link| link.is_giving_back());
             if given.is_empty() && left.is_empty() {
-                // They are on another loop, which may be asleep.
+                // The largest holders are on another loop, which may be asleep.
                 wake_others(core);
             }
             let mut largest: Vec<_> = left.iter().map(|link| (Reverse(link.holding().own()), link.id)).collect();
@@ -181,7 +181,7 @@ impl Pressure {
     }
 }
 
-/// Takes what connection `id` can give at once. Returns the bytes that come back later.
+/// Takes the bytes that connection `id` can give at once. Returns the number of bytes that come back later.
 fn take_from(core: &mut Core, id: ConnectionId) -> usize {
     let Core { links, terms, pool, holdings, counters, .. } = core;
     let Some(link) = links.get_mut(id) else { return 0 };

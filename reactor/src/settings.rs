@@ -1,4 +1,4 @@
-//! What an application tells its loops when it makes them. Above: the loop, the runners and the application.
+//! The settings that an application gives to its loops. Above: the loop, the runners and the application.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::context::{Context, NoHandler};
 use crate::sys::signal::Signals;
 use crate::time::Time;
 
-/// What every loop of an application knows from the beginning.
+/// The settings that every loop of an application has from the beginning.
 #[derive(Clone)]
 pub(crate) struct Settings {
     /// Time from the beginning of a stop until connections are aborted. `None`: no limit.
@@ -39,7 +39,7 @@ pub(crate) type Reopen = Arc<Mutex<dyn FnMut() + Send>>;
 /// The receiver of the reports of all loops.
 pub(crate) type Reports = Arc<Mutex<dyn FnMut(&str) + Send>>;
 
-/// What periodic work of an application does each time.
+/// The function of an application's periodic work.
 pub(crate) type Work = Box<dyn FnMut(&mut Context<'_, NoHandler, NoHandler>) + Send>;
 
 /// Periodic work of an application.

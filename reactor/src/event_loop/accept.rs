@@ -1,4 +1,4 @@
-//! Newcomers: let in, turned away at an explicit cap, or left to wait in the backlog at the one that comes from the
+//! Accepted connections: served, refused at an explicit cap, or left to wait in the backlog at the cap that comes from the
 //! descriptor limit.
 
 use super::EventLoop;
@@ -13,7 +13,7 @@ use crate::service::listener::Listener;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
 
-/// What admits accepted connections, besides the limits of the services.
+/// Admission of accepted connections, besides the limits of the services.
 #[derive(Default)]
 pub(super) struct Admission {
     /// Gives an accepted connection a loop of its own, under threads and processes.
@@ -53,7 +53,7 @@ impl<D: Driver> EventLoop<D> {
         self.mind_the_cap();
     }
 
-    /// One that is let in, and that this loop is going to serve.
+    /// Begins to serve an accepted connection on this loop.
     pub(super) fn welcome(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
         let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, reads_first, .. } = self.listeners[listener];
@@ -95,7 +95,7 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// The explicit limit of connections, of this service or else of the application, that refuses all newcomers now.
+    /// The explicit limit of connections, of the service or else of the application, that refuses further connections now.
     pub(super) fn limit_reached(&self, service: u16) -> Option<Counted> {
         let own = self.core.terms[service as usize].limits.connections;
         let own = own.filter(|&limit| self.hosts[service as usize].counts.open() >= limit);
@@ -104,7 +104,7 @@ impl<D: Driver> EventLoop<D> {
         limit.map(|limit| Counted(limit, "connection"))
     }
 
-    /// One too many: told so if there is something to tell, and let go.
+    /// Refuses a connection over a limit: sends the refusal, if any, and closes.
     fn refuse(&mut self, newcomer: Accepted, limit: Counted) {
         let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, .. } = self.listeners[listener];

@@ -1,4 +1,4 @@
-//! Bytes that arrived, lent to their handler: the scratch buffer itself, or what was kept with what is new behind it.
+//! Arrived bytes, lent to their handler: the scratch buffer itself, or kept input with new bytes behind it.
 
 use super::EventLoop;
 use crate::buffer::{Input, Kept};
@@ -43,7 +43,7 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// The scratch buffer was lent; what is left unread is copied out of it.
+    /// After the scratch buffer was lent: copies unread bytes out of it.
     fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
         let kept = (!input.is_idle()).then(|| {
             // A request for more bytes alone needs no buffer.
@@ -54,7 +54,7 @@ impl<D: Driver> EventLoop<D> {
         self.keep(id, kept, input.has_consumed());
     }
 
-    /// Lends what was kept, with what has been appended to it.
+    /// Lends kept input, with new bytes appended to it.
     pub(super) fn lend_kept(
         &mut self,
         id: ConnectionId,
@@ -81,7 +81,7 @@ impl<D: Driver> EventLoop<D> {
         self.keep(id, kept, consumed);
     }
 
-    /// After input was lent: what is left unread belongs to the link again.
+    /// After input was lent: unread bytes belong to the link again.
     fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
         let Core { links, terms, pool, counters, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };

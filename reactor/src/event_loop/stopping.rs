@@ -1,5 +1,5 @@
-//! The end of a loop: what waits in the accept queues is taken in, each connection gets to finish, and what has not
-//! when the drain time is over is aborted.
+//! The end of a loop: serves the connections in the accept queues, lets each connection finish, and aborts the rest when the
+//! drain time is over.
 
 use super::EventLoop;
 use crate::driver::Driver;
@@ -18,7 +18,7 @@ pub(super) struct Stopping {
 }
 
 impl<D: Driver> EventLoop<D> {
-    /// Every connection has ended, and every message that was taken is with its handler.
+    /// Whether every connection has ended, and every accepted message has reached its handler.
     pub(super) fn is_done(&self) -> bool {
         let nothing_waits = !self.exchange.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
         let heard = nothing_waits || self.has_given_up();
@@ -43,7 +43,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Asks every connection to finish, and takes in those that wait in the accept queues.
+    /// Asks every connection to finish, and drains the accept queues.
     fn stop(&mut self) {
         let now = self.core.now;
         self.log_stopping();
@@ -51,7 +51,7 @@ impl<D: Driver> EventLoop<D> {
         if self.core.outgoing.is_some() && self.core.halting {
             self.exchange.cluster.halt();
         }
-        // A loop that begins late, with a connection from the accept queue, has what is left of the application's time.
+        // A loop that begins late, with a connection from the accept queue, gets the rest of the application's drain time.
         let own = self.config.drain_timeout.map(|time| now + time);
         let until = if self.core.halting { self.exchange.cluster.drain_until(own) } else { own };
         self.stopping = Some(Stopping {
@@ -75,7 +75,7 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
     }
 
-    /// Closes each listener whose queue has been taken in, or whose last round of accepting has brought nobody.
+    /// Closes each listener whose queue has been drained, or whose last round of accepting has brought no connection.
     fn close_listeners(&mut self, at_once: bool) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             match listener.next_round(self.admission.at_cap, || self.driver.is_suspended(index), at_once) {
@@ -93,7 +93,7 @@ impl<D: Driver> EventLoop<D> {
         self.stopping.as_ref().is_some_and(|stopping| stopping.expired)
     }
 
-    /// The drain time is over.
+    /// Aborts all connections: the drain time is over.
     fn give_up(&mut self) {
         self.core.opens_refused = true;
         if let Some(stopping) = &mut self.stopping {

@@ -1,4 +1,4 @@
-//! The driver's side of one layered connection: what a receive and a send come to.
+//! The driver's side of a layered connection: the outcome of each receive and send.
 
 use std::any::Any;
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::link::{Link, Sent};
 use crate::sys::{Fd, Interest, Moved, Sys};
 use crate::token::ConnectionId;
 
-/// Plaintext that is sealed at once. With the protocol's overhead it stays below 64 KiB, and nothing more is sealed before the
-/// kernel has taken all of it.
+/// Plaintext sealed at once. With the protocol's overhead a step stays below 64 KiB, and nothing more is sealed before the
+/// kernel has taken the whole step.
 const SEALED_AT_ONCE: usize = 63 * 1024;
 /// Pieces of an output that are sealed together.
 const PIECES: usize = 64;
@@ -22,7 +22,7 @@ const RECEIVES: usize = 16;
 /// Capacity that a buffer of the loop keeps.
 const KEPT_CAPACITY: usize = 128 * 1024;
 
-/// What came of a receive.
+/// The outcome of a receive.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrived {
     /// Nothing.
@@ -31,13 +31,13 @@ pub(crate) enum Arrived {
     Something,
     /// The handshake is done.
     Ready,
-    /// So many bytes of plaintext, at the beginning of the scratch buffer.
+    /// Plaintext has arrived: its length in bytes, at the beginning of the scratch buffer.
     Plain(usize),
-    /// The peer has ended its half, and said so.
+    /// The peer has ended its half, and the protocol confirms that.
     Ended,
     /// The stream ended, and the layer was not told of an end.
     Truncated,
-    /// The layer can make no sense of what has arrived.
+    /// The layer cannot read the bytes that have arrived.
     Failed,
     /// The socket has failed.
     Broken(Errno),
@@ -48,29 +48,29 @@ pub(crate) enum Arrived {
 pub(crate) enum Ahead {
     #[default]
     Nothing,
-    /// The reader has been asked for it.
+    /// The reader thread has been asked for the part.
     Asked,
     /// Where the part begins, and its bytes.
     Read(u64, Result<Vec<u8>, Errno>),
 }
 
-/// A layer, and what it owes to the wire.
+/// A layer, and the bytes that the layer owes to the wire.
 pub(crate) struct Layered {
     id: ConnectionId,
     layer: Box<dyn Layer>,
     ready: bool,
-    /// What follows what was reported last.
+    /// What follows after the last report.
     follows: Follows,
     /// The end or the failure in `follows` has been reported.
     reported: bool,
-    /// Sealed bytes that the kernel did not take, of which the first `sent` have left since. Empty, and without memory, when
-    /// all have left.
+    /// Sealed bytes that the kernel did not take; the first `sent` bytes have left since. Empty, and without memory, when all
+    /// have left.
     rest: Vec<u8>,
     sent: usize,
     /// FIN as soon as nothing is owed any more.
     fin_due: bool,
-    /// The peer's end, which came while our own was still owed. It is reported when that has left: the report may close the
-    /// connection.
+    /// The peer's end, which came while our own end was still owed. Reported when our own end has left: the report may close
+    /// the connection.
     end: Option<Arrived>,
     progress: Progress,
     ahead: Ahead,
@@ -113,7 +113,7 @@ impl Layered {
         has_end || (self.follows != Follows::Wire && !self.reported)
     }
 
-    /// What the poller watches the socket for.
+    /// The interest of the connection at the poller.
     pub(crate) fn interest(&self, link: &Link) -> Interest {
         if !self.ready && !self.is_failed() {
             return Interest { read: true, write: self.owes() };
@@ -156,7 +156,7 @@ impl Layered {
             let count = match sys.recv(fd, wire) {
                 Moved::Bytes(count) => count,
                 Moved::Blocked => return Arrived::Nothing,
-                // Whoever has sent what made no sense may end its half as it likes.
+                // A peer whose bytes made no sense may end its half in any way.
                 Moved::Ended if self.is_failed() => return Arrived::Ended,
                 Moved::Ended => return Arrived::Truncated,
                 Moved::Failed(errno) => return Arrived::Broken(errno),
@@ -174,14 +174,14 @@ impl Layered {
         Arrived::Something
     }
 
-    /// One step of the handshake. Plaintext that has come along stays in the layer.
+    /// One step of the handshake. Early plaintext stays in the layer.
     fn shake_hands<S: Sys>(&mut self, sys: &mut S, fd: Fd, wire: &[u8], shared: &mut Shared) -> Arrived {
         let from = sys.now();
         self.follows = self.layer.open(wire, &mut []).follows;
         shared.shook_hands(from, sys.now());
         if self.layer.is_ready() && !self.is_failed() {
             self.ready = true;
-            // What the layer owes now leaves together with the first answer.
+            // The layer's bytes leave together with the first answer.
             shared.flush_later(self.id);
             return Arrived::Ready;
         }
@@ -215,7 +215,7 @@ impl Layered {
         }
         match self.follows {
             Follows::Wire => None,
-            // A layer that says so has some.
+            // A layer that reports plaintext has some.
             Follows::Plain => Some(Arrived::Something),
             Follows::End | Follows::Failure if std::mem::replace(&mut self.reported, true) => None,
             Follows::End => Some(Arrived::Ended),
@@ -267,7 +267,7 @@ impl Layered {
         Sent::Bytes(0)
     }
 
-    /// Seals these bytes and sends them. Bytes that the layer has taken count as having left.
+    /// Seals `bytes` and sends the result. Bytes that the layer has taken count as sent.
     pub(crate) fn send_bytes<S: Sys>(&mut self, sys: &mut S, fd: Fd, bytes: &[u8], shared: &mut Shared) -> Sent {
         match self.make_room(sys, fd, shared) {
             Sent::Bytes(_) => {
@@ -279,7 +279,7 @@ impl Layered {
         }
     }
 
-    /// Seals what the output has next and sends it.
+    /// Seals the next bytes of the output and sends the result.
     pub(crate) fn send<S: Sys>(&mut self, sys: &mut S, fd: Fd, output: &Output, shared: &mut Shared) -> Sent {
         match self.make_room(sys, fd, shared) {
             Sent::Bytes(_) => {}
@@ -310,7 +310,7 @@ impl Layered {
         outcome
     }
 
-    /// Appends the beginning of a part of a file. The outcome if there is nothing before it.
+    /// Appends the beginning of a part of a file to `plain`. The returned outcome counts only if `plain` stays empty.
     fn read<S: Sys>(&mut self, sys: &mut S, part: &FilePart, plain: &mut Vec<u8>, shared: &mut Shared) -> Sent {
         let (before, length) = (plain.len(), part.length().min(SEALED_AT_ONCE - plain.len()));
         match std::mem::take(&mut self.ahead) {
@@ -348,7 +348,7 @@ impl Layered {
         self.ahead = ahead;
     }
 
-    /// Nothing is sealed before the kernel has taken what was sealed before.
+    /// Sends what is left of earlier sealed bytes: nothing is sealed before the kernel has taken all of them.
     fn make_room<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         if !self.ready {
             return Sent::Blocked(0);
@@ -356,7 +356,7 @@ impl Layered {
         if self.sent < self.rest.len() { self.flush(sys, fd, shared) } else { Sent::Bytes(0) }
     }
 
-    /// `count` bytes of plaintext were sealed. `cut`: there is more, which leaves when the socket is writable, so that other
+    /// `count` bytes of plaintext were sealed. `cut`: the rest of the output leaves when the socket is writable, so that other
     /// connections have their turn.
     fn sealed<S: Sys>(&mut self, sys: &mut S, fd: Fd, count: usize, cut: bool, shared: &mut Shared) -> Sent {
         let outcome = self.flush(sys, fd, shared);
@@ -368,14 +368,14 @@ impl Layered {
         }
     }
 
-    /// What the layer says at its end is owed next. An alert was the last word.
+    /// Lets the layer queue its last words. An alert was the last word already.
     pub(crate) fn say_goodbye(&mut self) {
         if !self.is_failed() {
             self.layer.finish();
         }
     }
 
-    /// Ends our half: FIN after all that is owed.
+    /// Ends our half: FIN after all owed bytes.
     pub(crate) fn finish<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         self.fin_due = true;
         self.flush(sys, fd, shared)
@@ -387,8 +387,8 @@ impl Layered {
         self.flush(sys, fd, shared);
     }
 
-    /// Plaintext that the peer's system has not acknowledged, when it has not acknowledged `in_kernel` bytes of the wire. A
-    /// FIN, or the layer's own last words, count as one byte.
+    /// Plaintext that the peer's system has not acknowledged, when `in_kernel` bytes of the wire are not acknowledged. A FIN,
+    /// or the layer's own last words, count as one byte.
     pub(crate) fn unacknowledged(&self, in_kernel: usize) -> usize {
         let left = self.progress.unacknowledged(in_kernel + self.rest.len() - self.sent);
         left.max(usize::from(in_kernel > 0))

@@ -1,5 +1,5 @@
-//! What stands between a connection's bytes and the wire: TLS, for example. The reactor knows no protocol of this kind; it
-//! knows when a [`Layer`] is given bytes, and when the bytes that a layer owes to the wire leave.
+//! Layers between a connection's bytes and the wire: TLS, for example. The reactor knows no such protocol; it knows when a
+//! [`Layer`] is given bytes, and when the bytes that a layer owes to the wire leave.
 //!
 //! ```text
 //! handler ─▶ Output ─▶ Layer::seal ─▶ Layer::owed ─▶ send
@@ -25,10 +25,10 @@ pub(crate) use shared::Shared;
 /// [`Service::layered`](crate::Service::layered) or to
 /// [`Context::connect_layered`](crate::Context::connect_layered).
 ///
-/// A layer is a state machine without a socket. The loop calls it on its own thread; no method may block. A panic in a
-/// layer ends the loop, so a layer reports what it cannot make sense of as [`Follows::Failure`].
+/// A layer is a state machine without a socket. The loop calls the layer on its own thread; no method may block. A panic in a
+/// layer ends the loop, so a layer reports unreadable input as [`Follows::Failure`].
 ///
-/// This one turns every bit over, and needs no handshake:
+/// An example that turns every bit over, and needs no handshake:
 ///
 /// ```
 /// use reactor::{Application, Context, Follows, Handler, Input, Layer, Opened, Service};
@@ -84,7 +84,7 @@ pub trait Layer {
     /// Our half ends after what has been sealed. May be called more than once, and during the handshake.
     fn finish(&mut self);
 
-    /// What the handshake has agreed on, handed out once, when the layer has become ready. The handler finds it as
+    /// The result of the handshake, handed out once, when the layer has become ready. The handler reads it by
     /// [`Context::agreed`](crate::Context::agreed).
     fn agreed(&mut self) -> Option<Box<dyn Any>> {
         None
@@ -102,11 +102,11 @@ pub trait Layer {
 pub struct Opened {
     /// Bytes of plaintext that were put at the beginning of the buffer.
     pub plain: usize,
-    /// What comes after these bytes.
+    /// What follows after the plaintext.
     pub follows: Follows,
 }
 
-/// What comes after the plaintext that a layer has handed over.
+/// What follows after the plaintext that a layer has handed over.
 ///
 /// ```
 /// assert_eq!(reactor::Follows::default(), reactor::Follows::Wire);
@@ -121,7 +121,7 @@ pub enum Follows {
     /// The end of the peer's half, authenticated by the protocol. The end of the stream without it is a truncation: the
     /// connection ends with [`CloseReason::Reset`](crate::CloseReason::Reset).
     End,
-    /// What has arrived makes no sense. Bytes that are owed (an alert) still leave, then the connection ends: with
+    /// The input makes no sense. Owed bytes (an alert) still leave, then the connection ends: with
     /// [`CloseReason::Handshake`](crate::CloseReason::Handshake) if the layer was not ready yet.
     Failure,
 }

@@ -1,12 +1,12 @@
 //! How much plaintext a peer has acknowledged, of which only bytes of the wire are known.
 
-/// Points that are remembered. Older ones are thinned out, so the precision is best for what was sent last.
+/// Number of remembered points. Older points are thinned out, so the precision is best for the latest bytes.
 const POINTS: usize = 8;
 
 /// Bytes sealed so far, and how plaintext and wire went side by side.
 ///
-/// A record of one byte takes some thirty on the wire. A deadline that counted the wire would take a peer that acknowledges a
-/// hundred such records for one that has taken kilobytes.
+/// A record of one byte takes some thirty bytes on the wire. A deadline that counted the wire would mistake a peer that
+/// acknowledges a hundred such records for a peer that has taken kilobytes.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     plain: u64,
@@ -36,7 +36,7 @@ impl Progress {
         self.length += 1;
     }
 
-    /// Plaintext that the peer has not acknowledged, when `wire` bytes of the wire are not.
+    /// Plaintext that the peer has not acknowledged, when `wire` bytes of the wire are not acknowledged.
     pub(super) fn unacknowledged(&self, wire: usize) -> usize {
         let acknowledged = self.wire.saturating_sub(wire as u64);
         let (mut from, mut plain) = ((0, 0), 0);

@@ -1,5 +1,5 @@
-//! A thread that reads parts of files which are not in memory, for the connections of one loop: a loop never waits for a
-//! disk. It begins with the first part that it has to read, and ends with its loop.
+//! A thread that reads parts of files which are not in memory, for the connections of one loop: a loop never waits for a disk.
+//! The thread begins with the loop's first such part, and ends with the loop.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +35,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads `length` bytes at `at`, later, and then ends the wait of the loop. Without a thread it is read now.
+    /// Has the thread read `length` bytes at `at`, and then end the loop's wait. Without a thread, reads at once.
     pub(super) fn ask(&mut self, waker: Waker, id: ConnectionId, file: &Arc<File>, at: u64, length: usize) {
         let job = Job { id, file: file.clone(), at, length };
         let jobs = self.jobs.take().or_else(|| start(waker.clone(), self.read.clone()).ok());
@@ -50,7 +50,7 @@ impl Reader {
         }
     }
 
-    /// What has been read since the last call.
+    /// The parts that have been read since the last call.
     pub(super) fn take(&mut self) -> Vec<Part> {
         if self.jobs.is_none() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What the layered connections of one loop have in common: buffers, the budget of handshakes, the reader of files.
+//! State shared by the layered connections of one loop: buffers, the budget of handshakes, the reader of files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use crate::sys::Sys;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Steps of handshakes in one turn, and the time after which no further step is taken in it. A full handshake takes 0.2 ms
-/// with ECDSA, 1 ms and more with RSA, and the peers that are established wait for all steps of a turn.
+/// Limits of handshake steps in one turn: their number, and the time after which no further step is taken. A full handshake
+/// takes 0.2 ms with ECDSA, 1 ms and more with RSA, and established peers wait for all steps of a turn.
 const STEPS_PER_TURN: u32 = 16;
 const TIME_PER_TURN: Duration = Duration::from_millis(3);
 
@@ -46,7 +46,7 @@ impl Shared {
         self.unflushed.push(id);
     }
 
-    /// A connection that is to be flushed now, at the end of the batch.
+    /// The next connection to be flushed at the end of the batch.
     pub(crate) fn next_unflushed(&mut self) -> Option<ConnectionId> {
         self.unflushed.pop()
     }
@@ -62,7 +62,7 @@ impl Shared {
         self.reader.ask(sys.waker(), id, file, at, length);
     }
 
-    /// Parts of files that the reader has read for these connections.
+    /// Parts of files that the reader has read, each with its connection.
     pub(crate) fn parts_read(&mut self) -> impl Iterator<Item = (ConnectionId, super::layered::Ahead)> + use<> {
         self.reader.take().into_iter().map(|Part { id, at, bytes }| (id, super::layered::Ahead::Read(at, bytes)))
     }

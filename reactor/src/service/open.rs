@@ -1,4 +1,4 @@
-//! Listeners that are open already, from the standard library or from a service manager.
+//! Open listeners, from the standard library or from a service manager.
 
 use std::os::fd::OwnedFd;
 
@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::error::Error;
 use crate::sys::listen::{self, Listening, Listens};
 
-/// A listener that is open already.
+/// An open listener.
 ///
 /// ```
 /// use reactor::Listener;
@@ -18,7 +18,7 @@ use crate::sys::listen::{self, Listening, Listens};
 pub struct Listener(pub(super) Listening);
 
 impl Listener {
-    /// Where it listens.
+    /// The address of the listener.
     pub fn address(&self) -> &Address {
         self.0.address()
     }
@@ -49,12 +49,12 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
     }
 }
 
-/// The listeners that a service manager has handed to this process, each with the name it gave it, by the protocol of
-/// `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty when there are none, and from the second
-/// call on.
+/// Takes over the listeners that a service manager has handed to this process, each with the name given by the manager, by the
+/// protocol of `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty without such listeners, and from the
+/// second call on.
 ///
 /// # Errors
-/// [`Error::Inherited`] when one of them is not a listening stream socket; [`Error::Environment`] when a variable makes no
+/// [`Error::Inherited`] when a descriptor is not a listening stream socket; [`Error::Environment`] when a variable makes no
 /// sense.
 pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
     let inherited = listen::inherited()?;

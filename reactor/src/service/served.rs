@@ -1,4 +1,4 @@
-//! A service on one loop: its handler, and what is counted of it.
+//! A service on one loop: the handler, and the counts of the service.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct Served {
     /// Refused connections that are still sent their refusal.
     pub(crate) refused: usize,
     refusal_log: LogLimit,
-    /// Refusals since the last line about them.
+    /// Refusals since the last log line about refusals.
     refusals: usize,
 }
 
