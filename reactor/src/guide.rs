@@ -15,8 +15,8 @@
 //!
 //! [`Handler::Connection`](crate::Handler::Connection) is the type of a connection's state. [`on_open`](crate::Handler::on_open)
 //! returns the value, every callback about the connection lends the value, and [`on_close`](crate::Handler::on_close) gives the
-//! value back, once, at any kind of end. State that all connections of a loop share is a field of the handler, in plain `&mut
-//! self`: a handler runs on a single thread. The state's type is a parameter of the context, too: `Context<'_, State>`, or
+//! value back, once, at any kind of end. State that all connections of a loop share is a field of the handler, in plain
+//! `&mut self`: a handler runs on a single thread. The state's type is a parameter of the context, too: `Context<'_, State>`, or
 //! `Context<'_, State, Message>` for a handler that takes messages.
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! Access to a running application from other threads: to the whole, and to one service.
+//! Access from any thread to a running application (`Handle`) and to a single service (`ServiceHandle`).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -95,7 +95,7 @@ impl fmt::Debug for Handle {
     }
 }
 
-/// Reaches one service of a running application from any thread: its addresses, and its handler's mailbox.
+/// Reaches a service of a running application from any thread: the service's addresses, and its handlers' mailboxes.
 ///
 /// ```
 /// use reactor::{Application, ConnectionId, Context, Handler, Input, Service};
@@ -125,11 +125,11 @@ pub struct ServiceHandle<M = ()> {
     handle: Handle,
     mailboxes: Arc<Mailboxes<M>>,
     addresses: Arc<[Address]>,
-    /// Addresses before this one have no layer.
+    /// Number of addresses without a layer, which come first.
     plain: usize,
 }
 
-/// The mailboxes of one service's handlers, one on each loop.
+/// The mailboxes of a service's handlers on all loops.
 struct Mailboxes<M> {
     fixed: Box<[Arc<Mailbox<Addressed<M>>>]>,
     per_connection: RwLock<HashMap<u32, PerConnectionLoop<M>>>,
@@ -212,7 +212,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
         &self.addresses[self.plain..]
     }
 
-    /// Sends `message` to the handler that serves `to`, on that connection's loop; for [`ConnectionId::NONE`], to the
+    /// Sends `message` to the handler that serves `to`, on the connection's loop; for [`ConnectionId::NONE`], to the
     /// handler on the first loop. Never blocks. Messages of one sender arrive in order.
     ///
     /// In a callback of this application a full mailbox (65,536 messages) is no error: the message waits at the posting
@@ -225,14 +225,14 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// standstill.
     ///
     /// # Errors
-    /// Gives the message back if the loop has ended; if the mailbox is full, for a thread that is no loop of this
-    /// application; and in a callback as above. The log reports messages given back in callbacks, at most once a
+    /// Gives the message back if the loop has ended; if the mailbox is full, for a thread outside the
+    /// application's loops; and in a callback as above. The log reports messages given back in callbacks, at most once a
     /// second.
     pub fn post(&self, to: ConnectionId, message: M) -> Result<(), PostError<M>> {
         self.put(to, message, false)
     }
 
-    /// As [`ServiceHandle::post`], but **blocks** while the mailbox is full. In a callback it equals `post`, and does
+    /// As [`ServiceHandle::post`], but **blocks** while the mailbox is full. In a callback, equals `post` and does
     /// not block.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::token::ConnectionId;
 /// their [`ConnectionId`].
 ///
 /// No method of the context calls back into a handler: a callback requests an action, and the loop carries it out
-/// later. Callbacks must not block, because all connections of the loop would wait. A callback that panics ends its
+/// later. Callbacks must not block, because all connections of the loop would wait. A panicking callback ends its
 /// connection alone.
 ///
 /// `M` is the type of the messages that other threads [`post`](crate::ServiceHandle::post) to the handler; a service

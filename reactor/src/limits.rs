@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Limits on the resources of one service's connections.
+/// Limits on the resources of a service's connections.
 ///
 /// ```
 /// use reactor::Limits;
@@ -12,24 +12,25 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Number of connections at one time. A further connection is accepted, gets
+    /// Number of open connections. A further connection is accepted, gets
     /// [`Service::refusal`](crate::Service::refusal), and is closed. `None` (the default): as many as the descriptor
-    /// limit allows; at *that* limit a further connection waits in the listener's backlog until there is room.
+    /// limit allows. At the descriptor limit, a further connection waits in the listener's backlog until a descriptor is
+    /// free.
     pub connections: Option<usize>,
-    /// Bytes of input that are kept because the handler has not consumed them, 128 KiB by default. A longer item never
+    /// Received bytes that the loop keeps until the handler consumes them, 128 KiB by default. A longer item never
     /// completes, so the connection ends with [`CloseReason::InputOverflow`](crate::CloseReason::InputOverflow), after
     /// earlier answers have been sent.
     pub input: usize,
     /// Queued bytes above which the loop stops reading from a peer, 256 KiB by default: a peer that does not read gets
-    /// no further answers. A write that begins below this mark is accepted in full, at any size. A relay reads on:
+    /// no further answers. A write that begins below `output_high` is accepted in full, at any size. A relay reads on:
     /// [`Context::read_on`](crate::Context::read_on).
     pub output_high: usize,
     /// Queued bytes below which reading resumes and [`Handler::on_drained`](crate::Handler::on_drained) is called, 64
     /// KiB by default: low enough that stopping and resuming cost little, high enough that the peer never waits.
     pub output_low: usize,
     /// Queued bytes beyond which a write is refused that begins above `output_high`, 8 MiB by default: the last
-    /// protection against a handler that ignores [`Written`](crate::Written). So at most this many bytes are queued, or
-    /// `output_high` and one answer. The first write that does not fit is refused, with all later writes. Accepted
+    /// protection against a handler that ignores [`Written`](crate::Written). So at most `output_max` bytes are queued, or
+    /// `output_high` and a single answer. The first write that does not fit is refused, with all later writes. Accepted
     /// bytes are still sent, and then the connection ends with
     /// [`CloseReason::OutputOverflow`](crate::CloseReason::OutputOverflow). A handler with large answers waits for its
     /// output: [`Context::wait_for_output`](crate::Context::wait_for_output).
@@ -39,14 +40,14 @@ pub struct Limits {
     /// to its length. A single message is always accepted when the queue is empty. The handler's own writes to a member
     /// count, and are bounded only by `output_max`.
     pub member_queue: usize,
-    /// The policy for a member above `member_queue`; other members do not notice. By default the member is
+    /// The policy for a member above `member_queue`, without effect on the other members. By default the member is
     /// disconnected.
     pub slow_members: SlowPolicy,
     /// Bytes that are read and discarded while a connection closes, 64 MiB by default. Closing with unread bytes would
     /// make the kernel reset the connection, and the peer would lose an unread answer (RFC 9112 section 9.6).
     pub linger_bytes: u64,
-    /// Refused connections that linger at one time, 16 by default: enough that an honest client learns the reason, too
-    /// few to circumvent `connections`. Others get the refusal, and are closed at once.
+    /// Number of refused connections that may linger, 16 by default: enough that an honest client learns the reason, too
+    /// few to circumvent `connections`. Further refused connections get the refusal, and are closed at once.
     pub refused_lingering: usize,
     /// Unsent bytes that the kernel takes for a peer, 128 KiB by default. The rest waits in the connection's output,
     /// where the other limits apply. Without this bound the kernel takes up to 4 MB for a peer that does not read. TCP:
@@ -91,7 +92,7 @@ pub enum SlowPolicy {
     Disconnect,
     /// The oldest waiting messages are dropped, and [`Handler::on_missed`](crate::Handler::on_missed) reports their
     /// number: for news that lose their value. Only complete messages that have not begun to leave are dropped, never
-    /// bytes written to this member alone. The member stays at any speed: [`Deadlines::write_progress`] does not apply.
+    /// bytes written to the member alone. The member stays at any speed: [`Deadlines::write_progress`] does not apply.
     DropOldest,
     /// The newest messages are dropped: for a log, which is worth more without gaps in its middle.
     DropNewest,
@@ -104,9 +105,9 @@ impl SlowPolicy {
     }
 }
 
-/// Time limits for one service's connections. `None` means no limit.
+/// Time limits for a service's connections. `None` means no limit.
 ///
-/// Each connection has one further deadline, the handler's own:
+/// Each connection has a further deadline, set by the handler:
 /// [`Context::set_deadline`](crate::Context::set_deadline).
 ///
 /// ```
@@ -117,8 +118,8 @@ impl SlowPolicy {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// Time from the opening of an accepted connection until it is useful: the handler has consumed a byte, written, or
-    /// subscribed it. 30 s by default: an honest client needs no longer, and a silent one holds a descriptor.
+    /// Time from the opening of an accepted connection until the handler has consumed a byte, written to the connection, or
+    /// subscribed the connection. 30 s by default: an honest client needs no longer, and a silent client holds a descriptor.
     pub first_request: Option<Duration>,
     /// Time without a byte in either direction. `None` by default: only the service knows whether silence is normal.
     pub idle: Option<Duration>,

@@ -31,7 +31,7 @@ pub(crate) enum What {
     Ended,
     Failed(Errno),
     Sent(u32),
-    /// The kernel took this many bytes, and no more for now.
+    /// Number of sent bytes; the kernel takes no more for now.
     Blocked(u32),
     SendFailed(Errno),
     ShortFile,
@@ -97,7 +97,7 @@ impl Recorder {
     }
 }
 
-/// The last events of one connection, oldest first, each with its age.
+/// The last events of a connection with their ages, oldest first.
 pub(crate) struct History(VecDeque<(What, Duration)>);
 
 impl fmt::Display for History {

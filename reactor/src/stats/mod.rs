@@ -1,5 +1,5 @@
-//! Counters. A loop writes only its own counters, and any thread may read them at any time, also while a callback holds
-//! the loop.
+//! Counters. A loop writes only its own counters, and any thread may read all counters at any time, also while a
+//! callback holds the loop.
 
 mod lag;
 
