@@ -1,5 +1,5 @@
-//! What the sequential face costs: no allocation for an await in steady state, at most 256 bytes for an idle connection beside its
-//! future, no wake-up for tasks that sleep. The whole process is counted, so the clients allocate nothing either.
+//! The costs of the sequential face: no allocation for an await in steady state, at most 256 bytes for an idle connection in addition
+//! to the future, no wake-up for sleeping tasks. The counters cover the whole process, so the clients allocate nothing either.
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ fn under_chaos() -> bool {
     cfg!(feature = "chaos") && std::env::var_os("REACTOR_CHAOS").is_some_and(|orders| !orders.is_empty())
 }
 
-/// Runs a service, and has a client talk to it.
+/// Runs a service, and a client that talks to the service.
 fn with<H, M, R>(
     backend: Backend,
     factory: impl Fn() -> H + Send + Sync + 'static,
@@ -65,7 +65,7 @@ async fn echo(peer: &mut Peer) {
     }
 }
 
-/// Waits for everything there is, once for each line.
+/// Uses every kind of wait once for each line.
 async fn every_wait(peer: &mut Peer) {
     let queue = Queue::new(1);
     while let Ok(Some(line)) = within(Duration::from_secs(600), peer.until_eol()).await {
@@ -77,8 +77,8 @@ async fn every_wait(peer: &mut Peer) {
     }
 }
 
-/// Allocations of the process in the better half of the rounds, after others that fill pools and lists. The test harness has a thread,
-/// too, which allocates once when a test takes long.
+/// Allocations of the process in the better half of the rounds, after a quarter more rounds that fill pools and lists. The better half
+/// counts, because the test harness has a thread that allocates once when a test takes long.
 fn in_steady_state(rounds: usize, address: SocketAddr) -> (usize, usize) {
     let (mut client, mut answer) = (client(address), [0; 16]);
     let mut round = |_| {
@@ -96,7 +96,7 @@ fn in_steady_state(rounds: usize, address: SocketAddr) -> (usize, usize) {
     half().min(half())
 }
 
-/// The echo of the callback face, whose connections are the measure.
+/// The echo of the callback face. Memory per connection is compared with this handler.
 struct Echo;
 
 impl Handler for Echo {
@@ -110,7 +110,7 @@ impl Handler for Echo {
     }
 }
 
-/// Bytes that the process holds for `count` connections which have been answered once and wait for a line.
+/// Bytes that the process holds for `count` connections that have got an answer and wait for a line.
 fn held_for_idle(count: usize, address: SocketAddr, handle: &Handle) -> usize {
     let mut clients = Vec::with_capacity(count);
     let region = Region::new(GLOBAL);
@@ -126,13 +126,13 @@ fn held_for_idle(count: usize, address: SocketAddr, handle: &Handle) -> usize {
     change.bytes_allocated - change.bytes_deallocated
 }
 
-/// How many tasks sleep.
+/// Number of sleeping tasks.
 static ASLEEP: AtomicUsize = AtomicUsize::new(0);
 
 /// The size of the future for each connection, as `Tasks` makes it.
 fn size_of_the_future() -> usize {
     static SIZE: AtomicUsize = AtomicUsize::new(0);
-    // The task measures its own function's future; the box around it holds the peer and the shared function besides.
+    // The task measures the future of its function; the boxed future also holds the peer and the shared function.
     async fn measured(peer: &mut Peer) {
         SIZE.store(size_of_val(&echo(peer)), Ordering::Relaxed);
     }
@@ -146,7 +146,7 @@ fn size_of_the_future() -> usize {
     SIZE.load(Ordering::Relaxed) + size_of::<Peer>() + size_of::<usize>()
 }
 
-/// One test and not several: the whole process is counted.
+/// A single test, because the counters cover the whole process.
 #[test]
 fn an_await_allocates_nothing_an_idle_connection_is_small_and_sleepers_cause_no_wake_ups() {
     if under_chaos() {

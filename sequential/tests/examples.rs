@@ -9,7 +9,7 @@ use std::time::Duration;
 const GUARD: Duration = Duration::from_secs(60);
 const BACKENDS: [&str; 2] = ["epoll", "select"];
 
-/// Where `cargo test` has put the example: beside the directory of this test.
+/// The path at which `cargo test` puts the example: `target/PROFILE/examples`, next to the test's own directory.
 fn path_of(example: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test knows where it is");
     let directory = this.parent().and_then(|deps| deps.parent()).expect("it is in target/PROFILE/deps");
@@ -20,7 +20,7 @@ fn path_of(example: &str) -> PathBuf {
 struct Example {
     child: Child,
     address: SocketAddr,
-    /// What it says after that.
+    /// Output after the line with the address.
     said: BufReader<ChildStdout>,
 }
 

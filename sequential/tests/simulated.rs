@@ -1,4 +1,4 @@
-//! Tasks under simulation: whatever the network does to the bytes, a task reads and answers the same.
+//! Tasks under simulation: a task's reads and answers are equal under any splitting and delay of the bytes by the network.
 
 use std::time::Duration;
 
