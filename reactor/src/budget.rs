@@ -70,7 +70,7 @@ impl Budget {
         }
     }
 
-    /// Bytes that this process may hold now.
+    /// The number of bytes that connections of this process may hold now.
     pub(crate) fn limit(&self) -> usize {
         self.sharers.map_or(self.limit, |sharers| self.limit / sharers.load(Relaxed).max(1))
     }

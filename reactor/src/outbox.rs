@@ -3,9 +3,9 @@
 //! cluster.
 //!
 //! Two bounds hold. The connection whose callback posted a waiting message is not read until all messages have gone on. And a
-//! turn that begins with [`WAITING_MAX`] waiting messages or more gives further messages back ([`PostError::Full`]) to
-//! callbacks without a connection (periodic work, `on_message`, `on_turn`, `on_start`) and to connections that are held
-//! already; nor does the loop take messages out of its own mailboxes in such a turn, unless another loop waits for room there.
+//! turn that begins with [`WAITING_MAX`] waiting messages or more gives further messages back ([`PostError::Full`]): to
+//! callbacks without a connection (periodic work, `on_message`, `on_turn`, `on_start`), and to held connections. In such a turn
+//! the loop takes no messages out of its own mailboxes, unless another loop waits for room there.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,7 +21,7 @@ use crate::token::ConnectionId;
 /// A turn that begins with so many waiting messages refuses further messages: the capacity of a mailbox.
 const WAITING_MAX: usize = MAILBOX_MESSAGES;
 
-/// The messages of one loop that wait for room.
+/// Messages of a loop's callbacks that wait for room.
 pub(crate) struct Outbox {
     cluster: Arc<Cluster>,
     /// The connection of the current or last callback; [`ConnectionId::NONE`] for a callback without a connection.

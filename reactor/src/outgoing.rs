@@ -15,22 +15,22 @@ use crate::topics::Topic;
 pub(crate) struct Outgoing {
     cluster: Arc<Cluster>,
     here: Arc<LoopHandle>,
-    /// Called when something is published: most loops never do.
+    /// All loops, as of the last publication that found the snapshot out of date.
     snapshot: Snapshot,
-    /// `got_some`: whether a loop got a publication in this turn, by its place in the snapshot. `to_wake`: the places
-    /// of these loops.
+    /// `got_some`: whether a loop got a publication in this turn, by the loop's place in the snapshot. `to_wake`: the places of
+    /// loops that got some.
     got_some: Vec<bool>,
     to_wake: Vec<usize>,
     /// Fixed loops that got a connection in this turn.
     accepted: Vec<usize>,
-    /// Publications that a full mailbox did not take, in order, by the number of its loop.
+    /// Publications that a full mailbox did not take, in order, by the loop's number.
     waiting: HashMap<u32, (Arc<LoopHandle>, VecDeque<Publication>)>,
-    /// Connections that published without room: they are not read until all waiting publications have gone on.
+    /// Connections that published without room: not read until all waiting publications have gone on.
     held: HashSet<ConnectionId>,
     /// At the beginning of this turn the capacity of a mailbox was waiting: callbacks without a connection publish
     /// nothing to other loops.
     is_full: bool,
-    /// Publications left out for that reason since the last [`Outgoing::take_left_out`].
+    /// Publications left out because of `is_full` since the last [`Outgoing::take_left_out`].
     left_out: u64,
     /// The loop that got the last connection.
     last: usize,
@@ -131,7 +131,7 @@ impl Outgoing {
         }
     }
 
-    /// Holds this connection: it is not read until all waiting publications have gone on.
+    /// Holds connection `id`: the loop does not read it until all waiting publications have gone on.
     pub(crate) fn hold(&mut self, id: ConnectionId) {
         self.held.insert(id);
     }
@@ -186,8 +186,8 @@ impl Outgoing {
         }
     }
 
-    /// Hands an accepted connection to the least loaded loop. Returns the connection if that is this loop, or if the other loop
-    /// has ended.
+    /// Hands an accepted connection to the least loaded loop. Returns the connection if this loop is the least loaded, or if
+    /// the other loop has ended.
     pub(crate) fn hand_out(&mut self, newcomer: Accepted) -> Option<Accepted> {
         let to = self.cluster.least_loaded(self.last);
         self.last = to;

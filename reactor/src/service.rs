@@ -1,4 +1,4 @@
-//! A service: its listeners, limits and deadlines, and the handler that serves its connections.
+//! Services: their listeners, limits and deadlines, and the handlers that serve connections.
 
 mod bound;
 pub(crate) mod listener;

@@ -361,7 +361,7 @@ impl<'a, C, M> Context<'a, C, M> {
 }
 
 impl Context<'_, NoHandler, NoHandler> {
-    /// Ends the periodic work that calls this method: no further calls of the work follow.
+    /// Ends the periodic work that calls `end_loop`: no further calls of the work follow.
     pub fn end_loop(&mut self) {
         self.core.loop_ended = true;
     }

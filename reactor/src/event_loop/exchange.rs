@@ -32,7 +32,7 @@ const REPORTS_OF_PER_CONNECTION: usize = 200;
 pub(crate) trait Spawner {
     /// The kind of the per-connection loops, for the operator: threads or processes.
     fn kind(&self) -> &'static str;
-    /// Descriptors of this process that a per-connection loop uses, its connection's included.
+    /// Descriptors of this process for each per-connection loop, including the connection's descriptor.
     fn descriptors_each(&self) -> usize;
     /// `held`: all descriptors of the accepting loop, for a child that has copies of them to close.
     fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;

@@ -1,4 +1,4 @@
-//! A listener of one loop: a listening socket, and how far a stop has got with its accept queue. Touches no driver, so every
+//! The listener of a loop: a listening socket, and the progress of a stop with the accept queue. Touches no driver, so every
 //! round of a stop is a unit test.
 
 use bytes::Bytes;
@@ -6,19 +6,19 @@ use bytes::Bytes;
 use crate::layer::Layers;
 use crate::sys::listen::Listens;
 
-/// A listening socket, and the service that its connections are for.
+/// A listening socket, and the service for its connections.
 pub(crate) struct Listener {
     pub(crate) service: u16,
     state: State,
     pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
-    /// Makes what stands between its connections and the wire.
+    /// The factory of the layers between connections and the wire.
     pub(crate) layers: Option<Layers>,
 }
 
 enum State {
     Open(Box<dyn Listens>),
-    /// The application stops: `left` more connections are taken in. `busy`: the last round of accepting brought one.
+    /// The application stops: `left` more connections are served. `busy`: the last round of accepting brought a connection.
     Draining {
         socket: Box<dyn Listens>,
         left: usize,
@@ -51,7 +51,7 @@ impl Listener {
         Listener { service, state: socket.map_or(State::Closed, State::Open), refusal, reads_first, layers }
     }
 
-    /// The socket, until it is closed.
+    /// The socket, until the listener is closed.
     pub(crate) fn socket(&self) -> Option<&dyn Listens> {
         match &self.state {
             State::Open(socket) | State::Draining { socket, .. } => Some(&**socket),
@@ -59,12 +59,12 @@ impl Listener {
         }
     }
 
-    /// The application begins to stop. Connections that are in the queue now are taken in, and none that come later: a connect
-    /// storm must not put off the end, least of all where each connection is a process.
+    /// The application begins to stop. Connections in the queue now are served, and later connections are not: a connect storm
+    /// must not put off the end, least of all where each connection is a process.
     pub(crate) fn drain(&mut self, backlog: u32) {
         self.state = match std::mem::replace(&mut self.state, State::Closed) {
             State::Open(socket) => {
-                // Where the system does not tell how many wait: the most that a queue can hold. Linux takes one more than asked.
+                // Where the system does not tell the queue's length: the largest length, on Linux one more than the backlog.
                 let left = socket.waiting().unwrap_or(backlog as usize + 1);
                 State::Draining { socket, left, busy: true }
             }
@@ -72,7 +72,7 @@ impl Listener {
         };
     }
 
-    /// A connection was accepted. Returns whether it is the last that a stop takes in.
+    /// Counts an accepted connection. Returns whether a stop accepts no further connection.
     pub(crate) fn has_brought_the_last(&mut self) -> bool {
         let State::Draining { left, busy, .. } = &mut self.state else { return false };
         *busy = true;
@@ -80,9 +80,9 @@ impl Listener {
         *left == 0
     }
 
-    /// The next action of a stop: the listener closes when its queue has been taken in, when the last round of accepting has
-    /// brought nobody, and `at_once` if nobody waits for it any more. Connections that wait for room, because the loop is
-    /// `at_cap` or the listener `is_suspended`, get a round of their own once there is some.
+    /// The next action of a stop. The listener closes when the queue has been drained, when the last round of accepting has
+    /// brought no connection, and `at_once` when the drain time is over. Connections that wait for room, because the loop is
+    /// `at_cap` or the listener `is_suspended`, get a further round once there is room.
     pub(crate) fn next_round(&mut self, at_cap: bool, is_suspended: impl FnOnce() -> bool, at_once: bool) -> Round {
         let State::Draining { left, busy, .. } = &mut self.state else { return Round::Wait };
         if *left > 0 && !at_once && (at_cap || is_suspended()) {

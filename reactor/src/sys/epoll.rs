@@ -1,6 +1,6 @@
-//! The poller of Linux. The kernel keeps the list, so a wait costs what is ready, not what is watched.
+//! The poller of Linux. The kernel keeps the list, so a wait costs in proportion to ready descriptors, not to watched ones.
 //!
-//! Level-triggered: what was left unread is told again, so no edge can be lost; edges would save 0 to 5 %.
+//! Level-triggered: unread input is reported again, so no edge can be lost; edges would save 0 to 5 %.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -13,13 +13,13 @@ use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Anything from 16 to 512 measures the same, 1 costs 11 to 21 %. Events that do not fit come with the next wait, after those
+/// Anything from 16 to 512 measures the same, 1 costs 11 to 21 %. Events that do not fit come with the next wait, after events
 /// that have not been reported yet.
 const EVENTS_PER_WAIT: usize = 256;
 
 pub(super) struct Epoll {
     epoll: OwnedFd,
-    /// Where the kernel writes, again and again: 3 KiB a loop.
+    /// The buffer for the kernel's events: 3 KiB for each loop.
     ready: Box<[libc::epoll_event]>,
 }
 
@@ -27,7 +27,7 @@ impl Epoll {
     pub(super) fn new() -> Result<Self, Errno> {
         // SAFETY: takes no pointer.
         let number = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the call has just made this descriptor, and nobody else knows its number.
+        // SAFETY: the call has just made the descriptor, and no other code knows its number.
         let epoll = unsafe { OwnedFd::from_raw_fd(number) };
         let ready = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT].into_boxed_slice();
         Ok(Epoll { epoll, ready })
@@ -43,7 +43,7 @@ impl Epoll {
 }
 
 impl Poller for Epoll {
-    /// The last registration wins, as with `select`: a descriptor that is known already is modified.
+    /// The last registration wins, as with `select`: a registered descriptor is modified.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         match self.control(libc::EPOLL_CTL_ADD, fd, token, interest) {
             Err(Errno(libc::EEXIST)) => self.modify(fd, token, interest),
@@ -55,7 +55,7 @@ impl Poller for Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
-    /// Nothing to say when it fails: the descriptor was not watched, which is what was wanted.
+    /// A failure needs no report: the descriptor was not watched, which is the wanted state.
     fn forget(&mut self, fd: Fd) {
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, ConnectionId::NONE, Interest::default());
     }

@@ -1,7 +1,7 @@
 //! The readiness primitive under the driver: the contract of every backend, and the choice of a backend.
 //!
-//! To add a backend, write one file with a type that implements [`Poller`], its `mod` line, a variant of [`Backend`], and a row
-//! in the table below.
+//! A further backend is a file with a type that implements [`Poller`], a `mod` line, a variant of [`Backend`], and a row in the
+//! table below.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::error::{Errno, Error};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Reports which descriptors are ready. The facts about a backend stand in its file, as answers to these calls.
+/// Reports ready descriptors. The facts about a backend stand in its file, as answers to these calls.
 pub(crate) trait Poller {
     /// Starts watching `fd`, level-triggered. EPERM: a file of this kind is always ready and cannot be watched.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
@@ -26,7 +26,7 @@ pub(crate) trait Poller {
     /// Appends events to `events`, waiting at most `timeout` (rounded up; `None`: for ever) for the first. `now` is the
     /// caller's last reading of the clock: a wait that a signal cuts short goes on with the time left since then.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
-    /// Limit of the events that one `wait` returns: after a full batch, further events may wait for the next.
+    /// Limit of the events returned by a `wait`: after a full batch, further events may wait for the next call.
     fn events_per_wait(&self) -> usize;
     /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
     fn reports_errors_unasked(&self) -> bool;
@@ -34,7 +34,7 @@ pub(crate) trait Poller {
     fn held(&self) -> Vec<Fd>;
 }
 
-/// Every backend with its name and its constructor on this system. The first backend with a constructor is the default.
+/// Every backend with its name and its constructor. The first backend with a constructor on this system is the default.
 pub(super) const BACKENDS: &[(Backend, &str, Option<Make>)] =
     &[(Backend::Epoll, "epoll", EPOLL), (Backend::Select, "select", Some(|| Ok(Box::new(Select::new()))))];
 
@@ -219,7 +219,7 @@ mod tests {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     while !done.load(SeqCst) {
-                        // SAFETY: the thread lives: it waits for this thread at the end of the scope.
+                        // SAFETY: the target thread lives: its scope waits for the striking thread.
                         unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
                         thread::sleep(Duration::from_millis(1));
                     }
@@ -236,7 +236,7 @@ mod tests {
         });
     }
 
-    /// A duplicate of `descriptor` with a number of at least `lowest`: above all numbers that other tests get.
+    /// A duplicate of `descriptor` with a number of at least `lowest`: above the numbers of all other tests.
     fn duplicate(descriptor: &impl AsRawFd, lowest: i32) -> OwnedFd {
         assert!(process::raise_descriptor_limit() > lowest as usize, "these tests need a higher limit on descriptors");
         // SAFETY: takes no pointer.
