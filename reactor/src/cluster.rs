@@ -2,8 +2,7 @@
 //! [`handle`](crate::handle), for other threads; [`outgoing`](crate::outgoing), for the loops themselves.
 //!
 //! *Fixed* loops live as long as the application does. *Per-connection* loops come and go with one connection each
-//! (`Runner::threads`), so a loop that wants to reach all loops keeps a [`Snapshot`] and checks whether the snapshot is
-//! current.
+//! (`Runner::threads`). So a loop that wants to reach all loops keeps a [`Snapshot`], and checks whether it is current.
 
 mod loop_handle;
 

@@ -165,10 +165,10 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// Declares that the client speaks first. The kernel then keeps a connection to itself for up to `patience`, until the
-    /// client has sent something (TCP_DEFER_ACCEPT, tcp(7)), and the loop reads as soon as it has accepted. Saves a quarter of
-    /// the cost of a short connection. The price: a silent client stays invisible for that time, and is reset if the service
-    /// stops meanwhile. With a patience of zero the kernel delivers every connection at once, and only the early read is left.
+    /// Declares that the client speaks first. The kernel then keeps a connection to itself until the client has sent something,
+    /// for up to `patience` (TCP_DEFER_ACCEPT, tcp(7)). The loop reads as soon as it has accepted. Saves a quarter of the cost
+    /// of a short connection. The price: a silent client stays invisible for that time, and is reset if the service stops
+    /// meanwhile. With a patience of zero the kernel delivers every connection at once, and only the early read is left.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);
         self

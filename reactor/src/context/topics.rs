@@ -67,7 +67,7 @@ impl<C, M> Context<'_, C, M> {
     /// may still miss the message; missed messages are counted.
     ///
     /// The publications of a turn are gathered once for all members, and leave at the end of the turn in one send for each
-    /// member, however many messages there are: copied if short (under 4 KiB in all), shared if longer. Each member gets the
+    /// member, however many they are. Less than 4 KiB in all is copied, longer publications are shared. Each member gets the
     /// message before the effect of any later request for that member, although [`ConnectionRef::queued`] does not count the
     /// message yet.
     ///

@@ -343,8 +343,8 @@ impl<D: Driver> EventLoop<D> {
         let (driver, waiting, listeners) = (&self.driver, &self.admission.waiting, &self.listeners);
         let held = || {
             let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
-            // During a stop the driver forgets a listener with the last connection in the queue, and that connection has its
-            // child before the listener is closed. So listeners count besides the driver's descriptors.
+            // During a stop the driver forgets a listener with the last connection in the queue, but the listener is closed
+            // only after the connection has its child. So listeners count besides the driver's descriptors.
             let listeners = listeners.iter().filter_map(Listener::socket).map(|socket| socket.fd());
             driver.held().into_iter().chain(waiting).chain(listeners).collect()
         };

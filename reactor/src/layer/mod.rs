@@ -6,9 +6,9 @@
 //! handler ◀─ Input  ◀──────────────── Layer::open ◀─ recv
 //! ```
 //!
-//! Everything above the driver counts plaintext: limits, queues, counters, deadlines. `layered` has the driver's side of one
-//! connection, `progress` translates acknowledged bytes of the wire into plaintext, `shared` is what the connections of one
-//! loop have in common.
+//! Everything above the driver counts plaintext: limits, queues, counters, deadlines. `layered` has the driver's side of a
+//! connection. `progress` translates acknowledged bytes of the wire into plaintext. `shared` has the state that the connections
+//! of a loop share.
 
 mod layered;
 mod progress;

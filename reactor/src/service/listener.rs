@@ -80,9 +80,9 @@ impl Listener {
         *left == 0
     }
 
-    /// The next action of a stop. The listener closes when the queue has been drained, when the last round of accepting has
-    /// brought no connection, and `at_once` when the drain time is over. Connections that wait for room, because the loop is
-    /// `at_cap` or the listener `is_suspended`, get a further round once there is room.
+    /// The next action of a stop. The listener closes when the queue has been drained, or when the last round of accepting has
+    /// brought no connection; `at_once`, because the drain time is over, closes too. Connections that wait for room, because
+    /// the loop is `at_cap` or the listener `is_suspended`, get a further round once there is room.
     pub(crate) fn next_round(&mut self, at_cap: bool, is_suspended: impl FnOnce() -> bool, at_once: bool) -> Round {
         let State::Draining { left, busy, .. } = &mut self.state else { return Round::Wait };
         if *left > 0 && !at_once && (at_cap || is_suspended()) {
