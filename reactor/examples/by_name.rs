@@ -1,5 +1,5 @@
-//! Connects to a server by its name, sends a line, and prints the answer: `by_name HOST:PORT TEXT`. A look-up of a name blocks, so a thread
-//! does it and posts the addresses to the handler. The handler tries one address after the other.
+//! Connects to a server by its name, sends a line, and prints the answer: `by_name HOST:PORT TEXT`. Looking a name up blocks, so a thread
+//! looks up and posts the addresses to the handler. The handler tries the addresses in order.
 
 use std::io::Write;
 use std::thread;
@@ -10,7 +10,7 @@ use reactor::{Address, Application, CloseReason, ConnectionId, Context, Deadline
 struct Client {
     name: String,
     text: String,
-    /// The addresses that have not been tried.
+    /// Addresses not tried yet.
     addresses: Vec<Address>,
 }
 

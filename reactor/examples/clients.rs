@@ -1,5 +1,5 @@
 //! Lists its clients and ends them, as Redis's `CLIENT LIST` and `CLIENT KILL ID` do: `clients LISTEN`. The loop knows all
-//! connections, so there is no registry of them, and no lock.
+//! connections, so the handler needs no registry and no lock.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use reactor::{Application, ConnectionId, Context, Handler, Input, Service};
 
 struct Clients;
 
-/// A line for each connection of this handler.
+/// A line for each of the handler's connections.
 fn list(cx: &mut Context<'_>) -> String {
     let mut lines = String::new();
     for id in cx.connections() {
@@ -21,7 +21,7 @@ fn list(cx: &mut Context<'_>) -> String {
     lines
 }
 
-/// Closes the client, after the answers that it is owed. An integer that names no connection finds nothing.
+/// Closes the client after its queued answers. Reports an id without a connection.
 fn kill(id: ConnectionId, cx: &mut Context<'_>) -> String {
     if !cx.at(id).exists() {
         return "ERR no such client\n".to_owned();

@@ -1,5 +1,5 @@
-//! Answers each line with 100 MB, and a line at the end that says so: `download ADDRESS`. Requests may be pipelined; each answer is made
-//! while it leaves, so memory stays the same however many are asked for. Try it: `printf 'a\nb\n' | nc -N 127.0.0.1 8800 | wc -c`.
+//! Answers each line with 100 MB and a final line that marks the end: `download ADDRESS`. Requests may be pipelined. An answer is produced
+//! while its bytes leave, so memory is constant at any number of requests. Try it: `printf 'a\nb\n' | nc -N 127.0.0.1 8800 | wc -c`.
 
 use reactor::{Application, Context, Error, Handler, Input, Service, Written};
 
@@ -10,9 +10,9 @@ struct Download;
 
 #[derive(Default)]
 struct Answers {
-    /// The number of bytes of the current answer that are still to be written.
+    /// Number of bytes of the current answer still to be written.
     left: usize,
-    /// The number of requests that were read at the end of the input, and are not begun.
+    /// Number of requests read at the end of the input and not begun.
     requests: usize,
     /// The peer has ended its half.
     ended: bool,
@@ -26,8 +26,8 @@ impl Handler for Download {
     }
 
     fn on_data(&mut self, answers: &mut Answers, input: &mut Input<'_>, cx: &mut Context<'_, Answers>) {
-        // A request stays in the input until the answer before it is written. While much is queued nothing is read, and what is
-        // unread here is offered again once it has left.
+        // A request stays in the input until the previous answer is written. While the output is above its high-water mark, the
+        // loop does not read. The loop offers the unread input again once the output has drained.
         while answers.go_on(cx) && input.until_eol().is_some() {
             answers.left = ANSWER;
         }
@@ -51,7 +51,7 @@ impl Handler for Download {
 }
 
 impl Answers {
-    /// Writes as much as may be queued. Returns whether everything is written.
+    /// Writes until the output is above its high-water mark. Returns whether the begun answers are complete.
     fn go_on(&mut self, cx: &mut Context<'_, Answers>) -> bool {
         loop {
             if self.left == 0 {

@@ -1,6 +1,6 @@
-//! One handler under every runner: `members ADDRESS loops|threads|processes [AT_MOST]`. Each line is answered with itself;
-//! `!text` goes to everybody else; `who` tells who serves you; `panic`, `abort` and `hang` show what that costs the others,
-//! and `halt` ends it all. Try it: `nc 127.0.0.1 8800`, several times.
+//! A single handler under every runner: `members ADDRESS loops|threads|processes [AT_MOST]`. Each line is answered with itself;
+//! `!text` goes to everybody else; `who` names the serving process and thread; `panic`, `abort` and `hang` show the cost to other
+//! members, and `halt` ends the application. Try it: `nc 127.0.0.1 8800`, several times.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn main() -> Result<(), Error> {
     let most = arguments.next().and_then(|most| most.parse().ok());
     let runner = most.map_or(runner, |most| runner.at_most(most));
     let mut app = Application::with(Backend::Auto, runner)?;
-    // Who reads late is owed much, and loses nothing.
+    // High limits: a member that reads late loses no message.
     let limits = Limits { member_queue: 256 << 20, output_max: 512 << 20, ..Limits::default() };
     let member = || Member { everybody: Topic::new("everybody") };
     let members = app.add_service(Service::tcp(&address, member).named("members").limits(limits))?;

@@ -1,6 +1,6 @@
 //! Passes bytes between each client and a connection of its own to another server: `proxy LISTEN UPSTREAM`, both
-//! `host:port` or `unix:PATH`. Backpressure goes both ways: whoever is sent to faster than it reads makes the other side
-//! wait. Each side is read however much it is owed itself (`read_on`): it may read nothing before it has said everything.
+//! `host:port` or `unix:PATH`. Backpressure goes both ways: reading from a side pauses while the opposite side does not
+//! take the bytes. Reading does not depend on a side's own queued bytes (`read_on`), because a peer may send all before reading.
 //! Memory is bounded by the pauses, to `Limits::output_high` and one receive buffer in each direction.
 
 use reactor::{Address, Application, CloseReason, ConnectionId, Context, Handler, Input, Service, Written};
@@ -9,7 +9,7 @@ struct Proxy {
     upstream: Address,
 }
 
-/// Either side remembers the other.
+/// The state of a connection: the connection of the opposite side.
 struct Side {
     other: ConnectionId,
 }
@@ -36,7 +36,7 @@ impl Handler for Proxy {
         cx.at(side.other).resume_reading();
     }
 
-    /// One side has said all it had to; the other side is told so, and may go on speaking.
+    /// The end of a side's input is passed on as a half-close. The opposite side may go on sending.
     fn on_end_of_input(&mut self, side: &mut Side, _: &mut Input<'_>, cx: &mut Context<'_, Side>) {
         cx.at(side.other).finish();
     }

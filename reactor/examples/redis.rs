@@ -11,7 +11,7 @@ use reactor::{
 const COUNT: Decimal = Decimal::within(1 << 20).after(b"*");
 const BULK: LengthPrefix = LengthPrefix::decimal(512 << 20).after(b"$").trailer(2);
 
-/// The next command: a count, and so many strings. The rest of a command has at least five bytes for each string that is left.
+/// Takes the next command: a count, and then `count` strings. An incomplete command still needs at least five bytes for each missing string.
 fn command<'a>(input: &mut Input<'a>) -> Result<Option<Vec<&'a [u8]>>, FrameError> {
     input.whole(|input| {
         let Some(count) = COUNT.decode(input)? else { return Ok(None) };
@@ -51,7 +51,7 @@ struct Redis {
     values: HashMap<Bytes, Bytes>,
 }
 
-/// The channels of one client.
+/// The channels of a client.
 type Channels = BTreeSet<String>;
 
 impl Redis {
@@ -67,7 +67,7 @@ impl Redis {
             (b"PING", []) => cx.write(b"+PONG\r\n"),
             (b"PING" | b"ECHO", [text]) => cx.encode(|writer| put_bulk(writer, text)),
             (b"SET", [key, value]) => {
-                // A large value is not copied: it stays where the loop has gathered it.
+                // A large value is not copied: the map shares the loop's buffer with the value.
                 self.values.insert(input.share(key), input.share(value));
                 cx.write(b"+OK\r\n")
             }
@@ -142,7 +142,7 @@ impl Handler for Redis {
         loop {
             match command(input) {
                 Ok(Some(parts)) => {
-                    // Answers pile up no further: the rest comes again when they have left.
+                    // Above the high-water mark, remaining commands stay in the input until the answers have left.
                     if self.run(&parts, channels, input, cx) != Written::Queued {
                         return;
                     }

@@ -1,4 +1,4 @@
-//! Runs the loop's own exercise on one seed after another, for as long as one likes:
+//! Runs the loop's exercise on a sequence of seeds, for a given time:
 //!
 //! ```text
 //! cargo run --release -p glowplug-reactor --features sim --example simulate -- --seconds 600 --from 1000000
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let (began, mut seed, mut waits, mut connections) = (Instant::now(), options.from, 0, 0);
     while began.elapsed() < options.lasts {
         let Ok(report) = catch_unwind(|| exercise(seed)) else {
-            // What was wrong has been told by the panic.
+            // The panic has printed the fault.
             eprintln!("seed {seed} fails; again: {} --seed {seed}", std::env::args().next().unwrap_or_default());
             return ExitCode::FAILURE;
         };

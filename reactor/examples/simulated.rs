@@ -1,4 +1,4 @@
-//! How to test a service of one's own without a socket: a counter that everybody shares, under a thousand bad days.
+//! How to test a service without a socket: a shared counter, under a thousand seeds of network faults.
 //! `cargo run -p glowplug-reactor --features sim --example simulated`
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use reactor::sim::{Script, Simulation};
 use reactor::{Context, Deadlines, Framed, Handler, Input, Service};
 
-/// `add` counts one up and answers with the count; anything else ends the conversation.
+/// `add` adds 1 and answers with the count. Any other line gets `what?` and ends the conversation.
 struct Counter {
     count: u64,
 }
@@ -35,20 +35,20 @@ impl Handler for Counter {
 
 fn main() -> Result<(), reactor::Error> {
     for seed in 0..1000 {
-        // The seed decides what goes wrong, and how the bytes are cut; a failure names it.
+        // The seed decides the faults and the splitting of the bytes; a failure names the seed.
         let mut sim = Simulation::new(seed);
         let deadlines = Deadlines { idle: Some(Duration::from_secs(60)), ..Deadlines::default() };
         let service = Service::tcp("127.0.0.1:0", || Counter { count: 0 }).deadlines(deadlines);
         let counter = sim.add_service(service)?.address().expect("it listens").clone();
 
-        // What each peer is told depends on who came first, so these only have to get three answers each.
+        // The answers depend on the order of the peers, so each peer only has to get three answers.
         let peers: Vec<_> = (0..5)
             .map(|_| sim.connect(&counter, Script::new().send("add\nadd\n").send("add\n").receive(6).shutdown()))
             .collect();
-        // This one comes when they are done: the count is known, and so is every byte.
+        // A late peer connects after all other peers have ended, so the count and every byte are known.
         let late = Script::new().send("add\nsubtract\nadd\n").expect("16\nwhat?\n").shutdown().expect_end();
         sim.connect_after(Duration::from_secs(3600), &counter, late);
-        // This one goes away in the middle of a word, and nobody may mind.
+        // A peer that resets in the middle of a word must not disturb the other peers.
         sim.connect_after(Duration::from_secs(60), &counter, Script::new().send("ad").reset());
 
         let report = sim.run();
