@@ -31,6 +31,12 @@ impl Add<Duration> for Time {
     }
 }
 
+/// The shorter of two waits. `None` has no end.
+#[inline]
+pub(crate) fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    other.map_or(one, |other| Some(one.map_or(other, |one| one.min(other))))
+}
+
 /// Allows one log line in a second, for events that peers can cause at will.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Option<Time>);
@@ -51,6 +57,13 @@ impl LogLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_without_end_is_longer_than_any_other() {
+        let [short, long] = [1, 2].map(|seconds| Some(Duration::from_secs(seconds)));
+        assert_eq!([shorter(short, long), shorter(long, short)], [short, short]);
+        assert_eq!([shorter(None, long), shorter(long, None), shorter(None, None)], [long, long, None]);
+    }
 
     #[test]
     fn one_line_passes_in_a_second() {

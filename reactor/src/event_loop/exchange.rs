@@ -191,7 +191,16 @@ impl<D: Driver> EventLoop<D> {
 
     /// At the end of a turn: passes posts and publications on to the other loops, and tells the accepting loop about freed
     /// descriptors.
+    #[inline]
     pub(super) fn tell_others(&mut self) {
+        if self.core.outbox.is_behind() || self.core.outgoing.is_some() || self.admission.spawner.is_some() {
+            self.tell();
+        }
+    }
+
+    /// Out of line: an application of one loop has nobody to tell.
+    #[inline(never)]
+    fn tell(&mut self) {
         let mut released = match self.core.outbox.is_behind() {
             true => self.post_waiting(),
             false => Vec::new(),

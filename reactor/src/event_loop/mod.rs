@@ -253,9 +253,8 @@ impl<D: Driver> EventLoop<D> {
         if self.exchange.mail || self.core.halting && self.stopping.is_none() || left_over || unweighed {
             return Some(Duration::ZERO);
         }
-        let drain = self.stopping.as_ref().and_then(|stopping| stopping.until);
-        let next =
-            [self.core.wheel.next_deadline(), drain, Some(self.pressure.next_look())].into_iter().flatten().min()?;
+        let drain = self.stopping.as_ref().and_then(|stopping| stopping.until).unwrap_or(Time::NEVER);
+        let next = self.core.wheel.next_deadline().unwrap_or(Time::NEVER).min(drain).min(self.pressure.next_look());
         (next != Time::NEVER).then(|| next.since(self.core.now))
     }
 

@@ -140,9 +140,6 @@ impl<S: Sys> Readiness<S> {
     /// Ends suspensions: all of them when a descriptor was freed, otherwise those whose time is over. The latter are
     /// looked at in this very batch: an event would come from another wait, and suspended listeners cost one wait a second.
     pub(super) fn resume_suspended(&mut self, freed: bool) {
-        if self.suspended == 0 {
-            return;
-        }
         let now = self.sys.now();
         for index in 0..self.listeners.len() {
             if let State::Suspended { until, probe, held } = self.listeners[index].state

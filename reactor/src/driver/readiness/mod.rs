@@ -25,7 +25,7 @@ use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
 use crate::sys::{Clock, Event, Fd, LocalAddresses, Sys};
-use crate::time::{LogLimit, Time};
+use crate::time::{LogLimit, Time, shorter};
 use crate::token::ConnectionId;
 use batch::{Report, Stage};
 use interest::{NO_INTEREST_PROBE, Polled};
@@ -144,7 +144,9 @@ impl<S: Sys> Readiness<S> {
             self.sys.close(fd);
             self.open -= 1;
         }
-        self.resume_suspended(freed);
+        if self.suspended > 0 {
+            self.resume_suspended(freed);
+        }
     }
 }
 
@@ -173,12 +175,9 @@ impl<S: Sys> Driver for Readiness<S> {
             timeout = Some(Duration::ZERO);
         }
         let asks_for_errors = self.no_interest > 0 && !self.sys.reports_errors_unasked();
-        let at_most = [
-            (self.suspended > 0).then_some(SUSPENDED_REST),
-            self.terminals.wait_at_most(),
-            asks_for_errors.then_some(NO_INTEREST_PROBE),
-        ];
-        timeout = at_most.into_iter().chain([timeout]).flatten().min();
+        timeout = shorter(timeout, (self.suspended > 0).then_some(SUSPENDED_REST));
+        timeout =
+            shorter(timeout, shorter(self.terminals.wait_at_most(), asks_for_errors.then_some(NO_INTEREST_PROBE)));
         self.events.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
@@ -189,12 +188,16 @@ impl<S: Sys> Driver for Readiness<S> {
             self.probe_no_interest();
         }
         self.probe_terminals();
-        self.resume_suspended(false);
-        self.always_ready.retain(|&id| links.get(id).is_some());
-        let readable = |token| Event { token, readable: true, writable: false, hangup: false, error: false };
-        let token = |index| listener_token(self.home.event_loop(), index);
-        self.events.extend(self.listener_probes.drain(..).map(token).map(readable));
-        self.events.extend(self.always_ready.iter().copied().map(readable));
+        if self.suspended > 0 {
+            self.resume_suspended(false);
+        }
+        if !(self.listener_probes.is_empty() && self.always_ready.is_empty()) {
+            self.always_ready.retain(|&id| links.get(id).is_some());
+            let readable = |token| Event { token, readable: true, writable: false, hangup: false, error: false };
+            let token = |index| listener_token(self.home.event_loop(), index);
+            self.events.extend(self.listener_probes.drain(..).map(token).map(readable));
+            self.events.extend(self.always_ready.iter().copied().map(readable));
+        }
         self.probes_left = self.probes.len();
         self.layers.new_batch();
         outcome
