@@ -228,24 +228,28 @@ impl<'a> Input<'a> {
 
     /// Takes one line with its ending, `\n` or `\r\n`. The line has at most `max` bytes without the ending.
     pub fn until_eol_within(&mut self, max: usize) -> Framed<'a> {
-        let before = (self.at, self.as_slice());
-        match self.until(b'\n', usize::MAX) {
-            Framed::Item(line) => {
-                let text = &line[..line.len() - 1];
-                if text.strip_suffix(b"\r").unwrap_or(text).len() > max {
-                    self.at = before.0;
-                    return Framed::TooLong;
-                }
-                Framed::Item(line)
-            }
-            _ if before.1.strip_suffix(b"\r").unwrap_or(before.1).len() > max => Framed::TooLong,
-            _ => Framed::Incomplete,
+        let (at, unread) = (self.at, self.as_slice());
+        let found = self.until(b'\n', usize::MAX);
+        let text = match found {
+            // Short enough even with its ending.
+            Framed::Item(line) if line.len() <= max => return found,
+            Framed::Item(line) => &line[..line.len() - 1],
+            Framed::Incomplete | Framed::TooLong => unread,
+        };
+        if text.strip_suffix(b"\r").unwrap_or(text).len() > max {
+            self.at = at;
+            return Framed::TooLong;
         }
+        found
     }
 
     /// Takes the bytes up to and including the first `byte`, at most `max` bytes in total.
     #[inline]
     pub fn until(&mut self, byte: u8, max: usize) -> Framed<'a> {
+        // A handler asks once more after its last item, and mostly nothing is left.
+        if self.is_empty() {
+            return Framed::Incomplete;
+        }
         self.search(Searcher::Byte(byte), max, |bytes, from| find_byte(byte, &bytes[from..]).map(|at| from + at + 1))
     }
 
@@ -261,7 +265,8 @@ impl<'a> Input<'a> {
         self.search(Searcher::Scan, max, find)
     }
 
-    #[inline]
+    // Inlined by force, like `find_byte`: a call takes as many instructions as the search of a short line.
+    #[inline(always)]
     fn search(
         &mut self,
         searcher: Searcher,
@@ -289,6 +294,7 @@ impl<'a> Input<'a> {
 
 /// Finds the first `byte` in `bytes`, eight bytes at a time. A word has a zero byte exactly if `(w - 0x01…) & !w &
 /// 0x80…` is not zero, and the lowest set bit marks the first zero byte in little-endian order.
+#[inline(always)]
 fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
