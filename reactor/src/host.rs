@@ -41,12 +41,8 @@ pub(crate) trait Host {
     /// The connections that the handler refuses, in one line for the report.
     fn turns_away(&mut self, core: &mut Core) -> Option<String>;
     fn deadline(&mut self, core: &mut Core, id: ConnectionId, key: u32);
-    /// The handler's timer `timer` went off.
-    fn timer(&mut self, core: &mut Core, timer: u64);
-    /// The timer `timer` of a connection went off.
-    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64);
-    /// Periodic work number `index` of the service is due.
-    fn work(&mut self, core: &mut Core, index: usize);
+    /// The timer `timer` of this owner went off: of the handler, of a connection, or of periodic work.
+    fn timer(&mut self, core: &mut Core, owner: Owner, timer: u64);
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32);
     fn close(&mut self, core: &mut Core, id: ConnectionId, key: u32, reason: CloseReason);
     /// Takes posted messages, up to a limit. Returns whether more remain.
@@ -171,18 +167,21 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
         self.with(core, id, key, |handler, state, cx| handler.on_deadline(state, cx));
     }
 
-    fn timer(&mut self, core: &mut Core, timer: u64) {
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_timer(timer, cx));
-    }
-
-    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64) {
-        self.with(core, id, key, |handler, state, cx| handler.on_connection_timer(state, timer, cx));
-    }
-
-    fn work(&mut self, core: &mut Core, index: usize) {
-        if let Some((_, work)) = self.works.get(index) {
-            work(&mut self.handler, core, self.service);
+    fn timer(&mut self, core: &mut Core, owner: Owner, timer: u64) {
+        let (handler, service) = (&mut self.handler, self.service);
+        match owner {
+            Owner::Handler(_) => {
+                guarded(core, ConnectionId::NONE, service, |cx| handler.on_timer(timer, cx));
+            }
+            Owner::Connection(id) => {
+                let Some(key) = core.links.get(id).map(|link| link.state) else { return };
+                self.with(core, id, key, |handler, state, cx| handler.on_connection_timer(state, timer, cx));
+            }
+            Owner::Work(_) => {
+                if let Some((_, work)) = self.works.get(timer as usize) {
+                    work(handler, core, service);
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+use crate::address::Peer;
 use crate::context::Core;
 use crate::link::Link;
 use crate::service::Counts;
@@ -82,6 +83,17 @@ impl Core {
             && let Some(history) = self.recorder.history_to_log(id, self.now)
         {
             log::warn!("{name}: connection {id} from {peer} ended: {reason}; before that: {history}");
+        }
+    }
+
+    /// Logs a connection that is refused at the limit of connections. `refused`: the number of refusals since the last line for
+    /// the operator, when the next line is due.
+    pub(crate) fn log_refusal(&self, service: u16, refused: Option<usize>, peer: &Peer, limit: Counted) {
+        let name = &self.terms[service as usize].name;
+        log::debug!("{name}: refused {peer}, at the limit of connections");
+        if let Some(refused) = refused {
+            let refused = Counted(refused, "connection");
+            log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {limit}");
         }
     }
 

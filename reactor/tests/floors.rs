@@ -296,9 +296,9 @@ fn no_source_file_has_more_than_500_lines_without_its_tests() {
     none(rooms.iter().flat_map(|room| sources(&reactor().join(room))).filter_map(|source| too_long(&source)).collect());
 }
 
-/// Lines that the loop itself may have, comments included: they are read in one sitting. 2,500 for plain connections, 120 for
-/// layers, and 23 for timers with keys.
-const SITTING_MAX: usize = 2643;
+/// Lines that the loop itself may have, comments included: they are read in one sitting. 2,500 are for the loop, and 120 for the
+/// seam at which a layer (TLS) is put between a connection and its socket.
+const SITTING_MAX: usize = 2620;
 
 /// Whether a source file is a part of the loop itself. Several loops (`exchange`) and terminals of other jobs are subjects of their own,
 /// which a reader of the loop need not know.

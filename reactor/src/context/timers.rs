@@ -26,6 +26,16 @@ pub(crate) enum Owner {
     Connection(ConnectionId),
 }
 
+impl Owner {
+    /// The connection, or [`ConnectionId::NONE`].
+    pub(crate) fn connection(self) -> ConnectionId {
+        match self {
+            Owner::Connection(id) => id,
+            Owner::Handler(_) | Owner::Work(_) => ConnectionId::NONE,
+        }
+    }
+}
+
 /// A timer with a key.
 struct Keyed {
     owner: Owner,
@@ -116,11 +126,7 @@ impl Core {
     /// Connection, key, span and repetition of the timer at `place`, if the timer does not count yet.
     pub(crate) fn new_timer(&self, place: u32) -> Option<(ConnectionId, u64, Duration, bool)> {
         let timer = self.timers.entries.get(place as usize).filter(|timer| timer.armed.is_none())?;
-        let connection = match timer.owner {
-            Owner::Connection(id) => id,
-            Owner::Handler(_) | Owner::Work(_) => ConnectionId::NONE,
-        };
-        Some((connection, timer.key, timer.span, timer.repeats))
+        Some((timer.owner.connection(), timer.key, timer.span, timer.repeats))
     }
 
     /// Starts the timer at `place`, if it does not count yet. The place may be empty by now, or belong to another timer.
@@ -131,22 +137,25 @@ impl Core {
         }
     }
 
-    /// Returns the owner and the key of the timer at `place`, which is due. A repeating timer counts on, on its first schedule,
-    /// and missed ticks are left out; any other timer is removed. `None`: the timer's connection is closing.
-    pub(crate) fn timer_is_due(&mut self, place: u32) -> Option<(Owner, u64)> {
+    /// Returns the service, the owner and the key of the timer at `place`, which is due. A repeating timer counts on, on its first
+    /// schedule, and missed ticks are left out; any other timer is removed. `None`: the timer's connection is closing.
+    pub(crate) fn timer_is_due(&mut self, place: u32) -> Option<(u16, Owner, u64)> {
         let (now, wheel) = (self.now, &mut self.wheel);
         let timer = self.timers.entries.get_mut(place as usize)?;
         let (owner, key) = (timer.owner, timer.key);
         timer.armed = None;
-        let is_over = matches!(owner, Owner::Connection(id) if !self.links.get(id).is_some_and(|link| link.is_open()));
-        if timer.repeats && !is_over {
+        let service = match owner {
+            Owner::Handler(service) | Owner::Work(service) => Some(service),
+            Owner::Connection(id) => self.links.get(id).filter(|link| link.is_open()).map(|link| link.service),
+        };
+        if timer.repeats && service.is_some() {
             let missed = now.since(timer.at).as_nanos() / timer.span.as_nanos().max(1);
             let ticks = u32::try_from(missed + 1).unwrap_or(u32::MAX);
             timer.arm(timer.at + timer.span.saturating_mul(ticks), place, wheel);
         } else {
             self.timers.remove(place);
         }
-        (!is_over).then_some((owner, key))
+        service.map(|service| (service, owner, key))
     }
 }
 

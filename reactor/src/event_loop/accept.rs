@@ -108,14 +108,9 @@ impl<D: Driver> EventLoop<D> {
     fn refuse(&mut self, newcomer: Accepted, limit: Counted) {
         let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, .. } = self.listeners[listener];
-        let terms = &self.core.terms[service as usize];
-        log::debug!("{}: refused {peer}, at the limit of connections", terms.name);
-        self.core.counters.refused.add(1);
         let served = &mut self.hosts[service as usize];
-        if let Some(refused) = served.count_refusal(self.core.now) {
-            let (name, refused) = (&terms.name, Counted(refused, "connection"));
-            log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {limit}");
-        }
+        self.core.counters.refused.add(1);
+        self.core.log_refusal(service, served.count_refusal(self.core.now), &peer, limit);
         served.host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);
         let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);

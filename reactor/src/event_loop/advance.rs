@@ -151,20 +151,11 @@ impl<D: Driver> EventLoop<D> {
 
     /// The timer at `place`, which has a key, went off.
     pub(super) fn keyed_timer(&mut self, place: u32) {
-        let Some((owner, key)) = self.core.timer_is_due(place) else { return };
+        let Some((service, owner, key)) = self.core.timer_is_due(place) else { return };
         self.before_callback();
-        match owner {
-            Owner::Handler(service) => self.hosts[service as usize].host.timer(&mut self.core, key),
-            Owner::Work(service) => self.hosts[service as usize].host.work(&mut self.core, key as usize),
-            Owner::Connection(id) => {
-                let Some(link) = self.core.links.get(id) else { return };
-                let (service, state) = (link.service as usize, link.state);
-                self.hosts[service].host.connection_timer(&mut self.core, id, state, key);
-                self.after_callback(id);
-                return self.advance_link(id);
-            }
-        }
-        self.after_callback(ConnectionId::NONE);
+        self.hosts[service as usize].host.timer(&mut self.core, owner, key);
+        self.after_callback(owner.connection());
+        self.advance_link(owner.connection());
     }
 
     /// The end of a link, the only place where `on_close` is called.

@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::{Follows, Layer, Shared};
 use crate::buffer::{FilePart, Output};
 use crate::error::Errno;
-use crate::link::{Link, Sent};
+use crate::link::{LayerEvent, Link, Sent};
 use crate::sys::{Fd, Interest, Moved, Sys};
 use crate::token::ConnectionId;
 
@@ -27,18 +27,14 @@ const KEPT_CAPACITY: usize = 128 * 1024;
 pub(crate) enum Arrived {
     /// Nothing.
     Nothing,
-    /// Bytes of the wire, and no plaintext yet.
-    Something,
     /// The handshake is done.
     Ready,
     /// Plaintext has arrived: its length in bytes, at the beginning of the scratch buffer.
     Plain(usize),
     /// The peer has ended its half, and the protocol confirms that.
     Ended,
-    /// The stream ended, and the layer was not told of an end.
-    Truncated,
-    /// The layer cannot read the bytes that have arrived.
-    Failed,
+    /// What plain connections do not know.
+    Event(LayerEvent),
     /// The socket has failed.
     Broken(Errno),
 }
@@ -139,7 +135,7 @@ impl Layered {
             Some(end) => end,
             None => self.receive_more(sys, fd, scratch, shared),
         };
-        if matches!(arrived, Arrived::Ended | Arrived::Truncated) && self.fin_due && self.owes() {
+        if matches!(arrived, Arrived::Ended | Arrived::Event(LayerEvent::Truncated)) && self.fin_due && self.owes() {
             self.end = Some(arrived);
             return Arrived::Nothing;
         }
@@ -158,7 +154,7 @@ impl Layered {
                 Moved::Blocked => return Arrived::Nothing,
                 // A peer whose bytes made no sense may end its half in any way.
                 Moved::Ended if self.is_failed() => return Arrived::Ended,
-                Moved::Ended => return Arrived::Truncated,
+                Moved::Ended => return Arrived::Event(LayerEvent::Truncated),
                 Moved::Failed(errno) => return Arrived::Broken(errno),
             };
             if self.is_failed() {
@@ -171,7 +167,7 @@ impl Layered {
                 return arrived;
             }
         }
-        Arrived::Something
+        Arrived::Event(LayerEvent::Something)
     }
 
     /// One step of the handshake. Early plaintext stays in the layer.
@@ -190,13 +186,13 @@ impl Layered {
         match self.follows {
             Follows::Failure => {
                 self.reported = true;
-                Arrived::Failed
+                Arrived::Event(LayerEvent::Failed)
             }
             Follows::End => {
                 self.reported = true;
-                Arrived::Truncated
+                Arrived::Event(LayerEvent::Truncated)
             }
-            Follows::Wire | Follows::Plain => Arrived::Something,
+            Follows::Wire | Follows::Plain => Arrived::Event(LayerEvent::Something),
         }
     }
 
@@ -216,10 +212,10 @@ impl Layered {
         match self.follows {
             Follows::Wire => None,
             // A layer that reports plaintext has some.
-            Follows::Plain => Some(Arrived::Something),
+            Follows::Plain => Some(Arrived::Event(LayerEvent::Something)),
             Follows::End | Follows::Failure if std::mem::replace(&mut self.reported, true) => None,
             Follows::End => Some(Arrived::Ended),
-            Follows::Failure => Some(Arrived::Failed),
+            Follows::Failure => Some(Arrived::Event(LayerEvent::Failed)),
         }
     }
 
@@ -251,6 +247,7 @@ impl Layered {
             };
             if taken < wire.len() {
                 self.rest = wire[taken..].to_vec();
+                shared.counters.partial_sends.add(1);
             }
             wire.clear();
             wire.shrink_to(KEPT_CAPACITY);
@@ -308,6 +305,16 @@ impl Layered {
         plain.clear();
         shared.plain = plain;
         outcome
+    }
+
+    /// The socket is writable: what is owed leaves, then more of the output. `None`: there is nothing to report.
+    pub(crate) fn writable<S: Sys>(&mut self, sys: &mut S, fd: Fd, link: &Link, shared: &mut Shared) -> Option<Sent> {
+        match (self.flush(sys, fd, shared), link.output()) {
+            (Sent::Bytes(_), Some(output)) if link.writes() => Some(self.send(sys, fd, output, shared)),
+            (Sent::Blocked(_), _) => None,
+            (Sent::Bytes(_), _) if !self.ready => None,
+            (outcome, _) => Some(outcome),
+        }
     }
 
     /// Appends the beginning of a part of a file to `plain`. The returned outcome counts only if `plain` stays empty.
@@ -368,23 +375,18 @@ impl Layered {
         }
     }
 
-    /// Lets the layer queue its last words. An alert was the last word already.
-    pub(crate) fn say_goodbye(&mut self) {
+    /// Lets the layer queue its last words, and sends what the kernel takes. An alert was the last word already.
+    pub(crate) fn say_goodbye<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         if !self.is_failed() {
             self.layer.finish();
         }
+        self.flush(sys, fd, shared)
     }
 
     /// Ends our half: FIN after all owed bytes.
     pub(crate) fn finish<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         self.fin_due = true;
         self.flush(sys, fd, shared)
-    }
-
-    /// The connection is closed without lingering.
-    pub(crate) fn end<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) {
-        self.say_goodbye();
-        self.flush(sys, fd, shared);
     }
 
     /// Plaintext that the peer's system has not acknowledged, when `in_kernel` bytes of the wire are not acknowledged. A FIN,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::{Part, Reader};
+use crate::stats::Counters;
 use crate::sys::Sys;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -13,8 +14,8 @@ use crate::token::ConnectionId;
 const STEPS_PER_TURN: u32 = 16;
 const TIME_PER_TURN: Duration = Duration::from_millis(3);
 
-#[derive(Default)]
 pub(crate) struct Shared {
+    pub(super) counters: Arc<Counters>,
     /// Bytes on their way to the wire. Empty between calls, kept for its capacity.
     pub(super) wire: Vec<u8>,
     /// Plaintext of several pieces, put together to be sealed at once. Empty between calls.
@@ -27,6 +28,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Shared {
+            counters,
+            wire: Vec::new(),
+            plain: Vec::new(),
+            unflushed: Vec::new(),
+            reader: Reader::default(),
+            steps: 0,
+            spent: Duration::ZERO,
+        }
+    }
+
     /// A batch begins.
     pub(crate) fn new_batch(&mut self) {
         (self.steps, self.spent) = (0, Duration::ZERO);

@@ -6,7 +6,7 @@ use std::any::Any;
 use super::ledger::Books;
 use crate::address::Peer;
 use crate::buffer::Input;
-use crate::context::Core;
+use crate::context::{Core, Owner};
 use crate::host::Host;
 use crate::link::{Link, NO_STATE};
 use crate::reason::CloseReason;
@@ -201,18 +201,13 @@ impl Host for Witness {
         self.host.deadline(core, id, key);
     }
 
-    fn timer(&mut self, core: &mut Core, timer: u64) {
-        self.network.borrow_mut().note("on_timer", timer as i64, 0);
-        self.host.timer(core, timer);
-    }
-
-    fn connection_timer(&mut self, core: &mut Core, id: ConnectionId, key: u32, timer: u64) {
-        self.check(core, id, "on_connection_timer", 0);
-        self.host.connection_timer(core, id, key, timer);
-    }
-
-    fn work(&mut self, core: &mut Core, index: usize) {
-        self.host.work(core, index);
+    fn timer(&mut self, core: &mut Core, owner: Owner, timer: u64) {
+        match owner {
+            Owner::Handler(_) => self.network.borrow_mut().note("on_timer", timer as i64, 0),
+            Owner::Connection(id) => self.check(core, id, "on_connection_timer", 0),
+            Owner::Work(_) => {}
+        }
+        self.host.timer(core, owner, timer);
     }
 
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {

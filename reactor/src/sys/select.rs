@@ -1,8 +1,8 @@
 //! The poller of every Unix. The whole list goes to the kernel and back with each wait: 44 µs for 1,000 idle descriptors, where
 //! epoll takes 0.09. Use: systems without epoll, and comparisons.
 //!
-//! The sets ([`Sets`]) are as long as the highest descriptor needs. Linux and the BSDs take any length; where the system
-//! doesn't, a descriptor beyond the limit is refused.
+//! The sets ([`Sets`]) are as long as the highest descriptor needs. Where the system has a limit for that, a descriptor
+//! beyond the limit is refused.
 
 mod sets;
 
@@ -16,21 +16,7 @@ use super::{Event, Fd, Interest, Poller};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
-use sets::Sets;
-
-/// The first descriptor that select(2) can't take on this system; `None`: no limit.
-const LIMIT: Option<RawFd> = if cfg!(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "freebsd",
-    target_os = "dragonfly",
-    target_os = "netbsd",
-    target_os = "openbsd"
-)) {
-    None
-} else {
-    Some(libc::FD_SETSIZE as RawFd)
-};
+use sets::{LIMIT, Sets};
 
 /// The longest wait that every system takes (three years). A longer wait ends after that time without an event.
 const WAIT_MAX: Duration = Duration::from_secs(100_000_000);

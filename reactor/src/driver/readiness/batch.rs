@@ -122,7 +122,7 @@ impl<S: Sys> Readiness<S> {
             slot.connecting = false;
             return Some(Report::Said(match self.sys.take_error(fd) {
                 // A layer may have to speak first.
-                None if layered => return self.layered_writable(link, fd),
+                None if layered => return self.layered_writable(link),
                 None => Completion::Connected { id },
                 Some(errno) => Completion::Failed { id, errno },
             }));
@@ -146,7 +146,7 @@ impl<S: Sys> Readiness<S> {
         if (event.writable || trouble) && wants.write {
             self.stage = Stage::Done;
             if layered {
-                return self.layered_writable(link, fd);
+                return self.layered_writable(link);
             }
             let output = link.output()?;
             return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));

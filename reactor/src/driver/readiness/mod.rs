@@ -114,8 +114,8 @@ impl<S: Sys> Readiness<S> {
             suspended: 0,
             suspended_log: LogLimit::default(),
             open: 0,
+            layers: layer::Shared::new(counters.clone()),
             counters,
-            layers: layer::Shared::default(),
         }
     }
 
@@ -254,7 +254,7 @@ impl<S: Sys> Driver for Readiness<S> {
 
     fn send(&mut self, link: &Link) -> Sent {
         match (self.slot(link.id), link.output()) {
-            (Some(slot), Some(output)) if slot.layer.is_some() => self.send_layered(link.id, slot.fd, Err(output)),
+            (Some(slot), Some(output)) if slot.layer.is_some() => self.send_layered(link.id, Err(output)),
             (Some(slot), Some(output)) => self.transmit(slot.fd, output),
             _ => Sent::Bytes(0),
         }
@@ -264,7 +264,7 @@ impl<S: Sys> Driver for Readiness<S> {
     #[inline(always)]
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
         match self.slot(id) {
-            Some(slot) if slot.layer.is_some() => self.send_layered(id, slot.fd, Ok(bytes)),
+            Some(slot) if slot.layer.is_some() => self.send_layered(id, Ok(bytes)),
             Some(slot) => self.transmit_bytes(slot.fd, bytes),
             None => Sent::Bytes(bytes.len()),
         }
@@ -285,20 +285,13 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn say_goodbye(&mut self, id: ConnectionId) -> bool {
-        if let Some(layer) = self.slot_mut(id).and_then(|slot| slot.layer.as_mut()) {
-            layer.say_goodbye();
-        }
-        matches!(self.flush_layered(id), Sent::Bytes(_))
+        let outcome = self.with_layer(id, |layer, sys, fd, shared| layer.say_goodbye(sys, fd, shared));
+        matches!(outcome, None | Some(Sent::Bytes(_)))
     }
 
     fn finish(&mut self, id: ConnectionId) {
-        let slot = self.slots.get_mut(id.slot_at(self.home)).and_then(Option::as_mut);
-        if let Some(slot) = slot.filter(|slot| slot.id == id && slot.socket) {
-            let fd = slot.fd;
-            if let Some(layer) = &mut slot.layer {
-                layer.finish(&mut self.sys, fd, &mut self.layers);
-                return self.changed(id);
-            }
+        let Some(&Slot { fd, .. }) = self.slot(id).filter(|slot| slot.socket) else { return };
+        if self.with_layer(id, |layer, sys, fd, shared| layer.finish(sys, fd, shared)).is_none() {
             self.sys.finish(fd);
         }
     }
@@ -313,7 +306,7 @@ impl<S: Sys> Driver for Readiness<S> {
             if reset && slot.socket {
                 self.sys.reset_on_close(slot.fd);
             } else if let Some(mut layer) = slot.layer.filter(|_| !slot.connecting) {
-                layer.end(&mut self.sys, slot.fd, &mut self.layers);
+                layer.say_goodbye(&mut self.sys, slot.fd, &mut self.layers);
             }
             self.closing.push(slot.fd);
         }

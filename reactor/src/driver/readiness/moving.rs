@@ -20,7 +20,7 @@ impl<S: Sys> Readiness<S> {
     #[inline]
     pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
         if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
-            let report = self.receive_layered(id, fd, scratch);
+            let report = self.receive_layered(id, scratch);
             if report.is_none() {
                 self.not_read(id);
             }

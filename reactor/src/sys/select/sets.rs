@@ -1,11 +1,27 @@
 //! The sets of select(2): bitmaps of our own, as long as the highest descriptor needs, and never an `fd_set`. FD_SET on
 //! descriptor 1024 writes past the end of one.
 
+use std::os::fd::RawFd;
+
 use super::super::Interest;
 
 /// The word that the kernel reads the sets by (an `unsigned long`).
 type Word = usize;
 const BITS: usize = Word::BITS as usize;
+
+/// The first descriptor that select(2) can't take on this system; `None`: no limit. Linux and the BSDs take any length.
+pub(super) const LIMIT: Option<RawFd> = if cfg!(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)) {
+    None
+} else {
+    Some(libc::FD_SETSIZE as RawFd)
+};
 
 /// Descriptors to read and descriptors to write, a bit each. Both sets have one length.
 #[derive(Default)]
