@@ -305,7 +305,7 @@ fn a_second_signal_ends_at_once_with_its_number() {
         let (client, server) = through(&proxy, &upstream);
         // The server keeps the proxy waiting, because the server is owed more than it takes. A proxy that waits for a core for a moment is
         // no reason to stop writing: a proxy that owes nothing ends with the first signal.
-        client.set_write_timeout(Some(Duration::from_secs(3))).expect("not zero");
+        client.set_write_timeout(Some(Duration::from_secs(1))).expect("not zero");
         while (&client).write(&[0; 1 << 16]).is_ok() {}
         proxy.signal(Signal::TERM);
         // The proxy tells the second signal from the first only after it has taken the first one: then its listener is closed. Connections
