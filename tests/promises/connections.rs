@@ -27,8 +27,10 @@ impl Handler<&'static str> for Inbox {
     }
 
     fn on_data(&mut self, count: &mut u32, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        input.take_all();
-        cx.write(count.to_be_bytes());
+        // The question may come in pieces.
+        while input.until_eol().is_some() {
+            cx.write(count.to_be_bytes());
+        }
     }
 
     fn on_message(&mut self, to: ConnectionId, state: Option<&mut u32>, message: &'static str, cx: &mut Context<'_>) {
@@ -63,7 +65,7 @@ on_every_backend! {
         post(ids[1], "one");
         post(ConnectionId::NONE, "nobody");
         assert_eq!([next(), next(), next(), next()], [Some(0), Some(1), Some(0), None]);
-        clients[0].write_all(b"how many").unwrap();
+        clients[0].write_all(b"how many\n").unwrap();
         assert_eq!(read_exactly(&mut clients[0]), 2u32.to_be_bytes());
         // A panic may have left the state half changed: its connection ends, and no other.
         post(ids[0], "panic");
@@ -71,7 +73,7 @@ on_every_backend! {
         assert_eq!(read_all(&mut clients[0]), b"");
         post(ids[0], "gone");
         assert_eq!(next(), None);
-        clients[1].write_all(b"how many").unwrap();
+        clients[1].write_all(b"how many\n").unwrap();
         assert_eq!(read_exactly(&mut clients[1]), 1u32.to_be_bytes());
         post(ids[1], "list");
         assert_eq!(next(), Some(1));
