@@ -356,8 +356,8 @@ mod tests {
 
     #[test]
     fn levels_are_parts_of_the_limit_and_the_limit_is_shared_equally() {
-        let sharers: &AtomicUsize = Box::leak(Box::default());
-        let budget = Arc::new(Budget::new(1000, Some(sharers)));
+        static SHARERS: AtomicUsize = AtomicUsize::new(0);
+        let budget = Arc::new(Budget::new(1000, Some(&SHARERS)));
         let mut holdings = Holdings::new(budget.clone());
         let mut before = Holding::default();
         for (held, level) in [(699, Level::Free), (700, Level::Near), (800, Level::High), (1001, Level::Over)] {
