@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,6 +163,8 @@ pub struct Collected(Arc<Mutex<Collection>>);
 struct Collection {
     /// `None` in a child, which does not read.
     reader: Option<PipeReader>,
+    /// The same end, for the loop. Made before the application compares its descriptors with the limit, so that it counts.
+    watched: Option<OwnedFd>,
     /// A part of a record that has been read.
     begun: Vec<u8>,
     outputs: Vec<Output>,
@@ -176,8 +178,10 @@ struct Output {
 }
 
 impl Collected {
-    pub fn new(reader: PipeReader) -> Self {
-        Collected(Arc::new(Mutex::new(Collection { reader: Some(reader), begun: Vec::new(), outputs: Vec::new() })))
+    pub fn new(reader: PipeReader) -> io::Result<Self> {
+        let watched = Some(reader.as_fd().try_clone_to_owned()?);
+        let (begun, outputs) = (Vec::new(), Vec::new());
+        Ok(Collected(Arc::new(Mutex::new(Collection { reader: Some(reader), watched, begun, outputs }))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Collection> {
@@ -210,7 +214,7 @@ impl Handler for Watcher {
     type Connection = ();
 
     fn on_start(&mut self, cx: &mut Context<'_>) {
-        let pipe = self.0.lock().reader.as_ref().and_then(|reader| reader.as_fd().try_clone_to_owned().ok());
+        let pipe = self.0.lock().watched.take();
         if let Some(pipe) = pipe {
             // A child closes all descriptors that the loop watches.
             cx.watch(pipe, ());

@@ -11,10 +11,14 @@ use std::process::{Command, Stdio};
 use reactor::{Address, Backend};
 use rustix::process::{Pid, Signal, kill_process};
 use support::client::Client;
-use support::command::{Glowplug, Scratch, command, eventually, shell};
+use support::command::{Glowplug, Scratch, bash, command, eventually, shell};
 use support::{on_every_backend, unless_chaos};
 
 const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--model processes"];
+
+/// Closes what the test itself inherited, in bash: each number below a limit of descriptors is free, so none is spare. A
+/// descriptor with a number above the limit counts as open and takes no number below.
+const CLOSE_ALL_OTHERS: &str = "for fd in /proc/$$/fd/*; do fd=${fd##*/}; [[ $fd -lt 3 ]] || eval \"exec $fd>&-\"; done;";
 
 /// One line of `/proc/PID/status` for each thread: a set of signals, with the first signal in the lowest bit.
 fn sets(pid: u32, line: &str) -> Vec<u64> {
@@ -125,8 +129,9 @@ on_every_backend! {
                 for limit in 4..24 {
                     // The leak check at the end of a sanitized command opens files.
                     let no_leak_check = "ASAN_OPTIONS=\"$ASAN_OPTIONS:detect_leaks=0\"";
-                    let script = format!("ulimit -n {limit}; {no_leak_check} exec \"$0\" \"$@\"");
-                    let mut glowplug = Glowplug::spawn(shell(backend, &script, &format!("{words} {model}")));
+                    let script =
+                        format!("{CLOSE_ALL_OTHERS} ulimit -n {limit}; {no_leak_check} exec \"$0\" \"$@\"");
+                    let mut glowplug = Glowplug::spawn(bash(backend, &script, &format!("{words} {model}")));
                     let Some(line) = glowplug.line() else {
                         let ended = glowplug.end();
                         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{limit}: {}", ended.stderr);

@@ -51,10 +51,19 @@ pub fn command(backend: Backend, words: &str) -> Command {
 
 /// The command, started by a shell: `script` ends with `exec "$0" "$@"` and a redirection.
 pub fn shell(backend: Backend, script: &str, words: &str) -> Command {
-    let mut command = Command::new("/bin/sh");
+    shell_named("/bin/sh", backend, script, words)
+}
+
+fn shell_named(shell: &str, backend: Backend, script: &str, words: &str) -> Command {
+    let mut command = Command::new(shell);
     command.args(["-c", script, env!("CARGO_BIN_EXE_glowplug")]).args(words.split_whitespace());
     dress(&mut command, backend);
     command
+}
+
+/// The same with bash, for scripts that sh(1) does not know.
+pub fn bash(backend: Backend, script: &str, words: &str) -> Command {
+    shell_named("bash", backend, script, words)
 }
 
 fn dress(command: &mut Command, backend: Backend) {
