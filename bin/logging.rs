@@ -33,7 +33,8 @@ pub struct Logging {
 impl Logging {
     /// Opens the log. A process that `forks` must have no other thread, so each caller writes its own lines.
     pub fn new(level: LevelFilter, file: Option<&Path>, forks: bool) -> Result<Self, Failure> {
-        let records = forks.then(|| Records::new().and_then(|(records, reader)| Ok((records, Collected::new(reader)?))));
+        let records =
+            forks.then(|| Records::new().and_then(|(records, reader)| Ok((records, Collected::new(reader)?))));
         let records =
             records.transpose().map_err(|error| format!("pipe for the lost lines of child processes: {error}"))?;
         let stderr = Sink::to_stderr(STDERR, account(&records, 0)).map_err(|error| format!("{STDERR}: {error}"))?;

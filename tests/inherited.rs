@@ -18,7 +18,8 @@ const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--mode
 
 /// Closes what the test itself inherited, in bash: each number below a limit of descriptors is free, so none is spare. A
 /// descriptor with a number above the limit counts as open and takes no number below.
-const CLOSE_ALL_OTHERS: &str = "for fd in /proc/$$/fd/*; do fd=${fd##*/}; [[ $fd -lt 3 ]] || eval \"exec $fd>&-\"; done;";
+const CLOSE_ALL_OTHERS: &str =
+    "for fd in /proc/$$/fd/*; do fd=${fd##*/}; [[ $fd -lt 3 ]] || eval \"exec $fd>&-\"; done;";
 
 /// One line of `/proc/PID/status` for each thread: a set of signals, with the first signal in the lowest bit.
 fn sets(pid: u32, line: &str) -> Vec<u64> {
