@@ -6,8 +6,10 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::address::Peer;
+use crate::cluster::LoopKind;
 use crate::context::Core;
 use crate::link::Link;
+use crate::reason::CloseReason;
 use crate::service::Counts;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -114,6 +116,26 @@ impl Core {
             }
             None => log::warn!("a callback outside any connection held the loop for {held} ms{waited}"),
         }
+    }
+
+    /// Logs that a fixed loop begins to stop; a per-connection loop stops whenever a connection ends. `which`: see
+    /// [`Core::log_stopped`].
+    pub(crate) fn log_stopping(&self, which: &str, open: usize) {
+        if self.kind == LoopKind::Fixed {
+            log::info!("{which}stopping: {} to finish", Counted(open, "connection"));
+        }
+    }
+
+    /// Logs how a loop has stopped. `which` begins the lines where there are several loops. `stopped`: the time that the stop
+    /// took, and the number of connections that were closed before.
+    pub(crate) fn log_stopped(&self, which: &str, stats: &Stats, stopped: Option<(Duration, u64)>) {
+        let level = if self.kind == LoopKind::Fixed { log::Level::Info } else { log::Level::Debug };
+        if let Some((span, closed_before)) = stopped {
+            let aborted = stats.closed(CloseReason::DrainExpired);
+            let finished = Counted((stats.closed_total() - closed_before - aborted) as usize, "connection");
+            log::log!(level, "{which}stopped after {} ms: {finished} finished, {aborted} aborted", span.as_millis());
+        }
+        log::log!(level, "{which}counters: {stats}");
     }
 
     /// Counters, listeners, memory, and a table of connections. `number` is the loop's, and the first loop passes the

@@ -12,8 +12,7 @@ use crate::context::{Context, Core};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
-use crate::reason::CloseReason;
-use crate::report::{Admits, Counted};
+use crate::report::Admits;
 use crate::service::listener::Listener;
 use crate::stats::Stats;
 use crate::sys::Fd;
@@ -281,26 +280,10 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Logs that a fixed loop begins to stop; a per-connection loop stops whenever a connection ends.
-    pub(super) fn log_stopping(&self) {
-        if self.core.kind == LoopKind::Fixed {
-            let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
-            let open = Counted(per_connection.unwrap_or(self.core.counters.open.get() as usize), "connection");
-            log::info!("{}stopping: {open} to finish", self.which());
-        }
-    }
-
-    /// Logs how the loop has stopped.
-    pub(super) fn log_stopped(&mut self) {
-        let (now, stats, which) = (self.driver.now(), self.counted(), self.which());
-        let level = if self.core.kind == LoopKind::Fixed { log::Level::Info } else { log::Level::Debug };
-        if let Some(stopping) = &self.stopping {
-            let aborted = stats.closed(CloseReason::DrainExpired);
-            let finished = Counted((stats.closed_total() - stopping.closed_before - aborted) as usize, "connection");
-            let span = now.since(stopping.since).as_millis();
-            log::log!(level, "{which}stopped after {span} ms: {finished} finished, {aborted} aborted");
-        }
-        log::log!(level, "{which}counters: {stats}");
+    /// Connections of this loop, or the loops that have one connection each.
+    pub(super) fn open_connections(&self) -> usize {
+        let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
+        per_connection.unwrap_or(self.core.counters.open.get() as usize)
     }
 
     // ---- hand-over ---------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ impl<D: Driver> EventLoop<D> {
     /// Asks every connection to finish, and drains the accept queues.
     fn stop(&mut self) {
         let now = self.core.now;
-        self.log_stopping();
+        self.core.log_stopping(&self.which(), self.open_connections());
         self.core.stopping = true;
         if self.core.outgoing.is_some() && self.core.halting {
             self.exchange.cluster.halt();
@@ -111,7 +111,9 @@ impl<D: Driver> EventLoop<D> {
 
     pub(super) fn end(mut self) {
         self.close_late();
-        self.log_stopped();
+        let stopped =
+            self.stopping.as_ref().map(|stopping| (self.driver.now().since(stopping.since), stopping.closed_before));
+        self.core.log_stopped(&self.which(), &self.counted(), stopped);
         self.core.cancel_all_timers();
         debug_assert!(self.core.links.len() == 0 && self.driver.descriptors() == 0, "every slot is accounted for");
         debug_assert_eq!(self.core.wheel.len(), self.periodic.iter().flatten().count(), "and so is every timer");
