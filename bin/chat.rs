@@ -28,8 +28,9 @@ Then open http://127.0.0.1:7008/ in a browser, or from another terminal:
   glowplug chat join --name ann --port 7008
 or nc 127.0.0.1 7008, and type a name
 
-With TLS, and a certificate of one's own for it:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext \\
+With TLS, and a self-signed certificate:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+    -days 30 -subj /CN=localhost -addext \\
     subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
   glowplug chat serve --port 7008 --tls-cert cert.pem --tls-key key.pem
   glowplug chat join --name ann --host localhost --port 7008 --tls --ca cert.pem";

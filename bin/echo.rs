@@ -24,8 +24,9 @@ Example:
 
 Then, from another terminal: nc 127.0.0.1 7007
 
-With TLS, and a certificate of one's own for it:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext \\
+With TLS, and a self-signed certificate:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+    -days 30 -subj /CN=localhost -addext \\
     subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
   glowplug echo --port 7007 --tls-cert cert.pem --tls-key key.pem
   openssl s_client -quiet -CAfile cert.pem -connect localhost:7007";

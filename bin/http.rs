@@ -22,8 +22,9 @@ Example:
 
 Then, from another terminal: curl http://127.0.0.1:7009/
 
-With TLS, and a certificate of one's own for it:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext \\
+With TLS, and a self-signed certificate:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+    -days 30 -subj /CN=localhost -addext \\
     subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
   glowplug http --port 7009 --tls-cert cert.pem --tls-key key.pem
   curl --cacert cert.pem https://localhost:7009/";

@@ -411,7 +411,12 @@ on_every_backend! {
 fn help_shows_how_to_make_a_certificate() {
     for words in ["echo --help", "chat serve --help", "http --help"] {
         let ended = run(Backend::Auto, words);
-        assert!(ended.stdout.contains("openssl req -x509"), "{}", ended.stdout);
+        // A terminal of 80 columns breaks no line, so the command can be pasted as it stands.
+        let lines = ended.stdout.lines().skip_while(|line| !line.contains("openssl req -x509"));
+        let command: Vec<&str> = lines.take_while(|line| !line.starts_with("  glowplug")).collect();
+        assert!(command.iter().all(|line| line.len() <= 80), "{command:?}");
+        let (last, others) = command.split_last().expect("a command");
+        assert!(last.ends_with("-out cert.pem") && others.iter().all(|line| line.ends_with(" \\")), "{command:?}");
         assert!(ended.stdout.contains("--tls-cert"), "{}", ended.stdout);
     }
 }
