@@ -183,8 +183,6 @@ pub enum Peer {
     Unix,
     /// A watched descriptor without a peer, such as standard input.
     Descriptor,
-    /// A deadline without a peer: [`Context::timer`](crate::Context::timer).
-    Nobody,
 }
 
 impl Peer {
@@ -199,13 +197,12 @@ impl Peer {
         }
     }
 
-    /// The address without its port: `127.0.0.1`, `::1`, `unix`, `descriptor` or `nobody`.
+    /// The address without its port: `127.0.0.1`, `::1`, `unix` or `descriptor`.
     pub fn host(&self) -> String {
         match self {
             Peer::Tcp(address) => address.ip().to_string(),
             Peer::Unix => "unix".to_owned(),
             Peer::Descriptor => "descriptor".to_owned(),
-            Peer::Nobody => "nobody".to_owned(),
         }
     }
 }
@@ -216,7 +213,6 @@ impl fmt::Display for Peer {
             Peer::Tcp(address) => write!(f, "{address}"),
             Peer::Unix => f.write_str("unix"),
             Peer::Descriptor => f.write_str("descriptor"),
-            Peer::Nobody => f.write_str("nobody"),
         }
     }
 }

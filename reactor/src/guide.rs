@@ -172,6 +172,67 @@
 //! }
 //! ```
 //!
+//! For more than one deadline, and for work that belongs to no connection, there are [timers](crate::Timers) with keys:
+//! [`cx.timers()`](crate::Context::timers) of the handler, [`cx.at(id).timers()`](crate::ConnectionRef::timers) of one connection.
+//! Any number can be set. A timer that is set again is replaced, setting and cancelling are O(1), and no timer counts as a
+//! connection. [`Service::every`](crate::Service::every) calls periodic work with the handler:
+//!
+//! ```
+//! use reactor::{Application, Context, Handler, Input, Service};
+//! use std::time::Duration;
+//!
+//! /// Ends a round after 10 ms. Within a round each player has two chances to move.
+//! #[derive(Default)]
+//! struct Game {
+//!     round: u64,
+//!     seconds: u32,
+//! }
+//!
+//! /// The keys of a player's timers. The handler's own timers have the number of the round as their key.
+//! const REMIND: u64 = 0;
+//! const SKIP: u64 = 1;
+//!
+//! impl Handler for Game {
+//!     type Connection = ();
+//!
+//!     fn on_start(&mut self, cx: &mut Context<'_>) {
+//!         cx.timers().set(self.round, Duration::from_millis(10));
+//!     }
+//!
+//!     fn on_open(&mut self, cx: &mut Context<'_>) {
+//!         cx.at(cx.id()).timers().set(REMIND, Duration::from_millis(2));
+//!         cx.at(cx.id()).timers().set(SKIP, Duration::from_millis(5));
+//!     }
+//!
+//!     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+//!         input.take_all();
+//!         cx.at(cx.id()).timers().cancel_all();
+//!     }
+//!
+//!     fn on_connection_timer(&mut self, _: &mut (), key: u64, cx: &mut Context<'_>) {
+//!         cx.write(if key == REMIND { "it is your turn\n" } else { "you are skipped\n" });
+//!     }
+//!
+//!     fn on_timer(&mut self, round: u64, cx: &mut Context<'_>) {
+//!         println!("round {round} with {} players", cx.connections().len());
+//!         self.round += 1;
+//!         cx.timers().set(self.round, Duration::from_millis(10));
+//!         if self.round == 3 {
+//!             cx.halt();
+//!         }
+//!     }
+//! }
+//!
+//! let mut app = Application::new()?;
+//! let game = Service::tcp("127.0.0.1:0", Game::default);
+//! app.add_service(game.every(Duration::from_secs(1), |game, _| game.seconds += 1))?;
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
+//!
+//! Timers do not hold up the end of a stopping application. A handler that has to finish work without a connection calls
+//! [`Context::hold_end`](crate::Context::hold_end).
+//!
 //! [`Context::now`](crate::Context::now) is the monotonic clock of the system, read once a turn. Times of several loops, and of
 //! several processes on one machine, can be compared.
 //!

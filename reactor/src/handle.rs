@@ -248,8 +248,22 @@ impl<M: Send + 'static> ServiceHandle<M> {
     /// # Errors
     /// Gives the message back as [`ServiceHandle::post`] does, and where there is no such loop: [`PostError::Closed`].
     pub fn post_to_loop(&self, number: usize, message: M) -> Result<(), PostError<M>> {
+        self.put_to_loop(number, message, false)
+    }
+
+    /// As [`ServiceHandle::post_to_loop`], but **blocks** while the mailbox is full. In a callback, equals `post_to_loop` and does
+    /// not block.
+    ///
+    /// # Errors
+    /// Gives the message back if the loop has ended, and where there is no such loop; in a callback, as [`ServiceHandle::post`]
+    /// does.
+    pub fn post_to_loop_wait(&self, number: usize, message: M) -> Result<(), PostError<M>> {
+        self.put_to_loop(number, message, true)
+    }
+
+    fn put_to_loop(&self, number: usize, message: M, may_wait: bool) -> Result<(), PostError<M>> {
         match u32::try_from(number) {
-            Ok(number) => self.put_on(number, ConnectionId::NONE, message, false),
+            Ok(number) => self.put_on(number, ConnectionId::NONE, message, may_wait),
             Err(_) => Err(PostError::Closed(message)),
         }
     }

@@ -236,7 +236,7 @@ pub trait Handler<M = ()>: 'static {
 
     /// The connection has ended, for `reason`. Called exactly once for every [`Handler::Connection`], also after a
     /// panic, and for a connection that was never established. [`Context::queued`] returns the number of unsent bytes.
-    /// A client reconnects here, or, after a pause, from a [`timer`](Context::timer).
+    /// A client reconnects here, or, after a pause, from a [timer](Context::timers).
     fn on_close(
         &mut self,
         connection: Self::Connection,

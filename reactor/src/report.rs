@@ -173,7 +173,7 @@ impl Core {
     /// One row for each connection. If there are too many, the connections with the most queued bytes, which an
     /// operator looks for.
     fn table(&self, text: &mut String) {
-        let mut links: Vec<&Link> = self.links.iter().filter(|link| !link.is_timer()).collect();
+        let mut links: Vec<&Link> = self.links.iter().collect();
         let left_out = links.len().saturating_sub(REPORT_ROWS);
         let _ = writeln!(text, "connections: {}", links.len());
         if links.is_empty() {

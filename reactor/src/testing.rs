@@ -185,7 +185,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
             requests.push(match open.kind {
                 OpenKind::Connect(to, _) => Request::Connect(open.id, to),
                 OpenKind::Watch(_) => Request::Watch(open.id),
-                OpenKind::Adopt(_) | OpenKind::Nothing => Request::Open(open.id),
+                OpenKind::Adopt(_) => Request::Open(open.id),
             });
         }
         for link in self.core.links.iter() {
@@ -270,6 +270,39 @@ mod tests {
             [Request::SetTimer(none, 7, short), Request::RepeatTimer(none, 8, long), Request::SetTimer(one, 7, long)];
         assert_eq!(recorded.requests(), asked);
         assert_eq!(recorded.requests(), []);
+    }
+
+    #[test]
+    fn a_report_has_a_row_for_each_connection_and_none_for_a_timer() {
+        let mut recorded: Recorded = Recorded::new();
+        let one = recorded.connection();
+        let mut cx = recorded.context(one);
+        (0..1000).for_each(|key| cx.timers().set(key, Duration::from_secs(60)));
+        cx.at(one).timers().every(7, Duration::from_secs(60));
+        assert_eq!(cx.connections(), [one]);
+        recorded.requests();
+        let report = recorded.core.report(0, None, &[], std::iter::empty());
+        let rows: Vec<&str> = report.lines().skip_while(|line| !line.starts_with("connections: ")).collect();
+        assert!(rows.len() == 3 && rows[0] == "connections: 1" && rows[2].contains("127.0.0.1"), "{report}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_timers_are_set_again_and_cancelled_and_leave_nothing() {
+        let mut recorded: Recorded = Recorded::new();
+        let one = recorded.connection();
+        for round in 0..2 {
+            for key in 0..50_000 {
+                recorded.context(one).timers().set(key, Duration::from_secs(60));
+                recorded.context(one).at(one).timers().every(key, Duration::from_secs(60));
+            }
+            assert_eq!(recorded.requests().len(), 100_000, "round {round}");
+        }
+        assert_eq!(recorded.core.wheel.len(), 100_000);
+        let mut cx = recorded.context(one);
+        assert!((0..50_000).all(|key| cx.timers().cancel(key) && !cx.timers().cancel(key)));
+        cx.at(one).timers().cancel_all();
+        assert!(!cx.at(one).timers().is_set(0));
+        assert_eq!((recorded.core.wheel.len(), recorded.requests()), (0, vec![]));
     }
 
     #[test]

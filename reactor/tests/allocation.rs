@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use reactor::{Address, Application, Backend, Context, Handler, Input, Service, Topic};
+use reactor::{Address, Application, Backend, ConnectionId, Context, Handler, Input, Service, Topic};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use support::unless_chaos;
 
@@ -30,6 +30,34 @@ impl Handler for Echo {
             cx.write(b"You said: ");
             cx.write(line);
         }
+    }
+}
+
+/// Sets timers of the handler and of the connection at each line. One is set again, one is cancelled, and the answer comes when two
+/// have gone off.
+struct Timed;
+
+impl Handler for Timed {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        while input.until_eol().is_some() {
+            cx.timers().set(0, GUARD);
+            let id = cx.id().to_u64();
+            cx.timers().set(id, Duration::ZERO);
+            cx.at(cx.id()).timers().set(1, GUARD);
+            cx.at(cx.id()).timers().cancel(1);
+        }
+    }
+
+    fn on_timer(&mut self, id: u64, cx: &mut Context<'_>) {
+        cx.at(ConnectionId::from_u64(id)).timers().set(2, Duration::ZERO);
+    }
+
+    fn on_connection_timer(&mut self, _: &mut (), _: u64, cx: &mut Context<'_>) {
+        cx.write(b"You said: hello\n");
     }
 }
 
@@ -94,19 +122,15 @@ fn client(address: SocketAddr) -> TcpStream {
     client
 }
 
-fn echoes(backend: Backend) -> Stats {
-    with(
-        backend,
-        || Echo,
-        |address| {
-            let (mut client, mut answer) = (client(address), [0; 16]);
-            steady(10_000, |_| {
-                client.write_all(b"hello\n").expect("it is open");
-                client.read_exact(&mut answer).expect("an answer comes");
-                assert_eq!(&answer, b"You said: hello\n");
-            })
-        },
-    )
+fn echoes<H: Handler>(backend: Backend, rounds: usize, factory: impl Fn() -> H + Send + Sync + 'static) -> Stats {
+    with(backend, factory, |address| {
+        let (mut client, mut answer) = (client(address), [0; 16]);
+        steady(rounds, |_| {
+            client.write_all(b"hello\n").expect("it is open");
+            client.read_exact(&mut answer).expect("an answer comes");
+            assert_eq!(&answer, b"You said: hello\n");
+        })
+    })
 }
 
 fn messages_to_fifty(backend: Backend) -> Stats {
@@ -134,13 +158,15 @@ fn messages_to_fifty(backend: Backend) -> Stats {
 
 /// One test and not several: the whole process is counted.
 #[test]
-fn ten_thousand_round_trips_and_a_thousand_messages_to_fifty_members_allocate_nothing() {
+fn ten_thousand_round_trips_a_thousand_timers_and_a_thousand_messages_to_fifty_members_allocate_nothing() {
     let region = Region::new(GLOBAL);
     drop(std::hint::black_box(Box::new(7)));
     assert!(region.change().allocations > 0, "nothing is counted");
     unless_chaos!("counts allocations, and chaos allocates");
     for backend in [Backend::Epoll, Backend::Select] {
-        let (echo, fanout) = (echoes(backend), messages_to_fifty(backend));
+        let (echo, fanout) = (echoes(backend, 10_000, || Echo), messages_to_fifty(backend));
+        let timed = echoes(backend, 1_000, || Timed);
+        assert_eq!((timed.allocations, timed.reallocations), (0, 0), "timers on {backend}: {timed:?}");
         assert_eq!((echo.allocations, echo.reallocations), (0, 0), "echo on {backend}: {echo:?}");
         assert_eq!((fanout.allocations, fanout.reallocations), (0, 0), "fan-out on {backend}: {fanout:?}");
     }

@@ -246,11 +246,7 @@ impl Anything {
                 let bomb = self.bomb();
                 cx.watch(OwnedFd::from(File::open(place).expect("it is there")), bomb);
             }
-            39 if self.opened < 20 => {
-                self.opened += 1;
-                let bomb = self.bomb();
-                cx.timer(span, bomb);
-            }
+            39 => cx.hold_end(self.chance.one_in(2)),
             40 => {
                 let key = self.chance.below(5) as u64;
                 match self.chance.below(7) {

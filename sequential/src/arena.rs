@@ -44,7 +44,8 @@ impl<T> Arena<T> {
             return None;
         }
         // No value has generation 0, which belongs to `TaskKey::NONE`.
-        *generation = generation.wrapping_add(1).max(1);
+        // The highest bit is free for `TaskKey::of_sleep`.
+        *generation = ((*generation + 1) & (u32::MAX >> 1)).max(1);
         self.free.push(key.place);
         value.take()
     }

@@ -1,28 +1,26 @@
 //! Carries out the requests that tasks have recorded while they were polled.
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::{ConnectionId, Written};
+use reactor::{Address, ConnectionId, Written};
 
 use crate::peer::Peer;
 use crate::slot::Slot;
-use crate::station::{Command, TaskKey};
-use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Tasks};
+use crate::station::{Boxed, Command, TaskKey};
+use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Task, Tasks};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, drops
     /// the forked tasks once no task serves a connection.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
-        if self.is_stopping && self.serving == 0 {
+        if cx.is_stopping() && self.serving == 0 {
             for key in self.tasks.keys().collect::<Vec<_>>() {
-                if let Some(task) = self.tasks.get_mut(key) {
-                    cx.at(task.home).close();
-                }
                 self.remove(key);
             }
-            self.postponed.retain(|command| !matches!(command, Command::Spawn(_)));
         }
         self.pass_on(TaskKey::NONE, cx);
+        cx.hold_end(self.orphans > 0);
     }
 
     /// Carries out the requests of task `key` in order, and schedules a poll of each woken task.
@@ -83,7 +81,6 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
                 }
                 self.station.give_spare(bytes);
             }
-            Command::Close(id) => cx.at(id).close(),
             Command::Hangup(slot) => cx.at(slot.id.get()).close(),
             Command::Finish(id) => cx.at(id).finish(),
             Command::Abort(id) => cx.at(id).abort(),
@@ -101,48 +98,39 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             Command::Publish(topic, bytes, except) => {
                 cx.publish_except(&topic, bytes, except);
             }
-            Command::Arm(timer, span) if timer.id.get() != ConnectionId::NONE => {
-                cx.at(timer.id.get()).set_deadline(span);
+            Command::Arm(timer, span) => cx.timers().set(timer.key.of_sleep(), span),
+            Command::Disarm(key) => {
+                cx.timers().cancel(key.of_sleep());
             }
-            Command::Arm(..) | Command::Connect(..) | Command::Spawn(_) => self.open(command, cx),
+            Command::Connect(to, slot) => self.connect(to, slot, cx),
+            Command::Spawn(future) => self.spawn(future, cx),
         }
     }
 
-    /// Carries out a request that opens a connection or a timer. While the application stops, the loop opens none in `on_close`:
-    /// the request waits for the next turn, and is dropped when the drain time is over.
-    pub(crate) fn open(&mut self, command: Command, cx: &mut Context<'_>) {
-        let mut key = TaskKey::NONE;
-        let opened = match &command {
-            Command::Arm(timer, span) => {
-                timer.id.set(cx.timer(*span, Connection(Kind::Timer(timer.clone()))));
-                timer.id.get()
-            }
-            Command::Connect(to, slot) => {
-                slot.id.set(cx.connect(to.clone(), Connection(Kind::Client(slot.clone()))));
-                slot.id.get()
-            }
-            Command::Spawn(_) => {
-                key = self.tasks.reserve();
-                cx.timer(Duration::ZERO, Connection(Kind::Home(key)))
-            }
-            _ => return,
-        };
-        match command {
-            command if opened == ConnectionId::NONE => {
-                self.tasks.remove(key);
-                self.postponed.push(command);
-                cx.request_turn();
-            }
-            Command::Spawn(future) => self.fill(key, future, None, opened),
-            _ => {}
+    /// Connects for a task. While the application stops, the loop opens no connection in `on_close`: the request waits for the next
+    /// turn, and is dropped when the drain time is over.
+    pub(crate) fn connect(&mut self, to: Address, slot: Rc<Slot>, cx: &mut Context<'_>) {
+        slot.id.set(cx.connect(to.clone(), Connection(Kind::Client(slot.clone()))));
+        if slot.id.get() == ConnectionId::NONE {
+            self.postponed.push((to, slot));
+            cx.request_turn();
         }
     }
 
-    /// Schedules a poll of the task in a callback of its home, so that panics and slow callbacks are attributed to the right
-    /// connection.
+    /// Begins a task without a connection.
+    pub(crate) fn spawn(&mut self, future: Boxed, cx: &mut Context<'_>) {
+        let key = self.tasks.reserve();
+        self.fill(key, future, None, ConnectionId::NONE, cx);
+        self.have_polled(key, cx);
+    }
+
+    /// Schedules a poll of the task: in a callback of its home, so that panics and slow callbacks are attributed to the right
+    /// connection, or else in a timer of the handler.
     pub(crate) fn have_polled(&mut self, key: TaskKey, cx: &mut Context<'_>) {
-        if let Some(task) = self.tasks.get_mut(key) {
-            cx.at(task.home).set_deadline(Duration::ZERO);
+        match self.tasks.get_mut(key) {
+            Some(Task { home: ConnectionId::NONE, .. }) => cx.timers().set(key.to_u64(), Duration::ZERO),
+            Some(task) => cx.at(task.home).set_deadline(Duration::ZERO),
+            None => {}
         }
     }
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use reactor::{Address, Bytes, ConnectionId, ServiceHandle, Topic};
 
+use crate::arena::Arena;
 use crate::slot::Slot;
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
-/// The place of a task in its handler, and the generation of the place.
+/// The place of a task or of a timer in its [`Arena`], and the generation of the place.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TaskKey {
     pub(crate) place: u32,
@@ -24,6 +25,28 @@ pub(crate) struct TaskKey {
 impl TaskKey {
     /// The key of no task.
     pub(crate) const NONE: TaskKey = TaskKey { place: 0, generation: 0 };
+
+    /// The bit that tells the loop's timers of sleeps from the timers that poll a task. No generation has it.
+    const OF_SLEEP: u64 = 1 << 63;
+
+    /// The key as a number, for wake-ups, and for the timer in whose callback a task without a connection is polled.
+    pub(crate) fn to_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.place)
+    }
+
+    pub(crate) fn from_u64(number: u64) -> Self {
+        TaskKey { place: number as u32, generation: (number >> 32) as u32 }
+    }
+
+    /// The key of a sleep's timer, for the loop.
+    pub(crate) fn of_sleep(self) -> u64 {
+        self.to_u64() | Self::OF_SLEEP
+    }
+
+    /// The sleep whose timer has this number; `None` for the timer of a task.
+    pub(crate) fn sleep_of(number: u64) -> Option<TaskKey> {
+        (number & Self::OF_SLEEP != 0).then(|| Self::from_u64(number & !Self::OF_SLEEP))
+    }
 }
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
@@ -32,7 +55,7 @@ pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
 const SPARES: usize = 64;
 /// Capacity in bytes above which an item buffer is freed after use.
 const SPARE_MAX: usize = 4096;
-/// Number of timers without a deadline that are kept for later sleeps.
+/// Number of timers that are kept for later sleeps.
 const TIMERS: usize = 64;
 
 /// A request of a task.
@@ -41,7 +64,6 @@ pub(crate) enum Command {
     Own(usize),
     /// Sends bytes of a [`Sender`](crate::Sender), or to an outbound connection.
     Send(Rc<Slot>, Vec<u8>),
-    Close(ConnectionId),
     /// Closes an outbound connection, which may have no id yet.
     Hangup(Rc<Slot>),
     Finish(ConnectionId),
@@ -51,6 +73,8 @@ pub(crate) enum Command {
     Offer(Rc<Slot>),
     Connect(Address, Rc<Slot>),
     Arm(Rc<Timer>, Duration),
+    /// Cancels the timer of a sleep.
+    Disarm(TaskKey),
     Spawn(Boxed),
     Subscribe(ConnectionId, Topic),
     Unsubscribe(ConnectionId, Topic),
@@ -67,6 +91,8 @@ pub(crate) struct Station {
     /// The item for the waiting read of the next task to run.
     pub(crate) item: RefCell<Vec<u8>>,
     spares: RefCell<Vec<Vec<u8>>>,
+    /// The timers of all sleeps, and the kept timers.
+    sleeps: RefCell<Arena<Rc<Timer>>>,
     timers: RefCell<Vec<Rc<Timer>>>,
     /// Tasks that were woken while another task ran. The handler empties the list after the poll.
     pub(crate) ready: RefCell<Vec<TaskKey>>,
@@ -80,7 +106,6 @@ pub(crate) struct Station {
     is_entered: Cell<bool>,
     /// The handler polls the running task again as soon as the task's requests are carried out.
     pub(crate) again: Cell<bool>,
-    pub(crate) is_stopping: Cell<bool>,
 }
 
 thread_local! {
@@ -109,6 +134,7 @@ impl Station {
             commands: RefCell::default(),
             item: RefCell::default(),
             spares: RefCell::default(),
+            sleeps: RefCell::default(),
             timers: RefCell::default(),
             ready: RefCell::default(),
             running: Cell::default(),
@@ -116,7 +142,6 @@ impl Station {
             is_current: Cell::new(false),
             is_entered: Cell::new(false),
             again: Cell::new(false),
-            is_stopping: Cell::new(false),
         })
     }
 
@@ -199,26 +224,34 @@ impl Station {
     }
 
     pub(crate) fn take_timer(&self) -> Rc<Timer> {
-        self.timers.borrow_mut().pop().unwrap_or_default()
+        let kept = self.timers.borrow_mut().pop();
+        kept.unwrap_or_else(|| {
+            let mut sleeps = self.sleeps.borrow_mut();
+            let key = sleeps.reserve();
+            let timer = Rc::new(Timer::new(key));
+            sleeps.fill(key, timer.clone());
+            timer
+        })
     }
 
-    /// Keeps the timer for a later sleep. Closes the timer when [`TIMERS`] are kept, or while the application stops.
+    /// Keeps the timer for a later sleep, which sets the timer anew. When [`TIMERS`] are kept, cancels the timer.
     pub(crate) fn give_timer(&self, timer: Rc<Timer>) {
         let mut timers = self.timers.borrow_mut();
-        if timers.len() < TIMERS && !self.is_stopping.get() {
+        if timers.len() < TIMERS {
             timers.push(timer);
         } else {
-            self.ask(Command::Close(timer.id.get()));
+            self.sleeps.borrow_mut().remove(timer.key);
+            self.ask(Command::Disarm(timer.key));
         }
     }
 
-    /// Closes the kept timers. Each timer counts as a connection, and the loop ends with its last connection.
-    pub(crate) fn close_timers(&self) {
-        let timers = std::mem::take(&mut *self.timers.borrow_mut());
-        timers.iter().for_each(|timer| self.ask(Command::Close(timer.id.get())));
+    /// The timer with this key, which has gone off. `None` if the sleep has ended meanwhile.
+    pub(crate) fn timer(&self, key: TaskKey) -> Option<Rc<Timer>> {
+        self.sleeps.borrow_mut().get_mut(key).cloned()
     }
 
-    pub(crate) fn waker(&self, key: TaskKey, home: ConnectionId) -> Arc<TaskWaker> {
-        Arc::new(TaskWaker::new(self.handle.clone(), key, home))
+    /// The waker of task `key`, on loop number `route`.
+    pub(crate) fn waker(&self, key: TaskKey, route: usize) -> Arc<TaskWaker> {
+        Arc::new(TaskWaker::new(self.handle.clone(), key, route))
     }
 }

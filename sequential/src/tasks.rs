@@ -8,16 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::thread;
-use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Handler, Input, Written};
+use reactor::{Address, CloseReason, ConnectionId, Handler, Input, Written};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::requests::offer;
 use crate::slot::{Slot, Want};
 use crate::station::{Boxed, Command, Station, TaskKey};
-use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
 /// The loop's side of the callbacks of [`Tasks`].
@@ -55,16 +53,15 @@ pub struct Tasks<S> {
     pub(crate) beginning: Option<Boxed>,
     /// Number of tasks that serve a connection, or did until the connection ended.
     pub(crate) serving: usize,
-    /// Tasks whose connection is over. `on_turn` gives each a timer as its new home, so that the task can be woken.
-    pub(crate) orphans: Vec<TaskKey>,
+    /// Number of the tasks that have served a connection which has ended. While there are any, the loop does not end.
+    pub(crate) orphans: usize,
     /// An empty list, kept for its capacity.
     pub(crate) commands: Vec<Command>,
-    /// Requests that `on_close` cannot carry out while the application stops, kept for the next turn.
-    pub(crate) postponed: Vec<Command>,
+    /// Connections that `on_close` cannot open while the application stops, kept for the next turn.
+    pub(crate) postponed: Vec<(Address, Rc<Slot>)>,
     /// Panics of tasks that were polled in a foreign connection's callback. Each panic is resumed in a callback of the task's home,
     /// so that the loop ends the right connection.
     pub(crate) panics: Vec<(TaskKey, Box<dyn Any + Send>)>,
-    pub(crate) is_stopping: bool,
 }
 
 impl<S> fmt::Debug for Tasks<S> {
@@ -80,8 +77,8 @@ pub(crate) struct Task {
     pub(crate) slot: Option<Rc<Slot>>,
     wakes: Arc<TaskWaker>,
     waker: Waker,
-    /// The connection in whose callbacks the task is polled: the connection that the task serves, or a timer (for a forked task,
-    /// and after the connection's end).
+    /// The connection that the task serves, in whose callbacks the task is polled. [`ConnectionId::NONE`] for a forked task, and after
+    /// the connection's end: then a timer of the handler polls the task.
     pub(crate) home: ConnectionId,
 }
 
@@ -119,14 +116,13 @@ impl<S> Drop for Tasks<S> {
     }
 }
 
-/// The loop's state of each connection and timer of [`Tasks`].
+/// The loop's state of each connection of [`Tasks`].
 pub struct Connection(pub(crate) Kind);
 
 pub(crate) enum Kind {
     /// The home of a task: see [`Task::home`].
     Home(TaskKey),
     Client(Rc<Slot>),
-    Timer(Rc<Timer>),
 }
 
 impl fmt::Debug for Connection {
@@ -134,7 +130,6 @@ impl fmt::Debug for Connection {
         f.write_str(match self.0 {
             Kind::Home(_) => "Home",
             Kind::Client(_) => "Client",
-            Kind::Timer(_) => "Timer",
         })
     }
 }
@@ -148,11 +143,10 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             tasks: Arena::default(),
             beginning: None,
             serving: 0,
-            orphans: Vec::new(),
+            orphans: 0,
             commands: Vec::new(),
             postponed: Vec::new(),
             panics: Vec::new(),
-            is_stopping: false,
         }
     }
 
@@ -186,15 +180,23 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     }
 
     /// Puts a task at its reserved place, without polling the task.
-    pub(crate) fn fill(&mut self, key: TaskKey, future: Boxed, slot: Option<Rc<Slot>>, home: ConnectionId) {
+    pub(crate) fn fill(
+        &mut self,
+        key: TaskKey,
+        future: Boxed,
+        slot: Option<Rc<Slot>>,
+        home: ConnectionId,
+        cx: &Context<'_>,
+    ) {
         self.serving += usize::from(slot.is_some());
-        let wakes = self.station.waker(key, home);
+        let wakes = self.station.waker(key, cx.loop_number());
         self.tasks.fill(key, Task { future: Some(future), slot, waker: Waker::from(wakes.clone()), wakes, home });
     }
 
     pub(crate) fn remove(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.remove(key) else { return };
         self.serving -= usize::from(task.slot.is_some());
+        self.orphans -= usize::from(task.slot.is_some() && task.home == ConnectionId::NONE);
         let _entered = self.station.enter();
         drop(task);
     }
@@ -246,7 +248,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
                     task.future = None;
                 }
                 self.panics.push((key, panic));
-                cx.at(home).set_deadline(Duration::ZERO);
+                self.have_polled(key, cx);
             }
         }
         true
@@ -310,7 +312,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     fn on_start(&mut self, cx: &mut Context<'_>) {
         let _ = self.station.handle.set(cx.service_handle());
         if let Some(task) = self.beginning.take() {
-            self.open(Command::Spawn(task), cx);
+            self.spawn(task, cx);
         }
     }
 
@@ -319,7 +321,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
         let (serve, address) = (self.serve.clone(), cx.peer());
         let mut peer = Peer { slot: slot.clone(), address, is_outbound: false };
         let key = self.tasks.reserve();
-        self.fill(key, Box::pin(async move { serve(&mut peer).await }), Some(slot), cx.id());
+        self.fill(key, Box::pin(async move { serve(&mut peer).await }), Some(slot), cx.id(), cx);
         self.run(key, cx);
         Connection(Kind::Home(key))
     }
@@ -342,7 +344,6 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                 self.deliver(&slot, input, cx);
             }
             Kind::Client(slot) => self.deliver(slot, input, cx),
-            Kind::Timer(_) => {}
         }
     }
 
@@ -364,28 +365,35 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     }
 
     fn on_deadline(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
-        match &connection.0 {
-            Kind::Home(key) => {
-                if let Some(at) = self.panics.iter().position(|(panicked, _)| panicked == key) {
-                    resume_unwind(self.panics.swap_remove(at).1);
-                }
-                self.run(*key, cx);
-            }
-            Kind::Timer(timer) => {
+        if let Kind::Home(key) = &connection.0 {
+            self.resume_panic(*key);
+            self.run(*key, cx);
+        }
+    }
+
+    fn on_timer(&mut self, number: u64, cx: &mut Context<'_>) {
+        match TaskKey::sleep_of(number) {
+            Some(key) => {
                 let station = self.station.clone();
                 let _entered = station.enter();
-                timer.fire();
+                if let Some(timer) = station.timer(key) {
+                    timer.fire();
+                }
                 self.pass_on(TaskKey::NONE, cx);
             }
-            Kind::Client(_) => {}
+            None => {
+                let key = TaskKey::from_u64(number);
+                if self.tasks.get_mut(key).is_some_and(|task| task.future.is_none()) {
+                    self.remove(key);
+                    self.finish(cx);
+                }
+                self.resume_panic(key);
+                self.run(key, cx);
+            }
         }
     }
 
     fn on_stopping(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.is_stopping, true) {
-            self.station.is_stopping.set(true);
-            self.station.close_timers();
-        }
         if let Kind::Home(_) = connection.0
             && let Some(slot) = self.slot_of(connection)
             && !slot.is_gone.get()
@@ -396,16 +404,9 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
-        for key in std::mem::take(&mut self.orphans) {
-            let home = cx.timer(Duration::ZERO, Connection(Kind::Home(key)));
-            match self.tasks.get_mut(key) {
-                Some(task) if home != ConnectionId::NONE => task.home = home,
-                _ => self.remove(key),
-            }
-        }
-        for command in std::mem::take(&mut self.postponed) {
+        for (to, slot) in std::mem::take(&mut self.postponed) {
             // A second refusal means that the drain time is over: all tasks are dropped in this turn.
-            self.open(command, cx);
+            self.connect(to, slot, cx);
         }
         self.finish(cx);
     }
@@ -426,18 +427,23 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                     self.run(slot.reader.get(), cx);
                 }
             }
-            Kind::Timer(_) => {}
         }
         self.finish(cx);
     }
 }
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
+    /// Resumes the panic of task `key` in a foreign connection's callback, if there was one.
+    fn resume_panic(&mut self, key: TaskKey) {
+        if let Some(at) = self.panics.iter().position(|(panicked, _)| *panicked == key) {
+            resume_unwind(self.panics.swap_remove(at).1);
+        }
+    }
+
     fn slot_of(&mut self, connection: &Connection) -> Option<Rc<Slot>> {
         match &connection.0 {
             Kind::Home(key) => self.tasks.get_mut(*key)?.slot.clone(),
             Kind::Client(slot) => Some(slot.clone()),
-            Kind::Timer(_) => None,
         }
     }
 
@@ -459,8 +465,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         self.run(key, cx);
         if let Some(task) = self.tasks.get_mut(key) {
             task.home = ConnectionId::NONE;
-            self.orphans.push(key);
-            cx.request_turn();
+            self.orphans += 1;
+            self.have_polled(key, cx);
         }
     }
 }

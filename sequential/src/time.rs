@@ -8,21 +8,22 @@ use std::rc::Rc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::time::Duration;
 
-use reactor::ConnectionId;
+use crate::station::{Command, Station, TaskKey};
 
-use crate::station::{Command, Station};
-
-/// A timer of the loop whose deadline wakes a task. Kept for a later sleep: see [`Station::give_timer`].
-#[derive(Default)]
+/// A timer of the handler that wakes a task. Kept for a later sleep: see [`Station::give_timer`].
 pub(crate) struct Timer {
-    /// [`ConnectionId::NONE`] before the first sleep.
-    pub(crate) id: Cell<ConnectionId>,
+    /// The timer's place in the station, and its key at the loop: see [`TaskKey::of_sleep`].
+    pub(crate) key: TaskKey,
     pub(crate) is_armed: Cell<bool>,
     has_fired: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
 impl Timer {
+    pub(crate) fn new(key: TaskKey) -> Self {
+        Timer { key, is_armed: Cell::new(false), has_fired: Cell::new(false), waker: Cell::new(None) }
+    }
+
     /// Wakes the sleeping task, because the deadline has passed.
     pub(crate) fn fire(&self) {
         if self.is_armed.replace(false) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use reactor::{ConnectionId, PostError, ServiceHandle};
+use reactor::{PostError, ServiceHandle};
 
 use crate::station::{Station, TaskKey};
 
@@ -13,7 +13,7 @@ pub struct Wake(pub(crate) u64);
 
 impl Wake {
     pub(crate) fn key(&self) -> TaskKey {
-        TaskKey { place: self.0 as u32, generation: (self.0 >> 32) as u32 }
+        TaskKey::from_u64(self.0)
     }
 }
 
@@ -21,13 +21,13 @@ impl Wake {
 pub(crate) struct TaskWaker {
     handle: Arc<OnceLock<ServiceHandle<Wake>>>,
     key: TaskKey,
-    /// A connection of the task's loop, by which a message finds the loop. The connection may have ended.
-    route: ConnectionId,
+    /// The number of the task's loop.
+    route: usize,
     is_woken: AtomicBool,
 }
 
 impl TaskWaker {
-    pub(crate) fn new(handle: Arc<OnceLock<ServiceHandle<Wake>>>, key: TaskKey, route: ConnectionId) -> Self {
+    pub(crate) fn new(handle: Arc<OnceLock<ServiceHandle<Wake>>>, key: TaskKey, route: usize) -> Self {
         TaskWaker { handle, key, route, is_woken: AtomicBool::new(false) }
     }
 
@@ -62,10 +62,10 @@ impl std::task::Wake for TaskWaker {
             return;
         }
         let Some(handle) = self.handle.get() else { return };
-        let wake = Wake(u64::from(self.key.generation) << 32 | u64::from(self.key.place));
+        let wake = Wake(self.key.to_u64());
         // A wake-up must not be lost, so the thread waits while the mailbox is full. A loop that has ended has no task to wake.
-        if let Err(PostError::Full(wake)) = handle.post(self.route, wake) {
-            let _ = handle.post_wait(self.route, wake);
+        if let Err(PostError::Full(wake)) = handle.post_to_loop(self.route, wake) {
+            let _ = handle.post_to_loop_wait(self.route, wake);
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::support::application::{Running, serve_with};
 use crate::support::{GUARD, on_every_backend};
 
 type Context<'a> = reactor::Context<'a, u32, Order>;
+/// The key of a timer that is told while the application is stopping, and then lets the loop end.
+const WHILE_STOPPING: u64 = u64::MAX;
+
 type Act = dyn FnOnce(&mut Clock, &mut Context<'_>) + Send;
 
 /// An order to the handler.
@@ -53,7 +56,13 @@ impl Handler<Order> for Clock {
 
     fn on_timer(&mut self, key: u64, cx: &mut Context<'_>) {
         assert_eq!((cx.id(), cx.write("nobody")), (ConnectionId::NONE, Written::Refused));
-        self.went_off(key, cx);
+        if key != WHILE_STOPPING {
+            self.went_off(key, cx);
+        } else if cx.is_stopping() {
+            self.went_off(key, cx);
+            cx.timers().cancel(key);
+            cx.hold_end(false);
+        }
     }
 
     fn on_connection_timer(&mut self, count: &mut u32, key: u64, cx: &mut Context<'_>) {
@@ -205,6 +214,40 @@ on_every_backend! {
             tell.send((cx.connections().len(), cx.stats().open)).unwrap();
         });
         assert_eq!(listed.recv_timeout(GUARD).unwrap(), (0, 0));
+        let stats = running.handle.stats();
+        assert_eq!((stats.accepted, stats.connected, stats.ended, stats.closed_total()), (0, 0, 0, 0));
+        running.handle.halt();
+        running.join().expect("it ends well");
+    }
+
+    // Rule 24.
+    fn a_loop_whose_end_a_handler_holds_up_goes_on_until_the_handler_lets_go(backend: Backend) {
+        let (running, told) = start(backend, |application| {
+            application.drain_timeout(None);
+        });
+        let (tell, is_held) = channel();
+        order(&running, move |_, cx| {
+            cx.hold_end(true);
+            cx.timers().every(WHILE_STOPPING, ms(1));
+            tell.send(()).unwrap();
+        });
+        is_held.recv_timeout(GUARD).unwrap();
+        running.handle.halt();
+        assert_eq!(told.recv_timeout(GUARD).expect("the loop goes on"), (ConnectionId::NONE, WHILE_STOPPING));
+        running.join().expect("it ends well");
+    }
+
+    // Rule 24.
+    fn nothing_holds_up_the_end_of_a_loop_beyond_the_drain_time(backend: Backend) {
+        let (running, _told) = start(backend, |application| {
+            application.drain_timeout(Some(ms(20)));
+        });
+        let (tell, is_held) = channel();
+        order(&running, move |_, cx| {
+            cx.hold_end(true);
+            tell.send(()).unwrap();
+        });
+        is_held.recv_timeout(GUARD).unwrap();
         running.handle.halt();
         running.join().expect("it ends well");
     }

@@ -230,6 +230,69 @@ on_every_backend! {
         running.join().expect("it ends well");
     }
 
+    fn a_task_whose_peer_is_gone_ends_by_itself_although_the_application_stops(backend: Backend) {
+        let (tell, told) = telling();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+        let running = tasks(backend, async move |peer: &mut Peer| {
+            peer.send("go\n");
+            while peer.until_eol().await.is_some() {}
+            let _ = tell.send(peer.reason());
+            while released.lock().expect("no panic").try_recv().is_err() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let _ = tell.send(None);
+        });
+        let mut client = client(&running);
+        assert_eq!(client.line(), "go");
+        reset(client.writer());
+        drop(client);
+        assert_eq!(told.next(), Some(CloseReason::Reset));
+        running.handle.halt();
+        release.send(()).expect("the task waits for it");
+        assert_eq!(told.next(), None, "the task has ended by itself");
+        running.join().expect("it ends well");
+    }
+
+    fn a_task_whose_peer_is_gone_goes_on_where_each_connection_has_a_thread(backend: Backend) {
+        let (tell, told) = telling();
+        let make = move || {
+            let task = async move |peer: &mut Peer| {
+                peer.send("go\n");
+                while peer.until_eol().await.is_some() {}
+                let _ = tell.send(peer.reason());
+                sleep(Duration::from_millis(20)).await;
+                let _ = tell.send(None);
+            };
+            Service::tcp("127.0.0.1:0", move || Tasks::new(task.clone())).deadlines(patient())
+        };
+        let running = serve_by(backend, Runner::threads(), make, |_| {});
+        let mut client = client(&running);
+        assert_eq!(client.line(), "go");
+        reset(client.writer());
+        drop(client);
+        assert_eq!(told.next(), Some(CloseReason::Reset));
+        assert_eq!(told.next(), None, "the task has ended by itself");
+        running.handle.halt();
+        running.join().expect("it ends well");
+    }
+
+    fn a_forked_task_that_panics_ends_alone(backend: Backend) {
+        let running = tasks(backend, async |peer: &mut Peer| {
+            while let Some(line) = peer.until_eol().await {
+                let forked = fork(async move {
+                    sleep(Duration::from_millis(1)).await;
+                    assert!(&*line != b"panic\n", "a task panics on purpose");
+                });
+                peer.send(if forked.await.is_some() { "done\n" } else { "panicked\n" });
+            }
+        });
+        let mut client = client(&running);
+        assert_eq!((client.ask("a"), client.ask("panic"), client.ask("b")), ("done".into(), "panicked".into(), "done".into()));
+        let stats = running.handle.stats();
+        assert_eq!((stats.panics, stats.closed_total(), stats.ended), (1, 0, 0));
+    }
+
     fn a_line_over_the_limit_of_the_input_is_the_end_with_its_reason(backend: Backend) {
         let (tell, told) = telling();
         let limits = Limits { input: 1000, ..Limits::default() };

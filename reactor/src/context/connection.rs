@@ -85,7 +85,7 @@ impl<C, M> Context<'_, C, M> {
     /// }
     /// ```
     pub fn connections(&self) -> Vec<ConnectionId> {
-        let is_one = |link: &Link| link.origin != Origin::Refused && !link.is_over() && !link.is_timer();
+        let is_one = |link: &Link| link.origin != Origin::Refused && !link.is_over();
         let own = |link: &&Link| link.service == self.service && is_one(link);
         self.core.links.iter().filter(own).map(|link| link.id).collect()
     }

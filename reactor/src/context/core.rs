@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) flush_now: bool,
     /// Services whose handlers have requested `on_turn` in the next turn.
     pub(crate) turn_requested: Vec<u16>,
+    /// Services whose handlers hold up the end of the loop.
+    pub(crate) end_held: Vec<u16>,
     /// Links that have changed since their steps were last taken.
     pub(crate) dirty: Vec<ConnectionId>,
     /// Connections opened by callbacks that the loop has not begun, and timers that do not count yet.
@@ -128,8 +130,6 @@ pub(crate) enum OpenKind {
     Watch(OwnedFd),
     /// Take over a connected socket.
     Adopt(Socket),
-    /// Nothing to begin: a deadline without a descriptor.
-    Nothing,
 }
 
 impl Core {
@@ -166,6 +166,7 @@ impl Core {
             turn: 0,
             flush_now: false,
             turn_requested: Vec::new(),
+            end_held: Vec::new(),
             dirty: Vec::new(),
             opening: Vec::new(),
             halting: false,

@@ -329,6 +329,51 @@ impl<'a, C, M> Context<'a, C, M> {
         }
     }
 
+    /// Holds up the end of the loop (`true`), or no longer (`false`), for work that belongs to no connection: a result that a
+    /// thread has yet to [`post`](ServiceHandle::post), a task whose peer is gone. While the application is stopping, the loop goes
+    /// on until no connection exists and no handler holds up the end, or until the drain time
+    /// ([`Application::drain_timeout`](crate::Application::drain_timeout)) is over. A loop that serves one connection
+    /// ([`Context::serves_alone`]) goes on after the end of its connection in the same way. Nothing outside a handler.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context, Handler, Input};
+    ///
+    /// /// Has a thread store each line, and ends when all lines are stored, also of peers that are gone.
+    /// #[derive(Default)]
+    /// struct Store {
+    ///     under_way: usize,
+    /// }
+    /// # fn store(_: Vec<u8>) {}
+    ///
+    /// impl Handler for Store {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         while let Some(line) = input.until_eol() {
+    ///             let (line, id, service) = (line.to_vec(), cx.id(), cx.service_handle());
+    ///             self.under_way += 1;
+    ///             cx.hold_end(true);
+    ///             std::thread::spawn(move || {
+    ///                 store(line);
+    ///                 service.post_wait(id, ())
+    ///             });
+    ///         }
+    ///     }
+    ///     fn on_message(&mut self, to: ConnectionId, _: Option<&mut ()>, _: (), cx: &mut Context<'_>) {
+    ///         self.under_way -= 1;
+    ///         cx.hold_end(self.under_way > 0);
+    ///         cx.at(to).write("stored\n");
+    ///     }
+    /// }
+    /// ```
+    pub fn hold_end(&mut self, hold: bool) {
+        let (held, service) = (&mut self.core.end_held, self.service);
+        held.retain(|other| *other != service);
+        if hold && self.core.terms.get(service as usize).is_some() {
+            held.push(service);
+        }
+    }
+
     // ---- memory ----------------------------------------------------------------------------------------------------
 
     /// Tells the memory budget how many heap bytes this connection's state holds: see [`ConnectionRef::set_state_bytes`].

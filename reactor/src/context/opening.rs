@@ -1,7 +1,6 @@
-//! The connections that a callback opens: to an address, to a descriptor, to nobody.
+//! The connections that a callback opens: to an address, to a descriptor.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use super::{Context, OpenKind, Pending, PendingOpen};
 use crate::address::{Address, Peer};
@@ -57,18 +56,6 @@ impl<C: 'static, M> Context<'_, C, M> {
     /// other jobs).
     pub fn watch(&mut self, descriptor: OwnedFd, connection: C) -> ConnectionId {
         self.open(Origin::Watched, Peer::Descriptor, connection, OpenKind::Watch(descriptor))
-    }
-
-    /// For most purposes [`Context::timers`] are better: they need no state, and have keys.
-    ///
-    /// A connection to nobody, without peer and bytes: only a deadline, at which
-    /// [`Handler::on_deadline`](crate::Handler::on_deadline) is called. For later work that belongs to no other connection,
-    /// such as connecting again. Set anew with [`ConnectionRef::set_deadline`](super::ConnectionRef::set_deadline), called off
-    /// with [`ConnectionRef::close`](super::ConnectionRef::close).
-    pub fn timer(&mut self, after: Duration, connection: C) -> ConnectionId {
-        let id = self.open(Origin::Watched, Peer::Nobody, connection, OpenKind::Nothing);
-        self.at(id).set_deadline(after);
-        id
     }
 
     fn open(&mut self, origin: Origin, peer: Peer, connection: C, kind: OpenKind) -> ConnectionId {

@@ -2,6 +2,7 @@
 //! arena.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::time::Duration;
 
@@ -49,27 +50,72 @@ struct Keyed {
     armed: Option<TimerKey>,
 }
 
-/// All timers with keys of one loop.
+/// Places by their keys.
+type Places = HashMap<u64, u32>;
+
+/// Number of empty [`Places`] that are kept for later connections with timers.
+const SPARES: usize = 64;
+
+/// All timers with keys of one loop. Setting and cancelling allocate nothing once the tables have grown.
 #[derive(Default)]
 pub(crate) struct KeyedTimers {
     entries: Slab<Keyed>,
-    places: HashMap<Owner, HashMap<u64, u32>>,
+    /// Of handlers and of periodic work. An owner stays here without timers, too.
+    of_handlers: HashMap<Owner, Places>,
+    /// Of connections that have a timer.
+    of_connections: HashMap<ConnectionId, Places>,
+    spares: Vec<Places>,
 }
 
 impl KeyedTimers {
-    /// Removes the timer at `place`, which the wheel has given up already.
-    fn remove(&mut self, place: u32) {
-        let Keyed { owner, key, .. } = self.entries.remove(place as usize);
-        if let Some(places) = self.places.get_mut(&owner) {
-            places.remove(&key);
-            if places.is_empty() {
-                self.places.remove(&owner);
-            }
+    fn places(&self, owner: Owner) -> Option<&Places> {
+        match owner {
+            Owner::Connection(id) => self.of_connections.get(&id),
+            Owner::Handler(_) | Owner::Work(_) => self.of_handlers.get(&owner),
         }
     }
 
     fn place(&self, owner: Owner, key: u64) -> Option<u32> {
-        self.places.get(&owner)?.get(&key).copied()
+        self.places(owner)?.get(&key).copied()
+    }
+
+    fn insert(&mut self, timer: Keyed) -> u32 {
+        let (owner, key) = (timer.owner, timer.key);
+        let place = self.entries.insert(timer) as u32;
+        let KeyedTimers { of_handlers, of_connections, spares, .. } = self;
+        let places = match owner {
+            Owner::Connection(id) => of_connections.entry(id).or_insert_with(|| spares.pop().unwrap_or_default()),
+            Owner::Handler(_) | Owner::Work(_) => of_handlers.entry(owner).or_default(),
+        };
+        places.insert(key, place);
+        place
+    }
+
+    /// Removes the timer at `place`, which the wheel has given up already.
+    fn remove(&mut self, place: u32) {
+        let Keyed { owner, key, .. } = self.entries.remove(place as usize);
+        match owner {
+            Owner::Connection(id) => {
+                if let Entry::Occupied(mut places) = self.of_connections.entry(id) {
+                    places.get_mut().remove(&key);
+                    if places.get().is_empty() {
+                        keep(places.remove(), &mut self.spares);
+                    }
+                }
+            }
+            Owner::Handler(_) | Owner::Work(_) => {
+                if let Some(places) = self.of_handlers.get_mut(&owner) {
+                    places.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps an empty table for a later connection, unless the table is large or many tables are kept.
+fn keep(places: Places, spares: &mut Vec<Places>) {
+    if spares.len() < SPARES && places.capacity() <= SPARES {
+        spares.push(places);
     }
 }
 
@@ -81,10 +127,17 @@ impl Core {
             return;
         }
         let span = if repeats { span.max(PERIOD_MIN) } else { span };
-        self.cancel_timer(owner, key);
-        let entry = Keyed { owner, key, span, repeats, at: Time::NEVER, armed: None };
-        let place = self.timers.entries.insert(entry) as u32;
-        self.timers.places.entry(owner).or_default().insert(key, place);
+        let timer = Keyed { owner, key, span, repeats, at: Time::NEVER, armed: None };
+        let place = match self.timers.place(owner, key) {
+            Some(place) => {
+                let before = std::mem::replace(&mut self.timers.entries[place as usize], timer);
+                // A timer that does not count yet waits for the end of the callback already.
+                let Some(armed) = before.armed else { return };
+                self.wheel.cancel(armed);
+                place
+            }
+            None => self.timers.insert(timer),
+        };
         self.opening.push(Pending::Timer(place));
     }
 
@@ -98,26 +151,32 @@ impl Core {
         true
     }
 
-    /// Cancels all timers of one owner. Costs a comparison where no timer has a key.
+    /// Cancels all timers of one connection. Costs a comparison where no connection has a timer.
     #[inline]
-    pub(crate) fn cancel_timers(&mut self, owner: Owner) {
-        if !self.timers.places.is_empty()
-            && let Some(places) = self.timers.places.remove(&owner)
-        {
-            self.cancel_places(places.into_values());
+    pub(crate) fn cancel_timers_of(&mut self, id: ConnectionId) {
+        if !self.timers.of_connections.is_empty() {
+            self.cancel_timers(Owner::Connection(id));
         }
+    }
+
+    fn cancel_timers(&mut self, owner: Owner) {
+        let places = match owner {
+            Owner::Connection(id) => self.timers.of_connections.remove(&id),
+            Owner::Handler(_) | Owner::Work(_) => self.timers.of_handlers.remove(&owner),
+        };
+        let Some(mut places) = places else { return };
+        for (_, place) in places.drain() {
+            if let Some(armed) = self.timers.entries.remove(place as usize).armed {
+                self.wheel.cancel(armed);
+            }
+        }
+        keep(places, &mut self.timers.spares);
     }
 
     /// Cancels the timers of all owners: the loop ends.
     pub(crate) fn cancel_all_timers(&mut self) {
-        for (_, places) in std::mem::take(&mut self.timers.places) {
-            self.cancel_places(places.into_values());
-        }
-    }
-
-    fn cancel_places(&mut self, places: impl Iterator<Item = u32>) {
-        for place in places {
-            if let Some(armed) = self.timers.entries.remove(place as usize).armed {
+        for timer in std::mem::take(&mut self.timers).entries.drain() {
+            if let Some(armed) = timer.armed {
                 self.wheel.cancel(armed);
             }
         }
@@ -255,7 +314,7 @@ impl Timers<'_> {
 
 impl fmt::Debug for Timers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.core.timers.places.get(&self.owner).map_or(0, HashMap::len);
+        let count = self.core.timers.places(self.owner).map_or(0, HashMap::len);
         f.debug_struct("Timers").field("owner", &self.owner).field("count", &count).finish()
     }
 }

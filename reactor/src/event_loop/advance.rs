@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::EventLoop;
-use crate::context::{Core, OpenKind, Owner, Pending, PendingOpen, Timer};
+use crate::context::{Core, OpenKind, Pending, PendingOpen, Timer};
 use crate::driver::Driver;
 use crate::link::{Due, NO_STATE, Origin, Sent, Step};
 use crate::recorder::What;
@@ -167,7 +167,7 @@ impl<D: Driver> EventLoop<D> {
         }
         self.driver.release(id, link.resets());
         self.core.topics.leave_all(id);
-        self.core.cancel_timers(Owner::Connection(id));
+        self.core.cancel_timers_of(id);
         self.core.log_end(id);
         if origin == Origin::Accepted {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
@@ -210,11 +210,8 @@ impl<D: Driver> EventLoop<D> {
                 let driver = &mut self.driver;
                 self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
             }
-            for pending in std::mem::take(&mut self.core.opening) {
-                match pending {
-                    Pending::Open(open) => self.begin(open),
-                    Pending::Timer(place) => self.core.arm_timer(place),
-                }
+            if !self.core.opening.is_empty() {
+                self.carry_out_opening();
             }
             let Some(&id) = self.core.dirty.get(next) else { break };
             next += 1;
@@ -230,6 +227,20 @@ impl<D: Driver> EventLoop<D> {
         self.core.dirty.clear();
         if self.admission.at_cap {
             self.mind_the_cap();
+        }
+    }
+
+    /// Begins the connections and the timers that callbacks have asked for. The list keeps its capacity.
+    fn carry_out_opening(&mut self) {
+        let mut opening = std::mem::take(&mut self.core.opening);
+        for pending in opening.drain(..) {
+            match pending {
+                Pending::Open(open) => self.begin(open),
+                Pending::Timer(place) => self.core.arm_timer(place),
+            }
+        }
+        if self.core.opening.is_empty() {
+            self.core.opening = opening;
         }
     }
 
@@ -253,7 +264,6 @@ impl<D: Driver> EventLoop<D> {
                 self.driver.count_in();
                 self.driver.adopt(id, socket, false);
             }
-            OpenKind::Nothing => {}
         }
         self.core.mark_dirty(id);
     }

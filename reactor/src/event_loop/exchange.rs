@@ -447,7 +447,8 @@ impl<D: Driver> EventLoop<D> {
     /// Asks the channel to the parent process to finish when nothing else is left, and everything for the parent has been sent:
     /// the last publications of the connection, and a request to halt.
     pub(super) fn part(&mut self) {
-        let Some(channel) = self.exchange.channel.filter(|_| self.core.links.len() == 1) else { return };
+        let is_last = self.core.links.len() == 1 && (self.core.end_held.is_empty() || self.has_given_up());
+        let Some(channel) = self.exchange.channel.filter(|_| is_last) else { return };
         if !std::mem::replace(&mut self.exchange.parting, true) {
             // One turn more, in which the loop looks for publications and for a request to halt.
             self.exchange.mail = true;

@@ -18,10 +18,10 @@ pub(super) struct Stopping {
 }
 
 impl<D: Driver> EventLoop<D> {
-    /// Whether every connection has ended, and every accepted message has reached its handler.
+    /// Whether every connection has ended, every accepted message has reached its handler, and no handler holds up the end.
     pub(super) fn is_done(&self) -> bool {
         let nothing_waits = !self.exchange.mail && self.core.turn_requested.is_empty() && !self.core.outbox.is_behind();
-        let heard = nothing_waits || self.has_given_up();
+        let heard = nothing_waits && self.core.end_held.is_empty() || self.has_given_up();
         self.stopping.is_some() && heard && self.core.links.len() == 0 && self.nobody_comes()
     }
 

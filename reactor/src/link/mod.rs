@@ -57,7 +57,7 @@ pub(crate) enum Origin {
     Outbound,
     /// The channel between a process and its child.
     Channel,
-    /// No socket: a descriptor of `Context::watch`, read only, or a deadline alone, of `Context::timer`.
+    /// No socket: a descriptor of `Context::watch`, read only.
     Watched,
 }
 
@@ -291,11 +291,6 @@ impl Link {
     #[inline]
     pub(crate) fn is_counted(&self) -> bool {
         self.origin != Origin::Channel
-    }
-
-    /// Whether there is only a deadline, and nothing that could be called a connection.
-    pub(crate) fn is_timer(&self) -> bool {
-        self.origin == Origin::Watched && self.peer == Peer::Nobody
     }
 
     pub(crate) fn opened(&self) -> Time {

@@ -130,7 +130,7 @@ pub(super) fn lines() -> Bound {
 }
 
 /// The peer of a channel to the parent.
-pub(super) const PARENT: Peer = Peer::Nobody;
+pub(super) const PARENT: Peer = Peer::Unix;
 
 #[cfg(test)]
 mod tests {
