@@ -169,6 +169,9 @@ pub use sys::signal::reset_inherited_signals;
 pub use token::ConnectionId;
 pub use topics::Topic;
 
+#[cfg(doctest)]
+mod misuse;
+
 /// Compiles the README's code as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

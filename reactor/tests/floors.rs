@@ -34,7 +34,7 @@ const FLOORS: [&[&str]; 8] = [
     ],
     &["event_loop"],
     &["runner"],
-    &["application", "guide", "testing", "sim", "fuzzing", "orders"],
+    &["application", "guide", "testing", "sim", "fuzzing", "misuse", "orders"],
 ];
 
 fn place(module: &str) -> Option<(usize, usize)> {

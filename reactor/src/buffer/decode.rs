@@ -152,12 +152,9 @@ pub struct Delimiter {
 }
 
 impl Delimiter {
-    /// Items of at most `max` bytes before the delimiter `ending`.
-    ///
-    /// # Panics
-    /// When `ending` is empty.
-    pub const fn of(ending: &'static [u8], max: usize) -> Self {
-        assert!(!ending.is_empty(), "a delimiter has at least one byte");
+    /// Items of at most `max` bytes before the delimiter `ending`. An empty `ending` does not compile.
+    pub const fn of<const LENGTH: usize>(ending: &'static [u8; LENGTH], max: usize) -> Self {
+        const { assert!(LENGTH > 0, "a delimiter has at least one byte") };
         Delimiter { ending: Cow::Borrowed(ending), max }
     }
 
@@ -212,7 +209,7 @@ impl FixedLength {
     /// Items of `length` bytes.
     ///
     /// # Panics
-    /// When `length` is 0.
+    /// When `length` is 0. In a constant, a length of 0 does not compile.
     pub const fn of(length: usize) -> Self {
         assert!(length > 0, "an item has at least one byte");
         FixedLength { length }

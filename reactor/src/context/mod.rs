@@ -320,11 +320,45 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.halting = true;
     }
 
+    // ---- memory ----------------------------------------------------------------------------------------------------
+
+    /// Tells the memory budget how many heap bytes this connection's state holds: see [`ConnectionRef::set_state_bytes`].
+    pub fn set_state_bytes(&mut self, bytes: usize) {
+        self.own().set_state_bytes(bytes);
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------------------
+
+    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for the connection after the time `after`: see
+    /// [`ConnectionRef::set_deadline`].
+    pub fn set_deadline(&mut self, after: Duration) {
+        self.own().set_deadline(after);
+    }
+
+    /// Calls the connection's deadline off.
+    pub fn clear_deadline(&mut self) {
+        self.own().clear_deadline();
+    }
+
+    /// Whether the drain time is over.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.core.opens_refused
+    }
+
+    /// The loop's counters.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+}
+
+/// The requests of a handler. Periodic work of the application, where no handler exists, has no such requests: [`NoHandler`] is
+/// not [`Send`].
+impl<C, M: Send + 'static> Context<'_, C, M> {
     /// Calls [`Handler::on_turn`](crate::Handler::on_turn) in the next turn: for work of the handler that is too much for
-    /// one turn and belongs to no connection. In between everybody else is served. Nothing outside a handler.
+    /// one turn and belongs to no connection. In between everybody else is served.
     pub fn request_turn(&mut self) {
         let service = self.service;
-        if self.core.terms.get(service as usize).is_some() && !self.core.turn_requested.contains(&service) {
+        if !self.core.turn_requested.contains(&service) {
             self.core.turn_requested.push(service);
         }
     }
@@ -333,7 +367,7 @@ impl<'a, C, M> Context<'a, C, M> {
     /// thread has yet to [`post`](ServiceHandle::post), a task whose peer is gone. While the application is stopping, the loop goes
     /// on until no connection exists and no handler holds up the end, or until the drain time
     /// ([`Application::drain_timeout`](crate::Application::drain_timeout)) is over. A loop that serves one connection
-    /// ([`Context::serves_alone`]) goes on after the end of its connection in the same way. Nothing outside a handler.
+    /// ([`Context::serves_alone`]) goes on after the end of its connection in the same way.
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Handler, Input};
@@ -369,39 +403,9 @@ impl<'a, C, M> Context<'a, C, M> {
     pub fn hold_end(&mut self, hold: bool) {
         let (held, service) = (&mut self.core.end_held, self.service);
         held.retain(|other| *other != service);
-        if hold && self.core.terms.get(service as usize).is_some() {
+        if hold {
             held.push(service);
         }
-    }
-
-    // ---- memory ----------------------------------------------------------------------------------------------------
-
-    /// Tells the memory budget how many heap bytes this connection's state holds: see [`ConnectionRef::set_state_bytes`].
-    pub fn set_state_bytes(&mut self, bytes: usize) {
-        self.own().set_state_bytes(bytes);
-    }
-
-    // ---- time ------------------------------------------------------------------------------------------------------
-
-    /// Calls [`Handler::on_deadline`](crate::Handler::on_deadline) for the connection after the time `after`: see
-    /// [`ConnectionRef::set_deadline`].
-    pub fn set_deadline(&mut self, after: Duration) {
-        self.own().set_deadline(after);
-    }
-
-    /// Calls the connection's deadline off.
-    pub fn clear_deadline(&mut self) {
-        self.own().clear_deadline();
-    }
-
-    /// Whether the drain time is over.
-    pub(crate) fn has_given_up(&self) -> bool {
-        self.core.opens_refused
-    }
-
-    /// The loop's counters.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.core.counters
     }
 }
 
