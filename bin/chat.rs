@@ -7,7 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use reactor::SlowPolicy;
-use services::chat::{Chat, Console, HISTORY_MAX, MEMBER_QUEUE, Room, deadlines, limits_for};
+use services::chat::{
+    Chat, Console, HISTORY_MAX, MEMBER_QUEUE, REFUSAL_PATIENCE, Room, deadlines, limits_for, refusal,
+};
 use services::codec::websocket::origin::{NotAnOrigin, Origins};
 
 use crate::Failure;
@@ -135,7 +137,10 @@ pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), 
         CHAT,
         move || Chat::new(in_room.clone()),
         // Every member's loop shares the list of members.
-        |service| service.limits(limits).deadlines(deadlines(idle)).urgent_in_line().shares_memory(),
+        |service| {
+            let service = service.limits(limits).deadlines(deadlines(idle)).urgent_in_line().shares_memory();
+            service.refusal_by(REFUSAL_PATIENCE, refusal)
+        },
     )?;
     server.add_beside("console", move || {
         let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());

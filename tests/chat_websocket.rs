@@ -12,7 +12,7 @@ use reactor::Backend;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use support::client::{Client, Response};
-use support::command::{Glowplug, Scratch, command, run};
+use support::command::{Glowplug, Scratch, command, eventually, run};
 use support::websocket::{
     self, BINARY, CLOSE, PING, PONG, TEXT, accepted, closed, expect, frame, handshake, say, text,
 };
@@ -69,6 +69,20 @@ fn deaf(chat: &Glowplug) -> Client {
 fn asked(chat: &Glowplug, request: &str) -> Response {
     let mut client = chat.connect();
     client.send(request);
+    response_of(&mut client, request)
+}
+
+/// A client whose first bytes have arrived when the server accepts it.
+fn refused(chat: &Glowplug, first: impl AsRef<[u8]>) -> Client {
+    chat.signal(Signal::STOP);
+    let mut client = chat.connect();
+    client.send(first);
+    chat.signal(Signal::CONT);
+    client
+}
+
+/// The answer to a request, and the end of the connection.
+fn response_of(client: &mut Client, request: &str) -> Response {
     let is_head = request.starts_with("HEAD ");
     let response = if is_head { client.response_head() } else { client.response() };
     assert_eq!(client.rest(), b"", "{request}");
@@ -236,6 +250,72 @@ on_every_backend! {
         assert_eq!((closed(&mut ann), closed(&mut nobody)), (1001, 1001));
         drop((ann, nobody));
         assert_eq!(stopping.join().unwrap().code, Some(0));
+    }
+
+    fn a_guest_for_whom_there_is_no_room_reads_why_in_its_own_protocol(backend: Backend) {
+        for model in ["loops", "loops --loops 3", "threads"] {
+            let mut chat = Glowplug::start(backend, &format!("chat serve --port 0 --model {model} --max-connections 2"));
+            let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+            assert_eq!(text(&mut ann), "(Connected: New client (2) from ben@127.0.0.1)");
+            for request in [format!("GET / HTTP/1.1\r\n{}\r\n", host(&chat)), handshake("/ws", &host(&chat)), "HEAD / HTTP/1.0\r\n\r\n".into()] {
+                let response = response_of(&mut refused(&chat, &request), &request);
+                assert_eq!((response.status, response.header("retry-after")), (503, Some("1")), "{request}");
+                assert_eq!(response.body, if request.starts_with("GET") { "503 Service Unavailable\n" } else { "" });
+            }
+            // The pieces of a request line, and the time between them, are any up to a second.
+            let by_pieces = || {
+                let mut slow = chat.connect();
+                for piece in ["G", "ET", " ", "/"] {
+                    slow.try_send(piece).ok()?;
+                    thread::yield_now();
+                }
+                slow.try_response(false)
+            };
+            assert_eq!(eventually("an answer to a request in pieces", by_pieces).status, 503);
+            say(&mut ann, "meanwhile");
+            assert_eq!(ben.line(), "#ann@127.0.0.1>>meanwhile");
+            let mut line = refused(&chat, "NAME: cat\n");
+            assert_eq!((line.line(), line.rest()), ("ERROR: no room left".to_owned(), Vec::new()));
+            let mut framed = refused(&chat, support::client::frame("NAME: cat"));
+            assert_eq!((framed.frame(), framed.rest()), ("ERROR: no room left".to_owned(), Vec::new()));
+            assert_eq!(chat.connect().rest(), b"", "the server says nothing before the client's first byte");
+            chat.told("chat: refused 1 connection, the last from 127.0.0.1:");
+            chat.signal(Signal::USR1);
+            chat.told("chat: accepted 2, open 2, closed 0, refused ");
+            drop(ann);
+            assert_eq!(ben.line(), "(Now hung up: Client from ann@127.0.0.1)");
+            let joins = || {
+                let mut client = chat.connect();
+                client.try_ask("cat").filter(|answer| answer == "CLIENT: 127.0.0.1")
+            };
+            eventually("there is room again", joins);
+        }
+    }
+
+    fn a_flood_of_refused_guests_holds_few_descriptors_and_keeps_nobody_waiting(backend: Backend) {
+        unless_chaos!("counts descriptors");
+        let chat = Glowplug::start(backend, &format!("{CHAT} --max-connections 2"));
+        let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
+        text(&mut ann);
+        let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", chat.pid())).expect("procfs").count();
+        let before = descriptors();
+        let mut most = 0;
+        let mut silent: Vec<Client> = Vec::new();
+        for number in 0..1000 {
+            silent.push(chat.connect());
+            if number % 100 == 99 {
+                say(&mut ann, number.to_string());
+                assert_eq!(ben.line(), format!("#ann@127.0.0.1>>{number}"));
+                most = most.max(descriptors());
+            }
+        }
+        // 16 wait, and 64 are accepted in one turn. After a time without a core, two turns pass before deadlines are compared.
+        assert!(most <= before + 16 + 2 * 64, "{most} descriptors, and {before} before");
+        for client in &mut silent {
+            assert_eq!(client.rest(), b"");
+        }
+        let request = format!("GET / HTTP/1.1\r\n{}\r\n", host(&chat));
+        assert_eq!(refused(&chat, &request).response().status, 503);
     }
 
     fn the_room_is_one_document_that_may_load_nothing(backend: Backend) {

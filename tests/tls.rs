@@ -253,6 +253,23 @@ on_every_backend! {
         assert_eq!(rest(&mut bob), (b"(Goodbye)\n".to_vec(), true));
     }
 
+    fn over_max_connections_a_connection_is_closed_without_a_handshake(backend: Backend) {
+        for words in ["chat serve", "http", "echo"] {
+            let (mut server, address) = start(backend, &format!("{words} --port 0 --max-connections 1 {}", localhost()));
+            let mut first = connect(address);
+            first.conn.complete_io(&mut first.sock).expect("it has room");
+            let mut second = TcpStream::connect(address).unwrap();
+            second.set_read_timeout(Some(GUARD)).unwrap();
+            // Whether the client has spoken makes no difference.
+            let mut heard = Vec::new();
+            second.read_to_end(&mut heard).expect("it ends in order");
+            assert_eq!(heard, b"", "{words}");
+            let mut third = connect(address);
+            assert!(third.conn.complete_io(&mut third.sock).is_err(), "{words}");
+            server.told("refused 1 connection, the last from 127.0.0.1:");
+        }
+    }
+
     fn chat_join_checks_the_certificate_and_the_name(backend: Backend) {
         for (name, host) in [("localhost", "localhost"), ("localhost", "127.0.0.1")] {
             let pair = format!(

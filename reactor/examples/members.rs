@@ -1,10 +1,10 @@
-//! A single handler under every runner: `members ADDRESS loops|threads|processes [AT_MOST]`. Each line is answered with itself;
+//! A single handler under every runner: `members ADDRESS loops|threads|processes [AT_MOST [CONNECTIONS]]`. Each line is answered with itself;
 //! `!text` goes to everybody else; `who` names the serving process and thread; `panic`, `abort` and `hang` show the cost to other
 //! members, and `halt` ends the application. Try it: `nc 127.0.0.1 8800`, several times.
 
 use std::time::Duration;
 
-use reactor::{Application, Backend, Context, Error, Handler, Input, Limits, Runner, Service, Topic};
+use reactor::{Application, Backend, Bytes, Context, Error, Handler, Input, Limits, Runner, Service, Topic};
 
 struct Member {
     everybody: Topic,
@@ -50,13 +50,17 @@ fn main() -> Result<(), Error> {
         Some("processes") => Runner::processes(),
         Some(other) => return Err(Error::Runner { why: format!("{other}: it is loops, threads or processes") }),
     };
-    let most = arguments.next().and_then(|most| most.parse().ok());
+    let mut number = || arguments.next().and_then(|number| number.parse().ok());
+    let (most, connections) = (number(), number());
     let runner = most.map_or(runner, |most| runner.at_most(most));
     let mut app = Application::with(Backend::Auto, runner)?;
     // High limits: a member that reads late loses no message.
-    let limits = Limits { member_queue: 256 << 20, output_max: 512 << 20, ..Limits::default() };
+    let limits = Limits { connections, member_queue: 256 << 20, output_max: 512 << 20, ..Limits::default() };
+    // A line of a connection over the limit is answered, and the end follows.
+    let refusal = |first: &[u8]| first.ends_with(b"\n").then_some(Bytes::from_static(b"full\n"));
     let member = || Member { everybody: Topic::new("everybody") };
-    let members = app.add_service(Service::tcp(&address, member).named("members").limits(limits))?;
+    let service = Service::tcp(&address, member).named("members").limits(limits);
+    let members = app.add_service(service.refusal_by(Duration::from_secs(60), refusal))?;
     app.handle_signals()?;
     app.drain_timeout(Some(Duration::from_secs(2)));
     app.on_report(|report| println!("{report}end of report"));

@@ -197,7 +197,8 @@ pub trait Handler<M = ()>: 'static {
 
     /// A connection was refused at [`Limits::connections`](crate::Limits::connections) or
     /// [`Application::max_connections`](crate::Application::max_connections), and gets
-    /// [`Service::refusal`](crate::Service::refusal). For logs: the connection has no state, and [`Context::id`] is
+    /// [`Service::refusal`](crate::Service::refusal), or is refused by its first bytes
+    /// ([`Service::refusal_by`](crate::Service::refusal_by)). For logs: the connection has no state, and [`Context::id`] is
     /// none. Called on the loop that accepts.
     fn on_refused(&mut self, peer: Peer, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = (peer, cx);

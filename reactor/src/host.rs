@@ -1,5 +1,7 @@
 //! A handler with the states of its connections, without their types, for the loop.
 
+mod refused;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,7 +96,7 @@ impl<H: Handler<M>, M: Send + 'static> Hosted<H, M> {
         key: u32,
         callback: impl FnOnce(&mut H, &mut H::Connection, &mut Context<'_, H::Connection, M>),
     ) {
-        let Some(state) = self.states.get_mut(key as usize) else { return };
+        let Some(state) = self.states.get_mut(key as usize) else { return refused::unheard(core, id) };
         let handler = &mut self.handler;
         guarded(core, id, self.service, |cx| callback(handler, state, cx));
     }
@@ -128,7 +130,12 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 
     #[inline]
     fn data(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
-        self.with(core, id, key, |handler, state, cx| handler.on_data(state, input, cx));
+        // No state: the connection is refused, and its bytes choose the refusal.
+        let Some(state) = self.states.get_mut(key as usize) else {
+            return refused::heard(core, id, self.service, input);
+        };
+        let handler = &mut self.handler;
+        guarded(core, id, self.service, |cx| handler.on_data(state, input, cx));
     }
 
     fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {

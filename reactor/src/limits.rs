@@ -13,7 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Number of open connections. A further connection is accepted, gets
-    /// [`Service::refusal`](crate::Service::refusal), and is closed. `None` (the default): as many as the descriptor
+    /// [`Service::refusal`](crate::Service::refusal) or the choice of
+    /// [`Service::refusal_by`](crate::Service::refusal_by), and is closed. `None` (the default): as many as the descriptor
     /// limit allows. At the descriptor limit, a further connection waits in the listener's backlog until a descriptor is
     /// free.
     pub connections: Option<usize>,
@@ -46,8 +47,9 @@ pub struct Limits {
     /// Bytes that are read and discarded while a connection closes, 64 MiB by default. Closing with unread bytes would
     /// make the kernel reset the connection, and the peer would lose an unread answer (RFC 9112 section 9.6).
     pub linger_bytes: u64,
-    /// Number of refused connections that may linger, 16 by default: enough that an honest client learns the reason, too
-    /// few to circumvent `connections`. Further refused connections get the refusal, and are closed at once.
+    /// Number of refused connections that may linger, or wait for their first bytes
+    /// ([`Service::refusal_by`](crate::Service::refusal_by)), 16 by default: enough that an honest client learns the reason,
+    /// too few to circumvent `connections`. Further refused connections get the refusal, and are closed at once.
     pub refused_lingering: usize,
     /// Unsent bytes that the kernel takes for a peer, 128 KiB by default. The rest waits in the connection's output,
     /// where the other limits apply. Without this bound the kernel takes up to 4 MB for a peer that does not read. TCP:

@@ -4,6 +4,7 @@ mod bound;
 pub(crate) mod listener;
 mod open;
 mod served;
+mod source;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,8 +16,8 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::cluster::LoopHandle;
-use crate::context::{Context, Core, Terms};
-use crate::error::{Errno, Error};
+use crate::context::{Context, Core, Refusal, Terms};
+use crate::error::Error;
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
 use crate::host::{Host, Hosted, Work, Works, guarded};
@@ -29,6 +30,7 @@ use bound::BoundListener;
 pub(crate) use bound::{Bound, Counts};
 pub use open::{Listener, inherited_listeners};
 pub(crate) use served::Served;
+use source::Source;
 
 /// A handler bound to an address, with its limits and deadlines.
 ///
@@ -62,7 +64,7 @@ pub struct Service<H, M = ()> {
     name: String,
     limits: Limits,
     deadlines: Deadlines,
-    refusal: Bytes,
+    refusal: Refusal,
     speaks_first: Option<Duration>,
     shares_memory: bool,
     urgent_in_line: bool,
@@ -78,15 +80,6 @@ impl<H, M> fmt::Debug for Service<H, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
     }
-}
-
-/// The origin of a service's listeners.
-#[derive(Debug)]
-enum Source {
-    Text(String),
-    Addresses(Vec<Address>),
-    Listeners(Vec<Listener>),
-    Nothing,
 }
 
 impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
@@ -129,7 +122,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             name: short_name::<H>().to_owned(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
-            refusal: Bytes::new(),
+            refusal: Refusal::default(),
             speaks_first: None,
             shares_memory: false,
             urgent_in_line: false,
@@ -161,7 +154,66 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
 
     /// Sets the bytes that a connection over [`Limits::connections`] is sent before its end. Empty by default.
     pub fn refusal(mut self, told: impl Into<Bytes>) -> Self {
-        self.refusal = told.into();
+        self.refusal = Refusal::Always(told.into());
+        self
+    }
+
+    /// Has `choose` choose the refusal by the first bytes of a connection over [`Limits::connections`], for a service that
+    /// speaks several protocols. Replaces [`Service::refusal`].
+    ///
+    /// `choose` gets all bytes that have arrived, each time further bytes arrive, and must not block. `None`: the bytes do not
+    /// decide yet. `Some` of empty bytes: the connection is closed without a word. So is a connection whose bytes have not
+    /// decided within `patience`, by 8 KiB, or by the end of its input.
+    ///
+    /// At most [`Limits::refused_lingering`] refused connections wait or linger at the same time. A further one is refused by the
+    /// bytes that have arrived when the loop accepts it, and is closed in the same turn. The loop that accepts calls
+    /// `choose`, in every model. A connection with a [`Layer`] is closed without a handshake, as ever.
+    ///
+    /// ```
+    /// use reactor::{Application, Bytes, Context, Handler, Input, Limits, Service};
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    ///
+    /// struct Both;
+    ///
+    /// impl Handler for Both {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         input.take_all();
+    ///     }
+    /// }
+    ///
+    /// let nobody = Limits { connections: Some(0), ..Limits::default() };
+    /// let service = Service::tcp("127.0.0.1:0", || Both).limits(nobody).refusal_by(Duration::from_secs(1), |first| {
+    ///     match first {
+    ///         _ if first.starts_with(b"GET ") => Some(Bytes::from_static(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")),
+    ///         _ if b"GET ".starts_with(first) => None,
+    ///         _ => Some(Bytes::from_static(b"full\r\n")),
+    ///     }
+    /// });
+    /// let mut app = Application::new()?;
+    /// let address = app.add_service(service)?.address().unwrap().to_string();
+    /// let handle = app.handle();
+    /// let client = std::thread::spawn(move || {
+    ///     let mut client = TcpStream::connect(address.trim_start_matches("tcp://")).unwrap();
+    ///     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    ///     let mut answer = String::new();
+    ///     client.read_to_string(&mut answer).unwrap();
+    ///     handle.halt();
+    ///     answer
+    /// });
+    /// app.run()?;
+    /// assert!(client.join().unwrap().starts_with("HTTP/1.1 503 "));
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn refusal_by(
+        mut self,
+        patience: Duration,
+        choose: impl Fn(&[u8]) -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.refusal = Refusal::ByFirstBytes { patience, choose: Arc::new(choose) };
         self
     }
 
@@ -364,73 +416,12 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             name: self.name.into(),
             limits: self.limits,
             deadlines: self.deadlines,
+            refusal: self.refusal,
             internal: false,
             handle: Arc::new(handle.clone()),
         };
-        let bound = Bound {
-            terms,
-            listeners,
-            refusal: self.refusal,
-            reads_first: self.speaks_first.is_some(),
-            counts: Arc::default(),
-        };
+        let bound = Bound { terms, listeners, reads_first: self.speaks_first.is_some(), counts: Arc::default() };
         Ok((bound, ServiceParts { factory: self.factory, works: self.works.into(), handle }))
-    }
-}
-
-impl Source {
-    fn bind<L: Listens + 'static>(
-        self,
-        options: &ListenOptions,
-        listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
-    ) -> Result<Vec<Box<dyn Listens>>, Error> {
-        match self {
-            Source::Nothing => Ok(Vec::new()),
-            Source::Listeners(listeners) => {
-                listeners.iter().for_each(|Listener(listening)| listening.bound_unsent(options.unsent));
-                for Listener(listening) in &listeners {
-                    let failed =
-                        |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
-                    if let Some(patience) = options.defer_accept {
-                        listening.defer_accept(patience).map_err(failed)?;
-                    }
-                    if options.urgent_in_line {
-                        listening.urgent_in_line().map_err(failed)?;
-                    }
-                }
-                Ok(listeners.into_iter().map(|Listener(listening)| Box::new(listening) as _).collect())
-            }
-            Source::Text(text) => bind_all(&Address::resolve(&text)?, options, listen),
-            Source::Addresses(addresses) => bind_all(&addresses, options, listen),
-        }
-    }
-}
-
-/// Binds each address of one name. An address that this host does not have (IPv6 switched off, say) is left out, unless all
-/// addresses are missing.
-fn bind_all<L: Listens + 'static>(
-    addresses: &[Address],
-    options: &ListenOptions,
-    listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
-) -> Result<Vec<Box<dyn Listens>>, Error> {
-    let mut listeners: Vec<Box<dyn Listens>> = Vec::new();
-    let mut absent = None;
-    for address in addresses {
-        match listen(address, options) {
-            Ok(listener) => listeners.push(Box::new(listener)),
-            Err(Error::Bind { address, cause }) if cause.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                absent = Some(Error::Bind { address, cause });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match absent {
-        Some(error) if listeners.is_empty() => Err(error),
-        Some(error) => {
-            log::warn!("not listening there: {error}");
-            Ok(listeners)
-        }
-        None => Ok(listeners),
     }
 }
 

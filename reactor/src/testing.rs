@@ -45,7 +45,7 @@ use std::time::Duration;
 use crate::address::{Address, Peer};
 use crate::budget::Budget;
 use crate::cluster::Cluster;
-use crate::context::{Context, Core, OpenKind, Pending, Terms};
+use crate::context::{Context, Core, OpenKind, Pending, Refusal, Terms};
 use crate::handle::{Handle, ServiceHandle};
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, NO_STATE, Origin, Requests, Sent};
@@ -132,6 +132,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
             name: "recorded".into(),
             limits,
             deadlines: Deadlines::default(),
+            refusal: Refusal::default(),
             internal: false,
             handle: Arc::new(handle.clone()),
         });

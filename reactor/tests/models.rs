@@ -426,6 +426,37 @@ impl Handler for Silent {
 }
 
 #[test]
+fn the_loop_that_accepts_refuses_by_the_first_bytes_and_starts_nothing_for_them() {
+    for backend in BACKENDS {
+        for model in MODELS.into_iter().chain(["loops"]) {
+            let example = Example::start("members", backend, &["127.0.0.1:0", model, "100", "1"]);
+            let mut members = Members { example, model };
+            let mut served = members.clients(1);
+            let mut refused: Vec<TcpStream> = (0..20).map(|_| members.client()).collect();
+            for client in &mut refused {
+                // In two pieces, of which the first does not decide.
+                client.write_all(b"let me").expect("it is waited for");
+                is_served(&mut served[0]);
+                // Beyond the number that waits, a client may have been closed.
+                let _ = client.write_all(b" in\n");
+            }
+            for client in refused.iter_mut().take(16) {
+                assert_eq!(read_all(client), b"full\n", "{model} on {backend}");
+            }
+            is_served(&mut served[0]);
+            // Two loops each write a report.
+            if model != "loops" {
+                assert_eq!(members.others(), 1, "{model} on {backend}");
+                let report = members.report();
+                assert!(report.contains("members: accepted 1, open 1, closed 0, refused 20\n"), "{report}");
+            }
+            drop((served, refused));
+            members.terminate();
+        }
+    }
+}
+
+#[test]
 fn a_process_with_several_threads_does_not_fork_and_says_so() {
     for backend in [Backend::Epoll, Backend::Select] {
         // This one has, as every test does.

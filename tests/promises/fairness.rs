@@ -1,12 +1,12 @@
 //! Rules 16 to 18: a flooding connection gets one turn's share, and a connection without room is refused or waits.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use reactor::{CloseReason, Limits};
+use reactor::{Backend, Bytes, CloseReason, Limits};
 
 use crate::child::{Child, counters};
 use crate::stage::{Plan, QUIET, Seen, Stage, client_of, read_all, round_trip, send_until_stuck};
@@ -21,6 +21,25 @@ const MESSAGES_PER_TURN: usize = 1024;
 fn is_answered(client: &mut TcpStream) -> bool {
     client.write_all(b"hello\n").expect("the kernel takes it");
     has_answer(client)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The refusal of a service that speaks HTTP and something else.
+fn refusal(first: &[u8]) -> Option<Bytes> {
+    match first {
+        _ if first.starts_with(b"GET ") => Some(Bytes::from_static(b"503")),
+        _ if b"GET ".starts_with(first) => None,
+        _ if first.starts_with(b"quiet") => Some(Bytes::new()),
+        _ => Some(Bytes::from_static(b"full\r\n")),
+    }
+}
+
+/// A service for one connection. `waiting` refused ones may wait for `patience`, and are refused by their first bytes.
+fn capped(backend: Backend, waiting: usize, patience: Duration) -> Stage {
+    let limits = Limits { connections: Some(1), refused_lingering: waiting, ..Limits::default() };
+    let tune = move |service: reactor::Service<_, _>| service.limits(limits).refusal_by(patience, refusal);
+    Stage::tuned(backend, Plan::echo(), tune, |_| {})
 }
 
 fn has_answer(client: &mut TcpStream) -> bool {
@@ -241,6 +260,87 @@ on_every_backend! {
             client.write_all(b"why?").is_ok()
         };
         assert_eq!(refused.iter_mut().map(heard).collect::<Vec<_>>(), [true, true, false, false, false]);
+    }
+
+    // Rule 18.
+    fn a_service_chooses_the_refusal_by_the_first_bytes_and_nobody_else_waits(backend: Backend) {
+        let stage = capped(backend, 16, HOUR);
+        let (mut one, _) = stage.open();
+        let [mut browser, mut line, mut quiet, mut leaving, silent] = [(); 5].map(|()| stage.client());
+        stage.wait_until("all are refused", |cx| cx.stats().refused == 5);
+        round_trip(&mut one, b"meanwhile");
+        for byte in b"GET " {
+            browser.write_all(&[*byte]).expect("it is waited for");
+            round_trip(&mut one, b"meanwhile");
+        }
+        assert_eq!(read_all(&mut browser), b"503");
+        line.write_all(b"hello\n").expect("it is waited for");
+        assert_eq!(read_all(&mut line), b"full\r\n");
+        quiet.write_all(b"quiet").expect("it is waited for");
+        assert_eq!(read_all(&mut quiet), b"");
+        leaving.write_all(b"GE").expect("it is waited for");
+        leaving.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(read_all(&mut leaving), b"", "its bytes never decide");
+        drop((browser, line, quiet, leaving));
+        let stats = stage.stats();
+        assert_eq!((stats.accepted, stats.refused, stats.closed_total()), (1, 5, 0), "{stats}");
+        // The silent client does not hold up a stop.
+        drop(one);
+        stage.end();
+        drop(silent);
+    }
+
+    // Rule 18.
+    fn a_refused_client_that_does_not_decide_is_closed_after_a_while_or_many_bytes(backend: Backend) {
+        let stage = capped(backend, 16, Duration::from_millis(10));
+        let (_one, _) = stage.open();
+        assert_eq!(read_all(&mut stage.client()), b"");
+        let limits = Limits { connections: Some(0), ..Limits::default() };
+        let undecided = |_: &[u8]| None;
+        let tune = move |service: reactor::Service<_, _>| service.limits(limits).refusal_by(HOUR, undecided);
+        let stage = Stage::tuned(backend, Plan::echo(), tune, |_| {});
+        let mut talker = stage.client();
+        talker.write_all(&[b'x'; 8 * 1024]).expect("it is waited for");
+        assert_eq!(read_all(&mut talker), b"");
+    }
+
+    // Rule 18: the number of refused connections that wait is bounded, and more of them are answered all the same.
+    fn a_flood_of_refused_clients_waits_nowhere(backend: Backend) {
+        unless_chaos!("a failed read of the first bytes leaves no time for another");
+        const WAITING: usize = 4;
+        let stage = capped(backend, WAITING, HOUR);
+        let (mut one, _) = stage.open();
+        let mut silent: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();
+        for client in &mut silent[WAITING..] {
+            assert_eq!(read_all(client), b"");
+        }
+        round_trip(&mut one, b"meanwhile");
+        let frozen = stage.freeze();
+        let mut ready: Vec<TcpStream> = (0..100).map(|_| stage.client()).collect();
+        ready.iter_mut().for_each(|client| client.write_all(b"GET /").expect("the kernel takes it"));
+        drop(frozen);
+        for client in &mut ready {
+            assert_eq!(read_all(client), b"503");
+        }
+        round_trip(&mut one, b"meanwhile");
+        silent[0].write_all(b"x").expect("it is waited for");
+        assert_eq!(read_all(&mut silent[0]), b"full\r\n");
+        let stats = stage.stats();
+        assert_eq!((stats.accepted, stats.refused, stats.closed_total()), (1, 400, 0), "{stats}");
+    }
+
+    // Rules 4 and 18.
+    fn a_panic_in_the_choice_of_a_refusal_ends_that_connection_alone(backend: Backend) {
+        let limits = Limits { connections: Some(1), ..Limits::default() };
+        let choose = |_: &[u8]| panic!("no refusal");
+        let tune = move |service: reactor::Service<_, _>| service.limits(limits).refusal_by(HOUR, choose);
+        let stage = Stage::tuned(backend, Plan::echo(), tune, |_| {});
+        let (mut one, _) = stage.open();
+        let mut refused = stage.client();
+        refused.write_all(b"x").expect("it is waited for");
+        assert_eq!(read_all(&mut refused), b"");
+        round_trip(&mut one, b"still here");
+        stage.wait_until("it is counted", |cx| cx.stats().panics == 1);
     }
 
     // Rule 18.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{KeyedTimers, Written};
+use super::{KeyedTimers, Refusal, Written};
 use crate::address::{Address, Peer};
 use crate::budget::{Budget, Holdings};
 use crate::buffer::{Output, Pool};
@@ -92,6 +92,8 @@ pub(crate) struct Terms {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
+    /// What a connection over a limit is sent.
+    pub(crate) refusal: Refusal,
     /// A service of the crate itself.
     pub(crate) internal: bool,
     /// The service's `ServiceHandle<M>`.
@@ -106,7 +108,8 @@ impl Terms {
 
     /// The terms of a service of the crate itself, to which no thread posts.
     pub(crate) fn internal(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
-        Terms { name: name.into(), limits, deadlines, internal: true, handle: Arc::new(()) }
+        let (refusal, handle) = (Refusal::default(), Arc::new(()));
+        Terms { name: name.into(), limits, deadlines, refusal, internal: true, handle }
     }
 }
 

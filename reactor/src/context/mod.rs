@@ -5,6 +5,7 @@ mod connection;
 mod core;
 mod opening;
 mod reading;
+mod refusal;
 mod timers;
 mod topics;
 
@@ -28,6 +29,7 @@ use crate::token::ConnectionId;
 
 pub use self::connection::ConnectionRef;
 pub(crate) use self::core::{Core, OpenKind, Pending, PendingOpen, Terms, Timer};
+pub(crate) use self::refusal::Refusal;
 pub use self::timers::Timers;
 pub(crate) use self::timers::{KeyedTimers, Owner};
 

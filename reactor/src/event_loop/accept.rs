@@ -5,6 +5,7 @@ use super::EventLoop;
 use super::exchange::Spawner;
 use crate::address::Peer;
 use crate::cluster::Accepted;
+use crate::context::Refusal;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
@@ -114,16 +115,26 @@ impl<D: Driver> EventLoop<D> {
         served.host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);
         let (terms, served) = (&self.core.terms[service as usize], &mut self.hosts[service as usize]);
-        let Listener { refusal, layers, .. } = &self.listeners[listener];
-        if refusal.is_empty() || layers.is_some() || self.core.links.is_full() {
+        let layered = self.listeners[listener].layers.is_some();
+        if terms.refusal.is_silent() || layered || self.core.links.is_full() {
             return self.driver.close_accepted(socket);
         }
         let lingers = served.refused < terms.limits.refused_lingering;
         served.refused += 1;
-        let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, self.core.now);
-        link.refuse(refusal, lingers, self.core.now, &mut self.core.pool);
-        let id = self.core.links.insert(link);
-        self.driver.adopt(id, socket, false);
+        let now = self.core.now;
+        let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, now);
+        match &terms.refusal {
+            Refusal::Always(bytes) => link.refuse(bytes, lingers, now, &mut self.core.pool),
+            // Beyond the number that may linger, only bytes that have arrived already are read, in this turn.
+            Refusal::ByFirstBytes { patience, .. } => {
+                link.await_first_bytes(if lingers { now + *patience } else { now }, lingers);
+            }
+        }
+        if self.stopping.is_some() {
+            link.stop();
+        }
+        let (reads_first, id) = (link.is_open(), self.core.links.insert(link));
+        self.driver.adopt(id, socket, reads_first);
         self.advance_link(id);
         self.mind_the_cap();
     }

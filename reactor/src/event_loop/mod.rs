@@ -106,7 +106,7 @@ impl<D: Driver> EventLoop<D> {
                 let listener = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
                 debug_assert_eq!(listener, self.listeners.len(), "the driver numbers listeners as they come");
             }
-            self.listeners.push(Listener::new(service, listening, bound.refusal.clone(), bound.reads_first, layers));
+            self.listeners.push(Listener::new(service, listening, bound.reads_first, layers));
         }
         self.core.terms.push(bound.terms);
         self.hosts.push(Served::new(host, bound.counts));

@@ -128,10 +128,23 @@ impl Link {
     /// Sends an accepted connection its refusal, and closes. Only a few linger; others may be reset before they have
     /// read the refusal.
     pub(crate) fn refuse(&mut self, refusal: &Bytes, lingers: bool, now: Time, pool: &mut Pool) {
-        let mut output = pool.take_output(usize::MAX);
-        output.put_shared(refusal.clone());
-        self.output = Some(output);
         self.flags.put(NO_LINGER, !lingers);
+        self.send_refusal(refusal, now, pool);
+    }
+
+    /// Waits until `until` for the first bytes of an accepted connection, which choose its refusal.
+    pub(crate) fn await_first_bytes(&mut self, until: Time, lingers: bool) {
+        self.flags.put(NO_LINGER, !lingers);
+        self.deadline = until;
+    }
+
+    /// Sends the refusal that the first bytes have chosen, and closes.
+    pub(crate) fn send_refusal(&mut self, refusal: &Bytes, now: Time, pool: &mut Pool) {
+        if !refusal.is_empty() {
+            let mut output = pool.take_output(usize::MAX);
+            output.put_shared(refusal.clone());
+            self.output = Some(output);
+        }
         self.close(now);
     }
 

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-
 use crate::context::Terms;
 use crate::layer::Layers;
 use crate::sys::listen::Listens;
@@ -19,7 +17,6 @@ pub(crate) struct Bound {
     /// The listeners of the service. One loop accepts; every other loop has an entry without the listener. Each listener comes
     /// with the factory of its connections' layers.
     pub(crate) listeners: Vec<BoundListener>,
-    pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
     /// The service's connections on all loops.
     pub(crate) counts: Arc<Counts>,
@@ -75,7 +72,7 @@ impl fmt::Display for Counts {
 impl Bound {
     /// A service of the crate itself, without listeners.
     pub(crate) fn internal(terms: Terms) -> Self {
-        Bound { terms, listeners: Vec::new(), refusal: Bytes::new(), reads_first: false, counts: Arc::default() }
+        Bound { terms, listeners: Vec::new(), reads_first: false, counts: Arc::default() }
     }
 
     /// A copy of the service for a loop that does not accept.
@@ -83,7 +80,6 @@ impl Bound {
         Bound {
             terms: self.terms.clone(),
             listeners: self.listeners.iter().map(|(_, layers)| (None, layers.clone())).collect(),
-            refusal: self.refusal.clone(),
             reads_first: self.reads_first,
             counts: self.counts.clone(),
         }

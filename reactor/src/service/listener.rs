@@ -1,8 +1,6 @@
 //! The listener of a loop: a listening socket, and the progress of a stop with the accept queue. Touches no driver, so every
 //! round of a stop is a unit test.
 
-use bytes::Bytes;
-
 use crate::layer::Layers;
 use crate::sys::listen::Listens;
 
@@ -10,7 +8,6 @@ use crate::sys::listen::Listens;
 pub(crate) struct Listener {
     pub(crate) service: u16,
     state: State,
-    pub(crate) refusal: Bytes,
     pub(crate) reads_first: bool,
     /// The factory of the layers between connections and the wire.
     pub(crate) layers: Option<Layers>,
@@ -44,11 +41,10 @@ impl Listener {
     pub(crate) fn new(
         service: u16,
         socket: Option<Box<dyn Listens>>,
-        refusal: Bytes,
         reads_first: bool,
         layers: Option<Layers>,
     ) -> Self {
-        Listener { service, state: socket.map_or(State::Closed, State::Open), refusal, reads_first, layers }
+        Listener { service, state: socket.map_or(State::Closed, State::Open), reads_first, layers }
     }
 
     /// The socket, until the listener is closed.
@@ -123,7 +119,7 @@ mod tests {
     }
 
     fn draining(waiting: Option<usize>, backlog: u32) -> Listener {
-        let mut listener = Listener::new(0, Some(Box::new(Queue(waiting))), Bytes::new(), false, None);
+        let mut listener = Listener::new(0, Some(Box::new(Queue(waiting))), false, None);
         assert_eq!(listener.next_round(false, || false, false), Round::Wait, "nothing stops yet");
         listener.drain(backlog);
         listener

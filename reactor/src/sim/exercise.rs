@@ -6,6 +6,8 @@ mod whim;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Faults, Peer, Report, Script, Simulation};
 use crate::address::Address;
 use crate::limits::{Deadlines, Limits, SlowPolicy};
@@ -128,7 +130,15 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             .limits(limits)
             .deadlines(deadlines);
         let service = if random.chance(0.3) { service.client_speaks_first(Duration::from_secs(1)) } else { service };
-        let service = if random.chance(0.5) { service.refusal("full\r\n") } else { service };
+        let service = match random.index(4) {
+            0 | 1 => service.refusal("full\r\n"),
+            2 => {
+                let (patience, enough) = (Duration::from_nanos(random.size(4_000_000_000) as u64), random.size(10_000));
+                service
+                    .refusal_by(patience, move |first| (first.len() >= enough).then_some(Bytes::from_static(b"full")))
+            }
+            _ => service,
+        };
         let handle = sim.add_service(service).unwrap_or_else(|error| panic!("{error}"));
         addresses.extend(handle.addresses().iter().cloned());
     }

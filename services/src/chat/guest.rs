@@ -171,7 +171,7 @@ impl Speech {
 
 /// The protocol that a connection's first bytes choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Opening {
+pub(super) enum Opening {
     /// No bytes, or a token that may become the method of an HTTP request or a name.
     Undecided,
     Lines,
@@ -182,7 +182,7 @@ enum Opening {
 impl Opening {
     /// HTTP begins with a token without small letters, a space, and `/` or `*`: a name has no space. A token longer
     /// than a first line belongs to a line.
-    fn of(bytes: &[u8]) -> Self {
+    pub(super) fn of(bytes: &[u8]) -> Self {
         let is_token =
             |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
         let token = bytes.iter().take(FIRST_MAX + 1).position(|&byte| !is_token(byte)).unwrap_or(bytes.len());

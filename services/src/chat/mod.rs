@@ -20,6 +20,7 @@ mod likeness;
 pub(crate) mod model;
 mod name;
 mod news;
+mod refusal;
 mod room;
 mod said;
 mod socket;
@@ -38,6 +39,7 @@ pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_lim
 pub use console::Console;
 pub use guest::Guest;
 pub use history::{HISTORY_BYTES, HISTORY_MAX};
+pub use refusal::{REFUSAL_PATIENCE, refusal};
 pub use room::Room;
 
 use budget::Budget;
@@ -102,6 +104,7 @@ pub enum Command {
 /// let mut app = Application::new()?;
 /// let room = chat::Room::default();
 /// let service = Service::tcp("127.0.0.1:8801", move || chat::Chat::new(room.clone()));
+/// let service = service.refusal_by(chat::REFUSAL_PATIENCE, chat::refusal);
 /// app.add_service(service.limits(chat::limits()).deadlines(chat::deadlines(None)))?;
 /// app.run()?;
 /// # Ok::<(), reactor::Error>(())
