@@ -3,5 +3,6 @@
 
 pub use crate::chat::model::check as chat_framing;
 pub use crate::codec::chunked::model::check as chunked;
+pub use crate::codec::nats::model::check as nats;
 pub use crate::codec::websocket::model::check as websocket;
 pub use crate::http::model::check as http_request;

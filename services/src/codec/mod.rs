@@ -1,11 +1,13 @@
 //! Codecs from bytes to items: without connection, clock or handler, so a unit test can try every split of every input.
 //!
 //! The chat speaks [`lines`] or [`frames`], cleans messages with [`text`], and reads a keyboard with [`typed`]. HTTP
-//! reads a [`request`] and skips a [`chunked`] body. Echo also speaks [`websocket`].
+//! reads a [`request`] and skips a [`chunked`] body. Echo also speaks [`websocket`]. The client of NATS
+//! speaks [`nats`].
 
 pub mod chunked;
 pub mod frames;
 pub mod lines;
+pub mod nats;
 pub mod request;
 pub mod text;
 pub mod typed;
