@@ -72,7 +72,6 @@ impl Link {
                     self.progressed(now);
                     self.mark = UNMARKED;
                 }
-                self.flags.clear(OFFER_DUE);
             }
             Phase::Flushing | Phase::Lingering | Phase::Over => {}
         }

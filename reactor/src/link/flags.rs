@@ -67,7 +67,7 @@ flags! {
     /// At most `output_low` is queued after more than `output_high` was: `on_drained` must be called.
     DRAINED_DUE => [Attention];
     /// Sending has failed. Input that arrived before is still delivered.
-    BROKEN => [Hinders];
+    BROKEN => [Attention, Hinders];
 
     // ---- closing ---------------------------------------------------------------------------------------------------
 

@@ -39,6 +39,10 @@ impl Link {
         self.received += count as u64;
         self.active = now;
         if self.stopping != Stopping::No {
+            if self.awaits_acknowledgement() {
+                // The next look may be earlier, now that the connection lingers as usual.
+                self.flags.set(DEADLINE_CHANGED);
+            }
             self.flags.set(ANSWERED);
             if matches!(self.stopping, Stopping::Probing | Stopping::Streaming) {
                 self.stopping = Stopping::Asked;
@@ -94,9 +98,6 @@ impl Link {
         if self.stopping == Stopping::Probing {
             // The end of input answers the probe: no other answer follows.
             self.stopping = Stopping::Asked;
-        }
-        if self.flags.has(BROKEN) && !self.flags.has(OFFER_DUE) {
-            self.over(CloseReason::Reset);
         }
     }
 

@@ -97,6 +97,11 @@ impl Link {
     /// The next step of an open link because of an `ATTENTION` flag or a stop.
     #[inline]
     pub(super) fn attended_step(&mut self, turn: u32) -> Step {
+        if self.flags.has(BROKEN) && self.flags.has(PAUSED) {
+            // The handler wants no further input, and nothing can be sent: the reset ends the pause.
+            self.over(CloseReason::Reset);
+            return Step::Close;
+        }
         if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED.and(BLOCKED)) && self.output.is_none() {
             return if self.goodbye == Goodbye::Due { Step::Goodbye } else { Step::Finish };
         }

@@ -134,6 +134,12 @@ impl<D: Driver> Checked<D> {
             if !at_once && state == "waiting" && link.queued() == 0 {
                 self.violation(&format!("connection {} waits for output that has left", link.id));
             }
+            let network = self.network.borrow();
+            let send_failed = network.ids.get(&link.id).is_some_and(|&line| network.lines[line].send_failed);
+            drop(network);
+            if state == "paused" && send_failed {
+                self.violation(&format!("connection {} is paused, and nothing can be sent to its peer", link.id));
+            }
             if let "paused" | "choked" | "waiting" = state {
                 let mut books = self.books.borrow_mut();
                 let entry = books.entries.entry(link.id).or_default();
@@ -248,6 +254,15 @@ impl<D: Driver> Driver for Checked<D> {
         };
         if let Some(id) = about.filter(|id| self.released.contains(id)) {
             self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
+        }
+        let found_nothing = match &completion {
+            Completion::Received { id, .. } => Some((*id, false)),
+            Completion::Nothing { id } => Some((*id, links.get(*id).is_some_and(Link::reads))),
+            Completion::Ended { id } | Completion::Failed { id, .. } => Some((*id, true)),
+            _ => None,
+        };
+        if let Some((id, is_so)) = found_nothing {
+            self.books.borrow_mut().entries.entry(id).or_default().quiet = is_so;
         }
         if let Completion::Connected { id } = &completion {
             let network = self.network.borrow();

@@ -19,6 +19,10 @@ pub(super) struct Entry {
     pub(super) offer_owed: bool,
     /// Reading was stopped by the high-water mark: `on_drained` must be called.
     pub(super) drained_owed: bool,
+    /// The driver has found no input, or its end, since the last input, and the connection was read.
+    pub(super) quiet: bool,
+    /// The output has drained since the latest input: the handler may stream by itself.
+    pub(super) streams: bool,
     /// Reports of missed messages: the number of bytes before the report, and the number of messages.
     pub(super) missed: Vec<(usize, u64)>,
     /// `on_too_slow` was called. A connection that is closing already gets no call.

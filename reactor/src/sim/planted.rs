@@ -66,6 +66,8 @@ enum Bug {
     NeverAcceptsAgain,
     /// All connections together may hold any amount of memory.
     ForgetsTheBudget,
+    /// No bug: the driver sends half of an answer, and reports that the kernel may take more at once.
+    SendsHalf,
 }
 
 use Bug::*;
@@ -354,7 +356,8 @@ impl<D: Driver> Driver for Flawed<D> {
     }
 
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
-        self.inner.send_bytes(id, bytes)
+        let half = if self.bug == SendsHalf { bytes.len().div_ceil(2) } else { bytes.len() };
+        self.inner.send_bytes(id, &bytes[..half])
     }
 
     fn changed(&mut self, id: ConnectionId) {
@@ -475,4 +478,15 @@ fn every_planted_bug_is_found() {
     let missed: Vec<Bug> =
         bugs.into_iter().filter(|&bug| !Found::by(|seed| is_found(bug, seed), SEEDS).told(&bug)).collect();
     assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
+}
+
+/// A driver of completions may take a part of an answer at a time.
+#[test]
+fn a_driver_that_sends_half_of_an_answer_is_asked_for_the_rest() {
+    for seed in 0..200 {
+        exercise_with(seed, |sim| {
+            let simulated = sim.simulated();
+            sim.run_on(simulated, |driver| Flawed::new(driver, SendsHalf))
+        });
+    }
 }

@@ -130,6 +130,7 @@ impl Host for Witness {
             self.violation(&format!("on_data of connection {id}, which is paused"));
         }
         self.check_input(id, input);
+        self.books.borrow_mut().entries.entry(id).or_default().streams = false;
         let before = input.len();
         self.host.data(core, id, key, input);
         self.consumed(id, before - input.len());
@@ -138,6 +139,9 @@ impl Host for Witness {
     fn end_of_input(&mut self, core: &mut Core, id: ConnectionId, key: u32, input: &mut Input<'_>) {
         if key != NO_STATE {
             self.check(core, id, "on_end_of_input", input.len());
+        }
+        if core.links.get(id).is_some_and(|link| link.is_paused()) {
+            self.violation(&format!("on_end_of_input of connection {id}, which is paused"));
         }
         let consumed = self.check_input(id, input);
         let before = input.len();
@@ -159,7 +163,10 @@ impl Host for Witness {
 
     fn drained(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_drained", 0);
-        self.books.borrow_mut().entries.entry(id).or_default().drained_owed = false;
+        let mut books = self.books.borrow_mut();
+        let entry = books.entries.entry(id).or_default();
+        (entry.drained_owed, entry.streams) = (false, true);
+        drop(books);
         self.host.drained(core, id, key);
     }
 
@@ -212,6 +219,12 @@ impl Host for Witness {
 
     fn stopping(&mut self, core: &mut Core, id: ConnectionId, key: u32) {
         self.check(core, id, "on_stopping", 0);
+        let is_read = self.books.borrow().entries.get(&id).is_none_or(|entry| entry.quiet || entry.streams);
+        // A paused handler knows when it goes on, and a connection that is being established has no input.
+        let asks_at_once = |link: &Link| link.is_paused() || link.describe() == "connecting";
+        if !is_read && !core.links.get(id).is_some_and(asks_at_once) {
+            self.violation(&format!("on_stopping of connection {id} comes before the input that had arrived"));
+        }
         self.host.stopping(core, id, key);
     }
 

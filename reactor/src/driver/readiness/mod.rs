@@ -346,3 +346,6 @@ impl<S: Sys> Drop for Readiness<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

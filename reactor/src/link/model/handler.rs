@@ -10,7 +10,7 @@ impl World<'_, '_> {
         assert!(!self.handler.waiting || self.link().queued() == 0, "on_data while the handler waits for its output");
         self.handler.waiting = false;
         self.compare_input(input);
-        self.handler.offer_owed = false;
+        (self.handler.offer_owed, self.handler.offer_due, self.handler.streams) = (false, false, false);
         self.callback(Some(input));
     }
 
@@ -25,6 +25,9 @@ impl World<'_, '_> {
         assert!(!self.handler.closing && !self.handler.aborted, "a callback after the end");
         self.in_callback = true;
         while let Some((letter, number)) = self.operations.next_of(REQUESTS) {
+            if letter == b'j' {
+                break;
+            }
             self.open(letter, number, input.as_deref_mut());
         }
         if self.settling {
@@ -70,6 +73,7 @@ impl World<'_, '_> {
                 // With an empty output, unread input is offered in the next turn.
                 self.handler.waiting = self.link().queued() > 0;
                 self.handler.offer_owed = true;
+                self.handler.offer_due |= !self.handler.waiting;
                 self.link().wait_for_output(turn);
             }
             b'f' => {
@@ -85,11 +89,13 @@ impl World<'_, '_> {
                 self.link().pause();
             }
             b'r' => {
-                self.handler.offer_owed |= std::mem::take(&mut self.handler.paused);
+                let was_paused = std::mem::take(&mut self.handler.paused);
+                self.handler.offer_owed |= was_paused;
+                self.handler.offer_due |= was_paused;
                 self.link().resume();
             }
             b'g' if self.in_callback => {
-                self.handler.offer_owed = true;
+                (self.handler.offer_owed, self.handler.offer_due) = (true, true);
                 self.link().offer_next_turn(turn);
             }
             b'd' | b'e' if !self.handler.closing => {

@@ -17,7 +17,12 @@ impl World<'_, '_> {
             CloseReason::Closed => handler.closing,
             CloseReason::Stopped => handler.closing && handler.stopping,
             CloseReason::Aborted => handler.aborted && link.resets(),
-            CloseReason::Reset => kernel.broken_at.is_some() || kernel.failure_reported,
+            CloseReason::Reset => {
+                let late = [kernel.broken_at, kernel.failed_at].iter().any(|&at| after(at, Some(deadlines.linger)));
+                let all_read = handler.consumed == kernel.reported || handler.paused || handler.closing || late;
+                assert!(all_read || !handler.offer_due, "a reset comes before what was to be offered again");
+                kernel.broken_at.is_some() || kernel.failure_reported
+            }
             CloseReason::ConnectFailed(errno) => errno == REFUSED && kernel.failure_reported,
             CloseReason::OutputOverflow { .. } => handler.overflowed && link.resets() == (owed > 0),
             CloseReason::InputOverflow { limit } => link.kept.as_ref().is_some_and(|kept| kept.len() > limit),
@@ -66,6 +71,7 @@ impl World<'_, '_> {
         assert!(!handler.aborted, "it ends at once");
         assert!(!handler.overflowed || handler.closing || kernel.connecting, "nothing follows a gap but the end");
         let broken = kernel.broken_at.is_some() || kernel.failure_reported;
+        assert!(!(broken && handler.paused), "a reset does not end the pause");
         assert!(broken || kernel.sent + owed as u64 == handler.written, "what was written is owed or has left");
         assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
         assert!(!(reads && (kernel.connecting || kernel.fin_reported)), "there is nothing to read");
@@ -105,11 +111,9 @@ impl World<'_, '_> {
         let (kernel, handler) = (&self.kernel, &self.handler);
         let Some(link) = &self.link else { return };
         let passed = |from: Time, span: Option<Duration>| span.is_some_and(|span| from + span <= now);
-        if link.next_due(&deadlines).is_some() {
+        if let Some((at, _)) = link.next_due(&deadlines) {
             assert!(link.timer().is_some(), "a timer stands for the deadline, and for the next look");
-            let armed = link.timer_at;
-            // Looks at acknowledgements may be late by the time between two of them: how often they come changes with the state.
-            assert!(link.next_deadline(&deadlines).is_none_or(|(at, _)| armed <= at && at > now));
+            assert!(link.timer_at <= at && at > now, "a deadline, or a look at acknowledgements, is late");
         }
         if kernel.connecting {
             return assert!(!passed(handler.opened, deadlines.connect), "connecting for ever");
