@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use reactor::Backend;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned};
@@ -200,32 +200,39 @@ on_every_backend! {
         assert!(!said.contains("recorded") && !said.contains("[WARN]") && !said.contains("[ERROR]"), "{said}");
     }
 
-    fn certificates_are_loaded_anew_and_broken_ones_leave_the_old(backend: Backend) {
-        let scratch = Scratch::new();
-        let (certificate, key) = (scratch.join("cert.pem"), scratch.join("key.pem"));
-        let put = |name: &str| {
-            fs::copy(file(&format!("{name}.pem")), &certificate).unwrap();
-            fs::copy(file(&format!("{name}.key")), &key).unwrap();
-        };
-        put("localhost");
-        let words =
-            format!("http --port 0 --tls-cert {} --tls-key {}", certificate.display(), key.display());
-        let (mut server, address) = start(backend, &words);
-        let shown = |name: &str| {
-            let config = trusting("localhost.pem", rustls::ALL_VERSIONS, &[]);
-            let mut stream = connect_as(address, name, &config);
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").and_then(|()| stream.read_exact(&mut [0])).is_ok()
-        };
-        assert!(shown("localhost"));
-        fs::write(&key, "not a key").unwrap();
-        server.signal(Signal::HUP);
-        server.told("the old certificates stay: private key");
-        assert!(shown("localhost"));
-        put("other");
-        server.signal(Signal::HUP);
-        server.told("certificates loaded anew");
-        assert!(!shown("localhost"), "the new one is not trusted");
-        assert_eq!(server.stop().code, Some(0));
+    fn certificates_are_loaded_anew_under_every_model_and_broken_ones_leave_the_old(backend: Backend) {
+        for model in ["loops", "loops --loops 3", "threads", "processes"] {
+            let scratch = Scratch::new();
+            let (certificate, key) = (scratch.join("cert.pem"), scratch.join("key.pem"));
+            let put = |name: &str| {
+                fs::copy(file(&format!("{name}.pem")), &certificate).unwrap();
+                fs::copy(file(&format!("{name}.key")), &key).unwrap();
+            };
+            put("localhost");
+            let files = format!("--tls-cert {} --tls-key {}", certificate.display(), key.display());
+            let (mut server, address) = start(backend, &format!("echo --port 0 --model {model} {files}"));
+            let mut old = connect(address);
+            let echoes = |stream: &mut Stream| {
+                let mut answer = [0; 10];
+                let outcome = stream.write_all(b"\n").and_then(|()| stream.read_exact(&mut answer));
+                outcome.is_ok() && &answer == b"You said: "
+            };
+            // Without a ticket: a resumed session shows no certificate.
+            let shown = || echoes(&mut connect_as(address, "localhost", &client_config()));
+            assert!(echoes(&mut old) && shown(), "{model}");
+            fs::write(&key, "not a key").unwrap();
+            server.signal(Signal::HUP);
+            server.told("the old certificates stay: private key");
+            assert!(shown(), "{model}");
+            put("other");
+            server.signal(Signal::HUP);
+            server.told("certificates loaded anew");
+            assert!(!shown(), "{model}: the new one is not trusted");
+            old.read_exact(&mut [0]).unwrap();
+            assert!(echoes(&mut old), "{model}: an established connection goes on");
+            drop(old);
+            assert_eq!(server.stop().code, Some(0));
+        }
     }
 
     fn one_room_listens_with_and_without_tls(backend: Backend) {
@@ -421,6 +428,73 @@ on_every_backend! {
         }
         let each = (resident().saturating_sub(before)) as f64 / COUNT as f64;
         assert!(each <= 20.0, "{each} KiB for each session after traffic");
+    }
+}
+
+/// Raises the limit of open descriptors to the largest. Returns whether `count` sockets fit.
+fn has_descriptors_for(count: usize) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current.is_none_or(|most| most as usize > count + 100)
+}
+
+/// The messages of a client up to the first answer of the server, for a handshake that begins now and is finished later.
+fn begin(address: SocketAddr, config: &Arc<ClientConfig>) -> Stream {
+    let mut stream = connect_as(address, "localhost", config);
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut stream.sock).unwrap();
+    }
+    stream
+}
+
+#[test]
+#[ignore = "opens 2,000 connections, with a handshake each"]
+fn two_thousand_idle_sessions_and_three_hundred_handshakes_at_once() {
+    const AT_ONCE: usize = 300;
+    if !has_descriptors_for(2000 + AT_ONCE) {
+        let _ = writeln!(std::io::stderr(), "left out: 2,000 sessions, with too few descriptors");
+        return;
+    }
+    // A turn on select looks at every descriptor.
+    for (backend, sessions) in [(Backend::Epoll, 2000), (Backend::Select, 500)] {
+        let (mut server, address) = start(backend, &format!("echo --port 0 {}", localhost()));
+        let config = client_config();
+        let mut speaker = connect_as(address, "localhost", &config);
+        let mut speaks = |what: &str| {
+            speaker.write_all(format!("{what}\n").as_bytes()).unwrap();
+            assert_eq!(line(&mut speaker), format!("You said: {what}\n"));
+        };
+        speaks("first");
+        let mut idle: Vec<Stream> = Vec::with_capacity(sessions);
+        for number in 0..sessions {
+            let mut stream = connect_as(address, "localhost", &config);
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            idle.push(stream);
+            if number % 100 == 0 {
+                speaks("among the idle");
+            }
+        }
+        // Full handshakes, which have all arrived before the first is answered.
+        let full = client_config();
+        server.signal(Signal::STOP);
+        let mut at_once: Vec<Stream> = (0..AT_ONCE).map(|_| begin(address, &full)).collect();
+        server.signal(Signal::CONT);
+        speaks("among the handshakes");
+        for stream in &mut at_once {
+            stream.write_all(b"x\n").unwrap();
+            assert_eq!(line(stream), "You said: x\n");
+        }
+        // Every idle session is still there.
+        for stream in &mut idle {
+            stream.write_all(b"x\n").unwrap();
+            assert_eq!(line(stream), "You said: x\n");
+        }
+        speaks("last");
+        server.signal(Signal::USR1);
+        server.told(&format!("echo: accepted {}, open {0}, closed 0, refused 0\n", sessions + AT_ONCE + 1));
+        drop((idle, at_once));
     }
 }
 
