@@ -3,7 +3,7 @@
 //! itself.
 //!
 //! The contract, which every driver keeps:
-//! - Bytes of [`Completion::Received`] are lent until the next call.
+//! - Bytes of [`Completion::Received`] stay in the scratch buffer until the next call.
 //! - One completion of each kind for each connection and turn at most, of at most one scratch buffer of bytes: what is
 //!   left comes in the next turn, so nobody starves.
 //! - Bytes that arrived before an end or a failure are reported before it, unless the link does not read.
@@ -29,13 +29,13 @@ pub(crate) use readiness::Readiness;
 
 /// What has happened.
 #[derive(Debug)]
-pub(crate) enum Completion<'a> {
+pub(crate) enum Completion {
     /// A newcomer. [`Driver::adopt`] or [`Acceptor::close_accepted`] it.
     Accepted { listener: usize, socket: Socket, peer: Peer },
     /// An outbound connection has come about.
     Connected { id: ConnectionId },
-    /// These bytes arrived.
-    Received { id: ConnectionId, bytes: &'a [u8] },
+    /// So many bytes arrived, and begin the scratch buffer.
+    Received { id: ConnectionId, count: usize },
     /// The answer to [`Driver::probe`]: nothing had arrived.
     Nothing { id: ConnectionId },
     /// The peer has ended its half.
@@ -103,8 +103,11 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// The number of events in this batch, if it has as many as one can have: others may have to wait for the next.
     fn full_batch(&self) -> Option<usize>;
-    /// The next thing of this batch.
-    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>>;
+    /// The short way of nearly every completion, [`Completion::Received`]: the connection, and the number of bytes. `None`: call
+    /// `next`.
+    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)>;
+    /// The next thing of this batch, whatever it is.
+    fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion>;
 
     /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
     /// poller is told of it.

@@ -12,9 +12,16 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
-    /// Does for one link all there is to do, until it rests. In nearly every case that is to send an answer that stands
-    /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
+    /// Does for one link all there is to do, until it rests.
+    #[inline(never)]
     pub(super) fn advance_link(&mut self, id: ConnectionId) {
+        self.advance_answered(id);
+    }
+
+    /// The same after `on_data`, without a call. In nearly every case all there is to do is to send an answer that stands
+    /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
+    #[inline(always)]
+    pub(super) fn advance_answered(&mut self, id: ConnectionId) {
         let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };
         if !link.has_plain_answer_only() {

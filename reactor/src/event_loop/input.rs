@@ -9,7 +9,8 @@ use crate::recorder::What;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
-    #[inline]
+    // Inlined by force, since it has two callers: the short way, and the way of all other completions.
+    #[inline(always)]
     pub(super) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         if link.is_counted() {
@@ -21,29 +22,33 @@ impl<D: Driver> EventLoop<D> {
             self.core.counters.unread.add(bytes.len() as u64);
             return self.advance_link(id);
         }
-        match link.kept.take() {
-            None => {
-                let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
-                let mut input = Input::of(bytes);
-                self.hosts[service].host.data(&mut self.core, id, key, &mut input);
-                self.after_callback(id);
-                if !(input.is_idle() && useful) {
-                    self.keep_rest(id, &input);
-                }
-            }
-            Some(mut kept) => {
-                kept.append(bytes);
-                if kept.is_too_short() {
-                    self.keep(id, Some(kept), false);
-                    return self.advance_link(id);
-                }
-                self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
-            }
+        if let Some(kept) = link.kept.take() {
+            return self.received_more(id, kept, bytes);
+        }
+        let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
+        let mut input = Input::of(bytes);
+        self.hosts[service].host.data(&mut self.core, id, key, &mut input);
+        self.after_callback(id);
+        if !(input.is_idle() && useful) {
+            self.keep_rest(id, &input);
+        }
+        self.advance_answered(id);
+    }
+
+    /// Lends new bytes behind kept ones.
+    #[inline(never)]
+    fn received_more(&mut self, id: ConnectionId, mut kept: Box<Kept>, bytes: &[u8]) {
+        kept.append(bytes);
+        if kept.is_too_short() {
+            self.keep(id, Some(kept), false);
+        } else {
+            self.lend_kept(id, kept, |host, core, key, input| host.data(core, id, key, input));
         }
         self.advance_link(id);
     }
 
     /// After the scratch buffer was lent: copies unread bytes out of it.
+    #[inline(never)]
     fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
         let kept = (!input.is_idle()).then(|| {
             // A request for more bytes alone needs no buffer.

@@ -170,12 +170,7 @@ impl<D: Driver> EventLoop<D> {
             self.hosts[service as usize].host.turn(&mut self.core);
             self.after_callback(ConnectionId::NONE);
         }
-        while let Some(completion) = self.driver.next(&self.core.links, scratch) {
-            self.dispatch(completion);
-            if std::mem::take(&mut self.core.flush_now) {
-                self.settle();
-            }
-        }
+        self.take_batch(scratch);
         std::mem::swap(&mut self.deferred_next, &mut self.deferred);
         while let Some(id) = self.deferred.pop() {
             self.update(id, |link| link.deferred = false);
@@ -195,6 +190,24 @@ impl<D: Driver> EventLoop<D> {
         self.tell_others();
         self.count_turn(heard);
         Ok(())
+    }
+
+    /// Does what this batch asks for. Not a part of `turn`, where the variables of a turn would take the registers.
+    #[inline(never)]
+    fn take_batch(&mut self, scratch: &mut [u8]) {
+        loop {
+            if let Some((id, count)) = self.driver.next_received(&self.core.links, scratch) {
+                self.received(id, &scratch[..count]);
+            } else if let Some(completion) = self.driver.next(&self.core.links, scratch) {
+                self.dispatch(completion, scratch);
+            } else {
+                return;
+            }
+            if self.core.flush_now {
+                self.core.flush_now = false;
+                self.settle();
+            }
+        }
     }
 
     /// Compares with the memory budget, before the other loops are told of this turn.
@@ -260,11 +273,11 @@ impl<D: Driver> EventLoop<D> {
 
     // ---- what the driver reports -----------------------------------------------------------------------------------
 
-    #[inline]
-    fn dispatch(&mut self, completion: Completion<'_>) {
+    #[inline(never)]
+    fn dispatch(&mut self, completion: Completion, scratch: &[u8]) {
         let now = self.core.now;
         match completion {
-            Completion::Received { id, bytes } => self.received(id, bytes),
+            Completion::Received { id, count } => self.received(id, &scratch[..count]),
             Completion::Sent { id, outcome } => self.sent(id, outcome),
             Completion::Accepted { listener, socket, peer } => self.accepted(listener, socket, peer),
             Completion::Connected { id } => self.connected(id),

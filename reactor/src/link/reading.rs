@@ -33,6 +33,12 @@ impl Link {
         closing && !self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) && self.origin != Origin::Watched
     }
 
+    /// Whether the peer is read, and nothing else is awaited of the connection: the usual case of `reads`.
+    #[inline]
+    pub(crate) fn is_plainly_read(&self) -> bool {
+        self.phase == Phase::Open && !self.flags.has(INTEREST)
+    }
+
     /// Counts `count` received bytes. Returns whether the handler gets them; if not, `discard` counts them too.
     #[inline]
     pub(crate) fn received(&mut self, count: usize, now: Time) -> bool {

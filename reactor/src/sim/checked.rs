@@ -61,6 +61,55 @@ impl<D: Driver> Checked<D> {
         Checked { budget: Some((budget, memory)), ..self }
     }
 
+    /// Checks a completion against the network and against the link.
+    fn check_completion(&mut self, links: &Links, completion: &Completion) {
+        if let Completion::Failed { id, .. } = completion
+            && links.get(*id).is_some_and(|link| !link.reads())
+        {
+            self.books.borrow_mut().entries.entry(*id).or_default().hindered = true;
+        }
+        let about = match completion {
+            Completion::Connected { id }
+            | Completion::Received { id, .. }
+            | Completion::Nothing { id }
+            | Completion::Ended { id }
+            | Completion::Sent { id, .. }
+            | Completion::Failed { id, .. }
+            | Completion::Layer { id, .. } => Some(*id),
+            Completion::Accepted { .. } | Completion::Woken => None,
+        };
+        if let Some(id) = about.filter(|id| self.released.contains(id)) {
+            self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
+        }
+        let found_nothing = match completion {
+            Completion::Received { id, .. } => Some((*id, false)),
+            Completion::Nothing { id } => Some((*id, links.get(*id).is_some_and(Link::reads))),
+            Completion::Ended { id } | Completion::Failed { id, .. } => Some((*id, true)),
+            _ => None,
+        };
+        if let Some((id, is_so)) = found_nothing {
+            self.books.borrow_mut().entries.entry(id).or_default().quiet = is_so;
+        }
+        if let Completion::Connected { id } = completion {
+            let network = self.network.borrow();
+            let line = network.ids.get(id).map(|&line| &network.lines[line]);
+            if line.is_none_or(|line| line.stage != Stage::Open || line.refused) {
+                network.violation(&format!("connection {id} has come about, and its peer knows nothing of it"));
+            }
+        }
+        if let Completion::Received { id, count } = completion {
+            if *count == 0 {
+                self.network.borrow().violation("nothing was received, and that was reported");
+            }
+            if !links.get(*id).is_some_and(Link::reads) {
+                self.network.borrow().violation(&format!("connection {id} does not read, and got bytes"));
+            }
+            if !self.received.insert(*id) {
+                self.network.borrow().violation(&format!("connection {id} received twice in one turn"));
+            }
+        }
+    }
+
     /// Checks that held memory is counted, each byte once, and within the budget except for small holders.
     fn check_memory(&self, links: &Links, at_once: bool) {
         let Some((budget, memory)) = &self.budget else { return };
@@ -235,53 +284,15 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.full_batch()
     }
 
-    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
+        let (id, count) = self.driver.next_received(links, scratch)?;
+        self.check_completion(links, &Completion::Received { id, count });
+        Some((id, count))
+    }
+
+    fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         let completion = self.driver.next(links, scratch)?;
-        if let Completion::Failed { id, .. } = &completion
-            && links.get(*id).is_some_and(|link| !link.reads())
-        {
-            self.books.borrow_mut().entries.entry(*id).or_default().hindered = true;
-        }
-        let about = match &completion {
-            Completion::Connected { id }
-            | Completion::Received { id, .. }
-            | Completion::Nothing { id }
-            | Completion::Ended { id }
-            | Completion::Sent { id, .. }
-            | Completion::Failed { id, .. }
-            | Completion::Layer { id, .. } => Some(*id),
-            Completion::Accepted { .. } | Completion::Woken => None,
-        };
-        if let Some(id) = about.filter(|id| self.released.contains(id)) {
-            self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
-        }
-        let found_nothing = match &completion {
-            Completion::Received { id, .. } => Some((*id, false)),
-            Completion::Nothing { id } => Some((*id, links.get(*id).is_some_and(Link::reads))),
-            Completion::Ended { id } | Completion::Failed { id, .. } => Some((*id, true)),
-            _ => None,
-        };
-        if let Some((id, is_so)) = found_nothing {
-            self.books.borrow_mut().entries.entry(id).or_default().quiet = is_so;
-        }
-        if let Completion::Connected { id } = &completion {
-            let network = self.network.borrow();
-            let line = network.ids.get(id).map(|&line| &network.lines[line]);
-            if line.is_none_or(|line| line.stage != Stage::Open || line.refused) {
-                network.violation(&format!("connection {id} has come about, and its peer knows nothing of it"));
-            }
-        }
-        if let Completion::Received { id, bytes } = &completion {
-            if bytes.is_empty() {
-                self.network.borrow().violation("nothing was received, and that was reported");
-            }
-            if !links.get(*id).is_some_and(Link::reads) {
-                self.network.borrow().violation(&format!("connection {id} does not read, and got bytes"));
-            }
-            if !self.received.insert(*id) {
-                self.network.borrow().violation(&format!("connection {id} received twice in one turn"));
-            }
-        }
+        self.check_completion(links, &completion);
         Some(completion)
     }
 

@@ -303,9 +303,14 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.full_batch()
     }
 
-    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
+    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
+        let is_false = self.bug == ReportsTheReleased && self.last.is_some();
+        if is_false { None } else { self.inner.next_received(links, scratch) }
+    }
+
+    fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         if let (ReportsTheReleased, Some(id)) = (self.bug, self.last.take()) {
-            return Some(Completion::Received { id, bytes: &scratch[..1] });
+            return Some(Completion::Received { id, count: 1 });
         }
         let completion = self.inner.next(links, scratch)?;
         Some(match completion {

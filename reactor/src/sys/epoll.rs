@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::call::{EINTR, attempt, check};
 use super::clock::WaitBudget;
-use super::{Event, Fd, Interest, Poller};
+use super::{Event, Fd, Interest, Poller, Ready};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -96,14 +96,12 @@ impl Poller for Epoll {
 fn told(raw: &libc::epoll_event) -> Event {
     // Copied out before use: the struct is packed on x86-64, and a reference into it would not be aligned.
     let (flags, bits) = (raw.events as i32, raw.u64);
-    Event {
-        token: ConnectionId::from_u64(bits),
-        readable: flags & libc::EPOLLIN != 0,
-        writable: flags & libc::EPOLLOUT != 0,
-        hangup: flags & libc::EPOLLHUP != 0,
-        error: flags & libc::EPOLLERR != 0,
-    }
+    Event { token: ConnectionId::from_u64(bits), ready: Ready(flags as u8 & KNOWN.0) }
 }
+
+const KNOWN: Ready = Ready::READABLE.and(Ready::WRITABLE).and(Ready::ERROR).and(Ready::HANGUP);
+const _: () = assert!(KNOWN.0 as i32 == libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP);
+const _: () = assert!(Ready::WRITABLE.0 as i32 == libc::EPOLLOUT && Ready::HANGUP.0 as i32 == libc::EPOLLHUP);
 
 /// Rounded up, so that a timer is not found undue, which would cost a second wait; -1 is for ever.
 fn milliseconds(span: Option<Duration>) -> i32 {

@@ -329,6 +329,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
+    use super::super::Ready;
     use super::super::fork::FORKS;
     use super::*;
 
@@ -403,7 +404,7 @@ mod tests {
             assert_eq!(kernel.recv(fd, &mut space), Moved::Blocked);
             client.write_all(b"hello").unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            assert!(until(&mut kernel, fd, READ).readable);
+            assert!(until(&mut kernel, fd, READ).ready.has(Ready::READABLE));
             assert_eq!(kernel.recv(fd, &mut space[..2]), Moved::Bytes(2));
             assert_eq!(kernel.read(fd, &mut space[2..]), Moved::Bytes(3));
             assert_eq!(&space[..5], b"hello");
@@ -510,7 +511,7 @@ mod tests {
             // A separate loopback address, so that no other test gets the port when it is free.
             let (listener, address) = listener_at("127.0.0.78:0");
             let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
-            assert!(until(&mut kernel, fd, WRITE).writable);
+            assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
             assert_eq!(kernel.take_error(fd), None);
             assert_eq!(socket::get(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
             #[cfg(target_os = "linux")]
@@ -519,7 +520,7 @@ mod tests {
 
             drop(listener);
             let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
-            assert!(until(&mut kernel, fd, WRITE).writable);
+            assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
             assert_eq!(kernel.take_error(fd), Some(Errno(libc::ECONNREFUSED)));
             kernel.close(fd);
         });
@@ -534,7 +535,7 @@ mod tests {
             assert_eq!(kernel.connect(&address, UNSENT), Err(Errno(libc::ENOENT)));
             let listener = UnixListener::bind(&path).unwrap();
             let fd = kernel.connect(&address, UNSENT).unwrap();
-            assert!(until(&mut kernel, fd, WRITE).writable);
+            assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
             let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd()), UNSENT).unwrap().unwrap();
             assert_eq!(peer, Peer::Unix);
             #[cfg(target_os = "linux")]

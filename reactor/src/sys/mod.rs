@@ -89,12 +89,34 @@ pub(crate) struct Interest {
 pub(crate) struct Event {
     /// The token given at registration; the connection may have ended since.
     pub(crate) token: ConnectionId,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    /// Both halves are over (EPOLLHUP). Reported without interest, too.
-    pub(crate) hangup: bool,
+    pub(crate) ready: Ready,
+}
+
+/// A set of what a descriptor is ready for. The bits are those of epoll, so one instruction translates its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ready(u8);
+
+impl Ready {
+    pub(crate) const READABLE: Ready = Ready(1);
+    pub(crate) const WRITABLE: Ready = Ready(1 << 2);
     /// An error waits in SO_ERROR (EPOLLERR), or the descriptor itself is bad. Reported without interest, too.
-    pub(crate) error: bool,
+    pub(crate) const ERROR: Ready = Ready(1 << 3);
+    /// Both halves are over (EPOLLHUP). Reported without interest, too.
+    pub(crate) const HANGUP: Ready = Ready(1 << 4);
+
+    pub(crate) const fn and(self, other: Ready) -> Ready {
+        Ready(self.0 | other.0)
+    }
+
+    pub(crate) fn with(self, other: Ready, is: bool) -> Ready {
+        if is { self.and(other) } else { self }
+    }
+
+    /// Whether any of `any` is in the set.
+    #[inline]
+    pub(crate) fn has(self, any: Ready) -> bool {
+        self.0 & any.0 != 0
+    }
 }
 
 /// The calls that a driver makes, besides [`Clock`] and [`Poller`]. Each call restarts after EINTR, none blocks but `wait` (and

@@ -65,7 +65,7 @@ mod tests {
     use std::time::Instant;
 
     use super::super::fork::FORKS;
-    use super::super::{process, socket};
+    use super::super::{Ready, process, socket};
     use super::*;
 
     const READ: Interest = Interest { read: true, write: false };
@@ -108,10 +108,7 @@ mod tests {
             write.write_all(b"x").unwrap();
             for _ in 0..3 {
                 let told = waited(&mut poller, None);
-                assert_eq!(
-                    told,
-                    [Event { token: token(1), readable: true, writable: false, hangup: false, error: false }]
-                );
+                assert_eq!(told, [Event { token: token(1), ready: Ready::READABLE }]);
             }
         });
     }
@@ -125,10 +122,10 @@ mod tests {
             assert_eq!(ready(&mut poller), []);
             poller.modify(fd(&near), token(2), WRITE).unwrap();
             let told = waited(&mut poller, None);
-            assert_eq!((told[0].token, told[0].readable, told[0].writable), (token(2), false, true));
+            assert_eq!((told[0].token, told[0].ready), (token(2), Ready::WRITABLE));
             poller.modify(fd(&near), token(3), Interest { read: true, write: true }).unwrap();
             let told = waited(&mut poller, None);
-            assert_eq!((told.len(), told[0].token, told[0].readable, told[0].writable), (1, token(3), true, true));
+            assert_eq!(told, [Event { token: token(3), ready: Ready::READABLE.and(Ready::WRITABLE) }]);
         });
     }
 
@@ -168,8 +165,8 @@ mod tests {
             poller.register(fd(&near), token(1), READ).unwrap();
             drop(far);
             let told = waited(&mut poller, None);
-            assert!(told[0].readable && !told[0].error);
-            assert_eq!(told[0].hangup, poller.reports_errors_unasked());
+            assert!(told[0].ready.has(Ready::READABLE) && !told[0].ready.has(Ready::ERROR));
+            assert_eq!(told[0].ready.has(Ready::HANGUP), poller.reports_errors_unasked());
         });
     }
 
@@ -290,7 +287,7 @@ mod tests {
         socket::close(Fd(doomed));
         far.write_all(b"x").unwrap();
         let told = waited(&mut poller, None);
-        assert_eq!(told, [Event { token: token(1), readable: false, writable: false, hangup: false, error: true }]);
+        assert_eq!(told, [Event { token: token(1), ready: Ready::ERROR }]);
         assert_eq!(ready(&mut poller), [token(2)]);
         assert_eq!(poller.modify(Fd(doomed), token(1), READ), Err(Errno(libc::ENOENT)));
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::call::{EINTR, attempt, retry};
 use super::clock::WaitBudget;
-use super::{Event, Fd, Interest, Poller};
+use super::{Event, Fd, Interest, Poller, Ready};
 use crate::error::Errno;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -52,8 +52,8 @@ impl Select {
         self.ready.each(self.start, found, |number, interest| {
             first.get_or_insert(number);
             if let Some(token) = self.tokens[number] {
-                let (readable, writable) = (interest.read, interest.write);
-                events.push(Event { token, readable, writable, hangup: false, error: false });
+                let ready = Ready::default().with(Ready::READABLE, interest.read);
+                events.push(Event { token, ready: ready.with(Ready::WRITABLE, interest.write) });
             }
         });
         self.start = first.map_or(self.start, |first| first + 1);
@@ -67,7 +67,7 @@ impl Select {
             let fd = Fd(number as RawFd);
             if let Some(token) = self.tokens[number].filter(|_| self.wanted.has(number) && !is_open(fd)) {
                 self.forget(fd);
-                events.push(Event { token, readable: false, writable: false, hangup: false, error: true });
+                events.push(Event { token, ready: Ready::ERROR });
             }
         }
         events.len() > before

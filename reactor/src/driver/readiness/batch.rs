@@ -4,7 +4,7 @@ use super::super::{Completion, Driver};
 use super::Readiness;
 use super::interest::Polled;
 use crate::link::Links;
-use crate::sys::{Event, Sys};
+use crate::sys::{Event, Moved, Ready, Sys};
 use crate::token::ConnectionId;
 
 /// How far the event at the cursor is done.
@@ -18,15 +18,9 @@ pub(super) enum Stage {
     Done,
 }
 
-/// A completion before its loan: the scratch buffer is lent only once it is known that there is one.
-pub(super) enum Report {
-    Received(ConnectionId, usize),
-    Said(Completion<'static>),
-}
-
 impl<S: Sys> Readiness<S> {
     /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
-    pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+    pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
                 token if token.generation() != 0 => self.connection_event(event, links, scratch),
@@ -34,7 +28,7 @@ impl<S: Sys> Readiness<S> {
                     self.stage = Stage::Done;
                     self.sys.drain_wake();
                     self.hear_of_files();
-                    Some(Report::Said(Completion::Woken))
+                    Some(Completion::Woken)
                 }
                 token => self.listener_event(token.slot() - 1),
             };
@@ -49,7 +43,7 @@ impl<S: Sys> Readiness<S> {
         }
         while let Some((id, errno)) = self.failures.pop() {
             if links.get(id).is_some() {
-                return Some(Report::Said(Completion::Failed { id, errno }));
+                return Some(Completion::Failed { id, errno });
             }
         }
         while self.probes_left > 0 {
@@ -71,7 +65,7 @@ impl<S: Sys> Readiness<S> {
                 slot.fd
             });
             let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
-            return Some(report.unwrap_or(Report::Said(Completion::Nothing { id })));
+            return Some(report.unwrap_or(Completion::Nothing { id }));
         }
         self.flush_layers();
         None
@@ -80,11 +74,10 @@ impl<S: Sys> Readiness<S> {
     /// The short way of nearly every event: there is something to read, and nothing else is the matter. Such an event is done
     /// with then.
     #[inline]
-    pub(super) fn only_to_read(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+    pub(super) fn only_to_read(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
         let event = *self.events.get(self.cursor)?;
         let (id, batch) = (event.token, self.batch);
-        let usual = event.readable & !(event.writable | event.hangup | event.error) & (id.generation() != 0);
-        if !usual || !links.get(id)?.reads() {
+        if (event.ready != Ready::READABLE) | (id.generation() == 0) || !links.get(id)?.is_plainly_read() {
             return None;
         }
         // A link that is connecting does not read.
@@ -93,15 +86,23 @@ impl<S: Sys> Readiness<S> {
         slot.read_in = batch;
         let fd = slot.fd;
         self.cursor += 1;
-        self.receive_plain(id, fd, true, scratch)
+        match self.sys.recv(fd, scratch) {
+            Moved::Bytes(count) => Some((id, count)),
+            moved => {
+                self.unreported = self.heard(id, moved);
+                None
+            }
+        }
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.
-    pub(super) fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Report> {
+    pub(super) fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         let (id, batch) = (event.token, self.batch);
         // For something to read and nothing else, one look is enough.
         let fresh = matches!(self.stage, Stage::Fresh);
-        let only_reading = !(event.writable || event.hangup || event.error);
+        let (readable, writable) = (event.ready.has(Ready::READABLE), event.ready.has(Ready::WRITABLE));
+        let trouble = event.ready.has(Ready::ERROR.and(Ready::HANGUP));
+        let only_reading = !(writable || trouble);
         self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
         // One that another's callback has ended in this batch is as good as gone.
         let link = links.get(id).filter(|link| !link.is_over());
@@ -109,23 +110,23 @@ impl<S: Sys> Readiness<S> {
             self.counters.stale_events.add(fresh.into());
             return None;
         };
-        let (fd, socket, trouble) = (slot.fd, slot.socket, event.error || event.hangup);
+        let (fd, socket) = (slot.fd, slot.socket);
         let (wants, layered) = (slot.wants(link), slot.layer.is_some());
-        let reading = fresh && (event.readable || trouble) && wants.read;
+        let reading = fresh && (readable || trouble) && wants.read;
         if reading {
             slot.read_in = batch;
         }
         if slot.connecting {
-            if !(event.writable || trouble) {
+            if !(writable || trouble) {
                 return None;
             }
             slot.connecting = false;
-            return Some(Report::Said(match self.sys.take_error(fd) {
+            return Some(match self.sys.take_error(fd) {
                 // A layer may have to speak first.
                 None if layered => return self.layered_writable(link),
                 None => Completion::Connected { id },
                 Some(errno) => Completion::Failed { id, errno },
-            }));
+            });
         }
         if reading && !socket && self.sys.is_anothers_terminal(fd) {
             self.leave_terminal(id);
@@ -136,22 +137,22 @@ impl<S: Sys> Readiness<S> {
                 return Some(report);
             }
         } else if fresh
-            && event.error
+            && event.ready.has(Ready::ERROR)
             // Where output waits, sending it tells the error, and what has arrived is still delivered.
             && !wants.write
             && let Some(errno) = self.sys.take_error(fd)
         {
-            return Some(Report::Said(Completion::Failed { id, errno }));
+            return Some(Completion::Failed { id, errno });
         }
-        if (event.writable || trouble) && wants.write {
+        if (writable || trouble) && wants.write {
             self.stage = Stage::Done;
             if layered {
                 return self.layered_writable(link);
             }
             let output = link.output()?;
-            return Some(Report::Said(Completion::Sent { id, outcome: self.transmit(fd, output) }));
+            return Some(Completion::Sent { id, outcome: self.transmit(fd, output) });
         }
-        if event.hangup && !wants.read {
+        if event.ready.has(Ready::HANGUP) && !wants.read {
             self.set_polled(id, Polled::HungUp);
             // It may read again by the end of the batch, and nobody else would say so.
             self.changed(id);

@@ -3,7 +3,6 @@
 
 use super::super::{Completion, Driver};
 use super::Readiness;
-use super::batch::Report;
 use crate::buffer::Output;
 use crate::layer::{self, Arrived, Layered};
 use crate::link::{Link, Sent};
@@ -31,7 +30,7 @@ impl<S: Sys> Readiness<S> {
     }
 
     #[cold]
-    pub(super) fn receive_layered(&mut self, id: ConnectionId, scratch: &mut [u8]) -> Option<Report> {
+    pub(super) fn receive_layered(&mut self, id: ConnectionId, scratch: &mut [u8]) -> Option<Completion> {
         if self.puts_off(id) {
             return None;
         }
@@ -42,14 +41,14 @@ impl<S: Sys> Readiness<S> {
             self.probes.push_front(id);
             self.probes_left += 1;
         }
-        Some(Report::Said(match arrived {
+        Some(match arrived {
             Arrived::Nothing => return None,
-            Arrived::Plain(count) => return Some(Report::Received(id, count)),
+            Arrived::Plain(count) => return Some(Completion::Received { id, count }),
             Arrived::Ready => Completion::Connected { id },
             Arrived::Ended => Completion::Ended { id },
             Arrived::Broken(errno) => Completion::Failed { id, errno },
             Arrived::Event(event) => Completion::Layer { id, event },
-        }))
+        })
     }
 
     #[cold]
@@ -61,9 +60,9 @@ impl<S: Sys> Readiness<S> {
         outcome.unwrap_or(Sent::Bytes(0))
     }
 
-    pub(super) fn layered_writable(&mut self, link: &Link) -> Option<Report> {
+    pub(super) fn layered_writable(&mut self, link: &Link) -> Option<Completion> {
         let outcome = self.with_layer(link.id, |layer, sys, fd, shared| layer.writable(sys, fd, link, shared))??;
-        Some(Report::Said(Completion::Sent { id: link.id, outcome }))
+        Some(Completion::Sent { id: link.id, outcome })
     }
 
     /// At the end of a batch: whatever layers owe that no answer has taken along.

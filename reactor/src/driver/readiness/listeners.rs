@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{Acceptor, Completion, Socket};
 use super::Readiness;
-use super::batch::{Report, Stage};
+use super::batch::Stage;
 use crate::error::Errno;
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::{Fd, Interest, Sys};
@@ -109,7 +109,7 @@ impl<S: Sys> Acceptor for Readiness<S> {
 }
 
 impl<S: Sys> Readiness<S> {
-    pub(super) fn listener_event(&mut self, index: usize) -> Option<Report> {
+    pub(super) fn listener_event(&mut self, index: usize) -> Option<Completion> {
         if matches!(self.stage, Stage::Fresh) {
             self.stage = Stage::Accepting(ACCEPTS_PER_TURN);
         }
@@ -122,7 +122,7 @@ impl<S: Sys> Readiness<S> {
             match self.sys.accept(listener.fd, listener.unsent) {
                 Ok(Some((fd, peer))) => {
                     self.open += 1;
-                    return Some(Report::Said(Completion::Accepted { listener: index, socket: Socket(fd), peer }));
+                    return Some(Completion::Accepted { listener: index, socket: Socket(fd), peer });
                 }
                 Ok(None) => return None,
                 Err(errno) if concerns_one_newcomer(errno) => {

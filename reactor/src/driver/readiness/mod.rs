@@ -24,10 +24,10 @@ use crate::error::Errno;
 use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Clock, Event, Fd, LocalAddresses, Sys};
+use crate::sys::{Clock, Event, Fd, LocalAddresses, Ready, Sys};
 use crate::time::{LogLimit, Time, shorter};
 use crate::token::ConnectionId;
-use batch::{Report, Stage};
+use batch::Stage;
 use interest::{NO_INTEREST_PROBE, Polled};
 use listeners::{DriverListener, SUSPENDED_REST, listener_token};
 use terminals::Terminals;
@@ -53,6 +53,8 @@ pub(crate) struct Readiness<S: Sys> {
     probes: VecDeque<ConnectionId>,
     probes_left: usize,
     listener_probes: Vec<usize>,
+    /// The outcome of a receive of the short way that brought no bytes, reported by `next`.
+    unreported: Option<Completion>,
     /// Failures of calls outside `next`, reported by `next`.
     failures: Vec<(ConnectionId, Errno)>,
     /// Descriptors of released connections. Closed after the batch, so that no number is used twice in one batch.
@@ -104,6 +106,7 @@ impl<S: Sys> Readiness<S> {
             probes: VecDeque::new(),
             probes_left: 0,
             listener_probes: Vec::new(),
+            unreported: None,
             failures: Vec::new(),
             closing: Vec::new(),
             freed: false,
@@ -193,7 +196,7 @@ impl<S: Sys> Driver for Readiness<S> {
         }
         if !(self.listener_probes.is_empty() && self.always_ready.is_empty()) {
             self.always_ready.retain(|&id| links.get(id).is_some());
-            let readable = |token| Event { token, readable: true, writable: false, hangup: false, error: false };
+            let readable = |token| Event { token, ready: Ready::READABLE };
             let token = |index| listener_token(self.home.event_loop(), index);
             self.events.extend(self.listener_probes.drain(..).map(token).map(readable));
             self.events.extend(self.always_ready.iter().copied().map(readable));
@@ -208,15 +211,12 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     #[inline]
-    fn next<'s>(&mut self, links: &Links, scratch: &'s mut [u8]) -> Option<Completion<'s>> {
-        let report = match self.only_to_read(links, scratch) {
-            Some(report) => report,
-            None => self.report(links, scratch)?,
-        };
-        Some(match report {
-            Report::Received(id, count) => Completion::Received { id, bytes: &scratch[..count] },
-            Report::Said(completion) => completion,
-        })
+    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
+        self.only_to_read(links, scratch)
+    }
+
+    fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
+        self.unreported.take().or_else(|| self.report(links, scratch))
     }
 
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {

@@ -4,7 +4,6 @@ use std::io::IoSlice;
 
 use super::super::Completion;
 use super::Readiness;
-use super::batch::Report;
 use crate::buffer::{FilePart, Output};
 use crate::link::Sent;
 use crate::sys::{Fd, Moved, Sys};
@@ -18,7 +17,7 @@ const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
 impl<S: Sys> Readiness<S> {
     /// One receive, reported; nothing when nothing has arrived.
     #[inline]
-    pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Report> {
+    pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Completion> {
         if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
             let report = self.receive_layered(id, scratch);
             if report.is_none() {
@@ -26,25 +25,20 @@ impl<S: Sys> Readiness<S> {
             }
             return report;
         }
-        self.receive_plain(id, fd, socket, scratch)
+        let moved = if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) };
+        self.heard(id, moved)
     }
 
-    #[inline]
-    pub(super) fn receive_plain(
-        &mut self,
-        id: ConnectionId,
-        fd: Fd,
-        socket: bool,
-        scratch: &mut [u8],
-    ) -> Option<Report> {
-        match if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) } {
-            Moved::Bytes(count) => Some(Report::Received(id, count)),
+    /// The outcome of a receive, reported.
+    pub(super) fn heard(&mut self, id: ConnectionId, moved: Moved) -> Option<Completion> {
+        match moved {
+            Moved::Bytes(count) => Some(Completion::Received { id, count }),
             Moved::Blocked => {
                 self.not_read(id);
                 None
             }
-            Moved::Ended => Some(Report::Said(Completion::Ended { id })),
-            Moved::Failed(errno) => Some(Report::Said(Completion::Failed { id, errno })),
+            Moved::Ended => Some(Completion::Ended { id }),
+            Moved::Failed(errno) => Some(Completion::Failed { id, errno }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::line::{Act, Stage};
 use super::{FIRST_FD, File, Network};
 use crate::error::Errno;
-use crate::sys::{Event, Fd, Interest};
+use crate::sys::{Event, Fd, Interest, Ready};
 use crate::token::ConnectionId;
 
 /// Allowed number of consecutive waits that return at once without effect. A few spurious events are no spinning.
@@ -46,15 +46,16 @@ impl Network {
         let Network { files, watched, lines, faults, random, .. } = self;
         let mut late = Vec::new();
         for (&fd, &(token, interest)) in watched.iter() {
-            let mut event = Event { token, readable: false, writable: false, hangup: false, error: false };
+            let (mut readable, mut writable, mut others) = (false, false, Ready::default());
             match &files[(fd - FIRST_FD) as usize] {
-                Some(File::Listener { queue, .. }) => event.readable = !queue.is_empty(),
+                Some(File::Listener { queue, .. }) => readable = !queue.is_empty(),
                 Some(File::Line(index)) => {
                     let line = &lines[*index];
-                    event.readable = line.is_readable();
-                    event.writable = line.is_writable();
-                    event.hangup = line.is_hung_up() && !faults.select;
-                    event.error = line.error.is_some() && line.stage == Stage::Open && !faults.select;
+                    readable = line.is_readable();
+                    writable = line.is_writable();
+                    let failed = line.error.is_some() && line.stage == Stage::Open;
+                    others = others.with(Ready::HANGUP, line.is_hung_up() && !faults.select);
+                    others = others.with(Ready::ERROR, failed && !faults.select);
                 }
                 None => {}
             }
@@ -62,13 +63,13 @@ impl Network {
                 match lines.get(files_line(files, fd).unwrap_or(usize::MAX)) {
                     // A connect's outcome is never spurious: SO_ERROR would report a connection.
                     Some(line) if line.stage == Stage::Connecting => {}
-                    _ if random.chance(0.5) => event.readable = true,
-                    _ => event.writable = true,
+                    _ if random.chance(0.5) => readable = true,
+                    _ => writable = true,
                 }
             }
-            event.readable &= interest.read;
-            event.writable &= interest.write;
-            if event.readable || event.writable || event.hangup || event.error {
+            let asked = others.with(Ready::READABLE, readable && interest.read);
+            let event = Event { token, ready: asked.with(Ready::WRITABLE, writable && interest.write) };
+            if event.ready != Ready::default() {
                 if random.chance(faults.late_events) { late.push(event) } else { events.push(event) }
             }
         }
@@ -112,8 +113,7 @@ impl Network {
             if awake() {
                 events.truncate(self.faults.batch - 1);
                 let place = self.random.index(events.len() + 1);
-                events
-                    .insert(place, Event { token: wake, readable: true, writable: false, hangup: false, error: false });
+                events.insert(place, Event { token: wake, ready: Ready::READABLE });
             }
             if !events.is_empty() {
                 break;
