@@ -8,11 +8,16 @@ pub(super) const EINTR: Errno = Errno(libc::EINTR);
 
 /// Attempts a call that a signal may interrupt before the call has any effect.
 pub(super) fn attempt<T: PartialEq + From<i8>>(call: impl FnOnce() -> T) -> Result<T, Errno> {
+    attempt_checked(|| check(call()))
+}
+
+#[inline]
+fn attempt_checked<T>(call: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     #[cfg(feature = "chaos")]
     if interruptions::strikes() {
         return Err(EINTR);
     }
-    check(call())
+    call()
 }
 
 /// Translates the result of a call: -1 means a failure, with the reason in errno.
@@ -23,12 +28,41 @@ pub(super) fn check<T: PartialEq + From<i8>>(answer: T) -> Result<T, Errno> {
 /// Repeats the call while signals interrupt it. Not for connect(2), which continues after EINTR; not for close(2); not
 /// for a wait, which must not start again with its full time.
 pub(super) fn retry<T: PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> Result<T, Errno> {
+    retry_checked(|| check(call()))
+}
+
+/// Does the same for a call that returns its errno.
+#[inline]
+pub(super) fn retry_checked<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
-        match attempt(&mut call) {
+        match attempt_checked(&mut call) {
             Err(EINTR) => {}
             outcome => return outcome,
         }
     }
+}
+
+/// Makes a system call without the C library, whose functions for recv(2) and send(2) are points where a thread can be
+/// cancelled, and whose `syscall` moves each argument twice.
+///
+/// # Safety
+/// The safety conditions of the system call itself.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[inline(always)]
+pub(super) unsafe fn direct(number: libc::c_long, arguments: [usize; 6]) -> Result<isize, Errno> {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let answer: isize;
+    // SAFETY: the kernel changes the two named registers, and the memory that the caller answers for.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") fifth, in("r9") sixth,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if answer < 0 { Err(Errno(-answer as i32)) } else { Ok(answer) }
 }
 
 fn last() -> Errno {

@@ -50,10 +50,13 @@ impl WaitBudget {
 }
 
 fn read(clock: libc::clockid_t) -> Time {
-    let mut reading = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, and `reading` is one. The call cannot fail: the clock exists on this
+    let mut reading = std::mem::MaybeUninit::uninit();
+    // SAFETY: the kernel writes one timespec, and `reading` has room for one. The call cannot fail: the clock exists on this
     // system.
-    unsafe { libc::clock_gettime(clock, &mut reading) };
+    let reading: libc::timespec = unsafe {
+        libc::clock_gettime(clock, reading.as_mut_ptr());
+        reading.assume_init()
+    };
     Time(reading.tv_sec as u64 * 1_000_000_000 + reading.tv_nsec as u64)
 }
 

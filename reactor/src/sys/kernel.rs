@@ -9,7 +9,11 @@ use std::time::Duration;
 use libc::c_int;
 
 use super::backend::Backend;
-use super::call::retry;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+use super::call::check;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use super::call::direct;
+use super::call::{retry, retry_checked};
 use super::wake::Waker;
 use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys, clock, poller, socket};
 use crate::address::{Address, Peer};
@@ -145,9 +149,9 @@ impl Sys for Kernel {
         Ok(Fd(opened.into_raw_fd()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
-        received(retry(|| recv(fd, into)), into.len())
+        received(retry_checked(|| recv(fd, into)), into.len())
     }
 
     fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
@@ -162,9 +166,9 @@ impl Sys for Kernel {
         foreground >= 0 && foreground != own
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        sent(retry(|| send(fd, bytes)))
+        sent(retry_checked(|| send(fd, bytes)))
     }
 
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
@@ -264,35 +268,30 @@ impl Sys for Kernel {
 
 // The two calls of every request. In the C library they are points where a thread can be cancelled. With a second
 // thread in the process, each call pays two locked instructions and fifty others for cancellation. The reactor cancels
-// no threads, so on Linux these functions call the kernel directly.
+// no threads, so on Linux (x86-64) these functions call the kernel directly.
 
 /// One recv(2), possibly interrupted.
-#[inline]
-fn recv(fd: Fd, into: &mut [u8]) -> isize {
+#[inline(always)]
+fn recv(fd: Fd, into: &mut [u8]) -> Result<isize, Errno> {
     let (space, room) = (into.as_mut_ptr(), into.len());
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     // SAFETY: the kernel writes at most `room` bytes at `space`, and both belong to `into`. No address is requested.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_recvfrom, fd.0 as usize, space, room, 0usize, 0usize, 0usize) as isize };
-    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    return unsafe { direct(libc::SYS_recvfrom, [fd.0 as usize, space as usize, room, 0, 0, 0]) };
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     // SAFETY: the kernel writes at most `room` bytes at `space`, and both belong to `into`.
-    let answer = unsafe { libc::recv(fd.0, space.cast(), room, 0) };
-    answer
+    check(unsafe { libc::recv(fd.0, space.cast(), room, 0) })
 }
 
 /// One send(2), possibly interrupted.
-#[inline]
-fn send(fd: Fd, bytes: &[u8]) -> isize {
+#[inline(always)]
+fn send(fd: Fd, bytes: &[u8]) -> Result<isize, Errno> {
     let (start, count) = (bytes.as_ptr(), bytes.len());
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-    let (fd, flags) = (fd.0 as usize, SEND_FLAGS as usize);
-    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`. No address is given.
-    let answer = unsafe { libc::syscall(libc::SYS_sendto, fd, start, count, flags, 0usize, 0usize) as isize };
-    #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+    return unsafe { direct(libc::SYS_sendto, [fd.0 as usize, start as usize, count, SEND_FLAGS as usize, 0, 0]) };
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`.
-    let answer = unsafe { libc::send(fd.0, start.cast(), count, SEND_FLAGS) };
-    answer
+    check(unsafe { libc::send(fd.0, start.cast(), count, SEND_FLAGS) })
 }
 
 fn would_block(errno: Errno) -> bool {
