@@ -208,7 +208,7 @@ impl Core {
         link.writable_output(&mut self.pool, limits)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
         self.put_in_order(id);
         let Some(link) = self.links.get_mut(id) else { return Written::Refused };

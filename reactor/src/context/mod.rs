@@ -255,7 +255,8 @@ impl<'a, C, M> Context<'a, C, M> {
 
     /// Queues a copy of `bytes`. The copy leaves after the callback, together with all other bytes written in the callback, in
     /// one send.
-    #[inline]
+    // Inlined by force: nearly every answer is one write, and the call takes a fifth of its instructions.
+    #[inline(always)]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Written {
         self.core.put(self.id, |output| output.put(bytes.as_ref()))
     }

@@ -93,6 +93,7 @@ impl Handler for Echo {
 
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
+    #[inline]
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         answer(b"", input, cx);
     }
@@ -107,6 +108,7 @@ impl Handler for IdentifiedEcho {
 
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
+    #[inline]
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         answer(&self.before, input, cx);
     }
@@ -144,11 +146,11 @@ fn answer_rest(before: &[u8], input: &mut Input<'_>, cx: &mut Context<'_>) {
 
 #[inline]
 fn say(before: &[u8], line: &[u8], cx: &mut Context<'_>) -> Written {
-    if !before.is_empty() {
-        cx.write(before);
-    }
-    cx.write(SAID);
-    cx.write(line)
+    cx.encode(|answer| {
+        answer.put(before);
+        answer.put(SAID);
+        answer.put(line);
+    })
 }
 
 fn refuse(cx: &mut Context<'_>) {
@@ -161,6 +163,7 @@ impl Handler for RawEcho {
 
     fn on_open(&mut self, _: &mut Context<'_>) {}
 
+    #[inline]
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
         // Above the high-water mark the loop pauses reading, so at most one further receive is queued.
         cx.write(input.take_all());
