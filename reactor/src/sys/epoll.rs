@@ -95,13 +95,9 @@ impl Poller for Epoll {
 
 fn told(raw: &libc::epoll_event) -> Event {
     // Copied out before use: the struct is packed on x86-64, and a reference into it would not be aligned.
-    let (flags, bits) = (raw.events as i32, raw.u64);
-    Event { token: ConnectionId::from_u64(bits), ready: Ready(flags as u8 & KNOWN.0) }
+    let (events, bits) = (raw.events, raw.u64);
+    Event { token: ConnectionId::from_u64(bits), ready: Ready::of_epoll(events) }
 }
-
-const KNOWN: Ready = Ready::READABLE.and(Ready::WRITABLE).and(Ready::ERROR).and(Ready::HANGUP);
-const _: () = assert!(KNOWN.0 as i32 == libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLERR | libc::EPOLLHUP);
-const _: () = assert!(Ready::WRITABLE.0 as i32 == libc::EPOLLOUT && Ready::HANGUP.0 as i32 == libc::EPOLLHUP);
 
 /// Rounded up, so that a timer is not found undue, which would cost a second wait; -1 is for ever.
 fn milliseconds(span: Option<Duration>) -> i32 {

@@ -29,6 +29,7 @@ pub(crate) mod listen;
 pub(crate) mod memory;
 mod poller;
 pub(crate) mod process;
+mod ready;
 mod select;
 pub(crate) mod signal;
 #[cfg(feature = "sim")]
@@ -44,6 +45,7 @@ use crate::error::Errno;
 use crate::token::ConnectionId;
 pub(crate) use clock::Clock;
 pub(crate) use poller::Poller;
+pub(crate) use ready::Ready;
 
 /// A descriptor's number. The owner of the slot that holds the number closes the descriptor with [`Sys::close`]; copying the
 /// number copies no ownership.
@@ -90,33 +92,6 @@ pub(crate) struct Event {
     /// The token given at registration; the connection may have ended since.
     pub(crate) token: ConnectionId,
     pub(crate) ready: Ready,
-}
-
-/// A set of what a descriptor is ready for. The bits are those of epoll, so one instruction translates its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ready(u8);
-
-impl Ready {
-    pub(crate) const READABLE: Ready = Ready(1);
-    pub(crate) const WRITABLE: Ready = Ready(1 << 2);
-    /// An error waits in SO_ERROR (EPOLLERR), or the descriptor itself is bad. Reported without interest, too.
-    pub(crate) const ERROR: Ready = Ready(1 << 3);
-    /// Both halves are over (EPOLLHUP). Reported without interest, too.
-    pub(crate) const HANGUP: Ready = Ready(1 << 4);
-
-    pub(crate) const fn and(self, other: Ready) -> Ready {
-        Ready(self.0 | other.0)
-    }
-
-    pub(crate) fn with(self, other: Ready, is: bool) -> Ready {
-        if is { self.and(other) } else { self }
-    }
-
-    /// Whether any of `any` is in the set.
-    #[inline]
-    pub(crate) fn has(self, any: Ready) -> bool {
-        self.0 & any.0 != 0
-    }
 }
 
 /// The calls that a driver makes, besides [`Clock`] and [`Poller`]. Each call restarts after EINTR, none blocks but `wait` (and

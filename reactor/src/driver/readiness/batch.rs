@@ -4,7 +4,7 @@ use super::super::{Completion, Driver};
 use super::Readiness;
 use super::interest::Polled;
 use crate::link::Links;
-use crate::sys::{Event, Moved, Ready, Sys};
+use crate::sys::{Event, Ready, Sys};
 use crate::token::ConnectionId;
 
 /// How far the event at the cursor is done.
@@ -69,30 +69,6 @@ impl<S: Sys> Readiness<S> {
         }
         self.flush_layers();
         None
-    }
-
-    /// The short way of nearly every event: there is something to read, and nothing else is the matter. Such an event is done
-    /// with then.
-    #[inline]
-    pub(super) fn only_to_read(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
-        let event = *self.events.get(self.cursor)?;
-        let (id, batch) = (event.token, self.batch);
-        if (event.ready != Ready::READABLE) | (id.generation() == 0) || !links.get(id)?.is_plainly_read() {
-            return None;
-        }
-        // A link that is connecting does not read.
-        let slot = self.slot_mut(id).filter(|slot| slot.socket & slot.layer.is_none())?;
-        debug_assert!(!slot.connecting);
-        slot.read_in = batch;
-        let fd = slot.fd;
-        self.cursor += 1;
-        match self.sys.recv(fd, scratch) {
-            Moved::Bytes(count) => Some((id, count)),
-            moved => {
-                self.unreported = self.heard(id, moved);
-                None
-            }
-        }
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.

@@ -24,7 +24,7 @@ use crate::error::Errno;
 use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
 use crate::stats::Counters;
-use crate::sys::{Clock, Event, Fd, LocalAddresses, Ready, Sys};
+use crate::sys::{Clock, Event, Fd, LocalAddresses, Moved, Ready, Sys};
 use crate::time::{LogLimit, Time, shorter};
 use crate::token::ConnectionId;
 use batch::Stage;
@@ -210,9 +210,28 @@ impl<S: Sys> Driver for Readiness<S> {
         self.batch_full.then(|| self.sys.events_per_wait())
     }
 
+    /// The short way of nearly every event: there is something to read, and nothing else is the matter. Such an event is done
+    /// with then.
     #[inline]
     fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
-        self.only_to_read(links, scratch)
+        let event = *self.events.get(self.cursor)?;
+        let (id, batch) = (event.token, self.batch);
+        if (event.ready != Ready::READABLE) | (id.generation() == 0) || !links.get(id)?.is_plainly_read() {
+            return None;
+        }
+        // A link that is connecting does not read.
+        let slot = self.slot_mut(id).filter(|slot| slot.socket & slot.layer.is_none())?;
+        debug_assert!(!slot.connecting);
+        slot.read_in = batch;
+        let fd = slot.fd;
+        self.cursor += 1;
+        match self.sys.recv(fd, scratch) {
+            Moved::Bytes(count) => Some((id, count)),
+            moved => {
+                self.unreported = self.heard(id, moved);
+                None
+            }
+        }
     }
 
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
