@@ -13,7 +13,6 @@ use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
     /// Does for one link all there is to do, until it rests.
-    #[inline(never)]
     pub(super) fn advance_link(&mut self, id: ConnectionId) {
         self.advance_answered(id);
     }

@@ -203,8 +203,7 @@ impl<D: Driver> EventLoop<D> {
             } else {
                 return;
             }
-            if self.core.flush_now {
-                self.core.flush_now = false;
+            if std::mem::take(&mut self.core.flush_now) {
                 self.settle();
             }
         }

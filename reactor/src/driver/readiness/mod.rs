@@ -210,8 +210,6 @@ impl<S: Sys> Driver for Readiness<S> {
         self.batch_full.then(|| self.sys.events_per_wait())
     }
 
-    /// The short way of nearly every event: there is something to read, and nothing else is the matter. Such an event is done
-    /// with then.
     #[inline]
     fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
         let event = *self.events.get(self.cursor)?;
