@@ -30,6 +30,14 @@ pub enum Error {
     /// An address could not be parsed, or its name could not be looked up.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// A value of [`SocketOptions`](crate::SocketOptions) is out of range.
+    #[error("{option}: {why}")]
+    SocketOption {
+        /// The name of the option.
+        option: &'static str,
+        /// The value, and its range.
+        why: String,
+    },
     /// A listener could not be bound: address in use, no permission, not an address of this host, no socket at the
     /// path.
     #[error("{address}: {cause}")]
@@ -45,6 +53,14 @@ pub enum Error {
         /// The descriptor's number.
         descriptor: i32,
         /// The fault of the descriptor.
+        why: String,
+    },
+    /// A descriptor cannot be adopted ([`Context::adopt`](crate::Context::adopt)).
+    #[error("descriptor {descriptor}: {why}")]
+    Adopted {
+        /// The descriptor's number.
+        descriptor: i32,
+        /// What the descriptor is instead of an open stream, or the limit that admits no further connection.
         why: String,
     },
     /// An environment variable has a malformed value: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.

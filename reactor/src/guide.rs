@@ -8,6 +8,7 @@
 //! - [Logging](#logging)
 //! - [Several loops, and state that they share](#several-loops-and-state-that-they-share)
 //! - [Socket options](#socket-options)
+//! - [Limits of one connection](#limits-of-one-connection)
 //! - [Testing](#testing)
 //! - [From tokio, mio, libuv: how do I …](#from-tokio-mio-libuv-how-do-i-)
 //!
@@ -309,14 +310,65 @@
 //!
 //! # Socket options
 //!
-//! | option | value | reason |
-//! | --- | --- | --- |
-//! | `TCP_NODELAY` | on | answers are gathered and leave in one `send`, so Nagle's algorithm could only delay them |
-//! | `SO_KEEPALIVE` | on: after 60 s, every 10 s, 6 times | finds a pulled cable in two minutes |
-//! | `TCP_NOTSENT_LOWAT`, on Unix sockets `SO_SNDBUF` | [`Limits::unsent`](crate::Limits::unsent), 128 KiB | a peer that does not read would hold megabytes in the kernel |
-//! | `SO_REUSEADDR` | on | a restart finds the port free |
-//! | `SO_REUSEPORT` | off | a port in use would go unnoticed |
-//! | `TCP_DEFER_ACCEPT` | with [`Service::client_speaks_first`](crate::Service::client_speaks_first) | a connection costs nothing before its first request |
+//! Options belong to the service ([`Service::socket_options`](crate::Service::socket_options)), and hold for its accepted,
+//! outbound and adopted sockets. [`SocketOptions`](crate::SocketOptions) gives the reason of each default in full.
+//!
+//! | option | by default | set by | reason |
+//! | --- | --- | --- | --- |
+//! | `TCP_NODELAY` | on | [`no_delay`](crate::SocketOptions::no_delay) | answers are gathered and leave in one `send`, so Nagle's algorithm could only delay them |
+//! | `SO_KEEPALIVE` | on: after 60 s, every 10 s, 6 times | [`keepalive`](crate::SocketOptions::keepalive) | finds a pulled cable in two minutes |
+//! | `SO_RCVBUF` | the kernel's own size, which grows with the path | [`receive_buffer`](crate::SocketOptions::receive_buffer) | a fixed size turns growth off |
+//! | `SO_SNDBUF` | likewise | [`send_buffer`](crate::SocketOptions::send_buffer) | likewise |
+//! | `TCP_NOTSENT_LOWAT`, on Unix sockets `SO_SNDBUF` | 128 KiB | [`Limits::unsent`](crate::Limits::unsent) | a peer that does not read would hold megabytes in the kernel |
+//! | `SO_REUSEADDR` | on | | a restart finds the port free |
+//! | `SO_REUSEPORT` | off | | a port in use would go unnoticed |
+//! | `TCP_DEFER_ACCEPT` | off | [`Service::client_speaks_first`](crate::Service::client_speaks_first) | a connection costs nothing before its first request |
+//! | `SO_OOBINLINE` | off | [`Service::urgent_in_line`](crate::Service::urgent_in_line) | only telnet and its kin use urgent data |
+//!
+//! ```
+//! use reactor::{Application, Context, Handler, Input, Keepalive, Service, SocketOptions};
+//! use std::time::Duration;
+//! # struct Uploads;
+//! # impl Handler for Uploads {
+//! #     type Connection = ();
+//! #     fn on_open(&mut self, _: &mut Context<'_>) {}
+//! #     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) { input.take_all(); }
+//! # }
+//!
+//! let options = SocketOptions {
+//!     // Many clients that send much, on a machine with little memory.
+//!     receive_buffer: Some(64 * 1024),
+//!     // Behind a balancer that forgets silent connections after a minute.
+//!     keepalive: Some(Keepalive { idle: Duration::from_secs(45), ..Keepalive::default() }),
+//!     ..SocketOptions::default()
+//! };
+//! let mut app = Application::new()?;
+//! app.add_service(Service::tcp("127.0.0.1:0", || Uploads).socket_options(options))?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
+//!
+//! All other options of one socket, and its questions (`SO_PEERCRED`, `TCP_INFO`), are within reach by its descriptor:
+//! [`ConnectionRef::descriptor`](crate::ConnectionRef::descriptor) with a crate such as `rustix` or `socket2`.
+//!
+//! A stream that is open already becomes a connection by [`Context::adopt`](crate::Context::adopt): one end of a socket pair, a
+//! descriptor that another process has sent, the socket of inetd. The examples `helpers` and `inetd` do so.
+//!
+//! # Limits of one connection
+//!
+//! [`Limits`](crate::Limits) and [`Deadlines`](crate::Deadlines) belong to the service, too.
+//! [`change_limits`](crate::ConnectionRef::change_limits) and [`change_deadlines`](crate::ConnectionRef::change_deadlines) change
+//! them for one connection: a client that has proved who it is may send longer messages, a subscriber may be silent.
+//!
+//! ```
+//! use reactor::Context;
+//! /// The connection has become a subscriber's.
+//! fn subscribes(cx: &mut Context<'_>) {
+//!     let id = cx.id();
+//!     let mut subscriber = cx.at(id);
+//!     subscriber.change_deadlines(|deadlines| deadlines.idle = None);
+//!     subscriber.change_limits(|limits| limits.member_queue = 64 * 1024);
+//! }
+//! ```
 //!
 //! # Testing
 //!
@@ -352,7 +404,9 @@
 //! | mio: `Token`, `Slab` of connections | [`ConnectionId`](crate::ConnectionId), which goes stale instead of wrong; [`Handler::Connection`](crate::Handler::Connection) |
 //! | mio: `register`, `reregister`, `Interest` | nothing: interest follows from what is queued and paused |
 //! | mio: `Waker` | [`ServiceHandle::post`](crate::ServiceHandle::post), [`Handle::halt`](crate::Handle::halt) |
-//! | mio: `SourceFd` | [`Context::watch`](crate::Context::watch) |
+//! | mio: `SourceFd` | [`Context::watch`](crate::Context::watch); [`Context::adopt`](crate::Context::adopt) for streams |
+//! | tokio: `TcpStream::from_std`, `UnixStream::pair` | [`Context::adopt`](crate::Context::adopt) |
+//! | tokio, socket2: `set_nodelay`, `TcpKeepalive` | [`Service::socket_options`](crate::Service::socket_options) |
 //! | libuv: `uv_read_start`, `uv_read_stop` | [`resume_reading`](crate::Context::resume_reading), [`pause_reading`](crate::Context::pause_reading) |
 //! | libuv: `uv_write` and its callback | [`Context::write`](crate::Context::write), [`on_drained`](crate::Handler::on_drained) |
 //! | libuv: `uv_shutdown`, `uv_close` | [`Context::finish`](crate::Context::finish), [`Context::close`](crate::Context::close), [`Context::abort`](crate::Context::abort) |

@@ -88,6 +88,7 @@ mod operations;
 
 mod budget;
 mod limits;
+mod socket_options;
 
 mod buffer;
 #[cfg(any(feature = "sim", feature = "chaos"))]
@@ -163,6 +164,7 @@ pub use mailbox::PostError;
 pub use reason::{CloseReason, Deadline};
 pub use runner::Runner;
 pub use service::{Listener, Service, inherited_listeners};
+pub use socket_options::{Keepalive, SocketOptions};
 pub use stats::{Lag, Stats};
 pub use sys::backend::Backend;
 pub use sys::signal::reset_inherited_signals;

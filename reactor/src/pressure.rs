@@ -183,9 +183,9 @@ impl Pressure {
 
 /// Takes the bytes that connection `id` can give at once. Returns the number of bytes that come back later.
 fn take_from(core: &mut Core, id: ConnectionId) -> usize {
-    let Core { links, terms, pool, holdings, counters, .. } = core;
+    let Core { links, bounds, pool, holdings, counters, .. } = core;
     let Some(link) = links.get_mut(id) else { return 0 };
-    let (missed, unread) = link.run_out_of_memory(&terms[link.service as usize].limits, pool);
+    let (missed, unread) = link.run_out_of_memory(&bounds[link.bounds].limits, pool);
     counters.missed.add(missed);
     counters.unread.add(unread as u64);
     link.weigh(holdings);

@@ -10,7 +10,6 @@ use crate::cluster::LoopKind;
 use crate::context::Core;
 use crate::link::Link;
 use crate::reason::CloseReason;
-use crate::service::Counts;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -90,11 +89,11 @@ impl Core {
 
     /// Logs a connection that is refused at the limit of connections. `refused`: the number of refusals since the last line for
     /// the operator, when the next line is due.
-    pub(crate) fn log_refusal(&self, service: u16, refused: Option<usize>, peer: &Peer, limit: Counted) {
+    pub(crate) fn log_refusal(&self, service: u16, refused: Option<usize>, peer: &Peer, limit: usize) {
         let name = &self.terms[service as usize].name;
         log::debug!("{name}: refused {peer}, at the limit of connections");
         if let Some(refused) = refused {
-            let refused = Counted(refused, "connection");
+            let (refused, limit) = (Counted(refused, "connection"), Counted(limit, "connection"));
             log::warn!("{name}: refused {refused}, the last from {peer}, at the limit of {limit}");
         }
     }
@@ -139,14 +138,8 @@ impl Core {
     }
 
     /// Counters, listeners, memory, and a table of connections. `number` is the loop's, and the first loop passes the
-    /// counters of `all` loops. `counts` are the services' counts over all loops.
-    pub(crate) fn report<'a>(
-        &self,
-        number: u32,
-        all: Option<Stats>,
-        listeners: &[String],
-        counts: impl Iterator<Item = &'a Counts>,
-    ) -> String {
+    /// counters of `all` loops.
+    pub(crate) fn report(&self, number: u32, all: Option<Stats>, listeners: &[String]) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
         if self.outgoing.is_some() {
@@ -164,8 +157,9 @@ impl Core {
         let limit = if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
         let _ = writeln!(text, "memory: connections hold {held} bytes of {limit}, {suspended} are not read for that");
         self.table(&mut text);
-        for (terms, counts) in self.terms.iter().zip(counts).filter(|(terms, _)| !terms.is_internal()) {
-            let _ = writeln!(text, "{}: {counts}", terms.name);
+        // The counts are those of all loops.
+        for terms in self.terms.iter().filter(|terms| number == 0 && !terms.is_internal()) {
+            let _ = writeln!(text, "{}: {}", terms.name, terms.counts);
         }
         text
     }

@@ -24,10 +24,11 @@ use crate::host::{Host, Hosted, Work, Works, guarded};
 use crate::layer::{Layer, Layers};
 use crate::limits::{Deadlines, Limits};
 use crate::mailbox::{Addressed, Receiver};
+use crate::socket_options::SocketOptions;
 use crate::sys::listen::{ListenOptions, Listens};
 use crate::token::ConnectionId;
+pub(crate) use bound::Bound;
 use bound::BoundListener;
-pub(crate) use bound::{Bound, Counts};
 pub use open::{Listener, inherited_listeners};
 pub(crate) use served::Served;
 use source::Source;
@@ -64,6 +65,7 @@ pub struct Service<H, M = ()> {
     name: String,
     limits: Limits,
     deadlines: Deadlines,
+    sockets: SocketOptions,
     refusal: Refusal,
     speaks_first: Option<Duration>,
     shares_memory: bool,
@@ -122,6 +124,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             name: short_name::<H>().to_owned(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
+            sockets: SocketOptions::default(),
             refusal: Refusal::default(),
             speaks_first: None,
             shares_memory: false,
@@ -149,6 +152,15 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// Sets the deadlines.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = deadlines;
+        self
+    }
+
+    /// Sets the options of the service's sockets: TCP_NODELAY, keepalive probes, and the kernel's buffers. For listeners that
+    /// are taken over ([`Service::on`]), too.
+    ///
+    /// A value out of range is an [`Error::SocketOption`] when the service is added.
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
+        self.sockets = options;
         self
     }
 
@@ -396,10 +408,11 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         application: Handle,
         listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
     ) -> Result<(Bound, ServiceParts<H, M>), Error> {
+        self.sockets.check()?;
         let options = ListenOptions {
             backlog: self.limits.backlog.min(i32::MAX as u32) as i32,
             defer_accept: self.speaks_first.filter(|patience| !patience.is_zero()),
-            unsent: self.limits.unsent,
+            tuning: self.sockets.tuning(&self.limits),
             urgent_in_line: self.urgent_in_line,
         };
         let mut listeners: Vec<BoundListener> = Vec::new();
@@ -417,10 +430,12 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             limits: self.limits,
             deadlines: self.deadlines,
             refusal: self.refusal,
+            sockets: self.sockets,
+            counts: Arc::default(),
             internal: false,
             handle: Arc::new(handle.clone()),
         };
-        let bound = Bound { terms, listeners, reads_first: self.speaks_first.is_some(), counts: Arc::default() };
+        let bound = Bound { terms, listeners, reads_first: self.speaks_first.is_some() };
         Ok((bound, ServiceParts { factory: self.factory, works: self.works.into(), handle }))
     }
 }

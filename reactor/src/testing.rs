@@ -50,6 +50,8 @@ use crate::handle::{Handle, ServiceHandle};
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, NO_STATE, Origin, Requests, Sent};
 use crate::mailbox::{Addressed, Receiver};
+use crate::socket_options::SocketOptions;
+use crate::sys::sockets::NoSockets;
 use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -82,8 +84,8 @@ pub enum Request {
     Connect(ConnectionId, Address),
     /// [`Context::watch`].
     Watch(ConnectionId),
-    /// A connection without a descriptor, as for a timer.
-    Open(ConnectionId),
+    /// [`Context::adopt`]. The descriptor stays open until [`Recorded::requests`] is called.
+    Adopt(ConnectionId),
     /// [`Timers::set`](crate::Timers::set), with the key, of this connection; [`ConnectionId::NONE`]: of the handler.
     SetTimer(ConnectionId, u64, Duration),
     /// [`Timers::every`](crate::Timers::every), likewise.
@@ -126,13 +128,15 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         let mailbox = handle.receivers().next().expect("there is one loop");
         let now = Time::default() + Duration::from_secs(1);
         let budget = Arc::new(Budget::new(usize::MAX, None));
-        let mut core = Core::new(now, &cluster, &loop_handle, budget, Box::new(|_| None));
+        let mut core = Core::new(now, &cluster, &loop_handle, budget, Box::new(NoSockets));
         core.turn = 1;
-        core.terms.push(Terms {
+        core.add_service(Terms {
             name: "recorded".into(),
             limits,
             deadlines: Deadlines::default(),
             refusal: Refusal::default(),
+            sockets: SocketOptions::default(),
+            counts: Arc::default(),
             internal: false,
             handle: Arc::new(handle.clone()),
         });
@@ -157,11 +161,11 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
     /// the peer had read everything.
     pub fn written(&mut self, id: ConnectionId) -> Vec<u8> {
         self.core.hand_out();
-        let Core { links, pool, terms, now, .. } = &mut self.core;
+        let Core { links, pool, bounds, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return Vec::new() };
         let written = link.output().map(|output| output.to_vec()).unwrap_or_default();
         if !written.is_empty() {
-            link.sent(Sent::Bytes(written.len()), *now, &terms[0].limits, pool, || 0);
+            link.sent(Sent::Bytes(written.len()), *now, &bounds[link.bounds].limits, pool, || 0);
         }
         written
     }
@@ -186,7 +190,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
             requests.push(match open.kind {
                 OpenKind::Connect(to, _) => Request::Connect(open.id, to),
                 OpenKind::Watch(_) => Request::Watch(open.id),
-                OpenKind::Adopt(_) => Request::Open(open.id),
+                OpenKind::Adopt(..) => Request::Adopt(open.id),
             });
         }
         for link in self.core.links.iter() {
@@ -282,7 +286,7 @@ mod tests {
         cx.at(one).timers().every(7, Duration::from_secs(60));
         assert_eq!(cx.connections(), [one]);
         recorded.requests();
-        let report = recorded.core.report(0, None, &[], std::iter::empty());
+        let report = recorded.core.report(0, None, &[]);
         let rows: Vec<&str> = report.lines().skip_while(|line| !line.starts_with("connections: ")).collect();
         assert!(rows.len() == 3 && rows[0] == "connections: 1" && rows[2].contains("127.0.0.1"), "{report}");
     }

@@ -462,6 +462,50 @@ fn a_pipeline_of_large_answers_leaves_whole_and_in_constant_memory() {
 }
 
 #[test]
+fn each_client_has_a_program_of_its_own_at_an_adopted_socket_under_every_model() {
+    for backend in BACKENDS {
+        for model in ["loops", "threads", "processes"] {
+            let example = Example::start("helpers", backend, &["127.0.0.1:0", model, "tr", "a-z", "A-Z"]);
+            let mut clients = [(); 3].map(|()| connect(example.address));
+            for client in &mut clients {
+                client.write_all(b"in small letters").expect("it is open");
+                client.shutdown(Shutdown::Write).expect("it is open");
+            }
+            for client in &mut clients {
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).expect("it ends in order");
+                assert_eq!(answer, b"IN SMALL LETTERS", "{model} on {backend}");
+            }
+            drop(clients);
+            assert_eq!(example.terminate().code(), Some(0), "{model} on {backend}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_inetd_starts_serves_its_standard_input_under_every_model() {
+    for backend in BACKENDS {
+        for model in ["loops", "threads", "processes"] {
+            let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors are free");
+            ours.set_read_timeout(Some(GUARD)).expect("not zero");
+            let mut command = Command::new(support::path_of("inetd"));
+            command.env("REACTOR_BACKEND", backend).arg(model).stdin(std::os::fd::OwnedFd::from(theirs));
+            let mut child = command.spawn().expect("it starts");
+            drop(command);
+            ours.write_all(b"one\ntwo\n").expect("it is open");
+            ours.shutdown(Shutdown::Write).expect("it is open");
+            let mut answer = Vec::new();
+            ours.read_to_end(&mut answer).expect("it ends in order");
+            assert_eq!(answer, b"one\ntwo\n", "{model} on {backend}");
+            assert_eq!(child.wait().expect("it is our child").code(), Some(0), "{model} on {backend}");
+        }
+    }
+    let output = Command::new(support::path_of("inetd")).stdin(Stdio::null()).output().expect("it starts");
+    let said = String::from_utf8(output.stderr).expect("it is text");
+    assert!(said.starts_with("standard input: descriptor ") && said.ends_with(": it is not a socket\n"), "{said}");
+}
+
+#[test]
 fn a_client_reaches_a_server_by_its_name_and_says_when_there_is_none() {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = server.local_addr().expect("it is bound").port();

@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 8] = [
     &["operations", "token", "address", "error", "reason", "time"],
     &[
         "limits",
+        "socket_options",
         "shared",
         "budget",
         "buffer",

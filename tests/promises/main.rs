@@ -37,6 +37,8 @@
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
 //! | 19, 20 | timers with keys, periodic work with its handler | `timers`: all of it |
+//! | | limits and deadlines of one connection alone | `own_limits`: all of it |
+//! | | open streams that are adopted, socket options | `sockets`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
 //! | 1 to 37 | the same over a layer, and what is particular to one | `layers` |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
@@ -61,8 +63,10 @@ mod memory;
 mod messages;
 mod needs;
 mod operator;
+mod own_limits;
 mod process;
 mod reading;
+mod sockets;
 mod stage;
 mod time;
 mod timers;

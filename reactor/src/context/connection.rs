@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +142,24 @@ impl ConnectionRef<'_> {
     /// ```
     pub fn local_address(&self) -> Option<Address> {
         let descriptor = self.link()?.descriptor;
-        if descriptor == Fd::NONE { None } else { (self.core.local_address)(descriptor) }
+        if descriptor == Fd::NONE { None } else { self.core.sockets.local_address(descriptor) }
+    }
+
+    /// The connection's socket, for what has no method here: the credentials of a Unix peer (SO_PEERCRED), TCP_INFO, options
+    /// that [`SocketOptions`](crate::SocketOptions) does not have. The loop reads, writes and closes the socket: a callback that
+    /// does so, or makes the socket blocking, breaks the connection. `None` before an outbound connection has a socket, for a
+    /// [watched](Context::watch) descriptor, and in a simulation.
+    ///
+    /// ```
+    /// use reactor::Context;
+    /// use std::os::fd::AsRawFd;
+    /// fn number(cx: &mut Context<'_>) -> Option<i32> {
+    ///     let id = cx.id();
+    ///     cx.at(id).descriptor().map(|descriptor| descriptor.as_raw_fd())
+    /// }
+    /// ```
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.core.sockets.lend(self.link()?.descriptor)
     }
 
     /// Bytes received since the connection was opened.

@@ -5,12 +5,11 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{KeyedTimers, Refusal, Written};
+use super::{BoundsTable, KeyedTimers, Refusal, Written};
 use crate::address::{Address, Peer};
 use crate::budget::{Budget, Holdings};
 use crate::buffer::{Output, Pool};
 use crate::cluster::{Cluster, LoopHandle, LoopKind};
-use crate::driver::Socket;
 use crate::layer::Layer;
 use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
@@ -18,8 +17,9 @@ use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
 use crate::published::Published;
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
-use crate::stats::Counters;
-use crate::sys::LocalAddresses;
+use crate::socket_options::{SocketOptions, Tuning};
+use crate::stats::{Counters, Counts};
+use crate::sys::Sockets;
 use crate::time::Time;
 use crate::timer::Wheel;
 use crate::token::ConnectionId;
@@ -44,12 +44,16 @@ pub(crate) struct Core {
     pub(crate) outbox: Rc<Outbox>,
     /// Publications and connections on their way to other loops. `None` where the application has one loop.
     pub(crate) outgoing: Option<Box<Outgoing>>,
-    /// Returns a socket's own address.
-    pub(crate) local_address: LocalAddresses,
+    /// The calls that callbacks may make about sockets.
+    pub(crate) sockets: Sockets,
+    /// Connections of all services at once; a further connection is refused.
+    pub(crate) connections_max: Option<usize>,
     /// How long the loop lives.
     pub(crate) kind: LoopKind,
     /// Each service's name, limits and deadlines, by its number.
     pub(crate) terms: Vec<Terms>,
+    /// The limits and deadlines of every connection.
+    pub(crate) bounds: BoundsTable,
     /// When the current turn began. After a slow callback: when the callback ended, rounded to a few milliseconds.
     pub(crate) now: Time,
     /// The number of the current turn, never 0. A link remembers the number for callbacks that come once a turn.
@@ -94,6 +98,9 @@ pub(crate) struct Terms {
     pub(crate) deadlines: Deadlines,
     /// What a connection over a limit is sent.
     pub(crate) refusal: Refusal,
+    pub(crate) sockets: SocketOptions,
+    /// The service's connections on all loops.
+    pub(crate) counts: Arc<Counts>,
     /// A service of the crate itself.
     pub(crate) internal: bool,
     /// The service's `ServiceHandle<M>`.
@@ -106,10 +113,23 @@ impl Terms {
         self.internal
     }
 
+    /// The options of the service's sockets.
+    pub(crate) fn tuning(&self) -> Tuning {
+        self.sockets.tuning(&self.limits)
+    }
+
     /// The terms of a service of the crate itself, to which no thread posts.
     pub(crate) fn internal(name: &str, limits: Limits, deadlines: Deadlines) -> Self {
-        let (refusal, handle) = (Refusal::default(), Arc::new(()));
-        Terms { name: name.into(), limits, deadlines, refusal, internal: true, handle }
+        Terms {
+            name: name.into(),
+            limits,
+            deadlines,
+            refusal: Refusal::default(),
+            sockets: SocketOptions::default(),
+            counts: Arc::default(),
+            internal: true,
+            handle: Arc::new(()),
+        }
     }
 }
 
@@ -132,7 +152,7 @@ pub(crate) enum OpenKind {
     Connect(Address, Option<Box<dyn Layer>>),
     Watch(OwnedFd),
     /// Take over a connected socket.
-    Adopt(Socket),
+    Adopt(OwnedFd, Option<Box<dyn Layer>>),
 }
 
 impl Core {
@@ -143,7 +163,7 @@ impl Core {
         cluster: &Arc<Cluster>,
         loop_handle: &Arc<LoopHandle>,
         budget: Arc<Budget>,
-        local_address: LocalAddresses,
+        sockets: Sockets,
     ) -> Self {
         let kind = loop_handle.kind;
         let (generation, events) = match kind {
@@ -162,9 +182,11 @@ impl Core {
             recorder: Recorder::new(events),
             outbox: Rc::new(Outbox::new(cluster.clone())),
             outgoing: None,
-            local_address,
+            sockets,
+            connections_max: None,
             kind,
             terms: Vec::new(),
+            bounds: BoundsTable::default(),
             now,
             turn: 0,
             flush_now: false,
@@ -189,6 +211,20 @@ impl Core {
         self.outgoing = Some(Box::new(Outgoing::new(cluster.clone(), loop_handle.clone())));
     }
 
+    /// Adds a service, before the first connection comes.
+    pub(crate) fn add_service(&mut self, terms: Terms) {
+        self.bounds.add_service(terms.limits.clone(), terms.deadlines.clone());
+        self.terms.push(terms);
+    }
+
+    /// The explicit limit of connections, of the service or else of the application, that admits no further connection now.
+    pub(crate) fn limit_reached(&self, service: u16) -> Option<usize> {
+        let Terms { limits, counts, .. } = &self.terms[service as usize];
+        let own = limits.connections.filter(|&limit| counts.open() >= limit);
+        let in_all = || self.terms.iter().map(|terms| terms.counts.open()).sum::<usize>();
+        own.or_else(|| self.connections_max.filter(|&limit| in_all() >= limit))
+    }
+
     /// Puts a link on the list `dirty`, once.
     #[inline]
     pub(crate) fn mark_dirty(&mut self, id: ConnectionId) {
@@ -204,7 +240,7 @@ impl Core {
     pub(super) fn output(&mut self, id: ConnectionId) -> Option<&mut Output> {
         self.put_in_order(id);
         let link = self.links.get_mut(id)?;
-        let limits = &self.terms[link.service as usize].limits;
+        let limits = &self.bounds[link.bounds].limits;
         link.writable_output(&mut self.pool, limits)
     }
 
@@ -212,7 +248,7 @@ impl Core {
     pub(super) fn put(&mut self, id: ConnectionId, put: impl FnOnce(&mut Output)) -> Written {
         self.put_in_order(id);
         let Some(link) = self.links.get_mut(id) else { return Written::Refused };
-        let limits = &self.terms[link.service as usize].limits;
+        let limits = &self.bounds[link.bounds].limits;
         let Some(output) = link.writable_output(&mut self.pool, limits) else { return Written::Refused };
         put(output);
         match output {
@@ -226,15 +262,21 @@ impl Core {
     }
 
     /// Opens the channel to another process, with the state for its handler.
-    pub(crate) fn adopt(&mut self, service: u16, socket: Socket, peer: Peer, state: Box<dyn Any>) -> ConnectionId {
+    pub(crate) fn adopt_channel(
+        &mut self,
+        service: u16,
+        socket: OwnedFd,
+        peer: Peer,
+        state: Box<dyn Any>,
+    ) -> ConnectionId {
         let id = self.links.insert(Link::new(Origin::Channel, peer, service, NO_STATE, self.now));
-        self.opening.push(Pending::Open(PendingOpen { id, state, kind: OpenKind::Adopt(socket) }));
+        self.opening.push(Pending::Open(PendingOpen { id, state, kind: OpenKind::Adopt(socket, None) }));
         id
     }
 
     /// Counts and records bytes sent and bytes lost.
     pub(crate) fn note_sent(&mut self, id: ConnectionId, outcome: Sent, unacknowledged: impl FnOnce() -> usize) {
-        let Core { links, terms, pool, counters, recorder, now, .. } = self;
+        let Core { links, bounds, pool, counters, recorder, now, .. } = self;
         let Some(link) = links.get_mut(id) else { return };
         let what = match outcome {
             Sent::Bytes(count) => What::Sent(count as u32),
@@ -248,7 +290,7 @@ impl Core {
         {
             counters.sent.add(count as u64);
         }
-        let limits = &terms[link.service as usize].limits;
+        let limits = &bounds[link.bounds].limits;
         let lost = link.sent(outcome, *now, limits, pool, unacknowledged);
         counters.unsent.add(lost.bytes as u64);
         counters.missed.add(lost.messages);
@@ -257,6 +299,7 @@ impl Core {
     /// Removes the link of a connection that has ended. Gives the buffers back, and counts the bytes lost in the buffers.
     pub(crate) fn remove(&mut self, id: ConnectionId) {
         if let Some(mut link) = self.links.remove(id) {
+            self.bounds.give_back(link.bounds);
             link.weigh_nothing(&mut self.holdings);
             let (unread, unsent) = link.release(&mut self.pool);
             self.counters.unread.add(unread as u64);

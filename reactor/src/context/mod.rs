@@ -1,6 +1,7 @@
 //! The requests that a callback can make. A context records requests and never calls user code: the loop acts once the callback
 //! has returned, so no handler is called in the middle of another handler's work.
 
+mod bounds;
 mod connection;
 mod core;
 mod opening;
@@ -27,6 +28,7 @@ use crate::link::Link;
 use crate::stats::{Counters, Stats};
 use crate::token::ConnectionId;
 
+pub(crate) use self::bounds::BoundsTable;
 pub use self::connection::ConnectionRef;
 pub(crate) use self::core::{Core, OpenKind, Pending, PendingOpen, Terms, Timer};
 pub(crate) use self::refusal::Refusal;

@@ -1,9 +1,10 @@
 //! The connections that a callback opens: to an address, to a descriptor.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Context, OpenKind, Pending, PendingOpen};
 use crate::address::{Address, Peer};
+use crate::error::Error;
 use crate::layer::Layer;
 use crate::link::{Link, NO_STATE, Origin};
 use crate::token::ConnectionId;
@@ -44,6 +45,106 @@ impl<C: 'static, M> Context<'_, C, M> {
     /// [`Handler::on_connected`](crate::Handler::on_connected), without a layer, and for another type.
     pub fn agreed<T: 'static>(&self) -> Option<&T> {
         self.core.agreed.as_ref()?.downcast_ref()
+    }
+
+    /// Takes over an open stream socket: one end of a socketpair(2), a connection that another process has handed over
+    /// (SCM_RIGHTS, unix(7)), the socket that inetd starts a program with. From now on it is a connection like an accepted one: with the
+    /// service's limits, counters and deadlines ([`Deadlines::first_request`](crate::Deadlines::first_request), too), with the
+    /// peer's and its own address, in reports, and in [`Limits::connections`](crate::Limits::connections). It is open at once, so
+    /// neither [`Handler::on_open`](crate::Handler::on_open) nor `on_connected` is called; input that waits in the socket comes
+    /// first. For a peer that may be silent from the beginning, such as a helper process:
+    /// [`change_deadlines`](super::ConnectionRef::change_deadlines).
+    ///
+    /// The socket becomes non-blocking and close-on-exec, and gets the service's
+    /// [`SocketOptions`](crate::SocketOptions). All copies of the descriptor share the non-blocking mode. While another copy is
+    /// open, in this process or another, [`close`](super::ConnectionRef::close) still ends the stream for the peer, but an abort
+    /// does not.
+    ///
+    /// Returns [`ConnectionId::NONE`], and closes the descriptor, where [`Context::connect`] does so.
+    ///
+    /// # Errors
+    /// [`Error::Adopted`] for a descriptor that is not a connected TCP or Unix stream: a file, a pipe, a datagram socket, a
+    /// listener, a connection that its peer has reset. Also at the limit of connections. The descriptor is closed, `connection` is
+    /// dropped, and nothing else changes.
+    ///
+    /// ```
+    /// use reactor::{Application, CloseReason, Context, Handler, Input, Service};
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// /// Serves one end of a pair of sockets.
+    /// struct Pair(Option<UnixStream>);
+    ///
+    /// impl Handler for Pair {
+    ///     type Connection = ();
+    ///     fn on_start(&mut self, cx: &mut Context<'_>) {
+    ///         if let Some(stream) = self.0.take() {
+    ///             let id = cx.adopt(stream.into(), ()).expect("it is a stream");
+    ///             cx.at(id).write("hello\n");
+    ///         }
+    ///     }
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         cx.write(input.take_all());
+    ///     }
+    ///     fn on_close(&mut self, _: (), _: CloseReason, cx: &mut Context<'_>) {
+    ///         cx.halt();
+    ///     }
+    /// }
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let ours = std::sync::Mutex::new(Some(ours));
+    /// let mut app = Application::new()?;
+    /// app.add_service(Service::outbound(move || Pair(ours.lock().unwrap().take())))?;
+    /// let peer = std::thread::spawn(move || -> std::io::Result<String> {
+    ///     use std::io::{Read, Write};
+    ///     (&theirs).write_all(b"and back\n")?;
+    ///     theirs.shutdown(std::net::Shutdown::Write)?;
+    ///     let mut heard = String::new();
+    ///     (&theirs).read_to_string(&mut heard)?;
+    ///     Ok(heard)
+    /// });
+    /// app.run()?;
+    /// assert_eq!(peer.join().unwrap()?, "hello\nand back\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn adopt(&mut self, descriptor: OwnedFd, connection: C) -> Result<ConnectionId, Error> {
+        self.take_in(descriptor, None, connection)
+    }
+
+    /// Takes over an open stream as [`Context::adopt`] does, with `layer` between the connection and the wire.
+    /// [`Handler::on_connected`](crate::Handler::on_connected) comes when the layer is ready, within
+    /// [`Deadlines::handshake`](crate::Deadlines::handshake).
+    ///
+    /// # Errors
+    /// As [`Context::adopt`].
+    pub fn adopt_layered(
+        &mut self,
+        descriptor: OwnedFd,
+        layer: Box<dyn Layer>,
+        connection: C,
+    ) -> Result<ConnectionId, Error> {
+        self.take_in(descriptor, Some(layer), connection)
+    }
+
+    fn take_in(
+        &mut self,
+        descriptor: OwnedFd,
+        layer: Option<Box<dyn Layer>>,
+        connection: C,
+    ) -> Result<ConnectionId, Error> {
+        let number = descriptor.as_raw_fd();
+        let failed = |why| Error::Adopted { descriptor: number, why };
+        if self.core.opens_refused || self.core.links.is_full() {
+            return Ok(ConnectionId::NONE);
+        }
+        let terms = &self.core.terms[self.service as usize];
+        let peer = self.core.sockets.prepare(&descriptor, &terms.tuning()).map_err(failed)?;
+        if let Some(limit) = self.core.limit_reached(self.service) {
+            return Err(failed(format!("at the limit of {limit} connections")));
+        }
+        let id = self.open(Origin::Adopted, peer, connection, OpenKind::Adopt(descriptor, layer));
+        self.core.terms[self.service as usize].counts.come();
+        Ok(id)
     }
 
     /// Reads `descriptor`, which is no socket: a pipe, a terminal, a file; standard input through

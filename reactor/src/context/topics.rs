@@ -16,9 +16,9 @@ impl ConnectionRef<'_> {
         // A new member does not get earlier publications.
         self.core.hand_out();
         let id = self.id;
-        let Core { links, topics, terms, dirty, .. } = &mut *self.core;
+        let Core { links, topics, bounds, dirty, .. } = &mut *self.core;
         let Some(link) = links.get_mut(id).filter(|link| link.takes_writes()) else { return false };
-        link.set_member(true, &terms[link.service as usize].limits);
+        link.set_member(true, &bounds[link.bounds].limits);
         if !std::mem::replace(&mut link.dirty, true) {
             dirty.push(id);
         }
@@ -39,7 +39,7 @@ impl ConnectionRef<'_> {
             && !core.topics.is_subscribed_anywhere(id)
             && let Some(link) = core.links.get_mut(id)
         {
-            link.set_member(false, &core.terms[link.service as usize].limits);
+            link.set_member(false, &core.bounds[link.bounds].limits);
             core.mark_dirty(id);
         }
         was
@@ -192,7 +192,7 @@ impl Core {
     /// Hands the gathered publications out. For a member whose output is empty, the usual case, `send` sends them without a
     /// copy.
     pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
-        let Core { links, topics, terms, pool, counters, recorder, dirty, published, now, .. } = self;
+        let Core { links, topics, bounds, pool, counters, recorder, dirty, published, now, .. } = self;
         let mut missed = 0;
         let (batches, lengths) = published.parts();
         for batch in batches {
@@ -206,7 +206,7 @@ impl Core {
             let (mut taken, mut sent) = (0, 0);
             for &id in topics.members(&batch.topic) {
                 let Some(link) = links.get_mut(id) else { continue };
-                let limits = &terms[link.service as usize].limits;
+                let limits = &bounds[link.bounds].limits;
                 let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
                 match outcome {
                     Some(Sent::Bytes(all)) if all == bytes.len() => {

@@ -14,14 +14,14 @@ mod readiness;
 
 use std::any::Any;
 use std::os::fd::{IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::layer::Layer;
 use crate::link::{LayerEvent, Link, Links, Sent};
-use crate::sys::{Clock, Fd, LocalAddresses};
+use crate::socket_options::Tuning;
+use crate::sys::{Clock, Fd, Sockets};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -55,9 +55,9 @@ pub(crate) enum Completion {
 pub(crate) struct Socket(Fd);
 
 impl Socket {
-    /// A connected one that is open already and does not block.
-    pub(crate) fn of(stream: UnixStream) -> Socket {
-        Socket(Fd(stream.into_raw_fd()))
+    /// An open stream that does not block.
+    pub(crate) fn owned(descriptor: OwnedFd) -> Socket {
+        Socket(Fd(descriptor.into_raw_fd()))
     }
 
     /// Its descriptor.
@@ -75,8 +75,8 @@ impl Socket {
 /// adopted.
 pub(crate) trait Acceptor {
     /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
-    /// [`Completion::Accepted`]. For each connection the kernel keeps at most `unsent` bytes that it has not sent.
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize;
+    /// [`Completion::Accepted`]. Each accepted socket is tuned so.
+    fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize;
     /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
@@ -117,8 +117,8 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>);
     /// What the layer of this connection has agreed on with its peer.
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
-    /// Starts an outbound connection, bounded as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
-    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize);
+    /// Starts an outbound connection, tuned as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning);
     /// Takes on a descriptor that is no socket, for reading.
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);
 
@@ -138,8 +138,8 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn release(&mut self, id: ConnectionId, reset: bool);
     /// The connection's descriptor; [`Fd::NONE`] when it has none.
     fn descriptor(&self, id: ConnectionId) -> Fd;
-    /// A function that asks for the address of this end of a socket.
-    fn local_addresses(&self) -> LocalAddresses;
+    /// The calls that callbacks may make about sockets.
+    fn sockets(&self) -> Sockets;
     /// Bytes sent that the peer's system has not acknowledged yet.
     fn unacknowledged(&mut self, id: ConnectionId) -> usize;
 

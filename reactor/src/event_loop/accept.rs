@@ -9,7 +9,6 @@ use crate::context::Refusal;
 use crate::driver::{Driver, Socket};
 use crate::link::{Link, NO_STATE, Origin};
 use crate::recorder::What;
-use crate::report::Counted;
 use crate::service::listener::Listener;
 use crate::time::LogLimit;
 use crate::token::ConnectionId;
@@ -34,10 +33,10 @@ impl<D: Driver> EventLoop<D> {
             self.driver.forget_listener(listener);
         }
         let newcomer = Accepted { listener, socket, peer };
-        if let Some(limit) = self.limit_reached(service) {
+        if let Some(limit) = self.core.limit_reached(service) {
             return self.refuse(newcomer, limit);
         }
-        self.hosts[service as usize].counts.come();
+        self.core.terms[service as usize].counts.come();
         match (&mut self.admission.spawner, &mut self.core.outgoing) {
             (Some(_), _) => self.give_a_loop(newcomer),
             (None, Some(outgoing)) => match outgoing.hand_out(newcomer) {
@@ -59,7 +58,7 @@ impl<D: Driver> EventLoop<D> {
         let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, reads_first, .. } = self.listeners[listener];
         if self.core.links.is_full() {
-            self.hosts[service as usize].counts.take_back();
+            self.core.terms[service as usize].counts.take_back();
             self.core.counters.refused.add(1);
             self.exchange.loop_handle.load_less();
             self.driver.close_accepted(socket);
@@ -96,21 +95,13 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// The explicit limit of connections, of the service or else of the application, that refuses further connections now.
-    pub(super) fn limit_reached(&self, service: u16) -> Option<Counted> {
-        let own = self.core.terms[service as usize].limits.connections;
-        let own = own.filter(|&limit| self.hosts[service as usize].counts.open() >= limit);
-        let in_all = || self.hosts.iter().map(|served| served.counts.open()).sum::<usize>();
-        let limit = own.or_else(|| self.config.connections.filter(|&limit| in_all() >= limit));
-        limit.map(|limit| Counted(limit, "connection"))
-    }
-
     /// Refuses a connection over a limit: sends the refusal, if any, and closes.
-    fn refuse(&mut self, newcomer: Accepted, limit: Counted) {
+    fn refuse(&mut self, newcomer: Accepted, limit: usize) {
         let Accepted { listener, socket, peer } = newcomer;
         let Listener { service, .. } = self.listeners[listener];
         let served = &mut self.hosts[service as usize];
         self.core.counters.refused.add(1);
+        self.core.terms[service as usize].counts.refuse();
         self.core.log_refusal(service, served.count_refusal(self.core.now), &peer, limit);
         served.host.refused(&mut self.core, peer);
         self.after_callback(ConnectionId::NONE);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::EventLoop;
 use crate::context::{Core, OpenKind, Pending, PendingOpen, Timer};
-use crate::driver::Driver;
+use crate::driver::{Driver, Socket};
 use crate::link::{Due, NO_STATE, Origin, Sent, Step};
 use crate::recorder::What;
 use crate::shared::dropped;
@@ -21,12 +21,12 @@ impl<D: Driver> EventLoop<D> {
     /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
     #[inline(always)]
     pub(super) fn advance_answered(&mut self, id: ConnectionId) {
-        let Core { links, terms, pool, counters, recorder, now, .. } = &mut self.core;
+        let Core { links, bounds, pool, counters, recorder, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };
         if !link.has_plain_answer_only() {
             return self.run_steps(id);
         }
-        let Some(bytes) = link.answer(&terms[link.service as usize].limits) else {
+        let Some(bytes) = link.answer(&bounds[link.bounds].limits) else {
             return if link.output().is_some() {
                 self.run_steps(id)
             };
@@ -54,9 +54,9 @@ impl<D: Driver> EventLoop<D> {
     /// Does all that takes no handler. The step that does, or none when the link rests.
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
         loop {
-            let Core { links, terms, recorder, now, turn, .. } = &mut self.core;
+            let Core { links, bounds, recorder, now, turn, .. } = &mut self.core;
             let link = links.get_mut(id)?;
-            match link.step(*turn, &terms[link.service as usize].limits) {
+            match link.step(*turn, &bounds[link.bounds].limits) {
                 Step::Rest => break,
                 Step::Send => {
                     let outcome = self.driver.send(link);
@@ -80,7 +80,7 @@ impl<D: Driver> EventLoop<D> {
                 step => return Some(step),
             }
         }
-        let Core { links, terms, holdings, wheel, now, .. } = &mut self.core;
+        let Core { links, bounds, holdings, wheel, now, .. } = &mut self.core;
         let link = links.get_mut(id)?;
         link.weigh(holdings);
         if link.take_interest_change() {
@@ -88,7 +88,7 @@ impl<D: Driver> EventLoop<D> {
         }
         let driver = &mut self.driver;
         if link.take_deadline_change(*now, || driver.unacknowledged(id)) {
-            link.arm(&terms[link.service as usize].deadlines, wheel, Timer::Link(id));
+            link.arm(&bounds[link.bounds].deadlines, wheel, Timer::Link(id));
         }
         None
     }
@@ -136,7 +136,7 @@ impl<D: Driver> EventLoop<D> {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.timer_gone();
         let service = link.service as usize;
-        match link.next_due(&self.core.terms[service].deadlines) {
+        match link.next_due(&self.core.bounds[link.bounds].deadlines) {
             Some((at, due)) if at <= heard => {
                 let unacknowledged = if due.asks_for_progress() { self.driver.unacknowledged(id) } else { 0 };
                 let key = link.state;
@@ -151,7 +151,7 @@ impl<D: Driver> EventLoop<D> {
                 }
                 self.advance_link(id);
             }
-            _ => link.arm(&self.core.terms[service].deadlines, &mut self.core.wheel, Timer::Link(id)),
+            _ => link.arm(&self.core.bounds[link.bounds].deadlines, &mut self.core.wheel, Timer::Link(id)),
         }
     }
 
@@ -175,9 +175,9 @@ impl<D: Driver> EventLoop<D> {
         self.core.topics.leave_all(id);
         self.core.cancel_timers_of(id);
         self.core.log_end(id);
-        if origin == Origin::Accepted {
+        if origin.is_counted_in() {
             // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
-            self.hosts[service].counts.go();
+            self.core.terms[service].counts.go();
             self.exchange.loop_handle.load_less();
         }
         if key != NO_STATE {
@@ -193,7 +193,7 @@ impl<D: Driver> EventLoop<D> {
             Origin::Refused => self.hosts[service].refused -= 1,
             // What it carried is counted where it came from.
             Origin::Channel => {}
-            Origin::Accepted => self.core.counters.count_closed(reason),
+            Origin::Accepted | Origin::Adopted => self.core.counters.count_closed(reason),
             Origin::Outbound | Origin::Watched => self.core.counters.ended.add(1),
         }
     }
@@ -256,19 +256,24 @@ impl<D: Driver> EventLoop<D> {
         let Some(link) = self.core.links.get_mut(id) else { return dropped(state) };
         link.state = self.hosts[link.service as usize].host.adopt(state);
         self.core.recorder.note(id, What::Asked, self.core.now);
+        let tuning = self.core.terms[link.service as usize].sockets.tuning(&self.core.bounds[link.bounds].limits);
         match kind {
             OpenKind::Connect(to, layer) => {
-                self.driver.connect(id, &to, self.core.terms[link.service as usize].limits.unsent);
-                link.descriptor = self.driver.descriptor(id);
-                if let Some(layer) = layer {
-                    link.begin_handshake();
-                    self.driver.put_layer(id, layer);
-                }
+                self.driver.connect(id, &to, &tuning);
+                link.begin(self.driver.descriptor(id), layer.is_some());
+                layer.into_iter().for_each(|layer| self.driver.put_layer(id, layer));
             }
             OpenKind::Watch(descriptor) => self.driver.watch(id, descriptor),
-            OpenKind::Adopt(socket) => {
+            OpenKind::Adopt(socket, layer) => {
+                if link.origin.is_counted_in() {
+                    self.core.counters.count_accepted();
+                    self.exchange.loop_handle.load_more();
+                }
+                let socket = Socket::owned(socket);
+                link.begin(socket.fd(), layer.is_some());
                 self.driver.count_in();
                 self.driver.adopt(id, socket, false);
+                layer.into_iter().for_each(|layer| self.driver.put_layer(id, layer));
             }
         }
         self.core.mark_dirty(id);

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
 use super::{EventLoop, NO_SERVICE};
@@ -12,7 +13,7 @@ use crate::context::{Context, Core};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
-use crate::report::Admits;
+use crate::report::{Admits, Counted};
 use crate::service::listener::Listener;
 use crate::stats::Stats;
 use crate::sys::Fd;
@@ -153,8 +154,7 @@ impl<D: Driver> EventLoop<D> {
             (0..self.listeners.len()).filter_map(|index| self.describe_listener(index)).collect();
         let Exchange { cluster, loop_handle, .. } = &self.exchange;
         let all = (loop_handle.number == cluster.first()).then(|| cluster.stats());
-        let counts = self.hosts.iter().map(|served| &*served.counts).filter(|_| loop_handle.number == 0);
-        self.core.report(loop_handle.number, all, &listeners, counts)
+        self.core.report(loop_handle.number, all, &listeners)
     }
 
     /// For the report: the address of a listener, and the peers that the listener admits.
@@ -162,10 +162,10 @@ impl<D: Driver> EventLoop<D> {
         // First: where another loop has the socket, the driver of this loop knows no such listener.
         let address = self.listeners[index].socket()?.address();
         let service = self.listeners[index].service;
-        let admits = match self.limit_reached(service) {
+        let admits = match self.core.limit_reached(service) {
             _ if self.admission.at_cap => Admits::NobodyAtCap,
             _ if self.driver.is_suspended(index) => Admits::NobodySuspended,
-            Some(limit) => Admits::NobodyAtLimit(limit),
+            Some(limit) => Admits::NobodyAtLimit(Counted(limit, "connection")),
             None => Admits::AllBut(self.hosts[service as usize].host.turns_away(&mut self.core)),
         };
         Some(format!("{} at {address}: {admits}", self.core.terms[service as usize].name))
@@ -374,7 +374,7 @@ impl<D: Driver> EventLoop<D> {
     /// Closes an accepted connection that no loop serves, and counts a refusal.
     pub(super) fn let_go(&mut self, newcomer: Accepted) {
         let service = self.listeners[newcomer.listener].service;
-        self.hosts[service as usize].counts.take_back();
+        self.core.terms[service as usize].counts.take_back();
         self.core.counters.refused.add(1);
         self.driver.close_accepted(newcomer.socket);
     }
@@ -435,11 +435,11 @@ impl<D: Driver> EventLoop<D> {
     pub(crate) fn take_channel(
         &mut self,
         service: u16,
-        socket: Socket,
+        socket: OwnedFd,
         peer: Peer,
         state: Box<dyn Any>,
     ) -> ConnectionId {
-        let id = self.core.adopt(service, socket, peer, state);
+        let id = self.core.adopt_channel(service, socket, peer, state);
         self.exchange.channel = Some(id);
         id
     }

@@ -18,7 +18,7 @@ impl<D: Driver> EventLoop<D> {
         }
         self.core.recorder.note(id, What::Received(bytes.len() as u32), self.core.now);
         if !link.received(bytes.len(), self.core.now) {
-            link.discard(bytes.len(), &self.core.terms[link.service as usize].limits);
+            link.discard(bytes.len(), &self.core.bounds[link.bounds].limits);
             self.core.counters.unread.add(bytes.len() as u64);
             return self.advance_link(id);
         }
@@ -88,9 +88,9 @@ impl<D: Driver> EventLoop<D> {
 
     /// After input was lent: unread bytes belong to the link again.
     fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
-        let Core { links, terms, pool, counters, now, .. } = &mut self.core;
+        let Core { links, bounds, pool, counters, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };
-        if let Some(unread) = link.keep(kept, consumed, &terms[link.service as usize].limits, *now) {
+        if let Some(unread) = link.keep(kept, consumed, &bounds[link.bounds].limits, *now) {
             counters.unread.add(unread.len() as u64);
             pool.give_kept(unread);
         }

@@ -78,10 +78,12 @@ impl<D: Driver> EventLoop<D> {
         inbox: Inbox,
         config: Settings,
     ) -> Self {
-        let (now, local_addresses) = (driver.now(), driver.local_addresses());
+        let (now, sockets) = (driver.now(), driver.sockets());
+        let mut core = Core::new(now, &cluster, &loop_handle, config.budget.clone(), sockets);
+        core.connections_max = config.connections;
         EventLoop {
             driver,
-            core: Core::new(now, &cluster, &loop_handle, config.budget.clone(), local_addresses),
+            core,
             hosts: Vec::new(),
             listeners: Vec::new(),
             periodic: Vec::new(),
@@ -103,13 +105,13 @@ impl<D: Driver> EventLoop<D> {
         for (listening, layers) in bound.listeners {
             if let Some(listening) = &listening {
                 let name = format!("{} at {}", bound.terms.name, listening.address());
-                let listener = self.driver.listen(listening.fd(), &name, bound.terms.limits.unsent);
+                let listener = self.driver.listen(listening.fd(), &name, &bound.terms.tuning());
                 debug_assert_eq!(listener, self.listeners.len(), "the driver numbers listeners as they come");
             }
             self.listeners.push(Listener::new(service, listening, bound.reads_first, layers));
         }
-        self.core.terms.push(bound.terms);
-        self.hosts.push(Served::new(host, bound.counts));
+        self.core.add_service(bound.terms);
+        self.hosts.push(Served::new(host));
     }
 
     pub(crate) fn take_orders(&mut self, orders: Orders) {
@@ -305,14 +307,14 @@ impl<D: Driver> EventLoop<D> {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
         self.core.recorder.note(id, What::Connected, self.core.now);
-        let (service, key, open) = (link.service as usize, link.state, link.is_open());
+        let (service, key, origin, open) = (link.service as usize, link.state, link.origin, link.is_open());
         self.core.agreed = self.driver.agreed(id);
-        if link.origin == Origin::Accepted {
+        if origin == Origin::Accepted {
             self.open(id, service as u16);
             self.core.agreed = None;
             return;
         }
-        self.core.counters.connected.add(1);
+        self.core.counters.connected.add((origin == Origin::Outbound).into());
         if open {
             self.hosts[service].host.connected(&mut self.core, id, key);
             self.after_callback(id);

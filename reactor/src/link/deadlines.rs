@@ -69,6 +69,9 @@ impl Link {
             Phase::Connecting if self.origin == Origin::Accepted => {
                 at(self.since, deadlines.handshake, Deadline::Handshake)
             }
+            Phase::Connecting if self.origin == Origin::Adopted => {
+                earliest([self.handlers_due(), at(self.since, deadlines.handshake, Deadline::Handshake)])
+            }
             Phase::Connecting => earliest([self.handlers_due(), at(self.since, deadlines.connect, Deadline::Connect)]),
             Phase::Open if self.flags.has(BROKEN) => at(self.since, Some(deadlines.linger), Deadline::Linger),
             // At equal times the handler's deadline comes first, because the handler can still write.

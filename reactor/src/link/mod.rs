@@ -55,10 +55,19 @@ pub(crate) enum Origin {
     Refused,
     /// Begun by `Context::connect`.
     Outbound,
+    /// An open stream, given to the loop by `Context::adopt`.
+    Adopted,
     /// The channel between a process and its child.
     Channel,
     /// No socket: a descriptor of `Context::watch`, read only.
     Watched,
+}
+
+impl Origin {
+    /// Whether the connection is one of those that `Limits::connections` limits, and whose client has to prove useful.
+    pub(crate) fn is_counted_in(self) -> bool {
+        matches!(self, Origin::Accepted | Origin::Adopted)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +116,8 @@ pub(crate) struct Link {
     pub(crate) peer: Peer,
     /// Index of the service whose handler serves the connection.
     pub(crate) service: u16,
+    /// The number of the link's limits and deadlines: its service's, unless a callback has changed them for this link alone.
+    pub(crate) bounds: u32,
     /// Index of the connection's state in that service's `Host`, or `NO_STATE`.
     pub(crate) state: u32,
     pub(crate) origin: Origin,
@@ -171,12 +182,13 @@ impl Link {
             id: ConnectionId::NONE,
             peer,
             service,
+            bounds: u32::from(service),
             state,
             origin,
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
             goodbye: Goodbye::No,
-            flags: if origin == Origin::Accepted { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
+            flags: if origin.is_counted_in() { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
             reported_phase: Phase::Over,
             reported_flags: Flags::default(),
             dirty: false,
@@ -227,6 +239,14 @@ impl Link {
             & (flags == Flags::default())
     }
 
+    /// The connection has its socket. `layered`: the handler hears of the connection when its layer is ready.
+    pub(crate) fn begin(&mut self, descriptor: Fd, layered: bool) {
+        self.descriptor = descriptor;
+        if layered {
+            self.begin_handshake();
+        }
+    }
+
     /// An accepted connection has a layer: the handler hears of the connection when the layer is ready.
     pub(crate) fn begin_handshake(&mut self) {
         self.phase = Phase::Connecting;
@@ -273,7 +293,7 @@ impl Link {
     /// The state as one word, for the table of connections.
     pub(crate) fn describe(&self) -> &'static str {
         match self.phase {
-            Phase::Connecting if self.origin == Origin::Accepted => "handshake",
+            Phase::Connecting if self.origin.is_counted_in() => "handshake",
             Phase::Connecting => "connecting",
             Phase::Open if self.flags.has(PAUSED) => "paused",
             Phase::Open if self.flags.has(WAITING) => "waiting",

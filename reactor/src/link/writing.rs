@@ -53,6 +53,15 @@ impl Link {
         self.output.as_deref_mut()
     }
 
+    /// Other limits apply from now on.
+    pub(crate) fn limits_changed(&mut self, limits: &Limits) {
+        if let Some(output) = &mut self.output {
+            output.set_max(limits.output_max);
+        }
+        self.unchoke(self.queued(), limits);
+        self.set_member(self.flags.has(MEMBER), limits);
+    }
+
     /// Bytes queued for the peer.
     #[inline]
     pub(crate) fn queued(&self) -> usize {

@@ -90,7 +90,7 @@ fn serve(
     let Ok(host) = catch_unwind(AssertUnwindSafe(|| build(loop_handle))) else {
         log::error!("{name}: making the handler for {} panicked", newcomer.peer);
         loop_handle.counters.panics.add(1);
-        bound.counts.take_back();
+        bound.terms.counts.take_back();
         driver.count_in();
         common.cluster.has_counted();
         return driver.close_accepted(newcomer.socket);

@@ -24,10 +24,10 @@ impl Source {
         match self {
             Source::Nothing => Ok(Vec::new()),
             Source::Listeners(listeners) => {
-                listeners.iter().for_each(|Listener(listening)| listening.bound_unsent(options.unsent));
                 for Listener(listening) in &listeners {
                     let failed =
                         |errno: Errno| Error::Bind { address: listening.address().clone(), cause: errno.into() };
+                    listening.tune(&options.tuning).map_err(failed)?;
                     if let Some(patience) = options.defer_accept {
                         listening.defer_accept(patience).map_err(failed)?;
                     }

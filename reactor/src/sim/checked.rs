@@ -13,8 +13,9 @@ use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
+use crate::socket_options::Tuning;
 use crate::sys::simulated::{Shared, Stage};
-use crate::sys::{Clock, Fd, Interest, LocalAddresses};
+use crate::sys::{Clock, Fd, Interest, Sockets};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -27,8 +28,9 @@ pub(super) struct Checked<D> {
     released: HashSet<ConnectionId>,
     /// Descriptors of connections that were released in this turn.
     freed: HashSet<i32>,
-    /// The limits of each service.
+    /// The limits of each service; and limits that no connection exceeds, for a connection that has its own.
     limits: Vec<Limits>,
+    own_limits: Limits,
     /// The memory budget of all connections, and its size.
     budget: Option<(Arc<Budget>, usize)>,
 }
@@ -49,6 +51,7 @@ impl<D: Driver> Checked<D> {
             released: HashSet::new(),
             freed: HashSet::new(),
             limits: Vec::new(),
+            own_limits: Limits { input: usize::MAX / 2, output_low: 0, member_queue: usize::MAX, ..Limits::default() },
             budget: None,
         }
     }
@@ -167,7 +170,7 @@ impl<D: Driver> Checked<D> {
             if !link.reads() {
                 self.books.borrow_mut().entries.entry(link.id).or_default().hindered = true;
             }
-            let limits = &self.limits[link.service as usize];
+            let limits = self.limits.get(link.bounds as usize).unwrap_or(&self.own_limits);
             let (cost, messages) = link.output().map_or((0, 0), |output| output.waiting());
             if cost > limits.member_queue && messages > 1 {
                 self.violation(&format!("{messages} messages wait for connection {}, at a cost of {cost}", link.id));
@@ -222,8 +225,8 @@ impl<D: Driver> Checked<D> {
 }
 
 impl<D: Driver> Acceptor for Checked<D> {
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
-        self.driver.listen(listener, name, unsent)
+    fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize {
+        self.driver.listen(listener, name, tuning)
     }
 
     fn set_accepting(&mut self, listener: usize, accepting: bool) {
@@ -313,8 +316,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.agreed(id)
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
-        self.driver.connect(id, to, unsent);
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
+        self.driver.connect(id, to, tuning);
         self.name(id);
     }
 
@@ -357,8 +360,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.descriptor(id)
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        self.driver.local_addresses()
+    fn sockets(&self) -> Sockets {
+        self.driver.sockets()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

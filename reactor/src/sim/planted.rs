@@ -15,9 +15,10 @@ use crate::address::{Address, Peer};
 use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::link::{Link, Links, Sent};
+use crate::socket_options::Tuning;
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::simulated::Simulated;
-use crate::sys::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
+use crate::sys::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -158,15 +159,15 @@ impl Sys for Flawed<Simulated> {
         self.inner.drain_wake();
     }
 
-    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
-        match self.inner.accept(listener, unsent) {
+    fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno> {
+        match self.inner.accept(listener, tuning) {
             Err(errno) if self.bug == SpinsWithoutDescriptors && !concerns_one_newcomer(errno) => Ok(None),
             outcome => outcome,
         }
     }
 
-    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
-        self.inner.connect(to, unsent)
+    fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno> {
+        self.inner.connect(to, tuning)
     }
 
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
@@ -215,8 +216,8 @@ impl Sys for Flawed<Simulated> {
         if self.bug == ForgetsErrors { None } else { self.inner.take_error(fd) }
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        self.inner.local_addresses()
+    fn sockets(&self) -> Sockets {
+        self.inner.sockets()
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {
@@ -243,8 +244,8 @@ impl Sys for Flawed<Simulated> {
 }
 
 impl<D: Driver> Acceptor for Flawed<D> {
-    fn listen(&mut self, listener: Fd, name: &str, unsent: usize) -> usize {
-        self.inner.listen(listener, name, unsent)
+    fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize {
+        self.inner.listen(listener, name, tuning)
     }
 
     fn set_accepting(&mut self, listener: usize, accepting: bool) {
@@ -348,8 +349,8 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.agreed(id)
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
-        self.inner.connect(id, to, unsent);
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
+        self.inner.connect(id, to, tuning);
     }
 
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
@@ -388,8 +389,8 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.descriptor(id)
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        self.inner.local_addresses()
+    fn sockets(&self) -> Sockets {
+        self.inner.sockets()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

@@ -1,6 +1,7 @@
 //! Counters. A loop writes only its own counters, and any thread may read all counters at any time, also while a
 //! callback holds the loop.
 
+mod counts;
 mod lag;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::reason::CloseReason;
+pub(crate) use counts::Counts;
 pub use lag::Lag;
 pub(crate) use lag::LagCounters;
 

@@ -14,10 +14,12 @@ use super::call::check;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use super::call::direct;
 use super::call::{retry, retry_checked};
+use super::sockets::RealSockets;
 use super::wake::Waker;
-use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys, clock, poller, socket};
+use super::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys, clock, poller, socket};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
+use crate::socket_options::Tuning;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -122,10 +124,10 @@ impl Sys for Kernel {
         self.waker.clear();
     }
 
-    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno> {
         match socket::accept(listener) {
             Ok((fd, Peer::Unix)) => {
-                socket::bound_unread(fd, unsent);
+                socket::tune_unix(fd, tuning);
                 Ok(Some((fd, Peer::Unix)))
             }
             Ok(accepted) => Ok(Some(accepted)),
@@ -134,16 +136,13 @@ impl Sys for Kernel {
         }
     }
 
-    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
+    fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno> {
         let raw = socket::RawAddress::of(to)?;
         let opened = socket::open(to)?;
         let fd = socket::fd(&opened);
         match to {
-            Address::Tcp(_) => {
-                socket::set_tcp_options(fd)?;
-                socket::bound_unsent(fd, unsent);
-            }
-            Address::Unix(_) => socket::bound_unread(fd, unsent),
+            Address::Tcp(_) => socket::tune_tcp(fd, tuning)?,
+            Address::Unix(_) => socket::tune_unix(fd, tuning),
         }
         socket::connect(fd, &raw)?;
         Ok(Fd(opened.into_raw_fd()))
@@ -230,8 +229,8 @@ impl Sys for Kernel {
         }
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        Box::new(socket::local_address)
+    fn sockets(&self) -> Sockets {
+        Box::new(RealSockets)
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {
@@ -375,11 +374,15 @@ mod tests {
     }
 
     /// One connection, with our end accepted.
+    fn tuning() -> Tuning {
+        Tuning { unsent: UNSENT, ..Tuning::default() }
+    }
+
     fn accepted(kernel: &mut Kernel) -> (Fd, TcpStream) {
         let (listener, address) = listener();
         let client = TcpStream::connect(address).unwrap();
         until(kernel, Fd(listener.as_raw_fd()), READ);
-        let (fd, peer) = kernel.accept(Fd(listener.as_raw_fd()), UNSENT).unwrap().unwrap();
+        let (fd, peer) = kernel.accept(Fd(listener.as_raw_fd()), &tuning()).unwrap().unwrap();
         assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
         (fd, client)
     }
@@ -388,10 +391,10 @@ mod tests {
     fn accept_tells_the_peer_and_when_there_is_none() {
         each(|mut kernel| {
             let (listener, _) = listener();
-            assert_eq!(kernel.accept(Fd(listener.as_raw_fd()), UNSENT), Ok(None));
+            assert_eq!(kernel.accept(Fd(listener.as_raw_fd()), &tuning()), Ok(None));
             let (fd, _client) = accepted(&mut kernel);
             kernel.close(fd);
-            assert_eq!(kernel.accept(Fd(-1), UNSENT), Err(Errno(libc::EBADF)));
+            assert_eq!(kernel.accept(Fd(-1), &tuning()), Err(Errno(libc::EBADF)));
         });
     }
 
@@ -509,7 +512,7 @@ mod tests {
         each(|mut kernel| {
             // A separate loopback address, so that no other test gets the port when it is free.
             let (listener, address) = listener_at("127.0.0.78:0");
-            let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
+            let fd = kernel.connect(&Address::Tcp(address), &tuning()).unwrap();
             assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
             assert_eq!(kernel.take_error(fd), None);
             assert_eq!(socket::get(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY), Ok(1));
@@ -518,7 +521,7 @@ mod tests {
             kernel.close(fd);
 
             drop(listener);
-            let fd = kernel.connect(&Address::Tcp(address), UNSENT).unwrap();
+            let fd = kernel.connect(&Address::Tcp(address), &tuning()).unwrap();
             assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
             assert_eq!(kernel.take_error(fd), Some(Errno(libc::ECONNREFUSED)));
             kernel.close(fd);
@@ -531,11 +534,11 @@ mod tests {
             let path = std::env::temp_dir().join(format!("reactor-kernel-{}.sock", std::process::id()));
             let _ = std::fs::remove_file(&path);
             let address = Address::Unix(path.clone());
-            assert_eq!(kernel.connect(&address, UNSENT), Err(Errno(libc::ENOENT)));
+            assert_eq!(kernel.connect(&address, &tuning()), Err(Errno(libc::ENOENT)));
             let listener = UnixListener::bind(&path).unwrap();
-            let fd = kernel.connect(&address, UNSENT).unwrap();
+            let fd = kernel.connect(&address, &tuning()).unwrap();
             assert!(until(&mut kernel, fd, WRITE).ready.has(Ready::WRITABLE));
-            let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd()), UNSENT).unwrap().unwrap();
+            let (accepted, peer) = kernel.accept(Fd(listener.as_raw_fd()), &tuning()).unwrap().unwrap();
             assert_eq!(peer, Peer::Unix);
             #[cfg(target_os = "linux")]
             for fd in [fd, accepted] {
@@ -544,7 +547,7 @@ mod tests {
             socket::listen(Fd(listener.as_raw_fd()), 0).unwrap();
             let mut queued = Vec::new();
             let full = loop {
-                match kernel.connect(&address, UNSENT) {
+                match kernel.connect(&address, &tuning()) {
                     Ok(fd) => queued.push(fd),
                     Err(errno) => break errno,
                 }

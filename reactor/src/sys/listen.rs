@@ -15,6 +15,7 @@ use super::socket::{self, RawAddress, UNIX_PATH_MAX};
 use super::{Fd, process};
 use crate::address::Address;
 use crate::error::{Errno, Error};
+use crate::socket_options::Tuning;
 
 /// A listener as its loop uses it: a number for the driver, an address for the log. A drop closes the listener.
 pub(crate) trait Listens: Send {
@@ -38,16 +39,16 @@ pub(crate) struct Listening {
     socket: OwnedFd,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ListenOptions {
     /// Length of the accept queue. The system limits the length to its own maximum.
     pub(crate) backlog: i32,
     /// For services where the client speaks first: a connection is reported with its first bytes, or after this time.
     /// Linux only.
     pub(crate) defer_accept: Option<Duration>,
-    /// Bytes that the kernel keeps unsent for each accepted connection. TCP only: for Unix sockets see
+    /// The options of the listener, which accepted connections inherit. TCP only: for Unix sockets see
     /// [`Sys::accept`](super::Sys::accept).
-    pub(crate) unsent: usize,
+    pub(crate) tuning: Tuning,
     /// Urgent data is read in its place in the stream. TCP only.
     pub(crate) urgent_in_line: bool,
 }
@@ -112,7 +113,7 @@ impl Listening {
             why: "it is neither a TCP nor a Unix socket".to_owned(),
         })?;
         if let Address::Tcp(_) = address {
-            socket::set_tcp_options(fd).map_err(failed)?;
+            socket::tune_tcp(fd, &Tuning::default()).map_err(failed)?;
         }
         Ok(Listening { file: None, address, socket })
     }
@@ -134,10 +135,11 @@ impl Listening {
         }
     }
 
-    /// [`ListenOptions::unsent`] for an existing listener.
-    pub(crate) fn bound_unsent(&self, bytes: usize) {
-        if let Address::Tcp(_) = self.address {
-            socket::bound_unsent(self.fd(), bytes);
+    /// [`ListenOptions::tuning`] for an existing listener.
+    pub(crate) fn tune(&self, tuning: &Tuning) -> Result<(), Errno> {
+        match self.address {
+            Address::Tcp(_) => socket::tune_tcp(self.fd(), tuning),
+            Address::Unix(_) => Ok(()),
         }
     }
 }
@@ -171,8 +173,7 @@ fn bind_tcp(address: &SocketAddr, options: &ListenOptions) -> Result<Listening, 
             set?;
         }
     }
-    socket::set_tcp_options(fd)?;
-    socket::bound_unsent(fd, options.unsent);
+    socket::tune_tcp(fd, &options.tuning)?;
     if options.urgent_in_line {
         urgent_in_line(fd)?;
     }
@@ -321,14 +322,10 @@ fn passed(pid: Option<&str>, count: Option<&str>, names: Option<&str>, here: u32
 
 /// Fails unless the descriptor is a listening stream socket. The error says what it is instead.
 fn check_listens(fd: Fd) -> Result<(), Error> {
-    let ask = |option| socket::get(fd, libc::SOL_SOCKET, option);
-    let why = match (ask(libc::SO_TYPE), ask(libc::SO_ACCEPTCONN)) {
-        (Err(Errno(libc::EBADF)), _) => "it is not open".to_owned(),
-        (Err(Errno(libc::ENOTSOCK)), _) => "it is not a socket".to_owned(),
-        (Err(errno), _) | (Ok(libc::SOCK_STREAM), Err(errno)) => errno.to_string(),
-        (Ok(libc::SOCK_STREAM), Ok(0)) => "it does not listen".to_owned(),
-        (Ok(libc::SOCK_STREAM), Ok(_)) => return Ok(()),
-        (Ok(_), _) => "it is not a stream socket".to_owned(),
+    let why = match socket::stream_listens(fd) {
+        Ok(true) => return Ok(()),
+        Ok(false) => "it does not listen".to_owned(),
+        Err(why) => why,
     };
     Err(Error::Inherited { descriptor: fd.0, why })
 }
@@ -343,11 +340,13 @@ mod tests {
     use super::super::fork::FORKS;
     use super::*;
 
-    const PLAIN: ListenOptions =
-        ListenOptions { backlog: 16, defer_accept: None, unsent: 32 * 1024, urgent_in_line: false };
+    fn usual() -> ListenOptions {
+        let tuning = Tuning { unsent: 32 * 1024, ..Tuning::default() };
+        ListenOptions { backlog: 16, defer_accept: None, tuning, urgent_in_line: false }
+    }
 
     fn tcp(text: &str) -> Result<Listening, Error> {
-        Listening::bind(&text.parse().unwrap(), &PLAIN)
+        Listening::bind(&text.parse().unwrap(), &usual())
     }
 
     /// A directory of its own, removed at the end of the test.
@@ -365,7 +364,7 @@ mod tests {
         }
 
         fn bind(&self, name: &str) -> Result<Listening, Error> {
-            Listening::bind(&self.address(name), &PLAIN)
+            Listening::bind(&self.address(name), &usual())
         }
     }
 
@@ -455,7 +454,7 @@ mod tests {
         assert_eq!(asked(&plain), Ok(0));
         plain.defer_accept(Duration::from_millis(1)).unwrap();
         assert!(asked(&plain).unwrap() > 0);
-        let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..PLAIN };
+        let options = ListenOptions { defer_accept: Some(Duration::from_secs(5)), ..usual() };
         assert!(asked(&Listening::bind(&"127.0.0.1:0".parse().unwrap(), &options).unwrap()).unwrap() > 0);
     }
 
@@ -498,7 +497,7 @@ mod tests {
     #[test]
     fn a_live_socket_with_a_full_queue_is_alive() {
         let scratch = Scratch::new("full");
-        let _live = Listening::bind(&scratch.address("x"), &ListenOptions { backlog: 0, ..PLAIN }).unwrap();
+        let _live = Listening::bind(&scratch.address("x"), &ListenOptions { backlog: 0, ..usual() }).unwrap();
         let raw = RawAddress::of(&scratch.address("x")).unwrap();
         let mut clients = Vec::new();
         loop {
@@ -535,7 +534,7 @@ mod tests {
 
     #[test]
     fn too_long_a_path_is_told_with_the_limit() {
-        let error = Listening::bind(&Address::Unix("x".repeat(200).into()), &PLAIN).unwrap_err();
+        let error = Listening::bind(&Address::Unix("x".repeat(200).into()), &usual()).unwrap_err();
         assert!(error.to_string().ends_with(&format!("has at most {UNIX_PATH_MAX} bytes here")), "{error}");
     }
 

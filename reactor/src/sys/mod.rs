@@ -7,7 +7,7 @@
 //! ```text
 //! kernel ─┬─ poller ─┬─ epoll ──┬─ clock     what a loop calls while it runs
 //!         │          └─ select ─┘
-//!         ├─ socket ─── call                 addresses, options, EINTR
+//!         ├─ socket ─── call                 addresses, options, EINTR; `sockets`: for callbacks
 //!         ├─ errno                           what the numbers mean to a driver
 //!         └─ wake                            from other threads
 //! listen   signal   process   fork   affinity   memory   backend  what an application calls before and around its loops
@@ -35,6 +35,7 @@ pub(crate) mod signal;
 #[cfg(feature = "sim")]
 pub(crate) mod simulated;
 mod socket;
+pub(crate) mod sockets;
 pub(crate) mod wake;
 
 use std::fs::File;
@@ -42,10 +43,12 @@ use std::io::IoSlice;
 
 use crate::address::{Address, Peer};
 use crate::error::Errno;
+use crate::socket_options::Tuning;
 use crate::token::ConnectionId;
 pub(crate) use clock::Clock;
 pub(crate) use poller::Poller;
 pub(crate) use ready::Ready;
+pub(crate) use sockets::Sockets;
 
 /// A descriptor's number. The owner of the slot that holds the number closes the descriptor with [`Sys::close`]; copying the
 /// number copies no ownership.
@@ -56,9 +59,6 @@ impl Fd {
     /// The number of no descriptor.
     pub(crate) const NONE: Fd = Fd(-1);
 }
-
-/// Returns the address that a socket is bound to: see [`Sys::local_addresses`].
-pub(crate) type LocalAddresses = Box<dyn Fn(Fd) -> Option<Address>>;
 
 /// The outcome of one attempt to move bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +100,11 @@ pub(crate) trait Sys: Clock + Poller {
     /// Reads the bytes that wake-ups have written, so that the descriptor is quiet again.
     fn drain_wake(&mut self);
 
-    /// The next connection in the queue of `listener`; `None` when the queue is empty. The kernel keeps at most `unsent` bytes
-    /// for a slow peer: a TCP socket inherits the bound from its listener, a Unix socket gets the bound here.
-    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno>;
-    /// Starts a connection, with the same bound. When the descriptor is writable, `take_error` returns the outcome.
-    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno>;
+    /// The next connection in the queue of `listener`; `None` when the queue is empty. A TCP
+    /// socket inherits its options from the listener, a Unix socket gets them here.
+    fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno>;
+    /// Starts a connection, tuned so. When the descriptor is writable, `take_error` returns the outcome.
+    fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno>;
     /// One recv(2).
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
     /// One read(2), for a descriptor that is no socket. May block where the descriptor is a blocking one and another process
@@ -127,8 +127,8 @@ pub(crate) trait Sys: Clock + Poller {
     fn waker(&self) -> wake::Waker;
     /// SO_ERROR: the pending error of a socket, which asking clears.
     fn take_error(&mut self, fd: Fd) -> Option<Errno>;
-    /// A function that returns a socket's own address (getsockname(2)); `None`: the descriptor has none.
-    fn local_addresses(&self) -> LocalAddresses;
+    /// The calls for callbacks.
+    fn sockets(&self) -> Sockets;
     /// Number of sent bytes that the peer's system has not acknowledged (SIOCOUTQ); 0 where the system can't tell.
     fn unacknowledged(&mut self, fd: Fd) -> usize;
     /// Ends our half: FIN after all sent bytes.

@@ -5,7 +5,6 @@ use std::mem::{offset_of, size_of};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use libc::{c_int, sockaddr, socklen_t};
 
@@ -13,14 +12,7 @@ use super::Fd;
 use super::call::{check, retry};
 use crate::address::{Address, Peer};
 use crate::error::Errno;
-
-/// Silence before the first probe. A pulled cable leaves a connection that seems alive for ever; with these three
-/// values it is found after two minutes. A quiet peer costs one packet a minute.
-pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Time between probes: longer than any round trip, so that each probe can be answered.
-pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Unanswered probes until the connection counts as broken: a minute, which an interface that restarts survives.
-pub(crate) const KEEPALIVE_PROBES: c_int = 6;
+use crate::socket_options::{Keepalive, Tuning, seconds};
 
 /// The longest path of a Unix socket, in bytes: 107 on Linux, 103 on the BSDs. A NUL follows.
 pub(super) const UNIX_PATH_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
@@ -262,6 +254,45 @@ pub(super) fn local_address(socket: Fd) -> Option<Address> {
     }
 }
 
+/// Whether a stream socket listens. An error says what the descriptor is instead.
+pub(super) fn stream_listens(fd: Fd) -> Result<bool, String> {
+    let ask = |option| get(fd, libc::SOL_SOCKET, option);
+    match (ask(libc::SO_TYPE), ask(libc::SO_ACCEPTCONN)) {
+        (Err(Errno(libc::EBADF)), _) => Err("it is not open".to_owned()),
+        (Err(Errno(libc::ENOTSOCK)), _) => Err("it is not a socket".to_owned()),
+        (Err(errno), _) | (Ok(libc::SOCK_STREAM), Err(errno)) => Err(errno.to_string()),
+        (Ok(libc::SOCK_STREAM), Ok(listens)) => Ok(listens != 0),
+        (Ok(_), _) => Err("it is not a stream socket".to_owned()),
+    }
+}
+
+/// Makes an open stream non-blocking and close-on-exec, and sets its options. Returns the peer. An error says what the
+/// descriptor is instead.
+pub(super) fn prepare_stream(fd: Fd, tuning: &Tuning) -> Result<Peer, String> {
+    if stream_listens(fd)? {
+        return Err("it is a listener".to_owned());
+    }
+    let mut raw = RawAddress::empty();
+    let room = raw.length;
+    let (name, length) = ((&raw mut raw.name).cast::<sockaddr>(), &raw mut raw.length);
+    // SAFETY: the kernel writes at most `length` bytes at `name`, which has as many, and the true length at `length`.
+    match check(unsafe { libc::getpeername(fd.0, name, length) }) {
+        Err(Errno(libc::ENOTCONN)) => return Err("it is not connected".to_owned()),
+        answer => answer.map_err(|errno| errno.to_string())?,
+    };
+    raw.length = raw.length.min(room);
+    match raw.address() {
+        Some(Address::Tcp(_)) => tune_tcp(fd, tuning).map_err(|errno| errno.to_string())?,
+        Some(Address::Unix(_)) => tune_unix(fd, tuning),
+        None => return Err("it is neither a TCP nor a Unix socket".to_owned()),
+    }
+    // EINVAL if the peer has gone already; then recv reports the end.
+    #[cfg(target_vendor = "apple")]
+    let _ = set(fd, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, 1);
+    make_non_blocking(fd).map_err(|errno| errno.to_string())?;
+    Ok(raw.peer())
+}
+
 pub(super) fn close(fd: Fd) {
     // SAFETY: takes no pointer. Never repeated after EINTR: Linux has freed the number by then, and another descriptor
     // may have the number.
@@ -289,24 +320,41 @@ pub(super) fn get(socket: Fd, level: c_int, option: c_int) -> Result<c_int, Errn
     Ok(value)
 }
 
-/// Turns off the delay of small answers (they leave in one piece anyway), and turns on probes for vanished peers.
-/// Sockets inherit both options from their listener, at no cost for each connection.
-pub(super) fn set_tcp_options(socket: Fd) -> Result<(), Errno> {
+/// Sets all options of a TCP socket. Sockets inherit the options from their listener, at no cost for each connection.
+pub(super) fn tune_tcp(socket: Fd, tuning: &Tuning) -> Result<(), Errno> {
     #[cfg(target_vendor = "apple")]
     const TCP_KEEPIDLE: c_int = libc::TCP_KEEPALIVE;
     #[cfg(not(any(target_vendor = "apple", target_os = "openbsd")))]
     const TCP_KEEPIDLE: c_int = libc::TCP_KEEPIDLE;
 
-    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-    set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    let options = &tuning.options;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, options.no_delay.into())?;
+    set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, options.keepalive.is_some().into())?;
     // OpenBSD has these settings only for the whole system.
     #[cfg(not(target_os = "openbsd"))]
-    {
-        set(socket, libc::IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE.as_secs() as c_int)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL.as_secs() as c_int)?;
-        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)?;
+    if let Some(Keepalive { idle, interval, probes }) = options.keepalive {
+        set(socket, libc::IPPROTO_TCP, TCP_KEEPIDLE, seconds(idle) as c_int)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, seconds(interval) as c_int)?;
+        set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes as c_int)?;
     }
+    // Before the socket listens or connects, because the handshake decides the greatest window.
+    if let Some(bytes) = options.receive_buffer {
+        set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes as c_int)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes as c_int)?;
+    }
+    bound_unsent(socket, tuning.unsent);
     Ok(())
+}
+
+/// Sets the options of a connected or connecting Unix socket, which inherits none. Fails for no open socket: the only option
+/// is a size within the range that the kernel takes.
+pub(super) fn tune_unix(socket: Fd, tuning: &Tuning) {
+    match tuning.options.send_buffer {
+        Some(bytes) => drop(set(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes as c_int)),
+        None => bound_unread(socket, tuning.unsent),
+    }
 }
 
 /// Bounds the unsent bytes that the kernel takes for a TCP socket. Accepted sockets inherit the bound from their

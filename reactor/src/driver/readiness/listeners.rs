@@ -6,6 +6,7 @@ use super::super::{Acceptor, Completion, Socket};
 use super::Readiness;
 use super::batch::Stage;
 use crate::error::Errno;
+use crate::socket_options::Tuning;
 use crate::sys::errno::concerns_one_newcomer;
 use crate::sys::{Fd, Interest, Sys};
 use crate::time::Time;
@@ -20,8 +21,8 @@ pub(super) const SUSPENDED_REST: Duration = Duration::from_secs(1);
 pub(super) struct DriverListener {
     pub(super) fd: Fd,
     pub(super) name: String,
-    /// Bytes that the kernel may keep for a peer that does not take them.
-    unsent: usize,
+    /// The options of accepted sockets that do not inherit them.
+    tuning: Tuning,
     state: State,
 }
 
@@ -43,9 +44,9 @@ enum State {
 }
 
 impl<S: Sys> Acceptor for Readiness<S> {
-    fn listen(&mut self, fd: Fd, name: &str, unsent: usize) -> usize {
+    fn listen(&mut self, fd: Fd, name: &str, tuning: &Tuning) -> usize {
         let index = self.listeners.len();
-        self.listeners.push(DriverListener { fd, name: name.to_owned(), unsent, state: State::Held });
+        self.listeners.push(DriverListener { fd, name: name.to_owned(), tuning: tuning.clone(), state: State::Held });
         self.set_state(index, State::Accepting);
         index
     }
@@ -119,7 +120,7 @@ impl<S: Sys> Readiness<S> {
                 return None;
             }
             self.stage = Stage::Accepting(left - 1);
-            match self.sys.accept(listener.fd, listener.unsent) {
+            match self.sys.accept(listener.fd, &listener.tuning) {
                 Ok(Some((fd, peer))) => {
                     self.open += 1;
                     return Some(Completion::Accepted { listener: index, socket: Socket(fd), peer });

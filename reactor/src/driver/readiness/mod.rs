@@ -23,8 +23,9 @@ use crate::address::Address;
 use crate::error::Errno;
 use crate::layer::{self, Layer, Layered};
 use crate::link::{Link, Links, Sent};
+use crate::socket_options::Tuning;
 use crate::stats::Counters;
-use crate::sys::{Clock, Event, Fd, LocalAddresses, Moved, Ready, Sys};
+use crate::sys::{Clock, Event, Fd, Moved, Ready, Sockets, Sys};
 use crate::time::{LogLimit, Time, shorter};
 use crate::token::ConnectionId;
 use batch::Stage;
@@ -254,8 +255,8 @@ impl<S: Sys> Driver for Readiness<S> {
         self.slot_mut(id)?.layer.as_mut()?.agreed()
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, unsent: usize) {
-        match self.sys.connect(to, unsent) {
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
+        match self.sys.connect(to, tuning) {
             Ok(fd) => {
                 self.open += 1;
                 self.add_slot(id, fd, true, true);
@@ -333,8 +334,8 @@ impl<S: Sys> Driver for Readiness<S> {
         self.slot(id).map_or(Fd::NONE, |slot| slot.fd)
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        self.sys.local_addresses()
+    fn sockets(&self) -> Sockets {
+        self.sys.sockets()
     }
 
     fn unacknowledged(&mut self, id: ConnectionId) -> usize {

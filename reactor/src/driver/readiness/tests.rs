@@ -21,7 +21,7 @@ fn with_output(backend: Backend, count: usize) -> (Readiness<Kernel>, Links, Con
     let (mut links, mut pool) = (Links::new(0, 1), Pool::default());
     let id = links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, driver.now()));
     driver.count_in();
-    driver.adopt(id, Socket::of(near), false);
+    driver.adopt(id, Socket::owned(near.into()), false);
     let link = links.get_mut(id).unwrap();
     link.writable_output(&mut pool, &limits()).unwrap().put(&vec![b'.'; count]);
     (driver, links, id, pool, far)

@@ -92,20 +92,20 @@ impl Processes {
                     loop_handle: loop_handle.clone(),
                     service: bound.terms.name.clone(),
                     peer: newcomer.peer,
-                    counts: bound.counts.clone(),
+                    counts: bound.terms.counts.clone(),
                     has_parted: false,
                     waited: Duration::ZERO,
                     is_reaped: false,
                 };
                 log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
                 core.counters.count_accepted();
-                let line = core.adopt(self.lines, Socket::of(ours), newcomer.peer, Box::new(child));
+                let line = core.adopt_channel(self.lines, ours.into(), newcomer.peer, Box::new(child));
                 self.queues.borrow_mut().insert(line, ChildQueue { loop_handle, inbox, full: false });
                 Ok(())
             }
             Ok(Fork::Child) => {
                 let mut held = held();
-                held.push(Socket::of(ours).fd());
+                held.push(Socket::owned(ours.into()).fd());
                 fork::abandon(held);
                 let served = catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &loop_handle)));
                 match served {
@@ -141,7 +141,7 @@ impl Processes {
         event_loop.add_service(bound.for_another_loop(), build(loop_handle));
         let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
         event_loop.add_service(lines(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
-        state.is_at(event_loop.take_channel(LINE, Socket::of(theirs), PARENT, Box::new(())));
+        state.is_at(event_loop.take_channel(LINE, theirs.into(), PARENT, Box::new(())));
         cluster.count_handed();
         let listener = own_listener(&self.services, service, newcomer.listener);
         event_loop.run(Some(Accepted { listener, socket: newcomer.socket.number(), peer: newcomer.peer }))

@@ -17,7 +17,7 @@ use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::mailbox::Addressed;
 use crate::reason::CloseReason;
-use crate::service::Counts;
+use crate::stats::Counts;
 use crate::sys::fork::{Ended, Pid};
 use crate::token::ConnectionId;
 
@@ -81,7 +81,7 @@ impl Parent {
                 let counters = &child.loop_handle.counters;
                 counters.all().zip(numbers).for_each(|(counter, number)| counter.set(number));
                 // The parent has counted the connection itself.
-                counters.accepted.set(0);
+                counters.accepted.set(counters.accepted.get().saturating_sub(1));
                 cx.counters().open.add(u64::MAX);
             }
             Frame::Stop | Frame::Reopen | Frame::Report => {

@@ -26,10 +26,11 @@ use super::backend::Backend;
 use super::call::interruptions;
 use super::kernel::Kernel;
 use super::wake::Waker;
-use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
+use super::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
 use crate::random::Random;
+use crate::socket_options::Tuning;
 use crate::time::Time;
 use crate::token::ConnectionId;
 use odds::{Odds, Orders, VARIABLE};
@@ -202,17 +203,17 @@ impl<S: Sys> Sys for Chaos<S> {
         self.call(S::drain_wake);
     }
 
-    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno> {
         if self.random.chance(self.orders.odds.emfile) {
             self.struck.emfile += 1;
             return Err(Errno(libc::EMFILE));
         }
-        self.call(|sys| sys.accept(listener, unsent))
+        self.call(|sys| sys.accept(listener, tuning))
     }
 
     /// Without EINTR: connect(2) continues by itself after an interruption, so no repetition is tested.
-    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
-        self.sys.connect(to, unsent)
+    fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno> {
+        self.sys.connect(to, tuning)
     }
 
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved {
@@ -284,8 +285,8 @@ impl<S: Sys> Sys for Chaos<S> {
         self.sys.take_error(fd)
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        self.sys.local_addresses()
+    fn sockets(&self) -> Sockets {
+        self.sys.sockets()
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {

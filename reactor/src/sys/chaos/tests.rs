@@ -135,7 +135,7 @@ fn want_of_descriptors_strikes_accepting_and_the_newcomer_waits() {
         for _ in 0..200 {
             let client = TcpStream::connect(address).unwrap();
             let (accepted, peer) = loop {
-                match sys.accept(fd(&listener), 32 * 1024) {
+                match sys.accept(fd(&listener), &Tuning::default()) {
                     Ok(newcomer) => break newcomer.expect("a connect has come back"),
                     Err(errno) => assert_eq!(errno, Errno(libc::EMFILE)),
                 }

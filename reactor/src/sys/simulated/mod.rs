@@ -13,6 +13,7 @@ mod network;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::IoSlice;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,10 +23,12 @@ use std::time::Duration;
 
 use super::kernel::WAKE;
 use super::listen::{ListenOptions, Listens};
+use super::sockets::SocketCalls;
 use super::wake::Waker;
-use super::{Clock, Event, Fd, Interest, LocalAddresses, Moved, Poller, Sys};
+use super::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys};
 use crate::address::{Address, Peer};
 use crate::error::{Errno, Error};
+use crate::socket_options::Tuning;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -180,9 +183,9 @@ impl Sys for Simulated {
         self.waker.clear();
     }
 
-    fn accept(&mut self, listener: Fd, unsent: usize) -> Result<Option<(Fd, Peer)>, Errno> {
+    fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno> {
         self.call(|network| {
-            let outcome = network.accept(listener, unsent);
+            let outcome = network.accept(listener, tuning.unsent);
             let came_to = match &outcome {
                 Ok(Some((fd, _))) => fd.0.into(),
                 Ok(None) => 0,
@@ -193,9 +196,9 @@ impl Sys for Simulated {
         })
     }
 
-    fn connect(&mut self, to: &Address, unsent: usize) -> Result<Fd, Errno> {
+    fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno> {
         self.call(|network| {
-            let outcome = network.connect(to, unsent);
+            let outcome = network.connect(to, tuning.unsent);
             network.note("connect", 0, outcome.map_or_else(|errno| -i64::from(errno.0), |fd| fd.0.into()));
             outcome
         })
@@ -255,9 +258,8 @@ impl Sys for Simulated {
         })
     }
 
-    fn local_addresses(&self) -> LocalAddresses {
-        let network = self.network.clone();
-        Box::new(move |fd| network.borrow().local_address(fd))
+    fn sockets(&self) -> Sockets {
+        Box::new(SimulatedSockets(self.network.clone()))
     }
 
     fn unacknowledged(&mut self, fd: Fd) -> usize {
@@ -292,6 +294,29 @@ impl Sys for Simulated {
                 network.close(fd);
             });
         }
+    }
+}
+
+/// The calls of callbacks. Simulated descriptors are no descriptors of the real system, and real ones are not in the network.
+struct SimulatedSockets(Shared);
+
+impl SocketCalls for SimulatedSockets {
+    fn local_address(&self, fd: Fd) -> Option<Address> {
+        self.0.borrow().local_address(fd)
+    }
+
+    fn lend(&self, _: Fd) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn bound_unsent(&self, fd: Fd, _: Peer, bytes: usize) {
+        let mut network = self.0.borrow_mut();
+        let index = network.line_of(fd, "bound_unsent");
+        network.lines[index].bound_unsent(bytes);
+    }
+
+    fn prepare(&self, _: &OwnedFd, _: &Tuning) -> Result<Peer, String> {
+        Err("a simulation has no descriptors of the real system".to_owned())
     }
 }
 
