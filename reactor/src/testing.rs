@@ -288,7 +288,7 @@ mod tests {
         recorded.requests();
         let report = recorded.core.report(0, None, &[]);
         let rows: Vec<&str> = report.lines().skip_while(|line| !line.starts_with("connections: ")).collect();
-        assert!(rows.len() == 3 && rows[0] == "connections: 1" && rows[2].contains("127.0.0.1"), "{report}");
+        assert!(rows.len() == 4 && rows[0] == "connections: 1" && rows[2].contains("127.0.0.1"), "{report}");
     }
 
     #[test]

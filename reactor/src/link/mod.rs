@@ -133,10 +133,11 @@ pub(crate) struct Link {
     pub(crate) dirty: bool,
     /// The link is in the loop's list for the next turn.
     pub(crate) deferred: bool,
-    /// The turn in which `on_drained` was last called; 0 for never.
-    drained_turn: u32,
-    /// The turn in which kept input was last offered; 0 for never.
-    offered_turn: u32,
+    /// The low bits of the turn in which `on_drained` was last called. A turn long ago with equal bits puts a callback off by one
+    /// turn.
+    drained_turn: u16,
+    /// Likewise for the last offer of kept input.
+    offered_turn: u16,
     /// Input that the handler left unread. `None` while there is none, and while a callback has it.
     pub(crate) kept: Option<Box<Kept>>,
     /// Bytes for the peer. `None` while nothing is queued, and nothing was missed.

@@ -203,7 +203,7 @@ impl Link {
     pub(crate) fn offer_next_turn(&mut self, turn: u32) {
         if self.is_open() {
             self.flags.set(OFFER_DUE);
-            self.offered_turn = turn;
+            self.offered_turn = turn as u16;
         }
     }
 

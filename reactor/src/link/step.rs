@@ -109,7 +109,7 @@ impl Link {
             return self.report_stopping();
         }
         if self.flags.has(DRAINED_DUE) {
-            if self.drained_turn == turn {
+            if self.drained_turn == turn as u16 {
                 return Step::NextTurn;
             }
             // A stream does not end by itself, so reading first gains nothing. `on_drained` comes after `on_stopping`.
@@ -117,7 +117,7 @@ impl Link {
                 return self.report_stopping();
             }
             self.flags.clear(DRAINED_DUE);
-            self.drained_turn = turn;
+            self.drained_turn = turn as u16;
             if self.stopping == Stopping::Asked {
                 self.stopping = Stopping::Streaming;
             }
@@ -129,11 +129,11 @@ impl Link {
             return if ask { self.report_stopping() } else { Step::Rest };
         }
         if self.flags.has(OFFER_DUE) {
-            if self.offered_turn == turn {
+            if self.offered_turn == turn as u16 {
                 return Step::NextTurn;
             }
             self.flags.clear(OFFER_DUE);
-            self.offered_turn = turn;
+            self.offered_turn = turn as u16;
             if self.stopping == Stopping::Streaming {
                 self.stopping = Stopping::Asked;
             }
