@@ -1,4 +1,4 @@
-//! Limits and deadlines of one connection: each, changed for one, acts on that one and on no other.
+//! Limits and deadlines changed for one connection: each acts on that connection, and on no other connection.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use socket2::SockRef;
 use crate::stage::{Plan, Seen, Stage, client_of, client_with, narrow_client, read_all, round_trip, send_until_stuck};
 use crate::support::on_every_backend;
 
-/// Two connections of a service: the first gets limits of its own.
+/// Two connections of a service; the first connection gets its own limits.
 struct Two {
     stage: Stage,
     own: (TcpStream, ConnectionId),
@@ -19,7 +19,7 @@ struct Two {
 
 impl Two {
     fn new(backend: reactor::Backend, plan: Plan, change: impl FnOnce(&mut Limits) + Send + 'static) -> Self {
-        Self::by(Stage::patient(backend, plan), |address| client_of(address), change)
+        Self::by(Stage::patient(backend, plan), client_of, change)
     }
 
     fn by(
@@ -63,14 +63,14 @@ on_every_backend! {
         let patient = Deadlines { first_request: None, ..Deadlines::default() };
         assert_eq!(second, Some(patient.clone()));
         assert_eq!(first, Some(Deadlines { idle: Some(Duration::from_secs(9)), ..patient }));
-        // An id that names no connection changes nothing.
+        // A stale id changes nothing.
         two.stage.ask(|cx| {
             let mut nobody = cx.at(ConnectionId::NONE);
             nobody.change_limits(|_| unreachable!("there is no connection"));
             nobody.change_deadlines(|_| unreachable!("there is no connection"));
             assert!(nobody.limits().is_none() && nobody.deadlines().is_none());
         });
-        // The next connection in the slot has those of the service again.
+        // The next connection in the slot has the service's limits again.
         drop(two.own.0);
         two.stage.closed(own);
         let (_client, next) = two.stage.open();
@@ -85,7 +85,7 @@ on_every_backend! {
         let mut line = vec![b'x'; 50_000];
         line.push(b'\n');
         round_trip(&mut other, &line);
-        // A larger one holds from the callback on in which it is set.
+        // A larger limit holds from the callback on that sets it.
         let plan = Plan::lines().open(|cx| {
             let id = cx.id();
             cx.at(id).change_limits(|limits| limits.input = 1 << 20);
@@ -159,7 +159,7 @@ on_every_backend! {
         let topic = Topic::from("all");
         let all = topic.clone();
         stage.ask(move |cx| [id, other_id].map(|id| cx.at(id).subscribe(&all)));
-        // Far more than kernel and queue take: one member stays, one is too slow.
+        // More than kernel and queue take: the first member stays, the second member is too slow.
         for _ in 0..200 {
             let all = topic.clone();
             stage.ask(move |cx| cx.publish(&all, &[b'x'; 100_000][..]));
@@ -236,7 +236,7 @@ on_every_backend! {
         two.stage.ask(move |cx| cx.at(id).change_deadlines(|deadlines| deadlines.idle = Some(SHORT)));
         assert_eq!(two.stage.closed(id).0, CloseReason::TimedOut(Deadline::Idle));
         two.stage.sees_nothing();
-        // A deadline that one connection does without.
+        // Without its idle deadline, a connection outlives its neighbour.
         let idle = Deadlines { idle: Some(4 * SHORT), ..none() };
         let plan = Plan::new();
         let stage = Stage::tuned(backend, plan, |service| service.deadlines(idle), |_| {});

@@ -1,5 +1,4 @@
-//! Sockets: open streams that a handler gives to the loop, and the options of a service's sockets. What limits and deadlines do
-//! for one connection alone is in `own_limits`.
+//! Sockets: open streams that a handler gives to the loop, and the options of a service's sockets.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
@@ -76,7 +75,7 @@ on_every_backend! {
     fn an_adopted_stream_is_a_connection_like_any_other(backend: Backend) {
         let stage = Stage::new(backend, Plan::echo());
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        // What waits in the socket is heard first.
+        // Input that waits in the socket is delivered first.
         theirs.write_all(b"waits").unwrap();
         let id = adopt(&stage, ours).unwrap();
         assert_eq!(&read_exactly::<5>(&mut theirs), b"waits");
@@ -107,7 +106,7 @@ on_every_backend! {
         assert_eq!(stage.ask(move |cx| (cx.at(unix).peer(), cx.at(unix).local_address())), (Some(Peer::Unix), None));
     }
 
-    // As from a process that accepts, and hands its connections to others.
+    // A dispatching process accepts connections, and sends the descriptors.
     fn a_descriptor_that_came_by_a_message_is_adopted(backend: Backend) {
         let (from, to) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Limits and deadlines: of each service, and of single connections that have their own.
+//! Limits and deadlines of each service, and of each connection whose handler has changed them.
 
 use std::ops::Index;
 
@@ -7,16 +7,15 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::Link;
 use crate::sys::Fd;
 
-/// The limits and deadlines of one or many connections.
+/// Limits and deadlines of a service, or of a single connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
 }
 
-/// All limits and deadlines of a loop, by the number in each link ([`Link::bounds`](crate::link::Link)): first those of each
-/// service, by its number, then those of single connections. So a connection without its own costs no memory, and every
-/// connection takes the same way to its limits.
+/// All limits and deadlines of a loop, by the number in each link. The entries of the services come first, by number; entries of
+/// single connections follow. So an unchanged connection costs no memory, and the hot path knows no difference.
 #[derive(Default)]
 pub(crate) struct BoundsTable {
     all: Vec<Bounds>,
@@ -26,14 +25,15 @@ pub(crate) struct BoundsTable {
 }
 
 impl BoundsTable {
-    /// Adds those of the next service. All services come before the first connection.
+    /// Adds the entry of the next service. All services come before the first connection.
     pub(crate) fn add_service(&mut self, limits: Limits, deadlines: Deadlines) {
         debug_assert_eq!(self.all.len(), self.services as usize, "a service comes before connections");
         self.all.push(Bounds { limits, deadlines });
         self.services += 1;
     }
 
-    /// Gives one connection its own, at first equal to `before`. Returns their number: `before`, if they are its own already.
+    /// Gives a connection its own entry, a copy of entry `before`. Returns the number of the new entry; `before` if the connection
+    /// has its own entry already.
     fn split(&mut self, before: u32) -> u32 {
         if before >= self.services {
             return before;
@@ -51,7 +51,7 @@ impl BoundsTable {
         }
     }
 
-    /// A connection has ended. Its place goes to the next connection that needs one.
+    /// A connection with this entry has ended: a later connection reuses the place.
     #[inline]
     pub(crate) fn give_back(&mut self, number: u32) {
         if number >= self.services {
@@ -59,7 +59,7 @@ impl BoundsTable {
         }
     }
 
-    /// The number of connections that have their own.
+    /// Number of connections with their own entry.
     #[cfg(test)]
     fn split_count(&self) -> usize {
         self.all.len() - self.services as usize - self.free.len()
@@ -76,12 +76,12 @@ impl Index<u32> for BoundsTable {
 }
 
 impl ConnectionRef<'_> {
-    /// The connection's limits: those of its service, or its own.
+    /// The connection's limits: the service's limits until [`change_limits`](Self::change_limits).
     pub fn limits(&self) -> Option<&Limits> {
         self.core.links.get(self.id).map(|link| &self.core.bounds[link.bounds].limits)
     }
 
-    /// The connection's deadlines: those of its service, or its own.
+    /// The connection's deadlines: the service's deadlines until [`change_deadlines`](Self::change_deadlines).
     pub fn deadlines(&self) -> Option<&Deadlines> {
         self.core.links.get(self.id).map(|link| &self.core.bounds[link.bounds].deadlines)
     }
@@ -155,7 +155,7 @@ impl ConnectionRef<'_> {
         core.mark_dirty(self.id);
     }
 
-    /// Gives the connection its own limits and deadlines, if it exists.
+    /// Gives the connection its own entry, if the connection exists.
     fn split<R>(&mut self, of: impl FnOnce(&Link) -> R) -> Option<R> {
         let link = self.core.links.get_mut(self.id)?;
         link.bounds = self.core.bounds.split(link.bounds);
