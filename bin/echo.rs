@@ -76,7 +76,16 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         let before = if options.identify { identity } else { String::new };
         add_as(&mut server, move || {
             let before = before();
-            Tasks::new(async move |peer: &mut Peer| lines(peer, before.as_bytes()).await)
+            Tasks::new(async move |peer: &mut Peer| {
+                // Not in a function of its own: each layer of futures costs instructions for each line.
+                loop {
+                    match peer.until_eol_within(LINE_MAX).await {
+                        Ok(Some(line)) => say(peer, before.as_bytes(), &line),
+                        Ok(None) => return end(peer, before.as_bytes()),
+                        Err(TooLong) => return peer.send(TOO_LONG),
+                    }
+                }
+            })
         })?;
     } else if options.identify {
         add_as(&mut server, || IdentifiedEcho::new(identity()))?;
@@ -110,25 +119,22 @@ fn identity() -> String {
     format!("[process {}, thread {}] ", std::process::id(), thread.name().unwrap_or("without a name"))
 }
 
-/// The echo of lines, sequential. Answers as [`Echo`] does.
-async fn lines(peer: &mut Peer, before: &[u8]) {
-    let say = |peer: &Peer, line: &[u8]| {
-        peer.send(before);
-        peer.send(SAID);
-        peer.send(line);
-    };
-    loop {
-        match peer.until_eol_within(LINE_MAX).await {
-            Ok(Some(line)) => say(peer, &line),
-            Ok(None) => break,
-            Err(TooLong) => return peer.send(TOO_LONG),
-        }
-    }
+/// Answers an unended last line, as [`Echo`] does.
+fn end(peer: &Peer, before: &[u8]) {
     match peer.rest() {
         rest if rest.is_empty() => {}
         rest if rest.len() > LINE_MAX => peer.send(TOO_LONG),
-        rest => say(peer, &rest),
+        rest => say(peer, before, &rest),
     }
+}
+
+#[inline(always)]
+fn say(peer: &Peer, before: &[u8], line: &[u8]) {
+    if !before.is_empty() {
+        peer.send(before);
+    }
+    peer.send(SAID);
+    peer.send(line);
 }
 
 /// The echo of bytes, sequential. Answers as [`RawEcho`] does.

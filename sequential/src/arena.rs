@@ -5,7 +5,7 @@ use crate::station::TaskKey;
 /// Values by their keys. A freed place is used again, with the next generation.
 pub(crate) struct Arena<T> {
     places: Vec<(u32, Option<T>)>,
-    free: Vec<u32>,
+    free: Vec<usize>,
 }
 
 impl<T> Default for Arena<T> {
@@ -19,34 +19,34 @@ impl<T> Arena<T> {
     pub(crate) fn reserve(&mut self) -> TaskKey {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push((1, None));
-            (self.places.len() - 1) as u32
+            self.places.len() - 1
         });
-        TaskKey { place, generation: self.places[place as usize].0 }
+        TaskKey::new(place, self.places[place].0)
     }
 
     /// Puts a value at its reserved place.
     pub(crate) fn fill(&mut self, key: TaskKey, value: T) {
-        self.places[key.place as usize].1 = Some(value);
+        self.places[key.place()].1 = Some(value);
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, key: TaskKey) -> Option<&mut T> {
-        match self.places.get_mut(key.place as usize) {
-            Some((generation, value)) if *generation == key.generation => value.as_mut(),
+        match self.places.get_mut(key.place()) {
+            Some((generation, value)) if *generation == key.generation() => value.as_mut(),
             _ => None,
         }
     }
 
     /// Takes the value out, or frees a reserved place that has no value yet.
     pub(crate) fn remove(&mut self, key: TaskKey) -> Option<T> {
-        let (generation, value) = self.places.get_mut(key.place as usize)?;
-        if *generation != key.generation {
+        let (generation, value) = self.places.get_mut(key.place())?;
+        if *generation != key.generation() {
             return None;
         }
         // No value has generation 0, which belongs to `TaskKey::NONE`.
         // The highest bit is free for `TaskKey::of_sleep`.
         *generation = ((*generation + 1) & (u32::MAX >> 1)).max(1);
-        self.free.push(key.place);
+        self.free.push(key.place());
         value.take()
     }
 
@@ -54,7 +54,7 @@ impl<T> Arena<T> {
         let places = self.places.iter().enumerate();
         places
             .filter(|(_, (_, value))| value.is_some())
-            .map(|(place, (generation, _))| TaskKey { place: place as u32, generation: *generation })
+            .map(|(place, (generation, _))| TaskKey::new(place, *generation))
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(arena.remove(old), Some('a'));
         let new = arena.reserve();
         arena.fill(new, 'b');
-        assert_eq!(new.place, old.place);
+        assert_eq!(new.place(), old.place());
         assert_eq!(arena.get_mut(old), None);
         assert_eq!(arena.remove(old), None);
         assert_eq!(arena.get_mut(new), Some(&mut 'b'));

@@ -10,7 +10,7 @@ use reactor::{Address, AddressError, CloseReason, ConnectionId};
 
 use crate::fork::in_thread;
 use crate::peer::Peer;
-use crate::slot::Slot;
+use crate::slot::{CONNECTED, GONE, Slot};
 use crate::station::{Command, Station};
 
 /// An outbound connection that a task has opened, with the reads and sends of [`Peer`]. Dropping the client closes the connection
@@ -86,7 +86,7 @@ impl Client {
         station.ask(Command::Connect(to, slot.clone()));
         drop(station);
         poll_fn(|cx| {
-            if slot.is_connected.get() || slot.is_gone.get() {
+            if slot.is(CONNECTED | GONE) {
                 return Poll::Ready(());
             }
             slot.with_rest(|rest| rest.waiting.push(cx.waker().clone()));
@@ -137,7 +137,7 @@ impl DerefMut for Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let slot = &self.0.slot;
-        if !slot.is_gone.get() {
+        if !slot.is(GONE) {
             slot.station.ask(Command::Hangup(slot.clone()));
         }
     }

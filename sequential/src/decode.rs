@@ -10,7 +10,7 @@ use std::task::{Context as Polling, Poll};
 use reactor::Input;
 
 use crate::peer::Read;
-use crate::slot::{Answer, Decoding, Slot, Want};
+use crate::slot::{Answer, DETOUR, Decoding, Slot, Want};
 
 /// Decodes values from an [`Input`], as a handler does in `on_data`: for codecs that both faces share.
 ///
@@ -78,7 +78,7 @@ impl<'p, T: 'static> Decode<'p, T> {
 
 impl<T: 'static> Future for Decode<'_, T> {
     type Output = Option<T>;
-    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Option<T>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<Option<T>> {
         let this = &mut *self;
         if this.read.is_none() {
             if let Some(value) = this.decoder.found.take() {
@@ -89,10 +89,13 @@ impl<T: 'static> Future for Decode<'_, T> {
             this.read = Some(Read::new(this.slot, Want::Decoded));
         }
         let Some(read) = &mut this.read else { return Poll::Pending };
-        match read.poll_answer() {
-            Poll::Pending => Poll::Pending,
+        match read.poll_answer(cx) {
+            Poll::Pending => {
+                this.slot.raise(DETOUR);
+                Poll::Pending
+            }
             Poll::Ready(Answer::Found) => Poll::Ready(this.decoder.found.take()),
-            Poll::Ready(Answer::Ended | Answer::TooLong) => Poll::Ready(None),
+            Poll::Ready(_) => Poll::Ready(None),
         }
     }
 }

@@ -10,8 +10,8 @@ use std::task::{Context as Polling, Poll};
 use reactor::{Bytes, CloseReason, ConnectionId, Topic};
 
 use crate::decode::{Decode, Decoder};
-use crate::slot::{Answer, Slot, Want};
-use crate::station::{Command, Station};
+use crate::slot::*;
+use crate::station::{Buffer, Command, Station};
 
 /// Bytes that the running task may send before [`Peer::send_wait`] has the handler write them to the connection. The number of
 /// queued bytes is known only after the write.
@@ -65,7 +65,7 @@ pub struct Peer {
     pub(crate) is_outbound: bool,
 }
 
-/// Bytes of the input, taken by a read. Dropping the item returns its buffer for later reads.
+/// Bytes of the input, taken by a read. Later reads use the buffer again when the item is dropped.
 ///
 /// ```
 /// async fn first_word(peer: &mut sequential::Peer) {
@@ -76,45 +76,33 @@ pub struct Peer {
 /// }
 /// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(first_word));
 /// ```
-pub struct Item {
-    bytes: Vec<u8>,
-    station: Rc<Station>,
-}
+pub struct Item(Buffer);
 
 impl Item {
-    /// Returns the bytes together with the buffer, which later reads then do not use again.
-    pub fn into_vec(mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
-    }
-
-    fn taken(slot: &Slot) -> Self {
-        let fresh = slot.station.take_spare();
-        Item { bytes: slot.station.item.replace(fresh), station: slot.station.clone() }
+    /// Returns the bytes as a vector, copied unless they are many.
+    pub fn into_vec(self) -> Vec<u8> {
+        Rc::unwrap_or_clone(self.0)
     }
 }
 
 impl Deref for Item {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        &self.0
     }
 }
 
 impl AsRef<[u8]> for Item {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.0
     }
 }
 
 impl fmt::Debug for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Item({})", self.bytes.escape_ascii())
-    }
-}
-
-impl Drop for Item {
-    fn drop(&mut self) {
-        self.station.give_spare(std::mem::take(&mut self.bytes));
+        write!(f, "Item({})", self.0.escape_ascii())
     }
 }
 
@@ -187,9 +175,7 @@ impl Peer {
     /// Takes the bytes that no read has taken, after a read has yielded `None`: a last line without its ending, for example. Empty
     /// before the first `None`. Later reads get nothing.
     pub fn rest(&self) -> Item {
-        let mut bytes = self.slot.station.take_spare();
-        self.slot.take_unread(&mut bytes);
-        Item { bytes, station: self.slot.station.clone() }
+        Item(Rc::new(self.slot.take_unread()))
     }
 
     // ---- sending ---------------------------------------------------------------------------------------------------
@@ -229,7 +215,7 @@ impl Peer {
     pub async fn send_wait(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         Room(&self.slot).await;
         self.send(bytes);
-        !self.slot.is_gone.get()
+        !self.slot.is(GONE)
     }
 
     /// Returns a sender to the peer, for any task of the loop.
@@ -250,7 +236,7 @@ impl Peer {
 
     /// Reads on even while many bytes are queued for the peer, for relays: see [`Context::read_on`](reactor::Context::read_on).
     pub fn read_on(&mut self) {
-        self.slot.reads_on.set(true);
+        self.slot.raise(READS_ON);
         self.ask(Command::ReadOn(self.slot.clone()));
     }
 
@@ -290,7 +276,7 @@ impl Peer {
 
     /// Whether the application is stopping. The task may finish within the drain time.
     pub fn is_stopping(&self) -> bool {
-        self.slot.is_stopping.get()
+        self.slot.is(STOPPING)
     }
 
     fn ask(&self, command: Command) {
@@ -332,7 +318,7 @@ impl Sender {
     /// Outside a task.
     pub fn send(&self, bytes: impl AsRef<[u8]>) -> bool {
         Station::current("Sender::send").send_to(&self.0, bytes.as_ref());
-        !self.0.is_gone.get()
+        !self.0.is(GONE)
     }
 
     /// Ends our half of the connection after the queued bytes: see [`Peer::finish`].
@@ -363,10 +349,10 @@ impl Future for Room<'_> {
     type Output = ();
     fn poll(self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<()> {
         let slot = self.0;
-        if slot.is_gone.get() {
+        if slot.is(GONE) {
             return Poll::Ready(());
         }
-        if slot.is_high.get() {
+        if slot.is(HIGH) {
             slot.with_rest(|rest| {
                 if !rest.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                     rest.waiting.push(cx.waker().clone());
@@ -387,61 +373,93 @@ impl Future for Room<'_> {
 /// A read that waits. A read dropped before its item is ready has taken no byte.
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'p> {
+    // A peer has a single read at a time, so the slot keeps what the read wants.
     slot: &'p Rc<Slot>,
-    want: Want,
     is_waiting: bool,
 }
 
 impl<'p> Read<'p> {
     #[inline]
     pub(crate) fn new(slot: &'p Rc<Slot>, want: Want) -> Self {
-        Read { slot, want, is_waiting: false }
+        slot.want.set(want);
+        if want == Want::Exactly(0) {
+            // A read of no bytes waits for none.
+            slot.raise(DETOUR);
+        }
+        Read { slot, is_waiting: false }
     }
 
-    #[inline]
-    pub(crate) fn poll_answer(&mut self) -> Poll<Answer> {
-        let slot = self.slot;
+    #[inline(always)]
+    pub(crate) fn poll_answer(&mut self, cx: &Polling<'_>) -> Poll<Answer> {
+        let slot = &**self.slot;
+        let flags = slot.flags.get();
         if self.is_waiting {
-            match slot.answer.take() {
-                Some(answer) => {
-                    self.stop_waiting();
-                    return Poll::Ready(answer);
-                }
-                None if slot.is_local.get() => self.stop_waiting(),
-                None => return Poll::Pending,
+            if flags & (FOUND | TOO_LONG) != 0 {
+                self.is_waiting = false;
+                slot.flags.set(flags & !(READ | FOUND | TOO_LONG | DETOUR));
+                return Poll::Ready(if flags & FOUND != 0 { Answer::Found } else { Answer::TooLong });
             }
+        } else if flags & (ENDED | LOCAL | UNREAD | DETOUR) == 0 && slot.waker.get() == cx.waker().data() {
+            self.is_waiting = true;
+            slot.flags.set(flags | READ);
+            return Poll::Pending;
         }
-        if slot.has_ended.get() && !slot.has_unread.get() {
-            slot.is_local.set(true);
+        self.poll_late(cx)
+    }
+
+    /// Polls a read that waits, a read of a connection that has unread bytes, a read of a connection whose input is over, or a read
+    /// with another waker than that of the task which serves the connection.
+    #[cold]
+    fn poll_late(&mut self, cx: &Polling<'_>) -> Poll<Answer> {
+        let slot = self.slot;
+        let is_new = !self.is_waiting;
+        if is_new && slot.is(ENDED) && !slot.is(UNREAD | LENT) {
+            slot.raise(LOCAL);
         }
-        if slot.is_local.get() {
-            return Poll::Ready(slot.find_locally(self.want));
+        if slot.is(LOCAL) {
+            self.stop_waiting();
+            return Poll::Ready(slot.find_locally());
         }
-        slot.want.set(self.want);
+        if slot.want.get() == Want::Exactly(0) {
+            self.stop_waiting();
+            return Poll::Ready(Answer::Apart);
+        }
         self.is_waiting = true;
-        slot.is_read.set(true);
-        slot.reader.set(slot.station.running.get());
-        if slot.has_unread.get() {
+        slot.raise(READ);
+        // The handler does not search the unread bytes by itself: no read has waited, or the task has not polled the waiting read.
+        if slot.is(UNREAD) && (is_new || slot.is(PAUSED)) {
             slot.station.ask(Command::Offer(slot.clone()));
+        }
+        if slot.waker.get() != cx.waker().data() {
+            if slot.waker.get().is_null() {
+                slot.reader.set(slot.station.running.get());
+            }
+            slot.raise(DETOUR);
+            slot.with_rest(|rest| match &mut rest.reader {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            });
         }
         Poll::Pending
     }
 
-    /// Ends the wait of a finished or dropped read. An answer that the read has not seen stays in the slot, so that the handler
-    /// puts the item back into the input.
-    #[inline]
+    /// Ends the wait of a finished or dropped read. The handler puts an item that the read has not seen back into the input.
     fn stop_waiting(&mut self) {
         self.is_waiting = false;
-        self.slot.is_read.set(false);
+        if self.slot.is(FOUND | TOO_LONG) {
+            self.slot.raise(CANCELLED);
+        }
+        self.slot.lower(READ | FOUND | TOO_LONG | DETOUR);
     }
 }
 
 impl Future for Read<'_> {
     type Output = Option<Item>;
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Option<Item>> {
-        match self.poll_answer() {
-            Poll::Ready(Answer::Found) => Poll::Ready(Some(Item::taken(self.slot))),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<Option<Item>> {
+        match self.poll_answer(cx) {
+            Poll::Ready(Answer::Found) => Poll::Ready(Some(Item(self.slot.station.take_item()))),
+            Poll::Ready(Answer::Apart) => Poll::Ready(Some(Item(self.slot.station.take_apart()))),
             Poll::Ready(Answer::Ended | Answer::TooLong) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -463,9 +481,11 @@ pub struct ReadWithin<'p>(Read<'p>);
 
 impl Future for ReadWithin<'_> {
     type Output = Result<Option<Item>, TooLong>;
-    fn poll(mut self: Pin<&mut Self>, _: &mut Polling<'_>) -> Poll<Self::Output> {
-        match self.0.poll_answer() {
-            Poll::Ready(Answer::Found) => Poll::Ready(Ok(Some(Item::taken(self.0.slot)))),
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<Self::Output> {
+        match self.0.poll_answer(cx) {
+            Poll::Ready(Answer::Found) => Poll::Ready(Ok(Some(Item(self.0.slot.station.take_item())))),
+            Poll::Ready(Answer::Apart) => Poll::Ready(Ok(Some(Item(self.0.slot.station.take_apart())))),
             Poll::Ready(Answer::Ended) => Poll::Ready(Ok(None)),
             Poll::Ready(Answer::TooLong) => Poll::Ready(Err(TooLong)),
             Poll::Pending => Poll::Pending,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use reactor::{Address, ConnectionId, Written};
 
 use crate::peer::Peer;
-use crate::slot::Slot;
+use crate::slot::{HIGH, PAUSED, Slot};
 use crate::station::{Boxed, Command, TaskKey};
-use crate::tasks::{Connection, Context, Kind, OUTPUT_KEPT, Task, Tasks};
+use crate::tasks::{Connection, Context, Kind, Task, Tasks, empty};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, drops
@@ -27,6 +27,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
         station.has_requests.set(false);
+        station.trim();
         self.pass_on_all(key, cx);
         let woken = station.ready.borrow().len();
         for at in 0..woken {
@@ -38,9 +39,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
 
     /// Writes `bytes` to the connection that task `key` serves.
     fn write(&mut self, key: TaskKey, bytes: &[u8], cx: &mut Context<'_>) {
-        if !bytes.is_empty()
-            && let Some(task) = self.tasks.get_mut(key)
-        {
+        if let Some(task) = self.tasks.get_mut(key) {
             task.write(bytes, cx);
         }
     }
@@ -63,10 +62,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             }
         }
         self.write(key, &output[at..], cx);
-        output.clear();
-        if output.capacity() > OUTPUT_KEPT {
-            output = Vec::new();
-        }
+        empty(&mut output);
         *station.output.borrow_mut() = output;
         self.commands = commands;
     }
@@ -76,10 +72,10 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             Command::Own(_) => {}
             Command::Send(slot, bytes) => {
                 slot.pending.set(0);
-                if cx.at(slot.id.get()).write(&bytes) == Written::AboveHighWater {
-                    slot.is_high.set(true);
+                if cx.at(slot.id.get()).write(&*bytes) == Written::AboveHighWater {
+                    slot.raise(HIGH);
                 }
-                self.station.give_spare(bytes);
+                self.station.give_buffer(bytes);
             }
             Command::Hangup(slot) => cx.at(slot.id.get()).close(),
             Command::Finish(id) => cx.at(id).finish(),
@@ -128,7 +124,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// connection, or else in a timer of the handler.
     pub(crate) fn have_polled(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         match self.tasks.get_mut(key) {
-            Some(Task { home: ConnectionId::NONE, .. }) => cx.timers().set(key.to_u64(), Duration::ZERO),
+            Some(Task { home: ConnectionId::NONE, .. }) => cx.timers().set(key.0, Duration::ZERO),
             Some(task) => cx.at(task.home).set_deadline(Duration::ZERO),
             None => {}
         }
@@ -138,8 +134,9 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
 /// Makes the loop offer the connection's unread bytes again. The loop does so when reading resumes, so reading is paused first.
 pub(crate) fn offer(slot: &Slot, cx: &mut Context<'_>) {
     let id = slot.id.get();
-    if !slot.is_paused.replace(false) {
+    if !slot.is(PAUSED) {
         cx.at(id).pause_reading();
     }
+    slot.lower(PAUSED);
     cx.at(id).resume_reading();
 }

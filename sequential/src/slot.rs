@@ -1,6 +1,7 @@
 //! The state that a connection's handler and its [`Peer`](crate::Peer) share: the waiting read, and the connection's end.
 
 use std::cell::{Cell, RefCell};
+use std::ptr;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -23,78 +24,91 @@ pub(crate) enum Want {
     Decoded,
 }
 
+impl Want {
+    /// Takes the item out of `input`. A decoder's value is [`Framed::Incomplete`]: see [`Slot::find`].
+    pub(crate) fn find<'i>(self, input: &mut Input<'i>) -> Framed<'i> {
+        match self {
+            Want::Until(byte, max) => input.until(byte, max),
+            Want::Line(max) => input.until_eol_within(max),
+            Want::Exactly(count) => input.take(count).map_or(Framed::Incomplete, Framed::Item),
+            Want::Some if !input.is_empty() => Framed::Item(input.take_all()),
+            Want::Some | Want::Decoded => Framed::Incomplete,
+        }
+    }
+}
+
 /// Takes a value out of the input, and stores the value for the decoder. Returns whether the input had a complete value.
 pub(crate) type Decoding = Box<dyn FnMut(&mut Input<'_>) -> bool>;
 
 /// The outcome of a search for an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The item is in [`Station::item`], or in the decoder.
+    /// The item is in the decoder, or where [`Station::take_item`] finds it.
     Found,
+    /// The item is where [`Station::take_apart`] finds it.
+    Apart,
     /// The item is longer than the read allows.
     TooLong,
     /// The input has ended before the item.
     Ended,
 }
 
-impl Want {
-    /// Searches `input` for the item, and copies the item into `item`. Returns `None` while the item is incomplete.
-    #[inline]
-    fn find(self, input: &mut Input<'_>, item: &mut Vec<u8>, decoding: Option<&mut Decoding>) -> Option<Answer> {
-        let framed = match self {
-            Want::Until(byte, max) => input.until(byte, max),
-            Want::Line(max) => input.until_eol_within(max),
-            Want::Exactly(count) => input.take(count).map_or(Framed::Incomplete, Framed::Item),
-            Want::Some if input.is_empty() => Framed::Incomplete,
-            Want::Some => Framed::Item(input.take_all()),
-            Want::Decoded => return decoding.and_then(|decode| decode(input).then_some(Answer::Found)),
-        };
-        match framed {
-            Framed::Item(bytes) => {
-                item.extend_from_slice(bytes);
-                Some(Answer::Found)
-            }
-            Framed::Incomplete => None,
-            Framed::TooLong => Some(Answer::TooLong),
-        }
-    }
-}
+// The facts about a connection are bits of one number, because the path of a line tests and changes several at a time.
+
+/// A read waits.
+pub(crate) const READ: u32 = 1 << 0;
+/// The waiting read is answered by an item, and has not been polled since.
+pub(crate) const FOUND: u32 = 1 << 1;
+/// The waiting read is answered by [`Answer::TooLong`], and has not been polled since.
+pub(crate) const TOO_LONG: u32 = 1 << 2;
+/// The read was dropped between its answer and its poll: the handler puts the item back into the input.
+pub(crate) const CANCELLED: u32 = 1 << 3;
+/// The queued bytes are above the high-water mark.
+pub(crate) const HIGH: u32 = 1 << 4;
+/// The connection is read even while the queued bytes are above the high-water mark.
+pub(crate) const READS_ON: u32 = 1 << 5;
+/// The last callback has left bytes unread. The reactor keeps the bytes, and offers them again after
+/// [`offer`](crate::requests::offer).
+pub(crate) const UNREAD: u32 = 1 << 6;
+/// Reading is paused, because bytes arrived while no read waited.
+pub(crate) const PAUSED: u32 = 1 << 7;
+/// No more input is going to arrive: the peer has ended its half, or the application is stopping.
+pub(crate) const ENDED: u32 = 1 << 8;
+/// The input is over, so reads are answered from [`Rest::unread`].
+pub(crate) const LOCAL: u32 = 1 << 9;
+/// The connection is over.
+pub(crate) const GONE: u32 = 1 << 10;
+/// An outbound connection is established.
+pub(crate) const CONNECTED: u32 = 1 << 11;
+/// The application is stopping.
+pub(crate) const STOPPING: u32 = 1 << 12;
+
+/// The task has kept the answered read, and waits for something else: the item stays in the input until the read is polled again.
+pub(crate) const IGNORED: u32 = 1 << 13;
+/// The waiting read is not answered by the short way: it was polled with another waker than that of the task which serves the
+/// connection ([`Rest::reader`]), or it reads by a decoder.
+pub(crate) const DETOUR: u32 = 1 << 14;
+/// The handler lends the input at the moment: the input may have bytes although [`UNREAD`] is not set.
+pub(crate) const LENT: u32 = 1 << 15;
+/// Each of these takes a read off the short way.
+pub(crate) const UNUSUAL: u32 = HIGH | ENDED | LOCAL | DETOUR;
 
 /// The state of a connection. An idle connection owns its slot and its future and nothing more, so rare parts are boxed.
 pub(crate) struct Slot {
     /// The connection; [`ConnectionId::NONE`] until the handler has requested an outbound connection.
     pub(crate) id: Cell<ConnectionId>,
     pub(crate) station: Rc<Station>,
-    /// The item that the waiting read wants.
+    /// The item that the last read wants.
     pub(crate) want: Cell<Want>,
-    /// A read waits.
-    pub(crate) is_read: Cell<bool>,
-    /// The task whose read waits.
+    /// The task whose read waits. The task that serves the connection, unless the connection is outbound.
     pub(crate) reader: Cell<TaskKey>,
+    /// The data of the waker of the task that serves the connection. Null for an outbound connection.
+    pub(crate) waker: Cell<*const ()>,
     /// Bytes in requests that wait for the handler ([`Command::Send`](crate::station::Command::Send)). Bytes of the connection's
     /// own task are in [`Station::output`] and not counted.
     pub(crate) pending: Cell<usize>,
-    /// The answer to the waiting read, until the read is polled.
-    pub(crate) answer: Cell<Option<Answer>>,
-    /// The queued bytes are above the high-water mark.
-    pub(crate) is_high: Cell<bool>,
-    /// The connection is read even while the queued bytes are above the high-water mark.
-    pub(crate) reads_on: Cell<bool>,
-    /// The last callback has left bytes unread. The reactor keeps the bytes, and offers them again after
-    /// [`offer`](crate::requests::offer).
-    pub(crate) has_unread: Cell<bool>,
-    /// Reading is paused, because bytes arrived while no read waited.
-    pub(crate) is_paused: Cell<bool>,
-    /// No more input is going to arrive: the peer has ended its half, or the application is stopping.
-    pub(crate) has_ended: Cell<bool>,
-    /// The input is over, so reads are answered from [`Rest::unread`].
-    pub(crate) is_local: Cell<bool>,
-    /// The connection is over.
-    pub(crate) is_gone: Cell<bool>,
-    /// An outbound connection is established.
-    pub(crate) is_connected: Cell<bool>,
-    /// The application is stopping.
-    pub(crate) is_stopping: Cell<bool>,
+    /// [`READ`] and the bits after it.
+    pub(crate) flags: Cell<u32>,
     pub(crate) rest: RefCell<Option<Box<Rest>>>,
 }
 
@@ -109,6 +123,8 @@ pub(crate) struct Rest {
     pub(crate) reason: Option<CloseReason>,
     /// The decoder of the waiting read.
     pub(crate) decoding: Option<Decoding>,
+    /// The waker of the waiting read ([`DETOUR`]). Not the task's own inside a set of futures that polls only those that were woken.
+    pub(crate) reader: Option<Waker>,
     /// Tasks that wait for room in the output, or for an outbound connection.
     pub(crate) waiting: Vec<Waker>,
 }
@@ -119,34 +135,59 @@ impl Slot {
             id: Cell::new(id),
             station,
             want: Cell::new(Want::Some),
-            is_read: Cell::new(false),
             reader: Cell::default(),
+            waker: Cell::new(ptr::null()),
             pending: Cell::new(0),
-            answer: Cell::new(None),
-            is_high: Cell::new(false),
-            reads_on: Cell::new(false),
-            has_unread: Cell::new(false),
-            is_paused: Cell::new(false),
-            has_ended: Cell::new(false),
-            is_local: Cell::new(false),
-            is_gone: Cell::new(false),
-            is_connected: Cell::new(false),
-            is_stopping: Cell::new(false),
+            flags: Cell::new(0),
             rest: RefCell::new(None),
         })
     }
 
-    /// Searches `input` for the item that the waiting read wants.
+    /// Whether any of the bits is set.
     #[inline]
-    pub(crate) fn find(&self, want: Want, input: &mut Input<'_>) -> Option<Answer> {
-        let item = &mut *self.station.item.borrow_mut();
+    pub(crate) fn is(&self, bits: u32) -> bool {
+        self.flags.get() & bits != 0
+    }
+
+    #[inline]
+    pub(crate) fn raise(&self, bits: u32) {
+        self.flags.set(self.flags.get() | bits);
+    }
+
+    #[inline]
+    pub(crate) fn lower(&self, bits: u32) {
+        self.flags.set(self.flags.get() & !bits);
+    }
+
+    /// Searches `input` for the item that a read wants. Returns `None` while the item is incomplete.
+    pub(crate) fn find(&self, input: &mut Input<'_>, put: impl FnOnce(&Station, &[u8])) -> Option<Answer> {
+        let want = self.want.get();
         if want == Want::Decoded {
-            let mut decoding = self.take_decoding();
-            let answer = want.find(input, item, decoding.as_mut());
-            self.with_rest(|rest| rest.decoding = decoding);
-            return answer;
+            return self.decode(input).then_some(Answer::Found);
         }
-        want.find(input, item, None)
+        match want.find(input) {
+            Framed::Item(bytes) => {
+                put(&self.station, bytes);
+                Some(Answer::Found)
+            }
+            Framed::Incomplete => None,
+            Framed::TooLong => Some(Answer::TooLong),
+        }
+    }
+
+    /// Takes the item that the waiting read wants out of `input`, if it is no line.
+    #[inline(never)]
+    pub(crate) fn find_other<'i>(&self, input: &mut Input<'i>) -> Framed<'i> {
+        self.want.get().find(input)
+    }
+
+    /// Lets the decoder of the waiting read take a value out of `input`. The decoder may run a user's code, so nothing is borrowed
+    /// meanwhile.
+    fn decode(&self, input: &mut Input<'_>) -> bool {
+        let mut decoding = self.take_decoding();
+        let is_found = decoding.as_mut().is_some_and(|decode| decode(input));
+        self.with_rest(|rest| rest.decoding = decoding);
+        is_found
     }
 
     pub(crate) fn take_decoding(&self) -> Option<Decoding> {
@@ -162,26 +203,41 @@ impl Slot {
         if !unread.is_empty() {
             self.with_rest(|rest| rest.unread.extend_from_slice(unread));
         }
-        self.has_unread.set(false);
-        self.is_local.set(true);
+        self.lower(UNREAD);
+        self.raise(LOCAL);
     }
 
     /// Answers a read from the bytes that were unread when the input ended.
-    pub(crate) fn find_locally(&self, want: Want) -> Answer {
-        let mut rest = self.rest.borrow_mut();
-        let Some(Rest { unread, at, decoding, .. }) = rest.as_deref_mut() else { return Answer::Ended };
-        let mut input = Input::of(&unread[*at..]);
-        let answer = want.find(&mut input, &mut self.station.item.borrow_mut(), decoding.as_mut());
-        *at = unread.len() - input.len();
-        answer.unwrap_or(Answer::Ended)
+    pub(crate) fn find_locally(&self) -> Answer {
+        let Some(unread) = self.rest.borrow_mut().as_mut().map(|rest| std::mem::take(&mut rest.unread)) else {
+            return Answer::Ended;
+        };
+        let at = self.with_rest(|rest| rest.at);
+        let mut input = Input::of(&unread[at..]);
+        let answer = match self.find(&mut input, Station::put_apart) {
+            Some(Answer::Found) if self.want.get() != Want::Decoded => Answer::Apart,
+            answer => answer.unwrap_or(Answer::Ended),
+        };
+        let at = unread.len() - input.len();
+        self.with_rest(|rest| (rest.unread, rest.at) = (unread, at));
+        answer
     }
 
-    /// Appends the bytes that were unread when the input ended to `item`, without the bytes read since.
-    pub(crate) fn take_unread(&self, item: &mut Vec<u8>) {
-        if let Some(rest) = &mut *self.rest.borrow_mut() {
-            item.extend_from_slice(&rest.unread[rest.at..]);
-            rest.unread = Vec::new();
-            rest.at = 0;
+    /// Takes the bytes that were unread when the input ended, without the bytes read since.
+    pub(crate) fn take_unread(&self) -> Vec<u8> {
+        let mut rest = self.rest.borrow_mut();
+        let Some(Rest { unread, at, .. }) = rest.as_deref_mut() else { return Vec::new() };
+        unread.drain(..std::mem::take(at));
+        std::mem::take(unread)
+    }
+
+    /// Wakes the waiting read, if its waker is not that of its task, which is polled in any case.
+    pub(crate) fn wake_reader(&self, own: &Waker) {
+        self.lower(DETOUR);
+        let waker = self.rest.borrow().as_ref().and_then(|rest| rest.reader.as_ref().filter(|waker| !waker.will_wake(own)).cloned());
+        if let Some(waker) = waker {
+            let _entered = self.station.enter();
+            waker.wake();
         }
     }
 
@@ -194,14 +250,14 @@ impl Slot {
 
     /// Records the end of the connection, its reason and its unread bytes.
     pub(crate) fn over(&self, reason: CloseReason, unread: &[u8]) {
-        if !self.is_local.get() {
+        if !self.is(LOCAL) {
             self.keep_unread(unread);
         }
         self.with_rest(|rest| rest.reason = rest.reason.or(Some(reason)));
-        self.has_ended.set(true);
-        self.is_gone.set(true);
-        self.is_high.set(false);
-        self.is_paused.set(false);
+        self.raise(ENDED);
+        self.raise(GONE);
+        self.lower(HIGH);
+        self.lower(PAUSED);
     }
 
     pub(crate) fn reason(&self) -> Option<CloseReason> {

@@ -2,6 +2,7 @@
 //! after the poll, because a future cannot borrow the `Context`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,50 +12,56 @@ use std::time::Duration;
 use reactor::{Address, Bytes, ConnectionId, ServiceHandle, Topic};
 
 use crate::arena::Arena;
-use crate::slot::Slot;
+use crate::slot::{GONE, Slot};
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
-/// The place of a task or of a timer in its [`Arena`], and the generation of the place.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct TaskKey {
-    pub(crate) place: u32,
-    pub(crate) generation: u32,
-}
+/// The place of a task or of a timer in its [`Arena`] (the lower half), and the generation of the place. As a number, the key stands for
+/// the task in wake-ups, and for the timer in whose callback a task without a connection is polled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskKey(pub(crate) u64);
 
 impl TaskKey {
     /// The key of no task.
-    pub(crate) const NONE: TaskKey = TaskKey { place: 0, generation: 0 };
+    pub(crate) const NONE: TaskKey = TaskKey(0);
 
     /// The bit that tells the loop's timers of sleeps from the timers that poll a task. No generation has it.
     const OF_SLEEP: u64 = 1 << 63;
 
-    /// The key as a number, for wake-ups, and for the timer in whose callback a task without a connection is polled.
-    pub(crate) fn to_u64(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.place)
+    pub(crate) fn new(place: usize, generation: u32) -> Self {
+        TaskKey(u64::from(generation) << 32 | place as u64)
     }
 
-    pub(crate) fn from_u64(number: u64) -> Self {
-        TaskKey { place: number as u32, generation: (number >> 32) as u32 }
+    #[inline]
+    pub(crate) fn place(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    #[inline]
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     /// The key of a sleep's timer, for the loop.
     pub(crate) fn of_sleep(self) -> u64 {
-        self.to_u64() | Self::OF_SLEEP
+        self.0 | Self::OF_SLEEP
     }
 
     /// The sleep whose timer has this number; `None` for the timer of a task.
     pub(crate) fn sleep_of(number: u64) -> Option<TaskKey> {
-        (number & Self::OF_SLEEP != 0).then(|| Self::from_u64(number & !Self::OF_SLEEP))
+        (number & Self::OF_SLEEP != 0).then_some(TaskKey(number & !Self::OF_SLEEP))
     }
 }
+
+/// The bytes of an [`Item`](crate::Item). The station keeps a share of the buffer, and fills it again when the item is dropped.
+pub(crate) type Buffer = Rc<Vec<u8>>;
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Number of item buffers that are kept for later items.
-const SPARES: usize = 64;
+const BUFFERS: usize = 64;
 /// Capacity in bytes above which an item buffer is freed after use.
-const SPARE_MAX: usize = 4096;
+const BUFFER_MAX: usize = 4096;
 /// Number of timers that are kept for later sleeps.
 const TIMERS: usize = 64;
 
@@ -63,7 +70,7 @@ pub(crate) enum Command {
     /// Writes `Station::output` up to the given length to the running task's own connection, before the requests that follow.
     Own(usize),
     /// Sends bytes of a [`Sender`](crate::Sender), or to an outbound connection.
-    Send(Rc<Slot>, Vec<u8>),
+    Send(Rc<Slot>, Buffer),
     /// Closes an outbound connection, which may have no id yet.
     Hangup(Rc<Slot>),
     Finish(ConnectionId),
@@ -88,9 +95,12 @@ pub(crate) struct Station {
     /// Bytes that the running task sends to its own connection.
     pub(crate) output: RefCell<Vec<u8>>,
     pub(crate) commands: RefCell<Vec<Command>>,
-    /// The item for the waiting read of the next task to run.
-    pub(crate) item: RefCell<Vec<u8>>,
-    spares: RefCell<Vec<Vec<u8>>>,
+    /// The item for the waiting read of the next task to run. Filled by the handler alone, and never in a poll.
+    item: RefCell<Buffer>,
+    /// An item that a poll has made for a read that it answers itself.
+    apart: Cell<Option<Buffer>>,
+    /// Buffers of items that tasks may still have, in the order of their use.
+    buffers: RefCell<VecDeque<Buffer>>,
     /// The timers of all sleeps, and the kept timers.
     sleeps: RefCell<Arena<Rc<Timer>>>,
     timers: RefCell<Vec<Rc<Timer>>>,
@@ -133,7 +143,8 @@ impl Station {
             output: RefCell::default(),
             commands: RefCell::default(),
             item: RefCell::default(),
-            spares: RefCell::default(),
+            apart: Cell::default(),
+            buffers: RefCell::default(),
             sleeps: RefCell::default(),
             timers: RefCell::default(),
             ready: RefCell::default(),
@@ -153,6 +164,20 @@ impl Station {
             self.take_thread();
         }
         Entered { station: self, before: self.is_entered.replace(true) }
+    }
+
+    /// Makes the station current until [`leave_poll`](Self::leave_poll).
+    #[inline]
+    pub(crate) fn enter_poll(self: &Rc<Self>) {
+        if !self.is_current.get() {
+            self.take_thread();
+        }
+        self.is_entered.set(true);
+    }
+
+    #[inline]
+    pub(crate) fn leave_poll(&self) {
+        self.is_entered.set(false);
     }
 
     #[cold]
@@ -200,26 +225,82 @@ impl Station {
 
     /// Records bytes of a [`Sender`](crate::Sender), or for an outbound connection.
     pub(crate) fn send_to(&self, slot: &Rc<Slot>, bytes: &[u8]) {
-        if !slot.is_gone.get() && !bytes.is_empty() {
-            let mut copy = self.take_spare();
-            copy.extend_from_slice(bytes);
+        if !slot.is(GONE) && !bytes.is_empty() {
+            let copy = self.copy_of(bytes);
             slot.pending.set(slot.pending.get() + bytes.len());
             self.ask(Command::Send(slot.clone(), copy));
         }
     }
 
-    /// Returns an empty buffer for an item.
-    #[inline]
-    pub(crate) fn take_spare(&self) -> Vec<u8> {
-        self.spares.borrow_mut().pop().unwrap_or_default()
+    /// Puts a copy of `bytes` where [`take_item`](Self::take_item) finds it, for the read that waits.
+    #[inline(always)]
+    pub(crate) fn put_item(&self, bytes: &[u8]) {
+        if let Some(buffer) = Rc::get_mut(&mut *self.item.borrow_mut())
+            && buffer.capacity() >= bytes.len()
+        {
+            // The usual case: the task has dropped the last item.
+            buffer.clear();
+            buffer.extend_from_slice(bytes);
+            return;
+        }
+        self.replace_item(bytes);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn replace_item(&self, bytes: &[u8]) {
+        let before = self.item.replace(self.copy_of(bytes));
+        self.give_buffer(before);
+        if bytes.len() > BUFFER_MAX {
+            // The handler takes the long way after the poll, and calls `trim`.
+            self.has_requests.set(true);
+        }
+    }
+
+    /// Frees the last item's buffer if it is large.
+    pub(crate) fn trim(&self) {
+        let mut item = self.item.borrow_mut();
+        if item.capacity() > BUFFER_MAX {
+            *item = Buffer::default();
+        }
     }
 
     #[inline]
-    pub(crate) fn give_spare(&self, mut bytes: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        if bytes.capacity() <= SPARE_MAX && spares.len() < SPARES {
-            bytes.clear();
-            spares.push(bytes);
+    pub(crate) fn take_item(&self) -> Buffer {
+        self.item.borrow().clone()
+    }
+
+    /// Puts a copy of `bytes` where [`take_apart`](Self::take_apart) finds it, for a read that is polled.
+    pub(crate) fn put_apart(&self, bytes: &[u8]) {
+        self.apart.set(Some(self.copy_of(bytes)));
+    }
+
+    #[cold]
+    pub(crate) fn take_apart(&self) -> Buffer {
+        self.apart.take().unwrap_or_default()
+    }
+
+    /// Returns a copy of `bytes`, in a buffer that was used before if there is one.
+    pub(crate) fn copy_of(&self, bytes: &[u8]) -> Buffer {
+        let mut buffers = self.buffers.borrow_mut();
+        // The first buffers were used the longest time ago. Few are tried, so that a task which keeps many items costs little.
+        for _ in 0..buffers.len().min(4) {
+            let Some(mut buffer) = buffers.pop_front() else { break };
+            if let Some(free) = Rc::get_mut(&mut buffer) {
+                free.clear();
+                free.extend_from_slice(bytes);
+                return buffer;
+            }
+            buffers.push_back(buffer);
+        }
+        Rc::new(bytes.to_vec())
+    }
+
+    /// Keeps a share of the buffer for later items.
+    pub(crate) fn give_buffer(&self, buffer: Buffer) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < BUFFERS && (1..=BUFFER_MAX).contains(&buffer.capacity()) {
+            buffers.push_back(buffer);
         }
     }
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::thread;
 
-use reactor::{Address, CloseReason, ConnectionId, Handler, Input, Written};
+use reactor::{Address, CloseReason, ConnectionId, Framed, Handler, Input, Written};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::requests::offer;
-use crate::slot::{Slot, Want};
+use crate::slot::*;
 use crate::station::{Boxed, Command, Station, TaskKey};
 use crate::waker::{TaskWaker, Wake};
 
@@ -83,27 +83,48 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Writes the bytes that the task has sent to the task's own connection.
-    #[inline]
-    fn send_own(&self, station: &Station, cx: &mut Context<'_>) {
-        let mut output = station.output.borrow_mut();
-        if !output.is_empty() {
-            self.write(&output, cx);
-            output.clear();
-            if output.capacity() > OUTPUT_KEPT {
-                *output = Vec::new();
-            }
-        }
+    /// Polls the future. Returns `None` if the task has panicked before.
+    #[inline(always)]
+    fn poll(&mut self, key: TaskKey, station: &Rc<Station>) -> Option<thread::Result<Poll<()>>> {
+        let future = self.future.as_mut()?;
+        self.wakes.runs();
+        Some(poll(future, &self.waker, key, station))
     }
 
-    #[inline]
+    /// Writes the bytes that the task has sent to the task's own connection.
+    fn send_own(&self, station: &Station, cx: &mut Context<'_>) {
+        let mut output = station.output.borrow_mut();
+        self.write(&output, cx);
+        empty(&mut output);
+    }
+
     pub(crate) fn write(&self, bytes: &[u8], cx: &mut Context<'_>) {
-        let Some(slot) = &self.slot else { return };
+        let Some(slot) = self.slot.as_ref().filter(|_| !bytes.is_empty()) else { return };
         let written = if self.home == cx.id() { cx.write(bytes) } else { cx.at(self.home).write(bytes) };
         if written == Written::AboveHighWater {
-            slot.is_high.set(true);
+            slot.raise(HIGH);
         }
     }
+}
+
+/// Empties the buffer for sent bytes, and keeps its memory if there is not much.
+#[inline]
+pub(crate) fn empty(output: &mut Vec<u8>) {
+    output.clear();
+    if output.capacity() > OUTPUT_KEPT {
+        *output = Vec::new();
+    }
+}
+
+/// Polls the future of task `key`.
+#[inline(always)]
+fn poll(future: &mut Boxed, waker: &Waker, key: TaskKey, station: &Rc<Station>) -> thread::Result<Poll<()>> {
+    station.running.set(key);
+    station.enter_poll();
+    let mut polling = Polling::from_waker(waker);
+    let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut polling)));
+    station.leave_poll();
+    outcome
 }
 
 impl<S> Drop for Tasks<S> {
@@ -190,7 +211,12 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     ) {
         self.serving += usize::from(slot.is_some());
         let wakes = self.station.waker(key, cx.loop_number());
-        self.tasks.fill(key, Task { future: Some(future), slot, waker: Waker::from(wakes.clone()), wakes, home });
+        let waker = Waker::from(wakes.clone());
+        if let Some(slot) = &slot {
+            slot.reader.set(key);
+            slot.waker.set(waker.data());
+        }
+        self.tasks.fill(key, Task { future: Some(future), slot, waker, wakes, home });
     }
 
     pub(crate) fn remove(&mut self, key: TaskKey) {
@@ -205,14 +231,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     pub(crate) fn run(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         loop {
             let Some(task) = self.tasks.get_mut(key) else { return };
-            let Some(future) = &mut task.future else { return };
-            task.wakes.runs();
-            self.station.running.set(key);
-            let outcome = {
-                let _entered = self.station.enter();
-                let mut polling = Polling::from_waker(&task.waker);
-                catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut polling)))
-            };
+            let Some(outcome) = task.poll(key, &self.station) else { return };
             // The usual case: the task has sent to its own connection, and waits.
             if let Ok(Poll::Pending) = outcome
                 && !self.station.has_requests.get()
@@ -254,56 +273,154 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         true
     }
 
-    /// Answers the waiting read from the input and polls the reading task, item by item.
-    fn deliver(&mut self, slot: &Rc<Slot>, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        slot.has_unread.set(false);
-        slot.is_paused.set(false);
-        // Above the high-water mark, the loop offers the remaining input once the output has drained.
-        while slot.is_read.get() && !slot.is_local.get() && (!slot.is_high.get() || slot.reads_on.get()) {
-            let (before, want) = (input.as_slice(), slot.want.get());
-            match slot.find(want, input) {
-                Some(answer) => {
-                    slot.answer.set(Some(answer));
-                    self.run(slot.reader.get(), cx);
-                    if slot.answer.take().is_some() {
-                        // The task has cancelled the read in this poll, so the item goes back to the input.
-                        slot.station.item.borrow_mut().clear();
-                        // A decoder keeps its value for the next read, so its bytes stay taken.
-                        if want != Want::Decoded {
-                            *input = Input::of(before);
-                        }
-                    }
+    /// Answers the reads of a task from the input of its own connection, and polls the task, item by item. Leaves whatever is unusual
+    /// to [`deliver`](Self::deliver).
+    #[inline]
+    fn deliver_own(&mut self, key: TaskKey, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Task { future: Some(future), slot: Some(slot), waker, .. } = task else { return };
+        let (rc, slot) = (&*slot, &**slot);
+        let station = &*self.station;
+        let mut before = input.as_slice();
+        let outcome = loop {
+            let flags = slot.flags.get();
+            if flags & (READ | FOUND | TOO_LONG | CANCELLED | UNUSUAL) != READ {
+                break Ok(Poll::Pending);
+            }
+            // A task mostly waits for a further item when nothing is left.
+            if input.is_empty() {
+                return slot.flags.set(flags & !(UNREAD | PAUSED));
+            }
+            before = input.as_slice();
+            // The searches stand here, and not in a function, so that the compiler makes no call of them.
+            let framed = match slot.want.get() {
+                Want::Until(byte, max) => input.until(byte, max),
+                Want::Line(max) => input.until_eol_within(max),
+                _ => slot.find_other(input),
+            };
+            let answer = match framed {
+                Framed::Item(bytes) => {
+                    station.put_item(bytes);
+                    FOUND
                 }
-                None if slot.has_ended.get() => {
+                Framed::TooLong => TOO_LONG,
+                Framed::Incomplete => return slot.flags.set(flags & !PAUSED | UNREAD),
+            };
+            slot.flags.set(flags & !(UNREAD | PAUSED) | answer);
+            // A wake-up that is under way stays so: the task is polled once more.
+            match poll(future, waker, key, &self.station) {
+                Ok(Poll::Pending) => {}
+                outcome => break outcome,
+            }
+            if station.has_requests.get() {
+                break Ok(Poll::Pending);
+            }
+            let mut output = station.output.borrow_mut();
+            if !output.is_empty() {
+                if cx.write(&*output) == Written::AboveHighWater {
+                    slot.raise(HIGH);
+                }
+                empty(&mut output);
+            }
+        };
+        let slot = rc.clone();
+        self.deliver_rest(&slot, before, outcome, input, cx);
+    }
+
+    /// Goes on after the poll of a task that did something unusual.
+    #[cold]
+    #[inline(never)]
+    fn deliver_rest<'i>(
+        &mut self,
+        slot: &Rc<Slot>,
+        before: &'i [u8],
+        outcome: thread::Result<Poll<()>>,
+        input: &mut Input<'i>,
+        cx: &mut Context<'_>,
+    ) {
+        let key = slot.reader.get();
+        if !self.take_outcome(key, outcome, cx) {
+            self.run(key, cx);
+        }
+        put_back(slot, before, input);
+        self.deliver(slot, input, cx);
+    }
+
+    /// Answers the waiting read from the input and polls the reading task, item by item.
+    #[cold]
+    fn deliver(&mut self, slot: &Rc<Slot>, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        slot.lower(UNREAD | PAUSED);
+        slot.raise(LENT);
+        // Above the high-water mark, the loop offers the remaining input once the output has drained.
+        while slot.is(READ) && !slot.is(LOCAL | IGNORED) && (!slot.is(HIGH) || slot.is(READS_ON)) {
+            let mut before = input.as_slice();
+            let is_decoded = slot.want.get() == Want::Decoded;
+            match slot.find(input, Station::put_item) {
+                Some(answer) => {
+                    if is_decoded {
+                        // A decoder keeps its value for the next read, so its bytes stay taken.
+                        before = input.as_slice();
+                    }
+                    slot.raise(if answer == Answer::Found { FOUND } else { TOO_LONG });
+                    self.run_reader(slot, cx);
+                    put_back(slot, before, input);
+                }
+                None if slot.is(ENDED) => {
                     slot.keep_unread(input.take_all());
-                    self.run(slot.reader.get(), cx);
+                    self.run_reader(slot, cx);
                 }
                 None => break,
             }
         }
-        if slot.is_local.get() {
+        let is_awaited = slot.is(READ) && !slot.is(IGNORED);
+        slot.lower(IGNORED | LENT);
+        if slot.is(LOCAL) {
             input.take_all();
         } else if !input.is_empty() {
-            slot.has_unread.set(true);
-            if !slot.is_read.get() {
-                slot.is_paused.set(true);
+            slot.raise(UNREAD);
+            if !is_awaited {
+                slot.raise(PAUSED);
                 cx.pause_reading();
             }
         }
     }
 
+    /// Polls the task whose read waits.
+    fn run_reader(&mut self, slot: &Slot, cx: &mut Context<'_>) {
+        let key = slot.reader.get();
+        if slot.is(DETOUR)
+            && let Some(task) = self.tasks.get_mut(key)
+        {
+            slot.wake_reader(&task.waker);
+        }
+        self.run(key, cx);
+    }
+
     /// Ends the reads of a connection because the application is stopping. All received bytes were delivered before, apart from
     /// unread bytes, which the loop offers once more.
     fn stop(&mut self, slot: &Rc<Slot>, cx: &mut Context<'_>) {
-        slot.is_stopping.set(true);
-        slot.has_ended.set(true);
-        if slot.has_unread.get() {
+        slot.raise(STOPPING);
+        slot.raise(ENDED);
+        if slot.is(UNREAD) {
             offer(slot, cx);
-        } else if slot.is_read.get() {
-            slot.is_local.set(true);
-            self.run(slot.reader.get(), cx);
+        } else if slot.is(READ) {
+            slot.raise(LOCAL);
+            self.run_reader(slot, cx);
         }
     }
+}
+
+/// Puts the item back into the input, which was `before` when the item was found, if the task's poll has not taken the item. Either the
+/// task has dropped the read, or it keeps the read and waits for something else.
+fn put_back<'i>(slot: &Slot, before: &'i [u8], input: &mut Input<'i>) {
+    if !slot.is(FOUND | TOO_LONG | CANCELLED) {
+        return;
+    }
+    if slot.is(READ) && !slot.is(CANCELLED) {
+        slot.raise(IGNORED);
+    }
+    slot.lower(FOUND | TOO_LONG | CANCELLED);
+    *input = Input::of(before);
 }
 
 impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
@@ -330,7 +447,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
         if let Kind::Client(slot) = &connection.0 {
             let station = self.station.clone();
             let _entered = station.enter();
-            slot.is_connected.set(true);
+            slot.raise(CONNECTED);
             slot.wake_waiting();
             self.pass_on(TaskKey::NONE, cx);
         }
@@ -338,18 +455,14 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
 
     fn on_data(&mut self, connection: &mut Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
         match &connection.0 {
-            Kind::Home(key) => {
-                let Some(Task { slot: Some(slot), .. }) = self.tasks.get_mut(*key) else { return };
-                let slot = slot.clone();
-                self.deliver(&slot, input, cx);
-            }
+            Kind::Home(key) => self.deliver_own(*key, input, cx),
             Kind::Client(slot) => self.deliver(slot, input, cx),
         }
     }
 
     fn on_end_of_input(&mut self, connection: &mut Connection, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if let Some(slot) = self.slot_of(connection) {
-            slot.has_ended.set(true);
+            slot.raise(ENDED);
             self.deliver(&slot, input, cx);
         }
     }
@@ -358,7 +471,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
         if let Some(slot) = self.slot_of(connection) {
             let station = self.station.clone();
             let _entered = station.enter();
-            slot.is_high.set(false);
+            slot.lower(HIGH);
             slot.wake_waiting();
             self.pass_on(TaskKey::NONE, cx);
         }
@@ -382,7 +495,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                 self.pass_on(TaskKey::NONE, cx);
             }
             None => {
-                let key = TaskKey::from_u64(number);
+                let key = TaskKey(number);
                 if self.tasks.get_mut(key).is_some_and(|task| task.future.is_none()) {
                     self.remove(key);
                     self.finish(cx);
@@ -396,7 +509,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     fn on_stopping(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
         if let Kind::Home(_) = connection.0
             && let Some(slot) = self.slot_of(connection)
-            && !slot.is_gone.get()
+            && !slot.is(GONE)
         {
             self.stop(&slot, cx);
         }
@@ -412,7 +525,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     }
 
     fn on_message(&mut self, _: ConnectionId, _: Option<&mut Connection>, wake: Wake, cx: &mut Context<'_>) {
-        self.have_polled(wake.key(), cx);
+        self.have_polled(wake.0, cx);
     }
 
     fn on_close(&mut self, connection: Connection, reason: CloseReason, cx: &mut Context<'_>) {
@@ -423,8 +536,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                 let _entered = station.enter();
                 slot.over(reason, cx.unread());
                 slot.wake_waiting();
-                if slot.is_read.get() {
-                    self.run(slot.reader.get(), cx);
+                if slot.is(READ) {
+                    self.run_reader(&slot, cx);
                 }
             }
         }
@@ -462,7 +575,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             let _entered = self.station.enter();
             slot.wake_waiting();
         }
-        self.run(key, cx);
+        self.run_reader(&slot, cx);
         if let Some(task) = self.tasks.get_mut(key) {
             task.home = ConnectionId::NONE;
             self.orphans += 1;

@@ -9,13 +9,7 @@ use crate::station::{Station, TaskKey};
 
 /// The message that wakes a task from a foreign thread: the message type of [`Tasks`](crate::Tasks).
 #[derive(Debug)]
-pub struct Wake(pub(crate) u64);
-
-impl Wake {
-    pub(crate) fn key(&self) -> TaskKey {
-        TaskKey::from_u64(self.0)
-    }
-}
+pub struct Wake(pub(crate) TaskKey);
 
 /// The waker of a task. At most a single wake-up of a task is under way.
 pub(crate) struct TaskWaker {
@@ -62,9 +56,8 @@ impl std::task::Wake for TaskWaker {
             return;
         }
         let Some(handle) = self.handle.get() else { return };
-        let wake = Wake(self.key.to_u64());
         // A wake-up must not be lost, so the thread waits while the mailbox is full. A loop that has ended has no task to wake.
-        if let Err(PostError::Full(wake)) = handle.post_to_loop(self.route, wake) {
+        if let Err(PostError::Full(wake)) = handle.post_to_loop(self.route, Wake(self.key)) {
             let _ = handle.post_to_loop_wait(self.route, wake);
         }
     }
