@@ -1,10 +1,13 @@
 //! The callbacks of a service: one for each event of a connection.
 
+use bytes::Bytes;
+
 use crate::address::Peer;
 use crate::buffer::Input;
 use crate::context::Context;
 use crate::reason::CloseReason;
 use crate::token::ConnectionId;
+use crate::topics::Topic;
 
 /// The callbacks of a service.
 ///
@@ -118,7 +121,20 @@ pub trait Handler<M = ()>: 'static {
         let _ = (connection, cx);
     }
 
-    /// The turn after [`Context::request_turn`]: for remaining work that belongs to no connection.
+    /// A message was published to a topic to which the handler [listens](Context::listen). Called in the turn after the publication.
+    /// Does nothing by default.
+    fn on_publication(&mut self, topic: &Topic, message: &Bytes, cx: &mut Context<'_, Self::Connection, M>) {
+        let _ = (topic, message, cx);
+    }
+
+    /// `count` messages of a topic to which the handler [listens](Context::listen) were dropped at this place, because more than
+    /// [`Limits::member_queue`](crate::Limits::member_queue) bytes waited for the handler. Does nothing by default.
+    fn on_publications_missed(&mut self, topic: &Topic, count: u64, cx: &mut Context<'_, Self::Connection, M>) {
+        let _ = (topic, count, cx);
+    }
+
+    /// The turn after [`Context::request_turn`], and after the [publications](Self::on_publication) that were heard in a turn: for
+    /// remaining work that belongs to no connection.
     fn on_turn(&mut self, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = cx;
     }

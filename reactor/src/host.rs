@@ -17,6 +17,7 @@ use crate::handle::Mail;
 use crate::handler::Handler;
 use crate::link::NO_STATE;
 use crate::mailbox::Addressed;
+use crate::published::Heed;
 use crate::reason::CloseReason;
 use crate::shared::{dropped, each_dropped};
 use crate::token::ConnectionId;
@@ -155,8 +156,11 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
     }
 
     fn turn(&mut self, core: &mut Core) {
-        let handler = &mut self.handler;
-        guarded(core, ConnectionId::NONE, self.service, |cx| handler.on_turn(cx));
+        let (handler, service) = (&mut self.handler, self.service);
+        if !core.heard.is_empty() {
+            hear(handler, core, service);
+        }
+        guarded(core, ConnectionId::NONE, service, |cx| handler.on_turn(cx));
     }
 
     fn refused(&mut self, core: &mut Core, peer: Peer) {
@@ -226,6 +230,20 @@ impl<H: Handler<M>, M: Send + 'static> Host for Hosted<H, M> {
 impl<H: Handler<M>, M: Send + 'static> Drop for Hosted<H, M> {
     fn drop(&mut self) {
         each_dropped(self.batch.drain(..));
+    }
+}
+
+/// Calls a listening handler with the publications that wait, up to a limit. The rest waits for the next turn.
+fn hear<H: Handler<M>, M: Send + 'static>(handler: &mut H, core: &mut Core, service: u16) {
+    let (heard, more) = core.heard.take(service, MESSAGES_PER_TURN);
+    if more {
+        core.turn_requested.push(service);
+    }
+    for (topic, heed) in heard {
+        guarded(core, ConnectionId::NONE, service, |cx| match heed {
+            Heed::Message(message) => handler.on_publication(&topic, &message, cx),
+            Heed::Missed(count) => handler.on_publications_missed(&topic, count, cx),
+        });
     }
 }
 

@@ -4,6 +4,8 @@
 //! Messages of one topic are gathered in one piece for all members. So a member costs as much for sixteen messages of a
 //! turn as for one, and the piece is copied or shared as a whole.
 
+use std::collections::{HashMap, VecDeque};
+
 use bytes::{Bytes, BytesMut};
 
 use crate::shared::Shared;
@@ -137,6 +139,70 @@ impl Batch {
     }
 }
 
+/// Publications that wait for the callbacks of listening handlers, by the number of their service.
+#[derive(Default)]
+pub(crate) struct Heard(HashMap<u16, Listener>);
+
+#[derive(Default)]
+struct Listener {
+    waiting: VecDeque<(Topic, Heed)>,
+    /// Bytes of the messages in `waiting`.
+    bytes: usize,
+}
+
+/// A callback of a listening handler.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heed {
+    Message(Bytes),
+    /// So many messages of the topic were dropped here.
+    Missed(u64),
+}
+
+impl Heard {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps a message for a service, or counts a missed message if more than `max` bytes would wait for the service. A message that
+    /// is longer waits alone.
+    pub(crate) fn push(&mut self, service: u16, topic: &Topic, message: &Bytes, max: usize) {
+        let Listener { waiting, bytes } = self.0.entry(service).or_default();
+        if *bytes == 0 || *bytes + message.len() <= max {
+            *bytes += message.len();
+            return waiting.push_back((topic.clone(), Heed::Message(message.clone())));
+        }
+        // One count for each topic, so that counts are bounded, too.
+        for (of, heed) in waiting.iter_mut().rev() {
+            match heed {
+                Heed::Missed(count) if of == topic => {
+                    *count += 1;
+                    return;
+                }
+                Heed::Missed(_) => {}
+                Heed::Message(_) => break,
+            }
+        }
+        waiting.push_back((topic.clone(), Heed::Missed(1)));
+    }
+
+    /// Takes the publications that wait for a service, at most `max`. Returns them, and whether more wait.
+    pub(crate) fn take(&mut self, service: u16, max: usize) -> (Vec<(Topic, Heed)>, bool) {
+        let Some(Listener { waiting, bytes }) = self.0.get_mut(&service) else { return (Vec::new(), false) };
+        let taken: Vec<_> = waiting.drain(..waiting.len().min(max)).collect();
+        for (_, heed) in &taken {
+            if let Heed::Message(message) = heed {
+                *bytes -= message.len();
+            }
+        }
+        let more = !waiting.is_empty();
+        if !more {
+            self.0.remove(&service);
+        }
+        (taken, more)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +214,29 @@ mod tests {
             (batch.topic.to_string(), batch.bytes().to_vec(), lengths)
         };
         batches.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn publications_wait_for_each_listener_up_to_its_limit_and_the_rest_is_counted() {
+        let (mut heard, [news, sports]) = (Heard::default(), ["news", "sports"].map(Topic::from));
+        let message = |text: &'static str| Bytes::from_static(text.as_bytes());
+        for text in ["one", "two", "three", "seven", "!"] {
+            heard.push(1, &news, &message(text), 10);
+            heard.push(2, &news, &message(text), 100);
+        }
+        heard.push(1, &sports, &message("goal"), 10);
+        let of = |topic: &Topic, texts: &[&'static str]| -> Vec<(Topic, Heed)> {
+            texts.iter().map(|text| (topic.clone(), Heed::Message(message(text)))).collect()
+        };
+        let mut expected = of(&news, &["one", "two"]);
+        expected.push((news.clone(), Heed::Missed(2)));
+        expected.extend(of(&news, &["!"]));
+        expected.push((sports.clone(), Heed::Missed(1)));
+        assert_eq!(heard.take(1, 100), (expected, false));
+        assert_eq!(heard.take(2, 3), (of(&news, &["one", "two", "three"]), true));
+        assert_eq!(heard.take(2, 3), (of(&news, &["seven", "!"]), false));
+        heard.push(1, &news, &message("longer than the limit"), 10);
+        assert_eq!(heard.take(1, 100), (of(&news, &["longer than the limit"]), false));
     }
 
     #[test]

@@ -78,7 +78,9 @@ pub(crate) struct Topics {
     places: HashMap<ConnectionId, HashMap<Topic, usize>>,
     /// Number of memberships beyond the first of each connection.
     further: usize,
-    /// Number of topics for each bit.
+    /// The services whose handlers listen to each topic.
+    listeners: HashMap<Topic, Vec<u16>>,
+    /// Number of topics for each bit. A topic with members and listeners counts twice.
     of_bit: Bits,
 }
 
@@ -90,7 +92,53 @@ impl Default for Bits {
     }
 }
 
+impl Bits {
+    fn add(&mut self, topic: &Topic) {
+        self.0[topic.bit().trailing_zeros() as usize] += 1;
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.0[topic.bit().trailing_zeros() as usize] -= 1;
+    }
+}
+
 impl Topics {
+    /// Makes the handler of a service a listener. Returns `false` if it was one already.
+    pub(crate) fn listen(&mut self, topic: &Topic, service: u16) -> bool {
+        let services = self.listeners.entry(topic.clone()).or_default();
+        if services.contains(&service) {
+            return false;
+        }
+        if services.is_empty() {
+            self.of_bit.add(topic);
+        }
+        services.push(service);
+        true
+    }
+
+    /// Ends the listening of a service's handler. Returns `false` if it did not listen.
+    pub(crate) fn unlisten(&mut self, topic: &Topic, service: u16) -> bool {
+        let Some(services) = self.listeners.get_mut(topic) else { return false };
+        let Some(at) = services.iter().position(|&listener| listener == service) else { return false };
+        services.swap_remove(at);
+        if services.is_empty() {
+            self.of_bit.remove(topic);
+            self.listeners.remove(topic);
+        }
+        true
+    }
+
+    /// Whether any handler listens to any topic.
+    #[inline]
+    pub(crate) fn has_listeners(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
+    /// The services whose handlers listen to the topic.
+    pub(crate) fn listeners(&self, topic: &Topic) -> &[u16] {
+        self.listeners.get(topic).map_or(&[], Vec::as_slice)
+    }
+
     /// Adds a membership. Returns `false` if the connection was a member already.
     pub(crate) fn subscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
         let places = self.places.entry(id).or_default();
@@ -101,7 +149,7 @@ impl Topics {
         self.further += usize::from(is_further);
         let members = self.members.entry(topic.clone()).or_default();
         if members.is_empty() {
-            self.of_bit.0[topic.bit().trailing_zeros() as usize] += 1;
+            self.of_bit.add(topic);
         }
         place.insert(members.len());
         members.push(id);
@@ -139,7 +187,7 @@ impl Topics {
         self.members.get(topic).map_or(&[], Vec::as_slice)
     }
 
-    /// The bits of all topics that have members.
+    /// The bits of all topics that have members or listeners.
     pub(crate) fn bits(&self) -> u64 {
         self.of_bit.0.iter().enumerate().fold(0, |bits, (bit, &count)| bits | u64::from(count > 0) << bit)
     }
@@ -182,7 +230,7 @@ impl Topics {
             let places = self.places.get_mut(moved).expect("a member knows its places");
             *places.get_mut(topic).expect("a member knows its place") = place;
         } else if members.is_empty() {
-            self.of_bit.0[topic.bit().trailing_zeros() as usize] -= 1;
+            self.of_bit.remove(topic);
             self.members.remove(topic);
         }
     }
@@ -227,6 +275,19 @@ mod tests {
         assert!(topics.unsubscribe(&news, id(1)));
         assert!(!topics.unsubscribe(&news, id(1)));
         assert!(topics.is_empty());
+    }
+
+    #[test]
+    fn a_topic_with_a_listener_has_its_bit_and_no_member() {
+        let (mut topics, news) = (Topics::default(), Topic::new("news"));
+        assert!(topics.listen(&news, 3) && !topics.listen(&news, 3) && topics.listen(&news, 4));
+        topics.subscribe(&news, id(1));
+        assert_eq!((topics.listeners(&news), topics.count(&news), topics.bits()), (&[3, 4][..], 1, news.bit()));
+        topics.leave_all(id(1));
+        assert!(topics.unlisten(&news, 3) && !topics.unlisten(&news, 3));
+        assert_eq!((topics.listeners(&news), topics.bits()), (&[4][..], news.bit()));
+        assert!(topics.unlisten(&news, 4));
+        assert_eq!((topics.has_listeners(), topics.bits()), (false, 0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::limits::{Deadlines, Limits};
 use crate::link::{Link, Links, NO_STATE, Origin, Sent};
 use crate::outbox::Outbox;
 use crate::outgoing::Outgoing;
-use crate::published::Published;
+use crate::published::{Heard, Published};
 use crate::recorder::{EVENTS, EVENTS_OF_ONE, Recorder, What};
 use crate::socket_options::{SocketOptions, Tuning};
 use crate::stats::{Counters, Counts};
@@ -30,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) topics: Topics,
     pub(crate) published: Published,
+    /// Publications that wait for the callbacks of listening handlers.
+    pub(crate) heard: Heard,
     pub(crate) wheel: Wheel<Timer>,
     /// Timers with keys, of handlers and of connections.
     pub(crate) timers: KeyedTimers,
@@ -61,7 +63,7 @@ pub(crate) struct Core {
     /// A dirty link has more than `output_high` queued. The link sends before further input is read, so that a peer that reads
     /// is not mistaken for a slow peer.
     pub(crate) flush_now: bool,
-    /// Services whose handlers have requested `on_turn` in the next turn.
+    /// Services whose handlers have requested `on_turn` in the next turn, or have publications to hear.
     pub(crate) turn_requested: Vec<u16>,
     /// Services whose handlers hold up the end of the loop.
     pub(crate) end_held: Vec<u16>,
@@ -174,6 +176,7 @@ impl Core {
             links: Links::new(loop_handle.number, generation),
             topics: Topics::default(),
             published: Published::default(),
+            heard: Heard::default(),
             wheel: Wheel::new(now),
             timers: KeyedTimers::default(),
             pool: Pool::default(),

@@ -117,6 +117,58 @@ impl<C, M> Context<'_, C, M> {
     }
 }
 
+/// Listening is for handlers: [`NoHandler`](crate::NoHandler) is not [`Send`].
+impl<C, M: Send + 'static> Context<'_, C, M> {
+    /// Makes the handler, on this loop, a listener of the topic: [`Handler::on_publication`](crate::Handler::on_publication) is called
+    /// in the next turn with each message that anybody publishes to the topic from now on, on any loop, this handler included. Returns
+    /// whether the handler was no listener before. Listeners are no members, and are not counted.
+    ///
+    /// At most [`Limits::member_queue`](crate::Limits::member_queue) bytes wait for the handler. Further messages of the turn are
+    /// counted ([`on_publications_missed`](crate::Handler::on_publications_missed)).
+    ///
+    /// ```
+    /// use reactor::{Bytes, Context, Handler, Input, Topic};
+    ///
+    /// /// Counts the votes of all loops, and shows them to whoever asks.
+    /// struct Votes {
+    ///     topic: Topic,
+    ///     count: u64,
+    /// }
+    ///
+    /// impl Handler for Votes {
+    ///     type Connection = ();
+    ///     fn on_start(&mut self, cx: &mut Context<'_>) {
+    ///         cx.listen(&self.topic);
+    ///     }
+    ///     fn on_publication(&mut self, _: &Topic, _: &Bytes, _: &mut Context<'_>) {
+    ///         self.count += 1;
+    ///     }
+    ///     fn on_open(&mut self, cx: &mut Context<'_>) {
+    ///         cx.write(format!("{} votes\n", self.count));
+    ///     }
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         while let Some(line) = input.until_eol() {
+    ///             cx.publish(&self.topic, line);
+    ///         }
+    ///     }
+    /// }
+    /// # let mut handler = Votes { topic: Topic::new("votes"), count: 0 };
+    /// # reactor::Service::tcp("127.0.0.1:0", || Votes { topic: Topic::new("votes"), count: 0 });
+    /// ```
+    pub fn listen(&mut self, topic: &Topic) -> bool {
+        let begun = self.core.topics.listen(topic, self.service);
+        if let Some(outgoing) = &self.core.outgoing {
+            outgoing.note_topics(self.core.topics.bits());
+        }
+        begun
+    }
+
+    /// Ends the listening. Returns whether the handler was a listener. Messages that wait for the handler are still heard.
+    pub fn unlisten(&mut self, topic: &Topic) -> bool {
+        self.core.topics.unlisten(topic, self.service)
+    }
+}
+
 // ---- fan-out, the loop's side ---------------------------------------------------------------------------------------
 
 impl Core {
@@ -161,6 +213,9 @@ impl Core {
         shared: Option<&Bytes>,
         except: ConnectionId,
     ) -> usize {
+        if self.topics.has_listeners() {
+            self.hear(topic, bytes, shared);
+        }
         let members = self.topics.count(topic);
         let excepted = except != ConnectionId::NONE && self.topics.is_member(topic, except);
         let members = members - usize::from(excepted);
@@ -174,6 +229,22 @@ impl Core {
             self.published.gather(topic, bytes, shared, except, true);
         }
         members
+    }
+
+    /// Keeps a message for the handlers that listen to the topic, which hear it in the next turn.
+    #[cold]
+    fn hear(&mut self, topic: &Topic, bytes: &[u8], shared: Option<&Bytes>) {
+        let listeners = self.topics.listeners(topic);
+        if listeners.is_empty() || bytes.is_empty() {
+            return;
+        }
+        let message = shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(bytes));
+        for &service in listeners {
+            self.heard.push(service, topic, &message, self.terms[service as usize].limits.member_queue);
+            if !self.turn_requested.contains(&service) {
+                self.turn_requested.push(service);
+            }
+        }
     }
 
     /// Hands publications out before any other request to a member, so that requests take effect in their order.
