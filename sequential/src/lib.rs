@@ -28,6 +28,7 @@
 //! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] does not wait |
 //! | [`sleep`], [`within`] | for time; a deadline on any wait |
 //! | [`first`] | for the first of several waits |
+//! | [`Subscription::message`] | for the next message of a topic |
 //! | [`Queue`] | for a value from a task of the loop |
 //! | [`fork`], [`in_thread`] | for a second task, for a thread |
 //! | [`Client::connect`], [`connect_name`](Client::connect_name) | for an outbound connection |
@@ -40,6 +41,7 @@
 mod arena;
 mod client;
 mod decode;
+mod delivery;
 mod first;
 mod fork;
 mod peer;
@@ -48,6 +50,7 @@ mod queue;
 mod requests;
 mod slot;
 mod station;
+mod subscription;
 mod tasks;
 mod time;
 mod waker;
@@ -59,6 +62,7 @@ pub use fork::{Forked, fork, in_thread};
 pub use peer::{Item, Peer, Read, ReadWithin, Sender, TooLong};
 pub use publish::publish;
 pub use queue::{Closed, Put, Queue, Take};
+pub use subscription::{NextMessage, Subscription, subscribe};
 pub use tasks::{Connection, Tasks};
 pub use time::{Elapsed, Sleep, sleep, within};
 pub use waker::Wake;

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::{Address, ConnectionId, Written};
+use reactor::{Address, ConnectionId, Topic, Written};
 
 use crate::peer::Peer;
 use crate::slot::{HIGH, PAUSED, Slot};
 use crate::station::{Boxed, Command, TaskKey};
+use crate::subscription::Inbox;
 use crate::tasks::{Connection, Context, Kind, Task, Tasks, empty};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
@@ -98,6 +99,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             Command::Disarm(key) => {
                 cx.timers().cancel(key.of_sleep());
             }
+            Command::Listen(topic, inbox) => self.listen(topic, inbox, cx),
+            Command::Unlisten(topic, inbox) => self.unlisten(&topic, &inbox, cx),
             Command::Connect(to, slot) => self.connect(to, slot, cx),
             Command::Spawn(future) => self.spawn(future, cx),
         }
@@ -111,6 +114,35 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             self.postponed.push((to, slot));
             cx.request_turn();
         }
+    }
+
+    /// Begins a subscription. The handler listens to each topic once, for all its tasks.
+    fn listen(&mut self, topic: Topic, inbox: Rc<Inbox>, cx: &mut Context<'_>) {
+        if cx.is_stopping() {
+            inbox.end();
+        }
+        let inboxes = self.inboxes.entry(topic).or_insert_with_key(|topic| {
+            cx.listen(topic);
+            Vec::new()
+        });
+        inboxes.push(inbox);
+    }
+
+    fn unlisten(&mut self, topic: &Topic, inbox: &Rc<Inbox>, cx: &mut Context<'_>) {
+        let Some(inboxes) = self.inboxes.get_mut(topic) else { return };
+        inboxes.retain(|other| !Rc::ptr_eq(other, inbox));
+        if inboxes.is_empty() {
+            self.inboxes.remove(topic);
+            cx.unlisten(topic);
+        }
+    }
+
+    /// Gives `inboxes` of a topic something, and schedules a poll of each task that was woken.
+    pub(crate) fn each_inbox(&mut self, topic: &Topic, give: impl Fn(&Inbox), cx: &mut Context<'_>) {
+        let station = self.station.clone();
+        let _entered = station.enter();
+        self.inboxes.get(topic).into_iter().flatten().for_each(|inbox| give(inbox));
+        self.pass_on(TaskKey::NONE, cx);
     }
 
     /// Begins a task without a connection.

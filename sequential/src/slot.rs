@@ -234,7 +234,11 @@ impl Slot {
     /// Wakes the waiting read, if its waker is not that of its task, which is polled in any case.
     pub(crate) fn wake_reader(&self, own: &Waker) {
         self.lower(DETOUR);
-        let waker = self.rest.borrow().as_ref().and_then(|rest| rest.reader.as_ref().filter(|waker| !waker.will_wake(own)).cloned());
+        let waker = self
+            .rest
+            .borrow()
+            .as_ref()
+            .and_then(|rest| rest.reader.as_ref().filter(|waker| !waker.will_wake(own)).cloned());
         if let Some(waker) = waker {
             let _entered = self.station.enter();
             waker.wake();

@@ -13,6 +13,7 @@ use reactor::{Address, Bytes, ConnectionId, ServiceHandle, Topic};
 
 use crate::arena::Arena;
 use crate::slot::{GONE, Slot};
+use crate::subscription::Inbox;
 use crate::time::Timer;
 use crate::waker::{TaskWaker, Wake};
 
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     Subscribe(ConnectionId, Topic),
     Unsubscribe(ConnectionId, Topic),
     Publish(Topic, Bytes, ConnectionId),
+    /// Begins and ends a [`Subscription`](crate::Subscription).
+    Listen(Topic, Rc<Inbox>),
+    Unlisten(Topic, Rc<Inbox>),
 }
 
 /// The requests of a handler's tasks, and their shared buffers. Each service has a station on each loop.
@@ -187,6 +191,14 @@ impl Station {
             before.is_current.set(false);
         }
         self.is_current.set(true);
+    }
+
+    /// Drops all requests, because the handler ends. A request may hold the station itself.
+    pub(crate) fn drop_requests(&self) {
+        while !self.commands.borrow().is_empty() {
+            let commands = self.commands.take();
+            drop(commands);
+        }
     }
 
     /// Removes the station from [`CURRENT`].

@@ -2,6 +2,7 @@
 //! the requests that the task has made meanwhile.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -9,13 +10,13 @@ use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::thread;
 
-use reactor::{Address, CloseReason, ConnectionId, Framed, Handler, Input, Written};
+use reactor::{Address, Bytes, CloseReason, ConnectionId, Handler, Input, Topic, Written};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
-use crate::requests::offer;
-use crate::slot::*;
+use crate::slot::{CONNECTED, ENDED, GONE, HIGH, READ, Slot};
 use crate::station::{Boxed, Command, Station, TaskKey};
+use crate::subscription::Inbox;
 use crate::waker::{TaskWaker, Wake};
 
 /// The loop's side of the callbacks of [`Tasks`].
@@ -55,6 +56,8 @@ pub struct Tasks<S> {
     pub(crate) serving: usize,
     /// Number of the tasks that have served a connection which has ended. While there are any, the loop does not end.
     pub(crate) orphans: usize,
+    /// The messages that wait for the subscriptions of each topic to which the handler listens.
+    pub(crate) inboxes: HashMap<Topic, Vec<Rc<Inbox>>>,
     /// An empty list, kept for its capacity.
     pub(crate) commands: Vec<Command>,
     /// Connections that `on_close` cannot open while the application stops, kept for the next turn.
@@ -62,6 +65,8 @@ pub struct Tasks<S> {
     /// Panics of tasks that were polled in a foreign connection's callback. Each panic is resumed in a callback of the task's home,
     /// so that the loop ends the right connection.
     pub(crate) panics: Vec<(TaskKey, Box<dyn Any + Send>)>,
+    /// The tasks know that the application is stopping.
+    is_stopping: bool,
 }
 
 impl<S> fmt::Debug for Tasks<S> {
@@ -76,7 +81,7 @@ pub(crate) struct Task {
     /// The connection that the task serves; `None` for a forked task.
     pub(crate) slot: Option<Rc<Slot>>,
     wakes: Arc<TaskWaker>,
-    waker: Waker,
+    pub(crate) waker: Waker,
     /// The connection that the task serves, in whose callbacks the task is polled. [`ConnectionId::NONE`] for a forked task, and after
     /// the connection's end: then a timer of the handler polls the task.
     pub(crate) home: ConnectionId,
@@ -118,7 +123,7 @@ pub(crate) fn empty(output: &mut Vec<u8>) {
 
 /// Polls the future of task `key`.
 #[inline(always)]
-fn poll(future: &mut Boxed, waker: &Waker, key: TaskKey, station: &Rc<Station>) -> thread::Result<Poll<()>> {
+pub(crate) fn poll(future: &mut Boxed, waker: &Waker, key: TaskKey, station: &Rc<Station>) -> thread::Result<Poll<()>> {
     station.running.set(key);
     station.enter_poll();
     let mut polling = Polling::from_waker(waker);
@@ -133,6 +138,7 @@ impl<S> Drop for Tasks<S> {
             let _entered = self.station.enter();
             self.tasks = Arena::default();
         }
+        self.station.drop_requests();
         self.station.leave_thread();
     }
 }
@@ -165,9 +171,11 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             beginning: None,
             serving: 0,
             orphans: 0,
+            inboxes: HashMap::new(),
             commands: Vec::new(),
             postponed: Vec::new(),
             panics: Vec::new(),
+            is_stopping: false,
         }
     }
 
@@ -247,7 +255,12 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// Carries out the task's requests, and ends a task that is ready or has panicked. Returns `false` if the task must be polled
     /// again at once.
     #[cold]
-    fn take_outcome(&mut self, key: TaskKey, outcome: thread::Result<Poll<()>>, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn take_outcome(
+        &mut self,
+        key: TaskKey,
+        outcome: thread::Result<Poll<()>>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         self.pass_on(key, cx);
         let home = self.tasks.get_mut(key).map_or(ConnectionId::NONE, |task| task.home);
         match outcome {
@@ -272,155 +285,6 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
         true
     }
-
-    /// Answers the reads of a task from the input of its own connection, and polls the task, item by item. Leaves whatever is unusual
-    /// to [`deliver`](Self::deliver).
-    #[inline]
-    fn deliver_own(&mut self, key: TaskKey, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        let Task { future: Some(future), slot: Some(slot), waker, .. } = task else { return };
-        let (rc, slot) = (&*slot, &**slot);
-        let station = &*self.station;
-        let mut before = input.as_slice();
-        let outcome = loop {
-            let flags = slot.flags.get();
-            if flags & (READ | FOUND | TOO_LONG | CANCELLED | UNUSUAL) != READ {
-                break Ok(Poll::Pending);
-            }
-            // A task mostly waits for a further item when nothing is left.
-            if input.is_empty() {
-                return slot.flags.set(flags & !(UNREAD | PAUSED));
-            }
-            before = input.as_slice();
-            // The searches stand here, and not in a function, so that the compiler makes no call of them.
-            let framed = match slot.want.get() {
-                Want::Until(byte, max) => input.until(byte, max),
-                Want::Line(max) => input.until_eol_within(max),
-                _ => slot.find_other(input),
-            };
-            let answer = match framed {
-                Framed::Item(bytes) => {
-                    station.put_item(bytes);
-                    FOUND
-                }
-                Framed::TooLong => TOO_LONG,
-                Framed::Incomplete => return slot.flags.set(flags & !PAUSED | UNREAD),
-            };
-            slot.flags.set(flags & !(UNREAD | PAUSED) | answer);
-            // A wake-up that is under way stays so: the task is polled once more.
-            match poll(future, waker, key, &self.station) {
-                Ok(Poll::Pending) => {}
-                outcome => break outcome,
-            }
-            if station.has_requests.get() {
-                break Ok(Poll::Pending);
-            }
-            let mut output = station.output.borrow_mut();
-            if !output.is_empty() {
-                if cx.write(&*output) == Written::AboveHighWater {
-                    slot.raise(HIGH);
-                }
-                empty(&mut output);
-            }
-        };
-        let slot = rc.clone();
-        self.deliver_rest(&slot, before, outcome, input, cx);
-    }
-
-    /// Goes on after the poll of a task that did something unusual.
-    #[cold]
-    #[inline(never)]
-    fn deliver_rest<'i>(
-        &mut self,
-        slot: &Rc<Slot>,
-        before: &'i [u8],
-        outcome: thread::Result<Poll<()>>,
-        input: &mut Input<'i>,
-        cx: &mut Context<'_>,
-    ) {
-        let key = slot.reader.get();
-        if !self.take_outcome(key, outcome, cx) {
-            self.run(key, cx);
-        }
-        put_back(slot, before, input);
-        self.deliver(slot, input, cx);
-    }
-
-    /// Answers the waiting read from the input and polls the reading task, item by item.
-    #[cold]
-    fn deliver(&mut self, slot: &Rc<Slot>, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        slot.lower(UNREAD | PAUSED);
-        slot.raise(LENT);
-        // Above the high-water mark, the loop offers the remaining input once the output has drained.
-        while slot.is(READ) && !slot.is(LOCAL | IGNORED) && (!slot.is(HIGH) || slot.is(READS_ON)) {
-            let mut before = input.as_slice();
-            let is_decoded = slot.want.get() == Want::Decoded;
-            match slot.find(input, Station::put_item) {
-                Some(answer) => {
-                    if is_decoded {
-                        // A decoder keeps its value for the next read, so its bytes stay taken.
-                        before = input.as_slice();
-                    }
-                    slot.raise(if answer == Answer::Found { FOUND } else { TOO_LONG });
-                    self.run_reader(slot, cx);
-                    put_back(slot, before, input);
-                }
-                None if slot.is(ENDED) => {
-                    slot.keep_unread(input.take_all());
-                    self.run_reader(slot, cx);
-                }
-                None => break,
-            }
-        }
-        let is_awaited = slot.is(READ) && !slot.is(IGNORED);
-        slot.lower(IGNORED | LENT);
-        if slot.is(LOCAL) {
-            input.take_all();
-        } else if !input.is_empty() {
-            slot.raise(UNREAD);
-            if !is_awaited {
-                slot.raise(PAUSED);
-                cx.pause_reading();
-            }
-        }
-    }
-
-    /// Polls the task whose read waits.
-    fn run_reader(&mut self, slot: &Slot, cx: &mut Context<'_>) {
-        let key = slot.reader.get();
-        if slot.is(DETOUR)
-            && let Some(task) = self.tasks.get_mut(key)
-        {
-            slot.wake_reader(&task.waker);
-        }
-        self.run(key, cx);
-    }
-
-    /// Ends the reads of a connection because the application is stopping. All received bytes were delivered before, apart from
-    /// unread bytes, which the loop offers once more.
-    fn stop(&mut self, slot: &Rc<Slot>, cx: &mut Context<'_>) {
-        slot.raise(STOPPING);
-        slot.raise(ENDED);
-        if slot.is(UNREAD) {
-            offer(slot, cx);
-        } else if slot.is(READ) {
-            slot.raise(LOCAL);
-            self.run_reader(slot, cx);
-        }
-    }
-}
-
-/// Puts the item back into the input, which was `before` when the item was found, if the task's poll has not taken the item. Either the
-/// task has dropped the read, or it keeps the read and waits for something else.
-fn put_back<'i>(slot: &Slot, before: &'i [u8], input: &mut Input<'i>) {
-    if !slot.is(FOUND | TOO_LONG | CANCELLED) {
-        return;
-    }
-    if slot.is(READ) && !slot.is(CANCELLED) {
-        slot.raise(IGNORED);
-    }
-    slot.lower(FOUND | TOO_LONG | CANCELLED);
-    *input = Input::of(before);
 }
 
 impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
@@ -507,6 +371,11 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
     }
 
     fn on_stopping(&mut self, connection: &mut Connection, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.is_stopping, true) {
+            let station = self.station.clone();
+            let _entered = station.enter();
+            self.inboxes.values().flatten().for_each(|inbox| inbox.end());
+        }
         if let Kind::Home(_) = connection.0
             && let Some(slot) = self.slot_of(connection)
             && !slot.is(GONE)
@@ -514,6 +383,14 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
             self.stop(&slot, cx);
         }
         self.finish(cx);
+    }
+
+    fn on_publication(&mut self, topic: &Topic, message: &Bytes, cx: &mut Context<'_>) {
+        self.each_inbox(topic, |inbox| inbox.put(message), cx);
+    }
+
+    fn on_publications_missed(&mut self, topic: &Topic, count: u64, cx: &mut Context<'_>) {
+        self.each_inbox(topic, |inbox| inbox.miss(count), cx);
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {

@@ -185,6 +185,25 @@ on_every_backend! {
         running.join().expect("it ends well");
     }
 
+    fn a_task_that_sleeps_through_a_stop_reads_every_line_that_has_arrived(backend: Backend) {
+        let (tell, told) = telling();
+        let running = tasks(backend, async move |peer: &mut Peer| {
+            assert!(peer.until_eol().await.is_some());
+            let _ = tell.send(());
+            sleep(Duration::from_millis(100)).await;
+            while let Some(line) = peer.until_eol().await {
+                peer.send(&line);
+            }
+            assert!(peer.is_stopping());
+        });
+        let mut client = client(&running);
+        client.send("one\ntwo\nthree\nfour\n");
+        told.next();
+        running.handle.halt();
+        assert_eq!(client.rest_as_text(), "two\nthree\nfour\n");
+        running.join().expect("it ends well");
+    }
+
     fn a_task_that_does_not_end_is_dropped_at_the_drain_deadline(backend: Backend) {
         struct Dropped(std::sync::mpsc::Sender<()>);
         impl Drop for Dropped {

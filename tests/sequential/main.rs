@@ -5,9 +5,11 @@
 mod support;
 
 mod ends;
+mod instructions;
 mod misuse;
 mod others;
 mod runners;
+mod topics;
 mod waits;
 
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -6,7 +6,7 @@ use reactor::{Input, Limits};
 use sequential::{Decoder, First, Peer, Queue, first, fork, in_thread, sleep, within};
 
 use super::support::on_every_backend;
-use super::{client, tasks, tasks_with};
+use super::{client, tasks, tasks_with, telling};
 
 on_every_backend! {
     fn each_read_takes_its_item_however_the_bytes_are_cut(backend: Backend) {
@@ -124,6 +124,95 @@ on_every_backend! {
         }
         client.half_close();
         assert_eq!(client.rest_as_text(), "");
+    }
+
+    fn a_read_that_a_task_keeps_while_it_waits_for_something_else_loses_no_byte_and_does_not_spin(backend: Backend) {
+        use std::future::{Future, poll_fn};
+        use std::pin::pin;
+        use std::task::Poll;
+        let (tell, told) = telling();
+        let running = tasks(backend, async move |peer: &mut Peer| {
+            let sender = peer.sender();
+            for _ in 0..3 {
+                let mut read = pin!(peer.until_eol());
+                // The read waits, and is not polled when its line comes: the task sleeps.
+                assert!(poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx).is_pending())).await);
+                let _ = tell.send(());
+                sleep(Duration::from_millis(30)).await;
+                let line = read.await.expect("a line comes");
+                sender.send(&line);
+            }
+            sender.send(peer.some().await.expect("more has come").to_ascii_uppercase());
+        });
+        let mut client = client(&running);
+        for text in ["one", "two", "three"] {
+            told.next();
+            assert_eq!(client.ask(text), text);
+        }
+        client.send("rest");
+        assert_eq!(client.rest_as_text(), "REST");
+    }
+
+    fn a_set_of_futures_that_polls_only_woken_futures_gets_its_lines(backend: Backend) {
+        use std::future::{Future, poll_fn};
+        use std::pin::pin;
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::task::{Context, Poll, Wake, Waker};
+
+        /// The waker of a future in the set.
+        struct Member(AtomicBool, Waker);
+        impl Wake for Member {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+                self.1.wake_by_ref();
+            }
+        }
+
+        /// Polls the future as a set does: only when the future was woken.
+        async fn in_a_set<F: Future>(future: F) -> F::Output {
+            let mut future = pin!(future);
+            let mut member: Option<Arc<Member>> = None;
+            poll_fn(|cx| {
+                let member = member.get_or_insert_with(|| Arc::new(Member(AtomicBool::new(true), cx.waker().clone())));
+                if !member.0.swap(false, Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
+                let waker = Waker::from(member.clone());
+                future.as_mut().poll(&mut Context::from_waker(&waker))
+            })
+            .await
+        }
+
+        let running = tasks(backend, async |peer: &mut Peer| {
+            while let Some(line) = in_a_set(peer.until_eol()).await {
+                peer.send(&line);
+            }
+            peer.send("end\n");
+        });
+        let mut client = client(&running);
+        for text in ["one", "two", "three"] {
+            assert_eq!(client.ask(text), text);
+        }
+        client.half_close();
+        assert_eq!(client.rest_as_text(), "end\n");
+    }
+
+    fn a_read_of_no_bytes_is_ready_at_once(backend: Backend) {
+        let running = tasks(backend, async |peer: &mut Peer| {
+            let nothing = peer.receive(0).await.expect("it waits for nothing");
+            peer.send(format!("{} bytes\n", nothing.len()));
+            while let Some(line) = peer.until_eol().await {
+                assert!(peer.receive(0).await.expect("it waits for nothing").is_empty());
+                peer.send(line.into_vec());
+            }
+        });
+        let mut client = client(&running);
+        assert_eq!(client.line(), "0 bytes");
+        assert_eq!(client.ask("one"), "one");
+        let long = "x".repeat(10_000);
+        assert_eq!(client.ask(&long), long);
+        assert_eq!(client.ask("two"), "two");
     }
 
     fn a_deadline_holds_on_any_wait_and_is_never_early(backend: Backend) {
