@@ -112,6 +112,14 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The factory of a handler has failed: see [`Service::try_new`](crate::Service::try_new).
+    #[error("{service}: {cause}")]
+    Handler {
+        /// The name of the service.
+        service: String,
+        /// The error of the factory.
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An application runs only in the process that built the application: after a fork, parent and child share its descriptors.
     #[error("this application was built in process {built}, and cannot run in process {here}, a fork of it")]
     Forked {

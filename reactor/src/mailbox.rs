@@ -82,6 +82,11 @@ impl<M> Receiver<M> {
         self.0.take(into, most)
     }
 
+    /// Takes all messages, and closes the mailbox in the same step: later messages are given back to their senders.
+    pub(crate) fn take_last(&self) -> VecDeque<M> {
+        self.0.take_last()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -170,13 +175,18 @@ impl<M> Mailbox<M> {
 
     /// Closes the mailbox. Waiting senders return.
     fn close(&self) {
+        // The loop does not take these messages any more.
+        each_dropped(self.take_last());
+    }
+
+    /// Closes the mailbox. Returns the messages that are left.
+    fn take_last(&self) -> VecDeque<M> {
         let mut inside = self.lock();
         inside.closed = true;
         let (left, _) = (std::mem::take(&mut inside.queue), std::mem::take(&mut inside.weight));
         drop(inside);
         self.room.notify_all();
-        // The loop does not take these messages any more.
-        each_dropped(left);
+        left
     }
 
     /// Locks the queue. A sender that panicked with the lock held cannot have left the queue half changed.

@@ -1,13 +1,13 @@
 //! Services: their listeners, limits and deadlines, and the handlers that serve connections.
 
 mod bound;
+mod factory;
 pub(crate) mod listener;
 mod open;
 mod served;
 mod source;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::cluster::LoopHandle;
 use crate::context::{Context, Core, Refusal, Terms};
 use crate::error::Error;
 use crate::handle::{Handle, ServiceHandle};
 use crate::handler::Handler;
-use crate::host::{Host, Hosted, Work, Works, guarded};
+use crate::host::{Work, guarded};
 use crate::layer::{Layer, Layers};
 use crate::limits::{Deadlines, Limits};
-use crate::mailbox::{Addressed, Receiver};
 use crate::socket_options::SocketOptions;
 use crate::sys::listen::{ListenOptions, Listens};
 use crate::token::ConnectionId;
 pub(crate) use bound::Bound;
 use bound::BoundListener;
+use factory::Factory;
+pub(crate) use factory::ServiceParts;
 pub use open::{Listener, inherited_listeners};
 pub(crate) use served::Served;
 use source::Source;
@@ -61,7 +61,7 @@ use source::Source;
 /// ```
 #[must_use = "a service does nothing until it is added to an application"]
 pub struct Service<H, M = ()> {
-    source: Source,
+    sources: Vec<Source>,
     name: String,
     limits: Limits,
     deadlines: Deadlines,
@@ -74,13 +74,14 @@ pub struct Service<H, M = ()> {
     /// Further listeners, each with a layer for its connections.
     layered: Vec<(Source, Layers)>,
     works: Vec<(Duration, Work<H>)>,
-    factory: Box<dyn Fn() -> H + Send + Sync>,
-    messages: PhantomData<fn(M)>,
+    factory: Factory<H, M>,
+    /// The factory makes a single handler.
+    makes_one: bool,
 }
 
 impl<H, M> fmt::Debug for Service<H, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Service").field("name", &self.name).field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 
@@ -89,18 +90,18 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     /// brackets; `[::]` takes IPv4 too, and port 0 is any free port. `factory` is called once for each loop, on the loop's
     /// thread.
     pub fn tcp(address: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Text(address.to_owned()), factory)
+        Self::outbound(factory).and_tcp(address)
     }
 
     /// Listens on a Unix stream socket. A stale socket file is replaced; a live socket, or any other file, is an error. The
     /// file is removed when the service stops listening.
     pub fn unix(path: impl Into<PathBuf>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Addresses(vec![Address::Unix(path.into())]), factory)
+        Self::outbound(factory).and_unix(path)
     }
 
     /// Listens on each of `addresses`.
     pub fn at(addresses: Vec<Address>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Addresses(addresses), factory)
+        Self::outbound(factory).and_from(Source::Addresses(addresses))
     }
 
     /// Takes over an open listener, from the standard library or from [`inherited_listeners`].
@@ -110,17 +111,17 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
 
     /// Takes over several open listeners: one service, reached in several ways.
     pub fn on_all(listeners: Vec<Listener>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Listeners(listeners), factory)
+        Self::outbound(factory).and_on(listeners)
     }
 
     /// Listens nowhere: for a handler that only connects to servers or watches descriptors, beginning in [`Handler::on_start`].
     pub fn outbound(factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        Self::new(Source::Nothing, factory)
+        Self::new(Box::new(move |_| Ok(factory())))
     }
 
-    fn new(source: Source, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+    fn new(factory: Factory<H, M>) -> Self {
         Service {
-            source,
+            sources: Vec::new(),
             name: short_name::<H>().to_owned(),
             limits: Limits::default(),
             deadlines: Deadlines::default(),
@@ -132,8 +133,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             layers: None,
             layered: Vec::new(),
             works: Vec::new(),
-            factory: Box::new(factory),
-            messages: PhantomData,
+            factory,
+            makes_one: false,
         }
     }
 
@@ -402,6 +403,11 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self.shares_memory
     }
 
+    /// Whether the service has a single handler.
+    pub(crate) fn makes_one(&self) -> bool {
+        self.makes_one
+    }
+
     /// Binds the addresses with `listen`. Each loop builds its handler from the returned parts.
     pub(crate) fn bind<L: Listens + 'static>(
         self,
@@ -417,7 +423,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         };
         let mut listeners: Vec<BoundListener> = Vec::new();
         let layered = self.layered.into_iter().map(|(source, layers)| (source, Some(layers)));
-        for (source, layers) in std::iter::once((self.source, self.layers)).chain(layered) {
+        let sources = self.sources.into_iter().map(|source| (source, self.layers.clone()));
+        for (source, layers) in sources.chain(layered) {
             let bound = source.bind(&options, &listen)?;
             listeners.extend(bound.into_iter().map(|listener| (Some(listener), layers.clone())));
         }
@@ -425,8 +432,9 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             listeners.iter().flat_map(|(listening, _)| listening).map(|one| one.address().clone()).collect();
         let plain = listeners.iter().filter(|(_, layers)| layers.is_none()).count();
         let handle = ServiceHandle::new(application, addresses, plain);
+        let name: Arc<str> = self.name.into();
         let terms = Terms {
-            name: self.name.into(),
+            name: name.clone(),
             limits: self.limits,
             deadlines: self.deadlines,
             refusal: self.refusal,
@@ -436,7 +444,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
             handle: Arc::new(handle.clone()),
         };
         let bound = Bound { terms, listeners, reads_first: self.speaks_first.is_some() };
-        Ok((bound, ServiceParts { factory: self.factory, works: self.works.into(), handle }))
+        Ok((bound, ServiceParts { factory: self.factory, works: self.works.into(), name, handle }))
     }
 }
 
@@ -445,24 +453,4 @@ fn short_name<H>() -> &'static str {
     let path = std::any::type_name::<H>();
     let path = path.split('<').next().unwrap_or(path);
     path.rsplit("::").next().unwrap_or(path)
-}
-
-/// The parts of a service from which each loop builds its own handler.
-pub(crate) struct ServiceParts<H, M> {
-    factory: Box<dyn Fn() -> H + Send + Sync>,
-    works: Works<H>,
-    pub(crate) handle: ServiceHandle<M>,
-}
-
-impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
-    /// Builds the host for a fixed loop.
-    pub(crate) fn host(&self, service: u16, mailbox: Receiver<Addressed<M>>) -> Box<dyn Host> {
-        Box::new(Hosted::new((self.factory)(), service, mailbox).working(self.works.clone()))
-    }
-
-    /// Builds the host for a per-connection loop, which serves only this service.
-    pub(crate) fn host_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> Box<dyn Host> {
-        let mailbox = self.handle.receiver_of_guest(loop_handle);
-        Box::new(Hosted::new((self.factory)(), 0, mailbox).working(self.works.clone()))
-    }
 }

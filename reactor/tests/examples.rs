@@ -14,6 +14,8 @@ use rustix::process::Signal;
 use support::{BACKENDS, Example, GUARD, unless_chaos};
 
 const EIGHT_MB: usize = 8 << 20;
+/// The models, by the names that the examples know.
+const MODELS: [&str; 3] = ["loops", "threads", "processes"];
 
 fn connect(address: SocketAddr) -> TcpStream {
     guarded(TcpStream::connect(address).expect("it listens"))
@@ -527,4 +529,58 @@ fn a_client_reaches_a_server_by_its_name_and_says_when_there_is_none() {
     let failed = Command::new(support::path_of("by_name")).args([&format!("localhost:{port}"), "hello"]).output();
     let said = String::from_utf8(failed.expect("it starts").stderr).expect("it is text");
     assert!(said.contains(&format!("no server answers at localhost:{port}")), "{said}");
+}
+
+/// The example `greeter` under a model, and its file.
+fn greeter(test: &str, backend: &str, model: &str) -> (Command, std::path::PathBuf) {
+    let file = std::env::temp_dir().join(format!("reactor-{test}-{backend}-{model}-{}", std::process::id()));
+    let mut command = Command::new(support::path_of("greeter"));
+    command.arg(&file).args(["127.0.0.1:0", model]).env("REACTOR_BACKEND", backend);
+    (command, file)
+}
+
+#[test]
+fn a_factory_that_fails_ends_the_greeter_under_every_model() {
+    for (backend, model) in BACKENDS.iter().flat_map(|backend| MODELS.map(|model| (backend, model))) {
+        let output = greeter("missing", backend, model).0.output().expect("it starts");
+        assert_eq!(output.status.code(), Some(1), "{model} on {backend}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("Greeter: No such file or directory"), "{model} on {backend}: {error}");
+    }
+}
+
+#[test]
+fn a_handler_has_what_its_factory_was_given_under_every_model() {
+    for (backend, model) in BACKENDS.iter().flat_map(|backend| MODELS.map(|model| (backend, model))) {
+        let (command, file) = greeter("greeting", backend, model);
+        std::fs::write(&file, "hello\n").expect("a file can be written");
+        let greeter = Example::spawn(command, backend);
+        let address = greeter.address;
+        let greeted = |words: &str| {
+            let mut client = BufReader::new(connect(address));
+            let mut line = || {
+                let mut line = String::new();
+                client.read_line(&mut line).map(|_| line)
+            };
+            if line().expect("it ends in order") != format!("{words} from tcp://{address}\n") {
+                return false;
+            }
+            client.get_mut().write_all(b"12345\n").expect("it is open");
+            let mut answer = String::new();
+            client.read_line(&mut answer).expect("an answer comes");
+            answer == "6 bytes\n"
+        };
+        assert!(greeted("hello"), "{model} on {backend}");
+        std::fs::remove_file(&file).expect("it is there");
+        // Each loop has a handler already. A thread or a process of a connection makes its own, and fails.
+        let has_own_loop = model != "loops";
+        let mut client = connect(address);
+        let mut told = [0; 1];
+        let is_served = client.read(&mut told).is_ok_and(|count| count == 1);
+        assert_eq!(is_served, !has_own_loop, "{model} on {backend}");
+        std::fs::write(&file, "hi\n").expect("a file can be written");
+        assert!(greeted(if has_own_loop { "hi" } else { "hello" }), "{model} on {backend}");
+        std::fs::remove_file(&file).expect("it is there");
+        assert!(greeter.terminate().success(), "{model} on {backend}");
+    }
 }

@@ -195,6 +195,8 @@ on_every_backend! {
         for number in 0..3 {
             service.post_to_loop(number, 7).unwrap();
             assert_eq!(next(), (number, 3, 7));
+            service.post_to_loop_wait(number, 6).unwrap();
+            assert_eq!(next(), (number, 3, 6));
         }
         for number in [3, 255, 256, 1 << 20, usize::MAX] {
             assert!(matches!(service.post_to_loop(number, 8), Err(reactor::PostError::Closed(8))), "loop {number}");

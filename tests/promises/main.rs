@@ -54,6 +54,7 @@ mod support;
 
 mod child;
 mod connections;
+mod factories;
 mod fairness;
 mod files;
 mod identity;

@@ -15,6 +15,7 @@ use crate::error::Errno;
 use crate::host::guarded;
 use crate::report::{Admits, Counted};
 use crate::service::listener::Listener;
+use crate::shared::each_dropped;
 use crate::stats::Stats;
 use crate::sys::Fd;
 use crate::sys::wake::Waker;
@@ -390,12 +391,17 @@ impl<D: Driver> EventLoop<D> {
 
     /// Closes connections that were handed to this loop after the loop had ended its last connection.
     pub(super) fn close_late(&mut self) {
-        let mut late = Vec::new();
-        self.exchange.inbox.accepted.take(&mut late, usize::MAX);
-        for newcomer in late {
+        for newcomer in self.exchange.inbox.accepted.take_last() {
             self.driver.count_in();
             self.driver.close_accepted(newcomer.socket);
+            self.exchange.cluster.has_counted();
         }
+    }
+
+    /// Ends a loop that cannot begin. Closes connections that were handed to the loop; further ones go back to the acceptor loop.
+    pub(crate) fn abandon(mut self) {
+        self.close_late();
+        each_dropped(self.hosts);
     }
 
     pub(super) fn take_on(&mut self, newcomer: Accepted) -> Option<ConnectionId> {

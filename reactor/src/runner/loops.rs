@@ -21,14 +21,24 @@ struct Ready {
 }
 
 impl Ready {
-    fn event_loop(self, number: usize, common: Common) -> Running {
+    /// Makes the loop with its handlers.
+    ///
+    /// # Errors
+    /// The error of a handler's factory.
+    fn event_loop(self, number: usize, common: Common) -> Result<Running, Error> {
         let loop_handle = common.cluster.fixed()[number].clone();
         let driver = Readiness::new(self.system, loop_handle.number, loop_handle.counters.clone());
         let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle, self.inbox, common.settings);
         for (service, (bound, build)) in self.services.into_iter().enumerate() {
-            event_loop.add_service(bound, build(service as u16));
+            match build(service as u16) {
+                Ok(host) => event_loop.add_service(bound, host),
+                Err(error) => {
+                    event_loop.abandon();
+                    return Err(error);
+                }
+            }
         }
-        event_loop
+        Ok(event_loop)
     }
 }
 
@@ -89,7 +99,7 @@ pub(super) fn run(
             let run = move || {
                 let cluster = common.cluster.clone();
                 let _halt = HaltOnPanic(cluster.clone());
-                let outcome = pin(number, &cluster).and_then(|()| ready.event_loop(number, common).run(None));
+                let outcome = pin(number, &cluster).and_then(|()| ready.event_loop(number, common)?.run(None));
                 if outcome.is_err() {
                     cluster.halt();
                 }
@@ -105,7 +115,7 @@ pub(super) fn run(
         }
         let _halt = HaltOnPanic(cluster.clone());
         let mut outcome = pin(0, cluster).and_then(|()| {
-            let mut event_loop = first.event_loop(0, common.clone());
+            let mut event_loop = first.event_loop(0, common.clone())?;
             event_loop.take_orders(orders);
             for one in periodic {
                 event_loop.add_periodic(one);

@@ -224,6 +224,12 @@ impl Runner {
                 ),
             });
         }
+        if !matches!(self.0, Model::Loops { count: 1, .. }) && service.makes_one() {
+            let name = service.name();
+            return Err(Error::Runner {
+                why: format!("{name}: its handler is made once, which is enough for one loop and for no other model"),
+            });
+        }
         Ok(())
     }
 }
@@ -236,9 +242,9 @@ impl Default for Runner {
 }
 
 /// Makes a service's handler for a fixed loop, on the loop's thread. The argument is the service's number on the loop.
-pub(crate) type Build = Box<dyn FnOnce(u16) -> Box<dyn Host> + Send>;
+pub(crate) type Build = Box<dyn FnOnce(u16) -> Result<Box<dyn Host>, Error> + Send>;
 /// Makes a service's handler for each per-connection loop.
-pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<LoopHandle>) -> Box<dyn Host> + Send + Sync>;
+pub(crate) type BuildForGuest = Arc<dyn Fn(&Arc<LoopHandle>) -> Result<Box<dyn Host>, Error> + Send + Sync>;
 
 /// A bound service, with the functions that make its handlers.
 pub(crate) struct Prepared {

@@ -87,13 +87,21 @@ fn serve(
 ) {
     let mut driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
     let name = bound.terms.name.clone();
-    let Ok(host) = catch_unwind(AssertUnwindSafe(|| build(loop_handle))) else {
-        log::error!("{name}: making the handler for {} panicked", newcomer.peer);
-        loop_handle.counters.panics.add(1);
-        bound.terms.counts.take_back();
-        driver.count_in();
-        common.cluster.has_counted();
-        return driver.close_accepted(newcomer.socket);
+    let host = match catch_unwind(AssertUnwindSafe(|| build(loop_handle))) {
+        Ok(Ok(host)) => host,
+        outcome => {
+            match outcome {
+                Ok(Err(error)) => log::error!("{error}: no handler for {}", newcomer.peer),
+                _ => {
+                    log::error!("{name}: making the handler for {} panicked", newcomer.peer);
+                    loop_handle.counters.panics.add(1);
+                }
+            }
+            bound.terms.counts.take_back();
+            driver.count_in();
+            common.cluster.has_counted();
+            return driver.close_accepted(newcomer.socket);
+        }
     };
     let inbox = common.cluster.inbox(loop_handle);
     let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle.clone(), inbox, common.settings);

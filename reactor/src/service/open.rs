@@ -1,9 +1,13 @@
 //! Open listeners, from the standard library or from a service manager.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
+use super::Service;
+use super::source::Source;
 use crate::address::Address;
 use crate::error::Error;
+use crate::handler::Handler;
 use crate::sys::listen::{self, Listening, Listens};
 
 /// An open listener.
@@ -59,4 +63,40 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
     let inherited = listen::inherited()?;
     Ok(inherited.into_iter().map(|one| (one.name, Listener(one.listening))).collect())
+}
+
+impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
+    /// Listens at `host:port`, too: see [`Service::tcp`].
+    ///
+    /// ```
+    /// # use reactor::{Application, Context, Handler, Input, Service};
+    /// # struct Quiet;
+    /// # impl Handler for Quiet {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: &mut Context<'_>) {}
+    /// #     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) { input.take_all(); }
+    /// # }
+    /// let mut app = Application::new()?;
+    /// let handle = app.add_service(Service::tcp("127.0.0.1:0", || Quiet).and_tcp("127.0.0.2:0"))?;
+    /// assert_eq!(handle.addresses().len(), 2);
+    /// # Ok::<(), reactor::Error>(())
+    /// ```
+    pub fn and_tcp(self, address: &str) -> Self {
+        self.and_from(Source::Text(address.to_owned()))
+    }
+
+    /// Listens on a Unix stream socket, too: see [`Service::unix`].
+    pub fn and_unix(self, path: impl Into<PathBuf>) -> Self {
+        self.and_from(Source::Addresses(vec![Address::Unix(path.into())]))
+    }
+
+    /// Takes over open listeners, too: see [`Service::on_all`].
+    pub fn and_on(self, listeners: Vec<Listener>) -> Self {
+        self.and_from(Source::Listeners(listeners))
+    }
+
+    pub(super) fn and_from(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
 }

@@ -11,7 +11,6 @@ pub(super) enum Source {
     Text(String),
     Addresses(Vec<Address>),
     Listeners(Vec<Listener>),
-    Nothing,
 }
 
 impl Source {
@@ -22,7 +21,6 @@ impl Source {
         listen: impl Fn(&Address, &ListenOptions) -> Result<L, Error>,
     ) -> Result<Vec<Box<dyn Listens>>, Error> {
         match self {
-            Source::Nothing => Ok(Vec::new()),
             Source::Listeners(listeners) => {
                 for Listener(listening) in &listeners {
                     let failed =

@@ -102,7 +102,7 @@ pub struct Simulation {
     is_memory_bounded: bool,
 }
 
-type Build = Box<dyn FnOnce(u16) -> Box<dyn Host>>;
+type Build = Box<dyn FnOnce(u16) -> Result<Box<dyn Host>, Error>>;
 
 /// The result of a simulation.
 #[derive(Clone, Debug)]
@@ -269,7 +269,8 @@ impl Simulation {
             .with_budget(budget, self.memory);
         let mut event_loop = EventLoop::new(driver, self.handle.0, loop_handle, inbox, settings);
         for (number, (bound, build)) in self.services.into_iter().enumerate() {
-            let host = Witness::new(build(number as u16), self.network.clone(), self.books.clone());
+            let host = build(number as u16).unwrap_or_else(|error| self.network.borrow().violation(&error.to_string()));
+            let host = Witness::new(host, self.network.clone(), self.books.clone());
             event_loop.add_service(bound, Box::new(host));
         }
         for periodic in self.loops {

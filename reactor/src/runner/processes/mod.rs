@@ -138,7 +138,7 @@ impl Processes {
         let driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
         let inbox = cluster.inbox(loop_handle);
         let mut event_loop = EventLoop::new(driver, cluster.clone(), loop_handle.clone(), inbox, settings);
-        event_loop.add_service(bound.for_another_loop(), build(loop_handle));
+        event_loop.add_service(bound.for_another_loop(), build(loop_handle)?);
         let (line, mail, state) = ChildChannel::new(&cluster, loop_handle, self.on_reopen.clone());
         event_loop.add_service(lines(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, theirs.into(), PARENT, Box::new(())));
