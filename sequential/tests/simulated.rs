@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use reactor::sim::{Script, Simulation};
-use reactor::{Deadlines, Limits, Service};
-use sequential::{First, Peer, Queue, Tasks, first, fork, sleep, within};
+use reactor::{Deadlines, Limits, Service, Topic};
+use sequential::{First, Peer, Queue, Tasks, first, fork, publish, sleep, subscribe, within};
 
 const SEEDS: u64 = 300;
 
@@ -95,5 +95,38 @@ fn a_stop_in_the_middle_ends_every_task_within_the_drain_time_under_every_seed()
         }
         sim.halt_after(Duration::from_millis(seed % 100));
         sim.run();
+    }
+}
+
+/// Says to its own peer, by a topic of the connection, what the peer says, and takes its time after each message.
+async fn shouting(peer: &mut Peer) {
+    let room = Topic::new(peer.id().to_string());
+    let mut said = subscribe(&room);
+    loop {
+        match first(peer.until_eol(), said.message()).await {
+            First::One(Some(line)) => publish(&room, line.to_vec()),
+            First::Other(Some(message)) => {
+                sleep(Duration::from_millis(u64::from(message[0] & 3))).await;
+                peer.send(message.to_ascii_uppercase());
+            }
+            First::One(None) | First::Other(None) => break,
+        }
+    }
+    assert_eq!(said.missed(), 0);
+}
+
+#[test]
+fn every_message_of_a_topic_is_heard_once_and_in_order_under_every_seed() {
+    let lines: String = (0..40).map(|line| format!("line {line}\n")).collect();
+    for seed in 0..SEEDS {
+        let mut sim = Simulation::new(seed);
+        let service = Service::tcp("127.0.0.1:0", || Tasks::new(shouting)).deadlines(patient());
+        let address = sim.add_service(service).expect("it is free").address().expect("it listens").clone();
+        // The end of the peer's half comes after the last message.
+        let script = Script::new().send(lines.clone()).expect(lines.to_ascii_uppercase()).shutdown().expect_end();
+        let peers: Vec<_> = (0..4).map(|_| sim.connect(&address, script.clone())).collect();
+        sim.connect(&address, Script::new().send(lines.clone()).reset());
+        sim.run();
+        peers.iter().for_each(|peer| assert!(peer.saw_end(), "seed {seed}"));
     }
 }
