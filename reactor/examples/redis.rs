@@ -4,26 +4,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use reactor::{
-    Application, Bytes, Context, Decimal, Error, FrameError, Handler, Input, LengthPrefix, Limits, Service, Topic,
-    Writer, Written,
+    Application, Bytes, Context, Counted, Decimal, Error, Handler, Input, LengthPrefix, Limits, Service, Topic, Writer,
+    Written,
 };
 
-const COUNT: Decimal = Decimal::within(1 << 20).after(b"*");
-const BULK: LengthPrefix = LengthPrefix::decimal(512 << 20).after(b"$").trailer(2);
-
-/// Takes the next command: a count, and then `count` strings. An incomplete command still needs at least five bytes for each missing string.
-fn command<'a>(input: &mut Input<'a>) -> Result<Option<Vec<&'a [u8]>>, FrameError> {
-    input.whole(|input| {
-        let Some(count) = COUNT.decode(input)? else { return Ok(None) };
-        input.need(count as usize * 5);
-        (0..count)
-            .map(|read| {
-                input.need((count - read) as usize * 5);
-                Ok(BULK.decode(input)?.map(|string| string.body))
-            })
-            .collect()
-    })
-}
+/// A command: a count, and as many strings.
+const COMMANDS: Counted =
+    Counted::of(Decimal::within(1 << 20).after(b"*"), LengthPrefix::decimal(512 << 20).after(b"$").trailer(2));
 
 fn put_bulk(writer: &mut Writer<'_>, bytes: &[u8]) {
     writer.put_u8(b'$');
@@ -140,7 +127,7 @@ impl Handler for Redis {
 
     fn on_data(&mut self, channels: &mut Channels, input: &mut Input<'_>, cx: &mut Context<'_, Channels>) {
         loop {
-            match command(input) {
+            match COMMANDS.decode(input) {
                 Ok(Some(parts)) => {
                     // Above the high-water mark, remaining commands stay in the input until the answers have left.
                     if self.run(&parts, channels, input, cx) != Written::Queued {

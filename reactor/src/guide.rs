@@ -63,18 +63,24 @@
 //!
 //! [`Input`](crate::Input) lends all unread bytes. A handler takes the complete items, and returns; the loop keeps the rest, and
 //! lends the rest first the next time. The ready [decoders](crate::Decoder) know lines, delimiters, fixed lengths and length
-//! prefixes. The commands of Redis take a function of five lines (the example `redis`), the packets of MQTT a constant:
+//! prefixes. The packets of MQTT and the commands of Redis take a constant each:
 //!
 //! ```
-//! use reactor::{Input, LengthPrefix};
+//! use reactor::{Counted, Decimal, Input, LengthPrefix};
 //!
 //! const PACKETS: LengthPrefix = LengthPrefix::varint(268_435_455).offset(1);
+//!
+//! const STRINGS: LengthPrefix = LengthPrefix::decimal(512 << 20).after(b"$").trailer(2);
+//! const COMMANDS: Counted = Counted::of(Decimal::within(1 << 20).after(b"*"), STRINGS);
 //!
 //! let mut input = Input::of(b"\xc0\x00\x30\x05topic");
 //! while let Ok(Some(packet)) = PACKETS.decode(&mut input) {
 //!     println!("kind {}, {} bytes", packet.head[0] >> 4, packet.body.len());
 //! }
 //! assert!(input.is_empty());
+//!
+//! let mut input = Input::of(b"*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\n");
+//! assert_eq!(COMMANDS.decode(&mut input), Ok(Some(vec![&b"ECHO"[..], b"hi"])));
 //! ```
 //!
 //! A handler that can do nothing with fewer than `n` bytes calls [`Input::need`](crate::Input::need); the next call comes with `n`

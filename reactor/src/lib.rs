@@ -151,8 +151,8 @@ pub use bytes::Bytes;
 pub use address::{Address, AddressError, Peer};
 pub use application::Application;
 pub use buffer::{
-    Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, Framed, Input, Integer, LengthPrefix, Lines, Output,
-    Writer,
+    Counted, Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, Framed, Input, Integer, LengthPrefix, Lines,
+    Output, Writer,
 };
 pub use context::{ConnectionRef, Context, NoHandler, Timers, Written};
 pub use error::{Errno, Error};

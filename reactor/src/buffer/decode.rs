@@ -1,6 +1,7 @@
 //! Decoders: from unread bytes to items. Each ready decoder has a maximum, consumes only whole items, and requests the bytes of an
 //! item, so that a decoder sees the pieces of an item once.
 
+mod counted;
 mod length;
 
 use std::borrow::Cow;
@@ -9,12 +10,13 @@ use thiserror::Error;
 
 use super::{Framed, Input};
 
+pub use counted::Counted;
 pub use length::{Frame, LengthPrefix};
 
 /// Takes items out of unread bytes, one at a time.
 ///
 /// An item may borrow from the input, which lives as long as the callback. The ready decoders ([`Lines`], [`Delimiter`],
-/// [`FixedLength`], [`LengthPrefix`], [`Decimal`]) are plain values without a state, so constants can hold them. A
+/// [`FixedLength`], [`LengthPrefix`], [`Decimal`], [`Counted`]) are plain values without a state, so constants can hold them. A
 /// custom decoder may have a state, which belongs into [`Handler::Connection`](crate::Handler::Connection).
 ///
 /// ```

@@ -25,7 +25,7 @@ mod payload;
 mod pool;
 mod writer;
 
-pub use decode::{Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, LengthPrefix, Lines};
+pub use decode::{Counted, Decimal, Decoder, Delimiter, FixedLength, Frame, FrameError, LengthPrefix, Lines};
 pub use input::{Framed, Input};
 pub use integer::Integer;
 pub use output::Output;

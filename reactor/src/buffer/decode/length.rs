@@ -128,6 +128,17 @@ impl LengthPrefix {
         LengthPrefix { counts_itself: true, ..self }
     }
 
+    /// The length of the shortest item.
+    pub(super) fn least(&self) -> usize {
+        let length = match self.form {
+            Form::Binary(width) => width,
+            Form::Varint => 1,
+            // A digit and the end of the line.
+            Form::Decimal => 2,
+        };
+        self.offset.saturating_add(length).saturating_add(self.trailer)
+    }
+
     /// Takes the next item.
     ///
     /// # Errors
