@@ -201,6 +201,7 @@ on_every_backend! {
             cx.at(id).write("now: ");
         });
         assert_eq!(&read_exactly::<5>(&mut client), b"now: ");
+        assert_eq!(stage.ask(move |cx| cx.at(id).unread().to_vec()), b"held");
         stage.order(move |cx| cx.at(id).offer_again());
         assert_eq!(&read_exactly::<4>(&mut client), b"held");
     }
@@ -239,7 +240,7 @@ on_every_backend! {
                 nobody.abort();
                 let facts = (nobody.exists(), nobody.received(), nobody.sent(), nobody.queued(), nobody.age(), nobody.idle());
                 let member = nobody.subscribe(&topic) || nobody.unsubscribe(&topic);
-                (written, facts, member, nobody.peer(), nobody.local_address(), nobody.output().is_none())
+                (written, facts, member, nobody.peer(), nobody.local_address(), nobody.output().is_none() && nobody.unread().is_empty())
             }).collect();
             (ConnectionId::from_u64(id.to_u64()), answers)
         });

@@ -1,6 +1,7 @@
 //! When a connection is read, and when unread input is offered again.
 
-use super::{ConnectionRef, Context};
+use super::{ConnectionRef, Context, Core};
+use crate::token::ConnectionId;
 
 impl ConnectionRef<'_> {
     /// Delivers no more input of the connection, not even bytes that the loop has already read, until the connection is
@@ -66,6 +67,19 @@ impl ConnectionRef<'_> {
     pub fn read_on(&mut self) {
         self.change(|link| link.read_on());
     }
+
+    /// The input that the connection's handler has left unread, without consuming any; empty while the input is lent.
+    ///
+    /// ```
+    /// use reactor::{ConnectionId, Context};
+    /// /// Whether the peer has begun a request that is incomplete.
+    /// fn is_in_a_request<C, M>(id: ConnectionId, cx: &mut Context<'_, C, M>) -> bool {
+    ///     !cx.at(id).unread().is_empty()
+    /// }
+    /// ```
+    pub fn unread(&self) -> &[u8] {
+        self.core.unread(self.id)
+    }
 }
 
 impl<C, M> Context<'_, C, M> {
@@ -117,7 +131,13 @@ impl<C, M> Context<'_, C, M> {
     /// }
     /// ```
     pub fn unread(&self) -> &[u8] {
-        let kept = self.core.links.get(self.id).and_then(|link| link.kept.as_ref());
+        self.core.unread(self.id)
+    }
+}
+
+impl Core {
+    fn unread(&self, id: ConnectionId) -> &[u8] {
+        let kept = self.links.get(id).and_then(|link| link.kept.as_ref());
         kept.map_or(&[], |kept| kept.lend().as_slice())
     }
 }
