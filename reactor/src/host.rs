@@ -235,15 +235,16 @@ impl<H: Handler<M>, M: Send + 'static> Drop for Hosted<H, M> {
 
 /// Calls a listening handler with the publications that wait, up to a limit. The rest waits for the next turn.
 fn hear<H: Handler<M>, M: Send + 'static>(handler: &mut H, core: &mut Core, service: u16) {
-    let (heard, more) = core.heard.take(service, MESSAGES_PER_TURN);
-    if more {
-        core.turn_requested.push(service);
-    }
-    for (topic, heed) in heard {
+    let waiting = core.heard.waiting(service);
+    for _ in 0..waiting.min(MESSAGES_PER_TURN) {
+        let Some((topic, heed)) = core.heard.take(service) else { break };
         guarded(core, ConnectionId::NONE, service, |cx| match heed {
             Heed::Message(message) => handler.on_publication(&topic, &message, cx),
             Heed::Missed(count) => handler.on_publications_missed(&topic, count, cx),
         });
+    }
+    if core.heard.waiting(service) > 0 && !core.turn_requested.contains(&service) {
+        core.turn_requested.push(service);
     }
 }
 

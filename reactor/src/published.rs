@@ -141,7 +141,11 @@ impl Batch {
 
 /// Publications that wait for the callbacks of listening handlers, by the number of their service.
 #[derive(Default)]
-pub(crate) struct Heard(HashMap<u16, Listener>);
+pub(crate) struct Heard {
+    listeners: HashMap<u16, Listener>,
+    /// Number of publications that wait, for all services.
+    count: usize,
+}
 
 #[derive(Default)]
 struct Listener {
@@ -161,15 +165,16 @@ pub(crate) enum Heed {
 impl Heard {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.count == 0
     }
 
     /// Keeps a message for a service, or counts a missed message if more than `max` bytes would wait for the service. A message that
     /// is longer waits alone.
     pub(crate) fn push(&mut self, service: u16, topic: &Topic, message: &Bytes, max: usize) {
-        let Listener { waiting, bytes } = self.0.entry(service).or_default();
+        let Listener { waiting, bytes } = self.listeners.entry(service).or_default();
         if *bytes == 0 || *bytes + message.len() <= max {
             *bytes += message.len();
+            self.count += 1;
             return waiting.push_back((topic.clone(), Heed::Message(message.clone())));
         }
         // One count for each topic, so that counts are bounded, too.
@@ -183,23 +188,24 @@ impl Heard {
                 Heed::Message(_) => break,
             }
         }
+        self.count += 1;
         waiting.push_back((topic.clone(), Heed::Missed(1)));
     }
 
-    /// Takes the publications that wait for a service, at most `max`. Returns them, and whether more wait.
-    pub(crate) fn take(&mut self, service: u16, max: usize) -> (Vec<(Topic, Heed)>, bool) {
-        let Some(Listener { waiting, bytes }) = self.0.get_mut(&service) else { return (Vec::new(), false) };
-        let taken: Vec<_> = waiting.drain(..waiting.len().min(max)).collect();
-        for (_, heed) in &taken {
-            if let Heed::Message(message) = heed {
-                *bytes -= message.len();
-            }
+    /// The number of publications that wait for a service.
+    pub(crate) fn waiting(&self, service: u16) -> usize {
+        self.listeners.get(&service).map_or(0, |listener| listener.waiting.len())
+    }
+
+    /// Takes the first publication that waits for a service.
+    pub(crate) fn take(&mut self, service: u16) -> Option<(Topic, Heed)> {
+        let listener = self.listeners.get_mut(&service)?;
+        let (topic, heed) = listener.waiting.pop_front()?;
+        self.count -= 1;
+        if let Heed::Message(message) = &heed {
+            listener.bytes -= message.len();
         }
-        let more = !waiting.is_empty();
-        if !more {
-            self.0.remove(&service);
-        }
-        (taken, more)
+        Some((topic, heed))
     }
 }
 
@@ -232,11 +238,13 @@ mod tests {
         expected.push((news.clone(), Heed::Missed(2)));
         expected.extend(of(&news, &["!"]));
         expected.push((sports.clone(), Heed::Missed(1)));
-        assert_eq!(heard.take(1, 100), (expected, false));
-        assert_eq!(heard.take(2, 3), (of(&news, &["one", "two", "three"]), true));
-        assert_eq!(heard.take(2, 3), (of(&news, &["seven", "!"]), false));
+        let all = |heard: &mut Heard, service| -> Vec<_> { std::iter::from_fn(|| heard.take(service)).collect() };
+        assert_eq!((heard.waiting(1), heard.waiting(2)), (5, 5));
+        assert_eq!(all(&mut heard, 1), expected);
+        assert_eq!(all(&mut heard, 2), of(&news, &["one", "two", "three", "seven", "!"]));
+        assert!(heard.is_empty());
         heard.push(1, &news, &message("longer than the limit"), 10);
-        assert_eq!(heard.take(1, 100), (of(&news, &["longer than the limit"]), false));
+        assert_eq!(all(&mut heard, 1), of(&news, &["longer than the limit"]));
     }
 
     #[test]

@@ -59,6 +59,7 @@ mod fairness;
 mod files;
 mod identity;
 mod layers;
+mod listening;
 mod loops;
 mod memory;
 mod messages;
