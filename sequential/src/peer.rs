@@ -32,6 +32,17 @@ const SENT_AT_ONCE: usize = 64 * 1024;
 /// }
 /// ```
 ///
+/// Nor does a peer, or a [`Client`](crate::Client), go to another thread:
+///
+/// ```compile_fail
+/// async fn elsewhere(peer: &mut sequential::Peer) {
+///     sequential::in_thread(move || peer.send("from a thread")).await.ok();
+/// }
+/// ```
+///
+/// A read by a task of another service, or of a served peer by another task, panics: the task would wait for ever. Such reads are
+/// possible when a program swaps peers, or passes a client on through a thread-local variable.
+///
 /// Unread bytes stay in the reactor. While no read waits, the peer is not read, and [`Limits`](reactor::Limits),
 /// [`Deadlines`](reactor::Deadlines) and backpressure hold as for callbacks.
 ///
@@ -190,6 +201,7 @@ impl Peer {
         if self.is_outbound {
             self.slot.station.send_to(&self.slot, bytes.as_ref());
         } else {
+            debug_assert!(self.slot.is_of_running(), "a peer is sent to by another task than its own");
             self.slot.station.output.borrow_mut().extend_from_slice(bytes.as_ref());
         }
     }
@@ -413,6 +425,7 @@ impl<'p> Read<'p> {
     fn poll_late(&mut self, cx: &Polling<'_>) -> Poll<Answer> {
         let slot = self.slot;
         let is_new = !self.is_waiting;
+        slot.check_reader();
         if is_new && slot.is(ENDED) && !slot.is(UNREAD | LENT) {
             slot.raise(LOCAL);
         }

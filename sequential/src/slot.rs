@@ -175,6 +175,20 @@ impl Slot {
         }
     }
 
+    /// Whether the running task is the task that serves the connection.
+    pub(crate) fn is_of_running(&self) -> bool {
+        self.station.is_running() && self.reader.get() == self.station.running.get()
+    }
+
+    /// # Panics
+    /// When no task of the slot's service runs, or when the running task is not the task that serves the connection: nobody would wake
+    /// the read. Tasks pass on outbound connections.
+    pub(crate) fn check_reader(&self) {
+        assert!(self.station.is_running(), "a peer is read outside the tasks of its service");
+        let is_outbound = self.waker.get().is_null();
+        assert!(is_outbound || self.is_of_running(), "a peer is read by another task than its own");
+    }
+
     /// Takes the item that the waiting read wants out of `input`, if it is no line.
     #[inline(never)]
     pub(crate) fn find_other<'i>(&self, input: &mut Input<'i>) -> Framed<'i> {

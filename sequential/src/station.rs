@@ -184,6 +184,11 @@ impl Station {
         self.is_entered.set(false);
     }
 
+    /// Whether a task of the station runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_entered.get()
+    }
+
     #[cold]
     fn take_thread(self: &Rc<Self>) {
         let before = CURRENT.try_with(|current| current.replace(Some(self.clone()))).ok().flatten();

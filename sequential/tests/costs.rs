@@ -129,6 +129,21 @@ fn held_for_idle(count: usize, address: SocketAddr, handle: &Handle) -> usize {
 /// Number of sleeping tasks.
 static ASLEEP: AtomicUsize = AtomicUsize::new(0);
 
+/// Forks 10,000 tasks that sleep: as many connections would need as many descriptors.
+async fn sleep_in_ten_thousand(peer: &mut Peer) {
+    peer.until_eol().await;
+    for _ in 0..10_000 {
+        sequential::fork(async {
+            ASLEEP.fetch_add(1, Ordering::Relaxed);
+            sleep(Duration::from_secs(3600)).await;
+        });
+    }
+    peer.send("asleep\n");
+    while peer.until_eol().await.is_some() {
+        peer.send("here\n");
+    }
+}
+
 /// The size of the future for each connection, as `Tasks` makes it.
 fn size_of_the_future() -> usize {
     static SIZE: AtomicUsize = AtomicUsize::new(0);
@@ -167,40 +182,29 @@ fn an_await_allocates_nothing_an_idle_connection_is_small_and_sleepers_cause_no_
     println!("an idle connection: {more} bytes more than with callbacks, its future has {future}");
     assert!(more <= future + 256, "{more} bytes more, and the future has {future}");
 
-    // The tasks are forked: 10,000 connections would need as many descriptors.
-    let sleepers = async |peer: &mut Peer| {
-        peer.until_eol().await;
-        for _ in 0..10_000 {
-            sequential::fork(async {
-                ASLEEP.fetch_add(1, Ordering::Relaxed);
-                sleep(Duration::from_secs(3600)).await;
-            });
-        }
-        peer.send("asleep\n");
-        while peer.until_eol().await.is_some() {
-            peer.send("here\n");
-        }
-    };
-    with(
-        Backend::Epoll,
-        move || Tasks::new(sleepers),
-        |address, handle| {
-            let mut client = client(address);
-            let mut ask = |answer: &[u8]| {
-                client.write_all(b"go\n").expect("it is open");
-                let mut bytes = [0; 16];
-                client.read_exact(&mut bytes[..answer.len()]).expect("an answer comes");
-                assert_eq!(&bytes[..answer.len()], answer);
-            };
-            ask(b"asleep\n");
-            while ASLEEP.load(Ordering::Relaxed) < 10_000 {
+    for backend in [Backend::Epoll, Backend::Select] {
+        ASLEEP.store(0, Ordering::Relaxed);
+        with(
+            backend,
+            || Tasks::new(sleep_in_ten_thousand),
+            |address, handle| {
+                let mut client = client(address);
+                let mut ask = |answer: &[u8]| {
+                    client.write_all(b"go\n").expect("it is open");
+                    let mut bytes = [0; 16];
+                    client.read_exact(&mut bytes[..answer.len()]).expect("an answer comes");
+                    assert_eq!(&bytes[..answer.len()], answer);
+                };
+                ask(b"asleep\n");
+                while ASLEEP.load(Ordering::Relaxed) < 10_000 {
+                    ask(b"here\n");
+                }
                 ask(b"here\n");
-            }
-            ask(b"here\n");
-            let before = handle.stats().turns;
-            std::thread::sleep(Duration::from_millis(500));
-            let turns = handle.stats().turns - before;
-            assert!(turns <= 2, "{turns} turns while all sleep");
-        },
-    );
+                let before = handle.stats().turns;
+                std::thread::sleep(Duration::from_millis(500));
+                let turns = handle.stats().turns - before;
+                assert!(turns <= 2, "{turns} turns while all sleep");
+            },
+        );
+    }
 }
