@@ -9,7 +9,7 @@ use std::task::{Context as Polling, Poll};
 
 use reactor::Input;
 
-use crate::peer::Read;
+use crate::read::Read;
 use crate::slot::{Answer, DETOUR, Decoding, Slot, Want};
 
 /// Decodes values from an [`Input`], as a handler does in `on_data`: for codecs that both faces share.
