@@ -601,6 +601,60 @@ on_every_backend! {
         while ben.line() != "#cat@127.0.0.1>>empty" {}
     }
 
+    fn a_member_that_holds_too_much_memory_is_closed_with_1013_and_the_rest_stay(backend: Backend) {
+        for model in ["loops", "loops --loops 2", "threads"] {
+            let chat = Glowplug::start(backend, &format!("{CHAT} --model {model} --memory 1M"));
+            let mut line = join_on_lines(&chat, "line");
+            // Unfinished messages: all of them together are more than twice the budget.
+            let mut members: Vec<Client> = (0..40)
+                .map(|number| {
+                    let mut member = join(&chat, &format!("n{number}"));
+                    member.send(frame(0x01, [b'x'; 60_000]));
+                    member
+                })
+                .collect();
+            let gone = loop {
+                if let Some(gone) = line.line().strip_prefix("(Now hung up: Client from n") {
+                    break gone.split('@').next().unwrap().parse::<usize>().unwrap();
+                }
+            };
+            let mut last = String::new();
+            let code = loop {
+                match websocket::received(&mut members[gone]) {
+                    (TEXT, told) => last = String::from_utf8(told).unwrap(),
+                    (CLOSE, code) => break u16::from_be_bytes(*code.first_chunk().unwrap()),
+                    (other, _) => panic!("{other:#x}"),
+                }
+            };
+            assert_eq!((&last[..], code), ("ERROR: too slow", 1013), "{model}");
+            line.send("still here\n/who\n");
+            while !line.line().starts_with('(') {}
+        }
+    }
+
+    fn an_unfinished_request_that_holds_too_much_memory_gets_503(backend: Backend) {
+        let chat = Glowplug::start(backend, &format!("{CHAT} --memory 1M"));
+        let mut ann = join(&chat, "ann");
+        // All requests together are more than twice the budget.
+        let half = format!("GET / HTTP/1.1\r\n{}A: {}", host(&chat), "x".repeat(7_500));
+        let mut clients: Vec<Client> = (0..300).map(|_| chat.connect()).collect();
+        let mut statuses = Vec::new();
+        clients.iter_mut().for_each(|client| drop(client.try_send(&half)));
+        for client in &mut clients {
+            // A refused client may have been closed for good meanwhile.
+            let _ = client.try_send("\r\n\r\n");
+            let response = client.response();
+            statuses.push(response.status);
+            if response.status == 503 {
+                assert_eq!(response.header("retry-after"), Some("1"));
+                assert_eq!(response.body, "503 Service Unavailable\n");
+            }
+        }
+        assert!(statuses.contains(&503) && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        say(&mut ann, "/who");
+        assert_eq!(text(&mut ann), "(1 here: ann@127.0.0.1)");
+    }
+
     fn a_thousand_unfinished_handshakes_hold_little_and_the_others_are_served(backend: Backend) {
         unless_chaos!("measures memory");
         let chat = Glowplug::start(backend, CHAT);

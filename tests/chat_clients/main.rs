@@ -1,10 +1,12 @@
-//! The chat room with the WebSocket clients that people use: the page in headless Chromium, npm's `ws`, PyPI's `websockets`.
+//! The chat room with the WebSocket clients that people use: the page in headless Chromium, with TLS and without,
+//! npm's `ws`, PyPI's `websockets`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use reactor::Backend;
@@ -81,4 +83,24 @@ fn the_page_works_in_a_browser_beside_a_line_client() {
     }
     assert!(browser.wait().expect("it was started").success(), "{told}");
     assert!(told.ends_with("the end\n"), "{told}");
+}
+
+#[test]
+#[ignore = "needs chromium, npm and node"]
+fn the_page_works_over_tls_beside_a_line_client() {
+    let scratch = Scratch::new();
+    install_for_node(&["playwright-core@1.55.0"], scratch.path());
+    let chromium = run("sh", &["-c", "command -v chromium"], scratch.path());
+    fs::write(scratch.join("over_tls.js"), include_str!("over_tls.js")).unwrap();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls_files");
+    let (certificate, key) = (files.join("localhost.pem"), files.join("localhost.key"));
+    let words = format!("{CHAT} --tls-cert {} --tls-key {}", certificate.display(), key.display());
+    let mut chat = Glowplug::spawn(support::command::command(Backend::Epoll, &words));
+    let listening = chat.line().expect("it listens");
+    let (_, port) = listening.trim().rsplit_once(':').expect("a port");
+    let mut browser = command("node", &["over_tls.js", port, chromium.trim()], scratch.path());
+    let output = browser.env("HOME", scratch.path()).output().expect("node is installed");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.ends_with("the end\n"), "{told}");
+    assert_eq!(chat.stop().code, Some(0));
 }
