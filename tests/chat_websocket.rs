@@ -357,6 +357,8 @@ on_every_backend! {
             (whole.replace("GET", "PUT"), 405, ("allow", "GET")),
             (format!("GET /favicon.ico HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
             (format!("HEAD /nowhere HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
+            (format!("HEAD /ws HTTP/1.1\r\n{host}\r\n"), 405, ("allow", "GET")),
+            (format!("HEAD * HTTP/1.1\r\n{host}\r\n"), 400, ("content-length", "16")),
             (format!("GET /ws/ HTTP/1.1\r\n{host}\r\n"), 404, ("content-length", "14")),
             (whole.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400, ("content-length", "16")),
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, ("content-length", "16")),
@@ -605,8 +607,8 @@ on_every_backend! {
         for model in ["loops", "loops --loops 2", "threads"] {
             let chat = Glowplug::start(backend, &format!("{CHAT} --model {model} --memory 1M"));
             let mut line = join_on_lines(&chat, "line");
-            // Unfinished messages: all of them together are more than twice the budget.
-            let mut members: Vec<Client> = (0..40)
+            // Unfinished messages: all of them together are more than the budget.
+            let mut members: Vec<Client> = (0..25)
                 .map(|number| {
                     let mut member = join(&chat, &format!("n{number}"));
                     member.send(frame(0x01, [b'x'; 60_000]));
@@ -623,7 +625,8 @@ on_every_backend! {
                 match websocket::received(&mut members[gone]) {
                     (TEXT, told) => last = String::from_utf8(told).unwrap(),
                     (CLOSE, code) => break u16::from_be_bytes(*code.first_chunk().unwrap()),
-                    (other, _) => panic!("{other:#x}"),
+                    // A slow test looks like a silent member.
+                    (other, _) => assert_eq!(other, PING),
                 }
             };
             assert_eq!((&last[..], code), ("ERROR: too slow", 1013), "{model}");
@@ -634,7 +637,7 @@ on_every_backend! {
 
     fn an_unfinished_request_that_holds_too_much_memory_gets_503(backend: Backend) {
         let chat = Glowplug::start(backend, &format!("{CHAT} --memory 1M"));
-        let mut ann = join(&chat, "ann");
+        let mut ann = join_on_lines(&chat, "ann");
         // All requests together are more than twice the budget.
         let half = format!("GET / HTTP/1.1\r\n{}A: {}", host(&chat), "x".repeat(7_500));
         let mut clients: Vec<Client> = (0..300).map(|_| chat.connect()).collect();
@@ -651,8 +654,7 @@ on_every_backend! {
             }
         }
         assert!(statuses.contains(&503) && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
-        say(&mut ann, "/who");
-        assert_eq!(text(&mut ann), "(1 here: ann@127.0.0.1)");
+        assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
     }
 
     fn a_thousand_unfinished_handshakes_hold_little_and_the_others_are_served(backend: Backend) {

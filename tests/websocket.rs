@@ -109,6 +109,10 @@ on_every_backend! {
             }
             assert_eq!(client.rest(), b"");
         }
+        // An answer to HEAD has no body.
+        let mut client = echo.connect();
+        client.send(whole.replace("GET", "HEAD"));
+        assert_eq!((client.response_head().status, client.rest()), (405, Vec::new()));
     }
 
     fn a_stop_closes_with_1001(backend: Backend) {

@@ -366,6 +366,8 @@ impl Chat {
 
     /// Answers an HTTP request, when its head is complete. Returns whether the guest speaks WebSocket now.
     fn serve(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+        // By the first bytes, since a malformed head has no method.
+        let is_head = input.as_slice().starts_with(b"HEAD ");
         let answer = match handshake::next(input) {
             Ok(None) => return false,
             Ok(Some(head)) => web::answer(&head, self.room.origins(), web::local(cx)),
@@ -378,7 +380,7 @@ impl Chat {
             guest.speech = Speech::WebSocket(Socket::new(cx.now()));
             return true;
         }
-        web::tell(&answer, cx);
+        web::tell(&answer, is_head, cx);
         false
     }
 

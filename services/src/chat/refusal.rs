@@ -7,6 +7,7 @@ use reactor::Bytes;
 use super::encoded::Encoded;
 use super::guest::Opening;
 use super::said::Way;
+use crate::codec::request::Method;
 use crate::codec::websocket::handshake::Refusal;
 
 /// Longest wait for the first bytes of a guest for whom there is no room. A browser sends its request with the connection, and a
@@ -29,7 +30,8 @@ const NO_ROOM: &str = "ERROR: no room left";
 pub fn refusal(first: &[u8]) -> Option<Bytes> {
     let way = match Opening::of(first) {
         Opening::Undecided => return None,
-        Opening::Http => return Some(http(first.starts_with(b"HEAD "))),
+        Opening::Http if first.starts_with(b"HEAD ") => return Some(http(Method::Head)),
+        Opening::Http => return Some(http(Method::Get)),
         Opening::Lines => Way::Lines,
         Opening::Frames => Way::Frames,
     };
@@ -38,13 +40,9 @@ pub fn refusal(first: &[u8]) -> Option<Bytes> {
     Some(Bytes::copy_from_slice(encoded.of(way)))
 }
 
-/// `503`, with the date; the answer to `HEAD` has no body.
-fn http(is_head: bool) -> Bytes {
-    let (status, rest) = Refusal::ServiceUnavailable.answer().split_once("\r\n").unwrap_or_default();
-    let rest = match rest.find("\r\n\r\n") {
-        Some(end) if is_head => &rest[..end + 4],
-        _ => rest,
-    };
+/// `503`, with the date.
+fn http(method: Method) -> Bytes {
+    let (status, rest) = Refusal::ServiceUnavailable.answer_to(method).split_once("\r\n").unwrap_or_default();
     format!("{status}\r\nDate: {}\r\n{rest}", httpdate::fmt_http_date(SystemTime::now())).into()
 }
 

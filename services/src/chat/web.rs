@@ -42,16 +42,11 @@ fn hash_of(start: &str, end: &str) -> String {
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The page, or its head alone.
-    Page {
-        is_head: bool,
-    },
+    Page,
     /// The connection speaks WebSocket from now on.
     Accepted(Accepted),
-    /// A path other than `/` and `/ws`; without a body for `HEAD`.
-    NotFound {
-        is_head: bool,
-    },
+    /// A path other than `/` and `/ws`.
+    NotFound,
     /// A method that the page does not have.
     MethodNotAllowed,
     Refused(Refusal),
@@ -59,12 +54,11 @@ pub(super) enum Answer {
 
 /// The answer to a request, for a server whose own address is `local`.
 pub(super) fn answer(head: &Head<'_>, origins: &Origins, local: Option<IpAddr>) -> Answer {
-    let is_head = head.method == Method::Head;
     match (path(head.target), head.method) {
         ("/ws", _) => origins.accept(head, local).map_or_else(Answer::Refused, Answer::Accepted),
-        ("/", Method::Get | Method::Head) => Answer::Page { is_head },
+        ("/", Method::Get | Method::Head) => Answer::Page,
         ("/" | "*", _) => Answer::MethodNotAllowed,
-        _ => Answer::NotFound { is_head },
+        _ => Answer::NotFound,
     }
 }
 
@@ -88,17 +82,18 @@ pub(super) fn local(cx: &mut Context<'_>) -> Option<IpAddr> {
     }
 }
 
-/// Writes the answer, and closes.
-pub(super) fn tell(answer: &Answer, cx: &mut Context<'_>) {
+/// Writes the answer, and closes. `is_head`: the answer has no body.
+pub(super) fn tell(answer: &Answer, is_head: bool, cx: &mut Context<'_>) {
+    let method = if is_head { Method::Head } else { Method::Get };
     match *answer {
-        Answer::Page { is_head } => {
+        Answer::Page => {
             tell_with_date("HTTP/1.1 200 OK", &PAGE_FIELDS, cx);
             if !is_head {
                 cx.write_shared(Bytes::from_static(PAGE.as_bytes()));
             }
             cx.close();
         }
-        Answer::NotFound { is_head } => {
+        Answer::NotFound => {
             let body = if is_head { "" } else { "404 Not Found\n" };
             tell_with_date(
                 "HTTP/1.1 404 Not Found",
@@ -112,21 +107,26 @@ pub(super) fn tell(answer: &Answer, cx: &mut Context<'_>) {
         }
         Answer::MethodNotAllowed => {
             // The handshake's own refusal allows GET alone.
-            let told = Refusal::MethodNotAllowed.answer().replace("Allow: GET\r\n", "Allow: GET, HEAD\r\n");
+            let told = Refusal::MethodNotAllowed.answer_to(method).replace("Allow: GET\r\n", "Allow: GET, HEAD\r\n");
             tell_whole(&told, cx);
         }
-        Answer::Refused(refusal) => refuse(refusal, cx),
+        Answer::Refused(refusal) => refuse_to(method, refusal, cx),
         Answer::Accepted(_) => {}
     }
 }
 
-/// Refuses the request, and closes.
+/// Refuses a request whose head has not been read, and closes.
 pub(super) fn refuse(refusal: Refusal, cx: &mut Context<'_>) {
+    refuse_to(Method::Get, refusal, cx);
+}
+
+/// Refuses a request with this method, and closes.
+fn refuse_to(method: Method, refusal: Refusal, cx: &mut Context<'_>) {
     if let Some(peer) = cx.peer() {
         let status = refusal.answer().split("\r\n").next().unwrap_or_default();
         log::debug!("{}: answered {peer}: {}", cx.service(), status.trim_start_matches("HTTP/1.1 "));
     }
-    tell_whole(refusal.answer(), cx);
+    tell_whole(refusal.answer_to(method), cx);
 }
 
 fn tell_whole(answer: &str, cx: &mut Context<'_>) {

@@ -76,9 +76,9 @@ impl Handler for WebSocketEcho {
                         cx.clear_deadline();
                         client.decoder.insert(Decoder::new(MESSAGE_MAX))
                     }
-                    Err(refusal) => return refuse(refusal, cx),
+                    Err(refusal) => return refuse(refusal.answer_to(head.method), cx),
                 },
-                Err(refusal) => return refuse(refusal, cx),
+                Err(refusal) => return refuse(refusal.answer(), cx),
             },
         };
         let (memory, mut pongs) = (decoder.memory(), Pongs::default());
@@ -124,13 +124,13 @@ impl Handler for WebSocketEcho {
     /// A client that ends its half in the middle of the request may still read the answer.
     fn on_end_of_input(&mut self, client: &mut Client, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if client.decoder.is_none() && !input.is_empty() {
-            return refuse(Refusal::BadRequest, cx);
+            return refuse(Refusal::BadRequest.answer(), cx);
         }
         cx.close();
     }
 
     fn on_deadline(&mut self, _: &mut Client, cx: &mut Context<'_>) {
-        refuse(Refusal::RequestTimeout, cx);
+        refuse(Refusal::RequestTimeout.answer(), cx);
     }
 
     fn on_stopping(&mut self, client: &mut Client, cx: &mut Context<'_>) {
@@ -161,8 +161,8 @@ fn close(code: CloseCode, reason: &str, cx: &mut Context<'_>) {
     cx.close();
 }
 
-fn refuse(refusal: Refusal, cx: &mut Context<'_>) {
-    cx.write(refusal.answer());
+fn refuse(answer: &str, cx: &mut Context<'_>) {
+    cx.write(answer);
     cx.close();
 }
 

@@ -185,6 +185,22 @@ impl Refusal {
             Refusal::ServiceUnavailable => answer!("503 Service Unavailable", "Retry-After: 1\r\n", "24"),
         }
     }
+
+    /// The whole answer to a request with this method: an answer to `HEAD` has no body (RFC 9110 section 9.3.2).
+    ///
+    /// ```
+    /// use services::codec::request::Method;
+    /// use services::codec::websocket::handshake::Refusal;
+    /// assert!(Refusal::MethodNotAllowed.answer_to(Method::Head).ends_with("\r\n\r\n"));
+    /// assert_eq!(Refusal::Forbidden.answer_to(Method::Get), Refusal::Forbidden.answer());
+    /// ```
+    pub fn answer_to(self, method: Method) -> &'static str {
+        let answer = self.answer();
+        match answer.find("\r\n\r\n") {
+            Some(end) if method == Method::Head => &answer[..end + 4],
+            _ => answer,
+        }
+    }
 }
 
 #[cfg(test)]
