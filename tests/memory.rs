@@ -135,7 +135,13 @@ on_every_backend! {
             // All of them together are three times the budget.
             let _ = member.try_send([b'x'; 60_000]);
         }
-        while !first.line().starts_with("(Now hung up: Client from n") {}
+        let gone = loop {
+            if let Some(gone) = first.line().strip_prefix("(Now hung up: Client from n") {
+                break gone.split('@').next().unwrap().parse::<usize>().unwrap();
+            }
+        };
+        let heard = members[gone].rest();
+        assert!(heard.ends_with(b"ERROR: too slow\n"), "{}", heard.escape_ascii());
     }
 
     // Rule 34, where each connection has a process.

@@ -157,6 +157,16 @@ on_every_backend! {
         assert!(kilobytes < 60_000, "{kilobytes} kB");
     }
 
+    fn an_unfinished_message_that_holds_too_much_memory_is_closed_with_1013(backend: Backend) {
+        let echo = Glowplug::start(backend, &format!("{ECHO} --memory 1M"));
+        let mut other = open(&echo);
+        let mut client = open(&echo);
+        client.send(frame(0x01, vec![b'x'; 4 << 20]));
+        assert_eq!(closed(&mut client), 1013);
+        other.send(frame(TEXT, "still here"));
+        expect(&mut other, TEXT, "still here");
+    }
+
     #[ignore = "needs npm and node"]
     fn npms_ws_is_a_client(backend: Backend) {
         let scratch = Scratch::new();

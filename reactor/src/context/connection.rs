@@ -280,7 +280,8 @@ impl ConnectionRef<'_> {
     /// Tells the memory budget ([`Application::memory`](crate::Application::memory)) how many heap bytes the connection's state
     /// holds for its peer, such as the unfinished message of a decoder that consumes input in pieces. These bytes count like
     /// the connection's buffers, until another number is set or the connection ends: while memory is short, the connection is
-    /// not read, or ends. Counted in whole KiB, up to 64 MiB. The loop itself counts input that the handler leaves unread.
+    /// not read, or ends. A handler that gives the bytes back in [`Handler::on_too_slow`](crate::Handler::on_too_slow), and sets 0,
+    /// keeps its last words: a closing connection that still holds much is reset. Counted in whole KiB, up to 64 MiB. The loop itself counts input that the handler leaves unread.
     ///
     /// ```
     /// use reactor::{Context, Input};

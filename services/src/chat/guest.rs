@@ -101,6 +101,15 @@ impl Speech {
         }
     }
 
+    /// Gives back the memory of an unfinished line or message: nothing more is read.
+    pub(super) fn give_back(&mut self) {
+        match self {
+            Speech::Silent | Speech::Frames | Speech::Http => {}
+            Speech::Lines(lines) => *lines = Lines::default(),
+            Speech::WebSocket(socket) => socket.give_back(),
+        }
+    }
+
     /// Takes the guest's next item, if it is complete.
     pub(super) fn next<'s, 'i: 's>(
         &'s mut self,

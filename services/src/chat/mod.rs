@@ -422,6 +422,10 @@ impl Chat {
                 log::debug!("{}: closing {peer}: {}: {reason}", cx.service(), code.number());
             }
         }
+        // While the connection lingers, its memory would count with the budget, and a shortage would reset it before the last
+        // words are read.
+        guest.speech.give_back();
+        cx.set_state_bytes(0);
         self.leave(&mut guest.seat, cx);
         cx.close();
     }

@@ -93,6 +93,11 @@ impl Socket {
         self.decoder.as_ref().map_or(0, |decoder| size_of::<Decoder>() + decoder.memory())
     }
 
+    /// Gives back the memory of an unfinished message: nothing more is read.
+    pub(super) fn give_back(&mut self) {
+        (self.decoder, self.first) = (None, None);
+    }
+
     /// The length of the first message, while it waits to be taken.
     pub(super) fn shown(&self) -> usize {
         self.first.as_ref().map_or(0, |first| first.len())

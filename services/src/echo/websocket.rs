@@ -121,6 +121,18 @@ impl Handler for WebSocketEcho {
         }
     }
 
+    /// The application is out of memory, and this connection is among the largest.
+    fn on_too_slow(&mut self, client: &mut Client, cx: &mut Context<'_>) {
+        match client.decoder.take() {
+            Some(_) => {
+                // The unfinished message does not count any more while the connection lingers.
+                cx.set_state_bytes(0);
+                close(CloseCode::TRY_AGAIN_LATER, "the server is out of memory", cx);
+            }
+            None => refuse(Refusal::ServiceUnavailable.answer(), cx),
+        }
+    }
+
     /// A client that ends its half in the middle of the request may still read the answer.
     fn on_end_of_input(&mut self, client: &mut Client, input: &mut Input<'_>, cx: &mut Context<'_>) {
         if client.decoder.is_none() && !input.is_empty() {
