@@ -179,20 +179,36 @@ impl Drop for Ticket {
     }
 }
 
-/// The bytes last counted for a connection. Packed, because it fills a gap in the link, which stays at 192 bytes.
+/// The bytes last counted for a connection. Packed, because it fills gaps in the link, which stays at 192 bytes.
 #[repr(Rust, packed)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holding {
-    /// The connection's own bytes, 4 GiB at most: an idle connection pays seven bytes for all three fields.
+    /// The connection's own bytes, 4 GiB at most: an idle connection pays eight bytes for all four fields.
     own: u32,
     pub(crate) class: u8,
     /// Heap bytes of the connection's state, as the handler has told. A part of `own` once counted.
     pub(crate) state: StateBytes,
+    /// Heap bytes of the connection's layer. A part of `own` once counted.
+    pub(crate) layer: LayerBytes,
 }
 
 /// A number of bytes in whole KiB, up to 64 MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StateBytes(u16);
+
+/// A number of bytes in whole KiB, up to 255 KiB: a layer holds at most 64 KiB for each direction, and 64 KiB of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LayerBytes(u8);
+
+impl LayerBytes {
+    pub(crate) fn of(bytes: usize) -> Self {
+        LayerBytes(u8::try_from(bytes / StateBytes::UNIT).unwrap_or(u8::MAX))
+    }
+
+    fn bytes(self) -> usize {
+        usize::from(self.0) * StateBytes::UNIT
+    }
+}
 
 impl StateBytes {
     const UNIT: usize = 1024;
@@ -207,11 +223,16 @@ impl StateBytes {
 }
 
 impl Holding {
-    /// The heap bytes of the state, `own` bytes of buffers, and `all` with the shared ones.
-    pub(crate) fn of(own: usize, all: usize, state: StateBytes) -> Self {
-        let (own, all) = (state.bytes() + own, state.bytes() + all);
+    /// The heap bytes of state and layer, `own` bytes of buffers, and `all` with the shared ones.
+    pub(crate) fn of(own: usize, all: usize, state: StateBytes, layer: LayerBytes) -> Self {
+        let (own, all) = (state.bytes() + layer.bytes() + own, state.bytes() + layer.bytes() + all);
         let own = u32::try_from(own).unwrap_or(u32::MAX);
-        Holding { own, class: (usize::BITS - all.leading_zeros()) as u8, state }
+        Holding { own, class: (usize::BITS - all.leading_zeros()) as u8, state, layer }
+    }
+
+    /// Whether the layer holds more than half of the connection's own bytes.
+    pub(crate) fn is_mostly_of_layer(self) -> bool {
+        self.layer.bytes() > self.own() / 2
     }
 
     pub(crate) fn own(self) -> usize {
@@ -361,7 +382,7 @@ mod tests {
         let mut holdings = Holdings::new(budget.clone());
         let mut before = Holding::default();
         for (held, level) in [(699, Level::Free), (700, Level::Near), (800, Level::High), (1001, Level::Over)] {
-            let now = Holding::of(held, held, StateBytes::default());
+            let now = Holding::of(held, held, StateBytes::default(), LayerBytes::default());
             holdings.change(before, now);
             holdings.report();
             before = now;
@@ -369,7 +390,7 @@ mod tests {
         }
         budget.set_sharers(4);
         assert_eq!(budget.limit(), 250);
-        holdings.change(before, Holding::of(200, 200, StateBytes::default()));
+        holdings.change(before, Holding::of(200, 200, StateBytes::default(), LayerBytes::default()));
         holdings.report();
         assert_eq!((budget.held(), budget.level()), (200, Level::High));
         drop(holdings);
@@ -380,21 +401,25 @@ mod tests {
     fn the_largest_class_is_known_and_small_holders_are_left_alone() {
         let budget = Arc::new(Budget::new(1000, None));
         let mut holdings = Holdings::new(budget.clone());
-        let (small, large) =
-            (Holding::of(4000, 4000, StateBytes::default()), Holding::of(10, 4096, StateBytes::default()));
+        let (small, large) = (
+            Holding::of(4000, 4000, StateBytes::default(), LayerBytes::default()),
+            Holding::of(10, 4096, StateBytes::default(), LayerBytes::default()),
+        );
         holdings.change(Holding::default(), small);
         assert_eq!(budget.top_class(), None);
         holdings.change(Holding::default(), large);
         assert_eq!(budget.top_class(), Some(large.class));
         assert_eq!(budget.upper_half(), Some(large.class));
         // As many bytes in smaller holders: now the half is among them.
-        let middle = Holding::of(2048 + 4096, 2048 + 4096, StateBytes::default());
+        let middle = Holding::of(2048 + 4096, 2048 + 4096, StateBytes::default(), LayerBytes::default());
         (0..9).for_each(|_| holdings.change(Holding::default(), middle));
         assert_eq!(budget.upper_half(), Some(middle.class));
-        holdings.change(Holding::default(), Holding::of(1 << 20, 1 << 20, StateBytes::default()));
+        holdings
+            .change(Holding::default(), Holding::of(1 << 20, 1 << 20, StateBytes::default(), LayerBytes::default()));
         assert_eq!(budget.upper_half(), Some(21));
         (0..9).for_each(|_| holdings.change(middle, Holding::default()));
-        holdings.change(Holding::of(1 << 20, 1 << 20, StateBytes::default()), Holding::default());
+        holdings
+            .change(Holding::of(1 << 20, 1 << 20, StateBytes::default(), LayerBytes::default()), Holding::default());
         holdings.change(large, Holding::default());
         assert_eq!((budget.top_class(), budget.upper_half()), (None, None));
     }

@@ -113,6 +113,10 @@ impl Layer for Records {
         self.ready
     }
 
+    fn memory(&self) -> usize {
+        self.wire.capacity() + self.plain.capacity() + self.owed.capacity()
+    }
+
     fn finish(&mut self) {
         if self.ready && !std::mem::replace(&mut self.finished, true) {
             self.owed.extend(END.to_be_bytes());
@@ -368,6 +372,83 @@ on_every_backend! {
         assert!(taken <= 1 << 20, "{taken} bytes have left the output");
         let plain = plain_of(&mut client, 8 << 20);
         assert!(plain.iter().all(|&byte| byte == b'.'));
+    }
+
+    // Rule 34.
+    fn what_a_layer_holds_counts_with_the_memory_of_all_connections(backend: Backend) {
+        const COUNT: usize = 40;
+        const PART: usize = 15_000;
+        let stage = Stage::tuned(
+            backend,
+            Plan::echo(),
+            |service| service.deadlines(patient()).layered(Records::server),
+            |app: &mut Application| {
+                app.memory(COUNT / 2 * PART);
+            },
+        );
+        let (mut asks, id) = open(&stage);
+        // Each peer sends a record without its last bytes, so nothing reaches a handler.
+        let (record, mut clients) = (sealed(&[b'.'; RECORD_MAX]), Vec::new());
+        for _ in 0..COUNT {
+            let (mut client, _) = open(&stage);
+            client.write_all(&record[..PART]).unwrap();
+            clients.push(client);
+        }
+        let is_bounded = |cx: &mut crate::stage::Context<'_>| cx.stats().closed(CloseReason::Memory) >= COUNT as u64 / 2 - 1;
+        stage.wait_until("the budget has closed the half that was too much", is_bounded);
+        assert!(stage.stats().closed(CloseReason::Memory) < COUNT as u64, "all are closed");
+        // A connection that holds little is served as before.
+        asks.write_all(&sealed(b"still here")).unwrap();
+        assert_eq!(plain_of(&mut asks, 10), b"still here");
+        assert_eq!(stage.data(id, 10), b"still here");
+        stage.is_quiet();
+        // When the peers have gone, the budget has room again.
+        let closed = stage.stats().closed(CloseReason::Memory);
+        drop(clients);
+        stage.wait_until("all but one have gone", move |cx| {
+            cx.stats().closed(CloseReason::Reset) + closed == COUNT as u64
+        });
+        let (mut late, _) = open(&stage);
+        late.write_all(&record).unwrap();
+        assert_eq!(plain_of(&mut late, RECORD_MAX).len(), RECORD_MAX);
+        assert_eq!(stage.stats().closed(CloseReason::Memory), closed);
+    }
+
+    fn a_handshake_that_holds_memory_is_closed_before_the_handler_knows_of_it(backend: Backend) {
+        /// Gathers a hello that never ends.
+        #[derive(Default)]
+        struct Endless(Vec<u8>);
+        impl Layer for Endless {
+            fn open(&mut self, wire: &[u8], _: &mut [u8]) -> Opened {
+                self.0.extend(wire);
+                Opened::default()
+            }
+            fn seal(&mut self, _: &[u8]) {}
+            fn owes(&self) -> bool {
+                false
+            }
+            fn owed(&mut self, _: &mut Vec<u8>) {}
+            fn is_ready(&self) -> bool {
+                false
+            }
+            fn memory(&self) -> usize {
+                self.0.capacity()
+            }
+            fn finish(&mut self) {}
+        }
+        let stage = Stage::tuned(
+            backend,
+            Plan::new(),
+            |service| service.deadlines(patient()).layered(|| Box::new(Endless::default())),
+            |app: &mut Application| {
+                app.memory(100_000);
+            },
+        );
+        let mut client = stage.client();
+        // The connection ends while the client is sending.
+        while client.write_all(&[b'.'; 10_000]).is_ok() {}
+        stage.wait_until("it has ended", |cx| cx.stats().closed(CloseReason::Memory) == 1);
+        stage.sees_nothing();
     }
 
     fn above_the_mark_a_layered_peer_is_not_read_and_goes_on_when_it_reads(backend: Backend) {

@@ -36,8 +36,42 @@ pub struct Agreed {
 /// The reason of the last failure, shared by a client and its layers.
 pub(crate) type Cause = Arc<Mutex<Option<String>>>;
 
-/// Bytes of one receive above which rustls may keep a larger buffer than an idle connection needs.
-const LITTLE: usize = 4096;
+/// Heap bytes of a session that is silent, with its read buffer of 4 KiB.
+const SESSION: usize = 8 * 1024;
+
+/// Bytes of the record that rustls is gathering: rustls holds them until the record is complete.
+#[derive(Default)]
+struct Gathered {
+    header: [u8; HEADER],
+    held: usize,
+    /// Bytes that the record still lacks, once its header is complete.
+    missing: usize,
+}
+
+/// Length of a record's header, whose last two bytes are the length of the rest.
+const HEADER: usize = 5;
+
+impl Gathered {
+    /// Follows ciphertext that rustls has taken.
+    fn advance(&mut self, mut wire: &[u8]) {
+        while let Some((first, rest)) = wire.split_first() {
+            if self.held < HEADER {
+                self.header[self.held] = *first;
+                self.held += 1;
+                wire = rest;
+                if self.held == HEADER {
+                    self.missing = u16::from_be_bytes([self.header[3], self.header[4]]).into();
+                }
+            } else {
+                let count = self.missing.min(wire.len());
+                (self.held, self.missing, wire) = (self.held + count, self.missing - count, &wire[count..]);
+            }
+            if self.held >= HEADER && self.missing == 0 {
+                self.held = 0;
+            }
+        }
+    }
+}
 
 /// A source without bytes at the moment.
 struct Nothing;
@@ -52,8 +86,11 @@ pub(crate) struct Tls {
     tls: Connection,
     /// Received ciphertext for which rustls had no room, because plaintext has to be taken first.
     held: Vec<u8>,
-    /// The latest receive had more than [`LITTLE`] bytes.
-    much: bool,
+    gathered: Gathered,
+    /// Bytes of plaintext in rustls.
+    unread: usize,
+    /// rustls has gathered a record, for which its read buffer has grown.
+    grown: bool,
     ended: bool,
     failed: bool,
     cause: Option<Cause>,
@@ -63,19 +100,34 @@ impl Tls {
     pub(crate) fn new(mut tls: Connection, cause: Option<Cause>) -> Self {
         // The caller of `seal` takes the whole ciphertext at once, so the buffer needs no limit.
         tls.set_buffer_limit(None);
-        Tls { tls, held: Vec::new(), much: false, ended: false, failed: false, cause }
+        Tls {
+            tls,
+            held: Vec::new(),
+            gathered: Gathered::default(),
+            unread: 0,
+            grown: false,
+            ended: false,
+            failed: false,
+            cause,
+        }
     }
 
     /// Gives `wire` to rustls and takes plaintext while `plain` has room. Returns the rest of `wire` and the number of plaintext bytes.
     fn advance<'w>(&mut self, mut wire: &'w [u8], plain: &mut [u8]) -> (&'w [u8], usize) {
         let mut filled = self.take(plain);
         while !wire.is_empty() && !self.failed && !self.ended {
+            let before = wire;
             if self.tls.read_tls(&mut wire).is_err() {
                 // rustls takes no ciphertext while it holds too much plaintext.
                 break;
             }
+            self.gathered.advance(&before[..before.len() - wire.len()]);
+            self.grown |= self.gathered.held > 0;
             match self.tls.process_new_packets() {
-                Ok(state) => self.ended = state.peer_has_closed(),
+                Ok(state) => {
+                    self.ended = state.peer_has_closed();
+                    self.unread = state.plaintext_bytes_to_read();
+                }
                 Err(error) => self.fail(&error),
             }
             filled += self.take(&mut plain[filled..]);
@@ -91,6 +143,7 @@ impl Tls {
                 _ => break,
             }
         }
+        self.unread = self.unread.saturating_sub(filled);
         filled
     }
 
@@ -132,8 +185,8 @@ impl Layer for Tls {
         if self.ended || self.failed {
             self.held = Vec::new();
         }
-        let was_much = std::mem::replace(&mut self.much, wire.len() > LITTLE);
-        if (was_much || self.much) && self.held.is_empty() {
+        if self.grown && self.held.is_empty() && self.gathered.held == 0 {
+            self.grown = false;
             self.give_back();
         }
         let follows = match () {
@@ -163,6 +216,10 @@ impl Layer for Tls {
         !self.tls.is_handshaking()
     }
 
+    fn memory(&self) -> usize {
+        SESSION + self.held.capacity() + self.gathered.held + self.unread
+    }
+
     fn finish(&mut self) {
         self.tls.send_close_notify();
     }
@@ -189,5 +246,25 @@ impl Layer for Tls {
             agreed.server_name.as_ref().map(|name| format!(", for {name}")).unwrap_or_default()
         );
         Some(Box::new(agreed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_an_incomplete_record_are_known_however_they_arrive() {
+        let record = |length: u16| [&[23, 3, 3][..], &length.to_be_bytes(), &vec![0; length.into()]].concat();
+        let wire = [record(1000), record(0), record(16_000)].concat();
+        for step in [1, 3, 7, 1005, 4096, wire.len()] {
+            let mut gathered = Gathered::default();
+            for (at, piece) in wire.chunks(step).enumerate() {
+                gathered.advance(piece);
+                let end = at * step + piece.len();
+                let begin = [wire.len(), 1010, 1005, 0].into_iter().find(|&begin| begin <= end).unwrap();
+                assert_eq!(gathered.held, end - begin, "after {end} bytes in steps of {step}");
+            }
+        }
     }
 }

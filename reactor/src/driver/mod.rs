@@ -85,8 +85,7 @@ pub(crate) trait Acceptor {
     fn suspend(&mut self, listener: usize, errno: Errno);
     /// Whether the listener rests for want of descriptors or memory.
     fn is_suspended(&self, listener: usize) -> bool;
-    /// Accepts from this listener in the next turn, whether or not it is reported; from one that rests, once it rests no
-    /// more.
+    /// Accepts from this listener in the next turn, whether or not it is reported, or once the listener rests no more.
     fn probe_listener(&mut self, listener: usize);
     /// Closes a newcomer as it stands.
     fn close_accepted(&mut self, socket: Socket);
@@ -112,8 +111,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
     /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
-    /// Puts a layer between this connection and the wire, before anything has moved: `Connected` follows when the layer is
-    /// ready, for one that was accepted, too.
+    /// Puts a layer between an unused connection and the wire: `Connected` follows when the layer is ready.
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>);
     /// What the layer of this connection has agreed on with its peer.
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
@@ -143,8 +141,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// Bytes sent that the peer's system has not acknowledged yet.
     fn unacknowledged(&mut self, id: ConnectionId) -> usize;
 
-    /// Every descriptor that it holds, its own and the listeners' among them, for a copy of this process that is to have
-    /// none of them.
+    /// Every descriptor of the driver and of the listeners, which a child process must close.
     fn held(&self) -> Vec<Fd>;
     /// Descriptors of connections, those not counted that are closed once the batch is over.
     fn descriptors(&self) -> usize;

@@ -72,7 +72,7 @@ impl<D: Driver> EventLoop<D> {
                 Step::Overflowed => link.close(*now),
                 Step::Probe => self.driver.probe(id),
                 Step::NextTurn => {
-                    if !std::mem::replace(&mut link.deferred, true) {
+                    if link.defer() {
                         self.deferred_next.push(id);
                     }
                     break;

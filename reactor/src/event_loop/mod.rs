@@ -175,7 +175,7 @@ impl<D: Driver> EventLoop<D> {
         self.take_batch(scratch);
         std::mem::swap(&mut self.deferred_next, &mut self.deferred);
         while let Some(id) = self.deferred.pop() {
-            self.update(id, |link| link.deferred = false);
+            self.update(id, |link| link.no_longer_deferred());
         }
         if std::mem::take(&mut self.exchange.mail) {
             self.read_mail();

@@ -70,6 +70,9 @@ pub(crate) struct Layered {
     end: Option<Arrived>,
     progress: Progress,
     ahead: Ahead,
+    /// Memory as last reported, in KiB; and whether a report is due.
+    reported_kib: usize,
+    report_due: bool,
 }
 
 impl Layered {
@@ -86,7 +89,30 @@ impl Layered {
             end: None,
             progress: Progress::default(),
             ahead: Ahead::Nothing,
+            reported_kib: 0,
+            report_due: false,
         }
+    }
+
+    /// Heap bytes of the layer, of sealed bytes that wait for the kernel, and of parts of files that were read.
+    fn memory(&self) -> usize {
+        let ahead = if let Ahead::Read(_, Ok(bytes)) = &self.ahead { bytes.capacity() } else { 0 };
+        self.layer.memory() + self.rest.capacity() + ahead
+    }
+
+    /// After each use: lists the connection if its memory differs from the last report by a KiB or more.
+    pub(crate) fn note_memory(&mut self, shared: &mut Shared) {
+        if !self.report_due && self.memory() / 1024 != self.reported_kib {
+            self.report_due = true;
+            shared.weigh_later(self.id);
+        }
+    }
+
+    /// The memory for a report.
+    pub(crate) fn take_memory(&mut self) -> usize {
+        let memory = self.memory();
+        (self.report_due, self.reported_kib) = (false, memory / 1024);
+        memory
     }
 
     /// Whether the handshake has been reported as done.

@@ -81,6 +81,13 @@ pub trait Layer {
     /// [`Handler::on_connected`](crate::Handler::on_connected), is called when this becomes true.
     fn is_ready(&self) -> bool;
 
+    /// Heap bytes that the layer holds now: its own state, and bytes that wait for the rest of a record, for the handler, or for
+    /// the wire. Counted with the [memory budget](crate::Application::memory) in whole KiB, and asked after each call of the
+    /// other methods, so the answer has to be quick.
+    fn memory(&self) -> usize {
+        0
+    }
+
     /// Our half ends after what has been sealed. May be called more than once, and during the handshake.
     fn finish(&mut self);
 

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(super) plain: Vec<u8>,
     /// Connections whose layer may owe bytes that leave at the end of the batch, unless an answer takes them along.
     unflushed: Vec<ConnectionId>,
+    /// Connections whose layer holds more or less memory than was reported.
+    unweighed: Vec<ConnectionId>,
     reader: Reader,
     steps: u32,
     spent: Duration,
@@ -34,6 +36,7 @@ impl Shared {
             wire: Vec::new(),
             plain: Vec::new(),
             unflushed: Vec::new(),
+            unweighed: Vec::new(),
             reader: Reader::default(),
             steps: 0,
             spent: Duration::ZERO,
@@ -62,6 +65,20 @@ impl Shared {
     /// The next connection to be flushed at the end of the batch.
     pub(crate) fn next_unflushed(&mut self) -> Option<ConnectionId> {
         self.unflushed.pop()
+    }
+
+    pub(super) fn weigh_later(&mut self, id: ConnectionId) {
+        self.unweighed.push(id);
+    }
+
+    /// The next connection whose memory is to be reported.
+    pub(crate) fn next_unweighed(&mut self) -> Option<ConnectionId> {
+        self.unweighed.pop()
+    }
+
+    /// Whether memory is to be reported.
+    pub(crate) fn is_to_report(&self) -> bool {
+        !self.unweighed.is_empty()
     }
 
     pub(super) fn read_later<S: Sys>(

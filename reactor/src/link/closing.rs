@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::deadlines::UNMARKED;
 use super::flags::*;
-use super::{Goodbye, Link, Origin, Phase, Stopping};
+use super::{GOODBYE_DUE, Link, Origin, Phase, Stopping};
 use crate::buffer::Pool;
 use crate::error::Errno;
 use crate::reason::CloseReason;
@@ -18,7 +18,7 @@ impl Link {
 
     /// The layer has said its last words. `blocked`: the kernel has not taken them yet.
     pub(crate) fn said_goodbye(&mut self, blocked: bool) {
-        self.goodbye = Goodbye::No;
+        self.marks.clear(GOODBYE_DUE);
         if blocked {
             self.flags.set(BLOCKED.and(DEADLINE_CHANGED));
         }

@@ -2,7 +2,7 @@
 
 use super::flags::*;
 use super::{Link, Origin, Phase};
-use crate::budget::{Holding, Holdings, StateBytes};
+use crate::budget::{Holding, Holdings, LayerBytes, StateBytes};
 use crate::buffer::Pool;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
@@ -28,6 +28,12 @@ impl Link {
             self.flags.set(UNWEIGHED);
         }
         before != now
+    }
+
+    /// The connection's layer holds this many bytes.
+    pub(super) fn set_layer_bytes(&mut self, bytes: usize) {
+        self.holding.layer = LayerBytes::of(bytes);
+        self.flags.set(UNWEIGHED);
     }
 
     /// Counts the memory of this link in the budget. Called whenever the link rests, so memory that lasts a single turn
@@ -63,7 +69,7 @@ impl Link {
     fn holds(&self) -> Holding {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.memory());
         let (own, all) = self.output.as_ref().map_or((0, 0), |output| (output.own_memory(), output.all_memory()));
-        Holding::of(kept + own, kept + all, self.holding.state)
+        Holding::of(kept + own, kept + all, self.holding.state, self.holding.layer)
     }
 
     /// The memory of this link at its last rest.
@@ -92,11 +98,15 @@ impl Link {
 
     /// Starts to close one of the largest holders for lack of memory. Waiting messages and kept input are dropped at
     /// once, and the handler may write its last words. Returns the number of dropped messages, and of dropped bytes of
-    /// input. A link that is closing already, and still holds much, ends now.
+    /// input. A link that is closing already, and still holds much, ends now, as does a link whose layer holds most.
     pub(crate) fn run_out_of_memory(&mut self, limits: &Limits, pool: &mut Pool) -> (u64, usize) {
         self.flags.clear(SUSPENDED);
         let unread = self.kept.take().map_or(0, |kept| kept.len());
-        if !self.is_open() || self.flags.has(SLOW_REPORTED) {
+        // Before the end of its layer's handshake, no handler knows the connection.
+        let is_unknown = self.phase == Phase::Connecting && self.origin.is_counted_in();
+        // Only the close frees the memory of a layer.
+        let is_in_layer = self.holding.is_mostly_of_layer();
+        if !self.is_open() || is_unknown || is_in_layer || self.flags.has(SLOW_REPORTED) {
             self.abort(CloseReason::Memory);
             return (0, unread);
         }

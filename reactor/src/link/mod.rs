@@ -100,12 +100,27 @@ enum Stopping {
     Reported,
 }
 
-/// What a connection's layer says when our half ends, before FIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goodbye {
-    /// The connection has no layer, or the layer has said it.
-    No,
-    Due,
+/// Two facts in one byte. `Flags` has no bit left for them, and no mask needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Marks(u8);
+
+/// The link is in the loop's list for the next turn.
+const DEFERRED: u8 = 1;
+/// The connection has a layer, which has not said its last words yet: they leave before FIN.
+const GOODBYE_DUE: u8 = 2;
+
+impl Marks {
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8) {
+        self.0 |= mark;
+    }
+
+    fn clear(&mut self, mark: u8) {
+        self.0 &= !mark;
+    }
 }
 
 /// The loop's half of one connection. See the module's picture.
@@ -123,7 +138,7 @@ pub(crate) struct Link {
     pub(crate) origin: Origin,
     phase: Phase,
     stopping: Stopping,
-    goodbye: Goodbye,
+    marks: Marks,
     flags: Flags,
     /// Phase and interest flags at the last `driver.changed`; a difference means that the driver must be told again.
     /// Two fields, since a pair would take four bytes more.
@@ -131,8 +146,6 @@ pub(crate) struct Link {
     reported_flags: Flags,
     /// The link is in the loop's list `dirty`: its steps are taken in this turn.
     pub(crate) dirty: bool,
-    /// The link is in the loop's list for the next turn.
-    pub(crate) deferred: bool,
     /// The low bits of the turn in which `on_drained` was last called. A turn long ago with equal bits puts a callback off by one
     /// turn.
     drained_turn: u16,
@@ -188,12 +201,11 @@ impl Link {
             origin,
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
-            goodbye: Goodbye::No,
+            marks: Marks::default(),
             flags: if origin.is_counted_in() { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
             reported_phase: Phase::Over,
             reported_flags: Flags::default(),
             dirty: false,
-            deferred: false,
             drained_turn: 0,
             offered_turn: 0,
             kept: None,
@@ -251,7 +263,19 @@ impl Link {
     /// An accepted connection has a layer: the handler hears of the connection when the layer is ready.
     pub(crate) fn begin_handshake(&mut self) {
         self.phase = Phase::Connecting;
-        self.goodbye = Goodbye::Due;
+        self.marks.set(GOODBYE_DUE);
+    }
+
+    /// Puts the link into the loop's list for the next turn. Returns `false` if the link is there already.
+    pub(crate) fn defer(&mut self) -> bool {
+        let is_new = !self.marks.has(DEFERRED);
+        self.marks.set(DEFERRED);
+        is_new
+    }
+
+    /// The next turn has come.
+    pub(crate) fn no_longer_deferred(&mut self) {
+        self.marks.clear(DEFERRED);
     }
 
     /// Notes that the connection is established.

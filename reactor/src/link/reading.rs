@@ -20,6 +20,8 @@ pub(crate) enum LayerEvent {
     Truncated,
     /// The layer cannot process the received bytes.
     Failed,
+    /// The layer holds this many bytes of memory.
+    Holds(usize),
 }
 
 impl Link {
@@ -139,6 +141,7 @@ impl Link {
     /// Handles an event of the connection's layer.
     pub(crate) fn layer_reported(&mut self, event: LayerEvent, now: Time) {
         match (event, self.phase) {
+            (LayerEvent::Holds(bytes), _) => self.set_layer_bytes(bytes),
             (LayerEvent::Something, Phase::Connecting) => {
                 self.flags.set(GREETED);
                 if self.stopping == Stopping::Probing {

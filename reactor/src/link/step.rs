@@ -1,7 +1,7 @@
 //! The steps of a link: the actions that the loop must take, one at a time, until the link rests.
 
 use super::flags::*;
-use super::{Goodbye, Link, Origin, Phase, Stopping};
+use super::{GOODBYE_DUE, Link, Origin, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
 
@@ -66,7 +66,7 @@ impl Link {
             Phase::Flushing => match &self.output {
                 // A layer has not sent all taken bytes yet.
                 None if self.flags.has(BLOCKED) => Step::Rest,
-                None if self.goodbye == Goodbye::Due => Step::Goodbye,
+                None if self.marks.has(GOODBYE_DUE) => Step::Goodbye,
                 // The FIN goes with the close.
                 None if self.flags.has(NO_LINGER) => {
                     self.phase = Phase::Over;
@@ -103,7 +103,7 @@ impl Link {
             return Step::Close;
         }
         if self.flags.has(FINISHING) && !self.flags.has(HALF_FINISHED.and(BLOCKED)) && self.output.is_none() {
-            return if self.goodbye == Goodbye::Due { Step::Goodbye } else { Step::Finish };
+            return if self.marks.has(GOODBYE_DUE) { Step::Goodbye } else { Step::Finish };
         }
         if self.stopping == Stopping::Quiet {
             return self.report_stopping();

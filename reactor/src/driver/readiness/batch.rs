@@ -67,8 +67,7 @@ impl<S: Sys> Readiness<S> {
             let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
             return Some(report.unwrap_or(Completion::Nothing { id }));
         }
-        self.flush_layers();
-        None
+        self.flush_layers()
     }
 
     /// Reading first, then writing, so that what arrived before an error is delivered before it.

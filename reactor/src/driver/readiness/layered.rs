@@ -1,24 +1,24 @@
-//! Connections with a layer between their bytes and the socket. What is particular to them is in `layer`; this file lends it
-//! the socket, and turns its outcomes into reports.
+//! Connections with a layer. This file lends the layer its socket, and turns the layer's outcomes into reports.
 
 use super::super::{Completion, Driver};
 use super::Readiness;
 use crate::buffer::Output;
 use crate::layer::{self, Arrived, Layered};
-use crate::link::{Link, Sent};
+use crate::link::{LayerEvent, Link, Sent};
 use crate::sys::{Fd, Sys};
 use crate::token::ConnectionId;
 
 impl<S: Sys> Readiness<S> {
-    /// Lends the layer of a connection its socket, and what the layers of a loop have in common. Afterwards the layer may want
-    /// something else of the poller. `None`: the connection has no layer.
+    /// Lends a connection's layer its socket, and updates interest and memory afterwards. `None`: there is no layer.
     pub(super) fn with_layer<R>(
         &mut self,
         id: ConnectionId,
         call: impl FnOnce(&mut Layered, &mut S, Fd, &mut layer::Shared) -> R,
     ) -> Option<R> {
         let slot = self.slots.get_mut(id.slot_at(self.home)).and_then(Option::as_mut).filter(|slot| slot.id == id)?;
-        let outcome = call(slot.layer.as_mut()?, &mut self.sys, slot.fd, &mut self.layers);
+        let layer = slot.layer.as_mut()?;
+        let outcome = call(layer, &mut self.sys, slot.fd, &mut self.layers);
+        layer.note_memory(&mut self.layers);
         self.changed(id);
         Some(outcome)
     }
@@ -65,12 +65,18 @@ impl<S: Sys> Readiness<S> {
         Some(Completion::Sent { id: link.id, outcome })
     }
 
-    /// At the end of a batch: whatever layers owe that no answer has taken along.
+    /// At the end of a batch: whatever layers owe that no answer has taken along leaves, and changes of memory are reported.
     #[cold]
-    pub(super) fn flush_layers(&mut self) {
+    pub(super) fn flush_layers(&mut self) -> Option<Completion> {
         while let Some(id) = self.layers.next_unflushed() {
             self.with_layer(id, |layer, sys, fd, shared| layer.flush(sys, fd, shared));
         }
+        while let Some(id) = self.layers.next_unweighed() {
+            if let Some(bytes) = self.with_layer(id, |layer, _, _, _| layer.take_memory()) {
+                return Some(Completion::Layer { id, event: LayerEvent::Holds(bytes) });
+            }
+        }
+        None
     }
 
     /// Parts of files that were not in memory have been read.

@@ -175,7 +175,8 @@ impl<S: Sys> Driver for Readiness<S> {
             self.settle_interest(links, id);
         }
         let busy_files = self.always_ready.iter().any(|&id| links.get(id).is_some_and(Link::reads));
-        if busy_files || !self.probes.is_empty() || !self.listener_probes.is_empty() || !self.failures.is_empty() {
+        let has_probes = !(self.probes.is_empty() && self.listener_probes.is_empty());
+        if busy_files || has_probes || !self.failures.is_empty() || self.layers.is_to_report() {
             timeout = Some(Duration::ZERO);
         }
         let asks_for_errors = self.no_interest > 0 && !self.sys.reports_errors_unasked();
