@@ -1,6 +1,8 @@
 //! Three services on the reactor: [`echo`], [`chat`] and [`http`]. They use only the reactor's public API. The command
 //! above them chooses addresses and limits.
 //!
+//! [`nats`] is a client for servers of NATS, on the same loop.
+//!
 //! Each service has a handler with `new`, and matching `limits()` and `deadlines()`. The formats of its bytes are in
 //! [`codec`], which knows no connection, no clock and no handler.
 //!
@@ -36,6 +38,7 @@ pub mod codec;
 pub mod chat;
 pub mod echo;
 pub mod http;
+pub mod nats;
 
 /// Compiles the README's code as a test.
 #[cfg(doctest)]

@@ -208,6 +208,11 @@ impl<'a> Publish<'a> {
         self.block() + self.payload.len()
     }
 
+    /// Whether the message has header fields.
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
     /// Bytes of the whole operation.
     pub fn encoded(&self) -> usize {
         let digits = |number: usize| number.checked_ilog10().map_or(1, |log| log as usize + 1);

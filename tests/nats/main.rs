@@ -1,0 +1,17 @@
+//! The client of NATS from outside.
+//!
+//! | | |
+//! | --- | --- |
+//! | `fake` | a scripted server on loopback |
+//! | `encrypted` | a scripted server that speaks TLS after INFO |
+//! | `engine` | `nats-server` (ignored by default: the program must be installed) |
+//! | `recorder` | a participant that tells the test all that happens |
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod encrypted;
+mod engine;
+mod fake;
+mod recorder;
+mod server;
