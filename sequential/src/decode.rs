@@ -56,6 +56,31 @@ impl<T: 'static> Decoder<T> {
     }
 }
 
+impl<T: 'static, E: 'static> Decoder<Result<T, E>> {
+    /// Makes a decoder of a [`reactor::Decoder`], such as [`LengthPrefix`](reactor::LengthPrefix) or [`Lines`](reactor::Lines). `keep`
+    /// makes a value of each item, which borrows the input. After an error no item follows: the task ends the conversation.
+    ///
+    /// ```
+    /// use reactor::LengthPrefix;
+    /// use sequential::{Decoder, Peer};
+    ///
+    /// /// Answers each frame with the number of its bytes.
+    /// async fn lengths(peer: &mut Peer) {
+    ///     let mut frames = Decoder::of(LengthPrefix::u16(1000), |frame| frame.body.len());
+    ///     while let Some(Ok(length)) = peer.decode(&mut frames).await {
+    ///         peer.send(format!("{length}\n"));
+    ///     }
+    /// }
+    /// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(lengths));
+    /// ```
+    pub fn of<D>(mut decoder: D, mut keep: impl FnMut(D::Item<'_>) -> T + 'static) -> Self
+    where
+        D: reactor::Decoder<Error = E> + 'static,
+    {
+        Decoder::new(move |input| decoder.decode(input).map(|item| item.map(&mut keep)).transpose())
+    }
+}
+
 impl<T> fmt::Debug for Decoder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoder").finish_non_exhaustive()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reactor::{Input, Limits};
+use reactor::{Input, LengthPrefix, Limits};
 use sequential::{Decoder, First, Peer, Queue, first, fork, in_thread, sleep, within};
 
 use super::support::on_every_backend;
@@ -53,6 +53,27 @@ on_every_backend! {
         client.send(b"\0\x07!");
         client.half_close();
         assert_eq!(client.rest_as_text(), "7\n!");
+    }
+
+    fn ready_decoders_of_the_callback_face_read_for_a_task(backend: Backend) {
+        let running = tasks(backend, async |peer: &mut Peer| {
+            let mut frames = Decoder::of(LengthPrefix::u16(10), |frame| frame.body.to_vec());
+            loop {
+                match peer.decode(&mut frames).await {
+                    Some(Ok(body)) => {
+                        peer.send(body);
+                        peer.send("\n");
+                    }
+                    Some(Err(error)) => return peer.send(error.to_string()),
+                    None => return,
+                }
+            }
+        });
+        let mut client = client(&running);
+        client.send_by_bytes(b"\0\x03one\0\x05three");
+        assert_eq!((client.line(), client.line()), ("one".into(), "three".into()));
+        client.send(b"\0\x0bis too long");
+        assert_eq!(client.rest_after_half_close(), b"an item is longer than 10 bytes");
     }
 
     fn the_first_wait_wins_and_the_cancelled_read_loses_no_byte(backend: Backend) {
