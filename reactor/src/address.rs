@@ -55,6 +55,27 @@ impl Address {
         Ok(found)
     }
 
+    /// The address of a text that contains no name, or the fault of the text. `None`: the name has to be looked up.
+    pub(crate) fn without_look_up(text: &str) -> Option<Result<Address, AddressError>> {
+        if let Ok(address) = text.parse() {
+            return Some(Ok(address));
+        }
+        let bad = |why: &str| {
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, why);
+            Some(Err(AddressError { address: text.to_owned(), cause }))
+        };
+        let Some((host, port)) = text.strip_prefix("tcp://").unwrap_or(text).rsplit_once(':') else {
+            return bad("it has no port: not of the form host:port");
+        };
+        match port.parse::<u16>() {
+            Err(_) => bad("the port is not a number from 0 to 65535"),
+            Ok(_) if host.is_empty() => bad("it has no host: not of the form host:port"),
+            // An address without brackets, or one that is no address.
+            Ok(_) if host.contains(':') && !host.contains('%') => bad("not of the form host:port or [v6]:port"),
+            Ok(_) => None,
+        }
+    }
+
     /// The port, for TCP.
     pub fn port(&self) -> Option<u16> {
         match self {
@@ -183,9 +204,19 @@ pub enum Peer {
     Unix,
     /// A watched descriptor without a peer, such as standard input.
     Descriptor,
+    /// The far end of a connection whose name is being looked up ([`Context::connect_to`](crate::Context::connect_to)).
+    Unresolved,
 }
 
 impl Peer {
+    /// The peer at this address.
+    pub(crate) fn of(address: &Address) -> Self {
+        match address {
+            Address::Tcp(address) => Peer::tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        }
+    }
+
     /// Makes a TCP peer. An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) becomes the IPv4 address.
     pub fn tcp(address: SocketAddr) -> Self {
         match address.ip() {
@@ -197,12 +228,13 @@ impl Peer {
         }
     }
 
-    /// The address without its port: `127.0.0.1`, `::1`, `unix` or `descriptor`.
+    /// The address without its port: `127.0.0.1`, `::1`, `unix`, `descriptor` or `unresolved`.
     pub fn host(&self) -> String {
         match self {
             Peer::Tcp(address) => address.ip().to_string(),
             Peer::Unix => "unix".to_owned(),
             Peer::Descriptor => "descriptor".to_owned(),
+            Peer::Unresolved => "unresolved".to_owned(),
         }
     }
 }
@@ -213,6 +245,7 @@ impl fmt::Display for Peer {
             Peer::Tcp(address) => write!(f, "{address}"),
             Peer::Unix => f.write_str("unix"),
             Peer::Descriptor => f.write_str("descriptor"),
+            Peer::Unresolved => f.write_str("unresolved"),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::address::Peer;
 use crate::driver::Socket;
+use crate::lookup::LookUps;
 use crate::mailbox::{Mailbox, PostError, Receiver};
 use crate::protocols::{Changes, Room, Version};
 use crate::shared::Shared;
@@ -79,6 +80,8 @@ pub(crate) struct Cluster {
     first: AtomicU32,
     /// The processor cores that loops are pinned to, one core each.
     cores: OnceLock<Cores>,
+    /// Look-ups of names, for all loops.
+    pub(crate) look_ups: Arc<LookUps>,
 }
 
 #[derive(Default)]
@@ -120,6 +123,7 @@ impl Cluster {
             drain_until: OnceLock::new(),
             first: AtomicU32::new(0),
             cores: OnceLock::new(),
+            look_ups: Arc::default(),
         }
     }
 
@@ -328,6 +332,7 @@ impl Cluster {
     /// passes on to the former first loop are for the parent process.
     pub(crate) fn become_child(&self, per_connection_loop: &Arc<LoopHandle>, waker: Waker) {
         self.first.store(per_connection_loop.number, Ordering::Release);
+        self.look_ups.set_single(false);
         let mut per_connection = self.per_connection();
         // The other handles are leaked: a drop would write to memory, and the kernel would copy each page for it.
         std::mem::forget(std::mem::take(&mut per_connection.here));

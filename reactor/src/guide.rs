@@ -356,6 +356,9 @@
 //! All other options of one socket, and its questions (`SO_PEERCRED`, `TCP_INFO`), are within reach by its descriptor:
 //! [`ConnectionRef::descriptor`](crate::ConnectionRef::descriptor) with a crate such as `rustix` or `socket2`.
 //!
+//! A client reaches a server by its name with [`Context::connect_to`](crate::Context::connect_to): a helper thread looks the name
+//! up, and each address is tried in order (the example `by_name`).
+//!
 //! A stream that is open already becomes a connection by [`Context::adopt`](crate::Context::adopt): one end of a socket pair, a
 //! descriptor that another process has sent, the socket of inetd. The examples `helpers` and `inetd` do so.
 //!
@@ -400,7 +403,7 @@
 //! | tokio: `TcpListener::bind`, `accept` in a loop, `spawn` | [`Service::tcp`](crate::Service::tcp); [`on_open`](crate::Handler::on_open) for each peer |
 //! | tokio: an `async fn` for each connection | the package `glowplug-sequential`, on the same loop |
 //! | tokio: `read_exact`, `Framed`, `LengthDelimitedCodec` | [`Input::take`](crate::Input::take), a [`Decoder`](crate::Decoder), [`LengthPrefix`](crate::LengthPrefix) |
-//! | tokio: `TcpStream::connect("host:port")` | [`Context::connect`](crate::Context::connect) to an [`Address`](crate::Address); a thread looks names up (the example `by_name`) |
+//! | tokio: `TcpStream::connect("host:port")` | [`Context::connect_to`](crate::Context::connect_to) |
 //! | tokio: `write_all().await` | [`Context::write`](crate::Context::write), which queues; [`on_drained`](crate::Handler::on_drained) for more |
 //! | tokio: `timeout`, `sleep`, `interval` | [`Deadlines`](crate::Deadlines), [`Context::set_deadline`](crate::Context::set_deadline), [`Application::add_loop`](crate::Application::add_loop) |
 //! | tokio: `broadcast` | [`Context::subscribe`](crate::Context::subscribe) and [`Context::publish`](crate::Context::publish) |

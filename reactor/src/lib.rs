@@ -113,6 +113,8 @@ mod driver;
 
 mod mailbox;
 
+mod lookup;
+
 mod cluster;
 mod handle;
 #[cfg(all(test, loom))]

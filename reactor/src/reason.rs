@@ -26,6 +26,9 @@ pub enum CloseReason {
     Failed(Errno),
     /// An outbound connection was not established: refused, unreachable, …
     ConnectFailed(Errno),
+    /// The name of an outbound connection ([`Context::connect_to`](crate::Context::connect_to)) could not be looked up.
+    /// [`ConnectionRef::connect_error`](crate::ConnectionRef::connect_error) has the name and the cause.
+    LookUpFailed,
     /// The handshake of the connection's [`Layer`](crate::Layer) failed. A handshake that took too long has the reason
     /// [`TimedOut`](Self::TimedOut), and is counted here.
     Handshake,
@@ -60,7 +63,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Number of kinds, for counters.
-    pub(crate) const KINDS: usize = 16;
+    pub(crate) const KINDS: usize = 17;
 
     /// The kind as a small number, without its value.
     pub(crate) fn kind(self) -> usize {
@@ -81,6 +84,7 @@ impl CloseReason {
             CloseReason::ShortFile => 12,
             CloseReason::Killed => 13,
             CloseReason::Memory => 14,
+            CloseReason::LookUpFailed => 16,
         }
     }
 
@@ -98,6 +102,7 @@ impl CloseReason {
             | CloseReason::Aborted
             | CloseReason::Reset
             | CloseReason::ConnectFailed(_)
+            | CloseReason::LookUpFailed
             | CloseReason::Handshake
             | CloseReason::TimedOut(_)
             | CloseReason::Memory
@@ -124,6 +129,7 @@ impl CloseReason {
         "killed",
         "memory",
         "handshake",
+        "look-up failed",
     ];
 }
 

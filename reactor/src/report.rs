@@ -80,6 +80,9 @@ impl Core {
             link.sent,
             link.queued()
         );
+        if let Some(host) = self.dialed(id) {
+            log::debug!("{name}: connection {id} to {host} was not established: {reason}");
+        }
         if reason.is_fault()
             && let Some(history) = self.recorder.history_to_log(id, self.now)
         {

@@ -82,6 +82,8 @@ pub enum Request {
     ClearDeadline(ConnectionId),
     /// A connection to this address.
     Connect(ConnectionId, Address),
+    /// [`Context::connect_to`].
+    ConnectTo(ConnectionId, String),
     /// [`Context::watch`].
     Watch(ConnectionId),
     /// [`Context::adopt`]. The descriptor stays open until [`Recorded::requests`] is called.
@@ -189,6 +191,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
             self.before.insert(open.id.to_u64(), Requests::default());
             requests.push(match open.kind {
                 OpenKind::Connect(to, _) => Request::Connect(open.id, to),
+                OpenKind::Dial(name, _) => Request::ConnectTo(open.id, name),
                 OpenKind::Watch(_) => Request::Watch(open.id),
                 OpenKind::Adopt(..) => Request::Adopt(open.id),
             });

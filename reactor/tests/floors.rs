@@ -30,8 +30,8 @@ const FLOORS: [&[&str]; 8] = [
     &["sys"],
     &["link", "layer", "driver"],
     &[
-        "mailbox", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service", "settings",
-        "pressure", "report",
+        "mailbox", "lookup", "cluster", "outbox", "handle", "outgoing", "context", "handler", "host", "service",
+        "settings", "pressure", "report",
     ],
     &["event_loop"],
     &["runner"],

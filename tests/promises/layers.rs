@@ -653,6 +653,53 @@ on_every_backend! {
         assert_eq!(server.closed(opened).0, CloseReason::PeerEnded);
     }
 
+    // The server listens on one of the addresses of the name.
+    fn a_connection_by_name_keeps_its_layer_from_address_to_address(backend: Backend) {
+        let server = layered(backend, Plan::echo());
+        let stage = Stage::new(backend, Plan::new());
+        let name = format!("localhost:{}", server.address().port());
+        let id = stage.ask(move |cx| {
+            let id = cx.connect_layered_to(name, Records::client(), ());
+            cx.at(id).write(b"early");
+            id
+        });
+        assert_eq!(stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..))), Seen::Connected(id));
+        assert_eq!(stage.data(id, 5), b"early");
+        assert_eq!(stage.ask(move |cx| cx.at(id).name().map(str::to_owned)), None, "it is established");
+    }
+
+    fn a_handshake_that_fails_ends_a_connection_by_name(backend: Backend) {
+        let server = Stage::new(backend, Plan::echo());
+        let stage = Stage::new(backend, Plan::new());
+        let name = format!("localhost:{}", server.address().port());
+        let id = stage.ask(move |cx| cx.connect_layered_to(name, Records::client(), ()));
+        let seen = stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..)));
+        assert_eq!(seen, Seen::Closed(id, CloseReason::Handshake, 0));
+    }
+
+    fn an_adopted_stream_is_connected_when_its_layer_is_ready(backend: Backend) {
+        let server = Stage::new(backend, Plan::echo());
+        let stage = Stage::new(backend, Plan::new());
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let theirs = server.ask(move |cx| cx.adopt_layered(far.into(), Records::server(), ()).unwrap());
+        let id = stage.ask(move |cx| cx.adopt_layered(near.into(), Records::client(), ()).unwrap());
+        stage.order(move |cx| drop(cx.at(id).write(b"sealed")));
+        assert_eq!(stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..))), Seen::Connected(id));
+        assert_eq!(stage.data(id, 6), b"sealed");
+        assert_eq!((stage.stats().accepted, stage.stats().connected), (1, 0));
+        stage.order(move |cx| cx.at(id).close());
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+        assert_eq!(server.closed(theirs).0, CloseReason::PeerEnded);
+    }
+
+    fn an_adopted_stream_whose_handshake_takes_too_long_is_closed(backend: Backend) {
+        let short = Deadlines { handshake: Some(Duration::from_millis(50)), ..Deadlines::default() };
+        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(short), |_| {});
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let id = stage.ask(move |cx| cx.adopt_layered(near.into(), Records::client(), ()).unwrap());
+        assert_eq!(stage.closed(id).0, CloseReason::TimedOut(Deadline::Handshake));
+    }
+
     fn an_outbound_handshake_that_fails_says_so(backend: Backend) {
         // The other end is an echo without a layer: it returns the hello, which is no welcome.
         let server = Stage::new(backend, Plan::echo());

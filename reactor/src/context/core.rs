@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{BoundsTable, KeyedTimers, Refusal, Written};
+use super::{BoundsTable, Dials, KeyedTimers, Refusal, Written};
 use crate::address::{Address, Peer};
 use crate::budget::{Budget, Holdings};
 use crate::buffer::{Output, Pool};
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) terms: Vec<Terms>,
     /// The limits and deadlines of every connection.
     pub(crate) bounds: BoundsTable,
+    /// Connections by name that are not established.
+    pub(crate) dials: Dials,
     /// When the current turn began. After a slow callback: when the callback ended, rounded to a few milliseconds.
     pub(crate) now: Time,
     /// The number of the current turn, never 0. A link remembers the number for callbacks that come once a turn.
@@ -87,6 +89,8 @@ pub(crate) struct Core {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timer {
     Link(ConnectionId),
+    /// The next address of a connection by name.
+    Dial(ConnectionId),
     Periodic(u32),
     /// A timer with a key, by its place.
     Keyed(u32),
@@ -152,6 +156,8 @@ pub(crate) struct PendingOpen {
 /// The way in which the loop begins a connection.
 pub(crate) enum OpenKind {
     Connect(Address, Option<Box<dyn Layer>>),
+    /// Look the name up, and connect.
+    Dial(String, Option<Box<dyn Layer>>),
     Watch(OwnedFd),
     /// Take over a connected socket.
     Adopt(OwnedFd, Option<Box<dyn Layer>>),
@@ -190,6 +196,7 @@ impl Core {
             kind,
             terms: Vec::new(),
             bounds: BoundsTable::default(),
+            dials: Dials::default(),
             now,
             turn: 0,
             flush_now: false,
@@ -303,6 +310,7 @@ impl Core {
     pub(crate) fn remove(&mut self, id: ConnectionId) {
         if let Some(mut link) = self.links.remove(id) {
             self.bounds.give_back(link.bounds);
+            self.end_dial(id);
             link.weigh_nothing(&mut self.holdings);
             let (unread, unsent) = link.release(&mut self.pool);
             self.counters.unread.add(unread as u64);

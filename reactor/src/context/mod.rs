@@ -4,6 +4,7 @@
 mod bounds;
 mod connection;
 mod core;
+mod dialing;
 mod opening;
 mod reading;
 mod refusal;
@@ -31,6 +32,7 @@ use crate::token::ConnectionId;
 pub(crate) use self::bounds::BoundsTable;
 pub use self::connection::ConnectionRef;
 pub(crate) use self::core::{Core, OpenKind, Pending, PendingOpen, Terms, Timer};
+pub(crate) use self::dialing::{Dials, Resolver};
 pub(crate) use self::refusal::Refusal;
 pub use self::timers::Timers;
 pub(crate) use self::timers::{KeyedTimers, Owner};

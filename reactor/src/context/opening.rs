@@ -20,11 +20,7 @@ impl<C: 'static, M> Context<'_, C, M> {
     /// application is stopping, so that a handler that always connects again can end; and when the loop has 2^23 connections.
     pub fn connect(&mut self, to: impl Into<Address>, connection: C) -> ConnectionId {
         let to = to.into();
-        let peer = match &to {
-            Address::Tcp(address) => Peer::tcp(*address),
-            Address::Unix(_) => Peer::Unix,
-        };
-        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to, None))
+        self.open(Origin::Outbound, Peer::of(&to), connection, OpenKind::Connect(to, None))
     }
 
     /// Connects to `to` as [`Context::connect`] does, with `layer` between the connection and the wire.
@@ -33,11 +29,65 @@ impl<C: 'static, M> Context<'_, C, M> {
     /// [`Deadlines::connect`](crate::Deadlines::connect) counts for both.
     pub fn connect_layered(&mut self, to: impl Into<Address>, layer: Box<dyn Layer>, connection: C) -> ConnectionId {
         let to = to.into();
-        let peer = match &to {
-            Address::Tcp(address) => Peer::tcp(*address),
-            Address::Unix(_) => Peer::Unix,
-        };
-        self.open(Origin::Outbound, peer, connection, OpenKind::Connect(to, Some(layer)))
+        self.open(Origin::Outbound, Peer::of(&to), connection, OpenKind::Connect(to, Some(layer)))
+    }
+
+    /// Connects to `name`, `host:port`, and looks the host up without blocking the loop: a helper thread asks the resolver of the
+    /// system (getaddrinfo(3)). Each address is tried in the resolver's order (RFC 6724) until one answers. The id is valid at once,
+    /// and output is sent once the connection is established; everything else is as with [`Context::connect`].
+    ///
+    /// - [`Deadlines::connect`](crate::Deadlines::connect) counts for look-up and all addresses together. While further addresses
+    ///   are left, an address gets an equal part of the time that is left. So a silent address does not take all of it.
+    /// - A failed look-up ends the connection with [`CloseReason::LookUpFailed`](crate::CloseReason::LookUpFailed). If no address
+    ///   answers, the reason is that of the last address. In `on_close`,
+    ///   [`connect_error`](super::ConnectionRef::connect_error) names the host and the cause. A malformed `name` fails likewise, and
+    ///   so does an unknown host.
+    /// - Numeric addresses (`1.2.3.4:80`, `[::1]:80`) and `unix:PATH` are not looked up, and start no thread.
+    /// - At most 8 look-ups of an application run at one time; further ones wait in order. A thread ends when no look-up waits. A
+    ///   look-up that hangs when the application ends leaves its thread behind, until the resolver answers.
+    /// - Under [`Runner::processes`](crate::Runner::processes) the process that accepts looks no name up, since it must have a single
+    ///   thread: there, names fail with `LookUpFailed`. The process of a connection has no such limit.
+    ///
+    /// Absent: RFC 8305 (Happy Eyeballs) would ask for both families at the same time, start the next address after 250 ms, and keep
+    /// the first that answers. Here the next address begins when the one before has failed, or its part of the time is over. No
+    /// answer is cached, besides what the system caches.
+    ///
+    /// ```
+    /// use reactor::{CloseReason, Context, Handler, Input};
+    ///
+    /// struct Client;
+    ///
+    /// impl Handler for Client {
+    ///     type Connection = ();
+    ///     fn on_start(&mut self, cx: &mut Context<'_>) {
+    ///         let id = cx.connect_to("example.org:80", ());
+    ///         cx.at(id).write("GET / HTTP/1.0\r\nHost: example.org\r\n\r\n");
+    ///     }
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+    ///         input.take_all();
+    ///     }
+    ///     fn on_close(&mut self, _: (), _: CloseReason, cx: &mut Context<'_>) {
+    ///         let id = cx.id();
+    ///         if let Some(error) = cx.at(id).connect_error() {
+    ///             eprintln!("{error}"); // example.org:80: failed to lookup address information: …
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn connect_to(&mut self, name: impl Into<String>, connection: C) -> ConnectionId {
+        self.open(Origin::Outbound, Peer::Unresolved, connection, OpenKind::Dial(name.into(), None))
+    }
+
+    /// Connects to a name as [`Context::connect_to`] does, with `layer` between the connection and the wire, as
+    /// [`Context::connect_layered`] does. An address whose handshake fails ends the connection: no further address is tried.
+    pub fn connect_layered_to(
+        &mut self,
+        name: impl Into<String>,
+        layer: Box<dyn Layer>,
+        connection: C,
+    ) -> ConnectionId {
+        self.open(Origin::Outbound, Peer::Unresolved, connection, OpenKind::Dial(name.into(), Some(layer)))
     }
 
     /// The result of the layer's handshake with the peer ([`Layer::agreed`](crate::Layer::agreed)), such as the name that a TLS

@@ -117,6 +117,9 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
     /// Starts an outbound connection, tuned as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning);
+    /// Lets the socket of a connection go that the system has not connected, and returns its layer; the id may be connected again.
+    /// `None`: the socket is connected.
+    fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>>;
     /// Takes on a descriptor that is no socket, for reading.
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);
 

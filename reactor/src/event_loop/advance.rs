@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use super::EventLoop;
-use crate::context::{Core, OpenKind, Pending, PendingOpen, Timer};
-use crate::driver::{Driver, Socket};
+use crate::context::{Core, Pending, Timer};
+use crate::driver::Driver;
 use crate::link::{Due, NO_STATE, Origin, Sent, Step};
 use crate::recorder::What;
-use crate::shared::dropped;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
@@ -241,42 +240,13 @@ impl<D: Driver> EventLoop<D> {
         let mut opening = std::mem::take(&mut self.core.opening);
         for pending in opening.drain(..) {
             match pending {
-                Pending::Open(open) => self.begin(open),
+                Pending::Open(open) => self.open_pending(open),
                 Pending::Timer(place) => self.core.arm_timer(place),
             }
         }
         if self.core.opening.is_empty() {
             self.core.opening = opening;
         }
-    }
-
-    /// Begins a connection that a callback has opened. It is not told that the application is stopping: who asked for it now
-    /// knows, and telling could make it ask again.
-    fn begin(&mut self, PendingOpen { id, state, kind }: PendingOpen) {
-        let Some(link) = self.core.links.get_mut(id) else { return dropped(state) };
-        link.state = self.hosts[link.service as usize].host.adopt(state);
-        self.core.recorder.note(id, What::Asked, self.core.now);
-        let tuning = self.core.terms[link.service as usize].sockets.tuning(&self.core.bounds[link.bounds].limits);
-        match kind {
-            OpenKind::Connect(to, layer) => {
-                self.driver.connect(id, &to, &tuning);
-                link.begin(self.driver.descriptor(id), layer.is_some());
-                layer.into_iter().for_each(|layer| self.driver.put_layer(id, layer));
-            }
-            OpenKind::Watch(descriptor) => self.driver.watch(id, descriptor),
-            OpenKind::Adopt(socket, layer) => {
-                if link.origin.is_counted_in() {
-                    self.core.counters.count_accepted();
-                    self.exchange.loop_handle.load_more();
-                }
-                let socket = Socket::owned(socket);
-                link.begin(socket.fd(), layer.is_some());
-                self.driver.count_in();
-                self.driver.adopt(id, socket, false);
-                layer.into_iter().for_each(|layer| self.driver.put_layer(id, layer));
-            }
-        }
-        self.core.mark_dirty(id);
     }
 
     /// Before a callback that others' sends may have come before: the time that they took is not its own.

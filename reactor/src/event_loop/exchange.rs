@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use super::{EventLoop, NO_SERVICE};
 use crate::address::Peer;
 use crate::cluster::{Accepted, Cluster, Inbox, LoopHandle, LoopKind};
-use crate::context::{Context, Core};
+use crate::context::{Context, Core, PendingOpen, Resolver};
 use crate::driver::{Driver, Socket};
 use crate::error::Errno;
 use crate::host::guarded;
@@ -107,6 +107,7 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn read_mail(&mut self) {
         self.core.halting |= self.exchange.cluster.is_halting();
         self.pressure.hear_of_others(&mut self.core);
+        self.core.take_found(&mut self.driver);
         self.read_published();
         self.take_on_accepted();
         // A loop that cannot pass messages on takes no more, so its senders slow down too; but never in a circle.
@@ -285,6 +286,14 @@ impl<D: Driver> EventLoop<D> {
     pub(super) fn open_connections(&self) -> usize {
         let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
         per_connection.unwrap_or(self.core.counters.open.get() as usize)
+    }
+
+    /// Begins a connection that a callback has opened.
+    pub(super) fn open_pending(&mut self, open: PendingOpen) {
+        let (hosts, Exchange { cluster, waker, loop_handle, .. }) = (&mut self.hosts, &self.exchange);
+        let resolver = Resolver { look_ups: &cluster.look_ups, cores: cluster.cores(), waker: waker.clone() };
+        let adopt = |service: u16, state| hosts[service as usize].host.adopt(state);
+        self.core.begin(&mut self.driver, open, adopt, resolver, loop_handle);
     }
 
     // ---- hand-over ---------------------------------------------------------------------------------------------------

@@ -240,6 +240,7 @@ impl<D: Driver> EventLoop<D> {
         while let Some(timer) = self.core.wheel.expire(heard) {
             match timer {
                 Timer::Link(id) => self.deadline(id, heard),
+                Timer::Dial(id) => self.core.dial_overdue(&mut self.driver, id),
                 Timer::Periodic(index) => self.work(index as usize),
                 Timer::Keyed(place) => self.keyed_timer(place),
             }
@@ -289,7 +290,9 @@ impl<D: Driver> EventLoop<D> {
             Completion::Nothing { id } => self.update(id, Link::nothing_arrived),
             Completion::Failed { id, errno } => {
                 self.core.recorder.note(id, What::Failed(errno), now);
-                self.update(id, |link| link.failed(errno, now));
+                if !self.core.dial_failed(&mut self.driver, id, errno.to_io()) {
+                    self.update(id, |link| link.failed(errno, now));
+                }
             }
             Completion::Layer { id, event } => self.update(id, |link| link.layer_reported(event, now)),
             Completion::Woken => self.exchange.mail = true,
@@ -304,6 +307,7 @@ impl<D: Driver> EventLoop<D> {
     }
 
     fn connected(&mut self, id: ConnectionId) {
+        self.core.end_dial(id);
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.connected(self.core.now);
         self.core.recorder.note(id, What::Connected, self.core.now);

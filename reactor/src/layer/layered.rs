@@ -120,6 +120,11 @@ impl Layered {
         self.ready
     }
 
+    /// The layer itself, before bytes have moved.
+    pub(crate) fn into_layer(self) -> Box<dyn Layer> {
+        self.layer
+    }
+
     pub(crate) fn agreed(&mut self) -> Option<Box<dyn Any>> {
         self.layer.agreed()
     }

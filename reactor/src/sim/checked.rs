@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::budget::Budget;
 use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
+use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
 use crate::socket_options::Tuning;
@@ -319,6 +320,10 @@ impl<D: Driver> Driver for Checked<D> {
     fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
         self.driver.connect(id, to, tuning);
         self.name(id);
+    }
+
+    fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
+        self.driver.disconnect(id)
     }
 
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {

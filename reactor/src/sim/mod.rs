@@ -56,10 +56,12 @@ mod script;
 mod tests;
 mod witness;
 
+use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::address::Address;
+use crate::address::{Address, AddressError};
 use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::context::{Context, NoHandler};
@@ -96,6 +98,7 @@ pub struct Simulation {
     drain_timeout: Duration,
     descriptors: usize,
     connections: Option<usize>,
+    names: HashMap<String, Vec<Address>>,
     /// `memory`: bytes that all connections may hold. `is_memory_bounded`: whether the loop knows the bound; a test
     /// hides it.
     memory: usize,
@@ -152,6 +155,7 @@ impl Simulation {
             drain_timeout: Duration::from_secs(10),
             descriptors: usize::MAX,
             connections: None,
+            names: HashMap::new(),
             memory: usize::MAX,
             is_memory_bounded: true,
         }
@@ -221,6 +225,12 @@ impl Simulation {
         self.network.borrow_mut().remotes.insert(address, Box::new(answer));
     }
 
+    /// Sets the addresses of a name, for handlers that connect by name
+    /// ([`Context::connect_to`](crate::Context::connect_to)). A look-up takes no time, and all other names are unknown.
+    pub fn name(&mut self, name: &str, addresses: Vec<Address>) {
+        self.names.insert(name.to_owned(), addresses);
+    }
+
     /// Stops the application after `time`. By default the stop comes when no peer has anything left to do.
     pub fn halt_after(&mut self, time: Duration) {
         self.network.borrow_mut().after(time.as_nanos() as u64, Happening::Halt);
@@ -250,6 +260,11 @@ impl Simulation {
             network.drain = Some(self.drain_timeout);
             network.cap = self.descriptors;
         }
+        let names = self.names;
+        self.handle.0.look_ups.answer_by(Box::new(move |name| {
+            let unknown = || AddressError { address: name.to_owned(), cause: io::ErrorKind::NotFound.into() };
+            Some(names.get(name).cloned().ok_or_else(unknown))
+        }));
         let loop_handle = self.handle.0.fixed()[0].clone();
         let inbox = self.handle.0.inbox(&loop_handle);
         let budget = Arc::new(Budget::new(if self.is_memory_bounded { self.memory } else { usize::MAX }, None));

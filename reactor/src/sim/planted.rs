@@ -1,19 +1,18 @@
 //! Checks that the simulator finds bugs: bugs that event loops have had are planted at the two seams, one at a time.
 //! Each stands between correct parts, and does what a driver or a loop with the bug would do.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
 use std::time::Duration;
 
 use super::exercise::exercise_with;
+use super::tests::fails;
 use crate::address::{Address, Peer};
 use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
+use crate::layer::Layer;
 use crate::link::{Link, Links, Sent};
 use crate::socket_options::Tuning;
 use crate::sys::errno::concerns_one_newcomer;
@@ -353,6 +352,10 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.connect(id, to, tuning);
     }
 
+    fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
+        self.inner.disconnect(id)
+    }
+
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
         self.inner.watch(id, descriptor);
     }
@@ -434,27 +437,6 @@ fn is_found(bug: Bug, seed: u64) -> bool {
             sim.run_on(simulated, |driver| Flawed::new(driver, bug))
         })
     })
-}
-
-thread_local! {
-    static PANICS_ARE_MEANT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether `run` panics. The panic prints nothing: the backtraces of a thousand panics take longer than all else.
-fn fails<R>(run: impl FnOnce() -> R) -> bool {
-    static HOOKED: Once = Once::new();
-    HOOKED.call_once(|| {
-        let loud = take_hook();
-        set_hook(Box::new(move |panic| {
-            if !PANICS_ARE_MEANT.get() {
-                loud(panic);
-            }
-        }));
-    });
-    PANICS_ARE_MEANT.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(run));
-    PANICS_ARE_MEANT.set(false);
-    outcome.is_err()
 }
 
 /// `cargo test -p glowplug-reactor --features sim planted -- --nocapture` prints the number of findings.

@@ -1,5 +1,9 @@
 //! The simulator itself: the guarantees for its users, and some thousand seeds of the loop's own exercise.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+
 use super::*;
 use crate::buffer::Input;
 use crate::context::Written;
@@ -316,4 +320,70 @@ fn the_trace_tells_callbacks_with_their_connection_and_their_bytes() {
     assert!(told(format!("  {id} on_open")), "{:#?}", report.trace);
     assert!(told(format!("  {id} on_data 21 bytes")), "{:#?}", report.trace);
     assert!(told(format!("  {id} on_close peer ended")), "{:#?}", report.trace);
+}
+
+/// Connects to a name, and echoes what the server says.
+struct ByName(Arc<Mutex<Vec<String>>>);
+
+impl Handler for ByName {
+    type Connection = ();
+
+    fn on_start(&mut self, cx: &mut Context<'_>) {
+        for name in ["server:80", "nobody:80"] {
+            cx.connect_to(name, ());
+        }
+    }
+
+    fn on_open(&mut self, _: &mut Context<'_>) {}
+
+    fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+        cx.write(input.take_all());
+    }
+
+    fn on_close(&mut self, _: (), reason: CloseReason, cx: &mut Context<'_>) {
+        let id = cx.id();
+        let said = cx.at(id).connect_error().map_or(reason.to_string(), |error| error.to_string());
+        self.0.lock().unwrap().push(said);
+    }
+}
+
+#[test]
+fn a_handler_connects_by_name_and_goes_on_to_the_next_address() {
+    for seed in 0..200 {
+        let mut sim =
+            Simulation::with_faults(seed, Faults { no_descriptors: 0.0, descriptors: usize::MAX, ..Faults::of(seed) });
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let tell = said.clone();
+        let _ = sim.add_service(Service::outbound(move || ByName(tell.clone()))).unwrap();
+        let address = |number: u8| Address::Tcp(([10, 0, 0, number], 80).into());
+        // The first refuses, the second is silent.
+        sim.name("server:80", [1, 2, 3].map(address).to_vec());
+        sim.remote(address(2), || None);
+        sim.remote(address(3), || Some(Script::new().send("hello").expect("hello").shutdown().expect_end()));
+        sim.run();
+        let mut said = said.lock().unwrap().clone();
+        said.sort();
+        assert_eq!(said, ["nobody:80: entity not found", "peer ended"], "seed {seed}");
+    }
+}
+
+thread_local! {
+    static PANICS_ARE_MEANT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether `run` panics. The panic prints nothing: the backtraces of a thousand panics take longer than all else.
+pub(super) fn fails<R>(run: impl FnOnce() -> R) -> bool {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let loud = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !PANICS_ARE_MEANT.get() {
+                loud(panic);
+            }
+        }));
+    });
+    PANICS_ARE_MEANT.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    PANICS_ARE_MEANT.set(false);
+    outcome.is_err()
 }

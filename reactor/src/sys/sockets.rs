@@ -1,5 +1,7 @@
 //! Sockets of connections, as callbacks reach them: questions, and changes that concern no poller.
 
+use std::ffi::CString;
+use std::net::SocketAddrV6;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::{Fd, socket};
@@ -45,6 +47,18 @@ impl SocketCalls for RealSockets {
     fn prepare(&self, descriptor: &OwnedFd, tuning: &Tuning) -> Result<Peer, String> {
         socket::prepare_stream(socket::fd(descriptor), tuning)
     }
+}
+
+/// The address of a text like `[fe80::1%eth0]:80`: numeric, with the name of a network interface (if_nametoindex(3), which does
+/// not block).
+pub(crate) fn address_with_zone(text: &str) -> Option<Address> {
+    let (host, port) = text.strip_prefix("tcp://").unwrap_or(text).strip_prefix('[')?.split_once("]:")?;
+    let (ip, zone) = host.split_once('%')?;
+    let zone = CString::new(zone).ok()?;
+    // SAFETY: the C library reads a string that ends with NUL, and `zone` is one.
+    let number = unsafe { libc::if_nametoindex(zone.as_ptr()) };
+    let address = SocketAddrV6::new(ip.parse().ok()?, port.parse().ok()?, 0, number);
+    (number != 0).then_some(Address::Tcp(address.into()))
 }
 
 /// No sockets: for a context made by hand.

@@ -95,13 +95,15 @@ impl<S: Sys> Readiness<S> {
             if !(writable || trouble) {
                 return None;
             }
-            slot.connecting = false;
-            return Some(match self.sys.take_error(fd) {
-                // A layer may have to speak first.
-                None if layered => return self.layered_writable(link),
-                None => Completion::Connected { id },
-                Some(errno) => Completion::Failed { id, errno },
-            });
+            let error = self.sys.take_error(fd);
+            if let Some(errno) = error {
+                // The link may go on to another address, with another socket, which this event does not concern.
+                self.stage = Stage::Done;
+                return Some(Completion::Failed { id, errno });
+            }
+            self.slot_mut(id).into_iter().for_each(|slot| slot.connecting = false);
+            // A layer may have to speak first.
+            return if layered { self.layered_writable(link) } else { Some(Completion::Connected { id }) };
         }
         if reading && !socket && self.sys.is_anothers_terminal(fd) {
             self.leave_terminal(id);

@@ -266,6 +266,16 @@ impl<S: Sys> Driver for Readiness<S> {
         }
     }
 
+    fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
+        let slot = self.slot_mut(id);
+        if slot.as_ref().is_some_and(|slot| !slot.connecting) {
+            return None;
+        }
+        let layer = slot.and_then(|slot| slot.layer.take()).map(|layer| layer.into_layer());
+        self.release(id, false);
+        Some(layer)
+    }
+
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd) {
         self.open += 1;
         self.add_slot(id, Fd(descriptor.into_raw_fd()), false, false);

@@ -38,6 +38,7 @@ impl World<'_, '_> {
             }
             CloseReason::TimedOut(Deadline::Linger) => owed > 0 && handler.closing,
             CloseReason::Failed(_)
+            | CloseReason::LookUpFailed
             | CloseReason::Handshake
             | CloseReason::TimedOut(Deadline::Handshake)
             | CloseReason::ShortFile

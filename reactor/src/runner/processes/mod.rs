@@ -65,6 +65,7 @@ impl Processes {
         let parent = Parent::new(common.cluster.clone(), queues.clone());
         let host = Hosted::new(parent, number, ForChildren(queues.clone()));
         event_loop.add_service(lines(), Box::new(host));
+        common.cluster.look_ups.set_single(true);
         let processes = Processes { common, services, on_reopen, deaf, queues, lines: number };
         event_loop.set_spawner(Box::new(processes));
     }
