@@ -683,7 +683,9 @@ on_every_backend! {
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         let theirs = server.ask(move |cx| cx.adopt_layered(far.into(), Records::server(), ()).unwrap());
         let id = stage.ask(move |cx| cx.adopt_layered(near.into(), Records::client(), ()).unwrap());
-        stage.order(move |cx| drop(cx.at(id).write(b"sealed")));
+        stage.order(move |cx| {
+            cx.at(id).write(b"sealed");
+        });
         assert_eq!(stage.until(|seen| matches!(seen, Seen::Connected(_) | Seen::Closed(..))), Seen::Connected(id));
         assert_eq!(stage.data(id, 6), b"sealed");
         assert_eq!((stage.stats().accepted, stage.stats().connected), (1, 0));
