@@ -65,6 +65,20 @@ impl Handle {
         self.0.stats()
     }
 
+    /// The number of loops that live as long as the application: see [`Context::loops`](crate::Context::loops). A thread posts to each
+    /// of them by its number.
+    ///
+    /// ```
+    /// use reactor::{PostError, ServiceHandle};
+    /// /// Spreads work over the handlers of all loops.
+    /// fn spread(service: &ServiceHandle<u64>, work: u64) -> Result<(), PostError<u64>> {
+    ///     service.post_to_loop(work as usize % service.handle().loops(), work)
+    /// }
+    /// ```
+    pub fn loops(&self) -> usize {
+        self.0.fixed().len()
+    }
+
     /// Lets a thread that a handler has started run on every core of the loops. With pinned loops
     /// ([`Runner::pinned`](crate::Runner::pinned)) the thread would otherwise stay on the core of its loop, and take
     /// turns with the loop. Does nothing without pinning, and on a loop's own thread.

@@ -55,6 +55,12 @@ mistakes! {
     a_connection_with_a_layer_is_opened_with_another_state "E0308"
         r#"cx.connect_layered(to, layer, String::new());"#
         r#"cx.connect_layered(to, layer, 7u32);"#
+    a_socket_is_adopted_with_another_state "E0308"
+        r#"let _ = cx.adopt(file, String::new());"#
+        r#"let _ = cx.adopt(file, 7u32);"#
+    a_socket_with_a_layer_is_adopted_with_another_state "E0308"
+        r#"let _ = cx.adopt_layered(file, layer, String::new());"#
+        r#"let _ = cx.adopt_layered(file, layer, 7u32);"#
     a_handle_for_other_messages_is_asked_for "E0308"
         r#"let _: ServiceHandle<u8> = cx.service_handle();"#
         r#"let _: ServiceHandle<String> = cx.service_handle();"#
@@ -127,6 +133,18 @@ mistakes! {
     periodic_work_of_the_application_holds_up_the_end_for_a_handler "E0599"
         r#"app.add_loop(SECOND, |cx| cx.halt());"#
         r#"app.add_loop(SECOND, |cx| cx.hold_end(true));"#
+    periodic_work_of_the_application_listens_to_a_topic "E0599"
+        r#"app.add_loop(SECOND, |cx| { cx.publish(&Topic::new("news"), "text"); });"#
+        r#"app.add_loop(SECOND, |cx| { cx.listen(&Topic::new("news")); });"#
+    a_factory_that_may_fail_returns_no_result "E0308"
+        r#"let _ = Service::try_new(|_| Ok::<_, std::io::Error>(Other));"#
+        r#"let _ = Service::try_new::<std::io::Error>(|_| Other);"#
+    a_factory_has_the_handle_of_another_service "E0631"
+        r#"let _ = Service::once(|_: &ServiceHandle<u8>| Ok::<_, String>(Shop));"#
+        r#"let _ = Service::once(|_: &ServiceHandle<String>| Ok::<_, String>(Shop));"#
+    a_factory_that_is_called_for_each_loop_gives_away_what_it_has_once "E0507"
+        r#"let word = String::new(); let _ = Service::once(move |_| { drop(word); Ok::<_, String>(Other) });"#
+        r#"let word = String::new(); let _ = Service::try_new(move |_| { drop(word); Ok::<_, String>(Other) });"#
     periodic_work_has_another_handler "E0631"
         r#"let _ = Service::outbound(|| Shop).every(SECOND, |_: &mut Shop, _: &mut Cx<'_>| {});"#
         r#"let _ = Service::outbound(|| Shop).every(SECOND, |_: &mut Other, _: &mut Cx<'_>| {});"#

@@ -94,6 +94,8 @@ pub enum Request {
     RepeatTimer(ConnectionId, u64, Duration),
     /// [`Context::request_turn`].
     Turn,
+    /// [`Context::hold_end`], where it changes something.
+    HoldEnd(bool),
     /// [`Context::halt`].
     Halt,
 }
@@ -107,6 +109,8 @@ pub struct Recorded<C = (), M: Send + 'static = ()> {
     /// The requests of each connection at the last look.
     before: BTreeMap<u64, Requests>,
     peers: u16,
+    /// The handler held up the end at the last look.
+    held: bool,
     states: std::marker::PhantomData<fn(C)>,
 }
 
@@ -142,7 +146,15 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
             internal: false,
             handle: Arc::new(handle.clone()),
         });
-        Recorded { core, handle, mailbox, before: BTreeMap::new(), peers: 0, states: std::marker::PhantomData }
+        Recorded {
+            core,
+            handle,
+            mailbox,
+            before: BTreeMap::new(),
+            peers: 0,
+            held: false,
+            states: std::marker::PhantomData,
+        }
     }
 
     /// A connection that a peer has opened. Each has another port.
@@ -218,6 +230,10 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         }
         if !std::mem::take(&mut self.core.turn_requested).is_empty() {
             requests.push(Request::Turn);
+        }
+        let held = !self.core.end_held.is_empty();
+        if std::mem::replace(&mut self.held, held) != held {
+            requests.push(Request::HoldEnd(held));
         }
         if std::mem::take(&mut self.core.halting) {
             requests.push(Request::Halt);
@@ -333,6 +349,18 @@ mod tests {
         cx.finish();
         let asked = [Request::Finish(one), Request::ResumeReading(one), Request::ClearDeadline(one)];
         assert_eq!(recorded.requests(), asked);
+    }
+
+    #[test]
+    fn an_end_that_is_held_up_is_told_when_that_changes() {
+        let mut recorded: Recorded = Recorded::new();
+        recorded.context(ConnectionId::NONE).hold_end(true);
+        recorded.context(ConnectionId::NONE).hold_end(true);
+        assert_eq!(recorded.requests(), [Request::HoldEnd(true)]);
+        recorded.context(ConnectionId::NONE).hold_end(true);
+        assert_eq!(recorded.requests(), []);
+        recorded.context(ConnectionId::NONE).hold_end(false);
+        assert_eq!(recorded.requests(), [Request::HoldEnd(false)]);
     }
 
     #[test]

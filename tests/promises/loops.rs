@@ -191,6 +191,7 @@ on_every_backend! {
         let service = application.add_service(service).unwrap();
         let handle = application.handle();
         let running = std::thread::spawn(move || application.run());
+        assert_eq!(handle.loops(), 3);
         let next = || told.recv_timeout(GUARD).expect("it arrives");
         for number in 0..3 {
             service.post_to_loop(number, 7).unwrap();

@@ -110,7 +110,7 @@ counters! {
     connected, "connected";
     /// Accepted connections that have not ended, including lingering ones. Each accepted connection is open or closed.
     open, "open";
-    /// Outbound connections, watched descriptors and timers that ended. They do not count as accepted, open or closed.
+    /// Outbound connections and watched descriptors that ended. They do not count as accepted, open or closed.
     ended, "others ended";
     /// Bytes received.
     received, "received bytes";
