@@ -137,7 +137,11 @@ impl<'a> Server<'a> {
             let tls = if name == ECHO { tls.clone() } else { tls.clone().protocols(&["http/1.1", "http/1.0"]) };
             service = service.layered_at(at_tls, tls.layer()).layered_on(bare(layered), tls.layer());
         }
-        let bound = self.app.add_service(dress(service.named(name)))?;
+        let mut service = dress(service.named(name));
+        if let Some(patience) = self.common.defer_accept.0 {
+            service = service.client_speaks_first(patience);
+        }
+        let bound = self.app.add_service(service)?;
         let plain = bound.addresses().len() - bound.layered_addresses().len();
         let all = bound.addresses().iter().enumerate();
         self.listening.extend(all.map(|(at, address)| (name, address.clone(), at >= plain)));

@@ -292,6 +292,7 @@ on_every_backend! {
             "echo --max-connections -1",
             "echo --idle-timeout -1",
             "echo --drain-timeout soon",
+            "echo --defer-accept soon",
             "echo --log-level loud",
             "chat serve --history 10001",
             "chat serve --member-queue 0",
@@ -436,6 +437,19 @@ on_every_backend! {
         assert_eq!(first.ask("3"), "You said: 3");
         drop(second);
         eventually("room for another", || (glowplug.connect().try_ask("4")? == "You said: 4").then_some(()));
+    }
+
+    fn under_defer_accept_a_silent_client_stays_in_the_kernel_and_takes_no_place(backend: Backend) {
+        let words = "--port 0 --max-connections 1 --defer-accept 600";
+        let glowplug = Glowplug::start(backend, &format!("echo {words}"));
+        let _silent = glowplug.connect();
+        let mut client = glowplug.connect();
+        assert_eq!(client.ask("here"), "You said: here");
+        let glowplug = Glowplug::start(backend, &format!("http {words}"));
+        let _silent = glowplug.connect();
+        let mut client = glowplug.connect();
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response().status, 200);
     }
 
     fn over_max_connections_http_says_503_first(backend: Backend) {
