@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use reactor::{Backend, ConnectionId, Service};
+use reactor::{Backend, CloseReason, ConnectionId, Service};
 use services::nats::{
     Cause, Client, Info, Link, Login, Message, NoAnswer, NotSent, Participant, Posted, Publish, Sent, Url, deadlines,
     limits,
@@ -214,9 +214,19 @@ impl Node {
         self.until(|event| if let Event::Connected(server) = event { Some(server.clone()) } else { None })
     }
 
-    /// The cause of the next attempt that fails.
+    /// The cause of the next attempt that fails although the server has accepted. Under chaos a connect may fail by itself.
     pub fn next_failure(&self) -> Cause {
-        self.until(|event| if let Event::Failed(cause) = event { Some(cause.clone()) } else { None })
+        self.until(|event| match event {
+            Event::Failed(Cause::Ended(CloseReason::ConnectFailed(_) | CloseReason::Failed(_))) => None,
+            Event::Failed(cause) => Some(cause.clone()),
+            _ => None,
+        })
+    }
+
+    /// Waits for an attempt that the system refuses.
+    pub fn unreachable(&self) {
+        let is_refused = |cause: &Cause| matches!(cause, Cause::Ended(CloseReason::ConnectFailed(_)));
+        self.until(|event| if let Event::Failed(cause) = event { is_refused(cause).then_some(()) } else { None });
     }
 
     /// The cause of the next attempt that fails for another reason than its time, which may be short on a busy machine.
