@@ -306,6 +306,11 @@ impl<D: Driver> Driver for Checked<D> {
     }
 
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn crate::layer::Layer>) {
+        let mut network = self.network.borrow_mut();
+        if let Some(&line) = network.ids.get(&id) {
+            network.lines[line].layered = true;
+        }
+        drop(network);
         self.driver.put_layer(id, layer);
     }
 

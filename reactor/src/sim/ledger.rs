@@ -13,6 +13,8 @@ pub(super) struct Entry {
     /// Bytes of the peer that the handler has consumed.
     pub(super) consumed: usize,
     pub(super) end_told: bool,
+    /// `on_open` was called.
+    pub(super) opened: bool,
     /// Reading was paused or stopped at some time, so some bytes may have stayed unread.
     pub(super) hindered: bool,
     /// Reading was stopped for a while: kept bytes must be offered again.

@@ -1,5 +1,7 @@
 //! The simulator itself: the guarantees for its users, and some thousand seeds of the loop's own exercise.
 
+mod layers;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;

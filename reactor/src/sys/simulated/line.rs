@@ -65,6 +65,8 @@ pub(crate) struct Line {
     pub(crate) knocks: u32,
     pub(crate) fd: Option<Fd>,
     pub(crate) id: ConnectionId,
+    /// The handler sees other bytes than the network, through a layer.
+    pub(crate) layered: bool,
     pub(crate) script: VecDeque<Act>,
     /// The peer's program waits for bytes.
     pub(crate) awaiting: bool,
@@ -119,6 +121,7 @@ impl Line {
             knocks: 0,
             fd: None,
             id: ConnectionId::NONE,
+            layered: false,
             script: VecDeque::new(),
             awaiting: false,
             said: Vec::new(),

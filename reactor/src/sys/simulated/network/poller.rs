@@ -190,7 +190,8 @@ impl Network {
             let line = &self.lines[index];
             let Some(fd) = line.fd else { continue };
             match self.watched.get(&fd.0) {
-                Some(&(token, interest)) if token == id && interest == wanted => {}
+                Some(&(token, interest)) if token == id && (interest == wanted || line.layered) => {}
+                None if line.layered => {}
                 None if wanted == Interest::default() && line.is_hung_up() => {}
                 None if self.faults.unwatchable > 0.0 => {}
                 found => {
