@@ -42,11 +42,8 @@ impl Counted {
         input.whole(|input| {
             let Some(count) = self.count.decode(input)? else { return Ok(None) };
             let count = usize::try_from(count).unwrap_or(usize::MAX);
-            if !input.need(count.saturating_mul(least)) {
-                return Ok(None);
-            }
-            // That many parts may be there, so the bytes of the peer bound the memory.
-            let mut parts = Vec::with_capacity(count);
+            // The bytes of the peer bound the memory. A bad part among them is an error before the other parts have arrived.
+            let mut parts = Vec::with_capacity(count.min(input.len() / least.max(1)));
             while parts.len() < count {
                 input.need((count - parts.len()).saturating_mul(least));
                 let Some(part) = self.part.decode(input)? else { return Ok(None) };
@@ -119,7 +116,14 @@ mod tests {
         let mut input = Input::of(b"*1048576\r\n$1\r\na\r\n");
         assert_eq!(COMMANDS.decode(&mut input), Ok(None));
         assert_eq!(input.len(), 17);
-        for bad in [&b"*1048577\r\n"[..], b"$1\r\na\r\n", b"*1\r\n:3\r\n..", b"*1\r\n$1001\r\n", b"*x\r\n"] {
+        for bad in [
+            &b"*1048577\r\n"[..],
+            b"$1\r\na\r\n",
+            b"*1\r\n:3\r\n",
+            b"*9\r\n$1\r\na\r\n:",
+            b"*1\r\n$1001\r\n",
+            b"*x\r\n",
+        ] {
             COMMANDS.decode(&mut Input::of(bad)).expect_err("it is no command");
         }
     }
