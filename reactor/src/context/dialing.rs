@@ -54,6 +54,7 @@ pub(crate) struct Resolver<'a> {
 impl Core {
     /// Begins a connection that a callback has opened; `adopt` gives the state to the handler of a service. The connection is not
     /// told that the application is stopping: its handler knows, and might open another one.
+    #[inline(never)]
     pub(crate) fn begin(
         &mut self,
         driver: &mut impl Driver,
@@ -123,6 +124,7 @@ impl Core {
     }
 
     /// Goes on with the connections whose look-ups have ended.
+    #[inline(never)]
     pub(crate) fn take_found(&mut self, driver: &mut impl Driver) {
         if !self.dials.open.is_empty() {
             for found in self.dials.answers.take() {
@@ -167,6 +169,7 @@ impl Core {
 
     /// An address of connection `id` has failed. Returns whether another address is tried.
     #[cold]
+    #[inline(never)]
     pub(crate) fn dial_failed(&mut self, driver: &mut impl Driver, id: ConnectionId, cause: io::Error) -> bool {
         let Some(dial) = self.dials.open.get_mut(&id) else { return false };
         let Some(layer) = driver.disconnect(id) else { return false };
@@ -180,6 +183,7 @@ impl Core {
     }
 
     /// The present address of connection `id` has not answered in its part of the time.
+    #[inline(never)]
     pub(crate) fn dial_overdue(&mut self, driver: &mut impl Driver, id: ConnectionId) {
         if let Some(dial) = self.dials.open.get_mut(&id) {
             dial.timer = None;
