@@ -87,9 +87,11 @@ fn instructions(program: &str, style: &str, rounds: usize) -> u64 {
 #[ignore = "needs valgrind, and builds a release"]
 fn an_echo_by_a_task_takes_at_most_150_more_instructions_than_by_callbacks() {
     let program = shipped();
-    let (few, many) = (10, 60);
+    let (few, many) = (5, 30);
+    // A busy machine adds instructions, such as those of deadlines that come due, and takes none away: the least of some runs counts.
+    let least = |style, rounds| (0..3).map(|_| instructions(&program, style, rounds)).min().unwrap_or_default();
     let of_an_echo = |style| {
-        let more = instructions(&program, style, many) - instructions(&program, style, few);
+        let more = least(style, many) - least(style, few);
         more as f64 / ((many - few) * CLIENTS) as f64
     };
     let (callbacks, sequential) = (of_an_echo("callbacks"), of_an_echo("sequential"));
