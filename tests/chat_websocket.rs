@@ -654,6 +654,8 @@ on_every_backend! {
         let mut clients: Vec<Client> = (0..300).map(|_| chat.connect()).collect();
         let mut statuses = Vec::new();
         clients.iter_mut().for_each(|client| drop(client.try_send(&half)));
+        // A server that has read none of the halves would find all requests complete, and answer them.
+        eventually("somebody is refused", || clients.iter().any(Client::has_input).then_some(()));
         for client in &mut clients {
             // A refused client may have been closed for good meanwhile.
             let _ = client.try_send("\r\n\r\n");

@@ -603,6 +603,8 @@ on_every_backend! {
             let report = glowplug.told_up_to(" more, who are owed no more than these\n");
             report.contains("  choked  ").then_some(report)
         });
+        // The last lines of a report that came before.
+        let report = report.split_once("counters: ").map(|(_, report)| format!("counters: {report}")).expect("a report");
         drop((idle, owed));
         glowplug.stop();
         let lines: Vec<&str> = report.lines().collect();

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 
 use reactor::Address;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::GUARD;
@@ -55,6 +56,12 @@ impl Client {
     /// Sends each byte in a segment of its own.
     pub fn send_by_bytes(&mut self, bytes: impl AsRef<[u8]>) {
         bytes.as_ref().chunks(1).for_each(|byte| self.send(byte));
+    }
+
+    /// Whether unread bytes, or an end, have arrived.
+    pub fn has_input(&self) -> bool {
+        let mut watched = [PollFd::new(self.stream.get_ref(), PollFlags::IN)];
+        poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Ends this side: no more bytes will be sent.
