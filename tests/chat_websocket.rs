@@ -647,6 +647,7 @@ on_every_backend! {
     }
 
     fn an_unfinished_request_that_holds_too_much_memory_gets_503(backend: Backend) {
+        unless_chaos!("wants whole answers, and one that leaves in pieces may be cut while memory is short");
         let chat = Glowplug::start(backend, &format!("{CHAT} --memory 1M"));
         let mut ann = join_on_lines(&chat, "ann");
         // All requests together are more than twice the budget.
@@ -657,9 +658,11 @@ on_every_backend! {
         // A server that has read none of the halves would find all requests complete, and answer them.
         eventually("somebody is refused", || clients.iter().any(Client::has_input).then_some(()));
         for client in &mut clients {
-            // A refused client may have been closed for good meanwhile.
-            let _ = client.try_send("\r\n\r\n");
-            let response = client.response();
+            // Whoever is refused already is sent nothing more: the server may have closed, and the reset would take the answer away.
+            if !client.has_input() {
+                let _ = client.try_send("\r\n\r\n");
+            }
+            let Some(response) = client.try_response(false) else { continue };
             statuses.push(response.status);
             if response.status == 503 {
                 assert_eq!(response.header("retry-after"), Some("1"));

@@ -139,7 +139,7 @@ mistakes! {
     a_factory_that_may_fail_returns_no_result "E0308"
         r#"let _ = Service::try_new(|_| Ok::<_, std::io::Error>(Other));"#
         r#"let _ = Service::try_new::<std::io::Error>(|_| Other);"#
-    a_factory_has_the_handle_of_another_service "E0631"
+    a_factory_has_the_handle_of_another_service "E0277"
         r#"let _ = Service::once(|_: &ServiceHandle<u8>| Ok::<_, String>(Shop));"#
         r#"let _ = Service::once(|_: &ServiceHandle<String>| Ok::<_, String>(Shop));"#
     a_factory_that_is_called_for_each_loop_gives_away_what_it_has_once "E0507"
@@ -151,7 +151,7 @@ mistakes! {
     periodic_work_has_the_context_of_another_handler "E0631"
         r#"let _ = Service::outbound(|| Shop).every(SECOND, |_: &mut Shop, _: &mut Cx<'_>| {});"#
         r#"let _ = Service::outbound(|| Shop).every(SECOND, |_: &mut Shop, _: &mut Context<'_>| {});"#
-    a_service_has_messages_that_its_handler_does_not_take "E0277"
+    a_service_has_messages_that_its_handler_does_not_take "E0308"
         r#"let _: Service<Shop, u8> = Service::outbound(|| Shop);"#
         r#"let _: Service<Shop, String> = Service::outbound(|| Shop);"#
     a_service_is_made_of_what_is_no_handler "E0277"

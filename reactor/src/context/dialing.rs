@@ -253,7 +253,7 @@ mod tests {
 
     /// Connects to a name, says hello, and tells its peer, or why there is none.
     struct Client {
-        name: &'static str,
+        name: String,
         tell: Sender<Result<Peer, (CloseReason, Option<String>)>>,
     }
 
@@ -261,7 +261,7 @@ mod tests {
         type Connection = ();
 
         fn on_start(&mut self, cx: &mut Context<'_>) {
-            let id = cx.connect_to(self.name, ());
+            let id = cx.connect_to(self.name.clone(), ());
             assert_eq!((cx.at(id).peer(), cx.at(id).exists()), (Some(Peer::Unresolved), true));
             cx.at(id).write("hello");
         }
@@ -289,7 +289,7 @@ mod tests {
 
     /// Runs a client to its end, on each backend.
     fn on_each(
-        name: &'static str,
+        name: &str,
         deadline: Duration,
         table: impl Fn() -> Option<Vec<SocketAddr>> + Clone + Send + Sync + 'static,
     ) -> Vec<Told> {
@@ -308,7 +308,8 @@ mod tests {
                 }));
                 let linger = Duration::from_millis(10);
                 let deadlines = Deadlines { connect: Some(deadline), linger, ..Deadlines::default() };
-                let client = move || Client { name, tell: tell.clone() };
+                let name = name.to_owned();
+                let client = move || Client { name: name.clone(), tell: tell.clone() };
                 application.add_service(Service::outbound(client).deadlines(deadlines)).unwrap();
                 application.run().unwrap();
                 let all: Vec<_> = told.iter().collect();
@@ -421,12 +422,11 @@ mod tests {
     fn a_numeric_address_is_not_looked_up() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
-        let name: &'static str = address.to_string().leak();
-        assert!(on_each(name, LONG, || unreachable!("nothing is looked up")).iter().all(Result::is_ok));
+        assert!(on_each(&address.to_string(), LONG, || unreachable!("nothing is looked up")).iter().all(Result::is_ok));
         let Ok(server) = TcpListener::bind("[::1]:0") else { return };
         let port = server.local_addr().unwrap().port();
         for name in [format!("[::1]:{port}"), format!("tcp://[::1]:{port}"), format!("[::1%lo]:{port}")] {
-            let told = on_each(name.clone().leak(), LONG, || unreachable!("nothing is looked up"));
+            let told = on_each(&name, LONG, || unreachable!("nothing is looked up"));
             assert!(told.iter().all(Result::is_ok), "{name}: {told:?}");
         }
         let mut server = server.accept().unwrap().0;
