@@ -87,7 +87,8 @@ impl<D: Driver> Checked<D> {
         }
         let found_nothing = match completion {
             Completion::Received { id, .. } => Some((*id, false)),
-            Completion::Nothing { id } => Some((*id, links.get(*id).is_some_and(Link::reads))),
+            // A connection that is not read any more, after the end of its input for example, stays what it was.
+            Completion::Nothing { id } if links.get(*id).is_some_and(Link::reads) => Some((*id, true)),
             Completion::Ended { id } | Completion::Failed { id, .. } => Some((*id, true)),
             _ => None,
         };
