@@ -29,7 +29,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn refusal(first: &[u8]) -> Option<Bytes> {
     match first {
         _ if first.starts_with(b"GET ") => Some(Bytes::from_static(b"503")),
-        _ if b"GET ".starts_with(first) => None,
+        _ if b"GET ".starts_with(first) || b"quie".starts_with(first) => None,
         _ if first.starts_with(b"quiet") => Some(Bytes::new()),
         _ => Some(Bytes::from_static(b"full\r\n")),
     }
