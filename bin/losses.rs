@@ -114,7 +114,7 @@ impl Tally {
 #[derive(Debug)]
 pub struct Records(Arc<PipeWriter>);
 
-/// The losses of one output of this process.
+/// Counts the lines that one output of this process (standard error, the log file, the access log) has lost.
 #[derive(Debug)]
 pub struct Account {
     records: Arc<PipeWriter>,

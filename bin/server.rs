@@ -58,7 +58,7 @@ pub struct Server<'a> {
     addresses: BTreeMap<&'static str, Bindings>,
     listening: Vec<(&'static str, Address, bool)>,
     tls: Option<tls::Server>,
-    /// One service is all there is, and speaks TLS wherever it listens.
+    /// The command serves a single service, and with a certificate all of its listeners speak TLS.
     always_tls: bool,
     /// In a process that forks. A child closes the reading end.
     losses: Option<Collected>,
@@ -214,7 +214,8 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Reads all certificates anew, on a thread, since a disk may be slow. A process that forks must have one thread.
+/// Reads all certificates anew, on a thread of its own, since a disk may be slow; in this thread in a process that forks,
+/// which must have no other.
 fn reload(tls: tls::Server, forks: bool) {
     let load = move || match tls.reload() {
         Ok(()) => log::info!("certificates loaded anew"),

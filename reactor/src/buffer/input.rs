@@ -216,7 +216,7 @@ impl<'a> Input<'a> {
         outcome
     }
 
-    /// Takes one line with its `\n`. The method has no limit of its own: the loop closes a connection that keeps more
+    /// Takes the next line, including its `\n`. The method has no limit of its own: the loop closes a connection that keeps more
     /// than [`Limits::input`](crate::Limits::input) bytes unread.
     #[inline]
     pub fn until_eol(&mut self) -> Option<&'a [u8]> {

@@ -52,8 +52,9 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl Core {
-    /// Begins a connection that a callback has opened; `adopt` gives the state to the handler of a service. The connection is not
-    /// told that the application is stopping: its handler knows, and might open another one.
+    /// Begins a connection that a callback has opened; `adopt` gives the state to the handler of a service. No
+    /// [`on_stopping`](crate::Handler::on_stopping) is called for it during a stop: a handler that opens another connection in that
+    /// callback might go on for ever.
     #[inline(never)]
     pub(crate) fn begin(
         &mut self,

@@ -74,8 +74,8 @@ impl Socket {
 /// The listeners of a backend, each under the number that [`Acceptor::listen`] returned, and accepted connections until they are
 /// adopted.
 pub(crate) trait Acceptor {
-    /// Accepts from this listener from now on; it is closed by whoever handed it in. Its number in
-    /// [`Completion::Accepted`]. Each accepted socket is tuned so.
+    /// Begins to accept from this listener, and returns its number in [`Completion::Accepted`]. `tuning` is applied to each accepted
+    /// socket. The caller closes the listener.
     fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize;
     /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
