@@ -2,6 +2,7 @@
 #![cfg_attr(not(feature = "sim"), allow(dead_code, reason = "chaos draws less than a simulation"))]
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): eight bytes of state, and every seed is good.
 #[derive(Clone, Debug)]
@@ -38,9 +39,19 @@ impl Random {
 
     /// A size from 1 to `most`; small sizes are more frequent.
     pub(crate) fn size(&mut self, most: usize) -> usize {
-        let bits = u64::from(usize::BITS - most.leading_zeros());
+        self.order(most as u64) as usize
+    }
+
+    /// A span from a nanosecond to `most`, below 584 years; short spans are more frequent.
+    pub(crate) fn span(&mut self, most: Duration) -> Duration {
+        Duration::from_nanos(self.order(most.as_nanos() as u64))
+    }
+
+    /// A number from 1 to `most`: first its order of magnitude, then the number.
+    fn order(&mut self, most: u64) -> u64 {
+        let bits = u64::from(u64::BITS - most.leading_zeros());
         let order = self.below(bits) + 1;
-        (self.below(1 << order) as usize).clamp(1, most)
+        self.below(1 << order).clamp(1, most)
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

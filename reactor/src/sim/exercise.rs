@@ -40,7 +40,7 @@ pub(super) fn exercise_with(seed: u64, run: impl FnOnce(Simulation) -> Report) -
 fn whims_of_a_peer(random: &mut Random) -> Script {
     let mut script = Script::new();
     let most = random.size(200_000);
-    let span = |random: &mut Random| Duration::from_nanos(random.size(2_000_000_000) as u64);
+    let span = |random: &mut Random| random.span(Duration::from_secs(2));
     for _ in 0..random.size(12) {
         script = match random.below(10) {
             0..=4 => {
@@ -49,7 +49,7 @@ fn whims_of_a_peer(random: &mut Random) -> Script {
             }
             5 | 6 => script.wait(span(random)),
             7 => script.receive(random.size(most)),
-            8 => script.reads(random.size(100_000), Duration::from_nanos(random.size(50_000_000) as u64)),
+            8 => script.reads(random.size(100_000), random.span(Duration::from_millis(50))),
             _ if random.chance(0.3) => script.reads(0, Duration::ZERO),
             _ => script.reads(usize::MAX, Duration::ZERO),
         };
@@ -105,14 +105,13 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             member_queue: if random.chance(0.5) { random.size(2_000) } else { random.size(200_000) },
             slow_members: [SlowPolicy::Disconnect, SlowPolicy::DropOldest, SlowPolicy::DropNewest][random.index(3)],
         };
-        let some =
-            |random: &mut Random| random.chance(0.6).then(|| Duration::from_nanos(random.size(40_000_000_000) as u64));
+        let some = |random: &mut Random| random.chance(0.6).then(|| random.span(Duration::from_secs(40)));
         let deadlines = Deadlines {
             first_request: some(&mut random),
             idle: some(&mut random),
             write_progress: some(&mut random),
-            linger: Duration::from_nanos(random.size(8_000_000_000) as u64),
-            connect: Some(Duration::from_nanos(random.size(40_000_000_000) as u64)),
+            linger: random.span(Duration::from_secs(8)),
+            connect: Some(random.span(Duration::from_secs(40))),
             ..Deadlines::default()
         };
         let (own, seen, remotes) = (random.next(), trial.clone(), remotes.clone());
@@ -133,7 +132,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
         let service = match random.index(4) {
             0 | 1 => service.refusal("full\r\n"),
             2 => {
-                let (patience, enough) = (Duration::from_nanos(random.size(4_000_000_000) as u64), random.size(10_000));
+                let (patience, enough) = (random.span(Duration::from_secs(4)), random.size(10_000));
                 service
                     .refusal_by(patience, move |first| (first.len() >= enough).then_some(Bytes::from_static(b"full")))
             }
@@ -148,18 +147,18 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     if random.chance(0.2) {
         sim.descriptors = 1 + random.index(6);
     }
-    sim.drain_timeout(Duration::from_nanos(random.size(30_000_000_000) as u64));
+    sim.drain_timeout(random.span(Duration::from_secs(30)));
     if random.chance(0.3) {
-        sim.halt_after(Duration::from_nanos(random.size(5_000_000_000) as u64));
+        sim.halt_after(random.span(Duration::from_secs(5)));
     }
     if random.chance(0.1) {
         sim.add_loop(Duration::from_millis(1 + random.below(1000)), |_| {});
     }
-    let hurry = random.size(5_000_000_000);
+    let hurry = random.span(Duration::from_secs(5)).as_nanos() as u64;
     let peers = if random.chance(0.5) { 1 + random.index(40) } else { random.size(8) };
     for _ in 0..peers {
         let to = &addresses[random.index(addresses.len())];
-        let after = Duration::from_nanos(random.index(hurry) as u64);
+        let after = Duration::from_nanos(random.below(hurry));
         let script = whims_of_a_peer(&mut random);
         let _: Peer = sim.connect_after(after, to, script);
     }

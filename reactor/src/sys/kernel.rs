@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, IntoRawFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::fd::AsRawFd;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -199,10 +201,12 @@ impl Sys for Kernel {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             let from = file.as_raw_fd();
+            // 32-bit systems: the call takes offsets below 2 GiB. Reads at later ones wait for a helper thread.
+            let Ok(at) = libc::off_t::try_from(at) else { return Moved::Blocked };
             let piece = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
             // SAFETY: the kernel reads one iovec, and writes at most `iov_len` bytes at its pointer: both belong to
             // `into`.
-            match retry(|| unsafe { libc::preadv2(from, &piece, 1, at as libc::off_t, libc::RWF_NOWAIT) }) {
+            match retry(|| unsafe { libc::preadv2(from, &piece, 1, at, libc::RWF_NOWAIT) }) {
                 Ok(0) => Moved::Ended,
                 Ok(count) => Moved::Bytes(count as usize),
                 // Some kernels lack the call, and some file systems the flag.

@@ -431,6 +431,7 @@ mod tests {
         for (level, option, value) in [
             (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+            #[cfg(not(target_vendor = "apple"))]
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 60),
             (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 10),
             (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 6),
@@ -448,6 +449,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn deferred_accept_is_set_only_when_asked_for() {
         let asked = |listening: &Listening| socket::get(listening.fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
         let plain = tcp("127.0.0.1:0").unwrap();

@@ -15,7 +15,8 @@ pub(crate) fn size() -> Option<usize> {
 fn machine() -> Option<usize> {
     // SAFETY: takes no pointer, and neither does the next call.
     let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    usize::try_from(pages).ok()?.checked_mul(usize::try_from(page).ok()?).filter(|&bytes| bytes > 0)
+    // A process of 32 bits may run on a machine with more memory than it can number.
+    Some(usize::try_from(pages).ok()?.saturating_mul(usize::try_from(page).ok()?)).filter(|&bytes| bytes > 0)
 }
 
 /// The files with the limits of a process in these cgroups: of its own cgroup and all above, in version 2 (`0::PATH`)

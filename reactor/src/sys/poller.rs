@@ -211,13 +211,14 @@ mod tests {
         }
         each(|mut poller| {
             let done = AtomicBool::new(false);
+            // A number, because some systems have a pointer here, which another thread may not take.
             // SAFETY: takes nothing.
-            let this = unsafe { libc::pthread_self() };
+            let this = unsafe { libc::pthread_self() } as usize;
             thread::scope(|scope| {
                 scope.spawn(|| {
                     while !done.load(SeqCst) {
                         // SAFETY: the target thread lives: its scope waits for the striking thread.
-                        unsafe { libc::pthread_kill(this, libc::SIGUSR2) };
+                        unsafe { libc::pthread_kill(this as libc::pthread_t, libc::SIGUSR2) };
                         thread::sleep(Duration::from_millis(1));
                     }
                 });

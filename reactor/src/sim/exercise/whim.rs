@@ -100,7 +100,7 @@ impl Whim {
     }
 
     fn set_deadline(&mut self, id: ConnectionId, cx: &mut Context<'_>) {
-        let after = Duration::from_nanos(self.random.size(3_000_000_000) as u64);
+        let after = self.random.span(Duration::from_secs(3));
         let mut told = self.trial.told();
         if let Some(told) = told.get_mut(&id) {
             told.deadline = Some(cx.now() + after);
@@ -149,8 +149,7 @@ impl Whim {
                     }
                 }
                 9 if self.random.chance(0.5) => {
-                    let (key, span) =
-                        (self.random.below(4), Duration::from_nanos(self.random.size(3_000_000_000) as u64));
+                    let (key, span) = (self.random.below(4), self.random.span(Duration::from_secs(3)));
                     match self.random.below(6) {
                         0 => cx.timers().set(key, span),
                         1 if self.random.chance(0.1) => cx.timers().every(key, span + Duration::from_secs(1)),
