@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -29,6 +29,11 @@ pub static LINES: [u8; 64 << 10] = {
     lines
 };
 
+/// Read-locked while a process starts, until it says something. Until it has become another program it has a copy of every
+/// descriptor of this process, listening sockets included, and the kernel wakes the parent a little before the copies are
+/// closed. A test that binds an address again right after its release takes the write lock.
+pub static STARTS: RwLock<()> = RwLock::new(());
+
 /// This binary in a role. Killed on drop.
 pub struct Child {
     pub process: std::process::Child,
@@ -48,10 +53,12 @@ impl Child {
         command.arg("-c").arg(script).arg(this);
         command.args(["--exact", "child::a_role", "--ignored", "--nocapture", "--test-threads=2"]);
         command.env(ROLE, role).env("REACTOR_BACKEND", backend.to_string());
+        let starts = STARTS.read().unwrap_or_else(|failed| failed.into_inner());
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("there is a shell");
         let mut said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let address =
             said.find_map(|line| line.expect("it is text").split_once("listening tcp://")?.1.trim().parse().ok());
+        drop(starts);
         Child { process, address: address.expect("it says where it listens") }
     }
 

@@ -16,7 +16,7 @@ use reactor::{
 };
 use rustix::process::Signal;
 
-use crate::child::{Child, LINES, counters};
+use crate::child::{Child, LINES, STARTS, counters};
 use crate::stage::{
     Order, Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
     socket_path,
@@ -606,7 +606,9 @@ on_every_backend! {
         let id = stage.ask(move |cx| cx.connect(Address::Tcp(address), ()));
         stage.until(|seen| *seen == Seen::Connected(id));
         round_trip(&mut client, b"both ends are here");
+        let starts = STARTS.read().unwrap_or_else(|failed| failed.into_inner());
         let listing = std::process::Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
+        drop(starts);
         let listing = String::from_utf8(listing.stdout).unwrap();
         assert!(listing.contains("->"), "{listing}");
         assert!(!listing.contains("socket:") && !listing.contains("anon_inode:"), "{listing}");
@@ -724,10 +726,12 @@ on_every_backend! {
             }
             other => panic!("{other:?}"),
         }
+        let no_process_starts = STARTS.write().unwrap_or_else(|failed| failed.into_inner());
         stage.end();
         let again = Stage::at(backend, Plan::echo(), move |factory| {
             Service::tcp(&address.to_string(), factory)
         }, same_service, |_| {});
+        drop(no_process_starts);
         assert_eq!(again.address(), address);
         round_trip(&mut again.client(), b"again");
     }
