@@ -1,0 +1,430 @@
+//! One room on several nodes: the protocol between the nodes of a room and the engine (NATS with a JetStream bucket), as a state
+//! machine without socket and clock. One [`Node`] stands for all loops of a process.
+//!
+//! ```text
+//!   the node's own members ──ask, say, withdraw──▶ Node ──take: Event──▶ the members of this node
+//!   the engine ──connected, lost, heard, answered─▶  │
+//!   time ──tick─────────────────────────────────────▶└──take: Publish, Request──▶ the engine
+//! ```
+//!
+//! **Messages** ([`wire`]). A node publishes all it says on one subject of its own, through one connection, in order. Each
+//! message carries two counters of the sender, so a receiver drops doubled messages and reports a gap ([`Event::Missed`]). A
+//! message that was said while the link was down is counted, and not sent.
+//!
+//! **Presence** ([`peers`]). A node gives a sign of life every second, and has gone after 12 s without one, or when it says so.
+//! A gap in arrivals and departures makes a node ask the other one for its list of members, which goes to the asker alone.
+//!
+//! **Names** ([`claims`], [`lease`]). A bucket of the engine has a key for each node, its *lease*, and keys for each taken name, its
+//! *claim*. A claim counts while the lease that it names exists. Every change of the bucket names the revision that it replaces, so of
+//! two simultaneous changes one wins. A node renews its lease every 3 s, and stops relying on the lease 10 s after the last renewal.
+//! Another node deletes a lease whose revision has not changed for 11 s; a later renewal fails, and then the node claims its
+//! names anew. No step compares two clocks, and no key has to expire.
+//!
+//! **What stands, and what does not.** The machine is complete, with a simulation of nodes and an engine under one seed
+//! ([`simulation`]). The chat does not use the machine yet: the participant of [`nats::Client`](crate::nats::Client) that carries
+//! out `Publish` and `Request`, the room's join in two steps, and the command's options are missing.
+//!
+//! Subjects for the participant: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
+//! sender, so permissions can bind a node to its name.
+
+mod claims;
+mod lease;
+mod members;
+mod peers;
+mod wire;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::likeness::likenesses;
+use lease::{Lease, Suspect};
+use members::{Claims, Purpose};
+use peers::Peers;
+use wire::{Content, Person, Told, parts};
+
+/// Time between two calls of [`Node::tick`].
+pub(super) const TICK: Duration = Duration::from_millis(250);
+/// Time between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
+/// A node without a sign for this time has gone, and its members with it.
+const GONE_AFTER: Duration = Duration::from_secs(12);
+/// After this time without a sign of a node, its lease is watched.
+const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// Time between two renewals of the lease.
+const RENEW: Duration = Duration::from_secs(3);
+/// The time after a renewal was sent for which a node relies on its lease.
+const LEASE: Duration = Duration::from_secs(10);
+/// The time for which a lease has to stay unchanged before another node deletes the lease: longer than [`LEASE`].
+const LEASE_OVER: Duration = Duration::from_secs(11);
+/// Longest wait of a guest for the engine.
+const ASK_MAX: Duration = Duration::from_secs(8);
+/// Time before a failed request is repeated.
+const RETRY: Duration = Duration::from_secs(1);
+/// Requests about names that wait for an answer at most. Further ones wait for their turn.
+const REQUESTS_MAX: usize = 256;
+
+/// A key of a name: two names that could be confused have a key in common.
+pub(super) type Key = [u8; 16];
+
+/// The one or two keys of the name in `who`, which is a name, or a name and an address after `@`.
+fn keys_of(who: &str) -> Vec<Key> {
+    let name = who.split_once('@').map_or(who, |(name, _)| name);
+    let mut keys = likenesses(name).map(|likeness| key_of(&likeness)).to_vec();
+    // In one order for all nodes: of several nodes that take two keys each, one gets on.
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn key_of(likeness: &str) -> Key {
+    let hash = hmac_sha256::Hash::hash(likeness.as_bytes());
+    let mut key = Key::default();
+    key.copy_from_slice(&hash[..16]);
+    key
+}
+
+/// An action for the caller, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Publish `payload` to all nodes, or to one.
+    Publish {
+        to: Option<Box<str>>,
+        payload: Vec<u8>,
+    },
+    /// Send the request to the bucket, and pass the outcome to [`Node::answered`] with `id`.
+    Request {
+        id: u64,
+        request: Request,
+    },
+    Event(Event),
+}
+
+/// A request to the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Create the bucket, unless it exists.
+    Create,
+    /// Store `value`, if the key's revision is `expected`; 0 stands for a key without a value.
+    Put {
+        key: String,
+        value: String,
+        expected: u64,
+    },
+    Get {
+        key: String,
+    },
+    /// Delete the value that was stored as `revision`, if it is still the value of its key.
+    Delete {
+        revision: u64,
+    },
+}
+
+/// The outcome of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer<'a> {
+    /// The bucket exists, or the value is deleted.
+    Done,
+    /// The value is stored as this revision.
+    Stored(u64),
+    /// The key has another revision than the expected one.
+    Conflict,
+    Found {
+        revision: u64,
+        value: &'a [u8],
+    },
+    /// There is no such value.
+    Missing,
+    /// The bucket does not exist.
+    NoBucket,
+    /// No answer, or another error. The request may have been carried out.
+    Failed,
+}
+
+/// News for the members of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Member `number`, who has asked for its name, has the name. `is_alone`: only this node was asked.
+    Granted { number: u64, is_alone: bool },
+    /// The name of member `number`, who has asked, is taken.
+    Refused { number: u64 },
+    /// Another node's member has the name of the seated member `number`, who has to go.
+    Close { number: u64 },
+    /// A message of another node's member, ready to be shown.
+    Said(Vec<u8>),
+    /// So many messages of another node are lost.
+    Missed(u64),
+    /// A member of another node has come.
+    Came { node: Box<str>, number: u64, who: Box<str> },
+    /// A member of another node has gone.
+    Went { node: Box<str>, number: u64, who: Box<str> },
+    /// The engine is away.
+    Alone,
+    /// The engine is back.
+    Together,
+}
+
+/// The link to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Never connected so far.
+    Starting,
+    Up,
+    Away,
+}
+
+/// This node of the room.
+#[derive(Debug)]
+pub(super) struct Node {
+    id: Box<str>,
+    phase: Phase,
+    /// The bucket exists, as far as this node knows; and when its creation was requested.
+    has_bucket: bool,
+    created_at: Option<Duration>,
+    lease: Lease,
+    claims: Claims,
+    peers: Peers,
+    /// Nodes whose leases are watched.
+    suspects: BTreeMap<Box<str>, Suspect>,
+    /// Arrivals and departures of members so far, and messages of members so far.
+    changes: u64,
+    said: u64,
+    /// The purposes of requests without an answer.
+    requests: HashMap<u64, Purpose>,
+    last_request: u64,
+    beat_at: Option<Duration>,
+    ticked_at: Option<Duration>,
+    actions: VecDeque<Action>,
+}
+
+impl Node {
+    /// Makes a node. `id` is unique for each start of a process: the node's name and a random suffix, of letters, digits, `_` and
+    /// `-`.
+    pub(super) fn new(id: &str) -> Self {
+        Node {
+            id: id.into(),
+            phase: Phase::Starting,
+            has_bucket: false,
+            created_at: None,
+            lease: Lease::default(),
+            claims: Claims::default(),
+            peers: Peers::default(),
+            suspects: BTreeMap::new(),
+            changes: 0,
+            said: 0,
+            requests: HashMap::new(),
+            last_request: 0,
+            beat_at: None,
+            ticked_at: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    // ---- questions ---------------------------------------------------------------------------------------------------
+
+    /// Number of other nodes.
+    pub(super) fn nodes(&self) -> usize {
+        self.peers.nodes()
+    }
+
+    /// Number of members of other nodes.
+    pub(super) fn remote_members(&self) -> usize {
+        self.peers.members()
+    }
+
+    /// Number of ignored messages of other nodes: malformed ones, and messages over a limit.
+    pub(super) fn ignored(&self) -> u64 {
+        self.peers.ignored
+    }
+
+    /// The next action. Call after every input, until there is none.
+    pub(super) fn take(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    // ---- the members of this node ------------------------------------------------------------------------------------
+
+    /// A guest asks for a name: [`Event::Granted`] or [`Event::Refused`] follows, after 8 s and a tick at the latest. `number` is the
+    /// guest's own, never used before; `joined` is the time in milliseconds since 1970.
+    pub(super) fn ask(&mut self, number: u64, who: &str, joined: u64, now: Duration) {
+        self.claims.enter(number, who, joined, now);
+        self.consider(number);
+        self.advance(now);
+    }
+
+    /// A member says a text, without control characters.
+    pub(super) fn say(&mut self, number: u64, text: &str) {
+        self.said += 1;
+        // Counted in any case, so that the others see the gap.
+        if self.phase == Phase::Up
+            && let Some(who) = self.claims.who(number)
+        {
+            let content = Content::Said { number, who, text };
+            let payload = Told { changes: self.changes, said: self.said, content }.bytes();
+            self.actions.push_back(Action::Publish { to: None, payload });
+        }
+    }
+
+    /// A member has gone, or a guest that has asked. The others hear of it when the engine has released the name.
+    pub(super) fn withdraw(&mut self, number: u64, now: Duration) {
+        self.leave(number);
+        self.advance(now);
+    }
+
+    /// Stops the node: frees its names, and announces the stop. Call last.
+    pub(super) fn stop(&mut self) {
+        if self.phase != Phase::Up {
+            return;
+        }
+        // A lease that is gone frees all names at once; the claims themselves would stay behind.
+        let revisions: Vec<u64> = self.claims.revisions().chain(self.lease.revision()).collect();
+        for revision in revisions {
+            self.request(Request::Delete { revision }, Purpose::Nothing);
+        }
+        self.tell(None, Content::Bye);
+        self.phase = Phase::Away;
+    }
+
+    // ---- the engine --------------------------------------------------------------------------------------------------
+
+    /// The link is up.
+    pub(super) fn connected(&mut self, now: Duration) {
+        if self.phase == Phase::Away {
+            self.event(Event::Together);
+        }
+        self.phase = Phase::Up;
+        self.beat(now);
+        self.create(now);
+    }
+
+    /// The link is down. No request will be answered.
+    pub(super) fn lost(&mut self) {
+        if self.phase != Phase::Up {
+            return;
+        }
+        self.phase = Phase::Away;
+        (self.has_bucket, self.created_at) = (false, None);
+        self.requests.clear();
+        self.lease.is_lost();
+        for suspect in self.suspects.values_mut() {
+            suspect.is_busy = false;
+        }
+        self.event(Event::Alone);
+        self.claims_are_lost();
+    }
+
+    /// A payload has arrived on the subject of node `from`.
+    pub(super) fn heard(&mut self, from: &str, payload: &[u8], now: Duration) {
+        if *from == *self.id {
+            return;
+        }
+        let Some(told) = Told::read(payload) else {
+            self.peers.ignored += 1;
+            return;
+        };
+        let mut events = Vec::new();
+        let consequences = self.peers.hear(from, &told, now, &mut events);
+        self.actions.extend(events.into_iter().map(Action::Event));
+        if self.peers.knows(from) {
+            self.suspects.remove(from);
+        }
+        self.claims.contest(&consequences.came);
+        if consequences.is_asked {
+            self.send_members(from);
+        }
+        if consequences.asks {
+            self.tell(Some(from), Content::Ask);
+        }
+    }
+
+    /// The outcome of the request `id`.
+    pub(super) fn answered(&mut self, id: u64, answer: Answer<'_>, now: Duration) {
+        let Some(purpose) = self.requests.remove(&id) else { return };
+        if answer == Answer::NoBucket {
+            self.has_bucket = false;
+        }
+        match purpose {
+            Purpose::Nothing => {}
+            Purpose::Create => self.has_bucket = answer == Answer::Done,
+            Purpose::Renew { .. } | Purpose::ReadLease => self.lease_answered(&purpose, answer, now),
+            Purpose::Watch { node } => self.watched(&node, answer, now),
+            Purpose::Fence { node } => self.fenced(&node, answer, now),
+            purpose => self.claim_answered(purpose, answer, now),
+        }
+        self.renew(now);
+        self.advance(now);
+    }
+
+    // ---- time --------------------------------------------------------------------------------------------------------
+
+    /// Time has passed. Call every [`TICK`].
+    pub(super) fn tick(&mut self, now: Duration) {
+        let since = now.saturating_sub(self.ticked_at.unwrap_or(now));
+        self.ticked_at = Some(now);
+        if since > TICK * 4 {
+            // This process has stood still, and what the others have said meanwhile is still unread.
+            self.peers.excuse(since);
+        }
+        let mut events = Vec::new();
+        let silent = self.peers.look(now, &mut events);
+        self.actions.extend(events.into_iter().map(Action::Event));
+        if self.phase == Phase::Up {
+            if self.beat_at.is_none_or(|at| now >= at + BEAT) {
+                self.beat(now);
+            }
+            if !self.has_bucket && self.created_at.is_none_or(|at| now >= at + RETRY) {
+                self.create(now);
+            }
+            self.renew(now);
+            self.watch(silent, now);
+            self.verify(now);
+        }
+        self.grant_overdue(now);
+        self.advance(now);
+    }
+
+    // ---- outputs -----------------------------------------------------------------------------------------------------
+
+    fn event(&mut self, event: Event) {
+        self.actions.push_back(Action::Event(event));
+    }
+
+    fn request(&mut self, request: Request, purpose: Purpose) {
+        self.last_request += 1;
+        let id = self.last_request;
+        self.requests.insert(id, purpose);
+        self.actions.push_back(Action::Request { id, request });
+    }
+
+    /// Publishes a message, if the link is up.
+    fn tell(&mut self, to: Option<&str>, content: Content<'_>) {
+        if self.phase == Phase::Up {
+            let payload = Told { changes: self.changes, said: self.said, content }.bytes();
+            self.actions.push_back(Action::Publish { to: to.map(Box::from), payload });
+        }
+    }
+
+    fn beat(&mut self, now: Duration) {
+        self.beat_at = Some(now);
+        self.tell(None, Content::Beat);
+    }
+
+    fn create(&mut self, now: Duration) {
+        self.created_at = Some(now);
+        self.request(Request::Create, Purpose::Create);
+    }
+
+    /// Sends all announced members to node `to`.
+    fn send_members(&mut self, to: &str) {
+        let people = self.claims.announced().map(|(number, who)| Person { number, who });
+        let parts = parts(people);
+        let last = parts.len() - 1;
+        for (part, members) in parts.iter().enumerate() {
+            self.tell(Some(to), Content::Roster { part: part as u64, is_last: part == last, members });
+        }
+    }
+}
