@@ -4,5 +4,6 @@
 pub use crate::chat::model::check as chat_framing;
 pub use crate::codec::chunked::model::check as chunked;
 pub use crate::codec::nats::model::check as nats;
+pub use crate::codec::request::syntax::parts as head_parts;
 pub use crate::codec::websocket::model::check as websocket;
 pub use crate::http::model::check as http_request;

@@ -1,20 +1,18 @@
 //! The head of an HTTP request (RFC 9112): from bytes to the facts that an answer depends on, or to the status of a
 //! malformed head.
 //!
-//! `httparse` reads the syntax. This file adds limits, the body that belongs to the request, the check of `Host`, and
+//! `syntax` reads the bytes. This file adds limits, the body that belongs to the request, the check of `Host`, and
 //! whether the connection goes on. A request is refused if two parsers could differ about its end.
 
 mod fields;
 mod host;
-mod version;
-
-use std::mem::MaybeUninit;
-
-use httparse::{Error, Header};
+#[cfg(test)]
+mod reference;
+pub(crate) mod syntax;
 
 use fields::Fields;
 use host::is_host;
-use version::Version;
+use syntax::Stop;
 
 /// Longest request line in bytes, its ending not counted: the 8000 that RFC 9112 section 3 asks for, rounded up.
 pub const LINE_MAX: usize = 8 * 1024;
@@ -235,18 +233,17 @@ impl Status {
 
 impl Method {
     /// Finds the method with this name.
-    #[inline]
     pub fn named(name: &str) -> Self {
-        // The usual method first.
-        if name == "GET" { Method::Get } else { Method::named_otherwise(name) }
+        Method::of(name.as_bytes())
     }
 
-    fn named_otherwise(name: &str) -> Self {
+    fn of(name: &[u8]) -> Self {
         match name {
-            "HEAD" => Method::Head,
-            "OPTIONS" => Method::Options,
-            "CONNECT" => Method::Connect,
-            "POST" | "PUT" | "DELETE" | "TRACE" | "PATCH" => Method::Other,
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"OPTIONS" => Method::Options,
+            b"CONNECT" => Method::Connect,
+            b"POST" | b"PUT" | b"DELETE" | b"TRACE" | b"PATCH" => Method::Other,
             _ => Method::Unknown,
         }
     }
@@ -260,36 +257,18 @@ impl<'a> Head<'a> {
     /// The status of a malformed head, as early as the error is certain. The bytes after such a head have no meaning.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Head<'a>, usize)>, Status> {
-        let mut fields = [const { MaybeUninit::<Header<'a>>::uninit() }; FIELDS_MAX];
-        let mut request = httparse::Request::new(&mut []);
-        let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return within_limits(bytes).map(|()| None),
-            Err(error) => return fault(error, bytes),
+        let mut fields = Fields::default();
+        let (line, length) = match syntax::read(bytes, |name, value| fields.add(name, value)) {
+            Ok(read) => read,
+            Err(stop) => return stopped(stop, bytes).map(|()| None),
         };
-        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-            return Err(Status::BadRequest);
-        };
-        let head = Head::weighed(method, target, version == 0, request.headers, &bytes[..length])?;
-        Ok(Some((head, length)))
-    }
-
-    /// Checks the parts of a head with correct syntax, and combines them.
-    #[inline]
-    fn weighed(
-        method: &str,
-        target: &'a str,
-        is_1_0: bool,
-        fields: &[Header<'_>],
-        raw: &'a [u8],
-    ) -> Result<Self, Status> {
         // Both limits are at least this large, so one comparison suffices for nearly all heads.
-        if raw.len() > LINE_MAX {
-            within_limits(raw)?;
+        if length > LINE_MAX {
+            within_limits(&bytes[..length])?;
         }
-        let method = Method::named(method);
-        check_target(method, target)?;
-        Fields::read(fields)?.head(method, target, is_1_0, raw)
+        check_target(line.method, line.target)?;
+        let head = fields.head(line.method, line.target, line.is_1_0, &bytes[..length])?;
+        Ok(Some((head, length)))
     }
 
     /// Whether the request has the field, once or more often.
@@ -306,7 +285,7 @@ impl<'a> Head<'a> {
     /// assert_eq!(head.values("A").collect::<Vec<_>>(), [&b"1"[..], b"3"]);
     /// ```
     pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        // `httparse` has accepted the lines: each has a name, a colon and a value.
+        // The syntax of the lines is known to be right: each has a name, a colon and a value.
         let raw = self.raw;
         memchr::memchr_iter(b'\n', raw).filter_map(move |end| {
             let line = raw.get(end + 1..)?;
@@ -349,23 +328,16 @@ pub fn within_limits(bytes: &[u8]) -> Result<(), Status> {
     if bytes.len() > HEAD_MAX { Err(Status::HeaderFieldsTooLarge) } else { Ok(()) }
 }
 
-/// The status for a head that `httparse` refuses.
+/// Returns `Ok` for an incomplete head within the limits, otherwise the status of the refusal.
 #[cold]
-fn fault(error: Error, bytes: &[u8]) -> Result<Option<(Head<'_>, usize)>, Status> {
-    match error {
-        Error::TooManyHeaders => Err(Status::HeaderFieldsTooLarge),
-        // What is too long is that first of all, wherever it goes wrong.
-        _ if within_limits(bytes) == Err(Status::UriTooLong) => Err(Status::UriTooLong),
-        // How the version goes on decides whether it is another one or none at all.
-        Error::Version => match memchr::memchr(b'\n', bytes) {
-            None => within_limits(bytes).map(|()| None),
-            Some(end) => match version::of_line(&bytes[..end]) {
-                Version::LaterMinor => version::read(bytes, end),
-                Version::Other => Err(Status::VersionNotSupported),
-                Version::None => Err(Status::BadRequest),
-            },
-        },
-        _ => Err(Status::BadRequest),
+fn stopped(stop: Stop, bytes: &[u8]) -> Result<(), Status> {
+    match stop {
+        Stop::Incomplete => within_limits(bytes),
+        Stop::TooManyFields => Err(Status::HeaderFieldsTooLarge),
+        // A line over the limit is refused for its length, wherever the line goes wrong.
+        Stop::Malformed | Stop::Version if within_limits(bytes) == Err(Status::UriTooLong) => Err(Status::UriTooLong),
+        Stop::Malformed => Err(Status::BadRequest),
+        Stop::Version => Err(Status::VersionNotSupported),
     }
 }
 

@@ -426,8 +426,8 @@ impl Http {
             (Kind::Page, Site::Page(page)) => {
                 let (answer, rest) = page.at(&self.clock, owed);
                 let mut written = cx.write(answer);
-                if !rest.is_empty() {
-                    written = cx.write_shared(rest);
+                if let Some(rest) = rest {
+                    written = cx.write_shared(rest.clone());
                 }
                 (written, 200, page.bytes(owed))
             }

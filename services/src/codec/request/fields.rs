@@ -1,16 +1,16 @@
 //! The fields of a head that decide the end of the request and the future of the connection.
 
-use httparse::Header;
-
 use super::host::is_host;
 use super::{Body, Head, Method, Selector, Selectors, Status};
 
 /// The facts in the fields about the end of the request and the connection. Facts are bits, so one comparison
 /// recognizes the usual head.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Fields {
     facts: u8,
     selectors: u8,
+    /// The first fault; set together with the bit `FAULTY`.
+    fault: Option<Status>,
     /// The value of `Content-Length`.
     length: u64,
 }
@@ -22,51 +22,74 @@ const LENGTH: u8 = 1 << 3;
 const CHUNKED: u8 = 1 << 4;
 const EXPECTS_CONTINUE: u8 = 1 << 5;
 const EXPECTS_OTHER: u8 = 1 << 6;
+const FAULTY: u8 = 1 << 7;
 
 impl Fields {
-    /// Collects the facts from the fields.
-    #[inline]
-    pub(super) fn read(fields: &[Header<'_>]) -> Result<Self, Status> {
-        let (mut facts, mut selectors, mut length) = (0, 0, 0);
-        let mut select = |name: &str, selector: Selector| {
-            if is_named(name, selector.name()) {
-                selectors |= selector as u8;
+    /// Adds the facts of one field. A fault counts when the head is complete, because a fault of the syntax comes first.
+    #[inline(always)]
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        // The lengths differ, so each name is compared with few others.
+        match name.len() {
+            4 if is_named(name, "Host") => {
+                self.once(HOST);
+                if !is_host(value) {
+                    self.refuse(Status::BadRequest);
+                }
             }
-        };
-        for &Header { name, value } in fields {
-            // The lengths differ, so each name is compared with few others.
-            match name.len() {
-                4 if is_named(name, "Host") => {
-                    facts = once(HOST, facts)?;
-                    if !is_host(value) {
-                        return Err(Status::BadRequest);
-                    }
+            6 if is_named(name, "Expect") => self.facts |= expectation(value),
+            10 if is_named(name, "Connection") => self.facts |= connection(value),
+            14 if is_named(name, "Content-Length") => {
+                self.once(LENGTH);
+                match content_length(value) {
+                    Some(length) => self.length = length,
+                    None => self.refuse(Status::BadRequest),
                 }
-                6 if is_named(name, "Expect") => facts |= expectation(value),
-                10 if is_named(name, "Connection") => facts |= connection(value),
-                14 if is_named(name, "Content-Length") => {
-                    facts = once(LENGTH, facts)?;
-                    length = content_length(value)?;
-                }
-                17 if is_named(name, "Transfer-Encoding") => {
-                    facts = once(CHUNKED, facts)?;
-                    check_coding(value)?;
-                }
-                5 => select(name, Selector::Range),
-                8 => {
-                    select(name, Selector::IfMatch);
-                    select(name, Selector::IfRange);
-                }
-                13 => select(name, Selector::IfNoneMatch),
-                15 => select(name, Selector::AcceptEncoding),
-                17 => select(name, Selector::IfModifiedSince),
-                19 => select(name, Selector::IfUnmodifiedSince),
-                _ => {}
             }
+            17 if is_named(name, "Transfer-Encoding") => {
+                self.once(CHUNKED);
+                if let Err(status) = check_coding(value) {
+                    self.refuse(status);
+                }
+            }
+            5 => self.select(name, Selector::Range),
+            8 => {
+                self.select(name, Selector::IfMatch);
+                self.select(name, Selector::IfRange);
+            }
+            13 => self.select(name, Selector::IfNoneMatch),
+            15 => self.select(name, Selector::AcceptEncoding),
+            17 => self.select(name, Selector::IfModifiedSince),
+            19 => self.select(name, Selector::IfUnmodifiedSince),
+            _ => {}
         }
-        Ok(Fields { facts, selectors, length })
     }
 
+    #[inline]
+    fn select(&mut self, name: &[u8], selector: Selector) {
+        if is_named(name, selector.name()) {
+            self.selectors |= selector as u8;
+        }
+    }
+
+    /// Adds a fact that may appear once. An equal repetition is refused too: no client sends one on purpose.
+    #[inline]
+    fn once(&mut self, fact: u8) {
+        if self.facts & fact != 0 {
+            self.refuse(Status::BadRequest);
+        }
+        self.facts |= fact;
+    }
+
+    #[cold]
+    fn refuse(&mut self, status: Status) {
+        self.facts |= FAULTY;
+        self.fault.get_or_insert(status);
+    }
+
+    /// Combines the facts with the request line.
+    ///
+    /// # Errors
+    /// The first fault of the fields, or of their combination.
     #[inline]
     pub(super) fn head<'a>(
         self,
@@ -90,6 +113,9 @@ impl Fields {
 
     /// Returns the body, whether the connection goes on, and whether the client waits for `100 Continue`.
     fn weighed(self, is_1_0: bool) -> Result<(Body, bool, bool), Status> {
+        if let Some(status) = self.fault {
+            return Err(status);
+        }
         let has = |fact| self.facts & fact != 0;
         let body = match (has(CHUNKED), has(LENGTH)) {
             // HTTP/1.0 has no chunks, so a chunked request in HTTP/1.0 has no agreed meaning (RFC 9112 section 6.1).
@@ -111,14 +137,8 @@ impl Fields {
 
 /// Whether a field has the name `usual`, in any case. The usual spelling comes first: a single comparison of words.
 #[inline]
-fn is_named(name: &str, usual: &str) -> bool {
-    name == usual || name.eq_ignore_ascii_case(usual)
-}
-
-/// Adds a fact that may appear once. An equal repetition is refused too: no client sends one on purpose.
-#[inline]
-fn once(fact: u8, facts: u8) -> Result<u8, Status> {
-    if facts & fact == 0 { Ok(facts | fact) } else { Err(Status::BadRequest) }
+fn is_named(name: &[u8], usual: &str) -> bool {
+    name == usual.as_bytes() || name.eq_ignore_ascii_case(usual.as_bytes())
 }
 
 fn expectation(value: &[u8]) -> u8 {
@@ -144,12 +164,12 @@ fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Reads a length in digits.
-fn content_length(value: &[u8]) -> Result<u64, Status> {
+fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Status::BadRequest);
+        return None;
     }
     let add = |length: u64, digit: &u8| length.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
-    Ok(value.iter().fold(0, add))
+    Some(value.iter().fold(0, add))
 }
 
 /// Accepts `chunked` alone. Other codings before `chunked` are legal, and unknown here.

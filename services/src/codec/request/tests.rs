@@ -1,7 +1,10 @@
 //! Tables of raw heads and their outcomes, whole and cut at every place.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::chance::Chance;
+use crate::pieces::seeds;
 
 fn status(head: &[u8]) -> u16 {
     match Head::parse(head) {
@@ -289,5 +292,52 @@ fn random_heads_never_panic_and_end_where_their_empty_line_is() {
             Ok(None) => assert_eq!(end_of_head(&head, 0), None, "{}", head.escape_ascii()),
             Err(_) => {}
         }
+    }
+}
+
+#[test]
+fn each_head_of_the_tables_has_the_syntax_that_another_parser_sees() {
+    for (head, _) in table() {
+        reference::compare(head.as_bytes(), syntax::parts);
+    }
+    for seed in seeds("http_request") {
+        reference::compare(&seed, syntax::parts);
+    }
+    let many = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
+    for count in [FIELDS_MAX - 1, FIELDS_MAX, FIELDS_MAX + 1] {
+        reference::compare(many(count).as_bytes(), syntax::parts);
+    }
+}
+
+/// Each byte at each place: one table of the bytes that a part may have, for every part.
+#[test]
+#[cfg_attr(miri, ignore = "too many rounds to be interpreted")]
+fn each_byte_at_each_place_is_judged_as_by_another_parser() {
+    let head = b"\r\nGET /a HTTP/1.1\r\nHost: a.example\r\nLong-Name:\t \tsome words\t \r\nB:\n\r\n";
+    for at in 0..head.len() {
+        for byte in 0..=255 {
+            let mut head = *head;
+            head[at] = byte;
+            reference::compare(&head, syntax::parts);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_head_has_the_syntax_that_another_parser_sees(
+        line in "(\r\n|\n|\r)?([A-Z]{1,4}|[!-~]{0,3}) [!-~\u{e9}]{0,20}( |  )?HTTP/[0-3]\\.[0-9]{1,2}(\r|\r\r| )?\n",
+        fields in "((Host|[A-Za-z-]{1,20}|[!-~]{0,5})[ \t]?:[ -~\t\u{7f}\u{e9}]{0,40}(\r|\r\r|\0)?\n[ \t]?){0,6}",
+        cut in "(\r\n|\n|\r)?(GET / HTTP/1.1)?",
+        slip in prop::option::of((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..3))),
+    ) {
+        let mut head = [line, fields, cut].concat().into_bytes();
+        if let Some((at, bytes)) = slip {
+            let at = at.index(head.len());
+            head.splice(at..=at, bytes);
+        }
+        reference::compare(&head, syntax::parts);
     }
 }
