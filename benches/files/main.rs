@@ -6,15 +6,13 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use rig::figures::{median, quantile, verdict};
 use rig::load::Load;
 use rig::options::{self, Shared, Value};
-use rig::process::works;
+use rig::others;
 use rig::rounds::{Sample, interleaved};
-use rig::server::free_port;
 use rig::{Rig, Served, Server};
 
 const USAGE: &str = "\
@@ -101,7 +99,7 @@ fn run(options: &Options) -> Result<(), String> {
         write(&rig, &format!("root/{name}"), &content)?;
     }
     write(&rig, "root/fixed", BODY.as_bytes())?;
-    let with_nginx = works(&[], &["nginx", "-v"]);
+    let with_nginx = others::has_nginx();
     let Shared { rounds, seconds, .. } = options.shared;
     println!("{rounds} rounds of {seconds} s each, CPU time of the server per request.");
     rig.conditions();
@@ -118,7 +116,7 @@ fn run(options: &Options) -> Result<(), String> {
 
 /// Ratios are to the first contender: nginx, where nginx is installed.
 fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Result<(), String> {
-    let mut servers = if with_nginx { vec![nginx(rig)?] } else { Vec::new() };
+    let mut servers = if with_nginx { vec![others::nginx(rig, BODY)?] } else { Vec::new() };
     servers.push(floor(case, rig)?);
     servers.push(glowplug(case, rig)?);
     let mut loads = servers.iter().map(|server| load(case, rig, server)).collect::<Result<Vec<_>, _>>()?;
@@ -150,28 +148,6 @@ fn floor(case: &Case, rig: &Rig) -> Result<Server, String> {
     let size = case.size.to_string();
     let words = vec!["floor", &size, if case.fresh { "closed" } else { "kept" }];
     rig.serve(&Served { name: "floor".to_owned(), program: &rig.peers, words }, &[])
-}
-
-fn nginx(rig: &Rig) -> Result<Server, String> {
-    let address = format!("127.0.0.1:{}", free_port()?);
-    let directory = rig.scratch.display().to_string();
-    let configuration = format!(
-        "daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log crit; user root;
-        events {{ worker_connections 4096; }}
-        http {{
-          access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 3600;
-          open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s; open_file_cache_min_uses 1;
-          types {{ text/plain txt; }} default_type text/plain;
-          server {{
-            listen {address} backlog=4096; root {directory}/root;
-            location = /fixed {{ return 200 \"{BODY}\"; }}
-          }}
-        }}"
-    );
-    write(rig, "nginx.conf", configuration.as_bytes())?;
-    let file = rig.scratch.join("nginx.conf").display().to_string();
-    let words = vec!["-c", &file, "-p", &directory, "-e", "/dev/null"];
-    rig.serve_at(&Served { name: "nginx".to_owned(), program: Path::new("nginx"), words }, address)
 }
 
 fn load(case: &Case, rig: &Rig, server: &Server) -> Result<Load, String> {

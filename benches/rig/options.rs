@@ -32,11 +32,13 @@ pub struct Shared {
     pub seconds: f64,
     pub cpu: Option<usize>,
     pub glowplug: Option<PathBuf>,
+    /// Whether the peers are built with hyper.
+    pub hyper: bool,
 }
 
 impl Shared {
     pub fn new(rounds: usize, seconds: f64) -> Shared {
-        Shared { rounds, seconds, cpu: None, glowplug: None }
+        Shared { rounds, seconds, cpu: None, glowplug: None, hyper: false }
     }
 
     fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {

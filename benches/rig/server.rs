@@ -70,7 +70,7 @@ const ALL_DESCRIPTORS: [&str; 3] = ["sh", "-c", "ulimit -S -n \"$(ulimit -H -n)\
 impl Rig {
     pub fn prepare(options: &Shared) -> Result<Rig, String> {
         let target = target_directory()?;
-        let peers = build_peers(&target)?;
+        let peers = build_peers(&target, options.hyper)?;
         let built = || option_env!("CARGO_BIN_EXE_glowplug").map(PathBuf::from);
         let glowplug = options.glowplug.clone().or_else(built);
         let cpu = options.cpu.unwrap_or_else(first_allowed_cpu);
@@ -297,7 +297,7 @@ fn target_directory() -> Result<PathBuf, String> {
 }
 
 /// Calls cargo every time: cargo does nothing when nothing has changed.
-fn build_peers(target: &Path) -> Result<PathBuf, String> {
+fn build_peers(target: &Path, hyper: bool) -> Result<PathBuf, String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/Cargo.toml");
     let target = target.join("peers");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -306,6 +306,7 @@ fn build_peers(target: &Path) -> Result<PathBuf, String> {
         .arg(&manifest)
         .arg("--target-dir")
         .arg(&target)
+        .args(hyper.then_some("--features=hyper"))
         .status()
         .map_err(|why| format!("{}: {why}", Path::new(&cargo).display()))?;
     if status.success() { Ok(target.join("release/peers")) } else { Err("the peers do not build".to_owned()) }

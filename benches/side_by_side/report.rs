@@ -29,19 +29,21 @@ pub(crate) fn time_head(options: &Options, work: Work) {
     match work {
         Work::Http => println!("\nHTTP, keep-alive, one fixed answer\n"),
         Work::Echo => println!("\nRaw echo of {} bytes\n", options.size),
+        Work::Short => println!("\nHTTP, a connection for each request\n"),
     }
     println!(
-        "| connections × depth | server    | CPU per request | ratio to mio | p20–p80   | requests/s | p50 µs | p99 µs | verdict |"
+        "| connections × depth | server     | CPU per request | {:>12} | p20–p80   | requests/s | p50 µs | p99 µs | verdict |",
+        ratio_to(options)
     );
     println!(
-        "| ------------------: | --------- | --------------: | -----------: | --------- | ---------: | -----: | -----: | ------- |"
+        "| ------------------: | ---------- | --------------: | -----------: | --------- | ---------: | -----: | -----: | ------- |"
     );
 }
 
 pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed], loads: &[Load]) -> Result<(), String> {
     for (contender, figures) in contenders.iter().zip(timed) {
         println!(
-            "| {:>19} | {:<9} | {:>12.2} µs | {:>12.2} | {:.2}–{:.2} | {:>10.0} | {:>6.0} | {:>6.0} | {:<7} |",
+            "| {:>19} | {:<10} | {:>12.2} µs | {:>12.2} | {:.2}–{:.2} | {:>10.0} | {:>6.0} | {:>6.0} | {:<7} |",
             label(case),
             contender.name(),
             median(&figures.cpu_nanos) / 1e3,
@@ -51,7 +53,7 @@ pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed], l
             median(&figures.per_second),
             median(&figures.p50_us),
             median(&figures.p99_us),
-            if *contender == Contender::Mio { "" } else { verdict(&figures.ratios) }
+            if *contender == contenders[0] { "" } else { verdict(&figures.ratios) }
         );
     }
     let expected = loads[0].ready.get("answer_bytes")?;
@@ -59,26 +61,27 @@ pub(crate) fn time_rows(case: Case, contenders: &[Contender], timed: &[Timed], l
         let answered = load.ready.get("answer_bytes")?;
         if answered != expected {
             // On standard error, so that the table stays whole.
-            eprintln!("note: {} answers {answered} bytes, mio {expected}", contender.name());
+            eprintln!("note: {} answers {answered} bytes, {} {expected}", contender.name(), contenders[0].name());
         }
     }
     Ok(())
 }
 
-pub(crate) fn syscalls_head(work: Work) {
+pub(crate) fn syscalls_head(options: &Options, work: Work) {
     println!("\nSystem calls per request, {}\n", work.name());
     println!(
-        "| connections × depth | server    |   all | ratio to mio | receive |  send |  wait | epoll_ctl | other | failed |"
+        "| connections × depth | server     |   all | {:>12} | receive |  send |  wait | epoll_ctl | other | failed |",
+        ratio_to(options)
     );
     println!(
-        "| ------------------: | --------- | ----: | -----------: | ------: | ----: | ----: | --------: | ----: | -----: |"
+        "| ------------------: | ---------- | ----: | -----------: | ------: | ----: | ----: | --------: | ----: | -----: |"
     );
 }
 
 pub(crate) fn syscalls_rows(case: Case, contenders: &[Contender], counted: &[Syscalls]) {
     for (contender, calls) in contenders.iter().zip(counted) {
         println!(
-            "| {:>19} | {:<9} | {:>5.3} | {:>12.2} | {:>7.3} | {:>5.3} | {:>5.3} | {:>9.3} | {:>5.3} | {:>6.3} |",
+            "| {:>19} | {:<10} | {:>5.3} | {:>12.2} | {:>7.3} | {:>5.3} | {:>5.3} | {:>9.3} | {:>5.3} | {:>6.3} |",
             label(case),
             contender.name(),
             calls.all(),
@@ -93,16 +96,20 @@ pub(crate) fn syscalls_rows(case: Case, contenders: &[Contender], counted: &[Sys
     }
 }
 
-pub(crate) fn instructions_head(work: Work) {
+pub(crate) fn instructions_head(options: &Options, work: Work) {
     println!("\nUser instructions per request, {}\n", work.name());
-    println!("| connections × depth | server    | instructions | ratio to mio |");
-    println!("| ------------------: | --------- | -----------: | -----------: |");
+    println!("| connections × depth | server     | instructions | {:>12} |", ratio_to(options));
+    println!("| ------------------: | ---------- | -----------: | -----------: |");
 }
 
 pub(crate) fn instructions_rows(case: Case, contenders: &[Contender], counted: &[f64]) {
     for (contender, count) in contenders.iter().zip(counted) {
-        println!("| {:>19} | {:<9} | {:>12.0} | {:>12.2} |", label(case), contender.name(), count, count / counted[0]);
+        println!("| {:>19} | {:<10} | {:>12.0} | {:>12.2} |", label(case), contender.name(), count, count / counted[0]);
     }
+}
+
+fn ratio_to(options: &Options) -> String {
+    format!("ratio to {}", options.base.name())
 }
 
 fn label(case: Case) -> String {

@@ -8,6 +8,8 @@ mod fanout;
 mod fetch;
 mod floor;
 mod load;
+#[cfg(feature = "hyper")]
+mod on_hyper;
 mod on_mio;
 mod on_tokio;
 mod protocol;
@@ -21,6 +23,7 @@ use std::process::ExitCode;
 use protocol::{Echo, Http};
 
 const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
+       peers hyper http [--port PORT]    (with the feature `hyper`)
        peers threads|fork echo [--port PORT]
        peers floor fanout [--port PORT]
        peers floor BYTES kept|closed [--port PORT]
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
         ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
         ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
+        #[cfg(feature = "hyper")]
+        ["hyper", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_hyper::serve(p))),
         ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::threads(p))),
         ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::fork(p))),
         ["floor", "fanout", ref rest @ ..] => port(rest).and_then(|p| told(floor::fanout::serve(p))),
