@@ -231,6 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(not(any(loom, miri)))]
+    fn a_mailbox_takes_as_many_messages_as_the_documentation_of_post_says() {
+        assert_eq!(MAILBOX_MESSAGES, 65_536);
+    }
+
+    #[test]
     fn a_full_mailbox_gives_the_message_back_and_has_room_once_some_are_taken() {
         let mailbox = Mailbox::new();
         for number in 0..MAILBOX_MESSAGES {
@@ -264,13 +270,63 @@ mod tests {
         }
         let waiting = |message| {
             let mailbox = mailbox.clone();
-            std::thread::spawn(move || mailbox.post_wait(message, true))
+            let sender = std::thread::spawn({
+                let mailbox = mailbox.clone();
+                move || mailbox.post_wait(message, true)
+            });
+            // So that the sender finds no room, and needs the wake-up.
+            while mailbox.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            sender
         };
         let first = waiting(1);
         assert!(mailbox.take(&mut Vec::new(), 1));
         assert_eq!(first.join().unwrap(), Ok(()));
+        assert_eq!(mailbox.lock().waiting, 0);
         let second = waiting(2);
         drop(Receiver::new(mailbox));
         assert_eq!(second.join().unwrap(), Err(PostError::Closed(2)));
+    }
+
+    #[test]
+    fn the_last_messages_are_taken_in_the_step_that_closes_the_mailbox() {
+        let mailbox = Arc::new(Mailbox::weighed(10, |&message| message));
+        let receiver = Receiver::new(mailbox.clone());
+        assert!(receiver.is_empty() && mailbox.is_empty());
+        mailbox.post(9).unwrap();
+        assert!(!receiver.is_empty() && !mailbox.is_empty());
+        assert_eq!(receiver.take_last(), [9]);
+        assert_eq!(mailbox.post(3), Err(PostError::Closed(3)));
+    }
+
+    #[test]
+    fn a_cleared_mailbox_has_room_for_as_much_as_a_new_one() {
+        let mailbox = Mailbox::weighed(10, |&message| message);
+        mailbox.post(10).unwrap();
+        mailbox.clear();
+        assert!(mailbox.is_empty());
+        mailbox.post(4).unwrap();
+        mailbox.post(6).unwrap();
+    }
+
+    #[test]
+    fn a_sender_that_finds_a_full_mailbox_is_noted_until_the_loop_has_made_room_once() {
+        let (crowd, mailbox) = (Crowd::new(), Mailbox::weighed(10, |&message| message));
+        crowd.post(&mailbox, 10).unwrap();
+        assert!(!crowd.is_waiting() && !crowd.take());
+        assert_eq!(crowd.post(&mailbox, 1), Err(PostError::Full(1)));
+        assert!(crowd.is_waiting());
+        let mut taken = Vec::new();
+        assert!(!mailbox.take(&mut taken, 9));
+        assert_eq!(taken, [10]);
+        assert!(crowd.take());
+        assert!(!crowd.is_waiting() && !crowd.take());
+    }
+
+    #[test]
+    fn a_refused_message_says_why() {
+        assert_eq!(PostError::Full(1).to_string(), "the mailbox is full");
+        assert_eq!(PostError::Closed(1).to_string(), "the loop has ended");
     }
 }

@@ -2,6 +2,9 @@
 
 mod closing;
 mod deadlines;
+mod layered;
+mod members;
+mod memory;
 mod reading;
 mod short_ways;
 mod stopping;
@@ -144,6 +147,30 @@ fn a_slot_with_a_new_tenant_answers_to_the_new_name_alone() {
 }
 
 #[test]
+fn the_links_of_a_loop_are_counted_found_by_id_and_bounded() {
+    // The smallest loop: one of a single connection.
+    let number = crate::token::LOOPS_MAX;
+    let mut links = Links::new(number, 1);
+    assert_eq!(links.event_loop(), number);
+    let insert = |links: &mut Links| links.insert(Link::new(Origin::Accepted, Peer::Unix, 0, 0, Time(0)));
+    let ids: Vec<_> = (0..crate::token::slots_max(number))
+        .map(|count| {
+            assert!(!links.is_full());
+            assert_eq!(links.len(), count);
+            insert(&mut links)
+        })
+        .collect();
+    assert!(links.is_full());
+    assert_eq!(links.ids(), ids);
+    assert_eq!(links.get_mut(ids[5]).map(|link| link.id), Some(ids[5]));
+    links.remove(ids[5]);
+    assert!(!links.is_full() && links.get_mut(ids[5]).is_none());
+    let new = insert(&mut links);
+    assert_eq!(new.slot(), ids[5].slot());
+    assert!(links.get_mut(ids[5]).is_none() && links.get_mut(new).is_some());
+}
+
+#[test]
 fn an_idle_link_stays_small() {
     assert!(std::mem::size_of::<Link>() <= 192, "{} bytes", std::mem::size_of::<Link>());
 }
@@ -158,4 +185,84 @@ fn heap_bytes_of_a_state_count_with_the_buffers_until_another_number_is_told() {
         link.weigh(&mut holdings);
         assert_eq!(link.holding().own(), counted, "{told}");
     }
+}
+
+#[test]
+fn the_table_of_connections_names_each_state() {
+    type State = (&'static str, Origin, Change);
+    let states: [State; 13] = [
+        ("connecting", Origin::Outbound, |_| {}),
+        ("handshake", Origin::Accepted, |bench| bench.link.begin(Fd(9), true)),
+        ("open", Origin::Accepted, |bench| bench.link.begin(Fd(9), false)),
+        ("paused", Origin::Accepted, |bench| bench.link.pause()),
+        ("waiting", Origin::Accepted, |bench| {
+            bench.write(1);
+            bench.link.wait_for_output(bench.turn);
+        }),
+        ("suspended", Origin::Accepted, |bench| _ = bench.link.set_suspended(true)),
+        ("choked", Origin::Accepted, |bench| bench.link.flags.choke()),
+        // A relay goes on reading.
+        ("open", Origin::Accepted, |bench| {
+            bench.link.read_on();
+            bench.link.flags.choke();
+        }),
+        ("half-closed", Origin::Accepted, |bench| bench.link.end_of_input()),
+        ("half-closed", Origin::Accepted, |bench| {
+            bench.link.read_on();
+            bench.link.flags.choke();
+            bench.link.end_of_input();
+        }),
+        ("flushing", Origin::Accepted, |bench| {
+            bench.write(1);
+            bench.close();
+        }),
+        ("lingering", Origin::Accepted, |bench| {
+            bench.close();
+            bench.finished();
+        }),
+        ("over", Origin::Accepted, |bench| bench.link.abort(CloseReason::Closed)),
+    ];
+    for (name, origin, change) in states {
+        let mut bench = Bench::with(origin);
+        change(&mut bench);
+        assert_eq!(bench.link.describe(), name);
+        assert_eq!(bench.link.is_over(), name == "over", "{name}");
+    }
+}
+
+#[test]
+fn a_link_knows_its_descriptor_since_when_it_is_open_and_when_it_last_moved_a_byte() {
+    let mut bench = Bench::open();
+    bench.link.begin(Fd(9), false);
+    assert_eq!(bench.link.descriptor, Fd(9));
+    bench.now = Time(3 * SECOND);
+    bench.received(1);
+    assert_eq!(bench.link.opened(), Time(SECOND));
+    assert_eq!(bench.link.idle_since(), Time(3 * SECOND));
+}
+
+#[test]
+fn only_a_client_has_to_prove_useful_and_only_a_peers_bytes_are_counted() {
+    for (origin, proves, counts) in [
+        (Origin::Accepted, true, true),
+        (Origin::Adopted, true, true),
+        (Origin::Refused, false, true),
+        (Origin::Outbound, false, true),
+        (Origin::Channel, false, false),
+        (Origin::Watched, false, true),
+    ] {
+        let mut link = Bench::with(origin).link;
+        assert_eq!((!link.is_useful(), link.is_counted()), (proves, counts), "{origin:?}");
+        link.set_useful();
+        assert!(link.is_useful());
+    }
+}
+
+#[test]
+fn a_link_is_deferred_once_in_a_turn() {
+    let mut link = Bench::open().link;
+    assert!(link.defer());
+    assert!(!link.defer());
+    link.no_longer_deferred();
+    assert!(link.defer());
 }

@@ -193,6 +193,12 @@ mod tests {
     }
 
     #[test]
+    fn seconds_are_written_as_the_date_that_they_are_read_from() {
+        assert_eq!(http_date(784_111_777).to_string(), SAME);
+        assert_eq!(seconds(SAME.as_bytes()), Some(784_111_777));
+    }
+
+    #[test]
     fn a_date_within_its_own_second_proves_nothing() {
         let field = format!("If-Range: {SAME}\r\n");
         assert_eq!(verdict_at(&field, 784_111_777), WHOLE);

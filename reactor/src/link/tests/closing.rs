@@ -129,3 +129,59 @@ fn a_refused_connect_tells_why() {
     bench.link.failed(Errno(111), bench.now);
     assert_eq!(bench.closes(), CloseReason::ConnectFailed(Errno(111)));
 }
+
+#[test]
+fn a_link_that_is_not_connected_waits_with_its_close_for_its_output_alone() {
+    let mut bench = Bench::with(Origin::Outbound);
+    bench.close();
+    assert_eq!(bench.closes(), CloseReason::Closed);
+    let mut bench = Bench::with(Origin::Outbound);
+    bench.write(1);
+    bench.close();
+    assert_eq!(bench.step(), Step::Rest);
+    bench.link.connected(bench.now);
+    assert_eq!(bench.step(), Step::Send);
+}
+
+#[test]
+fn a_limit_reached_while_the_link_closes_does_not_change_the_reason() {
+    let mut bench = Bench::open();
+    bench.write(1);
+    bench.close();
+    bench.link.close_because(CloseReason::Panicked, bench.now);
+    assert_eq!(bench.link.reason(), CloseReason::Closed);
+}
+
+#[test]
+fn a_refused_client_has_until_then_to_choose_its_refusal_and_lingers_if_it_may() {
+    for lingers in [true, false] {
+        let mut bench = Bench::with(Origin::Refused);
+        bench.link.await_first_bytes(Time(4 * SECOND), lingers);
+        assert_eq!(bench.next_due(), Some((4, Due::Handler)));
+        bench.link.send_refusal(&Bytes::from_static(b"full"), bench.now, &mut bench.pool);
+        assert_eq!(bench.step(), Step::Send);
+        bench.sent(4);
+        assert_eq!(bench.step(), if lingers { Step::Finish } else { Step::Close });
+    }
+}
+
+#[test]
+fn after_a_stop_the_link_lingers_only_if_bytes_were_on_their_way_in_or_out() {
+    let states: [(&str, bool, Change); 5] = [
+        ("nothing", false, |_| {}),
+        ("output", true, |bench| _ = bench.write(1)),
+        ("kept input", true, |bench| bench.keep(b"x")),
+        ("no kept input", false, |bench| bench.keep(b"")),
+        ("closing", true, |bench| bench.close()),
+    ];
+    for (name, lingers, change) in states {
+        let mut bench = Bench::open();
+        change(&mut bench);
+        bench.link.stop();
+        bench.close();
+        let queued = bench.link.queued();
+        bench.sent(queued);
+        bench.finished();
+        assert_eq!(bench.link.describe(), if lingers { "lingering" } else { "over" }, "{name}");
+    }
+}

@@ -160,3 +160,114 @@ fn a_relay_is_read_although_more_is_queued_than_the_mark() {
     bench.sent(100);
     assert_eq!(bench.step(), Step::Drained, "that it has drained is told as ever");
 }
+
+#[test]
+fn input_that_a_callback_leaves_is_kept_while_the_link_is_open_and_its_length_bounded() {
+    let cases: [(&str, Change, usize, &str); 7] = [
+        ("at the limit", |_| {}, 100, "open"),
+        ("over the limit, with nothing sent", |_| {}, 101, "over"),
+        ("over the limit, with an answer queued", |bench| _ = bench.write(1), 101, "flushing"),
+        ("over the limit, with an answer sent", |bench| bench.link.sent_at_once(1, bench.now), 101, "flushing"),
+        ("over the limit, and paused", |bench| bench.link.pause(), 101, "paused"),
+        (
+            "over the limit, with `output_high` queued",
+            |bench| _ = bench.write(bench.limits.output_high),
+            101,
+            "flushing",
+        ),
+        ("over the limit, with more queued", |bench| _ = bench.write(bench.limits.output_high + 1), 101, "open"),
+    ];
+    for (name, change, length, state) in cases {
+        let mut bench = Bench::open();
+        bench.limits.input = 100;
+        change(&mut bench);
+        bench.link.flags.clear(USEFUL);
+        let mut kept = bench.pool.take_kept();
+        kept.append(&vec![0; length]);
+        assert!(bench.link.keep(Some(kept), false, &bench.limits, bench.now).is_none(), "{name}");
+        assert_eq!(bench.link.describe(), state, "{name}");
+        assert!(bench.link.kept.is_some() && bench.link.flags.has(UNWEIGHED) && !bench.link.is_useful(), "{name}");
+        if state == "flushing" {
+            assert_eq!(bench.link.reason(), CloseReason::InputOverflow { limit: 100 });
+        }
+    }
+    // A relay reads on for any length of its output, so its input is bounded again.
+    let mut relay = Bench::open();
+    relay.limits.input = 100;
+    relay.link.read_on();
+    relay.write(relay.limits.output_high + 1);
+    let mut kept = relay.pool.take_kept();
+    kept.append(&[0; 101]);
+    assert!(relay.link.keep(Some(kept), true, &relay.limits, relay.now).is_none());
+    assert_eq!(relay.link.describe(), "flushing");
+}
+
+#[test]
+fn input_of_a_closing_link_goes_back_and_consumed_input_makes_useful() {
+    let mut bench = Bench::open();
+    assert!(bench.link.keep(None, true, &bench.limits, bench.now).is_none());
+    assert!(bench.link.is_useful() && !bench.link.flags.has(UNWEIGHED));
+    bench.link.set_state_bytes(1024);
+    bench.link.weigh(&mut Holdings::new(Arc::new(Budget::new(usize::MAX, None))));
+    assert!(bench.link.keep(None, true, &bench.limits, bench.now).is_none());
+    assert!(bench.link.flags.has(UNWEIGHED), "what was kept before is counted no more");
+    bench.close();
+    let kept = bench.pool.take_kept();
+    assert!(bench.link.keep(Some(kept), false, &bench.limits, bench.now).is_some());
+}
+
+#[test]
+fn a_link_is_plainly_read_while_it_is_open_and_nothing_else_is_awaited() {
+    let states: [(bool, Change); 4] = [
+        (true, |_| {}),
+        (false, |bench| bench.link.pause()),
+        (false, |bench| bench.close()),
+        (false, |bench| bench.link.begin_handshake()),
+    ];
+    for (plainly, change) in states {
+        let mut bench = Bench::open();
+        change(&mut bench);
+        assert_eq!(bench.link.is_plainly_read(), plainly);
+    }
+    let mut bench = Bench::open();
+    assert!(!bench.link.is_to_be_held_back(&bench.limits));
+    bench.link.pause();
+    #[cfg(feature = "sim")]
+    assert!(bench.link.is_paused());
+    assert!(bench.link.is_to_be_held_back(&bench.limits));
+    bench.link.resume();
+    #[cfg(feature = "sim")]
+    assert!(!bench.link.is_paused());
+}
+
+#[test]
+fn an_error_after_our_fin_keeps_the_reason_of_the_close() {
+    let mut bench = Bench::open();
+    bench.close();
+    bench.finished();
+    bench.link.failed(Errno(104), bench.now);
+    assert_eq!(bench.closes(), CloseReason::Closed);
+}
+
+#[test]
+fn reading_on_offers_kept_input_only_once_and_only_if_the_output_had_stopped_the_reading() {
+    let mut bench = Bench::open();
+    bench.link.read_on();
+    assert_eq!(bench.step(), Step::Rest);
+    bench.link.flags.choke();
+    bench.link.read_on();
+    assert_eq!(bench.step(), Step::Rest, "it has read on before");
+}
+
+#[test]
+fn what_a_handler_has_asked_for_is_read_from_the_link() {
+    let mut bench = Bench::open();
+    assert_eq!(bench.link.requests(), Requests::default());
+    bench.link.set_deadline(Some(Duration::from_secs(5)));
+    assert_eq!(bench.link.requests().deadline, Some(Duration::from_secs(5)));
+    bench.write(1);
+    bench.close();
+    assert!(bench.link.requests().closing && !bench.link.requests().resets);
+    bench.link.abort(CloseReason::Closed);
+    assert!(bench.link.requests().closing && bench.link.requests().resets);
+}

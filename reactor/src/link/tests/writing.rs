@@ -162,3 +162,66 @@ fn output_that_went_above_the_mark_and_left_within_one_batch_is_told_drained() {
     bench.sent(owed);
     assert_eq!(bench.step(), Step::Drained);
 }
+
+#[test]
+fn other_limits_bound_the_output_that_is_queued_already() {
+    let mut bench = Bench::open();
+    bench.write(bench.limits.output_high + 1);
+    bench.limits.output_max = bench.limits.output_high + 10;
+    bench.link.limits_changed(&bench.limits);
+    bench.write(100);
+    assert_eq!(bench.step(), Step::Overflowed);
+}
+
+#[test]
+fn after_a_failed_send_kept_input_is_offered_if_the_output_had_held_it_back_for_whatever_reasons() {
+    let cases: [(Step, Change); 4] = [
+        (Step::Rest, |_| {}),
+        (Step::Deliver, |bench| bench.link.wait_for_output(1)),
+        (Step::Deliver, |bench| bench.link.flags.choke()),
+        (Step::Deliver, |bench| {
+            bench.link.wait_for_output(1);
+            bench.link.flags.choke();
+        }),
+    ];
+    for (step, change) in cases {
+        let mut bench = Bench::open();
+        bench.write(1);
+        bench.blocked(0);
+        assert!(bench.link.is_blocked());
+        bench.keep(b"x");
+        change(&mut bench);
+        assert_eq!(bench.failed(), 1);
+        assert!(!bench.link.is_blocked());
+        assert_eq!(bench.step(), step);
+    }
+    let mut bench = Bench::open();
+    bench.write(1);
+    bench.link.wait_for_output(1);
+    bench.failed();
+    assert_eq!(bench.step(), Step::Rest, "nothing is kept");
+}
+
+#[test]
+fn output_that_has_left_ends_the_wait_and_offers_only_what_is_kept() {
+    for (kept, step) in [(false, Step::Rest), (true, Step::Deliver)] {
+        let mut bench = Bench::open();
+        bench.write(1);
+        bench.link.wait_for_output(1);
+        if kept {
+            bench.keep(b"x");
+        }
+        bench.sent(1);
+        assert_eq!(bench.step(), step);
+    }
+}
+
+#[test]
+fn a_failed_send_ends_a_link_whose_input_has_ended_too() {
+    let mut bench = Bench::open();
+    bench.link.end_of_input();
+    assert_eq!(bench.step(), Step::EndOfInput);
+    bench.write(1);
+    bench.failed();
+    assert_eq!(bench.closes(), CloseReason::Reset);
+}
