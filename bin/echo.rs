@@ -73,20 +73,11 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
     } else if options.raw {
         add_as(&mut server, || RawEcho)?;
     } else if is_sequential {
-        let before = if options.identify { identity } else { String::new };
-        add_as(&mut server, move || {
-            let before = before();
-            Tasks::new(async move |peer: &mut Peer| {
-                // Not in a function of its own: each layer of futures costs instructions for each line.
-                loop {
-                    match peer.until_eol_within(LINE_MAX).await {
-                        Ok(Some(line)) => say(peer, before.as_bytes(), &line),
-                        Ok(None) => return end(peer, before.as_bytes()),
-                        Err(TooLong) => return peer.send(TOO_LONG),
-                    }
-                }
-            })
-        })?;
+        if options.identify {
+            add_as(&mut server, || Tasks::new(lines(identity())))?;
+        } else {
+            add_as(&mut server, || Tasks::new(lines([])))?;
+        }
     } else if options.identify {
         add_as(&mut server, || IdentifiedEcho::new(identity()))?;
     } else if options.websocket {
@@ -119,22 +110,26 @@ fn identity() -> String {
     format!("[process {}, thread {}] ", std::process::id(), thread.name().unwrap_or("without a name"))
 }
 
+/// The echo of lines, sequential, with `before` in front of each answer. Answers as [`Echo`] does.
+fn lines(before: impl AsRef<[u8]> + 'static) -> impl AsyncFn(&mut Peer) {
+    async move |peer| {
+        loop {
+            match peer.until_eol_within(LINE_MAX).await {
+                Ok(Some(line)) => peer.send_all([before.as_ref(), SAID, &line]),
+                Ok(None) => return end(peer, before.as_ref()),
+                Err(TooLong) => return peer.send(TOO_LONG),
+            }
+        }
+    }
+}
+
 /// Answers an unended last line, as [`Echo`] does.
 fn end(peer: &Peer, before: &[u8]) {
     match peer.rest() {
         rest if rest.is_empty() => {}
         rest if rest.len() > LINE_MAX => peer.send(TOO_LONG),
-        rest => say(peer, before, &rest),
+        rest => peer.send_all([before, SAID, &rest]),
     }
-}
-
-#[inline(always)]
-fn say(peer: &Peer, before: &[u8], line: &[u8]) {
-    if !before.is_empty() {
-        peer.send(before);
-    }
-    peer.send(SAID);
-    peer.send(line);
 }
 
 /// The echo of bytes, sequential. Answers as [`RawEcho`] does.

@@ -9,81 +9,117 @@ use reactor::{Framed, Input, Written};
 use crate::peer::Peer;
 use crate::requests::offer;
 use crate::slot::*;
-use crate::station::{Station, TaskKey};
-use crate::tasks::{Context, Task, Tasks, empty, poll};
+use crate::station::TaskKey;
+use crate::tasks::{Context, Task, Tasks, free_large, poll};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
-    /// Answers the reads of a task from the input of its own connection, and polls the task, item by item. Leaves whatever is unusual
-    /// to [`deliver`](Self::deliver).
+    /// Answers the reads of a task from the input of its own connection, and polls the task, item by item.
     #[inline]
     pub(crate) fn deliver_own(&mut self, key: TaskKey, input: &mut Input<'_>, cx: &mut Context<'_>) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        let Task { future: Some(future), slot: Some(slot), waker, .. } = task else { return };
-        let (rc, slot) = (&*slot, &**slot);
-        let station = &*self.station;
-        let mut before = input.as_slice();
-        let outcome = loop {
-            let flags = slot.flags.get();
-            if flags & (READ | FOUND | TOO_LONG | CANCELLED | UNUSUAL) != READ {
-                break Ok(Poll::Pending);
-            }
-            // A task mostly waits for a further item when nothing is left.
-            if input.is_empty() {
-                return slot.flags.set(flags & !(UNREAD | PAUSED));
-            }
-            before = input.as_slice();
-            // The searches stand here, and not in a function, so that the compiler makes no call of them.
-            let framed = match slot.want.get() {
-                Want::Until(byte, max) => input.until(byte, max),
-                Want::Line(max) => input.until_eol_within(max),
-                _ => slot.find_other(input),
-            };
-            let answer = match framed {
-                Framed::Item(bytes) => {
-                    station.put_item(bytes);
-                    FOUND
-                }
-                Framed::TooLong => TOO_LONG,
-                Framed::Incomplete => return slot.flags.set(flags & !PAUSED | UNREAD),
-            };
-            slot.flags.set(flags & !(UNREAD | PAUSED) | answer);
-            // A wake-up that is under way stays so: the task is polled once more.
-            match poll(future, waker, key, &self.station) {
-                Ok(Poll::Pending) => {}
-                outcome => break outcome,
-            }
-            if station.has_requests.get() {
-                break Ok(Poll::Pending);
-            }
-            let mut output = station.output.borrow_mut();
-            if !output.is_empty() {
-                if cx.write(&*output) == Written::AboveHighWater {
-                    slot.raise(HIGH);
-                }
-                empty(&mut output);
-            }
-        };
-        let slot = rc.clone();
-        self.deliver_rest(&slot, before, outcome, input, cx);
+        // Without a loop here, the compiler keeps the usual case, a single item, in registers.
+        if self.deliver_item(key, input, cx) {
+            self.deliver_items(key, input, cx);
+        }
     }
 
-    /// Goes on after the poll of a task that did something unusual.
+    #[inline(never)]
+    fn deliver_items(&mut self, key: TaskKey, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        while self.deliver_item(key, input, cx) {}
+    }
+
+    /// Answers the waiting read of a task from the input of its own connection, and polls the task. Returns whether the task waits for
+    /// the next item, and there is further input. Leaves whatever is unusual to [`deliver`](Self::deliver).
+    #[inline(always)]
+    fn deliver_item(&mut self, key: TaskKey, input: &mut Input<'_>, cx: &mut Context<'_>) -> bool {
+        let Some(task) = self.tasks.get_mut(key) else { return false };
+        let Task { future, slot: Some(slot), waker, .. } = task else { return false };
+        let station = &*self.station;
+        let before = input.as_slice();
+        let flags = slot.flags.get();
+        if flags & (READ | ANSWERED | UNUSUAL) != READ {
+            return self.deliver_other(key, before, input, cx);
+        }
+        let bytes = match slot.want.get() {
+            // The search stands here, and not in a function, so that the compiler makes no call of it.
+            Want::Line(max) => match input.until(b'\n', usize::MAX) {
+                // Short enough even with its ending.
+                Framed::Item(bytes) if bytes.len() <= max => bytes,
+                _ => return self.deliver_other(key, before, input, cx),
+            },
+            _ => match slot.find_other(input) {
+                Framed::Item(bytes) => bytes,
+                _ => return self.deliver_other(key, before, input, cx),
+            },
+        };
+        let item = match Rc::get_mut(&mut self.item) {
+            // The usual case: the task has dropped the last item.
+            Some(buffer) if buffer.capacity() >= bytes.len() => {
+                buffer.clear();
+                buffer.extend_from_slice(bytes);
+                self.item.clone()
+            }
+            _ => station.other_item(&mut self.item, bytes),
+        };
+        slot.item.set(Some(item));
+        slot.flags.set(flags & !(UNREAD | PAUSED) | FOUND);
+        // A wake-up that is under way stays so: the task is polled once more.
+        let outcome = poll(future, waker, key, station, &self.station);
+        if !matches!(outcome, Ok(Poll::Pending)) || station.has_requests.get() {
+            return self.deliver_rest(key, before, outcome, input, cx);
+        }
+        let mut output = station.output.borrow_mut();
+        if !output.is_empty() {
+            if cx.write_vec(&mut output) == Written::AboveHighWater {
+                slot.raise(HIGH);
+            }
+            free_large(&mut output);
+        }
+        drop(output);
+        if slot.flags.get() & (READ | ANSWERED | UNUSUAL) != READ {
+            return self.deliver_rest(key, before, Ok(Poll::Pending), input, cx);
+        }
+        // A task mostly waits for a further item when nothing is left.
+        !input.is_empty()
+    }
+
+    /// Delivers an input in which no item was found the short way. The input was `before`. Returns `false`.
+    #[cold]
+    #[inline(never)]
+    fn deliver_other<'i>(
+        &mut self,
+        key: TaskKey,
+        before: &'i [u8],
+        input: &mut Input<'i>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        if input.len() != before.len() {
+            // The found item is too long.
+            *input = Input::of(before);
+        }
+        if let Some(slot) = self.tasks.get_mut(key).and_then(|task| task.slot.clone()) {
+            self.deliver(&slot, input, cx);
+        }
+        false
+    }
+
+    /// Goes on after the poll of a task that did something unusual. Returns `false`.
     #[cold]
     #[inline(never)]
     fn deliver_rest<'i>(
         &mut self,
-        slot: &Rc<Slot>,
+        key: TaskKey,
         before: &'i [u8],
         outcome: thread::Result<Poll<()>>,
         input: &mut Input<'i>,
         cx: &mut Context<'_>,
-    ) {
-        let key = slot.reader.get();
+    ) -> bool {
+        let Some(slot) = self.tasks.get_mut(key).and_then(|task| task.slot.clone()) else { return false };
         if !self.take_outcome(key, outcome, cx) {
             self.run(key, cx);
         }
-        put_back(slot, before, input);
-        self.deliver(slot, input, cx);
+        put_back(&slot, before, input);
+        self.deliver(&slot, input, cx);
+        false
     }
 
     /// Answers the waiting read from the input and polls the reading task, item by item.
@@ -95,7 +131,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         while slot.is(READ) && !slot.is(LOCAL | IGNORED) && (!slot.is(HIGH) || slot.is(READS_ON)) {
             let mut before = input.as_slice();
             let is_decoded = slot.want.get() == Want::Decoded;
-            match slot.find(input, Station::put_item) {
+            match slot.find(input) {
                 Some(answer) => {
                     if is_decoded {
                         // A decoder keeps its value for the next read, so its bytes stay taken.
@@ -153,12 +189,13 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
 /// Puts the item back into the input, which was `before` when the item was found, if the task's poll has not taken the item. Either the
 /// task has dropped the read, or it keeps the read and waits for something else.
 fn put_back<'i>(slot: &Slot, before: &'i [u8], input: &mut Input<'i>) {
-    if !slot.is(FOUND | TOO_LONG | CANCELLED) {
+    if !slot.is(ANSWERED) {
         return;
     }
     if slot.is(READ) && !slot.is(CANCELLED) {
         slot.raise(IGNORED);
     }
-    slot.lower(FOUND | TOO_LONG | CANCELLED);
+    slot.lower(ANSWERED);
+    slot.item.set(None);
     *input = Input::of(before);
 }

@@ -25,7 +25,7 @@
 //! | wait | |
 //! | --- | --- |
 //! | [`Peer::until_eol`], [`until`](Peer::until), [`receive`](Peer::receive), [`some`](Peer::some), [`decode`](Peer::decode) | for input |
-//! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] does not wait |
+//! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] and [`Peer::send_all`] do not wait |
 //! | [`sleep`], [`within`] | for time; a deadline on any wait |
 //! | [`first`] | for the first of several waits |
 //! | [`Subscription::message`] | for the next message of a topic |

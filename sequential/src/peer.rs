@@ -145,7 +145,7 @@ impl Peer {
     /// Reads the next line with its `\n`. Yields `None` when no line comes any more: see [Ends](Self#ends). A line longer than
     /// [`Limits::input`](reactor::Limits::input) closes the connection.
     pub fn until_eol(&mut self) -> Read<'_> {
-        self.until(b'\n')
+        Read::new(&self.slot, Want::Line(usize::MAX))
     }
 
     /// Reads the next line with its ending, `\n` or `\r\n`, of at most `max` bytes without the ending.
@@ -204,6 +204,29 @@ impl Peer {
         } else {
             debug_assert!(self.slot.is_of_running(), "a peer is sent to by another task than its own");
             self.slot.station.output.borrow_mut().extend_from_slice(bytes.as_ref());
+        }
+    }
+
+    /// Sends the pieces one after the other, at the price of one [`send`](Self::send).
+    ///
+    /// ```
+    /// use sequential::Peer;
+    ///
+    /// async fn echo(peer: &mut Peer) {
+    ///     while let Some(line) = peer.until_eol().await {
+    ///         peer.send_all([b"You said: ", &*line]);
+    ///     }
+    /// }
+    /// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(echo));
+    /// ```
+    #[inline(always)]
+    pub fn send_all<const N: usize>(&self, pieces: [&[u8]; N]) {
+        if self.is_outbound {
+            pieces.into_iter().for_each(|piece| self.slot.station.send_to(&self.slot, piece));
+        } else {
+            debug_assert!(self.slot.is_of_running(), "a peer is sent to by another task than its own");
+            let mut output = self.slot.station.output.borrow_mut();
+            pieces.into_iter().for_each(|piece| output.extend_from_slice(piece));
         }
     }
 

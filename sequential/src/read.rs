@@ -62,7 +62,7 @@ impl<'p> Read<'p> {
         }
         if slot.want.get() == Want::Exactly(0) {
             self.stop_waiting();
-            return Poll::Ready(Answer::Apart);
+            return Poll::Ready(Answer::Found);
         }
         self.is_waiting = true;
         slot.raise(READ);
@@ -88,6 +88,7 @@ impl<'p> Read<'p> {
         self.is_waiting = false;
         if self.slot.is(FOUND | TOO_LONG) {
             self.slot.raise(CANCELLED);
+            self.slot.item.set(None);
         }
         self.slot.lower(READ | FOUND | TOO_LONG | DETOUR);
     }
@@ -98,8 +99,7 @@ impl Future for Read<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<Option<Item>> {
         match self.poll_answer(cx) {
-            Poll::Ready(Answer::Found) => Poll::Ready(Some(Item(self.slot.station.take_item()))),
-            Poll::Ready(Answer::Apart) => Poll::Ready(Some(Item(self.slot.station.take_apart()))),
+            Poll::Ready(Answer::Found) => Poll::Ready(Some(Item(self.slot.take_item()))),
             Poll::Ready(Answer::Ended | Answer::TooLong) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -124,8 +124,7 @@ impl Future for ReadWithin<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Polling<'_>) -> Poll<Self::Output> {
         match self.0.poll_answer(cx) {
-            Poll::Ready(Answer::Found) => Poll::Ready(Ok(Some(Item(self.0.slot.station.take_item())))),
-            Poll::Ready(Answer::Apart) => Poll::Ready(Ok(Some(Item(self.0.slot.station.take_apart())))),
+            Poll::Ready(Answer::Found) => Poll::Ready(Ok(Some(Item(self.0.slot.take_item())))),
             Poll::Ready(Answer::Ended) => Poll::Ready(Ok(None)),
             Poll::Ready(Answer::TooLong) => Poll::Ready(Err(TooLong)),
             Poll::Pending => Poll::Pending,

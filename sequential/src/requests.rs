@@ -9,7 +9,7 @@ use crate::peer::Peer;
 use crate::slot::{HIGH, PAUSED, Slot};
 use crate::station::{Boxed, Command, TaskKey};
 use crate::subscription::Inbox;
-use crate::tasks::{Connection, Context, Kind, Task, Tasks, empty};
+use crate::tasks::{Connection, Context, Kind, Task, Tasks, free_large};
 
 impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     /// Carries out requests that were recorded outside a poll, by dropped futures for example. While the application stops, drops
@@ -28,7 +28,6 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
     pub(crate) fn pass_on(&mut self, key: TaskKey, cx: &mut Context<'_>) {
         let station = self.station.clone();
         station.has_requests.set(false);
-        station.trim();
         self.pass_on_all(key, cx);
         let woken = station.ready.borrow().len();
         for at in 0..woken {
@@ -63,7 +62,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             }
         }
         self.write(key, &output[at..], cx);
-        empty(&mut output);
+        output.clear();
+        free_large(&mut output);
         *station.output.borrow_mut() = output;
         self.commands = commands;
     }

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use reactor::{CloseReason, ConnectionId, Framed, Input};
 
-use crate::station::{Station, TaskKey};
+use crate::station::{Buffer, Station, TaskKey};
 
 /// The item that a read waits for.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,10 +43,8 @@ pub(crate) type Decoding = Box<dyn FnMut(&mut Input<'_>) -> bool>;
 /// The outcome of a search for an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The item is in the decoder, or where [`Station::take_item`] finds it.
+    /// The item is in the decoder, or in [`Slot::item`].
     Found,
-    /// The item is where [`Station::take_apart`] finds it.
-    Apart,
     /// The item is longer than the read allows.
     TooLong,
     /// The input has ended before the item.
@@ -90,6 +88,8 @@ pub(crate) const IGNORED: u32 = 1 << 13;
 pub(crate) const DETOUR: u32 = 1 << 14;
 /// The handler lends the input at the moment: the input may have bytes although [`UNREAD`] is not set.
 pub(crate) const LENT: u32 = 1 << 15;
+/// A read was answered. After the poll of its task, each of these means that the item goes back into the input.
+pub(crate) const ANSWERED: u32 = FOUND | TOO_LONG | CANCELLED;
 /// Each of these takes a read off the short way.
 pub(crate) const UNUSUAL: u32 = HIGH | ENDED | LOCAL | DETOUR;
 
@@ -100,6 +100,8 @@ pub(crate) struct Slot {
     pub(crate) station: Rc<Station>,
     /// The item that the last read wants.
     pub(crate) want: Cell<Want>,
+    /// The item of an answered read, which has not been polled since. `None` for a decoder's value and for no bytes.
+    pub(crate) item: Cell<Option<Buffer>>,
     /// The task whose read waits. The task that serves the connection, unless the connection is outbound.
     pub(crate) reader: Cell<TaskKey>,
     /// The data of the waker of the task that serves the connection. Null for an outbound connection.
@@ -135,6 +137,7 @@ impl Slot {
             id: Cell::new(id),
             station,
             want: Cell::new(Want::Some),
+            item: Cell::new(None),
             reader: Cell::default(),
             waker: Cell::new(ptr::null()),
             pending: Cell::new(0),
@@ -160,14 +163,14 @@ impl Slot {
     }
 
     /// Searches `input` for the item that a read wants. Returns `None` while the item is incomplete.
-    pub(crate) fn find(&self, input: &mut Input<'_>, put: impl FnOnce(&Station, &[u8])) -> Option<Answer> {
+    pub(crate) fn find(&self, input: &mut Input<'_>) -> Option<Answer> {
         let want = self.want.get();
         if want == Want::Decoded {
             return self.decode(input).then_some(Answer::Found);
         }
         match want.find(input) {
             Framed::Item(bytes) => {
-                put(&self.station, bytes);
+                self.item.set(Some(self.station.share_of(bytes)));
                 Some(Answer::Found)
             }
             Framed::Incomplete => None,
@@ -187,6 +190,12 @@ impl Slot {
         assert!(self.station.is_running(), "a peer is read outside the tasks of its service");
         let is_outbound = self.waker.get().is_null();
         assert!(is_outbound || self.is_of_running(), "a peer is read by another task than its own");
+    }
+
+    /// Takes the item of the answered read.
+    #[inline]
+    pub(crate) fn take_item(&self) -> Buffer {
+        self.item.take().unwrap_or_default()
     }
 
     /// Takes the item that the waiting read wants out of `input`, if it is no line.
@@ -228,10 +237,7 @@ impl Slot {
         };
         let at = self.with_rest(|rest| rest.at);
         let mut input = Input::of(&unread[at..]);
-        let answer = match self.find(&mut input, Station::put_apart) {
-            Some(Answer::Found) if self.want.get() != Want::Decoded => Answer::Apart,
-            answer => answer.unwrap_or(Answer::Ended),
-        };
+        let answer = self.find(&mut input).unwrap_or(Answer::Ended);
         let at = unread.len() - input.len();
         self.with_rest(|rest| (rest.unread, rest.at) = (unread, at));
         answer

@@ -54,7 +54,8 @@ impl TaskKey {
     }
 }
 
-/// The bytes of an [`Item`](crate::Item). The station keeps a share of the buffer, and fills it again when the item is dropped.
+/// The bytes of an [`Item`](crate::Item). The station or the handler keeps a share of the buffer, and fills it again when the item is
+/// dropped.
 pub(crate) type Buffer = Rc<Vec<u8>>;
 
 pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
@@ -99,10 +100,6 @@ pub(crate) struct Station {
     /// Bytes that the running task sends to its own connection.
     pub(crate) output: RefCell<Vec<u8>>,
     pub(crate) commands: RefCell<Vec<Command>>,
-    /// The item for the waiting read of the next task to run. Filled by the handler alone, and never in a poll.
-    item: RefCell<Buffer>,
-    /// An item that a poll has made for a read that it answers itself.
-    apart: Cell<Option<Buffer>>,
     /// Buffers of items that tasks may still have, in the order of their use.
     buffers: RefCell<VecDeque<Buffer>>,
     /// The timers of all sleeps, and the kept timers.
@@ -146,8 +143,6 @@ impl Station {
             handle: Arc::default(),
             output: RefCell::default(),
             commands: RefCell::default(),
-            item: RefCell::default(),
-            apart: Cell::default(),
             buffers: RefCell::default(),
             sleeps: RefCell::default(),
             timers: RefCell::default(),
@@ -170,11 +165,11 @@ impl Station {
         Entered { station: self, before: self.is_entered.replace(true) }
     }
 
-    /// Makes the station current until [`leave_poll`](Self::leave_poll).
+    /// Makes the station, which is also `shared`, current until [`leave_poll`](Self::leave_poll).
     #[inline]
-    pub(crate) fn enter_poll(self: &Rc<Self>) {
+    pub(crate) fn enter_poll(&self, shared: &Rc<Self>) {
         if !self.is_current.get() {
-            self.take_thread();
+            shared.take_thread();
         }
         self.is_entered.set(true);
     }
@@ -249,52 +244,22 @@ impl Station {
         }
     }
 
-    /// Puts a copy of `bytes` where [`take_item`](Self::take_item) finds it, for the read that waits.
-    #[inline(always)]
-    pub(crate) fn put_item(&self, bytes: &[u8]) {
-        if let Some(buffer) = Rc::get_mut(&mut *self.item.borrow_mut())
-            && buffer.capacity() >= bytes.len()
-        {
-            // The usual case: the task has dropped the last item.
-            buffer.clear();
-            buffer.extend_from_slice(bytes);
-            return;
-        }
-        self.replace_item(bytes);
-    }
-
+    /// Returns a copy of `bytes`, and puts a share of its buffer in the place of `kept`, whose buffer is too small or in use.
     #[cold]
     #[inline(never)]
-    fn replace_item(&self, bytes: &[u8]) {
-        let before = self.item.replace(self.copy_of(bytes));
-        self.give_buffer(before);
-        if bytes.len() > BUFFER_MAX {
-            // The handler takes the long way after the poll, and calls `trim`.
-            self.has_requests.set(true);
+    pub(crate) fn other_item(&self, kept: &mut Buffer, bytes: &[u8]) -> Buffer {
+        let buffer = self.copy_of(bytes);
+        if bytes.len() <= BUFFER_MAX {
+            self.give_buffer(std::mem::replace(kept, buffer.clone()));
         }
+        buffer
     }
 
-    /// Frees the last item's buffer if it is large.
-    pub(crate) fn trim(&self) {
-        let mut item = self.item.borrow_mut();
-        if item.capacity() > BUFFER_MAX {
-            *item = Buffer::default();
-        }
-    }
-
-    #[inline]
-    pub(crate) fn take_item(&self) -> Buffer {
-        self.item.borrow().clone()
-    }
-
-    /// Puts a copy of `bytes` where [`take_apart`](Self::take_apart) finds it, for a read that is polled.
-    pub(crate) fn put_apart(&self, bytes: &[u8]) {
-        self.apart.set(Some(self.copy_of(bytes)));
-    }
-
-    #[cold]
-    pub(crate) fn take_apart(&self) -> Buffer {
-        self.apart.take().unwrap_or_default()
+    /// Returns a copy of `bytes` in a buffer of which the station keeps a share for later items.
+    pub(crate) fn share_of(&self, bytes: &[u8]) -> Buffer {
+        let buffer = self.copy_of(bytes);
+        self.give_buffer(buffer.clone());
+        buffer
     }
 
     /// Returns a copy of `bytes`, in a buffer that was used before if there is one.

@@ -15,7 +15,7 @@ use reactor::{Address, Bytes, CloseReason, ConnectionId, Handler, Input, Topic, 
 use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::slot::{CONNECTED, ENDED, GONE, HIGH, READ, Slot};
-use crate::station::{Boxed, Command, Station, TaskKey};
+use crate::station::{Boxed, Buffer, Command, Station, TaskKey};
 use crate::subscription::Inbox;
 use crate::waker::{TaskWaker, Wake};
 
@@ -58,6 +58,8 @@ pub struct Tasks<S> {
     pub(crate) orphans: usize,
     /// The messages that wait for the subscriptions of each topic to which the handler listens.
     pub(crate) inboxes: HashMap<Topic, Vec<Rc<Inbox>>>,
+    /// The buffer of the last item that went the short way. Filled again when the task has dropped the item.
+    pub(crate) item: Buffer,
     /// An empty list, kept for its capacity.
     pub(crate) commands: Vec<Command>,
     /// Connections that `on_close` cannot open while the application stops, kept for the next turn.
@@ -76,8 +78,9 @@ impl<S> fmt::Debug for Tasks<S> {
 }
 
 pub(crate) struct Task {
-    /// `None` after a panic.
-    pub(crate) future: Option<Boxed>,
+    pub(crate) future: Boxed,
+    /// The task has panicked. Its future was dropped, and `future` is never ready.
+    pub(crate) has_panicked: bool,
     /// The connection that the task serves; `None` for a forked task.
     pub(crate) slot: Option<Rc<Slot>>,
     wakes: Arc<TaskWaker>,
@@ -91,41 +94,54 @@ impl Task {
     /// Polls the future. Returns `None` if the task has panicked before.
     #[inline(always)]
     fn poll(&mut self, key: TaskKey, station: &Rc<Station>) -> Option<thread::Result<Poll<()>>> {
-        let future = self.future.as_mut()?;
+        if self.has_panicked {
+            return None;
+        }
         self.wakes.runs();
-        Some(poll(future, &self.waker, key, station))
+        Some(poll(&mut self.future, &self.waker, key, station, station))
     }
 
     /// Writes the bytes that the task has sent to the task's own connection.
     fn send_own(&self, station: &Station, cx: &mut Context<'_>) {
-        let mut output = station.output.borrow_mut();
-        self.write(&output, cx);
-        empty(&mut output);
+        let output = &mut *station.output.borrow_mut();
+        if let Some(slot) = self.slot.as_ref().filter(|_| !output.is_empty()) {
+            let is_own = self.home == cx.id();
+            let written = if is_own { cx.write_vec(output) } else { cx.at(self.home).write_vec(output) };
+            if written == Written::AboveHighWater {
+                slot.raise(HIGH);
+            }
+        }
+        output.clear();
+        free_large(output);
     }
 
     pub(crate) fn write(&self, bytes: &[u8], cx: &mut Context<'_>) {
         let Some(slot) = self.slot.as_ref().filter(|_| !bytes.is_empty()) else { return };
-        let written = if self.home == cx.id() { cx.write(bytes) } else { cx.at(self.home).write(bytes) };
-        if written == Written::AboveHighWater {
+        if cx.at(self.home).write(bytes) == Written::AboveHighWater {
             slot.raise(HIGH);
         }
     }
 }
 
-/// Empties the buffer for sent bytes, and keeps its memory if there is not much.
+/// Frees the empty buffer for sent bytes if it is large.
 #[inline]
-pub(crate) fn empty(output: &mut Vec<u8>) {
-    output.clear();
+pub(crate) fn free_large(output: &mut Vec<u8>) {
     if output.capacity() > OUTPUT_KEPT {
         *output = Vec::new();
     }
 }
 
-/// Polls the future of task `key`.
+/// Polls the future of task `key`. `shared` is the `station`, which stays in a register during the poll.
 #[inline(always)]
-pub(crate) fn poll(future: &mut Boxed, waker: &Waker, key: TaskKey, station: &Rc<Station>) -> thread::Result<Poll<()>> {
+pub(crate) fn poll(
+    future: &mut Boxed,
+    waker: &Waker,
+    key: TaskKey,
+    station: &Station,
+    shared: &Rc<Station>,
+) -> thread::Result<Poll<()>> {
     station.running.set(key);
-    station.enter_poll();
+    station.enter_poll(shared);
     let mut polling = Polling::from_waker(waker);
     let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut polling)));
     station.leave_poll();
@@ -172,6 +188,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             serving: 0,
             orphans: 0,
             inboxes: HashMap::new(),
+            item: Buffer::default(),
             commands: Vec::new(),
             postponed: Vec::new(),
             panics: Vec::new(),
@@ -224,7 +241,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             slot.reader.set(key);
             slot.waker.set(waker.data());
         }
-        self.tasks.fill(key, Task { future: Some(future), slot, waker, wakes, home });
+        self.tasks.fill(key, Task { future, has_panicked: false, slot, waker, wakes, home });
     }
 
     pub(crate) fn remove(&mut self, key: TaskKey) {
@@ -277,7 +294,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
             }
             Err(panic) => {
                 if let Some(task) = self.tasks.get_mut(key) {
-                    task.future = None;
+                    task.future = Box::pin(std::future::pending());
+                    task.has_panicked = true;
                 }
                 self.panics.push((key, panic));
                 self.have_polled(key, cx);
@@ -360,7 +378,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
             }
             None => {
                 let key = TaskKey(number);
-                if self.tasks.get_mut(key).is_some_and(|task| task.future.is_none()) {
+                if self.tasks.get_mut(key).is_some_and(|task| task.has_panicked) {
                     self.remove(key);
                     self.finish(cx);
                 }
@@ -445,7 +463,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         let slot = task.slot.clone().filter(|slot| slot.id.get() == cx.id());
         let Some(slot) = slot else { return self.remove(key) };
         slot.over(reason, cx.unread());
-        if matches!(reason, CloseReason::Panicked | CloseReason::DrainExpired) || task.future.is_none() {
+        if matches!(reason, CloseReason::Panicked | CloseReason::DrainExpired) || task.has_panicked {
             return self.remove(key);
         }
         {

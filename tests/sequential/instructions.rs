@@ -11,9 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::GUARD;
 
-/// Instructions that the echo of a line may cost more with a task than with callbacks: the figure of today, and a little. The aim is 150,
-/// which held until the two writes of the callbacks' answer became one.
-const MORE_MAX: f64 = 250.0;
+/// Instructions that the echo of a line may cost more with a task than with callbacks.
+const MORE_MAX: f64 = 150.0;
 const CLIENTS: usize = 64;
 const LINE: &[u8] = b"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n";
 const ANSWER: usize = b"You said: ".len() + LINE.len();

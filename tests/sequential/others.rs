@@ -34,6 +34,27 @@ on_every_backend! {
         assert_eq!(client.rest(), b"");
     }
 
+    fn pieces_leave_in_order_to_a_peer_and_to_a_client(backend: Backend) {
+        let upstream = tasks(backend, echo);
+        let address = upstream.service.address().expect("it listens").clone();
+        let running = tasks(backend, async move |peer: &mut Peer| {
+            let mut other = Client::connect(address.clone()).await.expect("it accepts");
+            while let Some(line) = peer.until_eol().await {
+                peer.send("first ");
+                peer.send_all([&b"second "[..], b"", b"third "]);
+                other.send_all([b"of the client ", &line]);
+                let answer = other.until_eol().await.expect("an answer");
+                peer.send_all([&*answer, &line]);
+            }
+        });
+        let mut client = client(&running);
+        for round in 0..20 {
+            let line = format!("{round}");
+            assert_eq!(client.ask(&line), format!("first second third You said: of the client {line}"));
+            assert_eq!(client.line(), line);
+        }
+    }
+
     fn a_client_that_is_refused_says_why(backend: Backend) {
         let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");

@@ -116,6 +116,24 @@ impl Output {
         }
     }
 
+    /// Appends all of `bytes`, and leaves `bytes` empty. When nothing is queued, exchanges the buffers and copies nothing.
+    #[inline]
+    pub(crate) fn put_vec(&mut self, bytes: &mut Vec<u8>) {
+        // Without copied bytes, `sent` and `run` are 0.
+        if self.copied.is_empty() && self.behind.is_none() && self.fits(bytes.len()) {
+            std::mem::swap(&mut self.copied, bytes);
+        } else {
+            self.put_vec_after(bytes);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_vec_after(&mut self, bytes: &mut Vec<u8>) {
+        self.put(bytes);
+        bytes.clear();
+    }
+
     /// Appends `bytes` without copying them if they are large enough (4 KiB) for sharing to pay.
     pub fn put_shared(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_MIN {

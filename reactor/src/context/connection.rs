@@ -212,6 +212,13 @@ impl ConnectionRef<'_> {
         self.put(|output| output.put(bytes.as_ref()))
     }
 
+    /// Queues all of `bytes`, and leaves `bytes` empty: see [`Context::write_vec`](crate::Context::write_vec).
+    pub fn write_vec(&mut self, bytes: &mut Vec<u8>) -> Written {
+        let written = self.put(|output| output.put_vec(bytes));
+        bytes.clear();
+        written
+    }
+
     /// Queues `bytes`: shared without a copy from 4 KiB on, copied if shorter.
     pub fn write_shared(&mut self, bytes: Bytes) -> Written {
         self.put(|output| output.put_shared(bytes))

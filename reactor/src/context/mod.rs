@@ -265,6 +265,36 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.put(self.id, |output| output.put(bytes.as_ref()))
     }
 
+    /// Queues all of `bytes`, a buffer that the handler fills again and again. Leaves `bytes` empty, also where the write is refused.
+    /// When nothing is queued for the peer, exchanges the memory of `bytes` with the memory of an empty output, and copies nothing.
+    ///
+    /// ```
+    /// use reactor::{Context, Handler, Input, Service};
+    /// use std::io::Write;
+    ///
+    /// /// Answers with the number of received bytes. All connections share the buffer.
+    /// struct Counting {
+    ///     answer: Vec<u8>,
+    /// }
+    ///
+    /// impl Handler for Counting {
+    ///     type Connection = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>) {}
+    ///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) {
+    ///         writeln!(self.answer, "{}", input.take_all().len()).unwrap();
+    ///         cx.write_vec(&mut self.answer);
+    ///     }
+    /// }
+    /// # Service::tcp("127.0.0.1:0", || Counting { answer: Vec::new() });
+    /// ```
+    // Inlined by force, as `write` is.
+    #[inline(always)]
+    pub fn write_vec(&mut self, bytes: &mut Vec<u8>) -> Written {
+        let written = self.core.put(self.id, |output| output.put_vec(bytes));
+        bytes.clear();
+        written
+    }
+
     /// Queues `bytes`: shared without a copy from 4 KiB on, copied if shorter.
     pub fn write_shared(&mut self, bytes: Bytes) -> Written {
         self.core.put(self.id, |output| output.put_shared(bytes))

@@ -51,6 +51,41 @@ fn copied_and_shared_bytes_leave_in_order_whatever_the_kernel_takes() {
 }
 
 #[test]
+fn a_handler_s_buffer_is_exchanged_when_nothing_is_queued_and_copied_behind_queued_bytes() {
+    let mut output = Output::default();
+    let mut buffer = b"first ".to_vec();
+    let memory = buffer.as_ptr();
+    output.put_vec(&mut buffer);
+    assert_eq!((output.copied.as_ptr(), buffer.len()), (memory, 0));
+
+    buffer.extend_from_slice(b"second ");
+    output.put_vec(&mut buffer);
+    assert!(buffer.is_empty());
+    output.put_shared(Bytes::from(vec![b's'; SHARE_MIN]));
+    let expected = [&b"first second "[..], &[b's'; SHARE_MIN]].concat();
+    assert_eq!(drain(&mut output, 7), expected);
+
+    // A shared piece is queued, and no copied byte.
+    output.put_shared(Bytes::from(vec![b's'; SHARE_MIN]));
+    buffer.extend_from_slice(b"third");
+    output.put_vec(&mut buffer);
+    assert!(buffer.is_empty());
+    assert_eq!(drain(&mut output, 7), [&[b's'; SHARE_MIN], &b"third"[..]].concat());
+}
+
+#[test]
+fn a_handler_s_buffer_over_the_limit_is_refused() {
+    let mut output = Output::default();
+    output.set_max(10);
+    output.put(b"12345678");
+    output.begin_write(4);
+    let mut buffer = b"abc".to_vec();
+    output.put_vec(&mut buffer);
+    assert!(output.overflowed() && buffer.is_empty());
+    assert_eq!(output.to_vec(), b"12345678");
+}
+
+#[test]
 fn small_shared_bytes_are_copied_together_into_one_piece() {
     let mut output = Output::default();
     output.put_shared(Bytes::from_static(b"a"));
