@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::ops::{Deref, DerefMut};
 use std::task::Poll;
 
 use reactor::{Address, AddressError, CloseReason, ConnectionId};
 
-use crate::fork::in_thread;
 use crate::peer::Peer;
 use crate::slot::{CONNECTED, GONE, Slot};
-use crate::station::{Command, Station};
+use crate::station::{Command, Destination, Station};
 
 /// An outbound connection that a task has opened, with the reads and sends of [`Peer`]. Dropping the client closes the connection
 /// as by [`Context::close`](reactor::Context::close).
@@ -47,10 +45,8 @@ pub struct Client(Peer);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The name has no address.
+    /// The look-up has failed: the name is malformed or has no address, or the system could not start a thread.
     Name(AddressError),
-    /// The system could not start a thread for the look-up.
-    Thread(io::Error),
     /// The connection was not established.
     Connection(CloseReason),
 }
@@ -59,7 +55,6 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::Name(error) => error.fmt(f),
-            ConnectError::Thread(error) => error.fmt(f),
             ConnectError::Connection(reason) => reason.fmt(f),
         }
     }
@@ -76,13 +71,27 @@ impl Client {
     /// # Panics
     /// Outside a task.
     pub async fn connect(to: impl Into<Address>) -> Result<Client, ConnectError> {
-        let (to, station) = (to.into(), Station::current("Client::connect"));
-        let address = match &to {
-            Address::Tcp(address) => Some(reactor::Peer::tcp(*address)),
-            Address::Unix(_) => Some(reactor::Peer::Unix),
-        };
+        Client::open(Destination::Address(to.into()), "Client::connect").await
+    }
+
+    /// Looks up `host:port` on a helper thread, and connects to the first address that accepts, as
+    /// [`Context::connect_to`](reactor::Context::connect_to) does. [`Deadlines::connect`](reactor::Deadlines::connect) counts for the
+    /// look-up and all addresses together. A numeric address and `unix:PATH` need no look-up.
+    ///
+    /// # Errors
+    /// The failure of the look-up, or the reason for which the connection to the last address was not established.
+    ///
+    /// # Panics
+    /// Outside a task.
+    pub async fn connect_name(name: &str) -> Result<Client, ConnectError> {
+        Client::open(Destination::Name(name.to_owned()), "Client::connect_name").await
+    }
+
+    /// Opens a connection for the running task. `what` names the caller in the panic's text.
+    async fn open(to: Destination, what: &str) -> Result<Client, ConnectError> {
+        let station = Station::current(what);
         let slot = Slot::new(station.clone(), ConnectionId::NONE);
-        let client = Client(Peer { slot: slot.clone(), address, is_outbound: true });
+        let mut client = Client(Peer { slot: slot.clone(), address: None, is_outbound: true });
         station.ask(Command::Connect(to, slot.clone()));
         drop(station);
         poll_fn(|cx| {
@@ -93,31 +102,16 @@ impl Client {
             Poll::Pending
         })
         .await;
+        let (address, error) = slot.with_rest(|rest| (rest.address, rest.connect_error.take()));
+        client.0.address = address;
         match client.reason() {
-            Some(reason) => Err(ConnectError::Connection(reason)),
-            None => Ok(client),
+            // A connection that was established, and has ended since, may have input.
+            Some(reason) if !slot.is(CONNECTED) => Err(match (reason, error) {
+                (CloseReason::LookUpFailed, Some(error)) => ConnectError::Name(error),
+                _ => ConnectError::Connection(reason),
+            }),
+            _ => Ok(client),
         }
-    }
-
-    /// Looks up `host:port` (or `unix:PATH`) on a thread, and connects to the first address that accepts.
-    ///
-    /// # Errors
-    /// When the name has no address, when the system could not start a thread for the look-up, or the reason for which the
-    /// connection to the last address was not established.
-    ///
-    /// # Panics
-    /// Outside a task.
-    pub async fn connect_name(name: &str) -> Result<Client, ConnectError> {
-        let name = name.to_owned();
-        let found = in_thread(move || Address::resolve(&name)).await.map_err(ConnectError::Thread)?;
-        let mut outcome = Err(ConnectError::Connection(CloseReason::Closed));
-        for address in found.map_err(ConnectError::Name)? {
-            outcome = Client::connect(address).await;
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
     }
 }
 

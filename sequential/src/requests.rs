@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use reactor::{Address, ConnectionId, Topic, Written};
+use reactor::{ConnectionId, Topic, Written};
 
 use crate::peer::Peer;
 use crate::slot::{HIGH, PAUSED, Slot};
-use crate::station::{Boxed, Command, TaskKey};
+use crate::station::{Boxed, Command, Destination, TaskKey};
 use crate::subscription::Inbox;
 use crate::tasks::{Connection, Context, Kind, Task, Tasks, free_large};
 
@@ -108,8 +108,12 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
 
     /// Connects for a task. While the application stops, the loop opens no connection in `on_close`: the request waits for the next
     /// turn, and is dropped when the drain time is over.
-    pub(crate) fn connect(&mut self, to: Address, slot: Rc<Slot>, cx: &mut Context<'_>) {
-        slot.id.set(cx.connect(to.clone(), Connection(Kind::Client(slot.clone()))));
+    pub(crate) fn connect(&mut self, to: Destination, slot: Rc<Slot>, cx: &mut Context<'_>) {
+        let state = Connection(Kind::Client(slot.clone()));
+        slot.id.set(match to.clone() {
+            Destination::Address(address) => cx.connect(address, state),
+            Destination::Name(name) => cx.connect_to(name, state),
+        });
         if slot.id.get() == ConnectionId::NONE {
             self.postponed.push((to, slot));
             cx.request_turn();

@@ -5,7 +5,7 @@ use std::ptr;
 use std::rc::Rc;
 use std::task::Waker;
 
-use reactor::{CloseReason, ConnectionId, Framed, Input};
+use reactor::{AddressError, CloseReason, ConnectionId, Framed, Input, Peer};
 
 use crate::station::{Buffer, Station, TaskKey};
 
@@ -121,6 +121,10 @@ pub(crate) struct Rest {
     unread: Vec<u8>,
     /// Bytes of `unread` that later reads have taken.
     at: usize,
+    /// The peer's address, once an outbound connection is established.
+    pub(crate) address: Option<Peer>,
+    /// The error for which an outbound connection by name was not established.
+    pub(crate) connect_error: Option<AddressError>,
     /// The reason for the connection's end.
     pub(crate) reason: Option<CloseReason>,
     /// The decoder of the waiting read.

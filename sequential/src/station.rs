@@ -67,6 +67,14 @@ const BUFFER_MAX: usize = 4096;
 /// Number of timers that are kept for later sleeps.
 const TIMERS: usize = 64;
 
+/// The server of an outbound connection.
+#[derive(Clone)]
+pub(crate) enum Destination {
+    Address(Address),
+    /// `host:port`, to be looked up.
+    Name(String),
+}
+
 /// A request of a task.
 pub(crate) enum Command {
     /// Writes `Station::output` up to the given length to the running task's own connection, before the requests that follow.
@@ -80,7 +88,7 @@ pub(crate) enum Command {
     ReadOn(Rc<Slot>),
     /// Offers the input that the connection has left unread.
     Offer(Rc<Slot>),
-    Connect(Address, Rc<Slot>),
+    Connect(Destination, Rc<Slot>),
     Arm(Rc<Timer>, Duration),
     /// Cancels the timer of a sleep.
     Disarm(TaskKey),

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::task::{Context as Polling, Poll, Waker};
 use std::thread;
 
-use reactor::{Address, Bytes, CloseReason, ConnectionId, Handler, Input, Topic, Written};
+use reactor::{Bytes, CloseReason, ConnectionId, Handler, Input, Topic, Written};
 
 use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::slot::{CONNECTED, ENDED, GONE, HIGH, READ, Slot};
-use crate::station::{Boxed, Buffer, Command, Station, TaskKey};
+use crate::station::{Boxed, Buffer, Command, Destination, Station, TaskKey};
 use crate::subscription::Inbox;
 use crate::waker::{TaskWaker, Wake};
 
@@ -63,7 +63,7 @@ pub struct Tasks<S> {
     /// An empty list, kept for its capacity.
     pub(crate) commands: Vec<Command>,
     /// Connections that `on_close` cannot open while the application stops, kept for the next turn.
-    pub(crate) postponed: Vec<(Address, Rc<Slot>)>,
+    pub(crate) postponed: Vec<(Destination, Rc<Slot>)>,
     /// Panics of tasks that were polled in a foreign connection's callback. Each panic is resumed in a callback of the task's home,
     /// so that the loop ends the right connection.
     pub(crate) panics: Vec<(TaskKey, Box<dyn Any + Send>)>,
@@ -330,6 +330,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
             let station = self.station.clone();
             let _entered = station.enter();
             slot.raise(CONNECTED);
+            slot.with_rest(|rest| rest.address = cx.peer());
             slot.wake_waiting();
             self.pass_on(TaskKey::NONE, cx);
         }
@@ -430,6 +431,8 @@ impl<S: AsyncFn(&mut Peer) + 'static> Handler<Wake> for Tasks<S> {
                 let station = self.station.clone();
                 let _entered = station.enter();
                 slot.over(reason, cx.unread());
+                let id = cx.id();
+                slot.with_rest(|rest| rest.connect_error = cx.at(id).connect_error());
                 slot.wake_waiting();
                 if slot.is(READ) {
                     self.run_reader(&slot, cx);
