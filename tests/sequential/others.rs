@@ -1,8 +1,11 @@
 //! What a task has to do with others: clients that it opens, topics, the operator.
 
+use std::pin::pin;
+
 use reactor::{CloseReason, Topic};
 use sequential::{Client, ConnectError, Peer, publish};
 
+use super::support::command::eventually;
 use super::support::on_every_backend;
 use super::{client, echo, tasks, telling};
 
@@ -53,6 +56,38 @@ on_every_backend! {
             assert_eq!(client.ask(&line), format!("first second third You said: of the client {line}"));
             assert_eq!(client.line(), line);
         }
+    }
+
+    fn a_client_that_was_established_and_reset_before_its_task_looked_yields_what_had_come(backend: Backend) {
+        let upstream = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = upstream.local_addr().expect("it listens");
+        let running = tasks(backend, async move |peer: &mut Peer| {
+            let mut opening = pin!(Client::connect(address));
+            std::future::poll_fn(|cx| {
+                assert!(opening.as_mut().poll(cx).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            peer.send("opening\n");
+            peer.until_eol().await;
+            let mut other = opening.await.expect("it was established");
+            let line = other.until_eol().await.expect("a line had come");
+            peer.send_all([&*line, format!("{:?}\n", other.reason()).as_bytes()]);
+            assert!(other.until_eol().await.is_none());
+        });
+        let mut client = client(&running);
+        assert_eq!(client.line(), "opening");
+        let (mut server, _) = upstream.accept().expect("it connects");
+        std::io::Write::write_all(&mut server, b"hello\n").expect("it is open");
+        let stats = || running.handle.stats();
+        eventually("the client's connection and its line", || (stats().connected == 1 && stats().received == 6).then_some(()));
+        let reset = socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO));
+        reset.expect("it is a socket");
+        drop(server);
+        eventually("the client's end", || (stats().ended == 1).then_some(()));
+        client.send("look\n");
+        assert_eq!(client.line(), "hello");
+        assert!(client.line().starts_with("Some("));
     }
 
     fn a_client_that_is_refused_says_why(backend: Backend) {
