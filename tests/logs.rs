@@ -230,7 +230,7 @@ fn without_processes_or_threads_a_stop_takes_no_longer_than_the_drain_time() {
         glowplug.listens();
         let mut waiting: Vec<Client> = (0..3).map(|_| glowplug.connect()).collect();
         waiting.iter_mut().for_each(|client| client.send("hello\n"));
-        glowplug.told("newcomers have to wait");
+        glowplug.told("new connections wait");
         let ended = glowplug.stop();
         let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
         let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");

@@ -29,7 +29,7 @@ pub(crate) struct Published {
     lengths: Vec<u32>,
 }
 
-/// Messages of one topic, one after the other.
+/// Successive messages of one topic.
 pub(crate) struct Batch {
     pub(crate) topic: Topic,
     bytes: BytesMut,

@@ -35,9 +35,9 @@ pub(crate) enum Admits {
 impl fmt::Display for Admits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Admits::NobodyAtCap => f.write_str("newcomers have to wait, since it is at its limit"),
-            Admits::NobodySuspended => f.write_str("newcomers have to wait, for want of descriptors or memory"),
-            Admits::NobodyAtLimit(limit) => write!(f, "newcomers are refused, at the limit of {limit}"),
+            Admits::NobodyAtCap => f.write_str("new connections wait: at the limit"),
+            Admits::NobodySuspended => f.write_str("new connections wait: no descriptors or no memory"),
+            Admits::NobodyAtLimit(limit) => write!(f, "refusing connections, at the limit of {limit}"),
             Admits::AllBut(None) => f.write_str("accepting connections"),
             Admits::AllBut(Some(whom)) => {
                 write!(f, "accepting connections, but {}", whom.replace(char::is_control, " "))
@@ -180,7 +180,7 @@ impl Core {
             links.sort_by_key(|link| Reverse(link.queued()));
             links.truncate(REPORT_ROWS);
         }
-        let head = ["id", "service", "peer", "state", "owed", "received", "sent", "idle s"].map(str::to_owned);
+        let head = ["id", "service", "peer", "state", "queued", "received", "sent", "idle s"].map(str::to_owned);
         let mut rows = vec![head];
         rows.extend(links.into_iter().map(|link| self.row(link)));
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -197,21 +197,21 @@ impl Core {
             text.push('\n');
         }
         if left_out > 0 {
-            let _ = writeln!(text, "and {left_out} more, who are owed no more than these");
+            let _ = writeln!(text, "and {left_out} more, none with more bytes queued");
         }
     }
 
     fn row(&self, link: &Link) -> [String; COLUMNS] {
         let name = &self.terms[link.service as usize].name;
         let idle = self.now.since(link.idle_since()).as_secs();
-        let [owed, received, sent, idle] =
+        let [queued, received, sent, idle] =
             [link.queued() as u64, link.received, link.sent, idle].map(|count| count.to_string());
         [
             link.id.to_string(),
             name.to_string(),
             link.peer.to_string(),
             link.describe().into(),
-            owed,
+            queued,
             received,
             sent,
             idle,

@@ -141,7 +141,7 @@ on_every_backend! {
         glowplug.told("http: refused 1 connection, the last from ");
         glowplug.signal(Signal::USR1);
         let report = glowplug.told_up_to("http: accepted 2, open 2, closed 0, refused 2\n");
-        let refuses = format!("http at {address}: newcomers are refused, at the limit of 2 connections\n");
+        let refuses = format!("http at {address}: refusing connections, at the limit of 2 connections\n");
         assert!(report.contains(&refuses), "{report}");
         assert!(report.contains("counters: accepted 2, refused 2, connected 0, open 2, "), "{report}");
         let refused = eventually("both in the access log", || {

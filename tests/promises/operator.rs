@@ -14,7 +14,7 @@ use crate::stage::{Plan, Stage};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Part of the line about suspended accepting, which chaos causes.
-const RESTS: &str = "newcomers have to wait";
+const RESTS: &str = "new connections wait";
 const HELD: &str = " held the loop for ";
 
 /// The logged lines of all loops of this process.

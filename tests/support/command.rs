@@ -198,7 +198,7 @@ fn without_chaos(stderr: String) -> String {
     if !under_chaos() {
         return stderr;
     }
-    let by_chaos = ["REACTOR_CHAOS=", "newcomers have to wait: Too many open files"];
+    let by_chaos = ["REACTOR_CHAOS=", "new connections wait: Too many open files"];
     stderr.split_inclusive('\n').filter(|line| !by_chaos.iter().any(|said| line.contains(said))).collect()
 }
 

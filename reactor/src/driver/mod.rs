@@ -30,7 +30,7 @@ pub(crate) use readiness::Readiness;
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// A newcomer. [`Driver::adopt`] or [`Acceptor::close_accepted`] it.
+    /// An accepted connection. [`Driver::adopt`] or [`Acceptor::close_accepted`] it.
     Accepted { listener: usize, socket: Socket, peer: Peer },
     /// An outbound connection has come about.
     Connected { id: ConnectionId },
@@ -77,7 +77,7 @@ pub(crate) trait Acceptor {
     /// Begins to accept from this listener, and returns its number in [`Completion::Accepted`]. `tuning` is applied to each accepted
     /// socket. The caller closes the listener.
     fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize;
-    /// Goes on with, or leaves off, accepting: newcomers wait in the backlog.
+    /// Goes on with, or leaves off, accepting: new connections wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
@@ -87,11 +87,11 @@ pub(crate) trait Acceptor {
     fn is_suspended(&self, listener: usize) -> bool;
     /// Accepts from this listener in the next turn, whether or not it is reported, or once the listener rests no more.
     fn probe_listener(&mut self, listener: usize);
-    /// Closes a newcomer as it stands.
+    /// Closes an accepted connection that no link has.
     fn close_accepted(&mut self, socket: Socket);
-    /// Another loop's driver gets the newcomer: it counts there, and here no longer.
+    /// Another loop's driver gets the accepted connection, which counts there, and here no longer.
     fn count_out(&mut self);
-    /// A newcomer that another loop's driver has accepted counts here from now on.
+    /// Counts a connection that another loop's driver has accepted.
     fn count_in(&mut self);
 }
 
@@ -108,7 +108,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// The next thing of this batch, whatever it is.
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion>;
 
-    /// Takes a newcomer on. `reads_first`: it has probably sent something, so look in this very batch, before the
+    /// Takes an accepted connection on. `reads_first`: it has probably sent something, so look in this very batch, before the
     /// poller is told of it.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Puts a layer between an unused connection and the wire: `Connected` follows when the layer is ready.

@@ -190,7 +190,7 @@ impl<D: Driver> EventLoop<D> {
         match origin {
             // It was counted as refused, and never was open.
             Origin::Refused => self.hosts[service].refused -= 1,
-            // What it carried is counted where it came from.
+            // The process at the other end counts the traffic of a channel.
             Origin::Channel => {}
             Origin::Accepted | Origin::Adopted => self.core.counters.count_closed(reason),
             Origin::Outbound | Origin::Watched => self.core.counters.ended.add(1),
@@ -249,7 +249,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Before a callback that others' sends may have come before: the time that they took is not its own.
+    /// Reads the clock before a callback, because sends to other peers may have taken time since the last reading.
     pub(super) fn before_callback(&mut self) {
         self.core.now = self.core.now.max(self.driver.coarse_now());
     }

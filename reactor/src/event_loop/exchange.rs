@@ -320,7 +320,7 @@ impl<D: Driver> EventLoop<D> {
                     true => (self.config.descriptors, "descriptors"),
                     false => (self.config.per_connection, kind),
                 };
-                log::warn!("at the limit of {limit} {what}: newcomers have to wait");
+                log::warn!("at the limit of {limit} {what}: new connections wait");
             }
             for listener in 0..self.listeners.len() {
                 self.driver.set_accepting(listener, !at_cap);

@@ -37,15 +37,15 @@ use exchange::Exchange;
 pub(crate) use exchange::{Spawned, Spawner};
 use stopping::Stopping;
 
-/// The one receive buffer of a loop, and with it the most that one connection gets to say in one turn. Allocated once
-/// and never cleared: clearing 64 KiB for every read costs half as much again as the read.
+/// Size of the one receive buffer of a loop, and so the largest number of bytes that one connection delivers in one turn. Allocated
+/// once and never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
-/// The same of a loop that has one connection: there are thousands of those, and nobody to be fair to.
+/// The receive buffer of a loop with one connection. There are thousands of such loops, and no other connection waits.
 const SCRATCH_OF_ONE: usize = 16 * 1024;
-/// A wait that ends so much later than it should have was a stall, not a busy machine.
+/// A wait that ends this much later than planned was a stall, not a busy machine.
 const STALL: Duration = Duration::from_millis(50);
 
-/// Stands for no service: periodic work, and what the operator asks for.
+/// The number of no service: periodic work and the orders of operators belong to none.
 const NO_SERVICE: u16 = u16::MAX;
 
 /// One loop: a driver, the links, the handlers, and the order in which they get their turn.
@@ -133,7 +133,7 @@ impl<D: Driver> EventLoop<D> {
         self.waited.read(self.driver.now(), self.driver.waited_for_a_core());
         self.start();
         if let Some(newcomer) = newcomer {
-            // One that there is no place for ends the loop as one that has ended does.
+            // A connection without a place ends the loop, as the end of a connection does.
             self.exchange.own = Some(self.take_on(newcomer).unwrap_or(ConnectionId::NONE));
             self.keep_stopping();
         }
@@ -165,7 +165,7 @@ impl<D: Driver> EventLoop<D> {
         let heard = self.driver.now();
         self.core.now = heard;
         if !self.admission.waiting.is_empty() {
-            // Before whoever comes in this batch.
+            // Before the connections that are accepted in this batch.
             self.try_again();
         }
         for service in std::mem::take(&mut self.core.turn_requested) {
@@ -194,7 +194,7 @@ impl<D: Driver> EventLoop<D> {
         Ok(())
     }
 
-    /// Does what this batch asks for. Not a part of `turn`, where the variables of a turn would take the registers.
+    /// Handles the completions of this batch. Not a part of `turn`, where the variables of a turn would take the registers.
     #[inline(never)]
     fn take_batch(&mut self, scratch: &mut [u8]) {
         loop {

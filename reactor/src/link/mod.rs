@@ -315,7 +315,7 @@ impl Link {
         matches!(self.phase, Phase::Open | Phase::Connecting) && !self.flags.has(CLOSE_DUE)
     }
 
-    /// The state as one word, for the table of connections.
+    /// The state in a word or two, for the table of connections.
     pub(crate) fn describe(&self) -> &'static str {
         match self.phase {
             Phase::Connecting if self.origin.is_counted_in() => "handshake",
@@ -323,7 +323,7 @@ impl Link {
             Phase::Open if self.flags.has(PAUSED) => "paused",
             Phase::Open if self.flags.has(WAITING) => "waiting",
             Phase::Open if self.flags.has(SUSPENDED) => "suspended",
-            Phase::Open if self.flags.has(CHOKED) && !self.flags.has(RELAYED) => "choked",
+            Phase::Open if self.flags.has(CHOKED) && !self.flags.has(RELAYED) => "reading paused",
             Phase::Open if self.flags.has(ENDED) => "half-closed",
             Phase::Open => "open",
             Phase::Flushing => "flushing",

@@ -177,8 +177,8 @@ impl<D: Driver> Checked<D> {
             if cost > limits.member_queue && messages > 1 {
                 self.violation(&format!("{messages} messages wait for connection {}, at a cost of {cost}", link.id));
             }
-            if !at_once && state == "choked" && link.queued() <= limits.output_low {
-                self.violation(&format!("connection {} is choked by {} bytes", link.id, link.queued()));
+            if !at_once && state == "reading paused" && link.queued() <= limits.output_low {
+                self.violation(&format!("connection {} does not read, for {} queued bytes", link.id, link.queued()));
             }
             let kept = link.kept.as_ref().map_or(0, |kept| kept.len());
             let is_wanted = link.kept.as_ref().is_some_and(|kept| !kept.is_too_short());
@@ -194,11 +194,11 @@ impl<D: Driver> Checked<D> {
             if state == "paused" && send_failed {
                 self.violation(&format!("connection {} is paused, and nothing can be sent to its peer", link.id));
             }
-            if let "paused" | "choked" | "waiting" = state {
+            if let "paused" | "reading paused" | "waiting" = state {
                 let mut books = self.books.borrow_mut();
                 let entry = books.entries.entry(link.id).or_default();
                 entry.offer_owed = true;
-                entry.drained_owed |= state == "choked";
+                entry.drained_owed |= state == "reading paused";
             }
             if state == "open" && !at_once {
                 let books = self.books.borrow();

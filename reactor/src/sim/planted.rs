@@ -15,7 +15,7 @@ use crate::error::Errno;
 use crate::layer::Layer;
 use crate::link::{Link, Links, Sent};
 use crate::socket_options::Tuning;
-use crate::sys::errno::concerns_one_newcomer;
+use crate::sys::errno::concerns_one_connection;
 use crate::sys::simulated::Simulated;
 use crate::sys::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys};
 use crate::time::Time;
@@ -160,7 +160,7 @@ impl Sys for Flawed<Simulated> {
 
     fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno> {
         match self.inner.accept(listener, tuning) {
-            Err(errno) if self.bug == SpinsWithoutDescriptors && !concerns_one_newcomer(errno) => Ok(None),
+            Err(errno) if self.bug == SpinsWithoutDescriptors && !concerns_one_connection(errno) => Ok(None),
             outcome => outcome,
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn retry<T: PartialEq + From<i8>>(mut call: impl FnMut() -> T) -> Res
     retry_checked(|| check(call()))
 }
 
-/// Does the same for a call that returns its errno.
+/// Repeats an interrupted call, as [`retry`] does, for calls that return their errno.
 #[inline]
 pub(super) fn retry_checked<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {

@@ -4,7 +4,7 @@ use crate::error::Errno;
 
 /// Whether accepting failed for this connection, not for the listener. accept(2) returns errors that are pending on the
 /// new socket, and advises to treat them like EAGAIN; a packet filter causes EPERM.
-pub(crate) fn concerns_one_newcomer(errno: Errno) -> bool {
+pub(crate) fn concerns_one_connection(errno: Errno) -> bool {
     #[cfg(target_os = "linux")]
     if errno.0 == libc::ENONET {
         return true;
@@ -45,9 +45,9 @@ mod tests {
 
     #[test]
     fn want_of_descriptors_concerns_the_listener_and_an_abort_one_newcomer() {
-        assert!(concerns_one_newcomer(Errno(libc::ECONNABORTED)));
+        assert!(concerns_one_connection(Errno(libc::ECONNABORTED)));
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
-            assert!(!concerns_one_newcomer(Errno(errno)));
+            assert!(!concerns_one_connection(Errno(errno)));
         }
     }
 }

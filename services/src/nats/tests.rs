@@ -77,7 +77,7 @@ fn run(seed: u64, faults: Faults, most: usize, scripts: [Vec<Option<Script>>; 2]
     let client =
         move || Client::new(urls[..used].to_vec(), Timed { told: shared.clone(), most }).name("timed").seed(seed);
     sim.add_service(Service::outbound(client).limits(limits()).deadlines(deadlines())).unwrap();
-    // The simulation ends when no peer has anything to do. This one has, so that servers may wait for input.
+    // The simulation ends when no peer has anything to do. The client of `echo` waits for 300 s, so that servers may wait for input.
     let echo = Service::tcp("127.0.0.1:0", || crate::echo::Echo).deadlines(crate::echo::deadlines(None));
     let echo = sim.add_service(echo).unwrap();
     sim.connect(echo.address().unwrap(), Script::new().wait(Duration::from_secs(300)));

@@ -7,7 +7,7 @@ use super::Readiness;
 use super::batch::Stage;
 use crate::error::Errno;
 use crate::socket_options::Tuning;
-use crate::sys::errno::concerns_one_newcomer;
+use crate::sys::errno::concerns_one_connection;
 use crate::sys::{Fd, Interest, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -77,7 +77,7 @@ impl<S: Sys> Acceptor for Readiness<S> {
         self.set_state(index, State::Suspended { until: now + SUSPENDED_REST, probe, held });
         self.counters.accept_starved.add(1);
         if self.suspended_log.passes(now) {
-            log::warn!("{}: newcomers have to wait: {errno}", self.listeners[index].name);
+            log::warn!("{}: new connections wait: {errno}", self.listeners[index].name);
         }
     }
 
@@ -126,8 +126,8 @@ impl<S: Sys> Readiness<S> {
                     return Some(Completion::Accepted { listener: index, socket: Socket(fd), peer });
                 }
                 Ok(None) => return None,
-                Err(errno) if concerns_one_newcomer(errno) => {
-                    log::debug!("{}: a newcomer was lost before it was accepted: {errno}", listener.name);
+                Err(errno) if concerns_one_connection(errno) => {
+                    log::debug!("{}: a connection was lost before it was accepted: {errno}", listener.name);
                 }
                 Err(errno) => {
                     self.suspend(index, errno);

@@ -96,7 +96,7 @@ fn after_thirty_seconds_of_silence_a_member_is_pinged_and_after_as_many_again_it
     let pings = |peer: &Peer| frames_of(peer).into_iter().filter(|(first, _)| *first == 0x89).count();
     assert_eq!((pings(&silent), pings(&talks)), (1, 0));
     assert!(ends_with(&silent, &close_frame(CloseCode::POLICY, "no answer to a ping")));
-    // Two that it has answered in time, and one after its last words.
+    // Two pings that the client answered in time, and one after its last message.
     assert_eq!(pings(&answers), 3);
     assert!(ends_with(&answers, &close_frame(CloseCode::POLICY, "no answer to a ping")));
     assert!(ends_with(&talks, &close_frame(CloseCode::NORMAL, "")));
