@@ -141,6 +141,30 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_of_input_comes_back_empty_with_its_capacity() {
+        let mut pool = Pool::default();
+        let mut kept = pool.take_kept();
+        kept.append(&[1; 1000]);
+        let capacity = kept.capacity();
+        pool.give_kept(kept);
+        assert_eq!(pool.retained, capacity);
+        let kept = pool.take_kept();
+        assert_eq!((kept.len(), kept.capacity(), pool.retained), (0, capacity, 0));
+    }
+
+    #[test]
+    fn the_pool_is_bounded_by_buffers_of_each_kind_and_by_bytes() {
+        let mut pool = Pool::default();
+        assert!(pool.admits(BUFFERS_MAX - 1, 0) && !pool.admits(BUFFERS_MAX, 0));
+        assert!(!pool.admits(0, BUFFER_MAX + 1));
+        for _ in 0..RETAINED_MAX / BUFFER_MAX {
+            assert!(pool.admits(0, BUFFER_MAX));
+        }
+        assert_eq!(pool.retained, RETAINED_MAX);
+        assert!(pool.admits(0, 0) && !pool.admits(0, 1));
+    }
+
+    #[test]
     fn a_buffer_that_has_grown_large_is_freed() {
         let mut pool = Pool::default();
         let mut output = pool.take_output(usize::MAX);

@@ -119,7 +119,7 @@ impl Link {
             _ => return None,
         };
         // The counter of looks must not overflow before the deadline.
-        let least = LOOK_MIN.max(span / u32::from(u8::MAX - 1));
+        let least = LOOK_MIN.max(span / u32::from(u8::MAX));
         let between = (span / u32::from(LOOKS + 1)).min(LOOK_MAX).max(least);
         Some((self.since + between * (u32::from(self.looks) + 1), Due::Look))
     }

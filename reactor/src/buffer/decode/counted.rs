@@ -81,7 +81,8 @@ mod tests {
             }
             calls += 1;
             let mut input = kept.lend();
-            while let Some(parts) = COMMANDS.decode(&mut input).expect("the stream is well-formed") {
+            let mut decoder = COMMANDS;
+            while let Some(parts) = Decoder::decode(&mut decoder, &mut input).expect("the stream is well-formed") {
                 commands.push(parts.into_iter().map(<[u8]>::to_vec).collect());
             }
             let left = input.left();

@@ -188,3 +188,66 @@ impl AsRef<[u8]> for Buffer {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer of `length` bytes, of which a handler has consumed `consumed` and asked for `more` beyond the unread.
+    fn after(length: usize, consumed: usize, more: usize) -> Kept {
+        let mut kept = Kept::default();
+        kept.append(&vec![7; length]);
+        let mut input = kept.lend();
+        assert!(!input.has_consumed());
+        input.consume(consumed);
+        assert_eq!(input.has_consumed(), consumed > 0);
+        if more > 0 {
+            input.need(input.len() + more);
+        }
+        let left = input.left();
+        kept.settle(left);
+        kept
+    }
+
+    #[test]
+    fn a_buffer_is_idle_when_nothing_is_unread_and_nothing_requested() {
+        assert!(Kept::default().is_idle());
+        assert!(!after(10, 0, 0).is_idle());
+        assert!(after(10, 10, 0).is_idle());
+        let waits = after(10, 10, 5);
+        assert!(!waits.is_idle() && waits.is_too_short());
+    }
+
+    #[test]
+    fn a_request_for_more_bytes_alone_needs_no_buffer() {
+        assert_eq!(after(1000, 1000, 5).capacity(), 0);
+        assert!(after(1000, 1000, 0).capacity() >= 1000);
+    }
+
+    #[test]
+    fn consumed_bytes_stay_until_they_are_more_than_half() {
+        for (consumed, memory) in [(0, 1000), (1, 1000), (500, 1000), (501, 499), (1000, 0)] {
+            let kept = after(1000, consumed, 0);
+            assert_eq!((kept.memory(), kept.len()), (memory, 1000 - consumed), "{consumed}");
+        }
+    }
+
+    #[test]
+    fn a_long_buffer_that_has_become_short_gives_memory_back() {
+        let capacity = after(10_000, 0, 0).capacity();
+        // A quarter of the capacity is not short yet.
+        assert_eq!(after(10_000, 10_000 - capacity / 4, 0).capacity(), capacity);
+        let short = after(10_000, 9000, 0).capacity();
+        assert!((1500..=2000).contains(&short), "{short}");
+    }
+
+    #[test]
+    fn another_input_takes_the_place_of_the_lent_one() {
+        let mut kept = after(10, 0, 0);
+        assert_eq!(kept.replacement(&kept.lend()), None);
+        let other = kept.replacement(&Input::of(b"other"));
+        assert_eq!(other.as_deref(), Some(&b"other"[..]));
+        kept.replace(b"other");
+        assert_eq!(kept.lend().as_slice(), b"other");
+    }
+}

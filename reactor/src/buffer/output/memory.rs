@@ -59,11 +59,9 @@ impl Output {
             behind.shrink();
         }
         self.pieces.shrink_to_fit();
-        if self.sent > 0 {
-            self.copied.drain(..self.sent);
-            self.run -= self.sent;
-            self.sent = 0;
-        }
+        self.copied.drain(..self.sent);
+        self.run -= self.sent;
+        self.sent = 0;
         self.copied.shrink_to_fit();
         dropped
     }

@@ -3,6 +3,9 @@
 use std::io::IoSlice;
 
 use super::*;
+use crate::budget::Budget;
+use crate::buffer::{Messages, Offered};
+use crate::limits::{Limits, SlowPolicy};
 
 /// Sends everything in steps of at most `step` bytes, as a kernel would take them, and returns the arriving bytes.
 fn drain(output: &mut Output, step: usize) -> Vec<u8> {
@@ -235,4 +238,237 @@ fn what_an_encoder_has_put_can_be_read_back_whatever_it_consists_of() {
     assert_eq!(output.to_vec(), expected);
     output.advance(3);
     assert_eq!(output.to_vec(), expected[3..]);
+}
+
+/// Messages of these lengths, each of them zeros.
+fn messages<'a>(bytes: &'a [u8], shared: Option<&'a Bytes>, lengths: &'a [u32]) -> Messages<'a> {
+    Messages { bytes, shared, lengths }
+}
+
+/// Publishes one message of `length` bytes. Returns whether it was taken.
+fn publish(output: &mut Output, length: usize) -> bool {
+    output.put_messages(messages(&vec![0; length], None, &[length as u32]), Box::default)
+}
+
+fn a_file() -> Arc<File> {
+    Arc::new(File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap())
+}
+
+#[test]
+fn a_writer_writes_to_its_output_and_knows_what_is_queued() {
+    let mut output = Output::default();
+    let mut writer = output.writer();
+    assert!(writer.is_empty());
+    writer.put_decimal(-17);
+    assert_eq!((writer.queued(), writer.is_empty()), (3, false));
+    assert_eq!(io::Write::write(&mut writer, b"four").unwrap(), 4);
+    assert_eq!(format!("{writer:?}"), "Writer { queued: 7, .. }");
+    assert_eq!(output.to_vec(), b"-17four");
+}
+
+#[test]
+fn an_output_holds_its_copied_bytes_and_its_lists_and_all_that_is_queued_in_memory() {
+    let mut output = Output::default();
+    assert_eq!((output.own_memory(), output.all_memory(), output.capacity()), (0, 0, 0));
+    output.put(&[0; 1000]);
+    assert_eq!((output.own_memory(), output.all_memory()), (1000, 1000));
+    assert_eq!(output.capacity(), output.copied.capacity());
+    output.put_shared(Bytes::from(vec![0; 100_000]));
+    let list = output.pieces.capacity() * size_of::<Piece>();
+    assert!(list > 0);
+    assert_eq!(output.own_memory(), 1000 + list);
+    assert_eq!(output.capacity(), output.copied.capacity() + list);
+    assert_eq!(output.all_memory(), 101_000);
+    output.put_file(a_file(), 0..10);
+    let list = output.pieces.capacity() * size_of::<Piece>();
+    assert_eq!(output.all_memory(), 101_000, "the file is on its disk");
+    assert!(publish(&mut output, 2000));
+    let behind = output.behind().unwrap().capacity();
+    assert!(behind > 2000, "{behind}");
+    assert_eq!(output.own_memory(), 1000 + list + behind);
+    assert_eq!(output.all_memory(), 103_000);
+}
+
+#[test]
+fn shared_payloads_are_counted_once_and_given_back() {
+    let budget = Arc::new(Budget::new(usize::MAX, None));
+    let mut output = Output::default();
+    let mut expected = 0;
+    for length in [10_000, 20_000] {
+        output.put_shared(Bytes::from(vec![0; length]));
+        expected += length;
+        for _ in 0..2 {
+            output.count_payloads(&budget);
+            assert_eq!(budget.held(), expected);
+        }
+    }
+    let published = Bytes::from(vec![0; 30_000]);
+    output.put_messages(messages(&published, Some(&published), &[30_000]), Box::default);
+    output.count_payloads(&budget);
+    assert_eq!(budget.held(), 60_000);
+    #[cfg(feature = "sim")]
+    {
+        let lengths: Vec<usize> = output.payloads().iter().map(|(_, length)| *length).collect();
+        assert_eq!(lengths, [10_000, 20_000, 30_000]);
+        let end = published.as_ptr_range().end as usize;
+        assert_eq!(output.payloads().last(), Some(&(end, 30_000)));
+    }
+    drop((output, published));
+    assert_eq!(budget.held(), 0);
+}
+
+#[test]
+fn a_published_payload_is_shared_from_a_length_on_and_shorter_ones_are_copied() {
+    for (length, is_shared) in [(SHARE_MIN - 1, false), (SHARE_MIN, true)] {
+        let mut output = Output::default();
+        let payload = Bytes::from(vec![0; length]);
+        output.put_messages(messages(&payload, Some(&payload), &[length as u32]), Box::default);
+        assert_eq!(output.own_memory() < length, is_shared, "{length}");
+    }
+}
+
+#[test]
+fn dropped_messages_leave_what_has_begun_and_give_memory_back() {
+    let mut output = Output::default();
+    output.put(&[1; 10_000]);
+    output.advance(4000);
+    (0..3).for_each(|_| assert!(publish(&mut output, 100)));
+    assert_eq!(output.drop_messages(), 3);
+    assert_eq!((output.queued(), output.copied.len(), output.copied.capacity()), (6000, 6000, 6000));
+    assert_eq!(output.own_memory(), 6000);
+    assert_eq!(output.to_vec(), [1; 6000]);
+    assert_eq!(output.drop_messages(), 0);
+    output.advance(6000);
+    assert!(output.is_done());
+}
+
+#[test]
+fn published_messages_are_bounded_with_the_output_before_them_unless_nothing_is_queued() {
+    let cases: [(&str, fn(&mut Output), usize, bool); 8] = [
+        ("nothing", |_| {}, 1000, true),
+        ("half", |output| output.put(&[0; 50]), 50, true),
+        ("half", |output| output.put(&[0; 50]), 51, false),
+        ("messages", |output| _ = publish(output, 50), 50, true),
+        ("messages", |output| _ = publish(output, 50), 51, false),
+        (
+            "both",
+            |output| {
+                output.put(&[0; 30]);
+                publish(output, 30);
+            },
+            41,
+            false,
+        ),
+        ("a file", |output| output.put_file(a_file(), 0..100), 100, true),
+        (
+            "a gap",
+            |output| {
+                output.put(&[0; 50]);
+                output.begin_write(0);
+                output.put(&[0; 51]);
+                output.advance(50);
+            },
+            1,
+            false,
+        ),
+    ];
+    for (name, fill, length, taken) in cases {
+        let mut output = Output::default();
+        output.set_max(100);
+        fill(&mut output);
+        assert_eq!(publish(&mut output, length), taken, "{name} {length}");
+    }
+}
+
+#[test]
+fn only_copied_bytes_without_anything_behind_them_are_plain() {
+    let cases: [(bool, fn(&mut Output)); 5] = [
+        (true, |_| {}),
+        (false, |output| output.advance(3)),
+        (false, |output| output.put_shared(Bytes::from(vec![0; SHARE_MIN]))),
+        (false, |output| _ = publish(output, 1)),
+        (false, |output| {
+            output.set_max(0);
+            output.begin_write(0);
+            output.put(b"more");
+        }),
+    ];
+    for (plain, change) in cases {
+        let mut output = Output::default();
+        output.put(b"abc");
+        change(&mut output);
+        assert_eq!(output.plain(), plain.then_some(&b"abc"[..]));
+    }
+}
+
+#[test]
+fn shared_bytes_are_a_single_piece_only_by_themselves() {
+    let large = Bytes::from(vec![1; SHARE_MIN]);
+    let mut output = Output::default();
+    output.put_shared(large.clone());
+    assert_eq!(output.single(), Some(&large[..]));
+    output.put(b"x");
+    assert_eq!(output.single(), None);
+    let mut output = Output::default();
+    output.put_shared(large.clone());
+    output.put_shared(large.clone());
+    assert_eq!(output.single(), None);
+    output.advance(large.len());
+    assert_eq!(output.single(), Some(&large[..]));
+}
+
+#[test]
+fn a_file_is_next_once_the_bytes_before_it_have_left() {
+    let mut output = Output::default();
+    output.put(b"head");
+    publish(&mut output, 10);
+    output.put_file(a_file(), 0..9);
+    output.drop_messages();
+    assert!(output.file().is_none());
+    output.advance(4);
+    assert_eq!(output.file().map(|part| part.length()), Some(9));
+
+    let mut output = Output::default();
+    output.put(b"head");
+    assert!(output.file_behind().is_none());
+    output.put_file(a_file(), 0..9);
+    assert!(output.file().is_none());
+    assert_eq!(output.file_behind().map(|part| part.length()), Some(9));
+}
+
+#[test]
+fn the_memory_of_sent_bytes_is_reused_once_they_are_many_and_more_than_half() {
+    let after = |put: usize, sent: usize| {
+        let mut output = Output::default();
+        output.put(&vec![0; put]);
+        let capacity = output.copied.capacity();
+        output.advance(sent);
+        assert_eq!(output.queued(), put - sent);
+        (output.copied.len(), output.copied.capacity() < capacity)
+    };
+    // Few, more than half, and many.
+    assert_eq!(after(100_000, 65_536), (100_000, false));
+    assert_eq!(after(200_000, 65_537), (200_000, false));
+    assert_eq!(after(200_000, 100_000), (200_000, false));
+    assert_eq!(after(200_000, 100_001), (99_999, false));
+    // A quarter of the capacity is not short yet.
+    assert_eq!(after(400_000, 300_000), (100_000, false));
+    assert_eq!(after(400_000, 300_001), (99_999, true));
+    let mut output = Output::default();
+    output.put(&[0; 400_000]);
+    output.advance(390_000);
+    assert_eq!(output.copied.capacity(), 20_000);
+}
+
+#[test]
+fn a_message_after_too_many_of_its_turn_is_missed_with_them() {
+    let limits = Limits { member_queue: 1000, slow_members: SlowPolicy::Disconnect, ..Limits::default() };
+    let (mut output, mut missed) = (Output::default(), 0);
+    assert!(!output.has_fresh_messages());
+    let (bytes, lengths) = ([0; 2000], [100; 20]);
+    assert!(output.put_messages(messages(&bytes, None, &lengths), Box::default));
+    assert!(output.has_fresh_messages() && output.is_behind());
+    assert_eq!(output.offer(messages(&[0; 100], None, &[100]), &limits, &mut missed), Offered::TooSlow);
+    assert_eq!(missed, 21);
+    assert!(!output.is_behind());
 }

@@ -1,6 +1,8 @@
 //! Deadlines, and looks at acknowledgements.
 
 use super::*;
+use crate::link::deadlines::UNMARKED;
+use crate::timer::Wheel;
 
 #[test]
 fn a_reset_that_sending_told_first_does_not_move_the_deadline() {
@@ -222,4 +224,120 @@ fn a_linger_deadline_that_costs_bytes_says_so() {
     assert!(bench.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), 0).is_some());
     assert_eq!(bench.closes(), CloseReason::TimedOut(Deadline::Linger));
     assert_eq!(bench.link.release(&mut bench.pool), (0, 1000));
+}
+
+/// The next due times, at each of which the peer has `unacknowledged` bytes left, in milliseconds.
+fn looks(bench: &mut Bench, unacknowledged: usize) -> Vec<(u64, Due)> {
+    let mut all = Vec::new();
+    while let Some((at, due)) = bench.link.next_due(&bench.deadlines) {
+        all.push((at.0 / 1_000_000, due));
+        if bench.link.due(due, at, unacknowledged).is_some() {
+            break;
+        }
+    }
+    all
+}
+
+#[test]
+fn within_a_deadline_for_progress_there_are_five_looks_apart_by_five_seconds_at_most() {
+    for (seconds, expected) in
+        [(6, vec![2000, 3000, 4000, 5000, 6000, 7000]), (30, vec![6000, 11_000, 16_000, 21_000, 26_000, 31_000])]
+    {
+        let mut bench = Bench::open();
+        bench.deadlines.write_progress = Some(Duration::from_secs(seconds));
+        bench.write(100);
+        bench.step();
+        bench.blocked(0);
+        let looks = looks(&mut bench, 0);
+        let times: Vec<u64> = looks.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times[..5], expected[..5], "{looks:?}");
+        assert_eq!(looks.last(), Some(&(1000 + seconds * 1000, Due::Loop(Deadline::WriteProgress))));
+    }
+}
+
+#[test]
+fn nobody_looks_at_the_acknowledgements_of_a_peer_that_is_owed_nothing() {
+    let mut bench = Bench::open();
+    assert_eq!(bench.link.next_due(&bench.deadlines).map(|(_, due)| due), Some(Due::Loop(Deadline::FirstRequest)));
+    // Our FIN counts as a byte.
+    for (unacknowledged, looks) in [(0, false), (1, false), (2, true)] {
+        bench = Bench::open();
+        bench.write(100);
+        bench.step();
+        bench.sent(100);
+        bench.link.close(bench.now);
+        bench.anchored(unacknowledged);
+        bench.finished();
+        let due = bench.link.next_due(&bench.deadlines).map(|(_, due)| due);
+        assert_eq!(due, Some(if looks { Due::Look } else { Due::Loop(Deadline::Linger) }), "{unacknowledged}");
+    }
+    // Without a mark nothing is known.
+    bench = Bench::open();
+    bench.close();
+    bench.link.mark = UNMARKED;
+    bench.finished();
+    assert_eq!(bench.link.next_due(&bench.deadlines).map(|(_, due)| due), Some(Due::Loop(Deadline::Linger)));
+}
+
+#[test]
+fn progress_is_asked_for_where_the_peer_may_have_made_some() {
+    for (due, asks) in [
+        (Due::Look, true),
+        (Due::Loop(Deadline::WriteProgress), true),
+        (Due::Loop(Deadline::Linger), true),
+        (Due::Loop(Deadline::Idle), true),
+        (Due::Loop(Deadline::FirstRequest), false),
+        (Due::Loop(Deadline::Connect), false),
+        (Due::Loop(Deadline::Handshake), false),
+        (Due::Handler, false),
+    ] {
+        assert_eq!(due.asks_for_progress(), asks, "{due:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_has_acknowledged_everything_is_idle_however_much_it_has_taken() {
+    let mut bench = Bench::open();
+    bench.link.sent_at_once(1 << 20, bench.now);
+    let due = Due::Loop(Deadline::Idle);
+    assert_eq!(bench.link.due(due, bench.now, 0), Some(due));
+    assert_eq!(bench.closes(), CloseReason::TimedOut(Deadline::Idle));
+}
+
+#[test]
+fn an_overflow_stays_the_reason_when_its_output_does_not_leave_in_time() {
+    for reason in [CloseReason::InputOverflow { limit: 7 }, CloseReason::OutputOverflow { queued: 7 }] {
+        let mut bench = Bench::open();
+        bench.write(1000);
+        bench.link.close_because(reason, bench.now);
+        assert!(bench.link.due(Due::Loop(Deadline::Linger), Time(60 * SECOND), 0).is_some());
+        assert!(bench.link.resets());
+        assert_eq!(bench.closes(), reason);
+    }
+}
+
+#[test]
+fn a_lingering_peer_that_has_taken_much_has_more_time_only_while_it_has_more_to_take() {
+    for (unacknowledged, progresses) in [(0, false), (1, false), (2, true)] {
+        let mut bench = Bench::open();
+        bench.write(100_000);
+        bench.step();
+        bench.sent(100_000);
+        bench.link.close(bench.now);
+        bench.anchored(90_000);
+        bench.finished();
+        let due = bench.link.due(Due::Loop(Deadline::Linger), Time(6 * SECOND), unacknowledged);
+        assert_eq!(due.is_none(), progresses, "{unacknowledged}");
+    }
+}
+
+#[test]
+fn a_timer_that_stands_for_the_deadline_keeps_its_place() {
+    let (mut bench, mut wheel) = (Bench::open(), Wheel::new(Time(SECOND)));
+    bench.link.arm(&bench.deadlines, &mut wheel, "link");
+    let (at, _) = bench.link.next_due(&bench.deadlines).unwrap();
+    wheel.insert(at, "other");
+    bench.link.arm(&bench.deadlines, &mut wheel, "link");
+    assert_eq!(wheel.len(), 2);
+    assert_eq!((wheel.expire(at), wheel.expire(at)), (Some("link"), Some("other")));
 }

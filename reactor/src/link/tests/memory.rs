@@ -35,6 +35,8 @@ fn the_counted_bytes_are_those_of_output_input_state_and_layer_together() {
     bench.keep(&[0; 3000]);
     let both = bench.weighed(&mut holdings);
     assert!((output + 3000..output + 12_000).contains(&both), "{both}");
+    let class = usize::BITS - both.leading_zeros();
+    assert_eq!(u32::from(bench.link.holding().class), class, "nothing is shared");
     assert!(bench.link.set_state_bytes(7 << 10));
     assert_eq!(bench.weighed(&mut holdings), both + (7 << 10));
     bench.link.layer_reported(LayerEvent::Holds(9 << 10), bench.now);
@@ -198,4 +200,12 @@ fn last_words_of_a_bounded_length_leave_and_longer_ones_are_reset() {
         bench.link.abort(CloseReason::Memory);
         assert_eq!(bench.link.to_come_back(), own);
     }
+}
+
+#[test]
+fn a_panic_in_the_last_words_is_the_reason() {
+    let mut bench = Bench::open();
+    bench.out_of_memory();
+    bench.link.abort(CloseReason::Panicked);
+    assert_eq!(bench.closes(), CloseReason::Panicked);
 }

@@ -223,5 +223,6 @@ fn a_failed_send_ends_a_link_whose_input_has_ended_too() {
     assert_eq!(bench.step(), Step::EndOfInput);
     bench.write(1);
     bench.failed();
+    assert!(bench.link.is_over());
     assert_eq!(bench.closes(), CloseReason::Reset);
 }
