@@ -200,7 +200,7 @@ fn the_table_of_connections_names_each_state() {
             bench.link.wait_for_output(bench.turn);
         }),
         ("suspended", Origin::Accepted, |bench| _ = bench.link.set_suspended(true)),
-        ("choked", Origin::Accepted, |bench| bench.link.flags.choke()),
+        ("reading paused", Origin::Accepted, |bench| bench.link.flags.choke()),
         // A relay goes on reading.
         ("open", Origin::Accepted, |bench| {
             bench.link.read_on();

@@ -240,7 +240,10 @@ fn what_an_encoder_has_put_can_be_read_back_whatever_it_consists_of() {
     assert_eq!(output.to_vec(), expected[3..]);
 }
 
-/// Messages of these lengths, each of them zeros.
+/// What a test does with an output first.
+type Change = fn(&mut Output);
+
+/// A run of messages of these lengths.
 fn messages<'a>(bytes: &'a [u8], shared: Option<&'a Bytes>, lengths: &'a [u32]) -> Messages<'a> {
     Messages { bytes, shared, lengths }
 }
@@ -344,7 +347,7 @@ fn dropped_messages_leave_what_has_begun_and_give_memory_back() {
 
 #[test]
 fn published_messages_are_bounded_with_the_output_before_them_unless_nothing_is_queued() {
-    let cases: [(&str, fn(&mut Output), usize, bool); 8] = [
+    let cases: [(&str, Change, usize, bool); 8] = [
         ("nothing", |_| {}, 1000, true),
         ("half", |output| output.put(&[0; 50]), 50, true),
         ("half", |output| output.put(&[0; 50]), 51, false),
@@ -382,7 +385,7 @@ fn published_messages_are_bounded_with_the_output_before_them_unless_nothing_is_
 
 #[test]
 fn only_copied_bytes_without_anything_behind_them_are_plain() {
-    let cases: [(bool, fn(&mut Output)); 5] = [
+    let cases: [(bool, Change); 5] = [
         (true, |_| {}),
         (false, |output| output.advance(3)),
         (false, |output| output.put_shared(Bytes::from(vec![0; SHARE_MIN]))),

@@ -54,10 +54,10 @@ impl Whim {
         let at = told.own;
         let bytes: Vec<u8> = (at..at + count).map(|at| pattern(to, at)).collect();
         let outcome = match (to == cx.id(), shared) {
-            (true, false) if count % 2 == 0 => cx.write_vec(&mut bytes.clone()),
+            (true, false) if count.is_multiple_of(2) => cx.write_vec(&mut bytes.clone()),
             (true, false) => cx.write(&bytes),
             (true, true) => cx.write_shared(Bytes::from(bytes.clone())),
-            (false, false) if count % 2 == 0 => cx.at(to).write_vec(&mut bytes.clone()),
+            (false, false) if count.is_multiple_of(2) => cx.at(to).write_vec(&mut bytes.clone()),
             (false, false) => cx.at(to).write(&bytes),
             (false, true) => cx.at(to).write_shared(Bytes::from(bytes.clone())),
         };
