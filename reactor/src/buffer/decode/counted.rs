@@ -37,6 +37,7 @@ impl Counted {
     ///
     /// # Errors
     /// The errors of [`Decimal::decode`] and of [`LengthPrefix::decode`].
+    #[inline]
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<Vec<&'a [u8]>>, FrameError> {
         let least = self.part.least();
         input.whole(|input| {

@@ -1,6 +1,6 @@
 //! Items after their length: the length as a number in binary, as a varint, or as decimal digits.
 
-use super::{FrameError, Input, number_line, want};
+use super::{FrameError, Input, OTHER_BEGINNING, agrees, number_line, want};
 
 /// A decoder of items that stand after their length.
 ///
@@ -129,6 +129,7 @@ impl LengthPrefix {
     }
 
     /// The length of the shortest item.
+    #[inline]
     pub(super) fn least(&self) -> usize {
         let length = match self.form {
             Form::Binary(width) => width,
@@ -143,11 +144,11 @@ impl LengthPrefix {
     ///
     /// # Errors
     /// [`FrameError::TooLong`] for a length over the maximum, [`FrameError::Malformed`] for bytes that are no length.
+    #[inline]
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<Frame<'a>>, FrameError> {
         let unread = input.as_slice();
-        let known = unread.len().min(self.before.len());
-        if unread[..known] != self.before[..known] {
-            return Err(FrameError::Malformed("an item begins with another byte than it should"));
+        if !agrees(unread, self.before) {
+            return Err(OTHER_BEGINNING);
         }
         let after = unread.get(self.offset..).unwrap_or_default();
         let Some((length, width)) = self.length(after)? else {
@@ -179,6 +180,7 @@ impl LengthPrefix {
     }
 
     /// The length at the beginning of these bytes, and the number of its own bytes; `None` while some of them are missing.
+    #[inline]
     fn length(&self, bytes: &[u8]) -> Result<Option<(u64, usize)>, FrameError> {
         match self.form {
             Form::Binary(width) => {
@@ -204,6 +206,7 @@ impl LengthPrefix {
     }
 
     /// The greatest length that is worth reading.
+    #[inline]
     fn longest(&self) -> u64 {
         // A length that counts itself has at most 22 bytes, with the end of its line.
         if self.counts_itself { (self.max as u64).saturating_add(22) } else { self.max as u64 }
