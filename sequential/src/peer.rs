@@ -42,7 +42,7 @@ const SENT_AT_ONCE: usize = 64 * 1024;
 /// ```
 ///
 /// A read by a task of another service, or of a served peer by another task, panics: the task would wait for ever. Such reads are
-/// possible when a program swaps peers, or passes a client on through a thread-local variable.
+/// possible when a program swaps peers, or passes a client on through a thread-local variable. Sends work from any task.
 ///
 /// Unread bytes stay in the reactor. While no read waits, the peer is not read, and [`Limits`](reactor::Limits),
 /// [`Deadlines`](reactor::Deadlines) and backpressure hold as for callbacks.
@@ -197,14 +197,22 @@ impl Peer {
     ///
     /// While more than [`Limits::output_high`](reactor::Limits::output_high) bytes are queued, the peer is not read. A task that
     /// sends without reading, or sends a lot for each request, uses [`Peer::send_wait`].
+    ///
+    /// # Panics
+    /// Outside a task of [`Tasks`](crate::Tasks), where a program can get with a peer in a thread-local variable.
     #[inline]
     pub fn send(&self, bytes: impl AsRef<[u8]>) {
-        if self.is_outbound {
-            self.slot.station.send_to(&self.slot, bytes.as_ref());
+        if self.is_outbound || !self.slot.is_of_running() {
+            self.send_apart(bytes.as_ref());
         } else {
-            debug_assert!(self.slot.is_of_running(), "a peer is sent to by another task than its own");
             self.slot.station.output.borrow_mut().extend_from_slice(bytes.as_ref());
         }
+    }
+
+    /// Sends to another connection than that which the running task serves.
+    #[inline(never)]
+    fn send_apart(&self, bytes: &[u8]) {
+        Station::current("Peer::send").send_to(&self.slot, bytes);
     }
 
     /// Sends the pieces one after the other, at the price of one [`send`](Self::send).
@@ -221,10 +229,9 @@ impl Peer {
     /// ```
     #[inline(always)]
     pub fn send_all<const N: usize>(&self, pieces: [&[u8]; N]) {
-        if self.is_outbound {
-            pieces.into_iter().for_each(|piece| self.slot.station.send_to(&self.slot, piece));
+        if self.is_outbound || !self.slot.is_of_running() {
+            pieces.into_iter().for_each(|piece| self.send_apart(piece));
         } else {
-            debug_assert!(self.slot.is_of_running(), "a peer is sent to by another task than its own");
             let mut output = self.slot.station.output.borrow_mut();
             pieces.into_iter().for_each(|piece| output.extend_from_slice(piece));
         }

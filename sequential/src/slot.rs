@@ -183,6 +183,7 @@ impl Slot {
     }
 
     /// Whether the running task is the task that serves the connection.
+    #[inline]
     pub(crate) fn is_of_running(&self) -> bool {
         self.station.is_running() && self.reader.get() == self.station.running.get()
     }

@@ -188,6 +188,7 @@ impl Station {
     }
 
     /// Whether a task of the station runs.
+    #[inline]
     pub(crate) fn is_running(&self) -> bool {
         self.is_entered.get()
     }

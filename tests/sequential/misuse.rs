@@ -62,6 +62,25 @@ on_every_backend! {
         assert_eq!(running.handle.stats().panics, 1);
     }
 
+    fn what_another_task_sends_to_a_served_peer_goes_to_that_peer(backend: Backend) {
+        let running = tasks(backend, async |peer: &mut Peer| {
+            let Some(address) = peer.until_eol().await else { return };
+            let address: Address = String::from_utf8_lossy(&address).trim().parse().expect("it is an address");
+            let mut client = Client::connect(address).await.expect("it listens");
+            // The peer's connection is in `client` now, and goes to another task.
+            std::mem::swap(peer, &mut *client);
+            fork(async move {
+                client.send("from another task\n");
+                client.send_all([&b"in "[..], b"pieces\n"]);
+            });
+            // The outbound connection.
+            peer.until_eol().await;
+        });
+        let mut client = client(&running);
+        client.send(format!("{}\n", running.service.address().expect("it listens")));
+        assert_eq!((client.line(), client.line()), ("from another task".into(), "in pieces".into()));
+    }
+
     fn a_client_that_a_task_of_another_service_reads_is_an_error_and_no_hang(backend: Backend) {
         thread_local! {
             static PASSED_ON: RefCell<Option<Client>> = const { RefCell::new(None) };
