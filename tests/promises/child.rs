@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, RwLock};
@@ -13,10 +13,13 @@ use log::{LevelFilter, Log, Metadata, Record};
 use reactor::{Application, Backend, Context, Handler, Input, Runner, Service};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-use crate::stage::client_of;
+use crate::records::Records;
+use crate::stage::{Client, Transport, client_of};
 
 /// The variable with the role. Without a role, the child is a test that does nothing.
 const ROLE: &str = "PROMISES_ROLE";
+/// The variable that has the child put a layer below its connections.
+const LAYERED: &str = "PROMISES_LAYERED";
 
 /// Lines of a kilobyte each, to fill the buffers towards a peer that does not read.
 pub static LINES: [u8; 64 << 10] = {
@@ -38,32 +41,38 @@ pub static STARTS: RwLock<()> = RwLock::new(());
 pub struct Child {
     pub process: std::process::Child,
     pub address: SocketAddr,
+    transport: Transport,
 }
 
 impl Child {
-    pub fn start(role: &str, backend: Backend) -> Self {
+    pub fn start(role: &str, transport: impl Into<Transport>) -> Self {
         // A shell ignores SIGINT for background processes, and the child would inherit the ignored signal.
-        Self::start_by(role, backend, "exec env --default-signal=INT \"$0\" \"$@\"")
+        Self::start_by(role, transport, "exec env --default-signal=INT \"$0\" \"$@\"")
     }
 
     /// Starts the child by a shell, which sets limits before it becomes the child.
-    pub fn start_by(role: &str, backend: Backend, script: &str) -> Self {
+    pub fn start_by(role: &str, transport: impl Into<Transport>, script: &str) -> Self {
+        let transport = transport.into();
         let this = std::env::current_exe().expect("a test knows where it is");
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).arg(this);
         command.args(["--exact", "child::a_role", "--ignored", "--nocapture", "--test-threads=2"]);
-        command.env(ROLE, role).env("REACTOR_BACKEND", backend.to_string());
+        command.env(ROLE, role).env("REACTOR_BACKEND", transport.backend.to_string());
+        if transport.layered {
+            command.env(LAYERED, "1");
+        }
         let starts = STARTS.read().unwrap_or_else(|failed| failed.into_inner());
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("there is a shell");
         let mut said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let address =
             said.find_map(|line| line.expect("it is text").split_once("listening tcp://")?.1.trim().parse().ok());
         drop(starts);
-        Child { process, address: address.expect("it says where it listens") }
+        Child { process, address: address.expect("it says where it listens"), transport }
     }
 
-    pub fn client(&self) -> TcpStream {
-        client_of(self.address)
+    pub fn client(&self) -> Client {
+        let socket = client_of(self.address);
+        if self.transport.layered { Client::layered(socket) } else { socket.into() }
     }
 
     /// Resident memory of the child, in bytes.
@@ -133,7 +142,7 @@ pub struct Count {
 }
 
 /// Asks an echoing child for its counters.
-pub fn counters(client: &mut TcpStream) -> Count {
+pub fn counters(client: &mut Client) -> Count {
     client.write_all(b"counters\n").expect("it is open");
     let mut line = String::new();
     BufReader::with_capacity(1, client).read_line(&mut line).expect("it answers");
@@ -175,7 +184,9 @@ fn echo_by(runner: Runner, change: impl FnOnce(&mut Application)) {
     log::set_logger(&WARNINGS).expect("this process has no other");
     log::set_max_level(LevelFilter::Warn);
     let mut application = Application::with(Backend::Auto, runner).expect("the backend is there");
-    let echo = application.add_service(Service::tcp("127.0.0.1:0", || Lines)).expect("a port is free");
+    let service = Service::tcp("127.0.0.1:0", || Lines);
+    let service = if std::env::var_os(LAYERED).is_some() { service.layered(Records::quiet_server) } else { service };
+    let echo = application.add_service(service).expect("a port is free");
     application.handle_signals().expect("nobody else has them");
     application.on_report(|_| {});
     change(&mut application);
@@ -207,7 +218,7 @@ fn come_and_go() {
         let handle = application.handle();
         application.drain_timeout(Some(Duration::from_millis(10)));
         let talk = std::thread::spawn(move || {
-            let mut clients: Vec<TcpStream> = (0..10).map(|_| client_of(address)).collect();
+            let mut clients: Vec<Client> = (0..10).map(|_| client_of(address).into()).collect();
             clients.iter_mut().for_each(|client| crate::stage::round_trip(client, b"hello\n"));
             clients.truncate(5);
             // One client has queued bytes at the end, and does not read them.

@@ -1,7 +1,7 @@
 //! Rules 16 to 18: a flooding connection gets one turn's share, and a connection without room is refused or waits.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use reactor::{Backend, Bytes, CloseReason, Limits};
 
 use crate::child::{Child, counters};
-use crate::stage::{Plan, QUIET, Seen, Stage, client_of, read_all, round_trip, send_until_stuck};
+use crate::stage::{Client, Plan, QUIET, Seen, Stage, read_all, round_trip, send_until_stuck};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Limits of one turn: bytes of one connection, accepted connections, and messages.
@@ -18,7 +18,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 const MESSAGES_PER_TURN: usize = 1024;
 
 /// Whether an answer to this line comes within a moment.
-fn is_answered(client: &mut TcpStream) -> bool {
+fn is_answered(client: &mut Client) -> bool {
     client.write_all(b"hello\n").expect("the kernel takes it");
     has_answer(client)
 }
@@ -42,7 +42,7 @@ fn capped(backend: Backend, waiting: usize, patience: Duration) -> Stage {
     Stage::tuned(backend, Plan::echo(), tune, |_| {})
 }
 
-fn has_answer(client: &mut TcpStream) -> bool {
+fn has_answer(client: &mut Client) -> bool {
     client.set_read_timeout(Some(QUIET)).expect("not zero");
     let outcome = client.read(&mut [0; 1]);
     client.set_read_timeout(Some(GUARD)).expect("not zero");
@@ -55,7 +55,7 @@ fn has_answer(client: &mut TcpStream) -> bool {
 
 on_every_backend! {
     // Rule 16.
-    fn work_that_is_left_over_has_one_call_in_each_turn_and_others_are_served_in_between(backend: Backend) {
+    fn work_that_is_left_over_has_one_call_in_each_turn_and_others_are_served_in_between(transport: Transport) {
         const TIMES: usize = 200;
         let turns = Arc::new(Mutex::new(Vec::new()));
         let seen = turns.clone();
@@ -68,7 +68,7 @@ on_every_backend! {
                 cx.request_turn();
             }
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, _) = stage.open();
         let asked = stage.ask(|cx| {
             cx.request_turn();
@@ -82,8 +82,8 @@ on_every_backend! {
     }
 
     // Rule 16.
-    fn between_a_ping_and_its_answer_four_flooders_get_one_turn_each(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn between_a_ping_and_its_answer_four_flooders_get_one_turn_each(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let flooders: Vec<_> = (0..4).map(|_| stage.open()).collect();
         let (mut client, id) = stage.open();
         // The first batch finds more than a turn's share of each flooder.
@@ -109,8 +109,8 @@ on_every_backend! {
     }
 
     // Rule 16: the remaining bytes come one turn after the other, without an event.
-    fn what_is_left_for_the_next_turn_comes_without_an_event(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn what_is_left_for_the_next_turn_comes_without_an_event(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (client, id) = stage.open();
         let frozen = stage.freeze();
         let sent = send_until_stuck(&client, &[b'x'; 1 << 20], 1 << 20);
@@ -119,11 +119,11 @@ on_every_backend! {
     }
 
     // Rule 16.
-    fn a_storm_of_connects_keeps_nobody_waiting(backend: Backend) {
-        let stage = Stage::patient(backend, Plan::new());
+    fn a_storm_of_connects_keeps_nobody_waiting(transport: Transport) {
+        let stage = Stage::patient(transport, Plan::new());
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
-        let newcomers: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();
+        let newcomers: Vec<Client> = (0..300).map(|_| stage.client()).collect();
         client.write_all(b"ping").unwrap();
         drop(frozen);
         let (mut opened, mut first) = (0, None);
@@ -139,7 +139,7 @@ on_every_backend! {
     }
 
     // Rule 16.
-    fn a_flood_of_messages_keeps_nobody_waiting(backend: Backend) {
+    fn a_flood_of_messages_keeps_nobody_waiting(transport: Transport) {
         let handled = Arc::new(AtomicUsize::new(0));
         let first = Arc::new(AtomicUsize::new(usize::MAX));
         let (counted, noted) = (handled.clone(), first.clone());
@@ -147,7 +147,7 @@ on_every_backend! {
             input.take_all();
             noted.store(counted.load(SeqCst), SeqCst);
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
         // The first message makes the ping arrive while all other messages are waiting.
@@ -171,10 +171,10 @@ on_every_backend! {
     }
 
     // Rule 17.
-    fn without_descriptors_the_loop_is_quiet_and_takes_those_who_wait_when_there_is_room(backend: Backend) {
+    fn without_descriptors_the_loop_is_quiet_and_takes_those_who_wait_when_there_is_room(transport: Transport) {
         unless_chaos!("counts how often accepting rests");
-        let child = Child::start("starving", backend);
-        let mut clients: Vec<TcpStream> = (0..8).map(|_| child.client()).collect();
+        let child = Child::start("starving", transport);
+        let mut clients: Vec<Client> = (0..8).map(|_| child.client()).collect();
         let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();
         let served = answered.iter().take_while(|answered| **answered).count();
         assert!((1..8).contains(&served), "{answered:?}");
@@ -206,10 +206,10 @@ on_every_backend! {
         assert_eq!(child.terminate(), Some(0));
     }
 
-    fn without_descriptors_the_loop_looks_again_once_a_second_and_that_takes_one_wait(backend: Backend) {
+    fn without_descriptors_the_loop_looks_again_once_a_second_and_that_takes_one_wait(transport: Transport) {
         unless_chaos!("counts turns");
-        let child = Child::start("starving", backend);
-        let mut clients: Vec<TcpStream> = (0..8).map(|_| child.client()).collect();
+        let child = Child::start("starving", transport);
+        let mut clients: Vec<Client> = (0..8).map(|_| child.client()).collect();
         assert!(is_answered(&mut clients[0]) && !is_answered(&mut clients[7]));
         let (before, began) = (counters(&mut clients[0]), Instant::now());
         std::thread::sleep(Duration::from_millis(3200));
@@ -248,13 +248,13 @@ on_every_backend! {
         let capped = Limits { connections: Some(1), refused_lingering: 2, ..Limits::default() };
         let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});
         let (_one, _) = stage.open();
-        let mut refused: Vec<TcpStream> = (0..5).map(|_| stage.client()).collect();
+        let mut refused: Vec<Client> = (0..5).map(|_| stage.client()).collect();
         let answers: Vec<Vec<u8>> = refused.iter_mut().map(read_all).collect();
         assert!(answers.iter().all(|answer| answer == b"full\r\n"), "{answers:?}");
         // The refused clients hold their ends. The input of two is discarded, and the others are reset.
         stage.ask(|_| {});
         stage.ask(|_| {});
-        let heard = |client: &mut TcpStream| {
+        let heard = |client: &mut Client| {
             client.write_all(b"but").expect("nobody has said no yet");
             // A reset would have arrived by now.
             client.write_all(b"why?").is_ok()
@@ -310,13 +310,13 @@ on_every_backend! {
         const WAITING: usize = 4;
         let stage = capped(backend, WAITING, HOUR);
         let (mut one, _) = stage.open();
-        let mut silent: Vec<TcpStream> = (0..300).map(|_| stage.client()).collect();
+        let mut silent: Vec<Client> = (0..300).map(|_| stage.client()).collect();
         for client in &mut silent[WAITING..] {
             assert_eq!(read_all(client), b"");
         }
         round_trip(&mut one, b"meanwhile");
         let frozen = stage.freeze();
-        let mut ready: Vec<TcpStream> = (0..100).map(|_| stage.client()).collect();
+        let mut ready: Vec<Client> = (0..100).map(|_| stage.client()).collect();
         ready.iter_mut().for_each(|client| client.write_all(b"GET /").expect("the kernel takes it"));
         drop(frozen);
         for client in &mut ready {
@@ -357,10 +357,10 @@ on_every_backend! {
     }
 
     // Rule 18.
-    fn at_the_cap_of_the_descriptor_limit_newcomers_wait_in_the_backlog_until_there_is_room(backend: Backend) {
+    fn at_the_cap_of_the_descriptor_limit_newcomers_wait_in_the_backlog_until_there_is_room(transport: Transport) {
         unless_chaos!("counts how often accepting rests");
-        let child = Child::start_by("echo", backend, "ulimit -n 24 && exec \"$0\" \"$@\"");
-        let mut clients: Vec<TcpStream> = (0..16).map(|_| client_of(child.address)).collect();
+        let child = Child::start_by("echo", transport, "ulimit -n 24 && exec \"$0\" \"$@\"");
+        let mut clients: Vec<Client> = (0..16).map(|_| child.client()).collect();
         let answered: Vec<bool> = clients.iter_mut().map(is_answered).collect();
         let served = answered.iter().take_while(|answered| **answered).count();
         assert!((1..16).contains(&served), "{answered:?}");

@@ -2,14 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reactor::{Backend, CloseReason, ConnectionId, Topic, Written};
+use reactor::{CloseReason, ConnectionId, Topic, Written};
 
 use crate::child::Child;
-use crate::stage::{Plan, Seen, Stage, read_all, reset, round_trip, server_end};
+use crate::stage::{Client, Plan, Seen, Stage, Transport, read_all, reset, round_trip, server_end};
 use crate::support::{on_every_backend, under_chaos, unless_chaos};
 
 /// The first connection with input ends all others.
@@ -26,17 +25,17 @@ fn first_takes_all(ids: Arc<Mutex<Vec<ConnectionId>>>) -> Plan {
 
 on_every_backend! {
     // Rule 1.
-    fn who_is_closed_by_another_in_the_same_batch_hears_nothing_and_newcomers_get_only_their_own(backend: Backend) {
+    fn who_is_closed_by_another_in_the_same_batch_hears_nothing_and_newcomers_get_only_their_own(transport: Transport) {
         let ids = Arc::new(Mutex::new(Vec::new()));
-        let stage = Stage::patient(backend, first_takes_all(ids.clone()));
-        let mut old: Vec<(TcpStream, ConnectionId)> = (0..100).map(|_| stage.open()).collect();
+        let stage = Stage::patient(transport, first_takes_all(ids.clone()));
+        let mut old: Vec<(Client, ConnectionId)> = (0..100).map(|_| stage.open()).collect();
         ids.lock().unwrap().extend(old.iter().map(|(_, id)| *id));
 
         let frozen = stage.freeze();
         for (client, _) in &mut old {
             client.write_all(b"old").unwrap();
         }
-        let mut new: Vec<TcpStream> = (0..50).map(|_| stage.client()).collect();
+        let mut new: Vec<Client> = (0..50).map(|_| stage.client()).collect();
         for (number, client) in new.iter_mut().enumerate() {
             client.write_all(format!("new{number:02}").as_bytes()).unwrap();
         }
@@ -73,9 +72,9 @@ on_every_backend! {
     }
 
     // Rule 1, as the operating system does it.
-    fn a_process_that_was_stopped_answers_each_client_with_its_own_bytes(backend: Backend) {
-        let child = Child::start("echo", backend);
-        let mut old: Vec<TcpStream> = (0..200).map(|_| child.client()).collect();
+    fn a_process_that_was_stopped_answers_each_client_with_its_own_bytes(transport: Transport) {
+        let child = Child::start("echo", transport);
+        let mut old: Vec<Client> = (0..200).map(|_| child.client()).collect();
         old.iter_mut().for_each(|client| round_trip(client, b"here\n"));
         child.signal(rustix::process::Signal::STOP);
         // Every other client sends a line and leaves before the process continues.
@@ -87,7 +86,7 @@ on_every_backend! {
         for (number, client) in old.iter_mut().enumerate() {
             client.write_all(format!("old {number:03}\n").as_bytes()).unwrap();
         }
-        let mut new: Vec<TcpStream> = (0..100).map(|_| child.client()).collect();
+        let mut new: Vec<Client> = (0..100).map(|_| child.client()).collect();
         for (number, client) in new.iter_mut().enumerate() {
             client.write_all(format!("new {number:03}\n").as_bytes()).unwrap();
         }
@@ -105,8 +104,8 @@ on_every_backend! {
     }
 
     // Rule 1.
-    fn a_stale_id_finds_nothing_although_its_slot_has_a_new_tenant(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo());
+    fn a_stale_id_finds_nothing_although_its_slot_has_a_new_tenant(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo());
         let (client, old) = stage.open();
         drop(client);
         stage.closed(old);
@@ -123,8 +122,8 @@ on_every_backend! {
     }
 
     // Rule 2.
-    fn a_duplicate_that_outlives_its_connection_wakes_nobody(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn a_duplicate_that_outlives_its_connection_wakes_nobody(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (mut client, id) = stage.open();
         // The poller knows the descriptor by now.
         client.write_all(b"hello").unwrap();
@@ -156,17 +155,17 @@ on_every_backend! {
     }
 
     // Rule 3.
-    fn whatever_callbacks_do_to_each_other_each_connection_ends_once_and_then_hears_nothing(backend: Backend) {
+    fn whatever_callbacks_do_to_each_other_each_connection_ends_once_and_then_hears_nothing(transport: Transport) {
         for seed in 1..=10 {
-            random_sequence(backend, seed, 400);
+            random_sequence(transport, seed, 400);
         }
     }
 
     // Rule 3.
-    fn closing_all_from_within_a_callback_ends_each_once(backend: Backend) {
+    fn closing_all_from_within_a_callback_ends_each_once(transport: Transport) {
         let ids = Arc::new(Mutex::new(Vec::new()));
         let all = ids.clone();
-        let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
+        let stage = Stage::new(transport, Plan::new().data(move |input, cx| {
             input.take_all();
             for &id in &*all.lock().expect("nobody panics") {
                 cx.at(id).close();
@@ -182,7 +181,7 @@ on_every_backend! {
             cx.set_deadline(Duration::ZERO);
             assert_eq!(cx.write(b"later"), Written::Refused);
         }));
-        let mut clients: Vec<(TcpStream, ConnectionId)> = (0..20).map(|_| stage.open()).collect();
+        let mut clients: Vec<(Client, ConnectionId)> = (0..20).map(|_| stage.open()).collect();
         ids.lock().unwrap().extend(clients.iter().map(|(_, id)| *id));
         let frozen = stage.freeze();
         clients.iter_mut().for_each(|(client, _)| client.write_all(b"x").unwrap());
@@ -208,8 +207,8 @@ on_every_backend! {
     }
 
     // Rule 4.
-    fn a_panic_ends_its_connection_and_no_other(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().data(|input, cx| {
+    fn a_panic_ends_its_connection_and_no_other(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().data(|input, cx| {
             let bytes = input.take_all();
             cx.write(bytes);
             assert_ne!(bytes, b"!", "as it was asked to");
@@ -227,9 +226,9 @@ on_every_backend! {
     }
 
     // Rule 4, as the documentation of `Service::shares_memory` has it.
-    fn a_panic_under_a_lock_that_handlers_share_ends_its_connection_and_no_other(backend: Backend) {
+    fn a_panic_under_a_lock_that_handlers_share_ends_its_connection_and_no_other(transport: Transport) {
         let lines = Mutex::new(0u64);
-        let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
+        let stage = Stage::new(transport, Plan::new().data(move |input, cx| {
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
             *lines += 1;
             let bytes = input.take_all();
@@ -246,12 +245,12 @@ on_every_backend! {
     }
 
     // Rule 4.
-    fn a_panic_in_any_callback_is_counted_and_the_loop_goes_on(backend: Backend) {
+    fn a_panic_in_any_callback_is_counted_and_the_loop_goes_on(transport: Transport) {
         let plan = Plan::echo()
             .end(|_, _| panic!("at the end of input"))
             .deadline(|_| panic!("at the deadline"))
             .closed(|_| panic!("at the close"));
-        let stage = Stage::tuned(backend, plan, |service| service, |application| {
+        let stage = Stage::tuned(transport, plan, |service| service, |application| {
             application.add_loop(Duration::from_millis(1), |cx| {
                 cx.end_loop();
                 panic!("in periodic work");
@@ -267,8 +266,8 @@ on_every_backend! {
     }
 
     // Rule 4.
-    fn a_panic_in_on_open_leaves_no_connection_behind(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo().open(|_| panic!("at the opening")));
+    fn a_panic_in_on_open_leaves_no_connection_behind(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo().open(|_| panic!("at the opening")));
         let mut client = stage.client();
         let _ = client.read(&mut [0; 1]);
         stage.wait_until("it is counted", |cx| cx.stats().closed_total() == 1);
@@ -278,7 +277,7 @@ on_every_backend! {
 }
 
 /// Clients and callbacks act on each other at random, and the counters must add up.
-fn random_sequence(backend: Backend, seed: u64, steps: usize) {
+fn random_sequence(transport: Transport, seed: u64, steps: usize) {
     const CLIENTS: usize = 12;
     let random = Arc::new(Mutex::new(seed));
     let below = move |limit: usize| {
@@ -346,14 +345,14 @@ fn random_sequence(backend: Backend, seed: u64, steps: usize) {
         .deadline(deadline)
         .closed(closed);
     let stage = Stage::tuned(
-        backend,
+        transport,
         plan,
         |service| service,
         |application| {
             application.drain_timeout(Some(Duration::from_millis(200)));
         },
     );
-    let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| stage.client()).collect();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| stage.client()).collect();
     for _ in 0..steps {
         let which = below(clients.len());
         let mut client = &clients[which];

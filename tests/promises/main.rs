@@ -40,8 +40,22 @@
 //! | | limits and deadlines of one connection alone | `own_limits`: all of it |
 //! | | open streams that are adopted, socket options | `sockets`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
-//! | 1 to 37 | the same over a layer, and what is particular to one | `layers` |
+//! | 1 to 37 | what is particular to a layer | `layers` |
 //! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
+//!
+//! A test of a [`Transport`](transport::Transport) runs on every backend without a layer below its connections, and again with one.
+//! Left out with a layer, among the tests of rules 1 to 34:
+//!
+//! | left out | reason |
+//! | --- | --- |
+//! | pipes, files and devices that are watched; Unix sockets | only accepted TCP connections have the layer here; `layers` adopts a layered Unix socket |
+//! | refusals over a cap | over a cap a connection is closed without a handshake, so there is nothing to refuse with: `layers` |
+//! | connecting (27), adopted streams | they have a layer of their own choice: `layers` |
+//! | a client that speaks first (28) | a client with a layer always does |
+//! | mailboxes, periodic work, timers of a handler, fork and exec, the port of a listener | no connection's bytes are in them |
+//! | the history of a connection in a log line | it tells of system calls, whose number is the layer's |
+//! | several loops, a thread or process for each connection | `layers` has one test for every model, and `tls.rs` beside this directory runs the command in every model |
+//!
 //! Not here: promises that a socket cannot show. The simulator checks that no descriptor is closed before its batch
 //! ends (1), that the next free descriptor goes to a waiting listener, and how each errno of accept(2) is handled (17).
 //! A test of `sys::poller` checks that a wait goes on with the remaining time after a signal (22). Tests of
@@ -68,8 +82,10 @@ mod operator;
 mod own_limits;
 mod process;
 mod reading;
+mod records;
 mod sockets;
 mod stage;
 mod time;
 mod timers;
+mod transport;
 mod writing;

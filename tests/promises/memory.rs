@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 use reactor::{Address, Application, CloseReason, ConnectionId, Deadlines, Limits, Listener, Service, Topic};
 
-use crate::stage::{Factory, Plan, Seen, Stage, narrow_client, read_all, round_trip};
+use crate::stage::{Factory, Plan, Seen, Stage, Transport, read_all, round_trip};
 use crate::support::{on_every_backend, unless_chaos};
 
 /// Unsent bytes that the kernel may keep in these tests.
@@ -21,11 +21,11 @@ fn limits() -> Limits {
 }
 
 /// A stage with this memory budget, where no other limit bounds or ends a connection.
-fn within(backend: reactor::Backend, plan: Plan, bytes: usize) -> Stage {
+fn within(transport: Transport, plan: Plan, bytes: usize) -> Stage {
     let wide = Limits { output_high: 64 << 20, output_max: 64 << 20, member_queue: 64 << 20, ..limits() };
     let patient = Deadlines { first_request: None, write_progress: None, ..Deadlines::default() };
     Stage::tuned(
-        backend,
+        transport,
         plan,
         |service| service.limits(wide).deadlines(patient),
         move |app: &mut Application| {
@@ -40,15 +40,15 @@ fn write_to(stage: &Stage, id: ConnectionId, count: usize) {
 
 on_every_backend! {
     // Rule 33.
-    fn the_kernel_keeps_little_for_a_peer_that_does_not_read(backend: Backend) {
+    fn the_kernel_keeps_little_for_a_peer_that_does_not_read(transport: Transport) {
         let bound: fn(Factory) -> _ = |factory| Service::tcp("127.0.0.1:0", factory);
         let inherited: fn(Factory) -> _ = |factory| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             Service::on(Listener::try_from(listener).unwrap(), factory)
         };
         for make in [bound, inherited] {
-            let stage = Stage::at(backend, Plan::new(), make, |service| service.limits(limits()), |_| {});
-            let mut client = narrow_client(stage.address());
+            let stage = Stage::at(transport, Plan::new(), make, |service| service.limits(limits()), |_| {});
+            let mut client = stage.narrow_client();
             let id = stage.next().id();
             stage.ask(move |cx| cx.at(id).write(vec![b'x'; ANSWER]));
             stage.is_quiet();
@@ -80,16 +80,16 @@ on_every_backend! {
     }
 
     // Rule 34.
-    fn above_the_budget_the_largest_holder_ends_and_the_others_get_all_that_they_are_owed(backend: Backend) {
-        let stage = within(backend, Plan::new().too_slow(|cx| {
+    fn above_the_budget_the_largest_holder_ends_and_the_others_get_all_that_they_are_owed(transport: Transport) {
+        let stage = within(transport, Plan::new().too_slow(|cx| {
             cx.write(b"too slow");
         }), 14 << 20);
-        let mut clients: Vec<_> = (0..3).map(|_| (narrow_client(stage.address()), stage.next().id())).collect();
+        let mut clients: Vec<_> = (0..3).map(|_| (stage.narrow_client(), stage.next().id())).collect();
         for ((_, id), size) in clients.iter().zip([3 << 20, 6 << 20, 2 << 20]) {
             write_to(&stage, *id, size);
         }
         let (_deaf, largest) = clients.remove(1);
-        let last = narrow_client(stage.address());
+        let last = stage.narrow_client();
         let last_id = stage.next().id();
         // Now the budget is exceeded, and another connection is the largest.
         write_to(&stage, last_id, 5 << 20);
@@ -106,18 +106,18 @@ on_every_backend! {
     }
 
     // Rules 12 and 34.
-    fn members_that_end_for_want_of_memory_read_whole_messages_and_the_last_words(backend: Backend) {
+    fn members_that_end_for_want_of_memory_read_whole_messages_and_the_last_words(transport: Transport) {
         const SIZE: usize = 5000;
         let topic = Topic::new("news");
         let joins = topic.clone();
         let plan = Plan::new().open(move |cx| {
             cx.subscribe(&joins);
         });
-        let stage = within(backend, plan.too_slow(|cx| {
+        let stage = within(transport, plan.too_slow(|cx| {
             cx.write(b"too slow");
             cx.close();
         }), 2 << 20);
-        let mut deaf: Vec<_> = (0..4).map(|_| (narrow_client(stage.address()), stage.next().id())).collect();
+        let mut deaf: Vec<_> = (0..4).map(|_| (stage.narrow_client(), stage.next().id())).collect();
         let (mut good, good_id) = stage.open();
         let mut number = 0u32;
         // Ten megabytes, of which the members together may hold two.
@@ -154,13 +154,13 @@ on_every_backend! {
     }
 
     // Rule 34.
-    fn what_many_members_are_owed_counts_once(backend: Backend) {
+    fn what_many_members_are_owed_counts_once(transport: Transport) {
         let topic = Topic::new("news");
         let joins = topic.clone();
-        let stage = within(backend, Plan::new().open(move |cx| {
+        let stage = within(transport, Plan::new().open(move |cx| {
             cx.subscribe(&joins);
         }), 4 << 20);
-        let mut members: Vec<_> = (0..20).map(|_| (narrow_client(stage.address()), stage.next().id())).collect();
+        let mut members: Vec<_> = (0..20).map(|_| (stage.narrow_client(), stage.next().id())).collect();
         stage.ask(move |cx| cx.publish(&topic, vec![b'x'; 2 << 20]));
         for (member, _) in &mut members {
             member.read_exact(&mut vec![0; 2 << 20]).unwrap();
@@ -169,10 +169,10 @@ on_every_backend! {
     }
 
     // Rule 34.
-    fn near_the_budget_the_largest_holder_is_not_read_until_there_is_less(backend: Backend) {
+    fn near_the_budget_the_largest_holder_is_not_read_until_there_is_less(transport: Transport) {
         unless_chaos!("whose kernel takes less than it could, so that more is held than was meant");
-        let stage = within(backend, Plan::echo(), 8 << 20);
-        let mut large = narrow_client(stage.address());
+        let stage = within(transport, Plan::echo(), 8 << 20);
+        let mut large = stage.narrow_client();
         let large_id = stage.next().id();
         let (mut small, small_id) = stage.open();
         write_to(&stage, large_id, 7 << 20);
@@ -191,9 +191,9 @@ on_every_backend! {
     }
 
     // Rules 24 and 34.
-    fn a_stop_reads_from_those_that_were_not_read_for_want_of_memory(backend: Backend) {
-        let stage = within(backend, Plan::echo(), 8 << 20);
-        let mut large = narrow_client(stage.address());
+    fn a_stop_reads_from_those_that_were_not_read_for_want_of_memory(transport: Transport) {
+        let stage = within(transport, Plan::echo(), 8 << 20);
+        let mut large = stage.narrow_client();
         let large_id = stage.next().id();
         write_to(&stage, large_id, 7 << 20);
         stage.wait_until("it is suspended", |cx| cx.stats().suspended >= 1);

@@ -2,7 +2,7 @@
 //! badly.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::{LevelFilter, Log, Metadata, Record};
 use reactor::{CloseReason, Limits};
 
-use crate::stage::{Plan, Stage};
+use crate::stage::{Client, Plan, Stage};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Part of the line about suspended accepting, which chaos causes.
@@ -42,7 +42,7 @@ impl Log for Lines {
 impl Lines {
     /// Lines that name this client. Lines about slow callbacks are left out: on a busy machine any callback may be
     /// slow.
-    fn about(&self, client: &TcpStream) -> Vec<String> {
+    fn about(&self, client: &Client) -> Vec<String> {
         let told = |line: &&String| line.contains(&client.local_addr().unwrap().to_string()) && !line.contains(HELD);
         self.0.lock().unwrap().iter().filter(told).cloned().collect()
     }
@@ -161,13 +161,13 @@ on_every_backend! {
         assert!(overflowed.contains("received 12 bytes"), "{overflowed:?}");
     }
 
-    fn connections_that_end_badly_do_not_fill_the_log(backend: Backend) {
+    fn connections_that_end_badly_do_not_fill_the_log(transport: Transport) {
         let lines = *LINES;
         let limits = Limits { input: 10, ..Limits::default() };
-        let service = format!("flooded on {backend}");
+        let service = format!("flooded ({transport})");
         let plan = Plan::new().data(|_, _| {});
         let named = service.clone();
-        let stage = Stage::tuned(backend, plan, |service| service.named(named).limits(limits), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.named(named).limits(limits), |_| {});
         let began = stage.ask(|cx| cx.now().as_secs());
         for _ in 0..100 {
             let (mut client, id) = stage.open();

@@ -1,34 +1,30 @@
 //! Limits and deadlines changed for one connection: each acts on that connection, and on no other connection.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnectionId, Deadline, Deadlines, Limits, SlowPolicy, Topic, Written};
 use socket2::SockRef;
 
-use crate::stage::{Plan, Seen, Stage, client_of, client_with, narrow_client, read_all, round_trip, send_until_stuck};
+use crate::stage::{Client, Plan, Seen, Stage, Transport, read_all, round_trip, send_until_stuck};
 use crate::support::on_every_backend;
 
 /// Two connections of a service; the first connection gets its own limits.
 struct Two {
     stage: Stage,
-    own: (TcpStream, ConnectionId),
-    other: (TcpStream, ConnectionId),
+    own: (Client, ConnectionId),
+    other: (Client, ConnectionId),
 }
 
 impl Two {
-    fn new(backend: reactor::Backend, plan: Plan, change: impl FnOnce(&mut Limits) + Send + 'static) -> Self {
-        Self::by(Stage::patient(backend, plan), client_of, change)
+    fn new(transport: Transport, plan: Plan, change: impl FnOnce(&mut Limits) + Send + 'static) -> Self {
+        Self::by(Stage::patient(transport, plan), Stage::client, change)
     }
 
-    fn by(
-        stage: Stage,
-        client: impl Fn(std::net::SocketAddr) -> TcpStream,
-        change: impl FnOnce(&mut Limits) + Send + 'static,
-    ) -> Self {
+    fn by(stage: Stage, client: impl Fn(&Stage) -> Client, change: impl FnOnce(&mut Limits) + Send + 'static) -> Self {
         let [own, other] = [(); 2].map(|()| {
-            let client = client(stage.address());
+            let client = client(&stage);
             (client, stage.until(|seen| matches!(seen, Seen::Opened(_))).id())
         });
         let id = own.1;
@@ -44,16 +40,16 @@ fn none() -> Deadlines {
 }
 
 /// A stage without deadlines, and two clients whose connections close only by a deadline.
-fn timed(backend: reactor::Backend, plan: Plan) -> Two {
-    let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
-    Two::by(stage, narrow_client, |_| {})
+fn timed(transport: Transport, plan: Plan) -> Two {
+    let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
+    Two::by(stage, Stage::narrow_client, |_| {})
 }
 
 const SHORT: Duration = Duration::from_millis(50);
 
 on_every_backend! {
-    fn the_limits_and_deadlines_of_a_connection_are_its_services_until_they_are_changed(backend: Backend) {
-        let two = Two::new(backend, Plan::new(), |limits| limits.input = 7);
+    fn the_limits_and_deadlines_of_a_connection_are_its_services_until_they_are_changed(transport: Transport) {
+        let two = Two::new(transport, Plan::new(), |limits| limits.input = 7);
         let (own, other) = (two.own.1, two.other.1);
         let [first, second] = [own, other].map(|id| two.stage.ask(move |cx| cx.at(id).limits().cloned()));
         assert_eq!(second, Some(Limits::default()));
@@ -77,9 +73,9 @@ on_every_backend! {
         assert_eq!(two.stage.ask(move |cx| cx.at(next).limits().cloned()), Some(Limits::default()));
     }
 
-    fn input(backend: Backend) {
+    fn input(transport: Transport) {
         let Two { stage, own: (mut own, id), other: (mut other, _) } =
-            Two::new(backend, Plan::lines(), |limits| limits.input = 100);
+            Two::new(transport, Plan::lines(), |limits| limits.input = 100);
         own.write_all(&[b'x'; 101]).unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 100 });
         let mut line = vec![b'x'; 50_000];
@@ -90,7 +86,7 @@ on_every_backend! {
             let id = cx.id();
             cx.at(id).change_limits(|limits| limits.input = 1 << 20);
         });
-        let stage = Stage::patient(backend, plan);
+        let stage = Stage::patient(transport, plan);
         let mut line = vec![b'x'; 1_000_000];
         line.push(b'\n');
         let mut client = stage.client();
@@ -102,9 +98,9 @@ on_every_backend! {
         crate::stage::same(&echoed, &line);
     }
 
-    fn output_max(backend: Backend) {
+    fn output_max(transport: Transport) {
         let Two { stage, own: (mut client, own), other: (mut reader, other) } =
-            Two::new(backend, Plan::new(), |limits| (limits.output_high, limits.output_max) = (10, 100));
+            Two::new(transport, Plan::new(), |limits| (limits.output_high, limits.output_max) = (10, 100));
         for (id, outcome) in [(own, Written::Refused), (other, Written::Queued)] {
             let written = stage.ask(move |cx| {
                 let mut one = cx.at(id);
@@ -128,14 +124,14 @@ on_every_backend! {
         assert_eq!(written, (Written::AboveHighWater, Written::Refused));
     }
 
-    fn output_high_and_output_low(backend: Backend) {
+    fn output_high_and_output_low(transport: Transport) {
         let answer = |limits: &mut Limits| (limits.output_high, limits.output_low) = (1 << 28, 1 << 27);
         let plan = Plan::new().open(|cx| {
             // More than the kernel takes.
             cx.write_shared(vec![b'x'; 4 << 20].into());
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
-        let Two { stage, own: (mut own, id), other: (mut other, other_id) } = Two::by(stage, |to| client_with(to, 100_000), answer);
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
+        let Two { stage, own: (mut own, id), other: (mut other, other_id) } = Two::by(stage, |stage| stage.client_with(100_000), answer);
         own.write_all(b"heard").unwrap();
         assert_eq!(stage.data(id, 5), b"heard");
         other.write_all(b"later").unwrap();
@@ -152,10 +148,10 @@ on_every_backend! {
         reading.join().unwrap().unwrap();
     }
 
-    fn member_queue_and_slow_members(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(none()), |_| {});
+    fn member_queue_and_slow_members(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.deadlines(none()), |_| {});
         let keep = |limits: &mut Limits| (limits.member_queue, limits.slow_members) = (1000, SlowPolicy::DropNewest);
-        let Two { stage, own: (own, id), other: (other, other_id) } = Two::by(stage, narrow_client, keep);
+        let Two { stage, own: (own, id), other: (other, other_id) } = Two::by(stage, Stage::narrow_client, keep);
         let topic = Topic::from("all");
         let all = topic.clone();
         stage.ask(move |cx| [id, other_id].map(|id| cx.at(id).subscribe(&all)));
@@ -171,10 +167,10 @@ on_every_backend! {
         drop((own, other));
     }
 
-    fn linger_bytes(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(none()), |_| {});
+    fn linger_bytes(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.deadlines(none()), |_| {});
         let few = |limits: &mut Limits| limits.linger_bytes = 1000;
-        let Two { stage, own: (mut own, id), other: (mut other, other_id) } = Two::by(stage, client_of, few);
+        let Two { stage, own: (mut own, id), other: (mut other, other_id) } = Two::by(stage, Stage::client, few);
         stage.ask(move |cx| [id, other_id].map(|id| cx.at(id).close()));
         let [bytes, ending] = [1001, 1].map(|count| vec![b'x'; count]);
         own.write_all(&bytes).unwrap();
@@ -187,12 +183,12 @@ on_every_backend! {
     }
 
     #[cfg_attr(not(target_os = "linux"), ignore = "the kernel has no such bound")]
-    fn unsent(backend: Backend) {
+    fn unsent(transport: Transport) {
         // The peer's buffer takes nothing more, so the rest is what our kernel keeps unsent.
         let plan = Plan::new();
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let small = |limits: &mut Limits| limits.unsent = 4096;
-        let Two { stage, own: (_own, id), other: (_other, other_id) } = Two::by(stage, narrow_client, small);
+        let Two { stage, own: (_own, id), other: (_other, other_id) } = Two::by(stage, Stage::narrow_client, small);
         stage.ask(move |cx| {
             for id in [id, other_id] {
                 cx.at(id).write_shared(vec![b'x'; 32 << 20].into());
@@ -222,16 +218,16 @@ on_every_backend! {
         assert_eq!(told, 5000);
     }
 
-    fn first_request(backend: Backend) {
-        let two = timed(backend, Plan::new());
+    fn first_request(transport: Transport) {
+        let two = timed(transport, Plan::new());
         let id = two.own.1;
         two.stage.ask(move |cx| cx.at(id).change_deadlines(|deadlines| deadlines.first_request = Some(SHORT)));
         assert_eq!(two.stage.closed(id).0, CloseReason::TimedOut(Deadline::FirstRequest));
         two.stage.sees_nothing();
     }
 
-    fn idle(backend: Backend) {
-        let two = timed(backend, Plan::new());
+    fn idle(transport: Transport) {
+        let two = timed(transport, Plan::new());
         let id = two.own.1;
         two.stage.ask(move |cx| cx.at(id).change_deadlines(|deadlines| deadlines.idle = Some(SHORT)));
         assert_eq!(two.stage.closed(id).0, CloseReason::TimedOut(Deadline::Idle));
@@ -239,7 +235,7 @@ on_every_backend! {
         // Without its idle deadline, a connection outlives its neighbour.
         let idle = Deadlines { idle: Some(4 * SHORT), ..none() };
         let plan = Plan::new();
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(idle), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(idle), |_| {});
         let (stays, id) = stage.open();
         stage.ask(move |cx| cx.at(id).change_deadlines(|deadlines| deadlines.idle = None));
         let (_ends, ends) = stage.open();
@@ -249,8 +245,8 @@ on_every_backend! {
         assert_eq!(stage.closed(id).0, CloseReason::PeerEnded);
     }
 
-    fn write_progress(backend: Backend) {
-        let two = timed(backend, Plan::new());
+    fn write_progress(transport: Transport) {
+        let two = timed(transport, Plan::new());
         let (id, other) = (two.own.1, two.other.1);
         two.stage.ask(move |cx| {
             cx.at(id).change_deadlines(|deadlines| deadlines.write_progress = Some(SHORT));
@@ -262,8 +258,8 @@ on_every_backend! {
         two.stage.sees_nothing();
     }
 
-    fn linger(backend: Backend) {
-        let two = timed(backend, Plan::new());
+    fn linger(transport: Transport) {
+        let two = timed(transport, Plan::new());
         let (id, other) = (two.own.1, two.other.1);
         two.stage.ask(move |cx| {
             cx.at(id).change_deadlines(|deadlines| deadlines.linger = SHORT);
@@ -301,9 +297,9 @@ on_every_backend! {
         stage.sees_nothing();
     }
 
-    fn a_peer_that_is_choked_by_its_own_marks_costs_the_others_nothing(backend: Backend) {
+    fn a_peer_that_is_choked_by_its_own_marks_costs_the_others_nothing(transport: Transport) {
         let Two { stage, own: (own, id), other: (mut other, _) } =
-            Two::by(Stage::patient(backend, Plan::echo()), |to| client_with(to, 4096), |limits| {
+            Two::by(Stage::patient(transport, Plan::echo()), |stage| stage.client_with(4096), |limits| {
                 (limits.output_high, limits.output_low) = (1000, 500);
             });
         let sent = send_until_stuck(&own, &[b'x'; 10_000], 64 << 20);

@@ -18,8 +18,8 @@ use rustix::process::Signal;
 
 use crate::child::{Child, LINES, STARTS, counters};
 use crate::stage::{
-    Order, Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
-    socket_path,
+    Client, Order, Plan, Seen, Stage, client_of, pattern, read_all, read_exactly, reset, round_trip, same,
+    send_until_stuck, socket_path,
 };
 use crate::support::application::serve;
 use crate::support::{GUARD, on_every_backend};
@@ -142,8 +142,8 @@ impl Handler for Blocks {
 
 on_every_backend! {
     // Rule 22.
-    fn a_storm_of_signals_loses_nothing(backend: Backend) {
-        let child = Child::start("echo", backend);
+    fn a_storm_of_signals_loses_nothing(transport: Transport) {
+        let child = Child::start("echo", transport);
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -276,12 +276,12 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn those_in_the_accept_queue_are_served_before_the_end(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::lines(), same_service, |application| {
+    fn those_in_the_accept_queue_are_served_before_the_end(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::lines(), same_service, |application| {
             application.drain_timeout(None);
         });
         let frozen = stage.freeze();
-        let mut clients: Vec<TcpStream> = (0..200).map(|_| stage.client()).collect();
+        let mut clients: Vec<Client> = (0..200).map(|_| stage.client()).collect();
         for (number, client) in clients.iter_mut().enumerate() {
             client.write_all(format!("client {number}\n").as_bytes()).unwrap();
         }
@@ -305,7 +305,7 @@ on_every_backend! {
         let stage = Stage::new(backend, plan);
         listens.set(stage.address()).expect("it is told once");
         let frozen = stage.freeze();
-        let clients: Vec<TcpStream> = (0..3).map(|_| stage.client()).collect();
+        let clients: Vec<Client> = (0..3).map(|_| stage.client()).collect();
         stage.running.handle.halt();
         drop(frozen);
         let opened = opened(&stage.end());
@@ -354,11 +354,11 @@ on_every_backend! {
     }
 
     // Rules 17 and 24: the last accept found no descriptor, and when one is free, no client is waiting.
-    fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_newcomers(backend: Backend) {
+    fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_newcomers(transport: Transport) {
         // While accepting is suspended, and some time later, when only the stop itself tries again. If the later time
         // comes too early, both rounds check the former case.
         for rested in [Duration::ZERO, Duration::from_millis(1200)] {
-            let mut child = Child::start("starving and patient", backend);
+            let mut child = Child::start("starving and patient", transport);
             let mut clients = Vec::new();
             // Linux takes a descriptor before it looks for a waiting client, so the last possible accept reveals the
             // shortage.
@@ -389,7 +389,7 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn everything_asked_before_the_stop_is_answered_however_much_it_is(backend: Backend) {
+    fn everything_asked_before_the_stop_is_answered_however_much_it_is(transport: Transport) {
         const ANSWER: usize = 1 << 20;
         let plan = Plan::new().data(|input, cx| {
             // One line at a time, as long as the output has room for the answer.
@@ -399,7 +399,7 @@ on_every_backend! {
                 cx.write(vec![line[0]; ANSWER]);
             }
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, _) = stage.open();
         let frozen = stage.freeze();
         client.write_all(b"a\nb\nc\nd\ne\nf\ng\nh\n").unwrap();
@@ -414,11 +414,11 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn who_owes_nothing_closes_at_once(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::echo(), |service| {
+    fn who_owes_nothing_closes_at_once(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::echo(), |service| {
             service.deadlines(Deadlines { linger: GUARD, ..Deadlines::default() })
         }, drain(GUARD));
-        let mut idle: Vec<TcpStream> = (0..10).map(|_| stage.open().0).collect();
+        let mut idle: Vec<Client> = (0..10).map(|_| stage.open().0).collect();
         round_trip(&mut idle[0], b"answered long ago");
         let start = Instant::now();
         // The clients hold their ends open.
@@ -430,7 +430,7 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn a_service_may_say_goodbye_and_go_on_until_it_is_done(backend: Backend) {
+    fn a_service_may_say_goodbye_and_go_on_until_it_is_done(transport: Transport) {
         let plan = Plan::lines().stopping(|cx| {
             cx.write(b"soon\n");
         }).data(|input, cx| {
@@ -439,7 +439,7 @@ on_every_backend! {
                 cx.close();
             }
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, _) = stage.open();
         stage.running.handle.halt();
         assert_eq!(&read_exactly::<5>(&mut client), b"soon\n");
@@ -450,9 +450,9 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn what_is_left_at_the_drain_deadline_is_reset(backend: Backend) {
+    fn what_is_left_at_the_drain_deadline_is_reset(transport: Transport) {
         let plan = Plan::new().stopping(|_| {});
-        let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_millis(100)));
+        let stage = Stage::tuned(transport, plan, same_service, drain(Duration::from_millis(100)));
         let (mut stubborn, id) = stage.open();
         let (mut owed, owed_id) = stage.open();
         stage.order(move |cx| {
@@ -497,7 +497,7 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn a_streamer_is_told_that_it_is_time_to_stop(backend: Backend) {
+    fn a_streamer_is_told_that_it_is_time_to_stop(transport: Transport) {
         let plan = Plan::new()
             .open(|cx| {
                 cx.write(vec![b'x'; 300_000]);
@@ -505,7 +505,7 @@ on_every_backend! {
             .drained(|cx| {
                 cx.write(vec![b'x'; 300_000]);
             });
-        let stage = Stage::tuned(backend, plan, same_service, drain(Duration::from_secs(2)));
+        let stage = Stage::tuned(transport, plan, same_service, drain(Duration::from_secs(2)));
         let (mut client, id) = stage.open();
         let reading = thread::spawn(move || client.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
         stage.until(|seen| matches!(seen, Seen::Drained(_)));
@@ -516,8 +516,8 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn a_stopping_service_listens_no_more(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().stopping(|_| {}));
+    fn a_stopping_service_listens_no_more(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().stopping(|_| {}));
         let (client, id) = stage.open();
         let address = stage.address();
         stage.running.handle.halt();
@@ -533,9 +533,9 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn a_signal_ends_it_in_order_and_nothing_answered_is_lost(backend: Backend) {
-        let child = Child::start("echo", backend);
-        let mut clients: Vec<TcpStream> = (0..50).map(|_| child.client()).collect();
+    fn a_signal_ends_it_in_order_and_nothing_answered_is_lost(transport: Transport) {
+        let child = Child::start("echo", transport);
+        let mut clients: Vec<Client> = (0..50).map(|_| child.client()).collect();
         clients.iter_mut().for_each(|client| round_trip(client, b"before\n"));
         clients.iter_mut().for_each(|client| client.write_all(b"at the end\n").unwrap());
         child.signal(Signal::TERM);
@@ -554,9 +554,9 @@ on_every_backend! {
     }
 
     // Rule 24.
-    fn a_second_signal_ends_it_at_once(backend: Backend) {
+    fn a_second_signal_ends_it_at_once(transport: Transport) {
         for second in [Signal::INT, Signal::TERM] {
-            let child = Child::start("patient", backend);
+            let child = Child::start("patient", transport);
             let client = child.client();
             send_until_stuck(&client, &LINES, 64 << 20);
             child.signal(Signal::TERM);
@@ -573,7 +573,7 @@ on_every_backend! {
         let stage = Stage::patient(backend, Plan::echo());
         // Occupies low numbers, so the loop's descriptors are high. Other tests free some numbers meanwhile, so more
         // may be needed.
-        let (mut held, mut clients) = (Vec::new(), Vec::<TcpStream>::new());
+        let (mut held, mut clients) = (Vec::new(), Vec::<Client>::new());
         while clients.len() < 100 || !clients.iter().any(|client| client.as_raw_fd() > 1200) {
             held.extend((0..11).map(|_| std::fs::File::open("/dev/null").unwrap()));
             clients.push(stage.open().0);
@@ -753,7 +753,7 @@ on_every_backend! {
     }
 
     // Rule 29.
-    fn every_connection_and_every_byte_is_accounted_for(backend: Backend) {
+    fn every_connection_and_every_byte_is_accounted_for(transport: Transport) {
         let totals = Arc::new(Mutex::new((0, 0)));
         let count = totals.clone();
         let plan = Plan::new().data(move |input, cx| {
@@ -771,7 +771,7 @@ on_every_backend! {
                 _ => {}
             }
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         for size in (1..200).map(|number| number * 37) {
             let mut client = stage.client();
             client.write_all(&pattern(size)).unwrap();

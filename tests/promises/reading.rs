@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use reactor::{CloseReason, Deadlines, Framed, Limits, Service};
 
 use crate::stage::{
-    Plan, QUIET, Seen, Stage, client_with, has_arrived, pattern, read_all, reset, round_trip, same, socket_path,
+    Client, Plan, QUIET, Seen, Stage, has_arrived, pattern, read_all, reset, round_trip, same, socket_path,
 };
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
@@ -31,8 +31,8 @@ fn paused() -> Plan {
 
 on_every_backend! {
     // Rule 5.
-    fn what_came_before_a_reset_is_delivered_before_it_on_tcp(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn what_came_before_a_reset_is_delivered_before_it_on_tcp(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (mut client, id) = stage.open();
         // More than one receive takes.
         let bytes = pattern(80_000);
@@ -46,8 +46,8 @@ on_every_backend! {
     }
 
     // Rule 5. The answer to the first bytes fails, which is no reason to lose the rest.
-    fn what_came_before_a_reset_is_delivered_although_answers_fail(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo());
+    fn what_came_before_a_reset_is_delivered_although_answers_fail(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo());
         let (mut client, id) = stage.open();
         let bytes = pattern(80_000);
         let frozen = stage.freeze();
@@ -86,8 +86,8 @@ on_every_backend! {
     }
 
     // Rule 5.
-    fn what_came_before_the_end_is_delivered_before_it(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn what_came_before_the_end_is_delivered_before_it(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (mut client, id) = stage.open();
         let bytes = pattern(100_000);
         let frozen = stage.freeze();
@@ -100,7 +100,7 @@ on_every_backend! {
     }
 
     // Rule 6.
-    fn who_half_closes_gets_four_megabytes_however_slowly_it_reads(backend: Backend) {
+    fn who_half_closes_gets_four_megabytes_however_slowly_it_reads(transport: Transport) {
         // The answer takes several times as long as the longest allowed silence.
         let deadlines = Deadlines {
             linger: Duration::from_millis(600),
@@ -112,8 +112,8 @@ on_every_backend! {
                 cx.write_shared(pattern(4 << 20).into());
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
-        let mut client = client_with(stage.address(), 64 << 10);
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(deadlines), |_| {});
+        let mut client = stage.client_with(64 << 10);
         client.write_all(b"all of it\n").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         let (mut received, mut some, start) = (Vec::new(), vec![0; 32 * 1024], Instant::now());
@@ -132,8 +132,8 @@ on_every_backend! {
     }
 
     // Rule 6.
-    fn the_end_of_input_is_no_close(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo().end(|_, _| {}));
+    fn the_end_of_input_is_no_close(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo().end(|_, _| {}));
         let (mut client, id) = stage.open();
         client.write_all(b"asked").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
@@ -148,8 +148,8 @@ on_every_backend! {
     }
 
     // Rule 6, in the other direction: our half ends first.
-    fn who_finishes_its_own_half_goes_on_reading(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().open(|cx| {
+    fn who_finishes_its_own_half_goes_on_reading(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().open(|cx| {
             cx.write(b"that is all");
             cx.finish();
             assert_eq!(cx.write(b"!"), reactor::Written::Refused);
@@ -164,8 +164,8 @@ on_every_backend! {
     }
 
     // Rule 7.
-    fn two_lines_and_a_close_in_one_segment_are_both_delivered(backend: Backend) {
-        let stage = Stage::new(backend, Plan::lines());
+    fn two_lines_and_a_close_in_one_segment_are_both_delivered(transport: Transport) {
+        let stage = Stage::new(transport, Plan::lines());
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
         client.write_all(b"one\ntwo\n").unwrap();
@@ -177,8 +177,8 @@ on_every_backend! {
     }
 
     // Rule 7.
-    fn what_has_no_ending_is_offered_with_the_end_of_input(backend: Backend) {
-        let stage = Stage::new(backend, Plan::lines().end(|input, cx| {
+    fn what_has_no_ending_is_offered_with_the_end_of_input(transport: Transport) {
+        let stage = Stage::new(transport, Plan::lines().end(|input, cx| {
             cx.write(input.take_all());
             cx.close();
         }));
@@ -190,8 +190,8 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn a_pause_is_a_pause_and_what_was_kept_comes_first_without_waiting_for_the_socket(backend: Backend) {
-        let stage = Stage::new(backend, three_and_pause());
+    fn a_pause_is_a_pause_and_what_was_kept_comes_first_without_waiting_for_the_socket(transport: Transport) {
+        let stage = Stage::new(transport, three_and_pause());
         let (mut client, id) = stage.open();
         client.write_all(b"onetwo").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
@@ -209,9 +209,9 @@ on_every_backend! {
     }
 
     // Rule 8: a pause also holds back offers that are due in the next turn or after a resumption.
-    fn a_pause_holds_back_what_was_already_on_its_way_to_the_handler(backend: Backend) {
+    fn a_pause_holds_back_what_was_already_on_its_way_to_the_handler(transport: Transport) {
         let stage = Stage::new(
-            backend,
+            transport,
             Plan::new().data(|input, cx| {
                 if input.take(3).is_some() {
                     cx.offer_again();
@@ -233,8 +233,8 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn a_pause_by_another_holds_as_well(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn a_pause_by_another_holds_as_well(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (mut client, id) = stage.open();
         stage.ask(move |cx| cx.at(id).pause_reading());
         client.write_all(b"not now").unwrap();
@@ -244,8 +244,8 @@ on_every_backend! {
     }
 
     // Rule 8: no byte is lost while the kernel's buffers fill and empty.
-    fn a_paused_peer_waits_and_loses_nothing(backend: Backend) {
-        let stage = Stage::new(backend, paused());
+    fn a_paused_peer_waits_and_loses_nothing(transport: Transport) {
+        let stage = Stage::new(transport, paused());
         let (client, id) = stage.open();
         let bytes = pattern(24 << 20);
         thread::scope(|scope| {
@@ -262,8 +262,8 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn a_reset_ends_a_pause_within_a_second(backend: Backend) {
-        let stage = Stage::new(backend, three_and_pause());
+    fn a_reset_ends_a_pause_within_a_second(transport: Transport) {
+        let stage = Stage::new(transport, three_and_pause());
         let (mut client, id) = stage.open();
         let (mut other, _) = stage.open();
         client.write_all(b"onetwo").unwrap();
@@ -282,8 +282,8 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn the_end_of_a_paused_peer_waits_for_its_bytes_and_does_not_spin(backend: Backend) {
-        let stage = Stage::new(backend, paused());
+    fn the_end_of_a_paused_peer_waits_for_its_bytes_and_does_not_spin(transport: Transport) {
+        let stage = Stage::new(transport, paused());
         let (mut client, id) = stage.open();
         client.write_all(b"last words").unwrap();
         drop(client);
@@ -297,8 +297,8 @@ on_every_backend! {
 
     // Rule 8. Both halves have ended and nothing is read: epoll reports this state again and again, without being
     // asked.
-    fn a_hang_up_of_a_paused_peer_never_spins(backend: Backend) {
-        let stage = Stage::new(backend, paused());
+    fn a_hang_up_of_a_paused_peer_never_spins(transport: Transport) {
+        let stage = Stage::new(transport, paused());
         let (mut client, id) = stage.open();
         stage.order(move |cx| cx.at(id).finish());
         assert_eq!(read_all(&mut client), b"");
@@ -329,8 +329,8 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn bytes_that_were_kept_when_a_connection_is_closed_are_counted_as_unread(backend: Backend) {
-        let stage = Stage::new(backend, three_and_pause());
+    fn bytes_that_were_kept_when_a_connection_is_closed_are_counted_as_unread(transport: Transport) {
+        let stage = Stage::new(transport, three_and_pause());
         let (mut client, id) = stage.open();
         client.write_all(b"onetwo").unwrap();
         assert_eq!(stage.data(id, 3), b"one");
@@ -343,25 +343,25 @@ on_every_backend! {
     }
 
     // Rule 8.
-    fn resuming_in_the_very_callback_that_paused_offers_the_rest_at_once(backend: Backend) {
+    fn resuming_in_the_very_callback_that_paused_offers_the_rest_at_once(transport: Transport) {
         let plan = Plan::new().data(|input, cx| {
             input.take(1);
             cx.pause_reading();
             cx.resume_reading();
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, id) = stage.open();
         client.write_all(b"abcde").unwrap();
         assert_eq!(stage.data(id, 5), b"abcde");
     }
 
     // Rule 16.
-    fn what_is_left_for_the_next_turn_comes_then_without_another_byte(backend: Backend) {
+    fn what_is_left_for_the_next_turn_comes_then_without_another_byte(transport: Transport) {
         let plan = Plan::new().data(|input, cx| {
             input.take(1);
             cx.offer_again();
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, id) = stage.open();
         let before = stage.stats().turns;
         client.write_all(b"abcde").unwrap();
@@ -425,7 +425,7 @@ on_every_backend! {
     }
 
     // Rule 9.
-    fn a_byte_at_a_time_costs_a_search_of_each_byte_and_not_of_all_for_each(backend: Backend) {
+    fn a_byte_at_a_time_costs_a_search_of_each_byte_and_not_of_all_for_each(transport: Transport) {
         const LENGTH: usize = 2_000;
         let searched = Arc::new(AtomicUsize::new(0));
         let count = searched.clone();
@@ -435,7 +435,7 @@ on_every_backend! {
                 bytes[from..].iter().position(|byte| *byte == b';').map(|at| from + at + 1)
             });
         });
-        let stage = Stage::new(backend, plan);
+        let stage = Stage::new(transport, plan);
         let (mut client, id) = stage.open();
         for _ in 0..LENGTH {
             client.write_all(b"x").unwrap();
@@ -446,9 +446,9 @@ on_every_backend! {
     }
 
     // Rule 9.
-    fn an_item_that_never_ends_closes_the_connection_with_a_reason(backend: Backend) {
+    fn an_item_that_never_ends_closes_the_connection_with_a_reason(transport: Transport) {
         let limits = Limits { input: 10_000, ..Limits::default() };
-        let stage = Stage::tuned(backend, Plan::lines(), |service| service.limits(limits), |_| {});
+        let stage = Stage::tuned(transport, Plan::lines(), |service| service.limits(limits), |_| {});
         let (mut other, _) = stage.open();
         let (mut client, id) = stage.open();
         // The connection may be cut off in the middle.
@@ -458,8 +458,8 @@ on_every_backend! {
     }
 
     // Rule 9.
-    fn a_framer_tells_when_an_item_is_too_long_and_then_it_is_up_to_the_handler(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().data(|input, cx| loop {
+    fn a_framer_tells_when_an_item_is_too_long_and_then_it_is_up_to_the_handler(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().data(|input, cx| loop {
             match input.until_eol_within(8) {
                 Framed::Item(line) => drop(line.to_vec()),
                 Framed::Incomplete => return,
@@ -479,7 +479,7 @@ on_every_backend! {
 }
 
 /// A service that says nothing is alive if it takes what it is sent and does not end.
-fn round_trip_unanswered(client: &mut std::net::TcpStream) {
+fn round_trip_unanswered(client: &mut Client) {
     client.write_all(b"abc").unwrap();
     client.set_read_timeout(Some(QUIET)).unwrap();
     let error = std::io::Read::read(client, &mut [0; 1]).unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use reactor::{
 use socket2::SockRef;
 
 use crate::stage::{
-    Context, Plan, Seen, Stage, client_of, guarded, pattern, read_all, read_exactly, reset, same, socket_path,
+    Client, Context, Plan, Seen, Stage, client_of, guarded, pattern, read_all, read_exactly, reset, same, socket_path,
 };
 use crate::support::{GUARD, on_every_backend};
 
@@ -347,7 +347,7 @@ on_every_backend! {
 }
 
 /// A connection of each kind: accepted, outbound and adopted; and the other ends.
-fn each_kind(stage: &Stage, upstream: &TcpListener) -> ([ConnectionId; 3], Vec<TcpStream>) {
+fn each_kind(stage: &Stage, upstream: &TcpListener) -> ([ConnectionId; 3], Vec<Client>) {
     let (client, accepted) = stage.open();
     let to: SocketAddr = upstream.local_addr().expect("it is bound");
     let outbound = stage.ask(move |cx| cx.connect(to, ()));
@@ -356,5 +356,5 @@ fn each_kind(stage: &Stage, upstream: &TcpListener) -> ([ConnectionId; 3], Vec<T
     let theirs = client_of(to);
     let (ours, _) = upstream.accept().expect("it comes");
     let adopted = adopt(stage, ours).expect("it is a stream");
-    ([accepted, outbound, adopted], vec![client, server, theirs])
+    ([accepted, outbound, adopted], vec![client, server.into(), theirs.into()])
 }

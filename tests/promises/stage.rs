@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use reactor::{Application, Backend, CloseReason, ConnectionId, Deadlines, Handler, Input, Service, Stats};
+use reactor::{Application, CloseReason, ConnectionId, Deadlines, Handler, Input, Service, Stats};
 
+use crate::records::Records;
 use crate::support::application::{Running, serve_with};
 use crate::support::{GUARD, under_chaos};
+pub use crate::transport::{Client, Transport};
 
 /// How long a test watches that nothing happens. A shorter time proves less, and never fails.
 pub const QUIET: Duration = Duration::from_millis(150);
@@ -239,33 +241,34 @@ impl Handler<Order> for Witness {
 pub struct Stage {
     pub running: Running<Order>,
     pub seen: Receiver<Seen>,
+    transport: Transport,
 }
 
 impl Stage {
     /// Listens on TCP, with all defaults.
-    pub fn new(backend: Backend, plan: Plan) -> Self {
-        Self::tuned(backend, plan, |service| service, |_| {})
+    pub fn new(transport: impl Into<Transport>, plan: Plan) -> Self {
+        Self::tuned(transport, plan, |service| service, |_| {})
     }
 
     /// Listens on TCP, after the closures have changed the service and the application.
     pub fn tuned(
-        backend: Backend,
+        transport: impl Into<Transport>,
         plan: Plan,
         tune: impl FnOnce(Service<Witness, Order>) -> Service<Witness, Order> + Send + 'static,
         configure: impl FnOnce(&mut Application) + Send + 'static,
     ) -> Self {
-        Self::at(backend, plan, |factory| Service::tcp("127.0.0.1:0", factory), tune, configure)
+        Self::at(transport, plan, |factory| Service::tcp("127.0.0.1:0", factory), tune, configure)
     }
 
     /// Listens on TCP, without a deadline for the first request.
-    pub fn patient(backend: Backend, plan: Plan) -> Self {
+    pub fn patient(transport: impl Into<Transport>, plan: Plan) -> Self {
         let patient = Deadlines { first_request: None, ..Deadlines::default() };
-        Self::tuned(backend, plan, |service| service.deadlines(patient), |_| {})
+        Self::tuned(transport, plan, |service| service.deadlines(patient), |_| {})
     }
 
     /// Listens at the address that `make` chooses.
     pub fn at(
-        backend: Backend,
+        transport: impl Into<Transport>,
         plan: Plan,
         make: impl FnOnce(Factory) -> Service<Witness, Order> + Send + 'static,
         tune: impl FnOnce(Service<Witness, Order>) -> Service<Witness, Order> + Send + 'static,
@@ -273,7 +276,12 @@ impl Stage {
     ) -> Self {
         let (tell, seen) = channel();
         let factory: Factory = Box::new(move || Witness { plan: plan.clone(), tell: tell.clone() });
-        Stage { running: serve_with(backend, move || tune(make(factory)), configure), seen }
+        let transport = transport.into();
+        let service = move || {
+            let service = tune(make(factory));
+            if transport.layered { service.layered(Records::quiet_server) } else { service }
+        };
+        Stage { running: serve_with(transport.backend, service, configure), seen, transport }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -281,12 +289,31 @@ impl Stage {
     }
 
     /// Connects a client. The loop may not have accepted the client yet.
-    pub fn client(&self) -> TcpStream {
+    pub fn client(&self) -> Client {
+        self.speaks(client_of(self.address()))
+    }
+
+    /// Connects a client with a small receive buffer: bytes that the client does not read stay with the loop.
+    pub fn narrow_client(&self) -> Client {
+        self.client_with(4096)
+    }
+
+    /// Connects a client with a receive buffer of twice `receive_buffer` bytes, which never grows.
+    pub fn client_with(&self, receive_buffer: usize) -> Client {
+        self.speaks(client_with(self.address(), receive_buffer))
+    }
+
+    /// Connects a client that speaks through no layer.
+    pub fn stream(&self) -> TcpStream {
         client_of(self.address())
     }
 
+    fn speaks(&self, socket: TcpStream) -> Client {
+        if self.transport.layered { Client::layered(socket) } else { socket.into() }
+    }
+
     /// Connects a client, and returns its id. Events of other connections meanwhile are dropped.
-    pub fn open(&self) -> (TcpStream, ConnectionId) {
+    pub fn open(&self) -> (Client, ConnectionId) {
         let client = self.client();
         let id = self.until(|seen| matches!(seen, Seen::Opened(_))).id();
         (client, id)
@@ -432,11 +459,6 @@ pub fn guarded(client: &TcpStream) {
     client.set_nodelay(true).expect("it is TCP");
 }
 
-/// A client with a small receive buffer: bytes that the client does not read stay with the sender.
-pub fn narrow_client(address: SocketAddr) -> TcpStream {
-    client_with(address, 4096)
-}
-
 /// A client with a receive buffer of twice `receive_buffer` bytes, which never grows.
 pub fn client_with(address: SocketAddr, receive_buffer: usize) -> TcpStream {
     let socket =
@@ -449,7 +471,9 @@ pub fn client_with(address: SocketAddr, receive_buffer: usize) -> TcpStream {
 }
 
 /// Ends the client with a reset.
-pub fn reset(client: TcpStream) {
+pub fn reset(client: impl Into<Client>) {
+    let client = client.into();
+    client.abandon();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("it is a socket");
 }
 
@@ -467,7 +491,7 @@ pub fn read_exactly<const N: usize>(client: &mut impl Read) -> [u8; N] {
 }
 
 /// Sends one line and waits for its echo.
-pub fn round_trip(client: &mut TcpStream, line: &[u8]) {
+pub fn round_trip(client: &mut (impl Read + Write), line: &[u8]) {
     client.write_all(line).expect("it is open");
     let mut answer = vec![0; line.len()];
     client.read_exact(&mut answer).expect("it comes back");
@@ -475,7 +499,7 @@ pub fn round_trip(client: &mut TcpStream, line: &[u8]) {
 }
 
 /// Sends until nothing was taken for a while, or until `most` bytes were. Returns the number of sent bytes.
-pub fn send_until_stuck(client: &TcpStream, bytes: &[u8], most: usize) -> usize {
+pub fn send_until_stuck(client: &Client, bytes: &[u8], most: usize) -> usize {
     client.set_write_timeout(Some(QUIET)).expect("not zero");
     let mut sent = 0;
     while sent < most {
@@ -502,7 +526,7 @@ pub fn same(one: &[u8], other: &[u8]) {
 }
 
 /// Duplicates the loop's descriptor of this client's connection. `None` if the system does not allow that.
-pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
+pub fn server_end(client: &Client) -> Option<OwnedFd> {
     let peer = client.local_addr().expect("it is connected");
     let this = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).ok()?;
     for entry in std::fs::read_dir("/proc/self/fd").ok()? {
@@ -518,13 +542,14 @@ pub fn server_end(client: &TcpStream) -> Option<OwnedFd> {
 }
 
 /// A path for the Unix socket of one test.
-pub fn socket_path(name: &str, backend: Backend) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("promises-{name}-{backend}-{}.sock", std::process::id()))
+pub fn socket_path(name: &str, transport: impl Into<Transport>) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("promises-{name}-{}-{}.sock", transport.into(), std::process::id()))
 }
 
 /// Waits until `count` bytes are in the kernel at the server's end, where a reset leaves them. A reset discards bytes
 /// that are still in the client's kernel for lack of memory at the other end.
-pub fn has_arrived(client: &TcpStream, count: usize) {
+pub fn has_arrived(client: &Client, count: usize) {
+    let count = client.on_the_wire(count);
     let Some(server) = server_end(client) else { return };
     let start = std::time::Instant::now();
     while rustix::io::ioctl_fionread(&server).expect("it is a socket") < count as u64 {

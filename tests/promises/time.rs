@@ -1,7 +1,7 @@
 //! Rules 19 to 21: no deadline comes early, waits are few, and no connection stays open for nothing.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::atomic::{
     AtomicBool, AtomicUsize,
     Ordering::{Relaxed, SeqCst},
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use reactor::{Address, CloseReason, ConnectionId, Deadline, Deadlines};
 
-use crate::stage::{Plan, Seen, Stage, narrow_client, read_all, read_exactly, round_trip, server_end};
-use crate::support::{GUARD, on_every_backend, unless_chaos};
+use crate::stage::{Client, Plan, Seen, Stage, read_all, read_exactly, round_trip, server_end};
+use crate::support::{GUARD, on_every_backend, under_chaos, unless_chaos};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -28,7 +28,7 @@ fn ms(milliseconds: u64) -> Duration {
 
 on_every_backend! {
     // Rule 19.
-    fn a_deadline_is_never_early_and_costs_at_most_two_waits(backend: Backend) {
+    fn a_deadline_is_never_early_and_costs_at_most_two_waits(transport: Transport) {
         const TIMES: usize = 60;
         let times = Arc::new(Mutex::new(Vec::new()));
         let (begin, go_on) = (times.clone(), times.clone());
@@ -46,7 +46,7 @@ on_every_backend! {
                     cx.set_deadline(span(times.len() - 1));
                 }
             });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let before = stage.stats().turns;
         let (_client, id) = stage.open();
         for _ in 0..TIMES {
@@ -61,7 +61,7 @@ on_every_backend! {
     }
 
     // Rule 19. Each turn could be early.
-    fn a_deadline_is_never_early_however_often_the_loop_turns(backend: Backend) {
+    fn a_deadline_is_never_early_however_often_the_loop_turns(transport: Transport) {
         let times = Arc::new(Mutex::new(Vec::new()));
         let (begin, go_on) = (times.clone(), times.clone());
         let span = Duration::from_micros(2_700);
@@ -74,7 +74,7 @@ on_every_backend! {
                 go_on.lock().expect("nobody panics").push(cx.now());
                 cx.set_deadline(span);
             });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let (mut client, _) = stage.open();
         while times.lock().unwrap().len() < 30 {
             round_trip(&mut client, b"tick");
@@ -84,12 +84,12 @@ on_every_backend! {
     }
 
     // Rule 19.
-    fn a_deadline_set_late_in_a_slow_callback_counts_from_then(backend: Backend) {
+    fn a_deadline_set_late_in_a_slow_callback_counts_from_then(transport: Transport) {
         let plan = Plan::new().open(|cx| {
             thread::sleep(ms(200));
             cx.set_deadline(ms(100));
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let _client = stage.client();
         let opened = stage.next();
         let start = std::time::Instant::now();
@@ -99,13 +99,13 @@ on_every_backend! {
     }
 
     // Rule 19.
-    fn a_slow_callback_is_counted(backend: Backend) {
+    fn a_slow_callback_is_counted(transport: Transport) {
         let plan = Plan::new().data(|input, _| {
             if input.take_all().starts_with(b"s") {
                 thread::sleep(ms(60));
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service, |application| {
+        let stage = Stage::tuned(transport, plan, |service| service, |application| {
             application.slow_callback(ms(40));
         });
         let (mut client, id) = stage.open();
@@ -155,11 +155,11 @@ on_every_backend! {
     }
 
     // Rule 19.
-    fn a_timer_of_thirty_days_and_one_of_for_ever_neither_fire_nor_spin(backend: Backend) {
+    fn a_timer_of_thirty_days_and_one_of_for_ever_neither_fire_nor_spin(transport: Transport) {
         for span in [30 * DAY, 400 * 365 * DAY, Duration::MAX] {
             let plan = Plan::new().open(move |cx| cx.set_deadline(span));
             let endless = Deadlines { idle: Some(span), linger: span, ..none() };
-            let stage = Stage::tuned(backend, plan, move |service| service.deadlines(endless), |_| {});
+            let stage = Stage::tuned(transport, plan, move |service| service.deadlines(endless), |_| {});
             let (_client, _) = stage.open();
             stage.is_quiet();
             assert_eq!(stage.left_over(), []);
@@ -231,7 +231,7 @@ on_every_backend! {
     }
 
     // Rule 20.
-    fn a_deadline_that_is_called_off_never_comes(backend: Backend) {
+    fn a_deadline_that_is_called_off_never_comes(transport: Transport) {
         let plan = Plan::new()
             .open(|cx| {
                 cx.set_deadline(ms(1));
@@ -246,7 +246,7 @@ on_every_backend! {
                 input.take_all();
                 cx.set_deadline(Duration::ZERO);
             });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let (mut client, id) = stage.open();
         stage.sees_nothing();
         client.write_all(b"now").unwrap();
@@ -257,7 +257,7 @@ on_every_backend! {
     }
 
     // Rule 20. Both timers are due in one turn, and the first cancels the second.
-    fn a_timer_that_is_due_in_the_same_turn_can_be_cancelled(backend: Backend) {
+    fn a_timer_that_is_due_in_the_same_turn_can_be_cancelled(transport: Transport) {
         let ids: Arc<Mutex<Vec<_>>> = Arc::default();
         let (all, others) = (ids.clone(), ids.clone());
         let plan = Plan::new()
@@ -268,7 +268,7 @@ on_every_backend! {
                 let me = cx.id();
                 others.lock().expect("nobody panics").iter().filter(|id| **id != me).for_each(|id| cx.at(*id).abort());
             });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
         let clients: Vec<_> = (0..10).map(|_| stage.open()).collect();
         // Counted from the end of one callback, so all are due together.
         stage.order(move |cx| ids.lock().expect("nobody panics").iter().for_each(|id| cx.at(*id).set_deadline(ms(5))));
@@ -283,9 +283,9 @@ on_every_backend! {
     }
 
     // Rule 21.
-    fn who_never_completes_a_first_request_is_closed_although_it_drips(backend: Backend) {
+    fn who_never_completes_a_first_request_is_closed_although_it_drips(transport: Transport) {
         let short = Deadlines { first_request: Some(ms(300)), ..none() };
-        let stage = Stage::tuned(backend, Plan::lines(), |service| service.deadlines(short), |_| {});
+        let stage = Stage::tuned(transport, Plan::lines(), |service| service.deadlines(short), |_| {});
         let (client, id) = stage.open();
         let dripping = thread::spawn(move || {
             while (&client).write(b"x").is_ok() {
@@ -305,9 +305,9 @@ on_every_backend! {
     }
 
     // Rule 21.
-    fn who_is_silent_for_too_long_is_closed_and_who_speaks_is_not(backend: Backend) {
+    fn who_is_silent_for_too_long_is_closed_and_who_speaks_is_not(transport: Transport) {
         let short = Deadlines { idle: Some(ms(300)), ..none() };
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(short), |_| {});
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.deadlines(short), |_| {});
         let (mut silent, silent_id) = stage.open();
         let (mut busy, busy_id) = stage.open();
         let speaking = thread::spawn(move || {
@@ -318,22 +318,25 @@ on_every_backend! {
             busy
         });
         assert_eq!(stage.closed(silent_id).0, CloseReason::TimedOut(Deadline::Idle));
-        assert_eq!(read_all(&mut silent), b"");
+        // A kernel that refuses the layer's own end, as under chaos, leaves a truncation.
+        if !(transport.layered && under_chaos()) {
+            assert_eq!(read_all(&mut silent), b"");
+        }
         let _busy = speaking.join().unwrap();
         assert!(stage.left_over().iter().all(|seen| matches!(seen, Seen::Data(id, _) if *id == busy_id)));
         assert_eq!(stage.closed(busy_id).0, CloseReason::TimedOut(Deadline::Idle));
     }
 
     // Rules 5 and 19. More connections than one batch reports.
-    fn bytes_that_came_during_a_stall_are_heard_before_the_deadlines_that_it_made_pass(backend: Backend) {
+    fn bytes_that_came_during_a_stall_are_heard_before_the_deadlines_that_it_made_pass(transport: Transport) {
         unless_chaos!("has one look for bytes, which may be told that there are none");
         const DEADLINE: Duration = Duration::from_secs(1);
         let plan = Plan::new().data(|input, cx| {
             cx.clear_deadline();
             cx.write(input.take_all());
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(none()), |_| {});
-        let (mut clients, ids): (Vec<TcpStream>, Vec<ConnectionId>) = (0..600).map(|_| stage.open()).unzip();
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(none()), |_| {});
+        let (mut clients, ids): (Vec<Client>, Vec<ConnectionId>) = (0..600).map(|_| stage.open()).unzip();
         stage.ask(move |cx| ids.iter().for_each(|&id| cx.at(id).set_deadline(DEADLINE)));
         let frozen = stage.freeze();
         clients.iter_mut().for_each(|client| client.write_all(b"during").unwrap());
@@ -347,13 +350,13 @@ on_every_backend! {
     }
 
     // Rule 21.
-    fn who_takes_a_byte_now_and_then_makes_no_progress(backend: Backend) {
+    fn who_takes_a_byte_now_and_then_makes_no_progress(transport: Transport) {
         let short = Deadlines { write_progress: Some(ms(300)), ..none() };
         let plan = Plan::new().open(|cx| {
             cx.write_shared(vec![b'x'; 32 << 20].into());
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(short), |_| {});
-        let mut client = narrow_client(stage.address());
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(short), |_| {});
+        let mut client = stage.narrow_client();
         let id = stage.next().id();
         let over = Arc::new(AtomicUsize::new(0));
         let is_over = over.clone();
@@ -375,19 +378,19 @@ on_every_backend! {
     }
 
     // Rule 21.
-    fn who_reads_steadily_makes_progress_however_slowly(backend: Backend) {
-        let short = Deadlines { write_progress: Some(ms(500)), ..none() };
+    fn who_reads_steadily_makes_progress_however_slowly(transport: Transport) {
+        let short = Deadlines { write_progress: Some(ms(1000)), ..none() };
         let plan = Plan::new().open(|cx| {
             cx.write_shared(vec![b'x'; 5 << 20].into());
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(short), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(short), |_| {});
         let mut client = stage.client();
         let id = stage.next().id();
         let mut some = vec![0; 16 * 1024];
         let mut received = 0;
         while received < 5 << 20 {
             received += client.read(&mut some).expect("it goes on");
-            thread::sleep(ms(6));
+            thread::sleep(ms(8));
         }
         assert!(!stage.left_over().iter().any(|seen| matches!(seen, Seen::Closed(..))));
         drop(client);
@@ -419,8 +422,8 @@ on_every_backend! {
     }
 
     // Rule 21.
-    fn a_pulled_cable_is_found_by_probes(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new());
+    fn a_pulled_cable_is_found_by_probes(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new());
         let (client, _) = stage.open();
         let Some(server) = server_end(&client) else { return };
         let server = socket2::SockRef::from(&server);

@@ -1,7 +1,7 @@
 //! Rules 10 to 15: queued bytes are sent once, in order; the queue is bounded; and a close loses no byte without need.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,8 +12,7 @@ use reactor::{CloseReason, ConnectionId, Deadline, Deadlines, Limits, Topic, Wri
 
 use crate::child::{Child, LINES, counters};
 use crate::stage::{
-    Plan, QUIET, Seen, Stage, client_with, narrow_client, pattern, read_all, read_exactly, reset, round_trip, same,
-    send_until_stuck,
+    Client, Plan, QUIET, Seen, Stage, pattern, read_all, read_exactly, reset, round_trip, same, send_until_stuck,
 };
 use crate::support::{GUARD, on_every_backend, under_chaos, unless_chaos};
 
@@ -62,7 +61,7 @@ impl News {
 
     /// Publishes `count` messages in one turn, and checks that a reading member gets them. Returns the bytes queued for
     /// the slow member.
-    fn publish(&mut self, stage: &Stage, good: &mut TcpStream, count: u32, slow: ConnectionId) -> usize {
+    fn publish(&mut self, stage: &Stage, good: &mut Client, count: u32, slow: ConnectionId) -> usize {
         let (first, size, topic) = (self.published, self.size, self.topic.clone());
         stage.ask(move |cx| {
             for number in first..first + count {
@@ -83,8 +82,8 @@ impl News {
 
 on_every_backend! {
     // Rule 10.
-    fn a_thousand_small_echoes_change_no_interest_and_take_a_turn_each(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo());
+    fn a_thousand_small_echoes_change_no_interest_and_take_a_turn_each(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo());
         let (mut client, _) = stage.open();
         round_trip(&mut client, b"warm");
         let before = stage.stats();
@@ -100,10 +99,10 @@ on_every_backend! {
     }
 
     // Rule 10.
-    fn a_big_answer_changes_interest_once_to_arm_and_once_to_disarm(backend: Backend) {
+    fn a_big_answer_changes_interest_once_to_arm_and_once_to_disarm(transport: Transport) {
         // The mark is never reached, so reading goes on all the time.
         let wide = Limits { output_high: 64 << 20, output_max: 128 << 20, ..limits() };
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(wide), |_| {});
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.limits(wide), |_| {});
         let (mut client, id) = stage.open();
         let before = stage.stats();
         stage.order(move |cx| {
@@ -115,19 +114,23 @@ on_every_backend! {
         stage.wait_until("all has left", move |cx| cx.at(id).queued() == 0);
         stage.ask(|_| {});
         let after = stage.stats();
-        assert!(after.partial_sends > before.partial_sends, "the kernel took it all at once");
+        // A layer seals the next bytes when the socket is writable, and so its sends are never cut short.
+        let is_cut = after.partial_sends > before.partial_sends;
+        assert!(is_cut || transport.layered, "the kernel took it all at once");
         assert_eq!(after.interest_changes - before.interest_changes, 2);
     }
 
     // Rule 11.
-    fn a_peer_that_never_reads_its_echo_costs_a_bounded_amount_and_gets_it_all_once_it_reads(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::echo(), |service| service.deadlines(patient()), |_| {});
+    fn a_peer_that_never_reads_its_echo_costs_a_bounded_amount_and_gets_it_all_once_it_reads(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::echo(), |service| service.deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         let bytes = pattern(1 << 20);
         let sent = send_until_stuck(&client, &bytes, 128 << 20);
         assert!(sent < 64 << 20, "{sent} bytes were taken");
         let owed = stage.ask(move |cx| cx.at(id).queued());
-        assert!(owed > limits().output_high, "{owed} bytes");
+        // Output that a layer seals in steps may go on leaving until it is below the upper mark, where reading still rests.
+        let least = if transport.layered { limits().output_low } else { limits().output_high };
+        assert!(owed > least, "{owed} bytes");
         assert!(owed <= limits().output_high + SCRATCH, "{owed} bytes");
         stage.is_quiet();
         // No byte was lost.
@@ -141,8 +144,8 @@ on_every_backend! {
     }
 
     // Rule 11, measured in memory, and not only by the loop's counters.
-    fn a_peer_that_never_reads_costs_the_process_under_four_megabytes(backend: Backend) {
-        let child = Child::start("echo", backend);
+    fn a_peer_that_never_reads_costs_the_process_under_four_megabytes(transport: Transport) {
+        let child = Child::start("echo", transport);
         let mut other = child.client();
         counters(&mut other);
         let before = child.resident();
@@ -157,7 +160,7 @@ on_every_backend! {
     }
 
     // Rule 11.
-    fn above_the_mark_is_told_reading_rests_and_below_the_low_mark_it_goes_on_and_drained_is_called(backend: Backend) {
+    fn above_the_mark_is_told_reading_rests_and_below_the_low_mark_it_goes_on_and_drained_is_called(transport: Transport) {
         let marks = Limits { output_high: 100_000, output_low: 10_000, ..limits() };
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
@@ -168,13 +171,15 @@ on_every_backend! {
                 told.push(cx.write([b'x'; 40_000]));
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
-        let mut client = narrow_client(stage.address());
+        let stage = Stage::tuned(transport, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
+        let mut client = stage.narrow_client();
         let id = stage.next().id();
-        // Each byte is answered by 120 kB, until the kernel takes no more.
+        // Each byte is answered by 120 kB, until the kernel takes no more. Through a layer an answer leaves in steps, each of which
+        // may be the last that the kernel takes; reading rests already when one step has left.
+        let read_below = if transport.layered { 10_000 } else { 100_000 };
         let mut asked = 0;
         loop {
-            while stage.ask(move |cx| cx.at(id).queued()) <= 100_000 {
+            while stage.ask(move |cx| cx.at(id).queued()) <= read_below {
                 client.write_all(b"?").unwrap();
                 asked += 1;
                 assert_eq!(stage.data(id, 1), b"?");
@@ -182,7 +187,10 @@ on_every_backend! {
             }
             match stage.seen.recv_timeout(QUIET) {
                 Err(_) => break,
-                Ok(seen) => assert!(under_chaos(), "{seen:?}: an answer that the kernel takes at once drains nothing"),
+                Ok(seen) => {
+                    let may_drain = under_chaos() || transport.layered;
+                    assert!(may_drain, "{seen:?}: an answer that the kernel takes at once drains nothing");
+                }
             }
         }
         let told = std::mem::take(&mut *told.lock().unwrap());
@@ -197,15 +205,15 @@ on_every_backend! {
     }
 
     // Rule 11. The marks are apart, so that a peer that reads in small steps is not read after each step.
-    fn between_the_marks_reading_rests_once_the_upper_one_was_passed(backend: Backend) {
+    fn between_the_marks_reading_rests_once_the_upper_one_was_passed(transport: Transport) {
         let marks = Limits { output_high: 8 << 20, output_low: 1 << 20, output_max: 64 << 20, ..limits() };
         let plan = Plan::new().data(|input, cx| {
             if input.take_all() == b"?" {
                 cx.write(vec![b'x'; 32 << 20]);
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
-        let mut client = client_with(stage.address(), 64 * 1024);
+        let stage = Stage::tuned(transport, plan, |service| service.limits(marks).deadlines(patient()), |_| {});
+        let mut client = stage.client_with(64 * 1024);
         let id = stage.next().id();
         client.write_all(b"?").unwrap();
         assert_eq!(stage.data(id, 1), b"?");
@@ -226,7 +234,10 @@ on_every_backend! {
     }
 
     // Rule 11. Two connections may raise and lower one queue within one batch.
-    fn drained_is_called_even_if_the_mark_was_passed_and_left_in_one_batch(backend: Backend) {
+    fn drained_is_called_even_if_the_mark_was_passed_and_left_in_one_batch(transport: Transport) {
+        if transport.layered {
+            unless_chaos!("sealed bytes that the kernel refuses count as sent, and a stopped loop keeps them from the peer");
+        }
         let target = Arc::new(Mutex::new(None));
         let to = target.clone();
         let outcome = Arc::new(Mutex::new(Vec::new()));
@@ -239,7 +250,7 @@ on_every_backend! {
                 told.lock().expect("nobody panics").push(cx.at(id).write(bytes));
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(patient()), |_| {});
         let (mut source, _) = stage.open();
         let (mut reader, id) = stage.open();
         // The reader's queue is just below the mark, and blocked.
@@ -280,14 +291,14 @@ on_every_backend! {
     }
 
     // Rule 12.
-    fn a_member_that_does_not_read_is_told_and_let_go_at_its_limit_and_the_others_miss_nothing(backend: Backend) {
+    fn a_member_that_does_not_read_is_told_and_let_go_at_its_limit_and_the_others_miss_nothing(transport: Transport) {
         let (topic, queue) = (Topic::new("news"), 512 << 10);
         let bounded = Limits { output_high: 128 << 10, output_low: 32 << 10, member_queue: queue, ..limits() };
         let plan = member_of(&topic).too_slow(|cx| {
             cx.write(b"too slow");
         });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(bounded).deadlines(patient()), |_| {});
-        let mut slow = narrow_client(stage.address());
+        let stage = Stage::tuned(transport, plan, |service| service.limits(bounded).deadlines(patient()), |_| {});
+        let mut slow = stage.narrow_client();
         let slow_id = stage.next().id();
         let (mut good, good_id) = stage.open();
         let mut news = News::new(topic.clone(), 5000);
@@ -318,7 +329,7 @@ on_every_backend! {
     }
 
     // Rule 12.
-    fn where_messages_were_dropped_a_member_reads_how_many_and_all_others_are_whole(backend: Backend) {
+    fn where_messages_were_dropped_a_member_reads_how_many_and_all_others_are_whole(transport: Transport) {
         unless_chaos!("whose kernel refuses a turn's messages, though it has room, is a slow member too");
         for (policy, size) in [(DropOldest, 100), (DropOldest, 5000), (DropNewest, 100), (DropNewest, 5000)] {
             let (topic, queue) = (Topic::new("news"), 64 << 10);
@@ -329,8 +340,8 @@ on_every_backend! {
                 cx.write(&notice[..5]);
                 cx.write(&notice[5..]);
             });
-            let stage = Stage::tuned(backend, plan, |service| service.limits(bounded).deadlines(patient()), |_| {});
-            let mut slow = narrow_client(stage.address());
+            let stage = Stage::tuned(transport, plan, |service| service.limits(bounded).deadlines(patient()), |_| {});
+            let mut slow = stage.narrow_client();
             let slow_id = stage.next().id();
             let (mut good, good_id) = stage.open();
             let mut news = News::new(topic, size);
@@ -370,7 +381,7 @@ on_every_backend! {
     }
 
     // Rules 12 and 21.
-    fn a_member_that_is_kept_need_not_make_progress_and_others_must(backend: Backend) {
+    fn a_member_that_is_kept_need_not_make_progress_and_others_must(transport: Transport) {
         let topic = Topic::new("news");
         let impatient = Deadlines { write_progress: Some(QUIET), ..patient() };
         let keeping = Limits { member_queue: 1 << 20, slow_members: DropOldest, ..limits() };
@@ -379,8 +390,8 @@ on_every_backend! {
             input.take_all();
             cx.subscribe(&joins);
         });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(keeping).deadlines(impatient), |_| {});
-        let (mut member, other) = (narrow_client(stage.address()), narrow_client(stage.address()));
+        let stage = Stage::tuned(transport, plan, |service| service.limits(keeping).deadlines(impatient), |_| {});
+        let (mut member, other) = (stage.narrow_client(), stage.narrow_client());
         let [member_id, other_id] = [stage.next().id(), stage.next().id()];
         member.write_all(b"join").unwrap();
         let (member_id, other_id) = match stage.until(|seen| matches!(seen, Seen::Data(..))).id() {
@@ -400,15 +411,15 @@ on_every_backend! {
     }
 
     // Rules 12 and 14.
-    fn what_is_missed_is_told_although_the_connection_is_closing(backend: Backend) {
+    fn what_is_missed_is_told_although_the_connection_is_closing(transport: Transport) {
         let topic = Topic::new("news");
         let keeping = Limits { member_queue: 4000, slow_members: DropNewest, ..limits() };
         let plan = member_of(&topic).missed(|count, cx| {
             let written = cx.write(format!("({count} missed)"));
             assert_ne!(written, Written::Refused);
         });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(keeping).deadlines(patient()), |_| {});
-        let mut slow = narrow_client(stage.address());
+        let stage = Stage::tuned(transport, plan, |service| service.limits(keeping).deadlines(patient()), |_| {});
+        let mut slow = stage.narrow_client();
         let id = stage.next().id();
         stage.ask(move |cx| cx.at(id).write(vec![b'x'; 4 << 20]));
         stage.wait_until("it is stuck", move |cx| cx.at(id).queued() > 4000);
@@ -427,13 +438,13 @@ on_every_backend! {
     }
 
     // Rule 12, from other threads.
-    fn what_another_thread_publishes_reaches_every_member_in_order(backend: Backend) {
+    fn what_another_thread_publishes_reaches_every_member_in_order(transport: Transport) {
         let topic = Topic::new("news");
         let news = topic.clone();
-        let stage = Stage::new(backend, Plan::new().open(move |cx| {
+        let stage = Stage::new(transport, Plan::new().open(move |cx| {
             cx.subscribe(&news);
         }));
-        let mut members: Vec<TcpStream> = (0..5).map(|_| stage.open().0).collect();
+        let mut members: Vec<Client> = (0..5).map(|_| stage.open().0).collect();
         let handle = stage.running.handle.clone();
         for number in 0..3000u32 {
             handle.publish(&topic, number.to_be_bytes().to_vec()).unwrap();
@@ -446,8 +457,8 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn an_early_answer_reaches_a_client_that_is_still_uploading(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().data(|input, cx| {
+    fn an_early_answer_reaches_a_client_that_is_still_uploading(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().data(|input, cx| {
             input.take_all();
             cx.write(b"413 too large");
             cx.close();
@@ -463,10 +474,10 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn what_is_drained_while_closing_is_bounded_in_bytes(backend: Backend) {
+    fn what_is_drained_while_closing_is_bounded_in_bytes(transport: Transport) {
         let bounded = Limits { linger_bytes: 1 << 20, ..limits() };
         let stage = Stage::tuned(
-            backend,
+            transport,
             Plan::new().open(|cx| cx.close()),
             |service| service.limits(bounded).deadlines(patient()),
             |_| {},
@@ -480,7 +491,7 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn while_closing_the_linger_deadline_alone_runs(backend: Backend) {
+    fn while_closing_the_linger_deadline_alone_runs(transport: Transport) {
         let linger = Duration::from_millis(400);
         let short = Some(Duration::from_millis(40));
         let deadlines =
@@ -494,7 +505,7 @@ on_every_backend! {
                 cx.close();
             })
             .closed(move |cx| ended.lock().expect("nobody panics").push(cx.now()));
-        let stage = Stage::tuned(backend, plan, move |service| service.deadlines(deadlines), |_| {});
+        let stage = Stage::tuned(transport, plan, move |service| service.deadlines(deadlines), |_| {});
         let (mut client, id) = stage.open();
         assert_eq!(read_all(&mut client), b"", "the FIN comes at once");
         assert_eq!(stage.next(), Seen::Closed(id, CloseReason::Closed, 0), "and no other callback");
@@ -504,17 +515,22 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn a_closing_peer_that_reads_slowly_but_steadily_gets_everything(backend: Backend) {
+    fn a_closing_peer_that_reads_slowly_but_steadily_gets_everything(transport: Transport) {
         let short = Duration::from_millis(600);
         let deadlines = Deadlines { linger: short, write_progress: Some(short), ..Deadlines::default() };
         let plan = Plan::new().open(|cx| {
             cx.write_shared(pattern(8 << 20).into());
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
-        let mut client = client_with(stage.address(), 64 << 10);
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(deadlines), |_| {});
+        let mut client = stage.client_with(64 << 10);
         let id = stage.next().id();
         // Waits until the kernel's buffers are full, so that their content does not count as taken by the peer.
-        stage.wait_until("it is blocked", |cx| cx.stats().partial_sends > 0);
+        let mut before = usize::MAX;
+        stage.wait_until("it is blocked", move |cx| cx.at(id).queued() < 8 << 20);
+        while before > stage.ask(move |cx| cx.at(id).queued()) {
+            before = stage.ask(move |cx| cx.at(id).queued());
+            thread::sleep(Duration::from_millis(20));
+        }
         stage.order(move |cx| cx.at(id).close());
         let mut received = Vec::new();
         let start = std::time::Instant::now();
@@ -535,14 +551,14 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn who_does_not_take_what_it_is_owed_is_reset_at_the_linger_deadline_and_the_rest_is_reported(backend: Backend) {
+    fn who_does_not_take_what_it_is_owed_is_reset_at_the_linger_deadline_and_the_rest_is_reported(transport: Transport) {
         let short = Duration::from_millis(150);
         let deadlines = Deadlines { linger: short, write_progress: Some(short), ..Deadlines::default() };
         let plan = Plan::new().open(|cx| {
             cx.write_shared(vec![b'x'; 32 << 20].into());
             cx.close();
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(deadlines), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(deadlines), |_| {});
         let (mut client, id) = stage.open();
         let (reason, owed) = stage.closed(id);
         assert_eq!(reason, CloseReason::TimedOut(Deadline::Linger));
@@ -554,8 +570,8 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn an_abort_is_a_reset_at_once(backend: Backend) {
-        let stage = Stage::new(backend, Plan::new().data(|_, cx| {
+    fn an_abort_is_a_reset_at_once(transport: Transport) {
+        let stage = Stage::new(transport, Plan::new().data(|_, cx| {
             cx.write(b"never sent");
             cx.abort();
         }));
@@ -567,8 +583,8 @@ on_every_backend! {
     }
 
     // Rule 13.
-    fn closing_after_the_peer_has_ended_waits_for_nothing(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::echo(), |service| service.deadlines(patient()), |_| {});
+    fn closing_after_the_peer_has_ended_waits_for_nothing(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::echo(), |service| service.deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         client.write_all(b"bye").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
@@ -578,8 +594,8 @@ on_every_backend! {
     }
 
     // Rule 14.
-    fn a_peer_that_goes_away_while_it_is_sent_to_ends_alone(backend: Backend) {
-        let stage = Stage::new(backend, Plan::echo());
+    fn a_peer_that_goes_away_while_it_is_sent_to_ends_alone(transport: Transport) {
+        let stage = Stage::new(transport, Plan::echo());
         let (mut other, _) = stage.open();
         for _ in 0..20 {
             let (client, id) = stage.open();
@@ -604,10 +620,10 @@ on_every_backend! {
     }
 
     // Rule 14.
-    fn a_write_after_close_is_refused_and_never_sent(backend: Backend) {
+    fn a_write_after_close_is_refused_and_never_sent(transport: Transport) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell = told.clone();
-        let stage = Stage::new(backend, Plan::new().data(move |input, cx| {
+        let stage = Stage::new(transport, Plan::new().data(move |input, cx| {
             input.take_all();
             let mut told = tell.lock().expect("nobody panics");
             told.push(cx.write(b"before"));
@@ -629,9 +645,9 @@ on_every_backend! {
     }
 
     // Rule 14.
-    fn past_the_maximum_a_write_is_refused_and_the_connection_ends(backend: Backend) {
+    fn past_the_maximum_a_write_is_refused_and_the_connection_ends(transport: Transport) {
         let bounded = Limits { output_high: 1000, output_low: 100, output_max: 40 << 20, ..limits() };
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.limits(bounded).deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         let told = stage.ask(move |cx| {
             let mut write = |count| cx.at(id).write(vec![b'x'; count]);
@@ -644,7 +660,7 @@ on_every_backend! {
     }
 
     // Rule 30.
-    fn an_answer_larger_than_the_maximum_is_taken_while_little_is_queued(backend: Backend) {
+    fn an_answer_larger_than_the_maximum_is_taken_while_little_is_queued(transport: Transport) {
         const BIG: usize = 9 << 20;
         assert!(BIG > limits().output_max);
         let plan = Plan::new().data(|input, cx| {
@@ -663,7 +679,7 @@ on_every_backend! {
                 assert_ne!(written, Written::Refused);
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(patient()), |_| {});
         for how in ["big", "shared", "lent", "encoded"] {
             let (mut client, id) = stage.open();
             client.write_all(format!("small\n{how}\n").as_bytes()).unwrap();
@@ -678,7 +694,7 @@ on_every_backend! {
     }
 
     // Rule 30.
-    fn answers_from_before_an_item_that_is_too_long_are_sent(backend: Backend) {
+    fn answers_from_before_an_item_that_is_too_long_are_sent(transport: Transport) {
         const ANSWER: usize = 200_000;
         let plan = Plan::new().data(|input, cx| {
             while let Some(line) = input.until_eol() {
@@ -687,7 +703,7 @@ on_every_backend! {
             }
         });
         let tight = Limits { input: 1000, ..limits() };
-        let stage = Stage::tuned(backend, plan, |service| service.limits(tight).deadlines(patient()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.limits(tight).deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         client.write_all(b"ask\n").unwrap();
         client.write_all(&[b'x'; 2000]).unwrap();
@@ -697,7 +713,7 @@ on_every_backend! {
     }
 
     // Rule 30.
-    fn a_handler_that_waits_for_its_output_is_asked_once_for_each_answer_and_never_in_between(backend: Backend) {
+    fn a_handler_that_waits_for_its_output_is_asked_once_for_each_answer_and_never_in_between(transport: Transport) {
         const BIG: usize = 9 << 20;
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
@@ -711,7 +727,7 @@ on_every_backend! {
                 cx.write(vec![b'b'; BIG]);
             }
         });
-        let stage = Stage::tuned(backend, plan, |service| service.deadlines(patient()), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         client.write_all(b"1\n2\n3\n").unwrap();
         // The first answer has begun to leave.
@@ -729,8 +745,8 @@ on_every_backend! {
     }
 
     // Rule 31.
-    fn who_reads_on_is_heard_although_its_own_peer_is_owed_more_than_the_mark(backend: Backend) {
-        let stage = Stage::tuned(backend, Plan::new(), |service| service.deadlines(patient()), |_| {});
+    fn who_reads_on_is_heard_although_its_own_peer_is_owed_more_than_the_mark(transport: Transport) {
+        let stage = Stage::tuned(transport, Plan::new(), |service| service.deadlines(patient()), |_| {});
         let (mut client, id) = stage.open();
         stage.ask(move |cx| cx.at(id).write(vec![b'x'; 32 << 20]));
         client.write_all(b"held back").unwrap();
@@ -751,7 +767,7 @@ on_every_backend! {
     }
 
     // Rule 15.
-    fn drained_that_writes_again_runs_once_a_turn_with_a_flat_stack(backend: Backend) {
+    fn drained_that_writes_again_runs_once_a_turn_with_a_flat_stack(transport: Transport) {
         const TIMES: usize = 500;
         let times = Arc::new(AtomicUsize::new(0));
         let (turns, depths) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
@@ -770,7 +786,7 @@ on_every_backend! {
                     assert_eq!(cx.write([b'x'; 2000]), Written::AboveHighWater);
                 }
             });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.limits(small), |_| {});
         let (mut client, _) = stage.open();
         client.write_all(b"g").unwrap();
         let mut all = vec![0; TIMES * 2000];
@@ -784,7 +800,7 @@ on_every_backend! {
     }
 
     // Rule 15: other connections get their turn in between.
-    fn drained_that_writes_for_ever_keeps_nobody_waiting(backend: Backend) {
+    fn drained_that_writes_for_ever_keeps_nobody_waiting(transport: Transport) {
         let small = Limits { output_high: 1000, output_low: 100, ..limits() };
         let plan = Plan::new()
             .data(|input, cx| {
@@ -796,7 +812,7 @@ on_every_backend! {
             .drained(|cx| {
                 cx.write([b'x'; 2000]);
             });
-        let stage = Stage::tuned(backend, plan, |service| service.limits(small), |_| {});
+        let stage = Stage::tuned(transport, plan, |service| service.limits(small), |_| {});
         let (mut greedy, id) = stage.open();
         let (mut other, _) = stage.open();
         greedy.write_all(b"g").unwrap();
@@ -812,8 +828,8 @@ on_every_backend! {
     }
 
     // Rule 13: a request before the close, and one after the close in the same segment.
-    fn what_was_owed_at_the_close_arrives_and_what_is_asked_after_it_does_not(backend: Backend) {
-        let stage = Stage::new(backend, echo_until_full_stop());
+    fn what_was_owed_at_the_close_arrives_and_what_is_asked_after_it_does_not(transport: Transport) {
+        let stage = Stage::new(transport, echo_until_full_stop());
         let (mut client, id) = stage.open();
         client.write_all(b"one").unwrap();
         assert_eq!(&read_exactly::<3>(&mut client), b"one");

@@ -32,27 +32,39 @@ macro_rules! unless_chaos {
 }
 pub(crate) use unless_chaos;
 
-/// Makes a test of each function for every backend: `name::epoll`, `name::select`.
+/// Makes tests of each function for every backend: `name::epoll`, `name::select`. A function of a `Transport` (of the promises)
+/// also has tests with a layer below its connections: `name::epoll_layered`, `name::select_layered`.
 macro_rules! on_every_backend {
-    ($($(#[$attribute:meta])* fn $name:ident($backend:ident: Backend) $body:block)*) => {$(
+    ($($(#[$attribute:meta])* fn $name:ident($below:ident: $kind:ident) $body:block)*) => {$(
         mod $name {
             #[allow(unused_imports)]
             use super::*;
 
-            fn on($backend: reactor::Backend) $body
-
-            #[test]
-            $(#[$attribute])*
-            fn epoll() {
-                on(reactor::Backend::Epoll);
-            }
-
-            #[test]
-            $(#[$attribute])*
-            fn select() {
-                on(reactor::Backend::Select);
-            }
+            crate::support::on_every_backend!(@$kind [$(#[$attribute])*] $below $body);
         }
     )*};
+    (@Backend [$($attribute:tt)*] $backend:ident $body:block) => {
+        fn on($backend: reactor::Backend) $body
+
+        crate::support::on_every_backend!(@test [$($attribute)*] epoll reactor::Backend::Epoll);
+        crate::support::on_every_backend!(@test [$($attribute)*] select reactor::Backend::Select);
+    };
+    (@Transport [$($attribute:tt)*] $transport:ident $body:block) => {
+        fn on($transport: crate::transport::Transport) $body
+
+        crate::support::on_every_backend!(@test [$($attribute)*] epoll reactor::Backend::Epoll.into());
+        crate::support::on_every_backend!(@test [$($attribute)*] select reactor::Backend::Select.into());
+        crate::support::on_every_backend!(@test [$($attribute)*] epoll_layered
+            crate::transport::Transport { backend: reactor::Backend::Epoll, layered: true });
+        crate::support::on_every_backend!(@test [$($attribute)*] select_layered
+            crate::transport::Transport { backend: reactor::Backend::Select, layered: true });
+    };
+    (@test [$($attribute:tt)*] $test:ident $below:expr) => {
+        #[test]
+        $($attribute)*
+        fn $test() {
+            on($below);
+        }
+    };
 }
 pub(crate) use on_every_backend;

@@ -65,6 +65,9 @@ pub(crate) struct Layered {
     sent: usize,
     /// FIN as soon as nothing is owed any more.
     fin_due: bool,
+    /// Nothing but our own end is owed, and the peer has ended. A peer that has closed answers our end by a reset, which takes
+    /// nothing from anybody.
+    goodbye_alone: bool,
     /// The peer's end, which came while our own end was still owed. Reported when our own end has left: the report may close
     /// the connection.
     end: Option<Arrived>,
@@ -86,6 +89,7 @@ impl Layered {
             rest: Vec::new(),
             sent: 0,
             fin_due: false,
+            goodbye_alone: false,
             end: None,
             progress: Progress::default(),
             ahead: Ahead::Nothing,
@@ -254,6 +258,16 @@ impl Layered {
 
     /// Sends what is owed to the wire: `Bytes` when nothing is owed any more.
     pub(crate) fn flush<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
+        match self.flush_owed(sys, fd, shared) {
+            Sent::Failed(_) if self.goodbye_alone => {
+                (self.rest, self.sent, self.fin_due) = (Vec::new(), 0, false);
+                Sent::Bytes(0)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn flush_owed<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         while self.sent < self.rest.len() {
             match sys.send(fd, &self.rest[self.sent..]) {
                 Moved::Bytes(count) => self.sent += count,
@@ -409,6 +423,7 @@ impl Layered {
     /// Lets the layer queue its last words, and sends what the kernel takes. An alert was the last word already.
     pub(crate) fn say_goodbye<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         if !self.is_failed() {
+            self.goodbye_alone |= self.follows == Follows::End && !self.owes();
             self.layer.finish();
         }
         self.flush(sys, fd, shared)
