@@ -40,7 +40,7 @@ pub(crate) type Cause = Arc<Mutex<Option<String>>>;
 const SESSION: usize = 8 * 1024;
 
 /// Bytes of the record that rustls is gathering: rustls holds them until the record is complete.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Gathered {
     header: [u8; HEADER],
     held: usize,
@@ -48,13 +48,20 @@ struct Gathered {
     missing: usize,
 }
 
+/// Records that rustls is given at once. rustls has a list with a place for each record whose plaintext waits, and never gives a
+/// place back.
+const RECORDS: usize = 16;
+
 /// Length of a record's header, whose last two bytes are the length of the rest.
 const HEADER: usize = 5;
 
 impl Gathered {
-    /// Follows ciphertext that rustls has taken.
-    fn advance(&mut self, mut wire: &[u8]) {
-        while let Some((first, rest)) = wire.split_first() {
+    /// Follows ciphertext that rustls takes, up to the end of the last of `records` records. Returns the number of bytes.
+    fn advance(&mut self, all: &[u8], mut records: usize) -> usize {
+        let mut wire = all;
+        while records > 0
+            && let Some((first, rest)) = wire.split_first()
+        {
             if self.held < HEADER {
                 self.header[self.held] = *first;
                 self.held += 1;
@@ -68,8 +75,10 @@ impl Gathered {
             }
             if self.held >= HEADER && self.missing == 0 {
                 self.held = 0;
+                records -= 1;
             }
         }
+        all.len() - wire.len()
     }
 }
 
@@ -115,13 +124,16 @@ impl Tls {
     /// Gives `wire` to rustls and takes plaintext while `plain` has room. Returns the rest of `wire` and the number of plaintext bytes.
     fn advance<'w>(&mut self, mut wire: &'w [u8], plain: &mut [u8]) -> (&'w [u8], usize) {
         let mut filled = self.take(plain);
-        while !wire.is_empty() && !self.failed && !self.ended {
-            let before = wire;
-            if self.tls.read_tls(&mut wire).is_err() {
+        while !wire.is_empty() && self.unread == 0 && !self.failed && !self.ended {
+            let mut part = &wire[..{ self.gathered }.advance(wire, RECORDS)];
+            let length = part.len();
+            if self.tls.read_tls(&mut part).is_err() {
                 // rustls takes no ciphertext while it holds too much plaintext.
                 break;
             }
-            self.gathered.advance(&before[..before.len() - wire.len()]);
+            let (taken, rest) = wire.split_at(length - part.len());
+            self.gathered.advance(taken, usize::MAX);
+            wire = rest;
             self.grown |= self.gathered.held > 0;
             match self.tls.process_new_packets() {
                 Ok(state) => {
@@ -254,13 +266,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_part_of_the_ciphertext_ends_with_the_last_of_a_number_of_records() {
+        let wire = [23, 3, 3, 0, 1, 9].repeat(20);
+        let mut gathered = Gathered::default();
+        assert_eq!(gathered.advance(&wire[..4], 2), 4);
+        assert_eq!(gathered.advance(&wire[4..], 2), 2 + 6);
+        assert_eq!(gathered.advance(&wire[12..], RECORDS), 6 * RECORDS);
+        assert_eq!((gathered.advance(&wire[..3], 1), gathered.held), (3, 3));
+    }
+
+    #[test]
     fn the_bytes_of_an_incomplete_record_are_known_however_they_arrive() {
         let record = |length: u16| [&[23, 3, 3][..], &length.to_be_bytes(), &vec![0; length.into()]].concat();
         let wire = [record(1000), record(0), record(16_000)].concat();
         for step in [1, 3, 7, 1005, 4096, wire.len()] {
             let mut gathered = Gathered::default();
             for (at, piece) in wire.chunks(step).enumerate() {
-                gathered.advance(piece);
+                assert_eq!(gathered.advance(piece, usize::MAX), piece.len());
                 let end = at * step + piece.len();
                 let begin = [wire.len(), 1010, 1005, 0].into_iter().find(|&begin| begin <= end).unwrap();
                 assert_eq!(gathered.held, end - begin, "after {end} bytes in steps of {step}");
