@@ -58,9 +58,15 @@ impl FilePart {
 pub(crate) fn nameless_file() -> File {
     use std::sync::atomic::{AtomicU64, Ordering};
     static MADE: AtomicU64 = AtomicU64::new(0);
-    let number = MADE.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("reactor-{}-{number}", std::process::id()));
-    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("there is room for it");
+    let (path, file) = loop {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("reactor-{}-{number}", std::process::id()));
+        match File::options().read(true).write(true).create_new(true).open(&path) {
+            // An earlier process of this number was killed between the next two lines.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            file => break (path, file.expect("there is room for it")),
+        }
+    };
     std::fs::remove_file(path).expect("it is ours");
     file
 }
