@@ -341,3 +341,13 @@ fn a_timer_that_stands_for_the_deadline_keeps_its_place() {
     assert_eq!(wheel.len(), 2);
     assert_eq!((wheel.expire(at), wheel.expire(at)), (Some("link"), Some("other")));
 }
+
+#[test]
+fn a_peer_that_has_taken_all_that_the_kernel_had_makes_progress_while_more_is_queued() {
+    let mut bench = Bench::open();
+    bench.write(200_000);
+    assert_eq!(bench.step(), Step::Send);
+    bench.outcome(Sent::Blocked(100_000), 100_000);
+    assert_eq!(bench.link.due(Due::Loop(Deadline::WriteProgress), Time(31 * SECOND), 0), None);
+    assert_eq!(bench.next_due(), Some((31 + 30, Due::Loop(Deadline::WriteProgress))));
+}
