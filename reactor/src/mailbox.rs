@@ -294,6 +294,12 @@ mod tests {
         let mailbox = Arc::new(Mailbox::weighed(10, |&message| message));
         let receiver = Receiver::new(mailbox.clone());
         assert!(receiver.is_empty() && mailbox.is_empty());
+        mailbox.post(1).unwrap();
+        mailbox.post(2).unwrap();
+        let mut taken = Vec::new();
+        assert!(receiver.take(&mut taken, 1), "one remains");
+        assert!(!receiver.take(&mut taken, 1));
+        assert_eq!(taken, [1, 2]);
         mailbox.post(9).unwrap();
         assert!(!receiver.is_empty() && !mailbox.is_empty());
         assert_eq!(receiver.take_last(), [9]);
