@@ -475,3 +475,63 @@ fn a_message_after_too_many_of_its_turn_is_missed_with_them() {
     assert_eq!(missed, 21);
     assert!(!output.is_behind());
 }
+
+#[test]
+fn behind_messages_the_limit_counts_own_bytes_alone_and_neither_messages_nor_files() {
+    let mut output = Output::default();
+    output.set_max(100);
+    output.put_file(a_file(), 0..500);
+    assert!(publish(&mut output, 10));
+    output.begin_write(20);
+    output.put(&[0; 100]);
+    assert_eq!((output.queued(), output.overflowed()), (610, false));
+    output.put(b"");
+    assert_eq!(output.behind().unwrap().kept_length(), 100);
+    output.put(b"x");
+    assert_eq!((output.queued(), output.overflowed()), (610, true));
+
+    let mut output = Output::default();
+    output.set_max(100);
+    assert!(publish(&mut output, 10));
+    output.begin_write(20);
+    output.put(&[0; 1000]);
+    assert!(!output.overflowed(), "one write is taken in full");
+}
+
+#[test]
+fn an_empty_write_behind_messages_costs_nothing() {
+    let mut output = Output::default();
+    assert!(publish(&mut output, 10));
+    let cost = output.behind().unwrap().cost();
+    output.put(b"");
+    assert_eq!(output.behind().unwrap().cost(), cost);
+}
+
+#[test]
+fn files_behind_messages_take_no_memory_before_and_after_a_drop() {
+    let limits = Limits { member_queue: 200, slow_members: SlowPolicy::DropOldest, ..Limits::default() };
+    let (mut output, mut missed) = (Output::default(), 0);
+    assert!(publish(&mut output, 10));
+    output.put_file(a_file(), 0..500);
+    assert_eq!(output.behind().unwrap().in_memory(), 10);
+    for _ in 0..9 {
+        output.offer(messages(&[0; 10], None, &[10]), &limits, &mut missed);
+    }
+    assert!(missed > 0);
+    let kept = 10 - missed as usize;
+    assert_eq!(output.behind().unwrap().in_memory(), 10 * kept);
+    assert_eq!(output.queued(), 500 + 10 * kept);
+}
+
+#[test]
+fn a_notice_of_files_and_shared_bytes_stands_before_the_messages() {
+    let mut output = Output::default();
+    assert!(publish(&mut output, 10));
+    assert_eq!(output.take_missed(), 0);
+    let large = Bytes::from(vec![1; SHARE_MIN]);
+    output.put_shared(large.clone());
+    output.put_file(a_file(), 0..9);
+    output.notice_done();
+    output.advance(large.len());
+    assert_eq!(output.file().map(|part| part.length()), Some(9), "and not the message");
+}
