@@ -16,6 +16,7 @@ use crate::Failure;
 use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
+use crate::nodes::NodeOptions;
 use crate::options::{Common, ListenAt};
 use crate::server::{Server, advised};
 use crate::sink::Lines;
@@ -29,6 +30,10 @@ Example:
 Then open http://127.0.0.1:7008/ in a browser, or from another terminal:
   glowplug chat join --name ann --port 7008
 or nc 127.0.0.1 7008, and type a name
+
+One room on two servers, with nats-server -js:
+  glowplug chat serve --port 7008 --nats nats://127.0.0.1:4222
+  glowplug chat serve --port 7009 --nats nats://127.0.0.1:4222
 
 With TLS, and a self-signed certificate:
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
@@ -77,6 +82,9 @@ pub struct Members {
     /// and requests for any host; may be repeated. A proxy that passes the chat on under a name of its own needs that name here
     #[arg(long = "origin", value_name = "URL", value_parser = origin)]
     origins: Vec<String>,
+
+    #[command(flatten)]
+    nodes: NodeOptions,
 }
 
 impl Members {
@@ -91,6 +99,7 @@ impl Members {
             member_queue: self.member_queue.or(before.member_queue),
             history: self.history.or(before.history),
             origins: if self.origins.is_empty() { before.origins } else { self.origins },
+            nodes: self.nodes.or(before.nodes),
         }
     }
 }
@@ -127,7 +136,11 @@ pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), 
         let _ = origins.allow(origin);
     }
     let history = members.history.unwrap_or(0) as usize;
-    let room = Room::default().with_history(history, member_queue).with_origins(origins);
+    let mut room = Room::default().with_history(history, member_queue).with_origins(origins);
+    let nodes = members.nodes.nodes();
+    if let Some(nodes) = &nodes {
+        room = room.with_nodes(nodes.clone());
+    }
     let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
     // The first loop to start reads standard input. Duplicated before the chat is added, because the chat checks the
@@ -142,6 +155,9 @@ pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), 
             service.refusal_by(REFUSAL_PATIENCE, refusal)
         },
     )?;
+    if let Some(nodes) = &nodes {
+        members.nodes.add(server, nodes, chat.clone())?;
+    }
     server.add_beside("console", move || {
         let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());
         Console::new(room.clone(), chat.clone(), typed, move |answer| answers.put(&format!("{answer}\n")))

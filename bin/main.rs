@@ -15,6 +15,7 @@ mod line;
 mod logging;
 mod losses;
 mod names;
+mod nodes;
 mod options;
 mod serve;
 mod server;

@@ -62,6 +62,10 @@ pub struct Server<'a> {
     always_tls: bool,
     /// In a process that forks. A child closes the reading end.
     losses: Option<Collected>,
+    /// Lines that follow the application's own reports.
+    reports: Vec<Box<dyn Fn() -> String + Send>>,
+    /// Reasons for which a handler may have stopped the application.
+    failures: Vec<Box<dyn Fn() -> Option<String>>>,
 }
 
 impl<'a> Server<'a> {
@@ -99,7 +103,8 @@ impl<'a> Server<'a> {
         }
         app.max_connections(common.max_connections.map(|connections| connections as usize));
         let (listening, losses) = (Vec::new(), logging.losses());
-        Ok(Server { common, app, inherited, addresses, listening, tls, always_tls, losses })
+        let (reports, failures) = (Vec::new(), Vec::new());
+        Ok(Server { common, app, inherited, addresses, listening, tls, always_tls, losses, reports, failures })
     }
 
     pub fn common(&self) -> &'a Common {
@@ -158,10 +163,33 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
+    /// Adds a client of another server.
+    pub fn add_client<H, M>(&mut self, service: Service<H, M>) -> Result<ServiceHandle<M>, Failure>
+    where
+        H: Handler<M>,
+        M: Send + 'static,
+    {
+        Ok(self.app.add_service(service)?)
+    }
+
+    /// Adds a line to the reports that SIGUSR1 asks for.
+    pub fn reports(&mut self, line: impl Fn() -> String + Send + 'static) {
+        self.reports.push(Box::new(line));
+    }
+
+    /// Makes the end of the application a failure if `why` returns a reason then.
+    pub fn fails_by(&mut self, why: impl Fn() -> Option<String> + 'static) {
+        self.failures.push(Box::new(why));
+    }
+
     /// Serves until a signal stops the application.
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
         let reopening = logging.reopening();
-        self.app.on_report(logging.asked());
+        let (mut asked, more) = (logging.asked(), std::mem::take(&mut self.reports));
+        self.app.on_report(move |report| {
+            asked(report);
+            more.iter().for_each(|line| asked(&format!("{}\n", line())));
+        });
         let tls = self.tls.clone();
         if reopening.is_some() || tls.is_some() {
             let (forks, parent) = (self.common.forks(), std::process::id());
@@ -181,6 +209,10 @@ impl<'a> Server<'a> {
         self.suggest();
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
         let outcome = self.app.run();
+        // Before the outputs end: the failure is the last line.
+        if let Some(why) = self.failures.iter().find_map(|failure| failure()) {
+            return Err(why.into());
+        }
         // A stop that has used up the drain time leaves no time for an output without a reader.
         let stats = handle.stats();
         let is_late = stats.closed(CloseReason::DrainExpired) > 0 || stats.open > 0;

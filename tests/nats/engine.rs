@@ -15,14 +15,14 @@ use crate::support::command::Scratch;
 use crate::support::{GUARD, on_every_backend};
 
 /// A running server, killed when dropped.
-struct Engine {
+pub struct Engine {
     port: u16,
     options: Vec<String>,
     process: Child,
 }
 
 impl Engine {
-    fn start(directory: &Path, options: &[&str]) -> Self {
+    pub fn start(directory: &Path, options: &[&str]) -> Self {
         // The port may be taken by another program before the server takes it: then the wait below tells.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free").port();
         let store = directory.join(format!("store-{port}"));
@@ -52,20 +52,20 @@ impl Engine {
         self
     }
 
-    fn url(&self, login: &str) -> String {
+    pub fn url(&self, login: &str) -> String {
         format!("nats://{login}127.0.0.1:{}", self.port)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).expect("it runs");
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.process.wait().expect("it is ours");
     }
 
-    fn restart(mut self) -> Self {
+    pub fn restart(mut self) -> Self {
         self.process = Self::spawn(&self.options);
         self.ready()
     }

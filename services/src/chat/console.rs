@@ -65,7 +65,10 @@ impl<A: FnMut(&str) + 'static> Console<A> {
 
     fn kick(&mut self, name: &str) {
         let answer = match self.room.find(name) {
-            None => format!("(Nobody here is called {})", clean(name)),
+            None => match self.room.find_elsewhere(name) {
+                Some(who) => format!("(Not kicked: {who}, who is on another server)"),
+                None => format!("(Nobody here is called {})", clean(name)),
+            },
             Some((who, connection)) => match self.chat.post(connection, Command::Kick) {
                 Ok(()) => format!("(Kicked: {who})"),
                 Err(error) => format!("(Not kicked: {who}, {error})"),

@@ -6,6 +6,7 @@ use reactor::{ConnectionId, Input};
 
 use super::guest::{FIRST_MAX, Guest, Heard, Speech};
 use super::news::News;
+use super::nodes::{ALONE, Granted};
 use super::room::{Joining, Seat};
 use super::said::{self, End, Way};
 use super::socket::SILENCE;
@@ -24,6 +25,8 @@ pub(super) enum Turn {
     InLine,
     /// After this time, on a per-connection loop.
     After(Duration),
+    /// When the other nodes have been asked for the name: the guest is called.
+    Asked,
 }
 
 /// A guest that has given a name and waits.
@@ -68,6 +71,10 @@ impl Chat {
                     self.tell(way, PROMPT, cx);
                     None
                 }
+                name if self.must_ask(cx.id()) => {
+                    let turn = self.ask(way, name, cx)?;
+                    return self.line_up(guest, turn, input.len(), cx).map(|()| false);
+                }
                 name => match self.turn_of(guest.waits, cx) {
                     Turn::Now => Some(self.join(way, name, cx)?),
                     later => return self.line_up(guest, later, input.len(), cx).map(|()| false),
@@ -103,6 +110,13 @@ impl Chat {
         // A called guest joins only if this turn has room: it may have been called some turns ago.
         let is_called = guest.waits && (cx.serves_alone() || self.budget.takes_change(self.room.count()));
         guest.has_ended = true;
+        if self.must_ask(cx.id()) {
+            let Ok(Some(text)) = guest.speech.rest(&mut Input::of(b"")) else { return cx.close() };
+            return match self.ask(text.way, text.bytes, cx) {
+                Ok(turn) => self.wait(guest, turn, cx),
+                Err(end) => self.end(guest, end, cx),
+            };
+        }
         let turn = self.turn_of(is_called, cx);
         if turn != Turn::Now {
             return self.wait(guest, turn, cx);
@@ -161,6 +175,9 @@ impl Chat {
         if let Turn::After(wait) = turn {
             return cx.set_deadline(wait);
         }
+        if turn == Turn::Asked {
+            return cx.clear_deadline();
+        }
         let by_deadline = guest.has_ended || matches!(guest.speech, Speech::WebSocket(_));
         self.waiting.push_back(Waiting { id: cx.id(), by_deadline });
         cx.clear_deadline();
@@ -173,11 +190,17 @@ impl Chat {
         let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
         let name = said::name(name, way)?;
         let address = cx.peer().map_or_else(String::new, |peer| peer.host());
-        let seat = match self.room.join(name, &address, way, cx.id()) {
+        let asked = self.asked.get(&cx.id()).copied();
+        if asked.is_some_and(|asked| asked.answer == Some(Granted::No)) {
+            return Err(End::Taken);
+        }
+        let seat = match self.room.join(name, &address, way, cx.id(), asked.map(|asked| asked.number)) {
             Joining::Seated(seat) => seat,
             Joining::Soon => return Ok(None),
             Joining::Taken => return Err(End::Taken),
         };
+        // From here on the seat is responsible for the name.
+        self.asked.remove(&cx.id());
         match way {
             Way::WebSocket => cx.set_deadline(SILENCE),
             Way::Lines | Way::Frames => cx.clear_deadline(),
@@ -188,6 +211,9 @@ impl Chat {
             encoded.encode(|bytes| bytes.extend_from_slice(text));
             cx.write(encoded.of(way));
         });
+        if asked.is_some_and(|asked| asked.answer == Some(Granted::Yes { is_alone: true })) {
+            self.tell(way, ALONE, cx);
+        }
         cx.subscribe(self.room.topic(way));
         self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
         Ok(Some(seat))

@@ -20,7 +20,6 @@ mod likeness;
 pub(crate) mod model;
 mod name;
 mod news;
-#[cfg_attr(not(test), expect(dead_code, reason = "the chat does not use the nodes yet: see the module"))]
 mod nodes;
 mod refusal;
 mod room;
@@ -28,7 +27,7 @@ mod said;
 mod socket;
 mod web;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnectionId, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
@@ -41,6 +40,7 @@ pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_lim
 pub use console::Console;
 pub use guest::Guest;
 pub use history::{HISTORY_BYTES, HISTORY_MAX};
+pub use nodes::{FromChat, FromNode, NodeParticipant, Nodes, NotAName};
 pub use refusal::{REFUSAL_PATIENCE, refusal};
 pub use room::Room;
 
@@ -49,6 +49,7 @@ use encoded::Encoded;
 use guest::{Heard, Speech};
 use joining::Waiting;
 use news::News;
+use nodes::{Asked, Wish};
 use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 use socket::{Decoders, SILENCE, Silence, Socket};
@@ -89,10 +90,12 @@ const HELP: &str = "(/who tells who is here, /quit leaves, /help tells this; // 
 ///     chat.post(member, Command::Kick)
 /// }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Sends the member at this connection `ERROR: kicked`, and ends the connection.
     Kick,
+    /// News of a room's other nodes: see [`Nodes`].
+    Node(FromNode),
 }
 
 /// The handler of the chat room.
@@ -128,8 +131,14 @@ pub struct Chat {
     waiting: VecDeque<Waiting>,
     /// Decoders for the messages of members that speak WebSocket.
     decoders: Decoders,
-    /// Members that are to be kicked, until their deadline ends them.
-    kicked: Vec<ConnectionId>,
+    /// Members that are sent away, until their deadline ends them.
+    sent_away: Vec<(ConnectionId, End)>,
+    /// Guests that have asked the other nodes for their names.
+    asked: HashMap<ConnectionId, Asked>,
+    /// Members that are not read, because too much waits for the engine of the nodes.
+    paused: Vec<ConnectionId>,
+    /// Messages of other nodes that were dropped, and are not reported yet.
+    unheard: u64,
 }
 
 impl Chat {
@@ -144,7 +153,10 @@ impl Chat {
             told_in: 0,
             waiting: VecDeque::new(),
             decoders: Decoders::default(),
-            kicked: Vec::new(),
+            sent_away: Vec::new(),
+            asked: HashMap::new(),
+            paused: Vec::new(),
+            unheard: 0,
         }
     }
 }
@@ -256,11 +268,11 @@ impl Handler<Command> for Chat {
     /// guest has a deadline if it is called.
     fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         self.budget.look(cx);
-        let is_kicked = self.kicked.contains(&cx.id());
+        let sent_away = self.sent_away.iter().find(|(id, _)| *id == cx.id()).map(|(_, end)| *end);
         let outcome = match (&guest.seat, &mut guest.speech) {
             (Some(_), _) if guest.has_ended => return self.on_end_of_input(guest, &mut Input::of(b""), cx),
-            (Some(_), Speech::WebSocket(socket)) if !is_kicked => look_for(socket, cx),
-            (Some(_), _) => Err(End::Kicked),
+            (Some(_), Speech::WebSocket(socket)) if sent_away.is_none() => look_for(socket, cx),
+            (Some(_), _) => Err(sent_away.unwrap_or(End::Kicked)),
             (None, Speech::WebSocket(_)) if guest.waits => self.meet_called(guest, cx),
             (None, _) if guest.waits && guest.has_ended => return self.join_at_the_end(guest, cx),
             (None, _) if guest.waits => return cx.resume_reading(),
@@ -272,18 +284,18 @@ impl Handler<Command> for Chat {
         }
     }
 
-    /// Ends the member in its own callback, after the input that has arrived.
-    fn on_message(&mut self, to: ConnectionId, _: Option<&mut Guest>, Command::Kick: Command, cx: &mut Context<'_>) {
-        if cx.at(to).exists() && !self.kicked.contains(&to) {
-            self.kicked.push(to);
-            cx.at(to).set_deadline(Duration::ZERO);
+    /// Ends a member in its own callback, after the input that has arrived.
+    fn on_message(&mut self, to: ConnectionId, guest: Option<&mut Guest>, command: Command, cx: &mut Context<'_>) {
+        match command {
+            Command::Kick => self.send_away(to, End::Kicked, cx),
+            Command::Node(FromNode(news)) => self.hear_node(to, guest, news, cx),
         }
     }
 
     /// All members leave now, so no departure is announced.
     fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         if let Some(seat) = guest.seat.take() {
-            self.room.leave(&seat);
+            self.free(&seat);
             self.withdraw(cx);
         }
         self.end(guest, End::Stopped, cx);
@@ -291,7 +303,8 @@ impl Handler<Command> for Chat {
 
     /// Removes the member, whatever ended the connection, unless it was removed before.
     fn on_close(&mut self, guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
-        self.kicked.retain(|kicked| *kicked != cx.id());
+        self.sent_away.retain(|(id, _)| *id != cx.id());
+        self.forget_asked(cx.id());
         if let Some(seat) = guest.seat {
             // The loop has removed the connection from all topics.
             self.put_out(News::Gone(seat), cx);
@@ -300,6 +313,14 @@ impl Handler<Command> for Chat {
 }
 
 impl Chat {
+    /// Sends a member away, for the reason `end`.
+    fn send_away(&mut self, id: ConnectionId, end: End, cx: &mut Context<'_>) {
+        if cx.at(id).exists() && self.sent_away.iter().all(|(other, _)| *other != id) {
+            self.sent_away.push((id, end));
+            cx.at(id).set_deadline(Duration::ZERO);
+        }
+    }
+
     /// Reads what has come of a guest.
     fn read(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.budget.look(cx);
@@ -359,6 +380,8 @@ impl Chat {
             match written {
                 // The rest is offered again when the peer has read.
                 Written::AboveHighWater => return Ok(()),
+                // And here when the other nodes have more room.
+                _ if self.paused.last() == Some(&cx.id()) => return Ok(()),
                 // Refused: the member has gone, but its earlier input is heard.
                 Written::Queued | Written::Refused => {}
             }
@@ -399,15 +422,32 @@ impl Chat {
                 self.room.remember(self.encoded.text());
                 let deliveries = self.publish_except(cx.id(), cx);
                 self.budget.spend(deliveries, self.encoded.of(Way::Lines).len());
+                if self.room.nodes().is_some() {
+                    self.tell_nodes(member, cx);
+                }
                 Ok(Written::Queued)
             }
             Said::Who => {
-                self.budget.spend(self.room.count() / WHO_SHARE, 0);
+                self.budget.spend(self.room.count_everywhere() / WHO_SHARE, 0);
                 Ok(self.tell(way, &self.room.who(), cx))
             }
             Said::Help => Ok(self.tell(way, HELP, cx)),
             Said::Unknown => Ok(self.tell(way, UNKNOWN_COMMAND, cx)),
             Said::Quit => Err(End::Goodbye),
+        }
+    }
+
+    /// Passes the encoded message of a member on to the other nodes. While too much waits for the engine, the member is not read.
+    #[cold]
+    fn tell_nodes(&mut self, member: &Seat, cx: &mut Context<'_>) {
+        let Some(nodes) = self.room.nodes() else { return };
+        let text = self.encoded.text().get(member.prefix().len()..).and_then(|text| std::str::from_utf8(text).ok());
+        if let Some(text) = text {
+            nodes.post(FromChat(Wish::Say { number: member.number(), text: text.into() }));
+        }
+        if nodes.is_full() {
+            self.paused.push(cx.id());
+            cx.pause_reading();
         }
     }
 
@@ -428,6 +468,7 @@ impl Chat {
         // words are read.
         guest.speech.give_back();
         cx.set_state_bytes(0);
+        self.forget_asked(cx.id());
         self.leave(&mut guest.seat, cx);
         cx.close();
     }

@@ -2,6 +2,7 @@
 
 use reactor::ConnectionId;
 
+use super::nodes::{FromChat, Wish};
 use super::room::Seat;
 use super::said::Way;
 use super::{Chat, Context};
@@ -13,6 +14,12 @@ pub(super) enum News {
     Came { number: u64, who: String, id: ConnectionId },
     /// A member has gone. The name stays taken until the departure has been announced.
     Gone(Seat),
+    /// A member of another node has arrived.
+    CameElsewhere { node: Box<str>, number: u64, who: Box<str> },
+    /// A member of another node has gone.
+    WentElsewhere { node: Box<str>, number: u64, who: Box<str> },
+    /// A text of another node, or about the nodes.
+    Text(Vec<u8>),
 }
 
 impl Chat {
@@ -44,6 +51,14 @@ impl Chat {
         cx.request_turn();
     }
 
+    /// Gives up a seat, and its name on all nodes.
+    pub(super) fn free(&self, seat: &Seat) {
+        self.room.leave(seat);
+        if let Some(nodes) = self.room.nodes() {
+            nodes.post(FromChat(Wish::Withdraw { number: seat.number() }));
+        }
+    }
+
     pub(super) fn announce(&mut self, news: &News, cx: &mut Context<'_>) {
         self.told += 1;
         let (text, except) = match news {
@@ -51,8 +66,17 @@ impl Chat {
                 let count = self.room.announce_join(*number);
                 (format!("(Connected: New client ({count}) from {who})"), *id)
             }
+            News::CameElsewhere { node, number, who } => {
+                let count = self.room.came_elsewhere(node, *number, who);
+                (format!("(Connected: New client ({count}) from {who})"), ConnectionId::NONE)
+            }
+            News::WentElsewhere { node, number, who } => {
+                self.room.went_elsewhere(node, *number);
+                (format!("(Now hung up: Client from {who})"), ConnectionId::NONE)
+            }
+            News::Text(text) => (String::from_utf8_lossy(text).into_owned(), ConnectionId::NONE),
             News::Gone(seat) => {
-                self.room.leave(seat);
+                self.free(seat);
                 (format!("(Now hung up: Client from {})", seat.who()), ConnectionId::NONE)
             }
         };

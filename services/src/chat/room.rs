@@ -2,7 +2,6 @@
 //! `/who`, never for a message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use reactor::{ConnectionId, Topic};
 
 use super::history::{HISTORY_BYTES, HISTORY_MAX, History};
 use super::likeness::likenesses;
+use super::nodes::Nodes;
 use super::said::Way;
 use crate::codec::websocket::origin::Origins;
 
@@ -37,6 +37,8 @@ pub struct Room {
     history: Arc<Mutex<History>>,
     history_max: usize,
     history_bytes: usize,
+    /// The room's other nodes, if it is on several.
+    nodes: Option<Nodes>,
     /// For per-connection loops: the time until which announcements are paid for, in nanoseconds of the loops' clock.
     paid_until: Arc<AtomicU64>,
 }
@@ -135,6 +137,7 @@ impl Default for Room {
             history: Arc::default(),
             history_max: 0,
             history_bytes: HISTORY_BYTES,
+            nodes: None,
             paid_until: Arc::default(),
         }
     }
@@ -161,6 +164,18 @@ impl Room {
     #[must_use]
     pub fn with_origins(self, origins: Origins) -> Self {
         Room { origins: Arc::new(origins), ..self }
+    }
+
+    /// Makes the room one with the rooms of other processes: see [`Nodes`].
+    #[must_use]
+    pub fn with_nodes(self, nodes: Nodes) -> Self {
+        Room { nodes: Some(nodes), ..self }
+    }
+
+    /// The room's other nodes.
+    #[inline]
+    pub(super) fn nodes(&self) -> Option<&Nodes> {
+        self.nodes.as_ref()
     }
 
     /// The pages that may connect.
@@ -194,8 +209,22 @@ impl Room {
         self.ways[way as usize].count.load(Ordering::Acquire) > 0
     }
 
-    /// Takes a seat, if the name is free.
-    pub(super) fn join(&self, name: &str, address: &str, way: Way, connection: ConnectionId) -> Joining {
+    /// The number for a guest that asks the other nodes for its name.
+    pub(super) fn next_number(&self) -> u64 {
+        let mut members = self.lock();
+        members.numbered += 1;
+        members.numbered
+    }
+
+    /// Takes a seat, if the name is free. A guest that has asked other nodes has its number already.
+    pub(super) fn join(
+        &self,
+        name: &str,
+        address: &str,
+        way: Way,
+        connection: ConnectionId,
+        number: Option<u64>,
+    ) -> Joining {
         let likenesses = likenesses(name).map(Arc::<str>::from);
         let mut members = self.lock();
         let mut holders = likenesses.iter().filter_map(|likeness| members.names.get(likeness)).peekable();
@@ -203,9 +232,10 @@ impl Room {
             let is_leaving = |holder| members.here.get(holder).is_some_and(|member| member.leaving);
             return if holders.all(is_leaving) { Joining::Soon } else { Joining::Taken };
         }
-        members.numbered += 1;
+        let number = number.unwrap_or(members.numbered + 1);
+        members.numbered = members.numbered.max(number);
         let prefix = format!("#{name}@{address}>>").into_boxed_str();
-        let seat = Seat { number: members.numbered, way, prefix };
+        let seat = Seat { number, way, prefix };
         self.ways[way as usize].count.fetch_add(1, Ordering::Release);
         members.names.extend(likenesses.iter().map(|likeness| (likeness.clone(), seat.number)));
         let member = Member { who: seat.who().into(), connection, likenesses, leaving: false };
@@ -231,7 +261,32 @@ impl Room {
     pub(super) fn announce_join(&self, number: u64) -> usize {
         let mut members = self.lock();
         members.unannounced.remove(&number);
-        members.here.len() - members.unannounced.range(number..).count()
+        members.here.len() - members.unannounced.range(number..).count() + self.count_elsewhere()
+    }
+
+    /// Adds a member of another node. Returns the number of members on all nodes.
+    pub(super) fn came_elsewhere(&self, node: &str, number: u64, who: &str) -> usize {
+        if let Some(nodes) = &self.nodes {
+            nodes.came(node, number, who);
+        }
+        let members = self.lock();
+        members.here.len() - members.unannounced.len() + self.count_elsewhere()
+    }
+
+    /// Removes a member of another node.
+    pub(super) fn went_elsewhere(&self, node: &str, number: u64) {
+        if let Some(nodes) = &self.nodes {
+            nodes.went(node, number);
+        }
+    }
+
+    fn count_elsewhere(&self) -> usize {
+        self.nodes.as_ref().map_or(0, Nodes::count)
+    }
+
+    /// The number of members on all nodes.
+    pub(super) fn count_everywhere(&self) -> usize {
+        self.count() + self.count_elsewhere()
     }
 
     /// Marks a member as gone before the announcement: the name stays taken until then.
@@ -253,7 +308,7 @@ impl Room {
         }
     }
 
-    /// The number of members.
+    /// The number of members of this node.
     pub(super) fn count(&self) -> usize {
         self.lock().here.len()
     }
@@ -274,21 +329,30 @@ impl Room {
         Some((member.who.to_string(), member.connection))
     }
 
+    /// Finds a member of another node by its name. Returns `<name>@<address>`.
+    pub(super) fn find_elsewhere(&self, name: &str) -> Option<String> {
+        let (name, mut found) = (name.to_lowercase(), None);
+        self.nodes.as_ref()?.each(|who| {
+            if who.split('@').next().is_some_and(|other| other.to_lowercase() == name) {
+                found = Some(who.to_owned());
+            }
+        });
+        found
+    }
+
     /// The list of members, as the answer to `/who`.
     pub(super) fn who(&self) -> String {
-        let members = self.lock();
-        if members.here.is_empty() {
-            return String::from("(0 here)");
+        let (mut list, mut count) = (String::new(), 0);
+        let mut add = |who: &str| {
+            list.push_str(if count == 0 { ": " } else { ", " });
+            list.push_str(who);
+            count += 1;
+        };
+        self.lock().here.values().for_each(|member| add(&member.who));
+        if let Some(nodes) = &self.nodes {
+            nodes.each(&mut add);
         }
-        let mut answer = String::from("(");
-        // Writing to a String does not fail.
-        let _ = write!(answer, "{} here: ", members.here.len());
-        for (place, member) in members.here.values().enumerate() {
-            answer.push_str(if place == 0 { "" } else { ", " });
-            answer.push_str(&member.who);
-        }
-        answer.push(')');
-        answer
+        format!("({count} here{list})")
     }
 
     /// A panic with the lock held has at worst left a name taken.
@@ -319,7 +383,7 @@ mod tests {
             panic!("as the test has it");
         });
         assert!(holder.join().is_err() && room.members.is_poisoned() && room.history.is_poisoned());
-        let seat = seated(room.join("ann", "10.0.0.1", Way::Lines, HERE)).expect("the name is free");
+        let seat = seated(room.join("ann", "10.0.0.1", Way::Lines, HERE, None)).expect("the name is free");
         room.remember(b"said");
         assert_eq!((room.count(), room.recalled()), (1, 1));
         room.leave(&seat);
@@ -330,8 +394,8 @@ mod tests {
     fn rooms_share_neither_names_nor_topics() {
         let (one, other) = (Room::default(), Room::default());
         assert!(
-            seated(one.join("ann", "unix", Way::Lines, HERE)).is_some()
-                && seated(other.join("ann", "unix", Way::Lines, HERE)).is_some()
+            seated(one.join("ann", "unix", Way::Lines, HERE, None)).is_some()
+                && seated(other.join("ann", "unix", Way::Lines, HERE, None)).is_some()
         );
         for way in Way::ALL {
             assert_eq!(one.clone().topic(way), one.topic(way));
@@ -345,8 +409,9 @@ mod tests {
         let room = Room::default();
         let spoken = || Way::ALL.map(|way| room.is_spoken(way));
         assert_eq!(spoken(), [false; 3]);
-        let [ann, ben] = ["ann", "ben"].map(|name| seated(room.join(name, "unix", Way::WebSocket, HERE)).unwrap());
-        let cat = seated(room.clone().join("cat", "unix", Way::Lines, HERE)).unwrap();
+        let [ann, ben] =
+            ["ann", "ben"].map(|name| seated(room.join(name, "unix", Way::WebSocket, HERE, None)).unwrap());
+        let cat = seated(room.clone().join("cat", "unix", Way::Lines, HERE, None)).unwrap();
         assert_eq!(spoken(), [true, false, true]);
         room.leave(&ann);
         room.leave(&ann);
@@ -373,7 +438,7 @@ mod tests {
     fn a_room_without_members_says_so() {
         let room = Room::default();
         assert_eq!(room.who(), "(0 here)");
-        let _seat = seated(room.join("ann", "unix", Way::Lines, HERE)).unwrap();
+        let _seat = seated(room.join("ann", "unix", Way::Lines, HERE, None)).unwrap();
         assert_eq!(room.who(), "(1 here: ann@unix)");
     }
 
@@ -381,7 +446,7 @@ mod tests {
     fn a_count_is_right_whichever_loop_announces_first() {
         let room = Room::default();
         let [ann, ben, cat] = ["ann", "ben", "cat"]
-            .map(|name| seated(room.join(name, "unix", Way::Lines, HERE)).expect("the name is free"));
+            .map(|name| seated(room.join(name, "unix", Way::Lines, HERE, None)).expect("the name is free"));
         assert_eq!(room.announce_join(ben.number()), 2, "ann is a member already");
         assert_eq!(room.announce_join(ann.number()), 2, "and cat is not announced yet");
         assert_eq!(room.announce_join(cat.number()), 3);
@@ -390,24 +455,27 @@ mod tests {
     #[test]
     fn a_name_is_taken_whatever_its_case_until_its_member_leaves() {
         let room = Room::default();
-        let ann = seated(room.join("Ann", "10.0.0.1", Way::Lines, HERE)).unwrap();
+        let ann = seated(room.join("Ann", "10.0.0.1", Way::Lines, HERE, None)).unwrap();
         assert_eq!((ann.prefix(), ann.who(), room.announce_join(ann.number())), ("#Ann@10.0.0.1>>", "Ann@10.0.0.1", 1));
-        assert!(seated(room.join("aNN", "10.0.0.2", Way::Lines, HERE)).is_none());
-        assert!(seated(room.clone().join("Ann", "10.0.0.2", Way::Lines, HERE)).is_none(), "a clone is the same room");
-        let ben = seated(room.join("ÄBen", "unix", Way::Lines, HERE)).unwrap();
+        assert!(seated(room.join("aNN", "10.0.0.2", Way::Lines, HERE, None)).is_none());
+        assert!(
+            seated(room.clone().join("Ann", "10.0.0.2", Way::Lines, HERE, None)).is_none(),
+            "a clone is the same room"
+        );
+        let ben = seated(room.join("ÄBen", "unix", Way::Lines, HERE, None)).unwrap();
         assert_eq!((room.announce_join(ben.number()), room.count()), (2, 2));
-        assert!(seated(room.join("äben", "unix", Way::Lines, HERE)).is_none());
+        assert!(seated(room.join("äben", "unix", Way::Lines, HERE, None)).is_none());
         assert_eq!(room.who(), "(2 here: Ann@10.0.0.1, ÄBen@unix)");
         assert_eq!(room.find("äBEN"), Some(("ÄBen@unix".to_owned(), HERE)));
         room.will_leave(&ann);
         assert!(
-            matches!(room.join("ann", "10.0.0.3", Way::Lines, HERE), Joining::Soon),
+            matches!(room.join("ann", "10.0.0.3", Way::Lines, HERE, None), Joining::Soon),
             "the others think that she is here"
         );
-        assert!(matches!(room.join("äben", "10.0.0.3", Way::Lines, HERE), Joining::Taken));
+        assert!(matches!(room.join("äben", "10.0.0.3", Way::Lines, HERE, None), Joining::Taken));
         assert_eq!((room.find("ann"), room.count()), (None, 2));
         room.leave(&ann);
-        let new = seated(room.join("ann", "10.0.0.3", Way::Lines, HERE)).unwrap();
+        let new = seated(room.join("ann", "10.0.0.3", Way::Lines, HERE, None)).unwrap();
         assert_eq!(room.announce_join(new.number()), 2);
         room.leave(&ann);
         assert_eq!(room.who(), "(2 here: ÄBen@unix, ann@10.0.0.3)", "in the order in which they came");

@@ -37,6 +37,7 @@ impl Node {
         self.set_state(number, State::Asking);
         match self.phase {
             Phase::Away => self.seat(number, true),
+            Phase::Up if self.is_without => self.seat(number, false),
             Phase::Starting | Phase::Up => self.line_up(number),
         }
     }
@@ -304,8 +305,13 @@ impl Node {
             (entry.is_busy, entry.releases) = (false, 0);
         }
         self.finish_leaving();
+        self.grant_all(true);
+    }
+
+    /// Seats all guests that ask, without the engine.
+    pub(super) fn grant_all(&mut self, is_alone: bool) {
         for number in self.claims.in_state(State::Asking) {
-            self.seat(number, true);
+            self.seat(number, is_alone);
         }
     }
 

@@ -139,11 +139,19 @@ impl Claim {
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= Self::MAX)?;
         let mut fields = text.split(' ');
-        let node = fields.next().filter(|node| is_token(node))?.into();
+        let node = fields.next().filter(|node| is_node(node))?.into();
         let mut number = || fields.next()?.parse::<u64>().ok();
         let claim = Claim { node, term: number()?, number: number()?, joined: number()?, is_granted: number()? == 1 };
         fields.next().is_none().then_some(claim)
     }
+}
+
+/// Longest name of a node in bytes, with its suffix.
+const NODE_MAX: usize = 80;
+
+/// Whether the text can be the name of a node.
+pub(super) fn is_node(text: &str) -> bool {
+    text.len() <= NODE_MAX && is_token(text)
 }
 
 /// Whether the text can be part of a subject.

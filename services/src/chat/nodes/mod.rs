@@ -20,17 +20,21 @@
 //! Another node deletes a lease whose revision has not changed for 11 s; a later renewal fails, and then the node claims its
 //! names anew. No step compares two clocks, and no key has to expire.
 //!
-//! **What stands, and what does not.** The machine is complete, with a simulation of nodes and an engine under one seed
-//! ([`simulation`]). The chat does not use the machine yet: the participant of [`nats::Client`](crate::nats::Client) that carries
-//! out `Publish` and `Request`, the room's join in two steps, and the command's options are missing.
+//! **Around the machine.** [`participant`] is the user of [`nats::Client`](crate::nats::Client) that carries out `Publish` and `Request`
+//! ([`bucket`] has JetStream's words). [`guests`] is the chat's side: a guest asks, waits unread, and joins when the name is granted.
+//! [`shared`] is the part of a room that all loops share. docs/nodes.md has the promises and the limits.
 //!
-//! Subjects for the participant: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
+//! Subjects: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
 //! sender, so permissions can bind a node to its name.
 
+mod bucket;
 mod claims;
+mod guests;
 mod lease;
 mod members;
+mod participant;
 mod peers;
+mod shared;
 mod wire;
 
 #[cfg(test)]
@@ -42,9 +46,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::likeness::likenesses;
+pub(super) use guests::{ALONE, Asked, Granted};
 use lease::{Lease, Suspect};
 use members::{Claims, Purpose};
+pub(super) use participant::Wish;
+pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;
+pub use shared::{Nodes, NotAName};
 use wire::{Content, Person, Told, parts};
 
 /// Time between two calls of [`Node::tick`].
@@ -182,8 +190,12 @@ enum Phase {
 pub(super) struct Node {
     id: Box<str>,
     phase: Phase,
+    /// The link is up again, and the members have not been told yet.
+    returns: bool,
     /// The bucket exists, as far as this node knows; and when its creation was requested.
     has_bucket: bool,
+    /// The engine has no JetStream, or it does not answer: names are checked on this node alone.
+    is_without: bool,
     created_at: Option<Duration>,
     lease: Lease,
     claims: Claims,
@@ -208,7 +220,9 @@ impl Node {
         Node {
             id: id.into(),
             phase: Phase::Starting,
+            returns: false,
             has_bucket: false,
+            is_without: false,
             created_at: None,
             lease: Lease::default(),
             claims: Claims::default(),
@@ -293,12 +307,18 @@ impl Node {
 
     /// The link is up.
     pub(super) fn connected(&mut self, now: Duration) {
-        if self.phase == Phase::Away {
-            self.event(Event::Together);
-        }
+        self.returns |= self.phase == Phase::Away;
         self.phase = Phase::Up;
         self.beat(now);
         self.create(now);
+    }
+
+    /// The link has never been up, and nobody waits for it any longer.
+    pub(super) fn start_alone(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Up;
+            self.lost();
+        }
     }
 
     /// The link is down. No request will be answered.
@@ -313,7 +333,9 @@ impl Node {
         for suspect in self.suspects.values_mut() {
             suspect.is_busy = false;
         }
-        self.event(Event::Alone);
+        if !std::mem::take(&mut self.returns) {
+            self.event(Event::Alone);
+        }
         self.claims_are_lost();
     }
 
@@ -322,7 +344,7 @@ impl Node {
         if *from == *self.id {
             return;
         }
-        let Some(told) = Told::read(payload) else {
+        let Some(told) = Told::read(payload).filter(|_| members::is_node(from)) else {
             self.peers.ignored += 1;
             return;
         };
@@ -349,7 +371,7 @@ impl Node {
         }
         match purpose {
             Purpose::Nothing => {}
-            Purpose::Create => self.has_bucket = answer == Answer::Done,
+            Purpose::Create => self.created(answer == Answer::Done),
             Purpose::Renew { .. } | Purpose::ReadLease => self.lease_answered(&purpose, answer, now),
             Purpose::Watch { node } => self.watched(&node, answer, now),
             Purpose::Fence { node } => self.fenced(&node, answer, now),
@@ -411,6 +433,18 @@ impl Node {
     fn beat(&mut self, now: Duration) {
         self.beat_at = Some(now);
         self.tell(None, Content::Beat);
+    }
+
+    /// The request for the bucket has an outcome. The engine has handled the subscriptions before the request, so from here on the
+    /// node hears the others.
+    fn created(&mut self, is_there: bool) {
+        if std::mem::take(&mut self.returns) {
+            self.event(Event::Together);
+        }
+        (self.has_bucket, self.is_without) = (is_there, !is_there);
+        if self.is_without {
+            self.grant_all(false);
+        }
     }
 
     fn create(&mut self, now: Duration) {

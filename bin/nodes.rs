@@ -1,0 +1,134 @@
+//! The options for a chat room on several servers, and the client of NATS that they ask for.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+
+use clap::Args;
+use reactor::{Service, ServiceHandle};
+use services::chat::{Command, Nodes};
+use services::nats::{Client, Login, Url, deadlines, limits};
+
+use crate::server::Server;
+use crate::{Failure, usage};
+
+/// The variable that has the credentials, if no option names a file.
+const CREDENTIALS: &str = "NATS_CREDENTIALS";
+/// Longest name of a room or a node.
+const NAME_MAX: usize = 64;
+
+/// The room's other servers.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+#[command(next_help_heading = "One chat room on several servers")]
+pub struct NodeOptions {
+    /// A server of NATS (2.9 or newer, with JetStream) that joins the rooms of all servers with the same --room: nats:// or
+    /// tls://, [user:password@|token@]HOST:PORT; may be repeated for a cluster
+    #[arg(long, value_name = "URL")]
+    nats: Vec<String>,
+
+    /// A file with the login for NATS, user:password or a token. The variable NATS_CREDENTIALS has the same meaning. Neither
+    /// shows in the list of processes
+    #[arg(long, value_name = "FILE", requires = "nats")]
+    nats_credentials: Option<PathBuf>,
+
+    /// Start alone if NATS cannot be reached, instead of exiting with an error
+    #[arg(long, requires = "nats")]
+    nats_optional: bool,
+
+    /// The name of the room in NATS: letters, digits, _ and - [default: lobby]
+    #[arg(long, value_name = "NAME", requires = "nats")]
+    room: Option<String>,
+
+    /// The name of this server in NATS: letters, digits, _ and - [default: the host's name]
+    #[arg(long, value_name = "NAME", requires = "nats")]
+    node: Option<String>,
+}
+
+impl NodeOptions {
+    /// Merges the options after the subcommand with the options before.
+    pub fn or(self, before: NodeOptions) -> NodeOptions {
+        NodeOptions {
+            nats: if self.nats.is_empty() { before.nats } else { self.nats },
+            nats_credentials: self.nats_credentials.or(before.nats_credentials),
+            nats_optional: self.nats_optional || before.nats_optional,
+            room: self.room.or(before.room),
+            node: self.node.or(before.node),
+        }
+    }
+
+    /// The node that the options ask for. Wrong values end the process as wrong usage.
+    pub fn nodes(&self) -> Option<Nodes> {
+        if self.nats.is_empty() {
+            return None;
+        }
+        // The parser would repeat a wrong value, with its secrets.
+        self.urls();
+        let room = self.room.as_deref().unwrap_or("lobby");
+        let host = self.node.clone().unwrap_or_else(host_name);
+        let nodes = Nodes::new(room, &host).unwrap_or_else(|error| usage(&format!("--room and --node: {error}")));
+        if self.nats_optional {
+            nodes.optional();
+        }
+        Some(nodes)
+    }
+
+    fn urls(&self) -> Vec<Url> {
+        let urls = self.nats.iter().map(|url| url.parse());
+        urls.collect::<Result<_, _>>().unwrap_or_else(|error| usage(&format!("--nats: {error}")))
+    }
+
+    /// The login for all servers, if there is one besides the URLs' own.
+    fn login(&self) -> Result<Option<Login>, Failure> {
+        let text = match &self.nats_credentials {
+            Some(path) => fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            None => match std::env::var(CREDENTIALS) {
+                Ok(text) => text,
+                Err(std::env::VarError::NotPresent) => return Ok(None),
+                Err(error) => return Err(format!("{CREDENTIALS}: {error}").replace(['"'], "").into()),
+            },
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err("the credentials for NATS are empty".into());
+        }
+        Ok(Some(match text.split_once(':') {
+            Some((name, password)) => Login::User { name: name.to_owned(), password: password.to_owned() },
+            None => Login::Token(text.to_owned()),
+        }))
+    }
+
+    /// Adds the client of NATS that joins the room of `chat` to the other servers' rooms.
+    pub fn add(&self, server: &mut Server, nodes: &Nodes, chat: ServiceHandle<Command>) -> Result<(), Failure> {
+        let (urls, login) = (self.urls(), self.login()?);
+        let tls = match urls.iter().any(Url::is_tls) {
+            true => Some(tls::Client::new(tls::Roots::System)?),
+            false => None,
+        };
+        let of_room = nodes.clone();
+        let client = move || {
+            let mut client = Client::new(urls.clone(), of_room.participant(&chat)).name("glowplug chat").echo(false);
+            if let Some(login) = &login {
+                client = client.login(login.clone());
+            }
+            let Some(tls) = tls.clone() else { return client };
+            let causes = tls.clone();
+            client.layered(move |name| tls.layer(name).map_err(|error| error.to_string()), move || causes.take_cause())
+        };
+        let client =
+            server.add_client(Service::outbound(client).named("nats").limits(limits()).deadlines(deadlines()))?;
+        nodes.attach(client);
+        let (reporting, failing) = (nodes.clone(), nodes.clone());
+        server.reports(move || reporting.report());
+        server.fails_by(move || failing.failure().map(str::to_owned));
+        Ok(())
+    }
+}
+
+/// The host's name, with `-` in place of other characters than those of names, and a random suffix.
+fn host_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+    let host: String = host.chars().map(plain).take(NAME_MAX - 5).collect();
+    let suffix = RandomState::new().hash_one(std::process::id()) as u16;
+    format!("{host}-{suffix:04x}")
+}

@@ -1,0 +1,143 @@
+//! The chat's side of a room on several nodes: a guest's question for its name, and the news of other nodes.
+
+use reactor::ConnectionId;
+
+use super::super::guest::{Guest, Speech};
+use super::super::joining::{Turn, Waiting};
+use super::super::news::News as Announced;
+use super::super::said::{self, End, Way};
+use super::super::{Chat, Context};
+use super::Event;
+use super::participant::{FromChat, News, Wish};
+
+/// News of other nodes that wait for their announcement at most. Further messages are dropped, and counted as missed.
+const NEWS_MAX: usize = 100_000;
+
+/// A guest's question for its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Asked {
+    pub(in super::super) number: u64,
+    pub(in super::super) answer: Option<Granted>,
+}
+
+/// The answer to a guest's question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Granted {
+    Yes { is_alone: bool },
+    No,
+}
+
+impl Chat {
+    /// Whether the guest has to ask, or to wait for the answer, before it joins.
+    pub(in super::super) fn must_ask(&self, id: ConnectionId) -> bool {
+        self.room.nodes().is_some() && self.asked.get(&id).is_none_or(|asked| asked.answer.is_none())
+    }
+
+    /// Asks all nodes for the name, unless the guest has asked before.
+    pub(in super::super) fn ask(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Turn, End> {
+        let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
+        let name = said::name(name, way)?;
+        if let Some(nodes) = self.room.nodes()
+            && !self.asked.contains_key(&cx.id())
+        {
+            let address = cx.peer().map_or_else(String::new, |peer| peer.host());
+            let number = self.room.next_number();
+            self.asked.insert(cx.id(), Asked { number, answer: None });
+            let who = format!("{name}@{address}").into();
+            nodes.post(FromChat(Wish::Ask { number, who, id: cx.id() }));
+        }
+        Ok(Turn::Asked)
+    }
+
+    /// Forgets a guest that has gone before it joined.
+    pub(in super::super) fn forget_asked(&mut self, id: ConnectionId) {
+        if let Some(nodes) = self.room.nodes()
+            && let Some(Asked { number, answer }) = self.asked.remove(&id)
+            && answer != Some(Granted::No)
+        {
+            nodes.post(FromChat(Wish::Withdraw { number }));
+        }
+    }
+
+    /// Handles news of the node.
+    pub(in super::super) fn hear_node(
+        &mut self,
+        to: ConnectionId,
+        guest: Option<&mut Guest>,
+        news: News,
+        cx: &mut Context<'_>,
+    ) {
+        match (news, guest) {
+            (News::Granted { is_alone }, Some(guest)) => self.answer(to, Granted::Yes { is_alone }, guest, cx),
+            (News::Refused, Some(guest)) => self.answer(to, Granted::No, guest, cx),
+            (News::Close, Some(guest)) if guest.seat.is_some() => self.send_away(to, End::Taken, cx),
+            (News::Close, Some(guest)) => {
+                // Granted, and not called yet.
+                if let (Some(asked), Some(nodes)) = (self.asked.get_mut(&to), self.room.nodes()) {
+                    nodes.post(FromChat(Wish::Withdraw { number: asked.number }));
+                    asked.answer = Some(Granted::No);
+                    let _ = guest;
+                }
+            }
+            (News::Granted { .. } | News::Refused | News::Close, None) => {}
+            (News::Resume, _) => {
+                for id in self.paused.drain(..) {
+                    cx.at(id).resume_reading();
+                }
+            }
+            (News::Room(event), _) => self.hear_others(event, cx),
+        }
+    }
+
+    /// Calls the guest that has asked, as the turn's work allows.
+    fn answer(&mut self, id: ConnectionId, answer: Granted, guest: &mut Guest, cx: &mut Context<'_>) {
+        let Some(asked) = self.asked.get_mut(&id) else { return };
+        asked.answer = Some(answer);
+        if cx.serves_alone() {
+            let wait = match answer {
+                Granted::Yes { .. } => self.room.pay(self.cost_of_joining(), cx.now()),
+                Granted::No => std::time::Duration::ZERO,
+            };
+            return cx.at(id).set_deadline(wait);
+        }
+        let by_deadline = guest.has_ended || matches!(guest.speech, Speech::WebSocket(_));
+        self.waiting.push_back(Waiting { id, by_deadline });
+        cx.request_turn();
+    }
+
+    /// Announces what has happened on other nodes, in order.
+    fn hear_others(&mut self, event: Event, cx: &mut Context<'_>) {
+        self.budget.look(cx);
+        let announced = match event {
+            Event::Said(text) => {
+                if self.news.len() >= NEWS_MAX {
+                    self.unheard += 1;
+                    return;
+                }
+                if self.unheard > 0 {
+                    self.hear_others(Event::Missed(0), cx);
+                }
+                self.room.remember(&text);
+                if self.news.is_empty() {
+                    self.encoded.encode(|bytes| bytes.extend_from_slice(&text));
+                    let deliveries = self.publish_except(ConnectionId::NONE, cx);
+                    return self.budget.spend(deliveries, text.len());
+                }
+                Announced::Text(text)
+            }
+            Event::Missed(count) => {
+                let count = count + std::mem::take(&mut self.unheard);
+                Announced::Text(format!("(Missed: {count} messages)").into_bytes())
+            }
+            Event::Came { node, number, who } => Announced::CameElsewhere { node, number, who },
+            Event::Went { node, number, who } => Announced::WentElsewhere { node, number, who },
+            Event::Alone => Announced::Text(ALONE.into()),
+            Event::Together => Announced::Text(b"(Together again)".into()),
+            Event::Granted { .. } | Event::Refused { .. } | Event::Close { .. } => return,
+        };
+        self.put_out(announced, cx);
+    }
+}
+
+/// The notice for members while the engine is away.
+pub(in super::super) const ALONE: &str = "(Alone: the other servers cannot be reached)";
