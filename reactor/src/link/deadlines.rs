@@ -225,9 +225,11 @@ impl Link {
             Due::Loop(_) => {}
         }
         let Due::Loop(deadline) = due else { return None };
+        // A layer may owe sealed bytes, which have left the queue.
+        let owes = self.queued() > 0 || (self.phase == Phase::Flushing && self.flags.has(BLOCKED));
         let reason = match (deadline, self.reason) {
             (Deadline::Linger, _) if self.flags.has(BROKEN) => CloseReason::Reset,
-            (Deadline::Linger, Some(reason)) if self.queued() == 0 => reason,
+            (Deadline::Linger, Some(reason)) if !owes => reason,
             // The limit stays the reason, whether the output leaves in time or not.
             (
                 Deadline::Linger,
@@ -235,8 +237,7 @@ impl Link {
             ) => reason,
             _ => CloseReason::TimedOut(deadline),
         };
-        self.flags
-            .put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && self.queued() > 0));
+        self.flags.put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && owes));
         self.over(reason);
         Some(due)
     }

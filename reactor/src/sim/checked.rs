@@ -185,7 +185,7 @@ impl<D: Driver> Checked<D> {
             if kept > limits.input + SCRATCH {
                 self.violation(&format!("connection {} keeps {kept} bytes of input", link.id));
             }
-            if !at_once && state == "waiting" && link.queued() == 0 {
+            if !at_once && state == "waiting" && link.queued() == 0 && !link.is_blocked() {
                 self.violation(&format!("connection {} waits for output that has left", link.id));
             }
             let network = self.network.borrow();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::veil::{Veil, through_a_layer};
 use super::{Faults, Peer, Report, Script, Simulation};
 use crate::address::Address;
 use crate::limits::{Deadlines, Limits, SlowPolicy};
@@ -79,6 +80,8 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     let mut answers = Random::new(seed ^ 1);
     let answering = move || Remote::Answers(whims_of_a_peer(&mut answers).acts);
     sim.network.borrow_mut().remotes.insert(remotes[1].clone(), Box::new(answering));
+    // Random numbers of its own, so that a seed means otherwise what it means without layers.
+    let mut veils = Random::new(seed ^ 0x7E11);
     for number in 0..random.within(1..3) {
         let temper = Temper {
             most: random.size(100_000),
@@ -138,8 +141,10 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
             }
             _ => service,
         };
+        let layered = veils.chance(0.25);
+        let service = if layered { service.layered(|| Box::new(Veil::default())) } else { service };
         let handle = sim.add_service(service).unwrap_or_else(|error| panic!("{error}"));
-        addresses.extend(handle.addresses().iter().cloned());
+        addresses.extend(handle.addresses().iter().map(|address| (address.clone(), layered)));
     }
     if random.chance(0.4) {
         sim.memory(random.size(300_000));
@@ -157,9 +162,10 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     let hurry = random.span(Duration::from_secs(5)).as_nanos() as u64;
     let peers = if random.chance(0.5) { 1 + random.index(40) } else { random.size(8) };
     for _ in 0..peers {
-        let to = &addresses[random.index(addresses.len())];
+        let (to, layered) = &addresses[random.index(addresses.len())];
         let after = Duration::from_nanos(random.below(hurry));
         let script = whims_of_a_peer(&mut random);
+        let script = if *layered { through_a_layer(script, &mut veils) } else { script };
         let _: Peer = sim.connect_after(after, to, script);
     }
     (sim, trial)

@@ -54,6 +54,7 @@ mod planted;
 mod script;
 #[cfg(test)]
 mod tests;
+mod veil;
 mod witness;
 
 use std::collections::HashMap;

@@ -69,7 +69,10 @@ impl<S: Sys> Readiness<S> {
     #[cold]
     pub(super) fn flush_layers(&mut self) -> Option<Completion> {
         while let Some(id) = self.layers.next_unflushed() {
-            self.with_layer(id, |layer, sys, fd, shared| layer.flush(sys, fd, shared));
+            let outcome = self.with_layer(id, |layer, sys, fd, shared| layer.flush(sys, fd, shared));
+            if let Some(outcome @ Sent::Failed(_)) = outcome {
+                return Some(Completion::Sent { id, outcome });
+            }
         }
         while let Some(id) = self.layers.next_unweighed() {
             if let Some(bytes) = self.with_layer(id, |layer, _, _, _| layer.take_memory()) {

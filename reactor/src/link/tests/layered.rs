@@ -78,6 +78,16 @@ fn the_last_words_of_a_layer_leave_before_fin() {
 }
 
 #[test]
+fn what_a_layer_owes_is_owed_at_the_linger_deadline_although_the_queue_is_empty() {
+    let mut bench = Bench::layered();
+    bench.close();
+    assert_eq!(bench.step(), Step::Goodbye);
+    bench.link.said_goodbye(true);
+    assert!(bench.link.due(Due::Loop(Deadline::Linger), Time(60 * SECOND), 0).is_some());
+    assert_eq!(bench.closes(), CloseReason::TimedOut(Deadline::Linger));
+}
+
+#[test]
 fn a_layer_that_fails_lingers_so_that_its_alert_is_read() {
     for (mut bench, reason) in
         [(Bench::in_handshake(), CloseReason::Handshake), (Bench::layered(), CloseReason::Failed(errno::PROTOCOL))]
