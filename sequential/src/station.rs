@@ -64,6 +64,8 @@ pub(crate) type Boxed = Pin<Box<dyn Future<Output = ()>>>;
 const BUFFERS: usize = 64;
 /// Capacity in bytes above which an item buffer is freed after use.
 const BUFFER_MAX: usize = 4096;
+/// Largest item in bytes whose buffer the handler keeps for the next item. The handler keeps a single buffer.
+const ITEM_MAX: usize = 64 * 1024;
 /// Number of timers that are kept for later sleeps.
 const TIMERS: usize = 64;
 
@@ -258,7 +260,7 @@ impl Station {
     #[inline(never)]
     pub(crate) fn other_item(&self, kept: &mut Buffer, bytes: &[u8]) -> Buffer {
         let buffer = self.copy_of(bytes);
-        if bytes.len() <= BUFFER_MAX {
+        if bytes.len() <= ITEM_MAX {
             self.give_buffer(std::mem::replace(kept, buffer.clone()));
         }
         buffer
