@@ -169,17 +169,22 @@ impl Sys for Kernel {
 
     #[inline(always)]
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        sent(retry_checked(|| send(fd, bytes)))
+        sent(retry_checked(|| send(fd, bytes, SEND_FLAGS)))
     }
 
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
+        let flags = SEND_FLAGS | if more { MORE } else { 0 };
+        if let [piece] = pieces {
+            // The head before a file. send(2) copies no list of pieces into the kernel.
+            return sent(retry_checked(|| send(fd, piece, flags)));
+        }
         // SAFETY: all zeros is a msghdr without address, pieces and ancillary data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = pieces.as_ptr().cast_mut().cast();
         message.msg_iovlen = pieces.len().min(PIECES_MAX) as _;
         // SAFETY: an IoSlice has the layout of an iovec (by its documentation). The kernel reads `msg_iovlen` of them,
         // at most the existing number, and the bytes that they lend; it writes nothing.
-        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, SEND_FLAGS | if more { MORE } else { 0 }) }))
+        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, flags) }))
     }
 
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
@@ -287,14 +292,14 @@ fn recv(fd: Fd, into: &mut [u8]) -> Result<isize, Errno> {
 
 /// One send(2), possibly interrupted.
 #[inline(always)]
-fn send(fd: Fd, bytes: &[u8]) -> Result<isize, Errno> {
+fn send(fd: Fd, bytes: &[u8], flags: c_int) -> Result<isize, Errno> {
     let (start, count) = (bytes.as_ptr(), bytes.len());
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`. No address is given.
-    return unsafe { direct(libc::SYS_sendto, [fd.0 as usize, start as usize, count, SEND_FLAGS as usize, 0, 0]) };
+    return unsafe { direct(libc::SYS_sendto, [fd.0 as usize, start as usize, count, flags as usize, 0, 0]) };
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     // SAFETY: the kernel reads at most `count` bytes at `start`, and both belong to `bytes`.
-    check(unsafe { libc::send(fd.0, start.cast(), count, SEND_FLAGS) })
+    check(unsafe { libc::send(fd.0, start.cast(), count, flags) })
 }
 
 fn would_block(errno: Errno) -> bool {
