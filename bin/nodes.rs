@@ -1,8 +1,9 @@
 //! The options for a chat room on several servers, and the client of NATS that they ask for.
 
-use std::fs;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use reactor::{Service, ServiceHandle};
@@ -14,6 +15,8 @@ use crate::{Failure, usage};
 
 /// The variable that has the credentials, if no option names a file.
 const CREDENTIALS: &str = "NATS_CREDENTIALS";
+/// Longest login in bytes. NATS takes 4 KiB for a whole CONNECT by default.
+const CREDENTIALS_MAX: u64 = 4096;
 /// Longest name of a room or a node.
 const NAME_MAX: usize = 64;
 
@@ -22,7 +25,7 @@ const NAME_MAX: usize = 64;
 #[command(next_help_heading = "One chat room on several servers")]
 pub struct NodeOptions {
     /// A server of NATS (2.9 or newer, with JetStream) that joins the rooms of all servers with the same --room: nats:// or
-    /// tls://, [user:password@|token@]HOST:PORT; may be repeated for a cluster
+    /// tls://, then user:password@ or token@ where it wants a login, then HOST:PORT; may be repeated for a cluster
     #[arg(long, value_name = "URL")]
     nats: Vec<String>,
 
@@ -80,7 +83,7 @@ impl NodeOptions {
     /// The login for all servers, if there is one besides the URLs' own.
     fn login(&self) -> Result<Option<Login>, Failure> {
         let text = match &self.nats_credentials {
-            Some(path) => fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            Some(path) => credentials(path).map_err(|error| format!("{}: {error}", path.display()))?,
             None => match std::env::var(CREDENTIALS) {
                 Ok(text) => text,
                 Err(std::env::VarError::NotPresent) => return Ok(None),
@@ -122,6 +125,16 @@ impl NodeOptions {
         server.fails_by(move || failing.failure().map(str::to_owned));
         Ok(())
     }
+}
+
+/// The content of a file with credentials, at most [`CREDENTIALS_MAX`] bytes.
+fn credentials(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(CREDENTIALS_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CREDENTIALS_MAX {
+        return Err(io::Error::other(format!("more than {CREDENTIALS_MAX} bytes are no credentials")));
+    }
+    Ok(text)
 }
 
 /// The host's name, with `-` in place of other characters than those of names, and a random suffix.

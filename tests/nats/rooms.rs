@@ -382,4 +382,18 @@ on_every_backend! {
             assert!(!stderr.contains("s3cret"), "{stderr}");
         }
     }
+
+    fn a_file_that_is_no_login_is_an_error_that_names_the_file(backend: Backend) {
+        let scratch = Scratch::new();
+        let file = scratch.path().join("login");
+        let words = format!("chat serve --port 0 --nats nats://x --nats-credentials {}", file.display());
+        for (login, part) in [(None, "login: "), (Some(4097), "login: more than 4096 bytes"), (Some(0), "are empty")] {
+            if let Some(length) = login {
+                std::fs::write(&file, "x".repeat(length)).unwrap();
+            }
+            let Ended { code, stderr, .. } = run(backend, &words);
+            assert_eq!(code, Some(1), "{stderr}");
+            assert!(stderr.lines().last().unwrap().starts_with("error: ") && stderr.contains(part), "{stderr}");
+        }
+    }
 }
