@@ -162,14 +162,14 @@ on_every_backend! {
         for model in MODELS {
             // Without a drain time, so no server ends before its client unless forced.
             let words = format!("http --port 0 --drain-timeout 0 --root {} {model}", site.path().display());
-            let glowplug = Glowplug::start(backend, &words);
+            let mut glowplug = Glowplug::start(backend, &words);
             let mut client = glowplug.connect();
             client.send(get("/large.txt", ""));
             assert_eq!(client.response_head().status, 200);
             let children = children(&glowplug);
             glowplug.signal(Signal::TERM);
-            // The server has received the signal when it accepts no more connections.
-            eventually("the end of listening", || Client::try_connect(glowplug.address()).is_err().then_some(()));
+            // Two signals that come together may be one.
+            glowplug.told("signal 15: stopping\n");
             glowplug.signal(Signal::TERM);
             assert_eq!(glowplug.end().code, Some(128 + 15), "{model}");
             eventually("the end of the others", || children.iter().all(|&child| is_gone(child)).then_some(()));
@@ -323,7 +323,9 @@ on_every_backend! {
         (0..999).for_each(|_| serve());
         eventually("the end of all", || (children(&glowplug).is_empty() && open() <= before).then_some(()));
         let ended = stop(glowplug);
-        assert!(!ended.stderr.contains("[ERROR]") && !ended.stderr.contains("[WARN]"), "{}", ended.stderr);
+        // On a busy machine, and under a sanitizer, a fork may take longer than a callback should.
+        let is_bad = |line: &str| (line.contains("[ERROR]") || line.contains("[WARN]")) && !line.contains(" held the loop ");
+        assert!(!ended.stderr.lines().any(is_bad), "{}", ended.stderr);
         let counted = ["accepted 1000,", " open 0,", " panics 0,", " closed 1000 ("];
         assert!(counted.iter().all(|counted| ended.stderr.contains(counted)), "{}", ended.stderr);
     }
