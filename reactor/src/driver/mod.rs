@@ -131,8 +131,8 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn changed(&mut self, id: ConnectionId);
     /// Look whether something has arrived: `Received`, `Ended` or `Failed` follows, or `Nothing`.
     fn probe(&mut self, id: ConnectionId);
-    /// Has the layer say its last words. Whether they have left; if not, `Sent` follows.
-    fn say_goodbye(&mut self, id: ConnectionId) -> bool;
+    /// Has the layer say its last words. After `Blocked`, `Sent` follows.
+    fn say_goodbye(&mut self, id: ConnectionId) -> Sent;
     /// Ends our half: FIN after what was sent.
     fn finish(&mut self, id: ConnectionId);
     /// Lets the connection go, with a reset if asked to.

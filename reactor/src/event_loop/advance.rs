@@ -61,7 +61,13 @@ impl<D: Driver> EventLoop<D> {
                     let outcome = self.driver.send(link);
                     self.core.note_sent(id, outcome, || self.driver.unacknowledged(id));
                 }
-                Step::Goodbye => link.said_goodbye(!self.driver.say_goodbye(id)),
+                Step::Goodbye => {
+                    let outcome = self.driver.say_goodbye(id);
+                    link.said_goodbye(matches!(outcome, Sent::Blocked(_)));
+                    if matches!(outcome, Sent::Failed(_)) {
+                        self.core.note_sent(id, outcome, || 0);
+                    }
+                }
                 Step::Finish => {
                     let driver = &mut self.driver;
                     link.finished(*now, || driver.unacknowledged(id));

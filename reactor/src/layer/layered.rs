@@ -217,7 +217,7 @@ impl Layered {
             return Arrived::Ready;
         }
         self.fin_due |= self.is_failed();
-        self.flush(sys, fd, shared);
+        self.flush_quietly(sys, fd, shared);
         match self.follows {
             Follows::Failure => {
                 self.reported = true;
@@ -256,15 +256,33 @@ impl Layered {
 
     // ---- sending ---------------------------------------------------------------------------------------------------
 
-    /// Sends what is owed to the wire: `Bytes` when nothing is owed any more.
+    /// Sends what is owed to the wire, and the caller reports the outcome: `Bytes` when nothing is owed any more.
     pub(crate) fn flush<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
+        let outcome = self.flush_quietly(sys, fd, shared);
+        self.reported(outcome)
+    }
+
+    /// Sends what is owed to the wire. After a failure the debt stays, so that the socket's interest in writing brings the report.
+    fn flush_quietly<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         match self.flush_owed(sys, fd, shared) {
             Sent::Failed(_) if self.goodbye_alone => {
-                (self.rest, self.sent, self.fin_due) = (Vec::new(), 0, false);
+                self.forget_debt();
                 Sent::Bytes(0)
             }
             outcome => outcome,
         }
+    }
+
+    /// A reported failure ends the debt. A broken socket is writable at once, again and again.
+    fn reported(&mut self, outcome: Sent) -> Sent {
+        if matches!(outcome, Sent::Failed(_)) {
+            self.forget_debt();
+        }
+        outcome
+    }
+
+    fn forget_debt(&mut self) {
+        (self.rest, self.sent, self.fin_due) = (Vec::new(), 0, false);
     }
 
     fn flush_owed<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
@@ -311,21 +329,22 @@ impl Layered {
 
     /// Seals `bytes` and sends the result. Bytes that the layer has taken count as sent.
     pub(crate) fn send_bytes<S: Sys>(&mut self, sys: &mut S, fd: Fd, bytes: &[u8], shared: &mut Shared) -> Sent {
-        match self.make_room(sys, fd, shared) {
+        let outcome = match self.make_room(sys, fd, shared) {
             Sent::Bytes(_) => {
                 let step = bytes.len().min(SEALED_AT_ONCE);
                 self.layer.seal(&bytes[..step]);
                 self.sealed(sys, fd, step, step < bytes.len(), shared)
             }
             outcome => outcome,
-        }
+        };
+        self.reported(outcome)
     }
 
     /// Seals the next bytes of the output and sends the result.
     pub(crate) fn send<S: Sys>(&mut self, sys: &mut S, fd: Fd, output: &Output, shared: &mut Shared) -> Sent {
         match self.make_room(sys, fd, shared) {
             Sent::Bytes(_) => {}
-            outcome => return outcome,
+            outcome => return self.reported(outcome),
         }
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let filled = output.gather(&mut pieces);
@@ -349,7 +368,7 @@ impl Layered {
         }
         plain.clear();
         shared.plain = plain;
-        outcome
+        self.reported(outcome)
     }
 
     /// The socket is writable: what is owed leaves, then more of the output. `None`: there is nothing to report.
@@ -405,13 +424,13 @@ impl Layered {
         if !self.ready {
             return Sent::Blocked(0);
         }
-        if self.sent < self.rest.len() { self.flush(sys, fd, shared) } else { Sent::Bytes(0) }
+        if self.sent < self.rest.len() { self.flush_quietly(sys, fd, shared) } else { Sent::Bytes(0) }
     }
 
     /// `count` bytes of plaintext were sealed. `cut`: the rest of the output leaves when the socket is writable, so that other
     /// connections have their turn.
     fn sealed<S: Sys>(&mut self, sys: &mut S, fd: Fd, count: usize, cut: bool, shared: &mut Shared) -> Sent {
-        let outcome = self.flush(sys, fd, shared);
+        let outcome = self.flush_quietly(sys, fd, shared);
         self.progress.sealed(count);
         match outcome {
             Sent::Bytes(_) if !cut => Sent::Bytes(count),
@@ -432,7 +451,7 @@ impl Layered {
     /// Ends our half: FIN after all owed bytes.
     pub(crate) fn finish<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         self.fin_due = true;
-        self.flush(sys, fd, shared)
+        self.flush_quietly(sys, fd, shared)
     }
 
     /// Plaintext that the peer's system has not acknowledged, when `in_kernel` bytes of the wire are not acknowledged. A FIN,

@@ -315,7 +315,7 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.put_layer(id, layer);
     }
 
-    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+    fn say_goodbye(&mut self, id: ConnectionId) -> Sent {
         self.driver.say_goodbye(id)
     }
 

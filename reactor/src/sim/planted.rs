@@ -340,7 +340,7 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.put_layer(id, layer);
     }
 
-    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+    fn say_goodbye(&mut self, id: ConnectionId) -> Sent {
         self.inner.say_goodbye(id)
     }
 

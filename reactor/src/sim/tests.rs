@@ -45,10 +45,13 @@ fn the_loop_keeps_its_promises_whatever_the_seed_d() {
 /// another random draw changes every seed.
 #[test]
 fn what_was_found_once_stays_mended() {
-    // 167,897 and 209,827: a check of the simulator itself, of a stop after the end of the input. The last five: connections
-    // that stayed suspended or held memory, since the loop waited before it had compared
+    // The first four: a layer went on owing bytes to a broken socket, which is writable at once for ever; and a failure of the
+    // layer's last words was told a turn later. 167,897 and 209,827: a check of the simulator itself, of a stop after the end of
+    // the input. The last five: connections that stayed suspended or held memory, since the loop waited before it had compared
     // with the memory budget once more, or since the handler had closed them before their last words.
-    for seed in [55_401, 167_897, 209_827, 107_216, 210_004, 236_798, 241_065, 267_020] {
+    for seed in
+        [115_764, 220_968, 353_032, 649_294, 55_401, 167_897, 209_827, 107_216, 210_004, 236_798, 241_065, 267_020]
+    {
         exercise(seed);
     }
 }

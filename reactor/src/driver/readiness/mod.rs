@@ -313,9 +313,9 @@ impl<S: Sys> Driver for Readiness<S> {
         self.probes.push_back(id);
     }
 
-    fn say_goodbye(&mut self, id: ConnectionId) -> bool {
+    fn say_goodbye(&mut self, id: ConnectionId) -> Sent {
         let outcome = self.with_layer(id, |layer, sys, fd, shared| layer.say_goodbye(sys, fd, shared));
-        matches!(outcome, None | Some(Sent::Bytes(_)))
+        outcome.unwrap_or(Sent::Bytes(0))
     }
 
     fn finish(&mut self, id: ConnectionId) {
