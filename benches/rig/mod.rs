@@ -1,7 +1,7 @@
 //! The common part of the benchmarks. `options` has the beginning and the end; `process` starts and ends children;
 //! `server` pins servers and loads together; `load` speaks to a load; `tree` reads CPU time and memory of a server;
 //! `rounds` takes slices in turns and `figures` sums them up; `counts` takes system calls and instructions from a
-//! server's watcher; `others` has servers that cargo does not build.
+//! server's watcher; `others` starts nginx and compiles the C loop.
 #![allow(dead_code, reason = "each benchmark uses its part of this")]
 
 pub mod counts;

@@ -65,7 +65,7 @@ impl Socket {
         self.0
     }
 
-    /// Its number a second time, for who may get it back: a copy is not another descriptor.
+    /// Copies the number, for a caller that may need the socket again. The copy is the same descriptor.
     pub(crate) fn number(&self) -> Socket {
         Socket(self.0)
     }
@@ -95,7 +95,7 @@ pub(crate) trait Acceptor {
     fn count_in(&mut self);
 }
 
-/// A backend, completion-shaped. It knows each connection by its id and asks the [`Link`] what it wants.
+/// A backend, completion-shaped. The driver names connections by id, and asks each [`Link`] for its interest.
 pub(crate) trait Driver: Clock + Acceptor {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.
@@ -105,7 +105,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// The short way of nearly every completion, [`Completion::Received`]: the connection, and the number of bytes. `None`: call
     /// `next`.
     fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)>;
-    /// The next thing of this batch, whatever it is.
+    /// The next completion of this batch.
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion>;
 
     /// Takes an accepted connection on. `reads_first`: it has probably sent something, so look in this very batch, before the
@@ -113,7 +113,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Puts a layer between an unused connection and the wire: `Connected` follows when the layer is ready.
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>);
-    /// What the layer of this connection has agreed on with its peer.
+    /// The agreement of the connection's layer with the peer: see [`Layer::agreed`].
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
     /// Starts an outbound connection, tuned as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
     fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning);
@@ -125,9 +125,9 @@ pub(crate) trait Driver: Clock + Acceptor {
 
     /// Sends as much of the link's output as goes.
     fn send(&mut self, link: &Link) -> Sent;
-    /// The same of bytes that are in no output, to one whose output is empty. What does not go is the caller's.
+    /// Sends bytes that stand in no output, for a link with an empty output. Bytes that do not leave stay the caller's.
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent;
-    /// What the link wants may have changed.
+    /// The link's interest may have changed.
     fn changed(&mut self, id: ConnectionId);
     /// Look whether something has arrived: `Received`, `Ended` or `Failed` follows, or `Nothing`.
     fn probe(&mut self, id: ConnectionId);

@@ -12,7 +12,7 @@ use crate::sys::{Fd, Interest, Sys};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// Newcomers taken from one listener in one turn: a connect storm must not keep those who are connected waiting.
+/// Connections accepted from one listener in one turn: a connect storm must not delay established connections.
 const ACCEPTS_PER_TURN: u32 = 64;
 /// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
 pub(super) const SUSPENDED_REST: Duration = Duration::from_secs(1);
@@ -93,8 +93,8 @@ impl<S: Sys> Acceptor for Readiness<S> {
     }
 
     fn close_accepted(&mut self, socket: Socket) {
-        // At once: no event of this batch is about it. A batch of newcomers that are let go, or go to processes of their
-        // own, would otherwise hold a descriptor each to its end.
+        // At once: the socket is not registered, so no event of this batch can name the descriptor. Refused connections, and
+        // those of other processes, would otherwise each hold a descriptor until the end of the batch.
         self.sys.close(socket.0);
         self.open -= 1;
         self.freed = true;
