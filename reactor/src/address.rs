@@ -25,7 +25,7 @@ use thiserror::Error;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP endpoint.
+    /// A TCP endpoint: an IPv4 or IPv6 address, and a port.
     Tcp(SocketAddr),
     /// The path of a Unix stream socket.
     Unix(PathBuf),
@@ -200,7 +200,7 @@ impl fmt::Debug for AddressError {
 pub enum Peer {
     /// The far end of a TCP connection.
     Tcp(SocketAddr),
-    /// The far end of a Unix stream, without an address of interest.
+    /// The far end of a Unix stream socket, without its path: clients rarely bind one.
     Unix,
     /// A watched descriptor without a peer, such as standard input.
     Descriptor,

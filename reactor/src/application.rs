@@ -34,7 +34,7 @@ const MEMORY_PART: usize = 4;
 /// Default limit of a callback's time: a longer callback is worth a line in the log, since every connection has waited.
 const SLOW_CALLBACK: Duration = Duration::from_millis(100);
 
-/// An application: any number of services on an event loop.
+/// Runs any number of services, on one event loop or on several ([`Runner`]).
 ///
 /// Only signals are global. Several applications can live in one process, each on a thread of its own, which need not be the
 /// thread that built the application.

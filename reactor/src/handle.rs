@@ -16,7 +16,7 @@ use crate::sys::affinity::Cores;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-/// Reaches a running application from any thread.
+/// Stops a running application, publishes and reads counters, from any thread.
 ///
 /// ```
 /// use reactor::Application;

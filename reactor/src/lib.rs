@@ -28,7 +28,23 @@
 //! }
 //! ```
 //!
-//! The [`guide`] answers the questions of the first week: state, backpressure, timers, signals, logging, several loops, testing.
+//! | term | meaning |
+//! | --- | --- |
+//! | [`Application`] | any number of services on one event loop, or on several ([`Runner`]) |
+//! | [`Service`] | a handler bound to addresses, with [`Limits`] and [`Deadlines`] |
+//! | [`Handler`] | the callbacks of a service; each loop has a handler of its own |
+//! | connection | a peer that was accepted, a server that the handler has connected to, or a watched descriptor; [`ConnectionId`] names one |
+//! | [`Context`] | the argument of each callback, by which the handler writes, closes, connects and publishes |
+//! | [`Input`], [`Writer`] | the received bytes that no callback has consumed; the bytes queued for a peer |
+//! | turn | one round of a loop: a wait for events, the callbacks of these events, and the sends that follow |
+//! | [`Topic`] | a name: a message published to the name goes to all connections that have subscribed to it |
+//!
+//! Where to go on:
+//!
+//! - [`guide`]: state, backpressure, timers, signals, logging, several loops, testing, and tables for users of tokio, mio and libuv.
+//! - [`Handler`], [`Context`], [`Service`]: the pages of every day. [`testing`]: unit tests of handlers, without a socket.
+//! - `examples/` of the package has programs of a page each, such as `redis`, a server of requests, `proxy`, a relay, and `members`,
+//!   one handler under every model: `cargo run --example redis`.
 //!
 //! The path of a byte, and the files it passes:
 //!

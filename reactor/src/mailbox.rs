@@ -33,7 +33,7 @@ pub enum PostError<M> {
 }
 
 impl<M> PostError<M> {
-    /// The message.
+    /// Returns the message, for another attempt.
     pub fn into_message(self) -> M {
         match self {
             PostError::Full(message) | PostError::Closed(message) => message,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::Errno;
 
-/// Why a connection ended, told to [`Handler::on_close`](crate::Handler::on_close).
+/// Why a connection ended: the argument of [`Handler::on_close`](crate::Handler::on_close).
 ///
 /// ```
 /// use reactor::{CloseReason, Deadline};
@@ -153,7 +153,7 @@ impl fmt::Display for CloseReason {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// The connection was not useful in time.
+    /// The handler neither consumed a byte, nor wrote, nor subscribed the connection in time.
     FirstRequest,
     /// No byte moved in either direction.
     Idle,

@@ -144,13 +144,13 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self
     }
 
-    /// Sets the limits on connections and memory.
+    /// Sets the limits on the number of connections and on the bytes that each may hold.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets the deadlines.
+    /// Sets the time limits of the service's connections.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = deadlines;
         self

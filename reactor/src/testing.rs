@@ -56,7 +56,20 @@ use crate::sys::wake::Waker;
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-/// A request of a handler to the loop.
+/// A request of a handler to the loop: each variant names the method that makes the request.
+///
+/// ```
+/// use reactor::testing::{Recorded, Request};
+/// use std::time::Duration;
+///
+/// let mut recorded = Recorded::<()>::new();
+/// let peer = recorded.connection();
+/// recorded.context(peer).set_deadline(Duration::from_secs(5));
+/// recorded.context(peer).pause_reading();
+/// let requests = recorded.requests();
+/// assert!(requests.contains(&Request::SetDeadline(peer, Duration::from_secs(5))));
+/// assert!(requests.contains(&Request::PauseReading(peer)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
@@ -94,14 +107,23 @@ pub enum Request {
     RepeatTimer(ConnectionId, u64, Duration),
     /// [`Context::request_turn`].
     Turn,
-    /// [`Context::hold_end`], where it changes something.
+    /// [`Context::hold_end`], if the argument differs from the last call's.
     HoldEnd(bool),
     /// [`Context::halt`].
     Halt,
 }
 
 /// A loop that lends contexts, records requests, and carries none out. `C` and `M` are the types of the
-/// handler's connection states and messages. See the [module](self).
+/// handler's connection states and messages. The [module](self) has an example with a handler.
+///
+/// ```
+/// use reactor::testing::Recorded;
+///
+/// let mut recorded = Recorded::<()>::new();
+/// let (ann, bob) = (recorded.connection(), recorded.connection());
+/// recorded.context(ann).at(bob).write("hello\n");
+/// assert_eq!((recorded.written(ann), recorded.written(bob)), (b"".to_vec(), b"hello\n".to_vec()));
+/// ```
 pub struct Recorded<C = (), M: Send + 'static = ()> {
     core: Core,
     handle: ServiceHandle<M>,

@@ -17,7 +17,7 @@ use crate::reason::CloseReason;
 use crate::sys::Fd;
 use crate::token::ConnectionId;
 
-/// A connection of this loop, with all requests and questions of a callback. Lent by [`Context::at`].
+/// Any connection of the loop, by its id: writes, closes, pauses, limits, addresses, counters. Lent by [`Context::at`].
 ///
 /// A value is lent for every id. Where the id is stale, of another loop, or [`ConnectionId::NONE`], no connection exists:
 /// requests do nothing, writes are [refused](Written::Refused), and questions are answered by `None`, 0 or `false`. No method
@@ -313,7 +313,7 @@ impl ConnectionRef<'_> {
         self.change(|link| link.set_deadline(Some(after)));
     }
 
-    /// Calls the connection's deadline off.
+    /// Cancels the connection's deadline.
     pub fn clear_deadline(&mut self) {
         self.change(|link| link.set_deadline(None));
     }

@@ -65,7 +65,7 @@ pub enum Written {
     Refused,
 }
 
-/// The loop, as a callback can reach it.
+/// The argument of every callback: writes to connections, closes them, connects, publishes, sets timers.
 ///
 /// Every method returns at once. A request that calls a handler again (a close, a connection, a message) is carried out after
 /// the callback has returned. The verbs of connections are short forms for the callback's own connection. Outside any
@@ -372,7 +372,7 @@ impl<'a, C, M> Context<'a, C, M> {
         self.own().set_deadline(after);
     }
 
-    /// Calls the connection's deadline off.
+    /// Cancels the connection's deadline.
     pub fn clear_deadline(&mut self) {
         self.own().clear_deadline();
     }

@@ -91,9 +91,9 @@ impl<C, M> Context<'_, C, M> {
     ///
     /// ```
     /// use reactor::{ConnectionId, Context, Topic};
-    /// fn announce(newcomers: &[ConnectionId], room: &Topic, cx: &mut Context<'_>) {
-    ///     for &newcomer in newcomers {
-    ///         cx.publish_except(room, "somebody has come\n", newcomer);
+    /// fn announce(joined: &[ConnectionId], room: &Topic, cx: &mut Context<'_>) {
+    ///     for &member in joined {
+    ///         cx.publish_except(room, "somebody has joined\n", member);
     ///     }
     /// }
     /// ```

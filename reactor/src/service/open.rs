@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::handler::Handler;
 use crate::sys::listen::{self, Listening, Listens};
 
-/// An open listener.
+/// A listening socket that is open already, for [`Service::on`](crate::Service::on).
 ///
 /// ```
 /// use reactor::Listener;
@@ -22,7 +22,7 @@ use crate::sys::listen::{self, Listening, Listens};
 pub struct Listener(pub(super) Listening);
 
 impl Listener {
-    /// The address of the listener.
+    /// The address that the socket is bound to.
     pub fn address(&self) -> &Address {
         self.0.address()
     }
@@ -56,6 +56,27 @@ impl TryFrom<std::os::unix::net::UnixListener> for Listener {
 /// Takes over the listeners that a service manager has handed to this process, each with the name given by the manager, by the
 /// protocol of `sd_listen_fds(3)`: `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`. Empty without such listeners, and from the
 /// second call on.
+///
+/// ```
+/// use reactor::{Context, Handler, Input, Service, inherited_listeners};
+/// # struct Echo;
+/// # impl Handler for Echo {
+/// #     type Connection = ();
+/// #     fn on_open(&mut self, _: &mut Context<'_>) {}
+/// #     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, cx: &mut Context<'_>) { cx.write(input.take_all()); }
+/// # }
+///
+/// /// Listens at the sockets of the service manager, or at an address of its own where none were handed over.
+/// fn echo() -> Result<Service<Echo>, reactor::Error> {
+///     let listeners: Vec<_> = inherited_listeners()?.into_iter().map(|(_name, listener)| listener).collect();
+///     Ok(if listeners.is_empty() {
+///         Service::tcp("127.0.0.1:8800", || Echo)
+///     } else {
+///         Service::on_all(listeners, || Echo)
+///     })
+/// }
+/// # echo().unwrap();
+/// ```
 ///
 /// # Errors
 /// [`Error::Inherited`] when a descriptor is not a listening stream socket; [`Error::Environment`] when a variable makes no

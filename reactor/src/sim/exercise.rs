@@ -19,7 +19,12 @@ use crate::topics::Topic;
 use checks::{Checks, Trial};
 use whim::{Temper, Whim};
 
-/// Runs one random service with random limits against random peers, under all faults.
+/// Runs one random service with random limits against random peers, under all faults. The reactor's own test of itself.
+///
+/// ```
+/// let report = reactor::sim::exercise(7);
+/// assert_eq!(report.fingerprint, reactor::sim::exercise(7).fingerprint);
+/// ```
 ///
 /// # Panics
 /// If any check fails.

@@ -88,7 +88,30 @@ pub use crate::sys::simulated::Faults;
 pub use exercise::exercise;
 pub use script::Script;
 
-/// Services, peers, and a seed that decides everything else.
+/// Services and peers in a simulated network, and a seed that decides all orders, times and faults.
+///
+/// ```
+/// use reactor::sim::{Faults, Script, Simulation};
+/// use reactor::{Context, Handler, Input, Service};
+/// use std::time::Duration;
+///
+/// struct Silent;
+///
+/// impl Handler for Silent {
+///     type Connection = ();
+///     fn on_open(&mut self, _: &mut Context<'_>) {}
+///     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
+///         input.take_all();
+///     }
+/// }
+///
+/// let mut sim = Simulation::with_faults(7, Faults::none());
+/// let silent = sim.add_service(Service::tcp("127.0.0.1:0", || Silent))?;
+/// let peer = sim.connect_after(Duration::from_secs(60), silent.address().unwrap(), Script::new().send("hello"));
+/// sim.run();
+/// assert!(peer.received().is_empty() && !peer.was_refused());
+/// # Ok::<(), reactor::Error>(())
+/// ```
 pub struct Simulation {
     network: Shared,
     books: Books,
@@ -108,7 +131,18 @@ pub struct Simulation {
 
 type Build = Box<dyn FnOnce(u16) -> Result<Box<dyn Host>, Error>>;
 
-/// The result of a simulation.
+/// The result of a simulation: counts, reasons of closes, and the seed that repeats the run.
+///
+/// ```
+/// use reactor::sim::Simulation;
+/// use std::time::Duration;
+///
+/// let mut sim = Simulation::new(7);
+/// sim.halt_after(Duration::from_secs(3600));
+/// let report = sim.run(); // an hour of simulated time, within milliseconds
+/// assert!(report.elapsed >= Duration::from_secs(3600));
+/// assert_eq!((report.seed, report.closed.len()), (7, 0));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -328,7 +362,16 @@ impl Drop for Announced {
     }
 }
 
-/// A peer that has connected, or will connect.
+/// A handle of a simulated peer: what the peer has read, and how its connection ended. Read after [`Simulation::run`].
+///
+/// ```
+/// use reactor::sim::{Script, Simulation};
+///
+/// let mut sim = Simulation::new(7);
+/// let peer = sim.connect(&"127.0.0.1:9".parse().unwrap(), Script::new());
+/// sim.run();
+/// assert!(peer.was_refused());
+/// ```
 pub struct Peer {
     network: Shared,
     line: usize,

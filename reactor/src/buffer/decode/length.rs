@@ -42,13 +42,20 @@ pub struct LengthPrefix {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// So many bytes.
+    /// An integer of this many bytes.
     Binary(usize),
     Varint,
     Decimal,
 }
 
 /// One item of [`LengthPrefix`].
+///
+/// ```
+/// use reactor::{Input, LengthPrefix};
+/// let mut input = Input::of(b"\x30\x05topic");
+/// let frame = LengthPrefix::u8(100).offset(1).decode(&mut input).unwrap().unwrap();
+/// assert_eq!((frame.head, frame.body, frame.whole), (&b"\x30"[..], &b"topic"[..], &b"\x30\x05topic"[..]));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The bytes before the length, as many as [`LengthPrefix::offset`] says.
