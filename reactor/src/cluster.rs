@@ -384,9 +384,9 @@ impl Cluster {
     }
 
     /// Hands a connection over, without waking the loop.
-    pub(crate) fn hand(&self, loop_handle: &LoopHandle, newcomer: Accepted) -> Result<(), PostError<Accepted>> {
+    pub(crate) fn hand(&self, loop_handle: &LoopHandle, accepted: Accepted) -> Result<(), PostError<Accepted>> {
         self.count_handed();
-        loop_handle.accepted.post(newcomer).inspect_err(|_| self.has_counted())
+        loop_handle.accepted.post(accepted).inspect_err(|_| self.has_counted())
     }
 
     /// Counts the descriptor of a connection on its way to a loop, until the loop counts the descriptor itself.

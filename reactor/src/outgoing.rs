@@ -188,15 +188,15 @@ impl Outgoing {
 
     /// Hands an accepted connection to the least loaded loop. Returns the connection if this loop is the least loaded, or if
     /// the other loop has ended.
-    pub(crate) fn hand_out(&mut self, newcomer: Accepted) -> Option<Accepted> {
+    pub(crate) fn hand_out(&mut self, accepted: Accepted) -> Option<Accepted> {
         let to = self.cluster.least_loaded(self.last);
         self.last = to;
         let loop_handle = &self.cluster.fixed()[to];
         loop_handle.load_more();
         if loop_handle.number == self.here.number {
-            return Some(newcomer);
+            return Some(accepted);
         }
-        match self.cluster.hand(loop_handle, newcomer) {
+        match self.cluster.hand(loop_handle, accepted) {
             Ok(()) => {
                 if !self.accepted.contains(&to) {
                     self.accepted.push(to);

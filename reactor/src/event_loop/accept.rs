@@ -32,30 +32,30 @@ impl<D: Driver> EventLoop<D> {
         if self.listeners[listener].has_brought_the_last() {
             self.driver.forget_listener(listener);
         }
-        let newcomer = Accepted { listener, socket, peer };
+        let accepted = Accepted { listener, socket, peer };
         if let Some(limit) = self.core.limit_reached(service) {
-            return self.refuse(newcomer, limit);
+            return self.refuse(accepted, limit);
         }
         self.core.terms[service as usize].counts.come();
         match (&mut self.admission.spawner, &mut self.core.outgoing) {
-            (Some(_), _) => self.give_a_loop(newcomer),
-            (None, Some(outgoing)) => match outgoing.hand_out(newcomer) {
-                Some(newcomer) => {
-                    self.welcome(newcomer);
+            (Some(_), _) => self.give_a_loop(accepted),
+            (None, Some(outgoing)) => match outgoing.hand_out(accepted) {
+                Some(accepted) => {
+                    self.welcome(accepted);
                 }
                 None => self.driver.count_out(),
             },
             (None, None) => {
                 self.exchange.loop_handle.load_more();
-                self.welcome(newcomer);
+                self.welcome(accepted);
             }
         }
         self.mind_the_cap();
     }
 
     /// Begins to serve an accepted connection on this loop.
-    pub(super) fn welcome(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
-        let Accepted { listener, socket, peer } = newcomer;
+    pub(super) fn welcome(&mut self, accepted: Accepted) -> Option<ConnectionId> {
+        let Accepted { listener, socket, peer } = accepted;
         let Listener { service, reads_first, .. } = self.listeners[listener];
         if self.core.links.is_full() {
             self.core.terms[service as usize].counts.take_back();
@@ -96,8 +96,8 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// Refuses a connection over a limit: sends the refusal, if any, and closes.
-    fn refuse(&mut self, newcomer: Accepted, limit: usize) {
-        let Accepted { listener, socket, peer } = newcomer;
+    fn refuse(&mut self, accepted: Accepted, limit: usize) {
+        let Accepted { listener, socket, peer } = accepted;
         let Listener { service, .. } = self.listeners[listener];
         let served = &mut self.hosts[service as usize];
         self.core.counters.refused.add(1);

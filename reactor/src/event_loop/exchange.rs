@@ -36,7 +36,7 @@ pub(crate) trait Spawner {
     /// Descriptors of this process for each per-connection loop, including the connection's descriptor.
     fn descriptors_each(&self) -> usize;
     /// `held`: all descriptors of the accepting loop, for a child that has copies of them to close.
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
+    fn spawn(&mut self, core: &mut Core, service: u16, accepted: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned;
 }
 
 /// The owner of an accepted connection's descriptor after `Spawner::spawn`.
@@ -335,22 +335,22 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// Hands the connection to a new per-connection loop, which ends with the connection.
-    pub(super) fn give_a_loop(&mut self, newcomer: Accepted) {
+    pub(super) fn give_a_loop(&mut self, accepted: Accepted) {
         // The driver owns every descriptor that callbacks of this batch have opened, and the channel of the last child,
         // before the next child is forked: a child closes what the driver names.
         self.settle();
         let Some(spawner) = &mut self.admission.spawner else { return };
-        let (listener, peer) = (newcomer.listener, newcomer.peer);
+        let (listener, peer) = (accepted.listener, accepted.peer);
         let service = self.listeners[listener].service;
         let (driver, waiting, listeners) = (&self.driver, &self.admission.waiting, &self.listeners);
         let held = || {
-            let waiting = waiting.iter().map(|newcomer| newcomer.socket.fd());
+            let waiting = waiting.iter().map(|accepted| accepted.socket.fd());
             // During a stop the driver forgets a listener with the last connection in the queue, but the listener is closed
             // only after the connection has its child. So listeners count besides the driver's descriptors.
             let listeners = listeners.iter().filter_map(Listener::socket).map(|socket| socket.fd());
             driver.held().into_iter().chain(waiting).chain(listeners).collect()
         };
-        match spawner.spawn(&mut self.core, service, newcomer, &held) {
+        match spawner.spawn(&mut self.core, service, accepted, &held) {
             Spawned::Moved => self.driver.count_out(),
             Spawned::Copied(socket) => self.driver.close_accepted(socket),
             Spawned::Failed(socket, cause) => match cause.raw_os_error() {
@@ -372,37 +372,37 @@ impl<D: Driver> EventLoop<D> {
 
     /// Tries again to give waiting connections a loop, once the suspension of their listener is over.
     pub(super) fn try_again(&mut self) {
-        for newcomer in std::mem::take(&mut self.admission.waiting) {
-            if self.driver.is_suspended(newcomer.listener) {
-                self.admission.waiting.push(newcomer);
+        for accepted in std::mem::take(&mut self.admission.waiting) {
+            if self.driver.is_suspended(accepted.listener) {
+                self.admission.waiting.push(accepted);
             } else {
-                self.give_a_loop(newcomer);
+                self.give_a_loop(accepted);
             }
         }
     }
 
     /// Closes an accepted connection that no loop serves, and counts a refusal.
-    pub(super) fn let_go(&mut self, newcomer: Accepted) {
-        let service = self.listeners[newcomer.listener].service;
+    pub(super) fn let_go(&mut self, accepted: Accepted) {
+        let service = self.listeners[accepted.listener].service;
         self.core.terms[service as usize].counts.take_back();
         self.core.counters.refused.add(1);
-        self.driver.close_accepted(newcomer.socket);
+        self.driver.close_accepted(accepted.socket);
     }
 
     /// Serves connections that the accepting loop has handed to this loop.
     pub(super) fn take_on_accepted(&mut self) {
         let mut accepted = Vec::new();
         self.exchange.mail |= self.exchange.inbox.accepted.take(&mut accepted, ACCEPTED_PER_TURN);
-        for newcomer in accepted {
-            self.take_on(newcomer);
+        for connection in accepted {
+            self.take_on(connection);
         }
     }
 
     /// Closes connections that were handed to this loop after the loop had ended its last connection.
     pub(super) fn close_late(&mut self) {
-        for newcomer in self.exchange.inbox.accepted.take_last() {
+        for accepted in self.exchange.inbox.accepted.take_last() {
             self.driver.count_in();
-            self.driver.close_accepted(newcomer.socket);
+            self.driver.close_accepted(accepted.socket);
             self.exchange.cluster.has_counted();
         }
     }
@@ -413,11 +413,11 @@ impl<D: Driver> EventLoop<D> {
         each_dropped(self.hosts);
     }
 
-    pub(super) fn take_on(&mut self, newcomer: Accepted) -> Option<ConnectionId> {
+    pub(super) fn take_on(&mut self, accepted: Accepted) -> Option<ConnectionId> {
         self.driver.count_in();
         self.note_descriptors();
         self.exchange.cluster.has_counted();
-        self.welcome(newcomer)
+        self.welcome(accepted)
     }
 
     /// While stopping: tells the other loops when the last listener is closed.

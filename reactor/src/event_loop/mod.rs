@@ -125,16 +125,16 @@ impl<D: Driver> EventLoop<D> {
     }
 
     /// Turns until it is told to stop and every connection has ended, or the drain time is over. A per-connection loop ends with
-    /// `newcomer`, its connection.
-    pub(crate) fn run(mut self, newcomer: Option<Accepted>) -> Result<(), Error> {
+    /// `accepted`, its connection.
+    pub(crate) fn run(mut self, accepted: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let room = if self.core.kind == LoopKind::Fixed { SCRATCH } else { SCRATCH_OF_ONE };
         let mut scratch = vec![0; room].into_boxed_slice();
         self.waited.read(self.driver.now(), self.driver.waited_for_a_core());
         self.start();
-        if let Some(newcomer) = newcomer {
+        if let Some(accepted) = accepted {
             // A connection without a place ends the loop, as the end of a connection does.
-            self.exchange.own = Some(self.take_on(newcomer).unwrap_or(ConnectionId::NONE));
+            self.exchange.own = Some(self.take_on(accepted).unwrap_or(ConnectionId::NONE));
             self.keep_stopping();
         }
         while !self.is_done() {

@@ -99,7 +99,7 @@ impl<D: Driver> EventLoop<D> {
         if let Some(stopping) = &mut self.stopping {
             stopping.expired = true;
         }
-        std::mem::take(&mut self.admission.waiting).into_iter().for_each(|newcomer| self.let_go(newcomer));
+        std::mem::take(&mut self.admission.waiting).into_iter().for_each(|accepted| self.let_go(accepted));
         for id in self.core.links.ids() {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.abort(CloseReason::DrainExpired);

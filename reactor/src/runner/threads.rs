@@ -38,24 +38,24 @@ impl Spawner for Threads {
         DESCRIPTORS_EACH
     }
 
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, _: &dyn Fn() -> Vec<Fd>) -> Spawned {
+    fn spawn(&mut self, core: &mut Core, service: u16, accepted: Accepted, _: &dyn Fn() -> Vec<Fd>) -> Spawned {
         let system = match System::new(self.common.backend) {
             Ok(system) => system,
-            Err(Error::System { cause, .. }) => return Spawned::Failed(newcomer.socket, cause),
-            Err(other) => return Spawned::Failed(newcomer.socket, io::Error::other(other)),
+            Err(Error::System { cause, .. }) => return Spawned::Failed(accepted.socket, cause),
+            Err(other) => return Spawned::Failed(accepted.socket, io::Error::other(other)),
         };
-        let listener = own_listener(&self.services, service, newcomer.listener);
-        let newcomer = Accepted { listener, ..newcomer };
+        let listener = own_listener(&self.services, service, accepted.listener);
+        let accepted = Accepted { listener, ..accepted };
         let common = self.common.clone();
         let loop_handle = common.cluster.enter(system.waker(), OWN_DESCRIPTORS);
         common.cluster.count_handed();
         let (bound, build) = &self.services[service as usize];
         let (bound, build) = (bound.for_another_loop(), build.clone());
         // If no thread can be started, the parts meant for the thread are dropped with the closure.
-        let socket = newcomer.socket.number();
+        let socket = accepted.socket.number();
         let leaving = Leaving { cluster: common.cluster.clone(), loop_handle };
         let name = core.terms[service as usize].name.replace('\0', " ");
-        let run = move || serve(common, &leaving.loop_handle, system, (bound, build), newcomer);
+        let run = move || serve(common, &leaving.loop_handle, system, (bound, build), accepted);
         match thread::Builder::new().name(name).spawn(run) {
             Ok(_) => Spawned::Moved,
             Err(cause) => {
@@ -83,7 +83,7 @@ fn serve(
     loop_handle: &Arc<LoopHandle>,
     system: System,
     (bound, build): (Bound, BuildForGuest),
-    newcomer: Accepted,
+    accepted: Accepted,
 ) {
     let mut driver = Readiness::new(system, loop_handle.number, loop_handle.counters.clone());
     let name = bound.terms.name.clone();
@@ -91,22 +91,22 @@ fn serve(
         Ok(Ok(host)) => host,
         outcome => {
             match outcome {
-                Ok(Err(error)) => log::error!("{error}: no handler for {}", newcomer.peer),
+                Ok(Err(error)) => log::error!("{error}: no handler for {}", accepted.peer),
                 _ => {
-                    log::error!("{name}: making the handler for {} panicked", newcomer.peer);
+                    log::error!("{name}: making the handler for {} panicked", accepted.peer);
                     loop_handle.counters.panics.add(1);
                 }
             }
             bound.terms.counts.take_back();
             driver.count_in();
             common.cluster.has_counted();
-            return driver.close_accepted(newcomer.socket);
+            return driver.close_accepted(accepted.socket);
         }
     };
     let inbox = common.cluster.inbox(loop_handle);
     let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle.clone(), inbox, common.settings);
     event_loop.add_service(bound, host);
-    if let Err(error) = event_loop.run(Some(newcomer)) {
+    if let Err(error) = event_loop.run(Some(accepted)) {
         log::error!("{name}: {error}");
     }
 }

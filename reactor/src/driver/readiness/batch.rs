@@ -13,7 +13,7 @@ pub(super) enum Stage {
     Fresh,
     /// Reading is done; writing is left.
     Reading,
-    /// So many more newcomers in this turn.
+    /// Number of further connections that this turn may accept.
     Accepting(u32),
     Done,
 }

@@ -74,7 +74,7 @@ impl Processes {
         &mut self,
         core: &mut Core,
         service: u16,
-        newcomer: &Accepted,
+        accepted: &Accepted,
         held: &dyn Fn() -> Vec<Fd>,
     ) -> io::Result<()> {
         alone().map_err(io::Error::other)?;
@@ -92,7 +92,7 @@ impl Processes {
                     pid,
                     loop_handle: loop_handle.clone(),
                     service: bound.terms.name.clone(),
-                    peer: newcomer.peer,
+                    peer: accepted.peer,
                     counts: bound.terms.counts.clone(),
                     has_parted: false,
                     waited: Duration::ZERO,
@@ -100,7 +100,7 @@ impl Processes {
                 };
                 log::debug!("{}: process {} for {}", child.service, child.pid, child.peer);
                 core.counters.count_accepted();
-                let line = core.adopt_channel(self.lines, ours.into(), newcomer.peer, Box::new(child));
+                let line = core.adopt_channel(self.lines, ours.into(), accepted.peer, Box::new(child));
                 self.queues.borrow_mut().insert(line, ChildQueue { loop_handle, inbox, full: false });
                 Ok(())
             }
@@ -108,7 +108,7 @@ impl Processes {
                 let mut held = held();
                 held.push(Socket::owned(ours.into()).fd());
                 fork::abandon(held);
-                let served = catch_unwind(AssertUnwindSafe(|| self.serve(service, newcomer, theirs, &loop_handle)));
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve(service, accepted, theirs, &loop_handle)));
                 match served {
                     Ok(Ok(())) => fork::leave(0),
                     Ok(Err(error)) => log::error!("{error}"),
@@ -128,7 +128,7 @@ impl Processes {
     fn serve(
         &self,
         service: u16,
-        newcomer: &Accepted,
+        accepted: &Accepted,
         theirs: UnixStream,
         loop_handle: &Arc<LoopHandle>,
     ) -> Result<(), Error> {
@@ -144,8 +144,8 @@ impl Processes {
         event_loop.add_service(lines(), Box::new(Hosted::<_, Frame>::new(line, LINE, mail)));
         state.is_at(event_loop.take_channel(LINE, theirs.into(), PARENT, Box::new(())));
         cluster.count_handed();
-        let listener = own_listener(&self.services, service, newcomer.listener);
-        event_loop.run(Some(Accepted { listener, socket: newcomer.socket.number(), peer: newcomer.peer }))
+        let listener = own_listener(&self.services, service, accepted.listener);
+        event_loop.run(Some(Accepted { listener, socket: accepted.socket.number(), peer: accepted.peer }))
     }
 }
 
@@ -158,10 +158,10 @@ impl Spawner for Processes {
         DESCRIPTORS_EACH
     }
 
-    fn spawn(&mut self, core: &mut Core, service: u16, newcomer: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
-        match self.fork(core, service, &newcomer, held) {
-            Ok(()) => Spawned::Copied(newcomer.socket),
-            Err(cause) => Spawned::Failed(newcomer.socket, cause),
+    fn spawn(&mut self, core: &mut Core, service: u16, accepted: Accepted, held: &dyn Fn() -> Vec<Fd>) -> Spawned {
+        match self.fork(core, service, &accepted, held) {
+            Ok(()) => Spawned::Copied(accepted.socket),
+            Err(cause) => Spawned::Failed(accepted.socket, cause),
         }
     }
 }
