@@ -42,7 +42,9 @@ fn limit_files(cgroups: &str) -> Vec<PathBuf> {
 
 /// Reads a limit. `max`, and the number that version 1 uses in its place (nearly 2^63), mean no limit.
 fn limit(text: &str) -> Option<usize> {
-    text.trim().parse().ok().filter(|&bytes| bytes > 0 && bytes < usize::MAX / 4)
+    let bytes = text.trim().parse::<u64>().ok().filter(|&bytes| bytes > 0 && bytes < u64::MAX / 4)?;
+    // More than a process of 32 bits can number is no limit for this process.
+    usize::try_from(bytes).ok()
 }
 
 /// Returns free memory of the allocator to the system. By itself the GNU C library returns only the end of its heap,
@@ -89,7 +91,8 @@ mod tests {
             "/sys/fs/cgroup/memory.max",
         ];
         assert_eq!(files, expected.map(PathBuf::from));
-        assert_eq!(limit("1073741824\n"), Some(1 << 30));
+        assert_eq!((limit("1073741824\n"), limit("3221225472\n")), (Some(1 << 30), Some(3 << 30)));
+        assert_eq!(limit("1099511627776\n"), usize::try_from(1_u64 << 40).ok());
         assert_eq!((limit("max\n"), limit("9223372036854771712\n"), limit("0\n")), (None, None, None));
     }
 

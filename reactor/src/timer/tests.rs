@@ -168,7 +168,7 @@ fn a_cancelled_timer_leaves_nothing_behind() {
         assert_eq!((wheel.len(), wheel.next_deadline()), (0, None));
     }
     assert_eq!(wheel.entries.len(), 1, "one entry, used again and again");
-    assert_eq!(size_of::<Entry<u64>>(), 32);
+    assert!(size_of::<Entry<u64>>() <= 32);
     wheel.check();
 }
 

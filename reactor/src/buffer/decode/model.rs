@@ -210,8 +210,8 @@ impl Spec {
                 let form = |number: usize| match self.kind {
                     b't' => digits(number),
                     b'v' => leb(number),
-                    _ if self.little_endian => number.to_le_bytes()[..self.width()].to_vec(),
-                    _ => number.to_be_bytes()[8 - self.width()..].to_vec(),
+                    _ if self.little_endian => (number as u64).to_le_bytes()[..self.width()].to_vec(),
+                    _ => (number as u64).to_be_bytes()[8 - self.width()..].to_vec(),
                 };
                 // The own bytes of a length may make the length longer.
                 let own = |count: usize| if self.counts_itself { form(length + count).len() } else { 0 };
