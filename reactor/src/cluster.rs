@@ -257,7 +257,7 @@ impl Cluster {
             per_connection.came += 1;
             let number = LOOPS_MAX + place as u32;
             if !per_connection.here.contains_key(&number) {
-                break (number, (round as u32) << 16 | 1);
+                break (number, ((round as u32) << 16) + 1);
             }
         };
         let kind = LoopKind::PerConnection { generation };
@@ -408,3 +408,6 @@ impl Cluster {
         (1..=count).map(|step| (last + step) % count).min_by_key(|&one| self.fixed[one].load()).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests;
