@@ -352,7 +352,7 @@ impl Backlog {
         if count == self.length() && !matches!(self.rest.items.back(), Some(Item::Missed(_))) {
             return self.clear();
         }
-        while count > 0 {
+        loop {
             let queue = if self.fixed.items.is_empty() { &mut self.rest } else { &mut self.fixed };
             // Completely sent items are removed from the bytes together.
             let mut whole = 0;

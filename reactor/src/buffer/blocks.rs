@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-/// Size of a block: a page, less the allocator's overhead.
-const BLOCK: usize = 4096 - 16;
+/// Size of a block in bytes: a page of 4,096, less 16 for the allocator.
+const BLOCK: usize = 4080;
 /// Capacity of a new queue. The first block doubles up to [`BLOCK`].
 const FIRST: usize = 128;
 
@@ -146,5 +146,17 @@ mod tests {
         blocks.take(5, |_| {});
         blocks.shrink_to_fit();
         assert_eq!(blocks.capacity(), 0);
+    }
+
+    #[test]
+    fn the_first_block_doubles_when_it_is_full_and_stays_when_it_is_empty() {
+        let mut blocks = Blocks::default();
+        let places = |blocks: &Blocks| blocks.blocks.capacity() * size_of::<Vec<u8>>();
+        for (more, capacity) in [(100, FIRST), (28, FIRST), (1, 2 * FIRST), (127, 2 * FIRST), (1, 4 * FIRST)] {
+            blocks.extend(&vec![0; more]);
+            assert_eq!(blocks.capacity() - places(&blocks), capacity);
+        }
+        blocks.take(blocks.len(), |_| {});
+        assert_eq!(blocks.capacity() - places(&blocks), 4 * FIRST);
     }
 }

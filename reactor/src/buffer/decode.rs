@@ -382,4 +382,61 @@ mod tests {
         // Each try waits for half of the missing bytes. Without the request the number of tries is 450.
         assert!(tries <= 20, "{tries} tries");
     }
+
+    #[test]
+    fn a_number_has_twenty_digits_at_most_and_one_at_least() {
+        let number = |line: &str| Decimal::within(u64::MAX).decode(&mut Input::of(line.as_bytes()));
+        assert_eq!(number(&format!("{:020}\n", 7)), Ok(Some(7)));
+        for line in [format!("{:021}\n", 7), "\n".into(), "\r\n".into(), "\r".into()] {
+            let error = number(&line).expect_err("it is no number");
+            assert!(matches!(error, FrameError::Malformed(_)), "{line:?}: {error}");
+        }
+        assert_eq!(number("18446744073709551615\r\n"), Ok(Some(u64::MAX)));
+        assert_eq!(number("18446744073709551616\r\n"), Err(FrameError::TooLarge { max: u64::MAX }));
+    }
+
+    #[test]
+    fn a_decoder_asks_for_the_rest_of_an_item_that_has_begun_and_for_nothing_between_items() {
+        let waits = |bytes: &[u8]| {
+            let mut kept = Kept::default();
+            kept.append(bytes);
+            let mut input = kept.lend();
+            while let Some(item) = FixedLength::of(3).decode(&mut input).expect("never an error") {
+                assert_eq!(item.len(), 3);
+            }
+            let left = input.left();
+            kept.settle(left);
+            (kept.is_too_short(), kept.is_idle())
+        };
+        assert_eq!(waits(b"abcd"), (true, false));
+        assert_eq!(waits(b"abc"), (false, true));
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn the_tenth_byte_of_a_varint_has_one_bit() {
+        let decode = |tenth: u8| {
+            let bytes = [&[0x80; 9][..], &[tenth]].concat();
+            LengthPrefix::varint(usize::MAX)
+                .decode(&mut Input::of(&bytes))
+                .map(|frame| frame.map(|frame| frame.body.len()))
+        };
+        assert_eq!(decode(0), Ok(Some(0)));
+        assert_eq!(decode(1), Ok(None), "more bytes than there can be, but a length");
+        assert_eq!(decode(2), Err(FrameError::TooLong { max: usize::MAX }));
+    }
+
+    /// Constants are decoders of a program that is compiled: each part of their description has an effect.
+    #[test]
+    fn each_part_of_a_decoder_s_description_holds_whatever_follows_it() {
+        const PREFIX: LengthPrefix = LengthPrefix::u16(10).offset(1).trailer(2).little_endian().counts_itself();
+        const AFTER: LengthPrefix = LengthPrefix::decimal(10).trailer(1).after(b"$");
+        let frame = PREFIX.decode(&mut Input::of(b"h\x05\0abct!")).expect("an item").expect("a whole one");
+        assert_eq!((frame.head, frame.body, frame.whole), (&b"h"[..], &b"abc"[..], &b"h\x05\0abct!"[..]));
+        let frame = AFTER.decode(&mut Input::of(b"$3\nabct")).expect("an item").expect("a whole one");
+        assert_eq!((frame.head, frame.body, frame.whole), (&b"$"[..], &b"abc"[..], &b"$3\nabct"[..]));
+        assert_eq!(AFTER.decode(&mut Input::of(b"#3\nabct")), Err(OTHER_BEGINNING));
+        assert_eq!(AFTER.offset(1).decode(&mut Input::of(b"#3\nabct")).map(|frame| frame.is_some()), Ok(true));
+        assert_eq!(Decimal::within(10).after(b":").decode(&mut Input::of(b"#3\n")), Err(OTHER_BEGINNING));
+    }
 }

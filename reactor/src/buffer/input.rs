@@ -424,6 +424,23 @@ mod tests {
     }
 
     #[test]
+    fn an_item_is_shared_from_4_kib_and_a_quarter_of_its_buffer_on() {
+        for (buffer, item, is_shared) in [
+            (16_384, 4096, true),
+            (16_388, 4096, false),
+            (40_000, 9999, false),
+            (40_000, 10_000, true),
+            (8000, 4095, false),
+        ] {
+            let kept = kept(&vec![1; buffer]);
+            let mut input = kept.lend();
+            let start = input.as_slice().as_ptr();
+            let value = input.take_bytes(item).unwrap();
+            assert_eq!(value.as_ptr() == start, is_shared, "{item} of {buffer}");
+        }
+    }
+
+    #[test]
     fn a_part_of_another_buffer_is_copied() {
         let (kept, other) = (kept(&[1; 8000]), [2; 8000]);
         assert_eq!(kept.lend().share(&other), other[..]);

@@ -1,4 +1,4 @@
-//! The cluster and the handles of its loops: who is woken, what is counted, and what a loop that comes or goes changes.
+//! The cluster and the handles of its loops: wake-ups, counts, and the coming and going of per-connection loops.
 
 use std::os::unix::net::UnixStream;
 use std::thread;

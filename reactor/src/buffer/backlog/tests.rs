@@ -311,3 +311,190 @@ fn a_flood_of_the_shortest_messages_costs_memory_in_bounds() {
     assert!(memory <= 2 << 20, "{memory}");
     assert!(size_of::<Item>() <= ITEM_COST / 2);
 }
+
+/// Messages of these lengths, published together.
+fn publish(output: &mut Output, lengths: &[u32]) {
+    let bytes = vec![b'm'; lengths.iter().sum::<u32>() as usize];
+    assert!(output.put_messages(Messages { bytes: &bytes, shared: None, lengths }, Box::default));
+}
+
+/// Offers a message of `length` bytes to a peer that does not take its output.
+fn offer(output: &mut Output, length: usize, limits: &Limits, missed: &mut u64) -> Offered {
+    output.offer(Messages { bytes: &vec![b'm'; length], shared: None, lengths: &[length as u32] }, limits, missed)
+}
+
+fn a_queue_of(member_queue: usize, slow_members: SlowPolicy) -> Limits {
+    Limits { member_queue, slow_members, ..Limits::default() }
+}
+
+#[test]
+fn writes_behind_messages_stand_in_one_item_and_shared_ones_in_their_own() {
+    let mut output = Output::default();
+    publish(&mut output, &[10]);
+    output.put(b"first ");
+    output.put(b"second");
+    assert_eq!(output.behind().unwrap().cost(), 10 + 12 + 2 * ITEM_COST);
+    output.put_shared(Bytes::from(vec![0; 5000]));
+    output.put_shared(Bytes::from(vec![0; 6000]));
+    assert_eq!(output.behind().unwrap().cost(), 11_022 + 4 * ITEM_COST);
+    assert_eq!(output.queued(), 11_022);
+}
+
+#[test]
+fn queued_bytes_are_those_that_have_not_left_whatever_they_are() {
+    let mut output = Output::default();
+    publish(&mut output, &[10, 20, 30]);
+    output.put_shared(Bytes::from(vec![0; 5000]));
+    output.put_file(Arc::new(nameless_file()), 0..700);
+    publish(&mut output, &[40]);
+    let mut queued = 10 + 20 + 30 + 5000 + 700 + 40;
+    // Two messages and half of the third, the rest of the third, two parts of the payload, two parts of the file.
+    for count in [45, 15, 4000, 1000, 600, 100, 39] {
+        output.advance(count);
+        queued -= count;
+        assert_eq!(output.queued(), queued);
+    }
+    assert_eq!(output.waiting(), (0, 0), "a message that has begun to leave waits no more");
+    output.advance(1);
+    assert!(output.is_done());
+}
+
+#[test]
+fn messages_in_one_piece_leave_in_one_piece() {
+    let mut output = Output::default();
+    publish(&mut output, &[1, 2]);
+    assert_eq!(output.single(), Some(&b"mmm"[..]));
+    output.put_shared(Bytes::from(vec![0; 5000]));
+    assert_eq!(output.single(), None);
+}
+
+#[test]
+fn messages_are_fresh_until_the_limit_was_applied() {
+    let (mut output, mut missed) = (Output::default(), 0);
+    publish(&mut output, &[10]);
+    assert!(output.has_fresh_messages());
+    assert_eq!(output.trim(&a_queue_of(1000, SlowPolicy::DropOldest), &mut missed), Offered::Taken);
+    assert_eq!((output.is_behind(), output.has_fresh_messages(), missed), (true, false, 0));
+}
+
+#[test]
+fn kept_messages_are_writes_that_no_policy_drops() {
+    let mut output = Output::default();
+    let shared = Bytes::from(vec![b'm'; 5000]);
+    publish(&mut output, &[10]);
+    assert!(output.put_messages(Messages { bytes: &shared, shared: Some(&shared), lengths: &[5000] }, Box::default));
+    assert_eq!(output.waiting().1, 2);
+    output.keep_messages();
+    assert_eq!((output.waiting(), output.has_fresh_messages()), ((0, 0), false));
+    assert_eq!((output.drop_messages(), output.queued()), (0, 5010));
+}
+
+#[test]
+fn a_waiting_message_stays_shared_from_64_kib_on_and_a_shorter_one_is_copied() {
+    const MIN: usize = 64 * 1024;
+    for (length, is_shared) in [(MIN - 1, false), (MIN, true)] {
+        let (mut output, mut missed) = (Output::default(), 0);
+        let payload = Bytes::from(vec![0; length]);
+        let message = Messages { bytes: &payload, shared: Some(&payload), lengths: &[length as u32] };
+        assert!(output.put_messages(message, Box::default));
+        output.trim(&a_queue_of(usize::MAX, SlowPolicy::DropOldest), &mut missed);
+        assert_eq!(output.own_memory() < length, is_shared, "{length}");
+        assert_eq!(output.queued(), length);
+    }
+}
+
+#[test]
+fn a_backlog_s_memory_is_that_of_its_items_and_copied_bytes() {
+    let mut output = Output::default();
+    publish(&mut output, &[1; 100]);
+    let behind = output.behind().unwrap();
+    let items = behind.rest.items.capacity();
+    assert!(items >= 100);
+    assert_eq!(behind.capacity(), items * size_of::<Item>() + behind.rest.copied.capacity());
+}
+
+#[test]
+fn dropped_messages_give_back_the_memory_of_their_items() {
+    let mut output = Output::default();
+    publish(&mut output, &[100; 1000]);
+    output.put(b"an answer");
+    assert!(output.own_memory() > 100_000);
+    assert_eq!(output.drop_messages(), 1000);
+    assert_eq!(output.to_vec(), b"an answer");
+    assert!(output.own_memory() < 1000, "{}", output.own_memory());
+}
+
+#[test]
+fn an_empty_message_is_never_missed_and_any_message_is_taken_when_nothing_waits() {
+    let limits = a_queue_of(100, SlowPolicy::DropNewest);
+    let (mut output, mut missed) = (Output::default(), 0);
+    assert_eq!(offer(&mut output, 1000, &limits, &mut missed), Offered::Taken);
+    assert_eq!(offer(&mut output, 0, &limits, &mut missed), Offered::Taken);
+    assert_eq!((output.queued(), missed), (1000, 0));
+    assert_eq!(offer(&mut output, 1, &limits, &mut missed), Offered::Dropped);
+    assert_eq!(missed, 1);
+}
+
+#[test]
+fn as_few_of_the_oldest_go_as_the_newest_needs_and_none_if_all_would_not_do() {
+    // Two messages of ten bytes, and room for two: the third replaces the first.
+    let limits = a_queue_of(2 * (10 + ITEM_COST), SlowPolicy::DropOldest);
+    let (mut output, mut missed) = (Output::default(), 0);
+    for _ in 0..3 {
+        assert_eq!(offer(&mut output, 10, &limits, &mut missed), Offered::Taken);
+    }
+    // The notice of the first takes the place of an item, so the second goes, too.
+    assert_eq!((output.queued(), missed), (10, 2));
+
+    // Beside a write of 50 bytes and the notice, a message of 10 bytes fits exactly into the rest.
+    for (more, offered, expected) in [(0, Offered::Taken, (60, 1)), (1, Offered::Dropped, (60, 1))] {
+        let limits = a_queue_of(50 + ITEM_COST + 10 + ITEM_COST, SlowPolicy::DropOldest);
+        let (mut output, mut missed) = (Output::default(), 0);
+        publish(&mut output, &[10]);
+        output.trim(&limits, &mut missed);
+        output.put(&[0; 50]);
+        assert_eq!(offer(&mut output, 10 + more, &limits, &mut missed), offered, "{more}");
+        assert_eq!((output.queued(), missed), expected, "{more}");
+        assert_eq!(
+            output.is_missing(),
+            offered == Offered::Taken,
+            "the oldest message stays if its drop gains nothing"
+        );
+    }
+}
+
+#[test]
+fn payloads_are_counted_wherever_a_drop_has_moved_them() {
+    let budget = Arc::new(Budget::new(usize::MAX, None));
+    let mut output = Output::default();
+    publish(&mut output, &[10]);
+    output.put_shared(Bytes::from(vec![0; 10_000]));
+    publish(&mut output, &[10]);
+    assert_eq!(output.drop_messages(), 2);
+    output.count_payloads(&budget);
+    assert_eq!(budget.held(), 10_000);
+}
+
+/// One send visits 1,024 items. What stands behind them belongs to the next send.
+#[test]
+fn a_send_of_very_many_short_writes_leaves_none_of_them_out() {
+    let mut output = Output::default();
+    let mut expected = Vec::new();
+    for at in 0..1100u32 {
+        publish(&mut output, &[1]);
+        output.put(&[at as u8]);
+        expected.push(at as u8);
+    }
+    assert_eq!(output.drop_messages(), 1100);
+    publish(&mut output, &[3]);
+    expected.extend_from_slice(b"mmm");
+    let mut sent = Vec::new();
+    while !output.is_done() {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = output.gather(&mut slices);
+        let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        output.advance(bytes.len());
+        sent.extend(bytes);
+    }
+    assert_eq!(sent, expected);
+}

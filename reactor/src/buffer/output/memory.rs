@@ -28,7 +28,7 @@ impl Output {
     /// Counts the shared payloads added since the last call. Each payload is visited once.
     #[inline]
     pub(crate) fn count_payloads(&mut self, budget: &Arc<Budget>) {
-        if self.uncounted > 0 {
+        if self.uncounted != 0 {
             let shared = self.pieces.iter_mut().rev().filter_map(|piece| match piece {
                 Piece::Shared(payload) => Some(payload),
                 Piece::Copied(_) | Piece::File(_) => None,

@@ -49,7 +49,6 @@ impl Output {
     /// slices.
     pub(crate) fn gather<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
         let (mut filled, mut at) = (0, self.sent);
-        let room = slices.len();
         let pieces = self.pieces.iter().map(Some).chain(std::iter::once(None));
         for (slot, piece) in slices.iter_mut().zip(pieces) {
             let bytes = match piece {
@@ -64,10 +63,9 @@ impl Output {
             *slot = IoSlice::new(bytes);
             filled += usize::from(!bytes.is_empty());
         }
-        debug_assert!(filled <= room);
         match &self.behind {
-            Some(behind) if filled < room => filled + behind.gather(&mut slices[filled..]),
-            _ => filled,
+            Some(behind) => filled + behind.gather(&mut slices[filled..]),
+            None => filled,
         }
     }
 
@@ -95,7 +93,7 @@ impl Output {
     #[inline]
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.queued());
-        if self.ahead > 0 || self.behind.is_some() {
+        if self.ahead != 0 || self.behind.is_some() {
             return self.advance_past(count);
         }
         self.run += count;

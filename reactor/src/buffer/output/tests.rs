@@ -193,6 +193,7 @@ fn an_encoder_writes_into_lent_room_and_the_rest_of_it_is_cut_off() {
     output.put(b"[");
     assert_eq!(
         output.writer().put_with(100, |room| {
+            assert_eq!(room, [0; 100]);
             room[..3].copy_from_slice(b"abc");
             3
         }),
