@@ -87,7 +87,22 @@ impl<T> fmt::Debug for Decoder<T> {
     }
 }
 
-/// A future of a decoder's next value. Dropping the future loses no value: the decoder's next future yields the value.
+/// The future of [`Peer::decode`](crate::Peer::decode): a decoder's next value. Dropping the future loses no value: the decoder's
+/// next future yields the value.
+///
+/// ```
+/// use sequential::{Decode, Decoder, Peer, within};
+/// use std::time::Duration;
+///
+/// async fn first_byte(peer: &mut Peer) {
+///     let mut bytes = Decoder::new(|input| input.take(1).map(|byte| byte[0]));
+///     let wait: Decode<'_, u8> = peer.decode(&mut bytes);
+///     if let Ok(Some(byte)) = within(Duration::from_secs(5), wait).await {
+///         peer.send(format!("{byte}\n"));
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(first_byte));
+/// ```
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Decode<'p, T> {
     slot: &'p Rc<Slot>,

@@ -74,7 +74,24 @@ impl<T> Drop for Over<T> {
     }
 }
 
-/// A future of a forked task's value; `None` when the task has panicked or was dropped. See [`fork`].
+/// The future of [`fork`]: the value of the forked task. `None` when the task has panicked or was dropped.
+///
+/// ```
+/// use sequential::{Forked, Peer, fork, sleep};
+/// use std::time::Duration;
+///
+/// async fn answer_in_a_second(peer: &mut Peer) {
+///     let slow: Forked<u32> = fork(async {
+///         sleep(Duration::from_secs(1)).await;
+///         42
+///     });
+///     peer.send("wait\n");
+///     if let Some(answer) = slow.await {
+///         peer.send(format!("{answer}\n"));
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(answer_in_a_second));
+/// ```
 pub struct Forked<T>(Rc<Ending<T>>);
 
 impl<T> Forked<T> {

@@ -33,6 +33,9 @@
 //! | [`fork`], [`in_thread`] | for a second task, for a thread |
 //! | [`Client::connect`], [`connect_name`](Client::connect_name) | for an outbound connection |
 //!
+//! Where to go on: [`Peer`] has the reads and sends, [`Tasks`] shares state among tasks, [`fork`] runs several tasks, and the
+//! `docs/sequential.md` of the repository says when to take which face. `examples/smtp.rs` is a mail server in 80 lines.
+//!
 //! Futures of any crate work, if they need no runtime of their own: a wake-up from any thread reaches the task through the
 //! service's mailbox. Dropping a wait cancels the wait, and loses no byte and no value.
 

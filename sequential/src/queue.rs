@@ -186,7 +186,20 @@ impl<T> fmt::Debug for Queue<T> {
     }
 }
 
-/// See [`Queue::put`].
+/// The future of [`Queue::put`]. Yields an error with the value when the queue is closed.
+///
+/// ```
+/// use sequential::{Peer, Put, Queue};
+///
+/// async fn collect(lines: &Queue<Vec<u8>>, peer: &mut Peer) {
+///     while let Some(line) = peer.until_eol().await {
+///         let room: Put<'_, Vec<u8>> = lines.put(line.into_vec());
+///         if room.await.is_err() {
+///             return; // the queue is closed
+///         }
+///     }
+/// }
+/// ```
 #[must_use = "nothing is put until the future is awaited"]
 pub struct Put<'q, T> {
     queue: &'q Queue<T>,
@@ -227,7 +240,17 @@ impl<T> Drop for Put<'_, T> {
     }
 }
 
-/// See [`Queue::take`].
+/// The future of [`Queue::take`]: the first value. Yields `None` when the queue is closed and empty.
+///
+/// ```
+/// use sequential::{Elapsed, Queue, Take, within};
+/// use std::time::Duration;
+///
+/// async fn next_line(lines: &Queue<String>) -> Result<Option<String>, Elapsed> {
+///     let wait: Take<'_, String> = lines.take();
+///     within(Duration::from_secs(5), wait).await
+/// }
+/// ```
 #[must_use = "nothing is taken until the future is awaited"]
 pub struct Take<'q, T> {
     queue: &'q Queue<T>,

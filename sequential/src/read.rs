@@ -9,7 +9,23 @@ use crate::peer::{Item, TooLong};
 use crate::slot::*;
 use crate::station::Command;
 
-/// A read that waits. A read dropped before its item is ready has taken no byte.
+/// The future of a read, such as [`Peer::until_eol`](crate::Peer::until_eol). A read dropped before its item is ready has taken no
+/// byte.
+///
+/// ```
+/// use sequential::{Peer, Read, within};
+/// use std::time::Duration;
+///
+/// async fn impatient(peer: &mut Peer) {
+///     let line: Read<'_> = peer.until_eol();
+///     match within(Duration::from_secs(5), line).await {
+///         Ok(Some(line)) => peer.send(&line),
+///         Ok(None) => {} // the peer has ended
+///         Err(_) => peer.send("too slow\n"),
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(impatient));
+/// ```
 #[must_use = "a read does nothing until it is awaited"]
 pub struct Read<'p> {
     // A peer has a single read at a time, so the slot keeps what the read wants.
@@ -115,7 +131,21 @@ impl Drop for Read<'_> {
     }
 }
 
-/// A read of an item of limited length. See [`Read`].
+/// The future of a read of limited length, such as [`Peer::until_eol_within`](crate::Peer::until_eol_within). Otherwise as [`Read`].
+///
+/// ```
+/// use sequential::{Peer, ReadWithin, TooLong};
+///
+/// async fn name(peer: &mut Peer) {
+///     let name: ReadWithin<'_> = peer.until_eol_within(32);
+///     match name.await {
+///         Ok(Some(name)) => peer.send_all([b"hello ", &*name]),
+///         Ok(None) => {}
+///         Err(TooLong) => peer.send("the name is too long\n"),
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(name));
+/// ```
 #[must_use = "a read does nothing until it is awaited"]
 pub struct ReadWithin<'p>(pub(crate) Read<'p>);
 

@@ -164,7 +164,23 @@ impl Drop for Subscription {
     }
 }
 
-/// See [`Subscription::message`].
+/// The future of [`Subscription::message`]: the next message of a topic. `None` when the application is stopping.
+///
+/// ```
+/// use reactor::Topic;
+/// use sequential::{NextMessage, Peer, subscribe, within};
+/// use std::time::Duration;
+///
+/// async fn one_message(peer: &mut Peer) {
+///     let mut news = subscribe(&Topic::new("news"));
+///     let next: NextMessage<'_> = news.message();
+///     match within(Duration::from_secs(60), next).await {
+///         Ok(Some(message)) => peer.send(&message),
+///         _ => peer.send("no news\n"),
+///     }
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(one_message));
+/// ```
 #[must_use = "no message is taken until the future is awaited"]
 pub struct NextMessage<'s>(&'s Inbox);
 

@@ -159,7 +159,12 @@ impl<S> Drop for Tasks<S> {
     }
 }
 
-/// The loop's state of each connection of [`Tasks`].
+/// The state of each connection of [`Tasks`], of which the loop is the owner. Has no public content.
+///
+/// ```
+/// /// The context of the callbacks of [`sequential::Tasks`].
+/// type Context<'a> = reactor::Context<'a, sequential::Connection, sequential::Wake>;
+/// ```
 pub struct Connection(pub(crate) Kind);
 
 pub(crate) enum Kind {

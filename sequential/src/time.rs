@@ -57,7 +57,18 @@ pub fn sleep(span: Duration) -> Sleep {
     Sleep { span, armed: None }
 }
 
-/// The future of [`sleep`], ready when the time has passed.
+/// The future of [`sleep`], ready when the time has passed. The time counts from the first poll.
+///
+/// ```
+/// use sequential::{Peer, Sleep, first, sleep};
+/// use std::time::Duration;
+///
+/// async fn line_or_nothing(peer: &mut Peer) {
+///     let patience: Sleep = sleep(Duration::from_secs(5));
+///     first(peer.until_eol(), patience).await;
+/// }
+/// # reactor::Service::tcp("127.0.0.1:0", || sequential::Tasks::new(line_or_nothing));
+/// ```
 #[must_use = "a sleep does nothing until it is awaited"]
 pub struct Sleep {
     span: Duration,

@@ -7,7 +7,18 @@ use reactor::{PostError, ServiceHandle};
 
 use crate::station::{Station, TaskKey};
 
-/// The message that wakes a task from a foreign thread: the message type of [`Tasks`](crate::Tasks).
+/// The message that wakes a task from another thread: the message type of [`Tasks`](crate::Tasks). Only wakers post it.
+///
+/// ```
+/// use reactor::{Application, Service, ServiceHandle};
+/// use sequential::{Peer, Tasks, Wake};
+///
+/// let mut app = Application::new()?;
+/// let silent = Service::tcp("127.0.0.1:0", || Tasks::new(async |peer: &mut Peer| while peer.some().await.is_some() {}));
+/// let handle: ServiceHandle<Wake> = app.add_service(silent)?;
+/// println!("listening at {}", handle.address().unwrap());
+/// # Ok::<(), reactor::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Wake(pub(crate) TaskKey);
 

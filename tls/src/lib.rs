@@ -1,3 +1,5 @@
+//! TLS for services and clients of the reactor: rustls as a layer between the bytes of a connection and its socket.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
@@ -31,7 +33,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both files. Nothing is opened.
+    /// Names both files. Opens neither.
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Pair { certificate: certificate.into(), key: key.into() }
     }
@@ -46,7 +48,7 @@ impl Pair {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be read or makes no sense.
+    /// A file cannot be read, or does not have the expected content.
     #[error("{kind} {}: {cause}", path.display())]
     File {
         /// The expected content, such as `certificate`.

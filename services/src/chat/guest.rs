@@ -16,7 +16,20 @@ pub(super) const FIRST_MAX: usize = 512;
 /// Telnet options of one connection that are refused in one turn; further ones wait for the next turn.
 const REFUSALS_PER_TURN: u32 = 64;
 
-/// The chat's state of one connection. Only [`Chat`](super::Chat) uses the fields.
+/// The chat's state of one connection: its protocol, and after the name its membership. Only [`Chat`](super::Chat) uses the fields.
+///
+/// ```
+/// # use services::chat::{Command, Guest};
+/// use reactor::testing::Recorded;
+/// use reactor::{Handler, Input};
+/// use services::chat::{Chat, Room};
+///
+/// let (mut chat, mut recorded) = (Chat::new(Room::default()), Recorded::<Guest, Command>::new());
+/// let peer = recorded.connection();
+/// let mut guest: Guest = chat.on_open(&mut recorded.context(peer));
+/// chat.on_data(&mut guest, &mut Input::of(b"ann\n"), &mut recorded.context(peer));
+/// assert!(recorded.written(peer).starts_with(b"CLIENT: "));
+/// ```
 #[derive(Debug, Default)]
 pub struct Guest {
     pub(super) speech: Speech,

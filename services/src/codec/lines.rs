@@ -26,7 +26,19 @@ const WILL: u8 = 251;
 const SB: u8 = 250;
 const SE: u8 = 240;
 
-/// An item of the input.
+/// An item of the input: a line, or the answer to a telnet option.
+///
+/// ```
+/// use reactor::Input;
+/// use services::codec::lines::{Item, Lines};
+///
+/// let mut lines = Lines::default();
+/// match lines.next(&mut Input::of(b"hello\n")).expect("the line is short") {
+///     Some(Item::Line(line)) => assert_eq!(line, b"hello"),
+///     Some(Item::Refusal(bytes)) => println!("to be sent: {bytes:?}"),
+///     None => println!("the line is incomplete"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A line without its ending.

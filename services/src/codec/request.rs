@@ -95,6 +95,12 @@ impl Selector {
 }
 
 /// A set of [`Selector`]s.
+///
+/// ```
+/// use services::codec::request::{Head, Selector};
+/// let (head, _) = Head::parse(b"GET / HTTP/1.1\r\nHost: here\r\nRange: bytes=0-4\r\n\r\n").unwrap().unwrap();
+/// assert!(!head.selectors.is_empty() && head.has(Selector::Range));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Selectors(u8);
 
@@ -302,7 +308,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Returns the length of the head at the beginning of `bytes`, found by its empty line alone; `None` while that line is
+/// Returns the length of the head at the beginning of `bytes`, found by its empty line alone; `None` while the empty line is
 /// missing. The first `searched` bytes were searched earlier.
 pub fn end_of_head(bytes: &[u8], searched: usize) -> Option<usize> {
     // `\n\r\n` may have begun in the searched part.

@@ -10,7 +10,7 @@ use crate::codec::websocket::{self, Buffers, CloseCode, Decoder, Event, FrameHea
 
 type Context<'a> = reactor::Context<'a, Client>;
 
-/// Bytes of one message: the longest that the Autobahn test suite sends.
+/// Longest message in bytes: as long as the Autobahn test suite sends.
 pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// Time for the head of the handshake's request to arrive as a whole.
@@ -44,13 +44,25 @@ pub struct WebSocketEcho {
     buffers: Buffers,
 }
 
-/// The bounds of the WebSocket echo: the reactor's defaults, and an output with room for one message of [`MESSAGE_MAX`]
+/// Limits of the WebSocket echo: the reactor's defaults, and an output with room for one message of [`MESSAGE_MAX`]
 /// bytes besides the answers below [`Limits::output_high`].
 pub fn websocket_limits() -> Limits {
     Limits { output_max: MESSAGE_MAX + 1024 * 1024, ..Limits::default() }
 }
 
-/// One client.
+/// The state of one connection of [`WebSocketEcho`]: the handshake, then the decoder of the client's frames.
+///
+/// ```
+/// use reactor::testing::Recorded;
+/// use reactor::{Handler, Input};
+/// use services::echo::{Client, WebSocketEcho};
+///
+/// let (mut echo, mut recorded) = (WebSocketEcho::default(), Recorded::<Client>::new());
+/// let peer = recorded.connection();
+/// let mut client: Client = echo.on_open(&mut recorded.context(peer));
+/// echo.on_data(&mut client, &mut Input::of(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"), &mut recorded.context(peer));
+/// assert!(recorded.written(peer).starts_with(b"HTTP/1.1 426 "));
+/// ```
 #[derive(Debug)]
 pub struct Client {
     /// Set by the handshake.

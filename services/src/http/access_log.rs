@@ -11,7 +11,17 @@ use reactor::Peer;
 use super::clock::Clock;
 use crate::codec::request::Head;
 
-/// The access log of one handler.
+/// The access log of one handler: a line for each answer, in the combined log format.
+///
+/// ```
+/// use services::http::{AccessLog, BODY, Http};
+/// use std::sync::mpsc::channel;
+///
+/// // A thread of the program writes the lines: the receiver must not block the loop.
+/// let (lines, to_write) = channel::<String>();
+/// let handler = Http::new(BODY, None).access_log(AccessLog::to(move |whole| drop(lines.send(whole.to_owned()))));
+/// std::thread::spawn(move || to_write.iter().for_each(|lines| print!("{lines}")));
+/// ```
 pub struct AccessLog {
     lines: Vec<u8>,
     take: Box<dyn FnMut(&str) + Send>,
@@ -38,7 +48,7 @@ impl<'a> Asked<'a> {
 }
 
 impl AccessLog {
-    /// Hands whole lines to `take`.
+    /// Makes a log that hands whole lines to `take`, at the end of each callback. `take` must not block.
     ///
     /// ```
     /// use services::http::{AccessLog, BODY, Http};

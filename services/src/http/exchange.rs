@@ -13,7 +13,20 @@ use crate::codec::request::{self, Body, HEAD_MAX, Head, Method, Status};
 /// Empty lines before a request that are overlooked (RFC 9112 section 2.2): some clients send one after a body.
 const EMPTY_LINES_MAX: u8 = 8;
 
-/// The service's state of one connection. Only [`Http`](super::Http) uses the fields.
+/// The service's state of one connection: the request that is being read or answered. Only [`Http`](super::Http) uses the fields.
+///
+/// ```
+/// use reactor::testing::Recorded;
+/// use reactor::{Handler, Input};
+/// use services::http::{BODY, Exchange, Fetched, Http};
+///
+/// let (mut http, mut recorded) = (Http::new(BODY, None), Recorded::<Exchange, Fetched>::new());
+/// let peer = recorded.connection();
+/// let mut exchange: Exchange = http.on_open(&mut recorded.context(peer));
+/// let mut input = Input::of(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+/// http.on_data(&mut exchange, &mut input, &mut recorded.context(peer));
+/// assert!(recorded.written(peer).starts_with(b"HTTP/1.1 200 OK\r\n"));
+/// ```
 #[derive(Debug)]
 pub struct Exchange {
     /// Set in the middle of a body. Boxed, because few requests have a body and every connection has this field.

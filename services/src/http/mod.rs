@@ -7,6 +7,18 @@
 //!                             exchange                                      answers, a page ◀──┴──▶ files/
 //! ```
 //!
+//! ```no_run
+//! use reactor::{Application, Service};
+//! use services::http::{Files, Http, IDLE_TIMEOUT, REFUSAL, deadlines, limits};
+//!
+//! let files = Files::at("public").expect("the directory exists").listing();
+//! let http = Service::tcp("127.0.0.1:8802", move || Http::with_files(files.clone(), Some(IDLE_TIMEOUT)));
+//! let mut app = Application::new()?;
+//! app.add_service(http.limits(limits()).deadlines(deadlines()).refusal(REFUSAL))?;
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
+//!
 //! A frequent answer is kept ready: its date changes once a second, and each request costs one copy. Requests that
 //! arrive together are answered together: the loop sends everything that one callback has written at once.
 
@@ -26,7 +38,7 @@ use reactor::{Bytes, CloseReason, ConnectionId, Deadlines, Handler, Input, Limit
 
 use crate::codec::request::{Body, Head, LINE_MAX, Status};
 
-/// The loop, as the callbacks of HTTP reach it.
+/// The context of the service's callbacks.
 type Context<'a> = reactor::Context<'a, Exchange, Fetched>;
 
 pub use access_log::AccessLog;

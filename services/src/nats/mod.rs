@@ -13,7 +13,8 @@
 //! TLS is a layer that the caller brings: [`Client::layered`]. NATS tells INFO in plaintext before the handshake, so INFO is
 //! taken from the wire first. Servers with `handshake_first` are not supported.
 //!
-//! The bytes are the business of [`codec::nats`](crate::codec::nats). The example `nats` is a program of a page.
+//! [`codec::nats`](crate::codec::nats) encodes and decodes the bytes. [`Client`] has an example; the example `nats` of the package
+//! is a program of a page.
 
 mod link;
 mod participant;
@@ -75,12 +76,11 @@ pub fn deadlines() -> Deadlines {
     Deadlines { connect: Some(ATTEMPT_MAX), linger: ATTEMPT_MAX, ..Deadlines::default() }
 }
 
-/// The client's state of a connection.
+/// The client's state of a connection. Has no content: the client itself keeps the session.
 ///
 /// ```
-/// fn is_nobody(id: reactor::ConnectionId, cx: &mut reactor::Context<'_, services::nats::Wire>) -> bool {
-///     !cx.at(id).exists()
-/// }
+/// /// The context of the client's callbacks, with messages of type `M` for the participant.
+/// type Context<'a, M> = reactor::Context<'a, services::nats::Wire, services::nats::Posted<M>>;
 /// ```
 #[derive(Debug)]
 pub struct Wire(());

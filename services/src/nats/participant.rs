@@ -7,9 +7,31 @@ use reactor::{Address, CloseReason};
 use super::Link;
 use crate::codec::nats::{Info, Message, ProtocolError};
 
-/// The user of a [`Client`](super::Client): the callbacks, all on the client's loop. They must not block.
+/// The callbacks of a [`Client`](super::Client)'s user, called on the client's loop. They must not block.
 ///
-/// See [`Client`](super::Client) for an example.
+/// ```
+/// use services::nats::{Cause, Info, Link, Message, Participant};
+///
+/// /// Prints the news of a subject.
+/// struct News;
+///
+/// impl Participant for News {
+///     type Message = ();
+///     fn started(&mut self, link: &mut Link<'_, '_, ()>) {
+///         link.subscribe("news.>").expect("the subject is valid");
+///     }
+///     fn connected(&mut self, info: &Info, _: &mut Link<'_, '_, ()>) {
+///         println!("connected to {}", info.server_name);
+///     }
+///     fn message(&mut self, _sid: u64, message: &Message<'_>, _: &mut Link<'_, '_, ()>) {
+///         println!("{}", String::from_utf8_lossy(message.payload));
+///     }
+///     fn lost(&mut self, cause: &Cause, _: &mut Link<'_, '_, ()>) {
+///         println!("{cause}");
+///     }
+/// }
+/// # services::nats::Client::new(["nats://127.0.0.1:4222".parse().unwrap()], News);
+/// ```
 pub trait Participant: 'static {
     /// The type of messages for the participant, which any thread and handler may post: see [`Posted`].
     type Message: Send + 'static;

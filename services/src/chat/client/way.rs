@@ -5,7 +5,12 @@ use reactor::{Address, CloseReason, ConnectionId, Context, Layer};
 use super::retry::cause_of;
 use super::{Client, Order, Typed};
 
-/// The client's state for one connection.
+/// The client's state of one connection: to the server, or to the keyboard. Only [`Client`] uses the value.
+///
+/// ```
+/// /// The context of the client's callbacks.
+/// type Context<'a> = reactor::Context<'a, services::chat::Line, services::chat::Order>;
+/// ```
 #[derive(Debug)]
 pub struct Line(pub(super) Kind);
 

@@ -24,10 +24,22 @@ const KEPT_BYTES: usize = 128 * 1024;
 /// Bytes of a new buffer, so that frames of a single byte do not make the buffer grow often.
 const FIRST_BYTES: usize = 64;
 
-/// Buffers without an owner, for all connections of a handler. A decoder takes a buffer when payload arrives and gives the
-/// buffer back after the message, so that silent connections hold no buffer and messages are received without allocating.
+/// A pool of buffers for all connections of a handler. A decoder takes a buffer when payload arrives and gives the buffer
+/// back after the message, so that silent connections hold no buffer and messages are received without allocating.
 ///
-/// At most 4 buffers of at most 128 KiB are kept. See [`Decoder`] for an example.
+/// At most 4 buffers of at most 128 KiB are kept.
+///
+/// ```
+/// use reactor::Input;
+/// use services::codec::websocket::{Buffers, Decoder, Event};
+///
+/// let mut buffers = Buffers::default(); // a field of the handler
+/// let (mut ann, mut bob) = (Decoder::new(1024), Decoder::new(1024)); // states of two connections
+/// for decoder in [&mut ann, &mut bob] {
+///     let mut input = Input::of(b"\x81\x82\0\0\0\0hi");
+///     assert_eq!(decoder.next(&mut input, &mut buffers), Ok(Some(Event::Text("hi"))));
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: Vec<Vec<u8>>,

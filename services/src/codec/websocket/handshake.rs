@@ -24,7 +24,7 @@ use sha1_smol::Sha1;
 
 use crate::codec::request::{Body, Head, Method, Status, end_of_head};
 
-/// Bytes of the request's head.
+/// Longest head of a request, in bytes.
 pub const HEAD_MAX: usize = 8 * 1024;
 
 /// The text that a server appends to the key before hashing, as a proof of speaking WebSocket (RFC 6455 section 1.3).
@@ -94,7 +94,18 @@ fn has_token(head: &Head<'_>, name: &str, token: &[u8]) -> bool {
     members.any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// A handshake that is accepted.
+/// An accepted handshake, which makes the server's answer.
+///
+/// ```
+/// use services::codec::request::Head;
+/// use services::codec::websocket::handshake::{Accepted, accept};
+///
+/// let request = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+///     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// let (head, _) = Head::parse(request).unwrap().unwrap();
+/// let accepted: Accepted = accept(&head).unwrap();
+/// assert!(accepted.answer().starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// The SHA-1 of the key and the [`GUID`].

@@ -29,6 +29,15 @@ use super::handshake::{self, Accepted, Refusal};
 use crate::codec::request::Head;
 
 /// The origins whose pages may connect besides the server's own.
+///
+/// ```
+/// use services::codec::websocket::origin::Origins;
+///
+/// let mut origins = Origins::default();
+/// origins.allow("https://chat.example.org")?;
+/// assert!(origins.allow("chat.example.org").is_err()); // the scheme is missing
+/// # Ok::<(), services::codec::websocket::origin::NotAnOrigin>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     any: bool,

@@ -44,7 +44,12 @@ const ASKERS_MAX: usize = 16 * 1024;
 /// Stack of one helper: room for a path of names and a row of descriptors.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// A helper's answer for a connection. It is posted to the handler, and only the handler can read it.
+/// A helper's answer for a connection: the message type of [`Http`](crate::http::Http). Only the handler can read the answer.
+///
+/// ```
+/// /// The handle of a service of HTTP, by which helpers post opened files.
+/// type Handle = reactor::ServiceHandle<services::http::Fetched>;
+/// ```
 #[derive(Debug)]
 pub struct Fetched {
     pub(super) page: Page,
