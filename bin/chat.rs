@@ -42,7 +42,7 @@ With TLS, and a self-signed certificate:
   glowplug chat serve --port 7008 --tls-cert cert.pem --tls-key key.pem
   glowplug chat join --name ann --host localhost --port 7008 --tls --ca cert.pem";
 
-/// The chat room
+/// Run a chat room, or join one
 #[derive(Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub enum Command {
@@ -65,7 +65,7 @@ pub struct Options {
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Members of the chat")]
 pub struct Members {
-    /// Policy for a member whose queue exceeds --member-queue: disconnect the member, or drop messages [default:
+    /// Policy for a member that has more than --member-queue bytes queued: disconnect the member, or drop messages [default:
     /// disconnect]
     #[arg(long, value_name = "POLICY", ignore_case = true, value_parser = policy())]
     slow: Option<SlowPolicy>,
@@ -78,8 +78,8 @@ pub struct Members {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
     history: Option<u32>,
 
-    /// Let pages of this origin (https and its host) join besides the chat's own page; * for pages of any origin
-    /// and requests for any host; may be repeated. A proxy that passes the chat on under a name of its own needs that name here
+    /// Let web pages of this origin join besides the chat's own page, such as https://chat.example.org; may be repeated. Needed
+    /// for a proxy that serves the chat under a host name of its own. * allows pages of any origin and requests for any host
     #[arg(long = "origin", value_name = "URL", value_parser = origin)]
     origins: Vec<String>,
 

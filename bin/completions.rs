@@ -20,7 +20,7 @@ Then: source glowplug.bash";
     help_template = "{about}\n\n{usage-heading} {usage}\n\nArguments:\n{positionals}{after-help}"
 )]
 pub struct Options {
-    /// Shell that is to complete options
+    /// Shell for which the completions are
     shell: Shell,
 }
 

@@ -38,21 +38,21 @@ pub struct Options {
     #[command(flatten)]
     at: ListenAt,
 
-    /// Send every byte back unchanged instead (RFC 862)
+    /// Send every byte back unchanged (RFC 862), instead of answering lines
     #[arg(long)]
     raw: bool,
 
-    /// Speak WebSocket (RFC 6455) instead, on every path, and send each message of up to 16 MiB back. Pages of every
-    /// origin may connect: for test suites
+    /// Speak WebSocket (RFC 6455) on every path, and send each message of up to 16 MiB back. For test suites: web pages of every
+    /// origin may connect
     #[arg(long, conflicts_with = "raw")]
     websocket: bool,
 
-    /// Put `[process <pid>, thread <name>] ` before each answer: the process and the thread that have served it
+    /// Begin each answer with the process and the thread that serve the connection: `[process <pid>, thread <name>] `
     #[arg(long, conflicts_with_all = ["raw", "websocket"])]
     identify: bool,
 
-    /// How the handler is written: `callbacks` that the loop calls, or `sequential`, an async function for each
-    /// connection on the same loop. Both answer the same
+    /// Program style of the handler: callbacks of the loop, or an async function for each connection on the same loop. The
+    /// answers are equal
     #[arg(long, value_enum, default_value_t = Style::Callbacks, conflicts_with = "websocket")]
     style: Style,
 }

@@ -48,28 +48,29 @@ pub struct Options {
 #[derive(Args, Default)]
 #[command(next_help_heading = "HTTP options")]
 pub struct SiteOptions {
-    /// Serve the files below this directory
+    /// Serve the files below this directory, instead of the fixed answer
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 
-    /// List directories that have no index.html
+    /// List the names in directories that have no index.html; only with --root
     #[arg(long, requires = "root")]
     listing: bool,
 
-    /// Follow symbolic links that are absolute or lead out of the directory, too
+    /// Also follow symbolic links that are absolute or lead out of the directory; only with --root
     #[arg(long, requires = "root")]
     follow_links: bool,
 
-    /// Send this Cache-Control field with every file
+    /// Send this Cache-Control field with every file; only with --root
     #[arg(long, value_name = "VALUE", requires = "root", value_parser = field_value)]
     cache_control: Option<String>,
 
-    /// Append a line for each answer, in the combined log format; - is standard output, SIGHUP reopens a file
+    /// Append a line in the combined log format for each answer to this file, or to standard output (-); SIGHUP reopens the
+    /// file
     #[arg(long, value_name = "FILE|-")]
     access_log: Option<PathBuf>,
 
-    /// Largest number of HTTP connections of one address, or of one IPv6 /64; further connections are refused [default:
-    /// no limit]
+    /// Largest number of HTTP connections from one IPv4 address or one IPv6 /64 network; further connections are refused
+    /// [default: no limit]
     #[arg(long, value_name = "N")]
     max_connections_per_address: Option<NonZeroU32>,
 }

@@ -33,7 +33,7 @@ use options::{Common, Model};
 /// Why the command cannot run: one line with the object and the cause.
 type Failure = Box<dyn std::error::Error>;
 
-/// Echo, chat and HTTP on one small event loop
+/// An echo service, a chat room and a web server on one small event loop
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLE, max_term_width = 110)]
 struct Cli {

@@ -24,13 +24,13 @@ const NAME_MAX: usize = 64;
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "One chat room on several servers")]
 pub struct NodeOptions {
-    /// A server of NATS (2.9 or newer, with JetStream) that joins the rooms of all servers with the same --room: nats:// or
-    /// tls://, then user:password@ or token@ where it wants a login, then HOST:PORT; may be repeated for a cluster
+    /// NATS server (2.9 or newer, with JetStream) through which all servers with the same --room form one room:
+    /// nats://HOST:PORT or tls://HOST:PORT, with user:password@ or token@ before HOST for a login; may be repeated for a cluster
     #[arg(long, value_name = "URL")]
     nats: Vec<String>,
 
-    /// A file with the login for NATS, user:password or a token. The variable NATS_CREDENTIALS has the same meaning. Neither
-    /// shows in the list of processes
+    /// File with the login for NATS: user:password, or a token. The variable NATS_CREDENTIALS may contain the login instead.
+    /// Neither shows in the list of processes
     #[arg(long, value_name = "FILE", requires = "nats")]
     nats_credentials: Option<PathBuf>,
 
@@ -38,11 +38,11 @@ pub struct NodeOptions {
     #[arg(long, requires = "nats")]
     nats_optional: bool,
 
-    /// The name of the room in NATS: letters, digits, _ and - [default: lobby]
+    /// Name of the room in NATS: 1 to 64 letters, digits, _ and - [default: lobby]
     #[arg(long, value_name = "NAME", requires = "nats")]
     room: Option<String>,
 
-    /// The name of this server in NATS: letters, digits, _ and - [default: the host's name]
+    /// Name of this server in NATS: 1 to 64 letters, digits, _ and - [default: the host's name with a random suffix]
     #[arg(long, value_name = "NAME", requires = "nats")]
     node: Option<String>,
 }

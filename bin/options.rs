@@ -19,7 +19,7 @@ pub const HOST: &str = "127.0.0.1";
 #[derive(Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Poller; the variable REACTOR_BACKEND sets the poller, too, and this option wins
+    /// Poller that waits for events. This option wins over the variable REACTOR_BACKEND
     #[arg(long, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
 
@@ -35,8 +35,8 @@ pub struct Common {
     #[arg(long)]
     pub pin: bool,
 
-    /// Largest number of threads or processes; further connections wait; not with --model loops [default: 4096 threads,
-    /// 1024 processes]
+    /// Largest number of connections at once with --model threads or processes; further connections wait in the backlog
+    /// [default: 4096 threads, 1024 processes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub at_most: Option<u32>,
 
@@ -54,31 +54,31 @@ pub struct Common {
     #[arg(long, value_name = "SECS")]
     pub idle_timeout: Option<Timeout>,
 
-    /// Leave a TCP connection in the kernel until its client has sent something, at most for this time, 0 = off; Linux only. A
-    /// short connection costs up to a quarter less. The price: a silent client is in no log line, report, limit or timeout for that
-    /// time, and is reset if the server stops meanwhile
+    /// Let the kernel hold a TCP connection until its client has sent a byte, at most for this time, 0 = off; Linux only. A
+    /// short connection costs up to a quarter less. Until then a silent client is in no log line, report, limit or timeout, and
+    /// is reset if the server stops
     #[arg(long, value_name = "SECS", default_value = "0")]
     pub defer_accept: Timeout,
 
-    /// How long a stop waits for connections to finish, 0 = without limit
+    /// Longest time that a stop waits for open connections, which are reset then; 0 = without limit
     #[arg(long, value_name = "SECS", default_value = "10")]
     pub drain_timeout: Timeout,
 
-    /// Speak TLS with the certificate in this file: PEM, the leaf first. Repeated for further names, each with its --tls-key.
-    /// SIGHUP reads the files anew
+    /// Speak TLS with the certificate in this file: PEM, the leaf certificate first. For several server names, repeat --tls-cert
+    /// and --tls-key in pairs. SIGHUP reads the files anew
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Vec<PathBuf>,
 
-    /// The private key of the --tls-cert at the same place: PEM, not encrypted
+    /// Private key of the certificate: PEM, not encrypted. The first --tls-key belongs to the first --tls-cert, and so on
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Vec<PathBuf>,
 
-    /// Lowest level of the lines on standard error and in the log file
+    /// Lowest level that is logged, on standard error and in the log file
     #[arg(long, value_name = "LEVEL", ignore_case = true, default_value = "info")]
     #[arg(value_parser = level())]
     pub log_level: LevelFilter,
 
-    /// Append the log to this file, too; SIGHUP reopens the file
+    /// Also append the log to this file; SIGHUP reopens the file
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 }
@@ -171,7 +171,7 @@ impl FromStr for Size {
 /// The address of a service that is alone in its process. Each subcommand sets the default of `--port`.
 #[derive(Args)]
 pub struct ListenAt {
-    /// Name, IPv4 or IPv6 address to listen on; a name stands for all of its addresses
+    /// IPv4 or IPv6 address to listen on, or a name, which stands for all of its addresses
     #[arg(long, default_value = HOST, value_parser = NonEmptyStringValueParser::new())]
     host: String,
 
@@ -179,7 +179,7 @@ pub struct ListenAt {
     #[arg(long)]
     port: u16,
 
-    /// Listen on a Unix socket instead
+    /// Listen on a Unix socket at this path, instead of TCP
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
 }

@@ -10,8 +10,10 @@ use crate::server::{Server, advised};
 use crate::{Failure, chat, echo, http, usage};
 
 const EXAMPLE: &str = "\
-ADDR is host:port, [v6]:port, unix:PATH or off; tls: before it speaks TLS, with --tls-cert and --tls-key. An option may
-be repeated, so that one service, and one room, listens in several places.
+ADDR is host:port, [v6]:port, unix:PATH or off.
+tls:ADDR speaks TLS, with the certificates of --tls-cert and --tls-key.
+--echo, --chat and --http may be repeated: one service, and one room, then
+listens at several addresses.
 
 Example:
   glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080";
@@ -37,7 +39,7 @@ pub struct Options {
 }
 
 fn help_of(name: &str, port: &str) -> String {
-    format!("Where {name} listens, or off [default: {HOST}:{port}]")
+    format!("Address on which {name} listens, or off; may be repeated [default: {HOST}:{port}]")
 }
 
 impl Options {

@@ -43,8 +43,9 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 const HOST_OF_A_SOCKET: &str = "localhost";
 
 const EXAMPLE: &str = "\
-On a terminal: a line editor with history; /help tells the room's commands, Ctrl-D leaves.
-In a pipe: lines in, messages out, and the exit status 1 when something went wrong.
+On a terminal: a line editor with history; /help lists the room's commands, Ctrl-D leaves.
+In a pipe: each input line is a message, each received message is a line of output,
+and the exit status is 1 after an error.
 
 Example:
   glowplug chat join --name ann --port 8801
@@ -52,15 +53,15 @@ Example:
 Or: echo 'the build is green' | glowplug chat join --name builder
 Or: glowplug chat join --name ann --host localhost --tls --ca cert.pem";
 
-/// Join a chat room
+/// Join a chat room, from a terminal or a pipe
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Options {
-    /// What others call you: 1 to 32 characters
+    /// Your name in the room: 1 to 32 characters
     #[arg(long, value_name = "NAME")]
     name: String,
 
-    /// Name, IPv4 or IPv6 address of the server; each address of a name is tried in turn
+    /// Name, IPv4 or IPv6 address of the server; the addresses of a name are tried in turn
     #[arg(long, default_value = HOST, value_parser = NonEmptyStringValueParser::new())]
     host: String,
 
@@ -68,7 +69,7 @@ pub struct Options {
     #[arg(long, default_value = PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 
-    /// The server's Unix socket instead
+    /// Connect to the server's Unix socket at this path, instead of TCP
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]
     unix: Option<PathBuf>,
 
