@@ -1,14 +1,13 @@
-//! The seam. Above it bytes have arrived and bytes have left; nobody there sees readiness, a descriptor's flags or
-//! EAGAIN. Below it is a backend that reports readiness (`readiness`), or one day one that reports completions by
-//! itself.
+//! The seam between the loop and the kernel. The loop handles received and sent bytes, and never readiness, a descriptor's flags
+//! or EAGAIN. A driver makes completions of a backend that reports readiness (`readiness`), or could pass on the completions of
+//! a backend that reports them.
 //!
-//! The contract, which every driver keeps:
+//! The contract of every driver:
 //! - Bytes of [`Completion::Received`] stay in the scratch buffer until the next call.
-//! - One completion of each kind for each connection and turn at most, of at most one scratch buffer of bytes: what is
-//!   left comes in the next turn, so nobody starves.
-//! - Bytes that arrived before an end or a failure are reported before it, unless the link does not read.
-//! - After [`Driver::release`] nothing is reported for that id, and its descriptor's number is not used again before
-//!   the turn is over.
+//! - A connection gets at most one completion of each kind in a turn, with at most one scratch buffer of bytes. Further bytes
+//!   come in the next turn, so no connection starves.
+//! - Bytes that arrived before an end or a failure are reported before the end or failure, unless the link does not read.
+//! - After [`Driver::release`] nothing is reported for the id, and the descriptor's number is not used again in this turn.
 
 mod readiness;
 
@@ -27,14 +26,14 @@ use crate::token::ConnectionId;
 
 pub(crate) use readiness::Readiness;
 
-/// What has happened.
+/// A completed operation, or an event, of one connection, one listener or the loop.
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// An accepted connection. [`Driver::adopt`] or [`Acceptor::close_accepted`] it.
+    /// An accepted connection, which the loop gives to [`Driver::adopt`] or to [`Acceptor::close_accepted`].
     Accepted { listener: usize, socket: Socket, peer: Peer },
-    /// An outbound connection has come about.
+    /// An outbound connection is established, or the layer of a connection is ready.
     Connected { id: ConnectionId },
-    /// So many bytes arrived, and begin the scratch buffer.
+    /// `count` bytes were received, into the beginning of the scratch buffer.
     Received { id: ConnectionId, count: usize },
     /// The answer to [`Driver::probe`]: nothing had arrived.
     Nothing { id: ConnectionId },
@@ -46,21 +45,21 @@ pub(crate) enum Completion {
     Failed { id: ConnectionId, errno: Errno },
     /// The layer of a connection reports something that plain connections do not know.
     Layer { id: ConnectionId, event: LayerEvent },
-    /// Somebody called: look into the mailboxes and at the signals.
+    /// Another thread or a signal has woken the loop: mailboxes and signals are to be read.
     Woken,
 }
 
-/// An accepted connection that nobody has adopted yet.
+/// The descriptor of a connection that no driver has adopted yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Socket(Fd);
 
 impl Socket {
-    /// An open stream that does not block.
+    /// Takes an open non-blocking stream.
     pub(crate) fn owned(descriptor: OwnedFd) -> Socket {
         Socket(Fd(descriptor.into_raw_fd()))
     }
 
-    /// Its descriptor.
+    /// The number of the descriptor.
     pub(crate) fn fd(&self) -> Fd {
         self.0
     }
@@ -77,65 +76,65 @@ pub(crate) trait Acceptor {
     /// Begins to accept from this listener, and returns its number in [`Completion::Accepted`]. `tuning` is applied to each accepted
     /// socket. The caller closes the listener.
     fn listen(&mut self, listener: Fd, name: &str, tuning: &Tuning) -> usize;
-    /// Goes on with, or leaves off, accepting: new connections wait in the backlog.
+    /// Resumes or stops accepting. Meanwhile new connections wait in the backlog.
     fn set_accepting(&mut self, listener: usize, accepting: bool);
     /// Stops watching the listener for good.
     fn forget_listener(&mut self, listener: usize);
-    /// Leaves off accepting for a while, or until a descriptor is freed: whoever was accepted last found none, or no memory.
+    /// Stops accepting for a while, or until a descriptor is freed: the last accepted connection found no descriptor or memory.
     fn suspend(&mut self, listener: usize, errno: Errno);
-    /// Whether the listener rests for want of descriptors or memory.
+    /// Whether accepting is stopped for lack of descriptors or memory.
     fn is_suspended(&self, listener: usize) -> bool;
-    /// Accepts from this listener in the next turn, whether or not it is reported, or once the listener rests no more.
+    /// Tries to accept in the next turn without an event of the listener; for a suspended listener, after the suspension.
     fn probe_listener(&mut self, listener: usize);
-    /// Closes an accepted connection that no link has.
+    /// Closes an accepted connection that has no link.
     fn close_accepted(&mut self, socket: Socket);
-    /// Another loop's driver gets the accepted connection, which counts there, and here no longer.
+    /// Counts an accepted connection out, which goes to another loop's driver and is counted there.
     fn count_out(&mut self);
     /// Counts a connection that another loop's driver has accepted.
     fn count_in(&mut self);
 }
 
-/// A backend, completion-shaped. The driver names connections by id, and asks each [`Link`] for its interest.
+/// The interface of every backend, in terms of completions. Connections are named by id, and each [`Link`] knows its interest.
 pub(crate) trait Driver: Clock + Acceptor {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
-    /// The number of events in this batch, if it has as many as one can have: others may have to wait for the next.
+    /// The number of events in this batch, if the batch is full: further events may wait for the next batch.
     fn full_batch(&self) -> Option<usize>;
-    /// The short way of nearly every completion, [`Completion::Received`]: the connection, and the number of bytes. `None`: call
-    /// `next`.
+    /// The short way for [`Completion::Received`], nearly every completion: returns the connection and the number of bytes. `None`:
+    /// the caller goes on with `next`.
     fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)>;
     /// The next completion of this batch.
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion>;
 
-    /// Takes an accepted connection on. `reads_first`: it has probably sent something, so look in this very batch, before the
-    /// poller is told of it.
+    /// Adds an accepted connection. `reads_first`: the client has probably sent bytes, so the driver reads in this batch, before
+    /// it registers the connection with the poller.
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool);
     /// Puts a layer between an unused connection and the wire: `Connected` follows when the layer is ready.
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>);
     /// The agreement of the connection's layer with the peer: see [`Layer::agreed`].
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
-    /// Starts an outbound connection, tuned as with [`Acceptor::listen`]: `Connected` or `Failed` follows, later, always.
+    /// Starts an outbound connection, tuned as with [`Acceptor::listen`]. `Connected` or `Failed` always follows, in a later call.
     fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning);
-    /// Lets the socket of a connection go that the system has not connected, and returns its layer; the id may be connected again.
+    /// Closes the socket of a connection that the system has not connected, and returns the layer; the id may be connected again.
     /// `None`: the socket is connected.
     fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>>;
-    /// Takes on a descriptor that is no socket, for reading.
+    /// Adds a descriptor that is no socket, for reading.
     fn watch(&mut self, id: ConnectionId, descriptor: OwnedFd);
 
-    /// Sends as much of the link's output as goes.
+    /// Sends as much of the link's output as the kernel takes.
     fn send(&mut self, link: &Link) -> Sent;
-    /// Sends bytes that stand in no output, for a link with an empty output. Bytes that do not leave stay the caller's.
+    /// Sends `bytes` for a link with an empty output. The caller keeps the bytes that the kernel does not take.
     fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent;
-    /// The link's interest may have changed.
+    /// Notes that the link's interest may have changed.
     fn changed(&mut self, id: ConnectionId);
-    /// Look whether something has arrived: `Received`, `Ended` or `Failed` follows, or `Nothing`.
+    /// Tries to read in the next batch, without an event: `Received`, `Ended`, `Failed` or `Nothing` follows.
     fn probe(&mut self, id: ConnectionId);
-    /// Has the layer say its last words. After `Blocked`, `Sent` follows.
+    /// Sends the layer's last bytes, such as TLS's `close_notify`. After `Blocked`, `Sent` follows.
     fn say_goodbye(&mut self, id: ConnectionId) -> Sent;
-    /// Ends our half: FIN after what was sent.
+    /// Ends our half: FIN follows the sent bytes.
     fn finish(&mut self, id: ConnectionId);
-    /// Lets the connection go, with a reset if asked to.
+    /// Removes the connection, and closes its descriptor after the batch, with a reset if `reset` is set.
     fn release(&mut self, id: ConnectionId, reset: bool);
     /// The connection's descriptor; [`Fd::NONE`] when it has none.
     fn descriptor(&self, id: ConnectionId) -> Fd;
@@ -146,6 +145,6 @@ pub(crate) trait Driver: Clock + Acceptor {
 
     /// Every descriptor of the driver and of the listeners, which a child process must close.
     fn held(&self) -> Vec<Fd>;
-    /// Descriptors of connections, those not counted that are closed once the batch is over.
+    /// Number of connections' descriptors, without the released descriptors that are closed after the batch.
     fn descriptors(&self) -> usize;
 }

@@ -1,4 +1,4 @@
-//! What there is to do for links: what the state machine of each says is next, until all of them rest.
+//! The steps of links: takes the steps that each link's state machine names, until the link rests.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::time::Time;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
-    /// Does for one link all there is to do, until it rests.
+    /// Takes the steps of one link, until the link rests.
     pub(super) fn advance_link(&mut self, id: ConnectionId) {
         self.advance_answered(id);
     }
 
-    /// The same after `on_data`, without a call. In nearly every case all there is to do is to send an answer that stands
-    /// in one piece and that the kernel takes whole, or nothing at all: that goes the short way.
+    /// As [`advance_link`](Self::advance_link), inlined for the path after `on_data`. The short way: nearly always the only step is
+    /// to send an answer in one piece, which the kernel takes whole, or there is no step at all.
     #[inline(always)]
     pub(super) fn advance_answered(&mut self, id: ConnectionId) {
         let Core { links, bounds, pool, counters, recorder, now, .. } = &mut self.core;
@@ -42,7 +42,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// The long way: what the state machine says, step by step.
+    /// The long way: each step that the state machine names.
     #[inline(never)]
     fn run_steps(&mut self, id: ConnectionId) {
         while let Some(step) = self.advance(id) {
@@ -50,7 +50,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Does all that takes no handler. The step that does, or none when the link rests.
+    /// Takes the steps that call no handler. Returns the next step that calls the handler, or `None` when the link rests.
     fn advance(&mut self, id: ConnectionId) -> Option<Step> {
         loop {
             let Core { links, bounds, recorder, now, turn, .. } = &mut self.core;
@@ -98,7 +98,7 @@ impl<D: Driver> EventLoop<D> {
         None
     }
 
-    /// Does what takes a handler.
+    /// Takes a step that calls the handler.
     fn call(&mut self, id: ConnectionId, step: Step) {
         self.before_callback();
         let Some(link) = self.core.links.get_mut(id) else { return };
@@ -136,7 +136,7 @@ impl<D: Driver> EventLoop<D> {
         self.after_callback(id);
     }
 
-    /// The link's timer went off: a deadline has passed, or it has moved away since and the timer follows.
+    /// Handles the link's timer: a deadline has passed, or the deadline has receded and the timer is set anew.
     pub(super) fn deadline(&mut self, id: ConnectionId, heard: Time) {
         let Some(link) = self.core.links.get_mut(id) else { return };
         link.timer_gone();
@@ -160,7 +160,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// The timer at `place`, which has a key, went off.
+    /// Handles the timer with a key at `place`: calls the handler.
     pub(super) fn keyed_timer(&mut self, place: u32) {
         let Some((service, owner, key)) = self.core.timer_is_due(place) else { return };
         self.before_callback();
@@ -169,7 +169,7 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(owner.connection());
     }
 
-    /// The end of a link, the only place where `on_close` is called.
+    /// Ends a link. The only place where `on_close` is called.
     pub(super) fn close(&mut self, id: ConnectionId) {
         let Some(link) = self.core.links.get(id) else { return };
         let (service, key, origin, reason) = (link.service as usize, link.state, link.origin, link.reason());
@@ -181,7 +181,7 @@ impl<D: Driver> EventLoop<D> {
         self.core.cancel_timers_of(id);
         self.core.log_end(id);
         if origin.is_counted_in() {
-            // Before the handler hears of it: who is told by it finds room, on whichever loop it is let in.
+            // Before `on_close`: a client that the handler tells to come now finds room, on any loop.
             self.core.terms[service].counts.go();
             self.exchange.loop_handle.load_less();
         }
@@ -194,7 +194,7 @@ impl<D: Driver> EventLoop<D> {
         }
         self.core.remove(id);
         match origin {
-            // It was counted as refused, and never was open.
+            // A refused connection was never counted as open.
             Origin::Refused => self.hosts[service].refused -= 1,
             // The process at the other end counts the traffic of a channel.
             Origin::Channel => {}
@@ -203,7 +203,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Does what callbacks asked for, if they did.
+    /// Carries out the requests of callbacks, if there are any.
     #[inline]
     pub(super) fn settle(&mut self) {
         let Core { dirty, published, opening, .. } = &self.core;
@@ -212,7 +212,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// A callback that this calls may ask for more; it comes at the end of the list, so the stack stays flat.
+    /// Callbacks may make further requests meanwhile. Those go to the end of the list, so the stack stays flat.
     #[inline(never)]
     fn settle_all(&mut self) {
         let mut next = 0;
@@ -229,7 +229,7 @@ impl<D: Driver> EventLoop<D> {
             if let Some(link) = self.core.links.get_mut(id) {
                 link.dirty = false;
                 self.advance_link(id);
-                // Within a turn: one message can be copied for many members.
+                // Compared within the turn, because one message can be copied for many members.
                 if self.core.holdings.is_beyond() {
                     self.pressure.close_largest(&mut self.core);
                 }
@@ -241,7 +241,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Begins the connections and the timers that callbacks have asked for. The list keeps its capacity.
+    /// Begins the connections and sets the timers that callbacks have requested. The list keeps its capacity.
     fn carry_out_opening(&mut self) {
         let mut opening = std::mem::take(&mut self.core.opening);
         for pending in opening.drain(..) {
@@ -260,7 +260,7 @@ impl<D: Driver> EventLoop<D> {
         self.core.now = self.core.now.max(self.driver.coarse_now());
     }
 
-    /// After each callback: the rough clock names one that held the loop, and no deadline set by it counts from before.
+    /// Reads the coarse clock after a callback. A slow callback is logged, and deadlines that it has set count from its end.
     #[inline]
     pub(super) fn after_callback(&mut self, id: ConnectionId) {
         let now = self.driver.coarse_now();
@@ -276,7 +276,7 @@ impl<D: Driver> EventLoop<D> {
     #[cold]
     fn slow(&mut self, id: ConnectionId, held: Duration) {
         let waited = self.waited.read(self.driver.now(), self.driver.waited_for_a_core()).min(held);
-        // That long others had the core, and the callback may have had its share of it all the same.
+        // `waited` includes time of other threads before the callback, so the difference is a lower bound.
         if held - waited >= self.config.slow_callback {
             self.core.log_slow_callback(id, held, waited);
         }

@@ -64,7 +64,7 @@ pub(super) struct Exchange {
     pub(super) mail: bool,
     /// Rate limit for the log lines about refused messages, which found no room.
     pub(super) refusals_log: LogLimit,
-    /// Of a per-connection loop: its connection, and the channel to the parent process.
+    /// Set on a per-connection loop: its connection; and in a child process the channel to the parent.
     pub(super) own: Option<ConnectionId>,
     pub(super) channel: Option<ConnectionId>,
     /// The channel alone is left.
@@ -199,7 +199,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Out of line: an application of one loop has nobody to tell.
+    /// Out of line, because an application with one loop never calls it.
     #[inline(never)]
     fn tell(&mut self) {
         let mut released = match self.core.outbox.is_behind() {
@@ -282,7 +282,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Connections of this loop, or the loops that have one connection each.
+    /// Number of connections of this loop; on the accepting loop under threads and processes, of per-connection loops.
     pub(super) fn open_connections(&self) -> usize {
         let per_connection = self.admission.spawner.as_ref().map(|_| self.exchange.cluster.per_connection_count());
         per_connection.unwrap_or(self.core.counters.open.get() as usize)

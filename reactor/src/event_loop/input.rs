@@ -1,4 +1,4 @@
-//! Arrived bytes, lent to their handler: the scratch buffer itself, or kept input with new bytes behind it.
+//! Lends received bytes to the handler: the scratch buffer itself, or kept input with the new bytes appended.
 
 use super::EventLoop;
 use crate::buffer::{Input, Kept};
@@ -35,7 +35,7 @@ impl<D: Driver> EventLoop<D> {
         self.advance_answered(id);
     }
 
-    /// Lends new bytes behind kept ones.
+    /// Appends new bytes to kept input, and lends both.
     #[inline(never)]
     fn received_more(&mut self, id: ConnectionId, mut kept: Box<Kept>, bytes: &[u8]) {
         kept.append(bytes);
@@ -47,7 +47,7 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// After the scratch buffer was lent: copies unread bytes out of it.
+    /// Copies the bytes that the handler left unread out of the scratch buffer.
     #[inline(never)]
     fn keep_rest(&mut self, id: ConnectionId, input: &Input<'_>) {
         let kept = (!input.is_idle()).then(|| {
@@ -86,7 +86,7 @@ impl<D: Driver> EventLoop<D> {
         self.keep(id, kept, consumed);
     }
 
-    /// After input was lent: unread bytes belong to the link again.
+    /// Gives the bytes that the handler left unread back to the link.
     fn keep(&mut self, id: ConnectionId, kept: Option<Box<Kept>>, consumed: bool) {
         let Core { links, bounds, pool, counters, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };

@@ -1,11 +1,11 @@
-//! One turn: wait, move bytes, callbacks, settle, flush, deadlines. The order is what the promises rest on:
+//! One turn: wait, move bytes, callbacks, settle, flush, deadlines. The promises rest on this order:
 //!
-//! 1. wait for the driver; read the clock, once; handlers that asked for this turn have it;
-//! 2. for each completion: the link learns of it, its handler is called, and its own answer leaves at once;
-//! 3. what was put off in the last turn; messages and signals;
-//! 4. settle: whatever callbacks asked of *other* connections happens now, never inside a callback, and what they wrote
-//!    to them leaves in one send each (earlier only if somebody is owed more than the high-water mark);
-//! 5. deadlines, after the writes, so that a reply just queued is not counted as idle; settle again.
+//! 1. wait for the driver; read the clock, once; call `on_turn` of the handlers that requested this turn;
+//! 2. for each completion: tell the link, call its handler, and send the connection's own answer at once;
+//! 3. continue the links that the last turn deferred; take messages and signals;
+//! 4. settle: carry out the requests of callbacks for *other* connections, never inside a callback, with one send for each
+//!    connection (earlier if a connection has more than the high-water mark queued);
+//! 5. deadlines, after the writes, so that a connection with a new reply is not counted as idle; settle again.
 
 mod accept;
 mod advance;
@@ -40,12 +40,12 @@ use stopping::Stopping;
 /// Size of the one receive buffer of a loop, and so the largest number of bytes that one connection delivers in one turn. Allocated
 /// once and never cleared: clearing 64 KiB for every read costs half as much again as the read.
 const SCRATCH: usize = 64 * 1024;
-/// The receive buffer of a loop with one connection. There are thousands of such loops, and no other connection waits.
+/// Size of the receive buffer of a per-connection loop. There are thousands of such loops, and in each no other connection waits.
 const SCRATCH_OF_ONE: usize = 16 * 1024;
-/// A wait that ends this much later than planned was a stall, not a busy machine.
+/// A wait that ends later than planned by this time was a stall: the process was stopped, or the machine slept.
 const STALL: Duration = Duration::from_millis(50);
 
-/// The number of no service: periodic work and the orders of operators belong to none.
+/// The service number of callbacks that belong to no service: periodic work, and the orders of operators.
 const NO_SERVICE: u16 = u16::MAX;
 
 /// One loop: a driver, the links, the handlers, and the order in which they get their turn.
@@ -59,9 +59,9 @@ pub(crate) struct EventLoop<D> {
     admission: Admission,
     config: Settings,
     orders: Option<Orders>,
-    /// Turns in a row without a look at deadlines, because not every connection had been read.
+    /// Number of consecutive turns that left deadlines out, because not every connection had been read.
     postponed: usize,
-    /// Links with something left to do in the next turn; and the rest of those of this turn.
+    /// Links with steps left for the next turn; and links deferred to this turn that have not been continued yet.
     deferred_next: Vec<ConnectionId>,
     deferred: Vec<ConnectionId>,
     waited: WaitedForCore,
@@ -124,8 +124,8 @@ impl<D: Driver> EventLoop<D> {
         self.periodic.push(Some(periodic));
     }
 
-    /// Turns until it is told to stop and every connection has ended, or the drain time is over. A per-connection loop ends with
-    /// `accepted`, its connection.
+    /// Runs turns until the application stops and all connections have ended, or until the end of the drain time. A per-connection
+    /// loop ends with `accepted`, its connection.
     pub(crate) fn run(mut self, accepted: Option<Accepted>) -> Result<(), Error> {
         let _here = LoopsThread::enter(self.core.outbox.clone());
         let room = if self.core.kind == LoopKind::Fixed { SCRATCH } else { SCRATCH_OF_ONE };
@@ -133,7 +133,7 @@ impl<D: Driver> EventLoop<D> {
         self.waited.read(self.driver.now(), self.driver.waited_for_a_core());
         self.start();
         if let Some(accepted) = accepted {
-            // A connection without a place ends the loop, as the end of a connection does.
+            // Without a place for its connection the loop ends, as it does when the connection ends.
             self.exchange.own = Some(self.take_on(accepted).unwrap_or(ConnectionId::NONE));
             self.keep_stopping();
         }
@@ -145,7 +145,7 @@ impl<D: Driver> EventLoop<D> {
         Ok(())
     }
 
-    /// Each handler gets its first callback.
+    /// Calls `on_start` of each handler.
     fn start(&mut self) {
         for index in 0..self.hosts.len() {
             self.hosts[index].host.start(&mut self.core);
@@ -215,7 +215,7 @@ impl<D: Driver> EventLoop<D> {
     #[inline(never)]
     fn compare_with_budget(&mut self) {
         self.pressure.give_back(&mut self.core);
-        // Last words take memory, too, and so may what handlers tell others.
+        // The last words of closed connections take memory, too, and so may messages that handlers send to other connections.
         while self.pressure.close_largest(&mut self.core) {
             self.settle();
         }
@@ -224,7 +224,7 @@ impl<D: Driver> EventLoop<D> {
         self.pressure.plan_next_look(&self.core);
     }
 
-    /// How long this turn kept others waiting. The one clock besides that after each wait: 33 ns a turn.
+    /// Counts the turn and its duration. Reads the clock a second time, besides the reading after each wait: 33 ns a turn.
     fn count_turn(&mut self, heard: Time) {
         let (now, counters) = (self.driver.now(), &self.core.counters);
         counters.lag.count(now.since(heard));
@@ -235,7 +235,7 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// What is due at the time at which everybody was last heard; not what has become due since, in a slow callback.
+    /// Handles the timers that were due when the wait ended. Timers that became due later, in a slow callback, go off next turn.
     fn expire(&mut self, heard: Time) {
         while let Some(timer) = self.core.wheel.expire(heard) {
             match timer {
@@ -247,9 +247,9 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 
-    /// Whether deadlines may be looked at. After a stall (the process was stopped, the machine slept) they all have
-    /// passed, and so may the bytes have come that they are about: those are read first. A turn more does for that, or
-    /// as many as it takes to hear all connections once.
+    /// Whether every connection has been read since its bytes could arrive, so that deadlines may be checked. After a stall all
+    /// deadlines have passed, although peers may have sent in time: their bytes are read first. That takes one further turn, or
+    /// as many turns as a full batch of events needs for all connections.
     fn has_heard_all(&mut self, heard: Time, planned: Time) -> bool {
         let all = match self.driver.full_batch() {
             _ if heard.since(planned) > STALL && self.postponed == 0 => false,
@@ -260,10 +260,10 @@ impl<D: Driver> EventLoop<D> {
         all
     }
 
-    /// How long nothing has to be done unless something happens.
+    /// The longest time for which the loop may wait for events; `None` without a limit.
     fn timeout(&self) -> Option<Duration> {
         let left_over = !self.deferred_next.is_empty() || !self.core.turn_requested.is_empty();
-        // What connections hold may have changed since the look at the end of the turn: by settling in that look, or after it.
+        // The memory of connections may have changed since the comparison with the budget at the end of the turn.
         let unweighed = self.core.holdings.has_changed();
         if self.exchange.mail || self.core.halting && self.stopping.is_none() || left_over || unweighed {
             return Some(Duration::ZERO);
@@ -327,14 +327,14 @@ impl<D: Driver> EventLoop<D> {
         self.advance_link(id);
     }
 
-    /// Output of a blocked link has left, or cannot; or the kernel has not taken all of an answer.
+    /// Handles a send of a blocked link, a failed send, or a send of which the kernel has taken only a part.
     #[inline(never)]
     pub(super) fn sent(&mut self, id: ConnectionId, outcome: Sent) {
         self.core.note_sent(id, outcome, || self.driver.unacknowledged(id));
         self.advance_link(id);
     }
 
-    /// Periodic work: next due by the schedule that it began with, ticks that were missed left out.
+    /// Calls periodic work, and sets its timer for the next tick of its schedule that has not passed.
     fn work(&mut self, index: usize) {
         let Some(mut periodic) = self.periodic[index].take() else { return };
         self.core.loop_ended = false;

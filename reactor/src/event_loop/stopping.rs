@@ -25,7 +25,7 @@ impl<D: Driver> EventLoop<D> {
         self.stopping.is_some() && heard && self.core.links.len() == 0 && self.nobody_comes()
     }
 
-    /// At the end of each turn: begins to stop when asked to, and goes on with it.
+    /// At the end of each turn: begins a requested stop, and continues a stop under way.
     pub(super) fn keep_stopping(&mut self) {
         let is_over = self.exchange.own.is_some_and(|own| self.core.links.get(own).is_none());
         if (self.core.halting || is_over) && self.stopping.is_none() {

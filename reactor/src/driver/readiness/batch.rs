@@ -1,4 +1,4 @@
-//! One batch: events of the poller in, completions out, one at a time.
+//! One batch: makes completions of the poller's events, one at a time.
 
 use super::super::{Completion, Driver};
 use super::Readiness;
@@ -7,11 +7,11 @@ use crate::link::Links;
 use crate::sys::{Event, Ready, Sys};
 use crate::token::ConnectionId;
 
-/// How far the event at the cursor is done.
+/// Progress with the event at the cursor.
 #[derive(Clone, Copy)]
 pub(super) enum Stage {
     Fresh,
-    /// Reading is done; writing is left.
+    /// Reading is done; writing comes next.
     Reading,
     /// Number of further connections that this turn may accept.
     Accepting(u32),
@@ -19,7 +19,7 @@ pub(super) enum Stage {
 }
 
 impl<S: Sys> Readiness<S> {
-    /// The next thing of this batch: what the events come to, then failures from elsewhere, then probes.
+    /// Returns the next completion of this batch: first of events, then of failed calls, then of probes.
     pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
@@ -32,7 +32,7 @@ impl<S: Sys> Readiness<S> {
                 }
                 token => self.listener_event(token.slot() - 1),
             };
-            // One event may come to several things.
+            // One event may cause several completions.
             if report.is_none() || matches!(self.stage, Stage::Done) {
                 self.cursor += 1;
                 self.stage = Stage::Fresh;
@@ -55,11 +55,11 @@ impl<S: Sys> Readiness<S> {
             }
             let (batch, Some(link)) = (self.batch, links.get(id)) else { continue };
             let slot = self.slot_mut(id);
-            // Another look in this batch has told already.
+            // The connection was read in this batch already.
             if slot.as_ref().is_some_and(|slot| slot.read_in == batch) {
                 continue;
             }
-            // What is no socket may block: it is read when it is ready, and only then.
+            // A descriptor that is no socket may block, so it is read only when the poller reports it ready.
             let socket = slot.filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
                 slot.read_in = batch;
                 slot.fd
@@ -70,16 +70,16 @@ impl<S: Sys> Readiness<S> {
         self.flush_layers()
     }
 
-    /// Reading first, then writing, so that what arrived before an error is delivered before it.
+    /// Reads first, then writes, so that bytes that arrived before an error are delivered before the error.
     pub(super) fn connection_event(&mut self, event: Event, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         let (id, batch) = (event.token, self.batch);
-        // For something to read and nothing else, one look is enough.
+        // An event for reading alone takes one step.
         let fresh = matches!(self.stage, Stage::Fresh);
         let (readable, writable) = (event.ready.has(Ready::READABLE), event.ready.has(Ready::WRITABLE));
         let trouble = event.ready.has(Ready::ERROR.and(Ready::HANGUP));
         let only_reading = !(writable || trouble);
         self.stage = if fresh && !only_reading { Stage::Reading } else { Stage::Done };
-        // One that another's callback has ended in this batch is as good as gone.
+        // A callback of another connection may have ended this link in this batch.
         let link = links.get(id).filter(|link| !link.is_over());
         let (Some(link), Some(slot)) = (link, self.slot_mut(id)) else {
             self.counters.stale_events.add(fresh.into());
@@ -115,7 +115,7 @@ impl<S: Sys> Readiness<S> {
             }
         } else if fresh
             && event.ready.has(Ready::ERROR)
-            // Where output waits, sending it tells the error, and what has arrived is still delivered.
+            // With queued output, the send returns the error, and received bytes are still delivered.
             && !wants.write
             && let Some(errno) = self.sys.take_error(fd)
         {
@@ -131,13 +131,13 @@ impl<S: Sys> Readiness<S> {
         }
         if event.ready.has(Ready::HANGUP) && !wants.read {
             self.set_polled(id, Polled::HungUp);
-            // It may read again by the end of the batch, and nobody else would say so.
+            // The link may read again by the end of the batch, and no other event would update the interest.
             self.changed(id);
         }
         None
     }
 
-    /// It was not ready after all, or not to be read: whoever asked for a look still waits for the answer.
+    /// Answers a probe of a descriptor that was not ready, or not to be read: the link waits for the answer.
     #[cold]
     pub(super) fn not_read(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot_mut(id) {

@@ -1,5 +1,5 @@
-//! Which connections the poller watches, and for what. One function derives that from the link, and is the only caller of
-//! `register` and `modify` for connections.
+//! The interest with which the poller watches each connection. One function derives the interest from the link, and is the only
+//! caller of `register` and `modify` for connections.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use crate::link::{Link, Links};
 use crate::sys::{Interest, Sys, errno};
 use crate::token::ConnectionId;
 
-/// How often connections that are watched for nothing are asked for errors, where the poller does not report them
-/// unasked.
+/// Time between two probes for errors of connections without interest, where the poller does not report errors by
+/// itself.
 pub(super) const NO_INTEREST_PROBE: Duration = Duration::from_millis(900);
 
-/// Registered for nothing: only errors are reported, and those not by every poller.
+/// Registered without interest: only errors are reported, and not by every poller.
 const FOR_NOTHING: Polled = Polled::For(Interest { read: false, write: false });
 
-/// A connection as the poller knows it.
+/// The poller's knowledge of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Polled {
     /// Not registered yet.
     No,
-    /// Registered for this.
+    /// Registered for this interest.
     For(Interest),
     /// Never registered: no poller takes this kind of file (a regular one), which is always ready.
     AlwaysReady,
     /// Not registered while the terminal belongs to another job.
     Background,
-    /// Both halves have ended and the link does not read: not registered, or the poller would report that for ever.
+    /// Not registered, because both halves have ended and the link does not read: the poller would report the end in every wait.
     HungUp,
 }
 
 impl Slot {
-    /// What the descriptor is watched for.
+    /// The interest that a link has now.
     #[inline]
     pub(super) fn wants(&self, link: &Link) -> Interest {
         match &self.layer {
@@ -42,8 +42,8 @@ impl Slot {
 }
 
 impl<S: Sys> Readiness<S> {
-    /// Brings the poller up to date with what a link wants. Nobody else registers or changes an interest; `set_polled`
-    /// ends it.
+    /// Brings the poller up to date with a link's interest. No other function registers or changes an interest; `set_polled`
+    /// ends a registration.
     pub(super) fn settle_interest(&mut self, links: &Links, id: ConnectionId) {
         let at = id.slot_at(self.home);
         let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
@@ -73,7 +73,7 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Changes how the connection is polled. The poller forgets one that was registered, and no longer is.
+    /// Sets how the connection is polled, and deregisters a connection that is not polled any more.
     pub(super) fn set_polled(&mut self, id: ConnectionId, polled: Polled) {
         let at = id.slot_at(self.home);
         let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
@@ -85,8 +85,8 @@ impl<S: Sys> Readiness<S> {
         self.no_interest -= usize::from(before == FOR_NOTHING);
     }
 
-    /// Where the poller reports no error of a connection watched for nothing, ask for it now and then: a reset ends a
-    /// pause within a second. Linear in the connections, once a second, and only while one is paused.
+    /// Asks for errors of connections without interest, which this poller does not report: a reset must end a pause within a
+    /// second. Linear in the number of connections, once a second, and only while a connection is paused.
     pub(super) fn probe_no_interest(&mut self) {
         let now = self.sys.now();
         if now.since(self.no_interest_probed) < NO_INTEREST_PROBE {

@@ -1,4 +1,4 @@
-//! Accepting: a bounded number in each turn, and a rest when there is no descriptor or no memory for more.
+//! Accepting: a bounded number of connections in each turn, and a pause while there is no descriptor or memory for more.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::token::ConnectionId;
 
 /// Connections accepted from one listener in one turn: a connect storm must not delay established connections.
 const ACCEPTS_PER_TURN: u32 = 64;
-/// How long a listener rests when there is no descriptor or no memory, unless one is freed first.
+/// Longest suspension of a listener for lack of a descriptor or memory. A freed descriptor ends the suspension earlier.
 pub(super) const SUSPENDED_REST: Duration = Duration::from_secs(1);
 
-/// A listener as the driver sees it.
+/// The driver's state of a listening socket.
 pub(super) struct DriverListener {
     pub(super) fd: Fd,
     pub(super) name: String,
@@ -32,8 +32,8 @@ enum State {
     Accepting,
     /// The loop has no room; connections wait in the backlog until `set_accepting`.
     Held,
-    /// Accepting failed for want of a descriptor or of memory. Ends when a descriptor is freed, or at `until`; then the
-    /// listener is looked at without an event if somebody asked for that (`probe`), and held if the loop asked for that.
+    /// Accepting failed for lack of a descriptor or of memory. Ends when a descriptor is freed, or at `until`. Then `probe` says
+    /// whether to accept without an event, and the listener is held if the loop has stopped accepting meanwhile.
     Suspended {
         until: Time,
         probe: bool,
@@ -65,7 +65,7 @@ impl<S: Sys> Acceptor for Readiness<S> {
         self.set_state(index, State::Forgotten);
     }
 
-    /// What the loop asks for meanwhile holds afterwards. Logged once a second at most.
+    /// Suspends a listener. Requests of the loop meanwhile take effect afterwards. Logged once a second at most.
     fn suspend(&mut self, index: usize, errno: Errno) {
         let (probe, held) = match self.listeners[index].state {
             State::Accepting => (false, false),
@@ -138,8 +138,8 @@ impl<S: Sys> Readiness<S> {
         None
     }
 
-    /// Ends suspensions: all of them when a descriptor was freed, otherwise those whose time is over. The latter are
-    /// looked at in this very batch: an event would come from another wait, and suspended listeners cost one wait a second.
+    /// Ends suspensions: all when a descriptor was freed, otherwise those whose time is over. The latter listeners accept in
+    /// this batch: an event would take another wait, and a suspended listener may cost one wait a second.
     pub(super) fn resume_suspended(&mut self, freed: bool) {
         let now = self.sys.now();
         for index in 0..self.listeners.len() {
@@ -154,12 +154,12 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// The descriptors of the listeners that are still watched, or will be again.
+    /// The descriptors of all listeners that are not forgotten.
     pub(super) fn listener_descriptors(&self) -> impl Iterator<Item = Fd> {
         self.listeners.iter().filter(|listener| listener.state != State::Forgotten).map(|listener| listener.fd)
     }
 
-    /// Changes the state, and brings the poller up to date: nobody else tells it of a listener.
+    /// Sets the state, and brings the poller up to date. The only caller of the poller for listeners.
     fn set_state(&mut self, index: usize, state: State) {
         let listener = &mut self.listeners[index];
         let before = std::mem::replace(&mut listener.state, state);

@@ -1,9 +1,9 @@
-//! Completions out of readiness: when a descriptor is ready, make the call, and report what became of it. All that
-//! EAGAIN, ECONNRESET and EMFILE mean is decided here, once.
+//! Completions made of readiness: when a descriptor is ready, the driver makes the call and reports its outcome. EAGAIN, ECONNRESET
+//! and EMFILE are handled here, and nowhere else.
 //!
-//! The poller is level-triggered. It is told of a change only before a wait, and only if there is one: a request that
-//! is answered at once changes nothing, so the steady state never touches the poller, and a connection that came and
-//! went within one turn was never known to it.
+//! The poller is level-triggered. A changed interest reaches the poller before the next wait. A request that is answered at
+//! once changes no interest, so the steady state has no call of the poller. A connection that opens and ends within one turn
+//! is never registered.
 
 mod batch;
 mod interest;
@@ -62,10 +62,10 @@ pub(crate) struct Readiness<S: Sys> {
     closing: Vec<Fd>,
     /// A descriptor was closed since the last batch ended.
     freed: bool,
-    /// Descriptors that no poller takes (regular files), which are always ready.
+    /// Watched regular files, which pollers do not accept: they count as always ready.
     always_ready: Vec<ConnectionId>,
     terminals: Terminals,
-    /// The number of connections registered for nothing, and the time of the last look for their errors.
+    /// Number of connections registered without interest, and the time of the last probe for their errors.
     no_interest: usize,
     no_interest_probed: Time,
     /// The number of suspended listeners.
@@ -329,7 +329,7 @@ impl<S: Sys> Driver for Readiness<S> {
         if self.slot(id).is_none() {
             return;
         }
-        // The poller forgets it before it is closed: a duplicate in another process would keep the registration alive.
+        // Deregistered before the close: a duplicate of the descriptor in another process would keep the registration alive.
         self.set_polled(id, Polled::No);
         if let Some(slot) = self.slots[id.slot_at(self.home)].take() {
             if reset && slot.socket {
@@ -366,7 +366,7 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 }
 
-/// What is left when the loop ends, or could not go on.
+/// Closes the descriptors that are left when the loop ends, or fails.
 impl<S: Sys> Drop for Readiness<S> {
     fn drop(&mut self) {
         let left = self.slots.drain(..).flatten().map(|slot| slot.fd);

@@ -1,4 +1,4 @@
-//! One receive or one send for a connection, and what its outcome means.
+//! One receive or one send for a connection, and the meaning of the outcome.
 
 use std::io::IoSlice;
 
@@ -11,11 +11,11 @@ use crate::token::ConnectionId;
 
 /// Pieces gathered in one send: beyond some dozens, the kernel copies no faster.
 const PIECES_PER_SEND: usize = 64;
-/// Bytes of a file that one connection gets sent in one turn: some hundred microseconds, for which the others wait.
+/// Bytes of a file that one connection is sent in one turn: some hundred microseconds, for which all other connections wait.
 const FILE_BYTES_PER_TURN: usize = 1024 * 1024;
 
 impl<S: Sys> Readiness<S> {
-    /// One receive, reported; nothing when nothing has arrived.
+    /// Receives once. Returns the completion, or `None` when no byte has arrived.
     #[inline]
     pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Completion> {
         if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
@@ -29,7 +29,7 @@ impl<S: Sys> Readiness<S> {
         self.heard(id, moved)
     }
 
-    /// The outcome of a receive, reported.
+    /// Makes the completion of a receive's outcome.
     pub(super) fn heard(&mut self, id: ConnectionId, moved: Moved) -> Option<Completion> {
         match moved {
             Moved::Bytes(count) => Some(Completion::Received { id, count }),
@@ -42,7 +42,7 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// One send. A short one is taken for a full kernel: asking again would only say EAGAIN.
+    /// Sends once. After a short send the kernel's buffer counts as full: a second send would nearly always return EAGAIN.
     #[inline]
     pub(super) fn transmit(&mut self, fd: Fd, output: &Output) -> Sent {
         if output.is_empty() {
@@ -58,7 +58,7 @@ impl<S: Sys> Readiness<S> {
                     return self.transmit_file(fd, part);
                 }
                 if filled == 0 {
-                    // What comes next is not bytes, but that messages were missed.
+                    // The next item of the output is a notice of missed messages, which has no bytes yet.
                     return Sent::Bytes(0);
                 }
                 let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
@@ -74,7 +74,7 @@ impl<S: Sys> Readiness<S> {
         self.transmitted(moved, bytes.len())
     }
 
-    /// What is more than one turn's is left for when the socket is writable, which it may be at once.
+    /// Sends a part of a file, at most [`FILE_BYTES_PER_TURN`]. The rest waits until the socket is writable, possibly at once.
     pub(super) fn transmit_file(&mut self, fd: Fd, part: &FilePart) -> Sent {
         let offered = part.length().min(FILE_BYTES_PER_TURN);
         match self.sys.send_file(fd, part.file(), part.at(), offered) {
