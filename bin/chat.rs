@@ -16,7 +16,7 @@ use crate::Failure;
 use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
-use crate::nodes::NodeOptions;
+use crate::nodes::{Node, NodeOptions};
 use crate::options::{Common, ListenAt};
 use crate::server::{Server, advised};
 use crate::sink::Lines;
@@ -88,6 +88,11 @@ pub struct Members {
 }
 
 impl Members {
+    /// The node that the options ask for: see [`NodeOptions::node`].
+    pub fn node(&self, common: &Common) -> Result<Option<Node>, Failure> {
+        self.nodes.node(common)
+    }
+
     pub fn are_given(&self) -> bool {
         *self != Members::default()
     }
@@ -121,13 +126,14 @@ fn policy() -> impl TypedValueParser<Value = SlowPolicy> {
 
 pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(), Failure> {
     let mut server = Server::new(common, &[(CHAT, &[options.at.place(common)])], logging)?;
-    add(&mut server, options.members, logging.reports())
+    let node = options.members.node(common)?;
+    add(&mut server, options.members, node, logging.reports())
         .map_err(|failure| advised(failure, "--model loops and --model threads serve it"))?;
     server.run(logging)
 }
 
 /// Adds the room, and the console that reads standard input and replies through `answers`.
-pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), Failure> {
+pub fn add(server: &mut Server, members: Members, node: Option<Node>, answers: Lines) -> Result<(), Failure> {
     let idle = server.common().idle_timeout_or(None);
     let member_queue = members.member_queue.map_or(MEMBER_QUEUE, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let mut origins = Origins::default();
@@ -137,9 +143,8 @@ pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), 
     }
     let history = members.history.unwrap_or(0) as usize;
     let mut room = Room::default().with_history(history, member_queue).with_origins(origins);
-    let nodes = members.nodes.nodes();
-    if let Some(nodes) = &nodes {
-        room = room.with_nodes(nodes.clone());
+    if let Some(node) = &node {
+        room = room.with_nodes(node.nodes().clone());
     }
     let limits = limits_for(member_queue, members.slow.unwrap_or(SlowPolicy::Disconnect));
     let in_room = room.clone();
@@ -155,8 +160,8 @@ pub fn add(server: &mut Server, members: Members, answers: Lines) -> Result<(), 
             service.refusal_by(REFUSAL_PATIENCE, refusal)
         },
     )?;
-    if let Some(nodes) = &nodes {
-        members.nodes.add(server, nodes, chat.clone())?;
+    if let Some(node) = node {
+        node.add(server, chat.clone())?;
     }
     server.add_beside("console", move || {
         let (typed, answers) = (typed.lock().unwrap_or_else(PoisonError::into_inner).take(), answers.clone());

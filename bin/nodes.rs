@@ -6,10 +6,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use reactor::{Service, ServiceHandle};
+use reactor::{Application, Runner, Service, ServiceHandle};
 use services::chat::{Command, Nodes};
-use services::nats::{Client, Login, Url, deadlines, limits};
+use services::nats::{Client, Login, Participant, Posted, Url, deadlines, limits};
 
+use crate::options::Common;
 use crate::server::Server;
 use crate::{Failure, usage};
 
@@ -47,6 +48,20 @@ pub struct NodeOptions {
     node: Option<String>,
 }
 
+/// A node of a room on several servers.
+pub struct Node {
+    nodes: Nodes,
+    engine: Engine,
+}
+
+/// What a client needs to reach NATS.
+#[derive(Clone)]
+struct Engine {
+    urls: Vec<Url>,
+    login: Option<Login>,
+    tls: Option<tls::Client>,
+}
+
 impl NodeOptions {
     /// Merges the options after the subcommand with the options before.
     pub fn or(self, before: NodeOptions) -> NodeOptions {
@@ -59,20 +74,28 @@ impl NodeOptions {
         }
     }
 
-    /// The node that the options ask for. Wrong values end the process as wrong usage.
-    pub fn nodes(&self) -> Option<Nodes> {
+    /// The node that the options ask for. Wrong values end the process as wrong usage. Unless the node may start alone, waits until
+    /// NATS has proved that the room can begin, for some milliseconds as a rule. Call before a service is bound: until then no
+    /// client can connect.
+    pub fn node(&self, common: &Common) -> Result<Option<Node>, Failure> {
         if self.nats.is_empty() {
-            return None;
+            return Ok(None);
         }
         // The parser would repeat a wrong value, with its secrets.
-        self.urls();
+        let urls = self.urls();
         let room = self.room.as_deref().unwrap_or("lobby");
         let host = self.node.clone().unwrap_or_else(host_name);
         let nodes = Nodes::new(room, &host).unwrap_or_else(|error| usage(&format!("--room and --node: {error}")));
-        if self.nats_optional {
-            nodes.optional();
+        let tls = match urls.iter().any(Url::is_tls) {
+            true => Some(tls::Client::new(tls::Roots::System)?),
+            false => None,
+        };
+        let engine = Engine { urls, login: self.login()?, tls };
+        let node = Node { nodes, engine };
+        if !self.nats_optional {
+            node.prove(common)?;
         }
-        Some(nodes)
+        Ok(Some(node))
     }
 
     fn urls(&self) -> Vec<Url> {
@@ -99,32 +122,50 @@ impl NodeOptions {
             None => Login::Token(text.to_owned()),
         }))
     }
+}
+
+impl Node {
+    /// The node of the room.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// Waits until NATS has proved that the room can begin. A signal that arrives meanwhile stops the application as soon as it runs.
+    fn prove(&self, common: &Common) -> Result<(), Failure> {
+        let mut app = Application::with(common.backend, Runner::loops(1)?)?;
+        let (engine, nodes) = (self.engine.clone(), self.nodes.clone());
+        app.add_service(outbound(move || engine.client(nodes.probe())))?;
+        app.run()?;
+        self.nodes.failure().map_or(Ok(()), |why| Err(why.into()))
+    }
 
     /// Adds the client of NATS that joins the room of `chat` to the other servers' rooms.
-    pub fn add(&self, server: &mut Server, nodes: &Nodes, chat: ServiceHandle<Command>) -> Result<(), Failure> {
-        let (urls, login) = (self.urls(), self.login()?);
-        let tls = match urls.iter().any(Url::is_tls) {
-            true => Some(tls::Client::new(tls::Roots::System)?),
-            false => None,
-        };
+    pub fn add(self, server: &mut Server, chat: ServiceHandle<Command>) -> Result<(), Failure> {
+        let Node { nodes, engine } = self;
         let of_room = nodes.clone();
-        let client = move || {
-            let mut client = Client::new(urls.clone(), of_room.participant(&chat)).name("glowplug chat").echo(false);
-            if let Some(login) = &login {
-                client = client.login(login.clone());
-            }
-            let Some(tls) = tls.clone() else { return client };
-            let causes = tls.clone();
-            client.layered(move |name| tls.layer(name).map_err(|error| error.to_string()), move || causes.take_cause())
-        };
-        let client =
-            server.add_client(Service::outbound(client).named("nats").limits(limits()).deadlines(deadlines()))?;
-        nodes.attach(client);
-        let (reporting, failing) = (nodes.clone(), nodes.clone());
-        server.reports(move || reporting.report());
-        server.fails_by(move || failing.failure().map(str::to_owned));
+        nodes.attach(server.add_client(outbound(move || engine.client(of_room.participant(&chat))))?);
+        server.reports(move || nodes.report());
         Ok(())
     }
+}
+
+impl Engine {
+    fn client<P: Participant>(&self, participant: P) -> Client<P> {
+        let mut client = Client::new(self.urls.clone(), participant).name("glowplug chat").echo(false);
+        if let Some(login) = &self.login {
+            client = client.login(login.clone());
+        }
+        let Some(tls) = self.tls.clone() else { return client };
+        let causes = tls.clone();
+        client.layered(move |name| tls.layer(name).map_err(|error| error.to_string()), move || causes.take_cause())
+    }
+}
+
+/// The service of a client of NATS.
+fn outbound<P: Participant>(
+    client: impl Fn() -> Client<P> + Send + Sync + 'static,
+) -> Service<Client<P>, Posted<P::Message>> {
+    Service::outbound(client).named("nats").limits(limits()).deadlines(deadlines())
 }
 
 /// The content of a file with credentials, at most [`CREDENTIALS_MAX`] bytes.

@@ -76,11 +76,12 @@ pub fn run(options: Options, common: &Common, logging: &mut Logging) -> Result<(
         usage("every service is off: nothing to serve");
     }
     let mut server = Server::new(common, &places, logging)?;
+    let node = if chat.is_some() { options.members.node(common)? } else { None };
     if echo.is_some() {
         echo::add(&mut server)?;
     }
     if chat.is_some() {
-        chat::add(&mut server, options.members, logging.reports())
+        chat::add(&mut server, options.members, node, logging.reports())
             .map_err(|failure| advised(failure, "--chat off leaves it out"))?;
     }
     if http.is_some() {

@@ -62,10 +62,8 @@ pub struct Server<'a> {
     always_tls: bool,
     /// In a process that forks. A child closes the reading end.
     losses: Option<Collected>,
-    /// Lines that follow the application's own reports.
+    /// Lines of a report about the whole process.
     reports: Vec<Box<dyn Fn() -> String + Send>>,
-    /// Reasons for which a handler may have stopped the application.
-    failures: Vec<Box<dyn Fn() -> Option<String>>>,
 }
 
 impl<'a> Server<'a> {
@@ -103,8 +101,7 @@ impl<'a> Server<'a> {
         }
         app.max_connections(common.max_connections.map(|connections| connections as usize));
         let (listening, losses) = (Vec::new(), logging.losses());
-        let (reports, failures) = (Vec::new(), Vec::new());
-        Ok(Server { common, app, inherited, addresses, listening, tls, always_tls, losses, reports, failures })
+        Ok(Server { common, app, inherited, addresses, listening, tls, always_tls, losses, reports: Vec::new() })
     }
 
     pub fn common(&self) -> &'a Common {
@@ -177,18 +174,16 @@ impl<'a> Server<'a> {
         self.reports.push(Box::new(line));
     }
 
-    /// Makes the end of the application a failure if `why` returns a reason then.
-    pub fn fails_by(&mut self, why: impl Fn() -> Option<String> + 'static) {
-        self.failures.push(Box::new(why));
-    }
-
     /// Serves until a signal stops the application.
     pub fn run(mut self, logging: &mut Logging) -> Result<(), Failure> {
         let reopening = logging.reopening();
         let (mut asked, more) = (logging.asked(), std::mem::take(&mut self.reports));
         self.app.on_report(move |report| {
             asked(report);
-            more.iter().for_each(|line| asked(&format!("{}\n", line())));
+            // Each loop reports. The lines are the process's, and follow the counters of all loops.
+            if !report.starts_with("loop ") {
+                more.iter().for_each(|line| asked(&format!("{}\n", line())));
+            }
         });
         let tls = self.tls.clone();
         if reopening.is_some() || tls.is_some() {
@@ -209,10 +204,6 @@ impl<'a> Server<'a> {
         self.suggest();
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
         let outcome = self.app.run();
-        // Before the outputs end: the failure is the last line.
-        if let Some(why) = self.failures.iter().find_map(|failure| failure()) {
-            return Err(why.into());
-        }
         // A stop that has used up the drain time leaves no time for an output without a reader.
         let stats = handle.stats();
         let is_late = stats.closed(CloseReason::DrainExpired) > 0 || stats.open > 0;

@@ -276,8 +276,9 @@ impl Application {
         self
     }
 
-    /// Sets the receiver of the reports that SIGUSR1 asks for: some lines of text. Standard error by default, which blocks the
-    /// loop if no process reads at the other end.
+    /// Sets the receiver of the reports that SIGUSR1 asks for: some lines of text. With several loops each loop reports: the first
+    /// loop's report begins with `counters of all loops: `, each other one with `loop <number>:`. Standard error by default, which
+    /// blocks the loop if no process reads at the other end.
     pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Arc::new(Mutex::new(report));
         self

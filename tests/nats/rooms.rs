@@ -354,7 +354,8 @@ on_every_backend! {
         by_variable.env("NATS_CREDENTIALS", "ann:s3cret");
         let mut alone = Glowplug::spawn(by_variable);
         alone.listens();
-        Member::join(&alone, "ann");
+        // The first server hears of the departure in its own time.
+        Member::join_later(&alone, "ann");
     }
 }
 
@@ -365,14 +366,49 @@ on_every_backend! {
         port.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let port = port.local_addr().unwrap().as_socket().unwrap().port();
         let words = format!("chat serve --port 0 --nats nats://ann:s3cret@127.0.0.1:{port}");
-        let Ended { code, stderr, .. } = run(backend, &words);
-        assert_eq!(code, Some(1), "{stderr}");
+        let Ended { code, stdout, stderr } = run(backend, &words);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
         assert!(stderr.lines().last().unwrap().starts_with("error: NATS at nats://127.0.0.1:"), "{stderr}");
         assert!(!stderr.contains("s3cret"), "{stderr}");
         let alone = Glowplug::start(backend, &format!("{words} --nats-optional"));
         let mut ann = Client::connect(alone.address());
         assert_eq!(ann.ask("ann"), "CLIENT: 127.0.0.1");
         assert_eq!(alone.stop().code, Some(0));
+    }
+
+    fn no_client_is_let_in_before_nats_has_answered(backend: Backend) {
+        // The server accepts connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nats = silent.local_addr().unwrap();
+        // Nobody else takes the port meanwhile, and the command could.
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        held.set_reuse_address(true).unwrap();
+        held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = held.local_addr().unwrap().as_socket().unwrap().port();
+        for chat in [format!("chat serve --port {port}"), format!("serve --echo off --http off --chat 127.0.0.1:{port}")] {
+            let mut server = Glowplug::spawn(command(backend, &format!("{chat} --nats nats://{nats}")));
+            while !server.has_ended() {
+                let client = std::net::TcpStream::connect(("127.0.0.1", port));
+                assert!(client.is_err(), "a client is connected, and is going to be dropped");
+            }
+            let Ended { code, stdout, stderr } = server.end();
+            assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+            assert!(stderr.lines().last().unwrap().starts_with("error: NATS at nats://127.0.0.1:"), "{stderr}");
+        }
+    }
+
+    fn a_report_has_one_line_about_the_node_with_several_loops(backend: Backend) {
+        let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        port.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let port = port.local_addr().unwrap().as_socket().unwrap().port();
+        let words = format!("chat serve --port 0 --loops 3 --nats nats://127.0.0.1:{port} --nats-optional");
+        let mut alone = Glowplug::start(backend, &words);
+        alone.signal(Signal::USR1);
+        for part in ["counters of all loops: ", "loop 1:\n", "loop 2:\n", " of room lobby: "] {
+            alone.told(part);
+        }
+        let Ended { stderr, .. } = alone.stop();
+        assert_eq!(stderr.matches(" of room lobby: ").count(), 1, "{stderr}");
     }
 
     fn a_wrong_url_and_a_wrong_name_are_wrong_usage_and_no_secret_is_repeated(backend: Backend) {

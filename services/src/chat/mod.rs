@@ -52,7 +52,7 @@ pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_lim
 pub use console::Console;
 pub use guest::Guest;
 pub use history::{HISTORY_BYTES, HISTORY_MAX};
-pub use nodes::{FromChat, FromNode, NodeParticipant, Nodes, NotAName};
+pub use nodes::{FromChat, FromNode, NodeParticipant, NodeProbe, Nodes, NotAName};
 pub use refusal::{REFUSAL_PATIENCE, refusal};
 pub use room::Room;
 
@@ -147,6 +147,8 @@ pub struct Chat {
     sent_away: Vec<(ConnectionId, End)>,
     /// Guests that have asked the other nodes for their names.
     asked: HashMap<ConnectionId, Asked>,
+    /// Wishes for the node that its loop had no room for, in order.
+    wishes: VecDeque<Wish>,
     /// Members that are not read, because too much waits for the engine of the nodes.
     paused: Vec<ConnectionId>,
     /// Messages of other nodes that were dropped, and are not reported yet.
@@ -167,6 +169,7 @@ impl Chat {
             decoders: Decoders::default(),
             sent_away: Vec::new(),
             asked: HashMap::new(),
+            wishes: VecDeque::new(),
             paused: Vec::new(),
             unheard: 0,
         }
@@ -296,6 +299,11 @@ impl Handler<Command> for Chat {
         }
     }
 
+    /// Wishes for the node wait for room.
+    fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
+        self.tell_wishes(cx);
+    }
+
     /// Ends a member in its own callback, after the input that has arrived.
     fn on_message(&mut self, to: ConnectionId, guest: Option<&mut Guest>, command: Command, cx: &mut Context<'_>) {
         match command {
@@ -307,7 +315,7 @@ impl Handler<Command> for Chat {
     /// All members leave now, so no departure is announced.
     fn on_stopping(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
         if let Some(seat) = guest.seat.take() {
-            self.free(&seat);
+            self.free(&seat, cx);
             self.withdraw(cx);
         }
         self.end(guest, End::Stopped, cx);
@@ -316,7 +324,7 @@ impl Handler<Command> for Chat {
     /// Removes the member, whatever ended the connection, unless it was removed before.
     fn on_close(&mut self, guest: Guest, _: CloseReason, cx: &mut Context<'_>) {
         self.sent_away.retain(|(id, _)| *id != cx.id());
-        self.forget_asked(cx.id());
+        self.forget_asked(cx.id(), cx);
         if let Some(seat) = guest.seat {
             // The loop has removed the connection from all topics.
             self.put_out(News::Gone(seat), cx);
@@ -452,12 +460,12 @@ impl Chat {
     /// Passes the encoded message of a member on to the other nodes. While too much waits for the engine, the member is not read.
     #[cold]
     fn tell_nodes(&mut self, member: &Seat, cx: &mut Context<'_>) {
-        let Some(nodes) = self.room.nodes() else { return };
+        let is_full = self.room.nodes().is_some_and(Nodes::is_full);
         let text = self.encoded.text().get(member.prefix().len()..).and_then(|text| std::str::from_utf8(text).ok());
         if let Some(text) = text {
-            nodes.post(FromChat(Wish::Say { number: member.number(), text: text.into() }));
+            self.wish(Wish::Say { number: member.number(), text: text.into() }, cx);
         }
-        if nodes.is_full() {
+        if is_full || !self.wishes.is_empty() {
             self.paused.push(cx.id());
             cx.pause_reading();
         }
@@ -480,7 +488,7 @@ impl Chat {
         // words are read.
         guest.speech.give_back();
         cx.set_state_bytes(0);
-        self.forget_asked(cx.id());
+        self.forget_asked(cx.id(), cx);
         self.leave(&mut guest.seat, cx);
         cx.close();
     }

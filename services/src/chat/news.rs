@@ -2,7 +2,7 @@
 
 use reactor::ConnectionId;
 
-use super::nodes::{FromChat, Wish};
+use super::nodes::Wish;
 use super::room::Seat;
 use super::said::Way;
 use super::{Chat, Context};
@@ -52,10 +52,10 @@ impl Chat {
     }
 
     /// Gives up a seat, and its name on all nodes.
-    pub(super) fn free(&self, seat: &Seat) {
+    pub(super) fn free(&mut self, seat: &Seat, cx: &mut Context<'_>) {
         self.room.leave(seat);
-        if let Some(nodes) = self.room.nodes() {
-            nodes.post(FromChat(Wish::Withdraw { number: seat.number() }));
+        if self.room.nodes().is_some() {
+            self.wish(Wish::Withdraw { number: seat.number() }, cx);
         }
     }
 
@@ -76,7 +76,7 @@ impl Chat {
             }
             News::Text(text) => (String::from_utf8_lossy(text).into_owned(), ConnectionId::NONE),
             News::Gone(seat) => {
-                self.free(seat);
+                self.free(seat, cx);
                 (format!("(Now hung up: Client from {})", seat.who()), ConnectionId::NONE)
             }
         };

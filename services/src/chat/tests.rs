@@ -9,6 +9,7 @@ use reactor::{Address, Service};
 use super::*;
 use crate::chance::Chance;
 
+mod nodes;
 mod websocket;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -111,6 +111,14 @@ impl<M> Posted<M> {
     pub fn new(message: M) -> Self {
         Posted(Content::Message(message))
     }
+
+    /// The message, in the hands of the sender that could not post it.
+    pub(crate) fn into_message(self) -> Option<M> {
+        match self.0 {
+            Content::Message(message) => Some(message),
+            Content::Found(..) => None,
+        }
+    }
 }
 
 impl<M> fmt::Debug for Posted<M> {

@@ -37,7 +37,7 @@ impl Node {
         self.set_state(number, State::Asking);
         match self.phase {
             Phase::Away => self.seat(number, true),
-            Phase::Up if self.is_without => self.seat(number, false),
+            Phase::Up if self.is_without && self.knows_others => self.seat(number, false),
             Phase::Starting | Phase::Up => self.line_up(number),
         }
     }
@@ -164,11 +164,7 @@ impl Node {
             self.suspect(&claim.node);
         }
         match state {
-            State::Asking => {
-                self.event(Event::Refused { number });
-                self.set_state(number, State::Leaving);
-                self.release(number);
-            }
+            State::Asking => self.refuse(number),
             State::Seated => {
                 self.event(Event::Close { number });
                 self.set_state(number, State::Lost);
@@ -176,6 +172,12 @@ impl Node {
             }
             _ => self.pause(number),
         }
+    }
+
+    fn refuse(&mut self, number: u64) {
+        self.event(Event::Refused { number });
+        self.set_state(number, State::Leaving);
+        self.release(number);
     }
 
     fn put_unless_leaving(&mut self, number: u64, index: usize, expected: u64) {
@@ -194,7 +196,9 @@ impl Node {
             State::Leaving => self.release(number),
             State::Asking if is_held => {
                 entry.is_granted = true;
-                self.seat(number, false);
+                if self.knows_others {
+                    self.seat(number, false);
+                }
             }
             _ => {}
         }
@@ -312,6 +316,21 @@ impl Node {
     pub(super) fn grant_all(&mut self, is_alone: bool) {
         for number in self.claims.in_state(State::Asking) {
             self.seat(number, is_alone);
+        }
+    }
+
+    /// Seats the guests that had to wait for the other nodes' lists of members alone.
+    pub(super) fn grant_ready(&mut self) {
+        for number in self.claims.in_state(State::Asking) {
+            let Some(entry) = self.claims.entries.get(&number) else { continue };
+            if entry.is_claimed {
+                self.seat(number, false);
+            } else if self.is_without {
+                match entry.keys.iter().any(|key| self.peers.has_name(key)) {
+                    true => self.refuse(number),
+                    false => self.seat(number, false),
+                }
+            }
         }
     }
 

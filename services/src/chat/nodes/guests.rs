@@ -1,5 +1,7 @@
 //! The chat's side of a room on several nodes: a guest's question for its name, and the news of other nodes.
 
+use std::time::Duration;
+
 use reactor::ConnectionId;
 
 use super::super::guest::{Guest, Speech};
@@ -12,6 +14,10 @@ use super::participant::{FromChat, News, Wish};
 
 /// News of other nodes that wait for their announcement at most. Further messages are dropped, and counted as missed.
 const NEWS_MAX: usize = 100_000;
+
+/// The key of the handler's timer for wishes that wait, and the pause before they are posted again.
+const WISHES: u64 = 0;
+const WISHES_AFTER: Duration = Duration::from_millis(10);
 
 /// A guest's question for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,25 +43,53 @@ impl Chat {
     pub(in super::super) fn ask(&mut self, way: Way, name: &[u8], cx: &mut Context<'_>) -> Result<Turn, End> {
         let name = std::str::from_utf8(name).map_err(|_| End::NotUtf8)?;
         let name = said::name(name, way)?;
-        if let Some(nodes) = self.room.nodes()
-            && !self.asked.contains_key(&cx.id())
-        {
+        if self.room.nodes().is_some() && !self.asked.contains_key(&cx.id()) {
             let address = cx.peer().map_or_else(String::new, |peer| peer.host());
             let number = self.room.next_number();
             self.asked.insert(cx.id(), Asked { number, answer: None });
             let who = format!("{name}@{address}").into();
-            nodes.post(FromChat(Wish::Ask { number, who, id: cx.id() }));
+            self.wish(Wish::Ask { number, who, id: cx.id() }, cx);
         }
         Ok(Turn::Asked)
     }
 
     /// Forgets a guest that has gone before it joined.
-    pub(in super::super) fn forget_asked(&mut self, id: ConnectionId) {
-        if let Some(nodes) = self.room.nodes()
+    pub(in super::super) fn forget_asked(&mut self, id: ConnectionId, cx: &mut Context<'_>) {
+        if self.room.nodes().is_some()
             && let Some(Asked { number, answer }) = self.asked.remove(&id)
             && answer != Some(Granted::No)
         {
-            nodes.post(FromChat(Wish::Withdraw { number }));
+            self.wish(Wish::Withdraw { number }, cx);
+        }
+    }
+
+    /// Tells the node a wish, behind all earlier wishes of this loop. While too many messages wait for the node's loop, the wish waits
+    /// here: one for each guest and member at most, since a member whose message waits is not read.
+    pub(in super::super) fn wish(&mut self, wish: Wish, cx: &mut Context<'_>) {
+        self.wishes.push_back(wish);
+        if self.wishes.len() == 1 {
+            self.tell_wishes(cx);
+        }
+    }
+
+    /// Tells the node the wishes that wait, as long as there is room.
+    pub(in super::super) fn tell_wishes(&mut self, cx: &mut Context<'_>) {
+        let Some(nodes) = self.room.nodes() else { return };
+        while let Some(wish) = self.wishes.pop_front() {
+            if let Err(FromChat(wish)) = nodes.post(FromChat(wish)) {
+                self.wishes.push_front(wish);
+                return cx.timers().set(WISHES, WISHES_AFTER);
+            }
+        }
+        if !nodes.is_full() {
+            self.resume_paused(cx);
+        }
+    }
+
+    /// Members who talk are read again.
+    fn resume_paused(&mut self, cx: &mut Context<'_>) {
+        for id in self.paused.drain(..) {
+            cx.at(id).resume_reading();
         }
     }
 
@@ -73,18 +107,17 @@ impl Chat {
             (News::Close, Some(guest)) if guest.seat.is_some() => self.send_away(to, End::Taken, cx),
             (News::Close, Some(guest)) => {
                 // Granted, and not called yet.
-                if let (Some(asked), Some(nodes)) = (self.asked.get_mut(&to), self.room.nodes()) {
-                    nodes.post(FromChat(Wish::Withdraw { number: asked.number }));
+                if let Some(asked) = self.asked.get_mut(&to) {
                     asked.answer = Some(Granted::No);
+                    let number = asked.number;
+                    self.wish(Wish::Withdraw { number }, cx);
                     let _ = guest;
                 }
             }
             (News::Granted { .. } | News::Refused | News::Close, None) => {}
-            (News::Resume, _) => {
-                for id in self.paused.drain(..) {
-                    cx.at(id).resume_reading();
-                }
-            }
+            // Members whose messages wait here are read again when the node has them.
+            (News::Resume, _) if self.wishes.is_empty() => self.resume_paused(cx),
+            (News::Resume, _) => {}
             (News::Room(event), _) => self.hear_others(event, cx),
         }
     }
@@ -96,7 +129,7 @@ impl Chat {
         if cx.serves_alone() {
             let wait = match answer {
                 Granted::Yes { .. } => self.room.pay(self.cost_of_joining(), cx.now()),
-                Granted::No => std::time::Duration::ZERO,
+                Granted::No => Duration::ZERO,
             };
             return cx.at(id).set_deadline(wait);
         }
@@ -133,7 +166,7 @@ impl Chat {
             Event::Went { node, number, who } => Announced::WentElsewhere { node, number, who },
             Event::Alone => Announced::Text(ALONE.into()),
             Event::Together => Announced::Text(b"(Together again)".into()),
-            Event::Granted { .. } | Event::Refused { .. } | Event::Close { .. } => return,
+            Event::Granted { .. } | Event::Refused { .. } | Event::Close { .. } | Event::IsThere { .. } => return,
         };
         self.put_out(announced, cx);
     }

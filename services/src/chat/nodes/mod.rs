@@ -22,7 +22,7 @@
 //!
 //! **Around the machine.** [`participant`] is the user of [`nats::Client`](crate::nats::Client) that carries out `Publish` and `Request`
 //! ([`bucket`] has JetStream's words). [`guests`] is the chat's side: a guest asks, waits unread, and joins when the name is granted.
-//! [`shared`] is the part of a room that all loops share. docs/nodes.md has the promises and the limits.
+//! [`shared`] is the part of a room that all loops share. [`probe`] looks at the start whether NATS has all that a room needs. docs/nodes.md has the promises and the limits.
 //!
 //! Subjects: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
 //! sender, so permissions can bind a node to its name.
@@ -34,6 +34,7 @@ mod lease;
 mod members;
 mod participant;
 mod peers;
+mod probe;
 mod shared;
 mod wire;
 
@@ -52,6 +53,7 @@ use members::{Claims, Purpose};
 pub(super) use participant::Wish;
 pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;
+pub use probe::NodeProbe;
 pub use shared::{Nodes, NotAName};
 use wire::{Content, Person, Told, parts};
 
@@ -69,6 +71,11 @@ const RENEW: Duration = Duration::from_secs(3);
 const LEASE: Duration = Duration::from_secs(10);
 /// The time for which a lease has to stay unchanged before another node deletes the lease: longer than [`LEASE`].
 const LEASE_OVER: Duration = Duration::from_secs(11);
+/// The time from a node's first connection in which the other nodes are expected to be heard: each of them answers the first sign of
+/// life of a new node, and gives one of its own every second. Nodes that were there before are known by that.
+const BEGINNING: Duration = Duration::from_secs(3);
+/// Longest wait of a guest, after the first connection, for the lists of members of the nodes that were there before.
+const LISTS_MAX: Duration = Duration::from_secs(2);
 /// Longest wait of a guest for the engine.
 const ASK_MAX: Duration = Duration::from_secs(8);
 /// Time before a failed request is repeated.
@@ -166,6 +173,8 @@ pub(super) enum Event {
     Said(Vec<u8>),
     /// So many messages of another node are lost.
     Missed(u64),
+    /// A member of another node was there before this node. Nobody is told, and from now on the member counts.
+    IsThere { node: Box<str>, number: u64, who: Box<str> },
     /// A member of another node has come.
     Came { node: Box<str>, number: u64, who: Box<str> },
     /// A member of another node has gone.
@@ -197,6 +206,10 @@ pub(super) struct Node {
     /// The engine has no JetStream, or it does not answer: names are checked on this node alone.
     is_without: bool,
     created_at: Option<Duration>,
+    /// When the link was up first; `None` after the link was lost.
+    began_at: Option<Duration>,
+    /// The members of the nodes that were there before are known, and guests may be seated.
+    knows_others: bool,
     lease: Lease,
     claims: Claims,
     peers: Peers,
@@ -224,6 +237,8 @@ impl Node {
             has_bucket: false,
             is_without: false,
             created_at: None,
+            began_at: None,
+            knows_others: false,
             lease: Lease::default(),
             claims: Claims::default(),
             peers: Peers::default(),
@@ -308,6 +323,9 @@ impl Node {
     /// The link is up.
     pub(super) fn connected(&mut self, now: Duration) {
         self.returns |= self.phase == Phase::Away;
+        if self.phase == Phase::Starting {
+            self.began_at = Some(now);
+        }
         self.phase = Phase::Up;
         self.beat(now);
         self.create(now);
@@ -328,6 +346,7 @@ impl Node {
         }
         self.phase = Phase::Away;
         (self.has_bucket, self.created_at) = (false, None);
+        (self.began_at, self.knows_others) = (None, true);
         self.requests.clear();
         self.lease.is_lost();
         for suspect in self.suspects.values_mut() {
@@ -349,7 +368,8 @@ impl Node {
             return;
         };
         let mut events = Vec::new();
-        let consequences = self.peers.hear(from, &told, now, &mut events);
+        let is_beginning = self.began_at.is_some_and(|at| now < at + BEGINNING);
+        let consequences = self.peers.hear(from, &told, is_beginning, now, &mut events);
         self.actions.extend(events.into_iter().map(Action::Event));
         if self.peers.knows(from) {
             self.suspects.remove(from);
@@ -360,6 +380,16 @@ impl Node {
         }
         if consequences.asks {
             self.tell(Some(from), Content::Ask);
+        }
+        self.look_for_lists(now);
+    }
+
+    /// Lets guests be seated as soon as the members of the nodes that were there before are known, so that counts and lists have them.
+    fn look_for_lists(&mut self, now: Duration) {
+        let Some(began_at) = self.began_at.filter(|_| !self.knows_others) else { return };
+        if now >= began_at + LISTS_MAX || (now >= began_at + TICK && !self.peers.are_lists_missing()) {
+            self.knows_others = true;
+            self.grant_ready();
         }
     }
 
@@ -405,6 +435,7 @@ impl Node {
             self.watch(silent, now);
             self.verify(now);
         }
+        self.look_for_lists(now);
         self.grant_overdue(now);
         self.advance(now);
     }
@@ -442,7 +473,7 @@ impl Node {
             self.event(Event::Together);
         }
         (self.has_bucket, self.is_without) = (is_there, !is_there);
-        if self.is_without {
+        if self.is_without && self.knows_others {
             self.grant_all(false);
         }
     }

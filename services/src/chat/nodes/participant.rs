@@ -1,11 +1,11 @@
 //! The user of the client of NATS: carries out the actions of a [`Node`], and passes events on to the chat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reactor::{ConnectionId, ServiceHandle};
+use reactor::{ConnectionId, PostError, ServiceHandle};
 
 use super::super::Command;
 use super::bucket::{EXPECTED, Kind, Outcome, outcome};
@@ -15,8 +15,11 @@ use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Pu
 
 /// Time for an answer of the bucket.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// The key of the participant's timer.
+/// Pause before news are posted again to a loop that had no room.
+const POST_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// The keys of the participant's timers.
 const TICKS: u64 = 0;
+const POST_AGAIN: u64 = 1;
 
 /// A message from the chat to the node. Only the chat makes them.
 ///
@@ -84,6 +87,11 @@ pub struct NodeParticipant {
     connections: HashMap<u64, ConnectionId>,
     /// Requests without an answer.
     kinds: HashMap<u64, Kind>,
+    /// News for the chat that its loops had no room for, in order. At most the answers to guests, and the arrivals and departures of
+    /// known members: while a message waits for room, the connection to NATS is not read.
+    unposted: VecDeque<(To, News)>,
+    /// Members who talk are still to be told that they are read again.
+    owes_resume: bool,
     /// The bucket was there once, or the room has begun alone.
     has_started: bool,
     /// When the latest dropped message was logged.
@@ -92,13 +100,32 @@ pub struct NodeParticipant {
     prefix: String,
 }
 
+/// The addressee of news for the chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    /// The guest or member at this connection.
+    Guest(ConnectionId),
+    /// The first loop, which announces.
+    Room,
+}
+
 type ThisLink<'a, 'c> = Link<'a, 'c, FromChat>;
 
 impl NodeParticipant {
     pub(super) fn new(nodes: Nodes, chat: ServiceHandle<Command>) -> Self {
         let (node, prefix) = (Node::new(&nodes.0.id), format!("glowplug.{}.", nodes.0.room));
-        let (connections, kinds) = (HashMap::new(), HashMap::new());
-        NodeParticipant { nodes, chat, node, connections, kinds, has_started: false, warned_at: None, prefix }
+        NodeParticipant {
+            nodes,
+            chat,
+            node,
+            connections: HashMap::new(),
+            kinds: HashMap::new(),
+            unposted: VecDeque::new(),
+            owes_resume: false,
+            has_started: false,
+            warned_at: None,
+            prefix,
+        }
     }
 
     /// Carries out what the node has decided.
@@ -111,7 +138,7 @@ impl NodeParticipant {
                         self.node.answered(id, Answer::Failed, link.now());
                     }
                 }
-                Action::Event(event) => self.event(event),
+                Action::Event(event) => self.event(event, link),
             }
         }
     }
@@ -138,28 +165,23 @@ impl NodeParticipant {
 
     /// Sends a request. Returns whether an answer will come.
     fn request(&mut self, id: u64, request: &Request, link: &mut ThisLink<'_, '_>) -> bool {
-        let message = request.message(&self.nodes.0.room);
-        let field = message.expected.as_deref().map(|expected| (EXPECTED, expected));
-        let sent = Publish::new(&message.subject, message.payload.as_bytes()).and_then(|publish| match &field {
-            Some(field) => publish.headers(std::slice::from_ref(field)),
-            None => Ok(publish),
-        });
-        let sent = sent.map_err(NotSent::from).and_then(|publish| link.request(&publish, ANSWER_WITHIN, id));
-        if sent.is_ok() {
+        let is_sent = send(request, &self.nodes, id, link).is_ok();
+        if is_sent {
             self.kinds.insert(id, request.kind());
         }
-        sent.is_ok()
+        is_sent
     }
 
-    fn event(&mut self, event: Event) {
-        // A post fails when its loop has ended, and its connection with it.
+    fn event(&mut self, event: Event, link: &mut ThisLink<'_, '_>) {
         match event {
-            Event::Granted { number, is_alone } => self.post(number, News::Granted { is_alone }),
-            Event::Close { number } => self.post(number, News::Close),
+            Event::Granted { number, is_alone } => self.answer(number, News::Granted { is_alone }, link),
+            Event::Close { number } => self.answer(number, News::Close, link),
             Event::Refused { number } => {
-                self.post(number, News::Refused);
+                self.answer(number, News::Refused, link);
                 self.connections.remove(&number);
             }
+            // Not by a post: a guest whose name is granted next counts these members.
+            Event::IsThere { node, number, who } => self.nodes.came(&node, number, &who),
             event => {
                 match &event {
                     Event::Missed(count) => {
@@ -169,35 +191,39 @@ impl NodeParticipant {
                     Event::Together => log::info!("NATS is back: the room is whole again"),
                     _ => {}
                 }
-                let _ = self.chat.post_to_loop(0, Command::Node(FromNode(News::Room(event))));
+                self.post(To::Room, News::Room(event), link);
             }
         }
     }
 
-    fn post(&self, number: u64, news: News) {
+    fn answer(&mut self, number: u64, news: News, link: &mut ThisLink<'_, '_>) {
         if let Some(&id) = self.connections.get(&number) {
-            let _ = self.chat.post(id, Command::Node(FromNode(news)));
+            self.post(To::Guest(id), news, link);
         }
     }
 
-    /// Stops the application, for want of NATS at the start.
-    fn fail(&mut self, why: String, link: &mut ThisLink<'_, '_>) {
-        let _ = self.nodes.0.failure.set(why);
-        link.halt();
+    /// Posts news to the chat, behind all earlier news. A loop that has no room gets them later: a guest waits for its answer, and a
+    /// departure that is lost would leave a member in the list for good.
+    fn post(&mut self, to: To, news: News, link: &mut ThisLink<'_, '_>) {
+        self.unposted.push_back((to, news));
+        if self.unposted.len() == 1 {
+            self.post_all(link);
+        }
     }
 
-    fn start_alone(&mut self, why: &str, link: &mut ThisLink<'_, '_>) {
-        log::warn!("{why}");
-        self.has_started = true;
-        self.node.start_alone();
-        self.act(link);
-    }
-
-    /// Handles the lack of a working engine at the start.
-    fn cannot_start(&mut self, why: String, link: &mut ThisLink<'_, '_>) {
-        match self.nodes.0.is_optional.load(Relaxed) {
-            true => self.start_alone(&why, link),
-            false => self.fail(why, link),
+    /// Posts the news that wait, as long as there is room.
+    fn post_all(&mut self, link: &mut ThisLink<'_, '_>) {
+        while let Some((to, news)) = self.unposted.pop_front() {
+            let command = Command::Node(FromNode(news));
+            let posted = match to {
+                To::Guest(id) => self.chat.post(id, command),
+                To::Room => self.chat.post_to_loop(0, command),
+            };
+            // Closed: the loop has ended, and its connections with it.
+            if let Err(PostError::Full(Command::Node(FromNode(news)))) = posted {
+                self.unposted.push_front((to, news));
+                return link.set_timer(POST_AGAIN, POST_AGAIN_AFTER);
+            }
         }
     }
 
@@ -212,9 +238,14 @@ impl NodeParticipant {
     }
 
     /// Members who talk are read again.
-    fn resume(&mut self) {
-        if self.nodes.0.is_full.swap(false, Relaxed) {
-            let _ = self.chat.post_to_all(Command::Node(FromNode(News::Resume)));
+    fn resume(&mut self, link: &mut ThisLink<'_, '_>) {
+        self.owes_resume |= self.nodes.0.is_full.swap(false, Relaxed);
+        if std::mem::take(&mut self.owes_resume)
+            && let Err(missed) = self.chat.post_to_all(Command::Node(FromNode(News::Resume)))
+            && missed.iter().any(|(_, error)| matches!(error, PostError::Full(_)))
+        {
+            self.owes_resume = true;
+            link.set_timer(POST_AGAIN, POST_AGAIN_AFTER);
         }
     }
 }
@@ -223,12 +254,7 @@ impl Participant for NodeParticipant {
     type Message = FromChat;
 
     fn started(&mut self, link: &mut ThisLink<'_, '_>) {
-        let (prefix, id) = (&self.prefix, &self.nodes.0.id);
-        for subject in [format!("{prefix}*"), format!("{prefix}*.{id}")] {
-            if let Err(error) = link.subscribe(subject) {
-                log::error!("NATS: not subscribed: {error}");
-            }
-        }
+        subscribe(&self.nodes, link);
         link.set_timer(TICKS, TICK);
     }
 
@@ -242,24 +268,22 @@ impl Participant for NodeParticipant {
         self.kinds.clear();
         self.node.lost();
         self.act(link);
-        self.resume();
+        self.resume(link);
         self.set_state(link);
     }
 
     fn failed(&mut self, cause: &Cause, link: &mut ThisLink<'_, '_>) {
         if !self.has_started && link.failures() >= link.servers() as u64 {
-            let why = format!("NATS at {}: {cause}", link.server());
-            self.cannot_start(why, link);
+            log::warn!("NATS at {}: {cause}", link.server());
+            self.has_started = true;
+            self.node.start_alone();
+            self.act(link);
         }
         self.set_state(link);
     }
 
     fn refused(&mut self, text: &str, link: &mut ThisLink<'_, '_>) {
         log::warn!("NATS: {} says: {text}", link.server());
-        if !self.has_started && !self.nodes.0.is_optional.load(Relaxed) {
-            let why = format!("NATS at {}: the server says: {text}", link.server());
-            self.fail(why, link);
-        }
     }
 
     fn message(&mut self, _: u64, message: &Message<'_>, link: &mut ThisLink<'_, '_>) {
@@ -271,16 +295,8 @@ impl Participant for NodeParticipant {
 
     fn answered(&mut self, id: u64, answer: Result<&Message<'_>, NoAnswer>, link: &mut ThisLink<'_, '_>) {
         let Some(kind) = self.kinds.remove(&id) else { return };
-        let outcome = match answer {
-            Ok(message) => outcome(kind, message.payload),
-            Err(NoAnswer::NoResponders) if kind == Kind::Create => {
-                Outcome::Error("no JetStream (nats-server needs -js)".to_owned())
-            }
-            Err(NoAnswer::NoResponders) => Outcome::Plain(Answer::NoBucket),
-            Err(_) => Outcome::Plain(Answer::Failed),
-        };
         let now = link.now();
-        match outcome {
+        match outcome_of(kind, answer) {
             Outcome::Plain(answer) => {
                 self.has_started |= kind == Kind::Create && answer == Answer::Done;
                 self.node.answered(id, answer, now);
@@ -289,23 +305,23 @@ impl Participant for NodeParticipant {
                 self.node.answered(id, Answer::Found { revision, value: &value }, now);
             }
             Outcome::Error(text) => {
-                let why = format!("NATS at {}: {text}", link.server());
-                if kind == Kind::Create && !self.has_started {
-                    self.cannot_start(why, link);
-                } else {
-                    log::warn!("{why}");
-                }
+                log::warn!("NATS at {}: {text}", link.server());
+                self.has_started |= kind == Kind::Create;
                 self.node.answered(id, Answer::Failed, now);
             }
         }
         self.act(link);
     }
 
-    fn drained(&mut self, _: &mut ThisLink<'_, '_>) {
-        self.resume();
+    fn drained(&mut self, link: &mut ThisLink<'_, '_>) {
+        self.resume(link);
     }
 
-    fn timer(&mut self, _: u64, link: &mut ThisLink<'_, '_>) {
+    fn timer(&mut self, key: u64, link: &mut ThisLink<'_, '_>) {
+        if key == POST_AGAIN {
+            self.post_all(link);
+            return self.resume(link);
+        }
         link.set_timer(TICKS, TICK);
         self.node.tick(link.now());
         self.act(link);
@@ -337,6 +353,45 @@ impl Participant for NodeParticipant {
     fn stopping(&mut self, link: &mut ThisLink<'_, '_>) {
         self.node.stop();
         self.act(link);
+    }
+}
+
+/// Subscribes to the subjects of all nodes, and to those for this node alone.
+pub(super) fn subscribe<M: Send + 'static>(nodes: &Nodes, link: &mut Link<'_, '_, M>) {
+    let (room, id) = (&nodes.0.room, &nodes.0.id);
+    for subject in [format!("glowplug.{room}.*"), format!("glowplug.{room}.*.{id}")] {
+        if let Err(error) = link.subscribe(subject) {
+            log::error!("NATS: not subscribed: {error}");
+        }
+    }
+}
+
+/// Sends a request to the room's bucket.
+pub(super) fn send<M: Send + 'static>(
+    request: &Request,
+    nodes: &Nodes,
+    id: u64,
+    link: &mut Link<'_, '_, M>,
+) -> Result<Sent, NotSent> {
+    let message = request.message(&nodes.0.room);
+    let field = message.expected.as_deref().map(|expected| (EXPECTED, expected));
+    let publish = Publish::new(&message.subject, message.payload.as_bytes())?;
+    let publish = match &field {
+        Some(field) => publish.headers(std::slice::from_ref(field))?,
+        None => publish,
+    };
+    link.request(&publish, ANSWER_WITHIN, id)
+}
+
+/// Reads the answer to a request of this kind.
+pub(super) fn outcome_of(kind: Kind, answer: Result<&Message<'_>, NoAnswer>) -> Outcome {
+    match answer {
+        Ok(message) => outcome(kind, message.payload),
+        Err(NoAnswer::NoResponders) if kind == Kind::Create => {
+            Outcome::Error("no JetStream (nats-server needs -js)".to_owned())
+        }
+        Err(NoAnswer::NoResponders) => Outcome::Plain(Answer::NoBucket),
+        Err(_) => Outcome::Plain(Answer::Failed),
     }
 }
 

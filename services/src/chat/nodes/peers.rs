@@ -42,6 +42,9 @@ struct Peer {
     members: BTreeMap<u64, Box<str>>,
     /// Arrivals or departures are missing: the list of members is to be asked for.
     is_stale: bool,
+    /// This node knows of no arrival of the members, because they were there before this node: nobody is told of them, until the list
+    /// of members has arrived.
+    was_before: bool,
     asked_at: Option<Duration>,
     answered_at: Option<Duration>,
     /// A list of members of which parts have arrived.
@@ -81,12 +84,25 @@ impl Peers {
         self.peers.len()
     }
 
+    /// Whether a node was asked for its list of members and has not sent the whole list.
+    pub(super) fn are_lists_missing(&self) -> bool {
+        self.peers.values().any(|peer| peer.is_stale)
+    }
+
     pub(super) fn knows(&self, node: &str) -> bool {
         self.peers.contains_key(node)
     }
 
     /// Handles a message of node `from`.
-    pub(super) fn hear(&mut self, from: &str, told: &Told<'_>, now: Duration, events: &mut Vec<Event>) -> Consequences {
+    /// `is_beginning`: this node has just begun, so a node with members that is heard for the first time was there before.
+    pub(super) fn hear(
+        &mut self,
+        from: &str,
+        told: &Told<'_>,
+        is_beginning: bool,
+        now: Duration,
+        events: &mut Vec<Event>,
+    ) -> Consequences {
         let mut consequences = Consequences::default();
         let is_message = matches!(told.content, Content::Said { .. });
         let is_change = matches!(told.content, Content::Came(_) | Content::Went { .. });
@@ -102,7 +118,8 @@ impl Peers {
                 return consequences;
             }
             // A node counts from its first message on: nothing before it was missed.
-            self.peers.insert(from.into(), Peer::new(changes_before, before, now));
+            let was_before = is_beginning && changes_before > 0 && !self.gone.contains_key(from);
+            self.peers.insert(from.into(), Peer { was_before, ..Peer::new(changes_before, before, now) });
             self.gone.remove(from);
         }
         let Some(peer) = self.peers.get_mut(from) else { return consequences };
@@ -132,13 +149,14 @@ impl Peers {
                 }
                 peer.said = told.said;
                 if peer.members.get(&number).is_none_or(|known| **known != *who) {
-                    self.add(from, Person { number, who }, events, &mut consequences);
+                    let was_before = peer.was_before;
+                    self.add(from, Person { number, who }, was_before, events, &mut consequences);
                 }
                 events.push(Event::Said(text_of(who, text)));
             }
             Content::Came(person) => {
                 if peer.take_change(told.changes) {
-                    self.add(from, person, events, &mut consequences);
+                    self.add(from, person, false, events, &mut consequences);
                 }
             }
             Content::Went { number } => {
@@ -203,7 +221,14 @@ impl Peers {
     }
 
     /// Adds a member, in place of another one with this number.
-    fn add(&mut self, node: &str, person: Person<'_>, events: &mut Vec<Event>, consequences: &mut Consequences) {
+    fn add(
+        &mut self,
+        node: &str,
+        person: Person<'_>,
+        was_before: bool,
+        events: &mut Vec<Event>,
+        consequences: &mut Consequences,
+    ) {
         let known = self.peers.get(node).and_then(|peer| peer.members.get(&person.number));
         if known.is_some_and(|known| **known == *person.who) {
             return;
@@ -222,7 +247,11 @@ impl Peers {
             *self.names.entry(key).or_default() += 1;
             consequences.came.push(key);
         }
-        events.push(Event::Came { node: node.into(), number: person.number, who: person.who.into() });
+        let (node, number, who) = (node.into(), person.number, person.who.into());
+        events.push(match was_before {
+            true => Event::IsThere { node, number, who },
+            false => Event::Came { node, number, who },
+        });
     }
 
     fn take(&mut self, node: &str, number: u64, events: &mut Vec<Event>) {
@@ -241,7 +270,8 @@ impl Peers {
 
     /// Takes the members of the list in place of the known ones.
     fn replace(&mut self, node: &str, list: List, events: &mut Vec<Event>, consequences: &mut Consequences) {
-        let Some(peer) = self.peers.get(node) else { return };
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let was_before = std::mem::take(&mut peer.was_before);
         let known = peer.members.iter();
         let gone = known.filter(|(number, who)| list.members.get(number) != Some(*who)).map(|(number, _)| *number);
         let gone: Vec<u64> = gone.collect();
@@ -249,7 +279,7 @@ impl Peers {
             self.take(node, number, events);
         }
         for (&number, who) in &list.members {
-            self.add(node, Person { number, who }, events, consequences);
+            self.add(node, Person { number, who }, was_before, events, consequences);
         }
     }
 }
@@ -262,6 +292,7 @@ impl Peer {
             said,
             members: BTreeMap::new(),
             is_stale: true,
+            was_before: false,
             asked_at: None,
             answered_at: None,
             list: None,

@@ -6,10 +6,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use reactor::{ConnectionId, ServiceHandle};
+use reactor::{ConnectionId, PostError, ServiceHandle};
 
 use super::super::Command;
 use super::participant::{FromChat, NodeParticipant};
+use super::probe::NodeProbe;
 use crate::nats::Posted;
 
 /// Longest name of a room or node in bytes.
@@ -17,7 +18,9 @@ const NAME_MAX: usize = 64;
 
 /// A room on several nodes, for [`Room::with_nodes`](super::super::Room::with_nodes). A clone is a handle of one room.
 ///
-/// The chat's service comes first, then the client of NATS, with the [`participant`](Nodes::participant) that joins the two:
+/// First a [`probe`](Nodes::probe) looks whether NATS is there and has all that a room needs. Then comes the chat's service, and the
+/// client of NATS with the [`participant`](Nodes::participant) that joins the two. Without NATS the participant begins alone, so
+/// a program that is content with that leaves the probe out.
 ///
 /// ```no_run
 /// use reactor::{Application, Service};
@@ -25,19 +28,26 @@ const NAME_MAX: usize = 64;
 /// use services::nats::{self, Client};
 ///
 /// let nodes = Nodes::new("lobby", "host1")?;
+/// let url = "nats://127.0.0.1:4222".parse::<nats::Url>()?;
+/// let (of_probe, at) = (nodes.clone(), url.clone());
+/// let client = move || Client::new([at.clone()], of_probe.probe()).echo(false);
+/// let mut app = Application::new()?;
+/// app.add_service(Service::outbound(client).limits(nats::limits()).deadlines(nats::deadlines()))?;
+/// app.run()?; // until the probe is over
+/// if let Some(why) = nodes.failure() {
+///     return Err(why.into());
+/// }
+///
 /// let room = Room::default().with_nodes(nodes.clone());
 /// let mut app = Application::new()?;
 /// let in_room = room.clone();
 /// let service = Service::tcp("127.0.0.1:8801", move || Chat::new(in_room.clone()));
 /// let chat = app.add_service(service.limits(chat::limits()).deadlines(chat::deadlines(None)))?;
-/// let (of_node, url) = (nodes.clone(), "nats://127.0.0.1:4222".parse::<nats::Url>()?);
+/// let of_node = nodes.clone();
 /// let client = move || Client::new([url.clone()], of_node.participant(&chat)).echo(false);
 /// let client = app.add_service(Service::outbound(client).limits(nats::limits()).deadlines(nats::deadlines()))?;
 /// nodes.attach(client);
 /// app.run()?;
-/// if let Some(why) = nodes.failure() {
-///     eprintln!("error: {why}");
-/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -50,11 +60,10 @@ pub(super) struct Shared {
     pub(super) room: String,
     /// The node's name, and a random suffix for this start.
     pub(super) id: String,
-    pub(super) is_optional: AtomicBool,
     client: OnceLock<ServiceHandle<Posted<FromChat>>>,
     /// So much waits for the engine that members who talk are not read.
     pub(super) is_full: AtomicBool,
-    /// The reason for which the application was stopped at its start.
+    /// The reason for which the probe has failed.
     pub(super) failure: OnceLock<String>,
     others: Mutex<Others>,
     /// The state for reports.
@@ -95,7 +104,6 @@ impl Nodes {
         let shared = Shared {
             room: room.to_owned(),
             id: format!("{node}-{suffix:08x}"),
-            is_optional: AtomicBool::new(false),
             client: OnceLock::new(),
             is_full: AtomicBool::new(false),
             failure: OnceLock::new(),
@@ -107,10 +115,12 @@ impl Nodes {
         Ok(Nodes(Arc::new(shared)))
     }
 
-    /// Lets the room begin alone if NATS is not reached at the start. By default the application stops then: see
-    /// [`failure`](Self::failure).
-    pub fn optional(&self) {
-        self.0.is_optional.store(true, Relaxed);
+    /// The user of a client of NATS that looks whether a room can begin: NATS is reached, lets this node in, has JetStream, and
+    /// permits the room's subjects and its bucket, which the probe creates. Then, or at the first failure, the application
+    /// stops; [`failure`](Self::failure) has the outcome. The probe takes some milliseconds, at most 1 s and a pause for each server
+    /// that is not reached, and 2 s for an answer that does not come.
+    pub fn probe(&self) -> NodeProbe {
+        NodeProbe::new(self.clone())
     }
 
     /// The user of the client of NATS. `chat` is the handle of the chat's service.
@@ -123,7 +133,7 @@ impl Nodes {
         let _ = self.0.client.set(client);
     }
 
-    /// The reason for which the application was stopped at its start: NATS was not reached, has refused, or has no JetStream.
+    /// The reason for which the [`probe`](Self::probe) has failed: NATS was not reached, has refused, or has no JetStream.
     pub fn failure(&self) -> Option<&str> {
         self.0.failure.get().map(String::as_str)
     }
@@ -138,11 +148,12 @@ impl Nodes {
 
     // ---- for the chat ------------------------------------------------------------------------------------------------
 
-    /// Posts to the client. Waits for room at the sender, and then reading pauses, as with every post.
-    pub(in super::super) fn post(&self, message: FromChat) {
-        if let Some(client) = self.0.client.get() {
-            // Fails when the application ends.
-            let _ = client.post(ConnectionId::NONE, Posted::new(message));
+    /// Posts to the client. Gives the message back while too many messages wait for the client's loop.
+    pub(in super::super) fn post(&self, message: FromChat) -> Result<(), FromChat> {
+        match self.0.client.get().map(|client| client.post(ConnectionId::NONE, Posted::new(message))) {
+            Some(Err(PostError::Full(posted))) => posted.into_message().map_or(Ok(()), Err),
+            // Closed: the application ends.
+            _ => Ok(()),
         }
     }
 

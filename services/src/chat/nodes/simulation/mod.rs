@@ -375,7 +375,7 @@ impl World {
             }
             Event::Said(text) => server.heard.push(String::from_utf8(text).unwrap()),
             Event::Missed(count) => assert!(count > 0 && count < 10_000, "{count}"),
-            Event::Came { node, number, who } => {
+            Event::Came { node, number, who } | Event::IsThere { node, number, who } => {
                 assert!(server.others.insert((node, number), who).is_none(), "came twice");
             }
             Event::Went { node, number, who } => assert_eq!(server.others.remove(&(node, number)), Some(who)),
