@@ -78,8 +78,8 @@ pub struct Members {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=HISTORY_MAX as i64))]
     history: Option<u32>,
 
-    /// Let web pages of this origin join besides the chat's own page, such as https://chat.example.org; may be repeated. Needed
-    /// for a proxy that serves the chat under a host name of its own. * allows pages of any origin and requests for any host
+    /// Let web pages of this origin (https:// and its host) join besides the chat's own page; may be repeated. Needed for a proxy
+    /// that serves the chat under a host name of its own. * allows pages of any origin and requests for any host
     #[arg(long = "origin", value_name = "URL", value_parser = origin)]
     origins: Vec<String>,
 

@@ -250,7 +250,7 @@ impl Application {
     ///
     /// From 80 % on, the largest holders are not read, until less than 70 % is held. Connections without queued output are
     /// still read, because only further input completes their requests. Above 100 % the largest holders of all loops are
-    /// closed: their queued output is dropped and counted, [`Handler::on_too_slow`](crate::Handler::on_too_slow) may write last
+    /// closed: their queued output is dropped and counted, [`Handler::on_too_slow`] may write last
     /// words, and the reason is [`CloseReason::Memory`](crate::CloseReason::Memory). A connection with more than 128 KiB of
     /// unshared output left is reset after that. Holders of less than 4 KiB are left alone.
     ///

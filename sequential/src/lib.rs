@@ -27,13 +27,13 @@
 //! | [`Peer::until_eol`], [`until`](Peer::until), [`receive`](Peer::receive), [`some`](Peer::some), [`decode`](Peer::decode) | for input |
 //! | [`Peer::send_wait`] | for room in the output; [`Peer::send`] and [`Peer::send_all`] do not wait |
 //! | [`sleep`], [`within`] | for time; a deadline on any wait |
-//! | [`first`] | for the first of several waits |
+//! | [`first()`] | for the first of several waits |
 //! | [`Subscription::message`] | for the next message of a topic |
 //! | [`Queue`] | for a value from a task of the loop |
-//! | [`fork`], [`in_thread`] | for a second task, for a thread |
+//! | [`fork()`], [`in_thread`] | for a second task, for a thread |
 //! | [`Client::connect`], [`connect_name`](Client::connect_name) | for an outbound connection |
 //!
-//! Where to go on: [`Peer`] has the reads and sends, [`Tasks`] shares state among tasks, [`fork`] runs several tasks, and the
+//! Where to go on: [`Peer`] has the reads and sends, [`Tasks`] shares state among tasks, [`fork()`] runs several tasks, and the
 //! `docs/sequential.md` of the repository says when to take which face. `examples/smtp.rs` is a mail server in 80 lines.
 //!
 //! Futures of any crate work, if they need no runtime of their own: a wake-up from any thread reaches the task through the

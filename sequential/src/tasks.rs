@@ -201,7 +201,7 @@ impl<S: AsyncFn(&mut Peer) + 'static> Tasks<S> {
         }
     }
 
-    /// Runs `task` when the loop begins: for work beside the connections, such as a clock. The rules of [forked](crate::fork) tasks
+    /// Runs `task` when the loop begins: for work beside the connections, such as a clock. The rules of [forked](crate::fork()) tasks
     /// apply. Where each connection has a loop of its own, each loop runs the task.
     ///
     /// ```

@@ -90,7 +90,7 @@ impl<C: 'static, M> Context<'_, C, M> {
         self.open(Origin::Outbound, Peer::Unresolved, connection, OpenKind::Dial(name.into(), Some(layer)))
     }
 
-    /// The result of the layer's handshake with the peer ([`Layer::agreed`](crate::Layer::agreed)), such as the name that a TLS
+    /// The result of the layer's handshake with the peer ([`Layer::agreed`]), such as the name that a TLS
     /// client asked for. `None` outside [`Handler::on_open`](crate::Handler::on_open) and
     /// [`Handler::on_connected`](crate::Handler::on_connected), without a layer, and for another type.
     pub fn agreed<T: 'static>(&self) -> Option<&T> {

@@ -50,7 +50,7 @@ const PROCESSES: usize = 1024;
 ///
 /// With `threads` and `processes`, one further handler runs where connections are accepted, and serves no accepted
 /// connection. It receives messages posted to [`ConnectionId::NONE`](crate::ConnectionId::NONE), and serves connections
-/// that it opens in [`Handler::on_start`](crate::Handler::on_start).
+/// that it opens in [`Handler::on_start`].
 ///
 /// [Topics](crate::Topic) reach all connections under each model. Shared memory does not reach other processes: a
 /// service that needs shared memory declares so ([`Service::shares_memory`](crate::Service::shares_memory)).

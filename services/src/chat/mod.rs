@@ -1,16 +1,5 @@
-//! The chat service: one room for lines, frames and, from a browser, WebSocket.
-//!
-//! ```no_run
-//! use reactor::{Application, Service};
-//! use services::chat::{Chat, Room, deadlines, limits};
-//!
-//! let mut app = Application::new()?;
-//! let room = Room::default();
-//! let chat = Service::tcp("127.0.0.1:8801", move || Chat::new(room.clone()));
-//! app.add_service(chat.limits(limits()).deadlines(deadlines(None)))?;
-//! app.run()?;
-//! # Ok::<(), reactor::Error>(())
-//! ```
+//! The chat service: one room for lines, frames and, from a browser, WebSocket. [`Chat`] has an example of the server, and
+//! [`Client`] of a member.
 //!
 //! ```text
 //!   bytes ──codec::{lines, frames, websocket}──▶ text ──said──▶ a message ──▶ three topics, one for each way to speak
