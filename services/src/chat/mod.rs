@@ -1,5 +1,16 @@
-//! The chat service: one room for lines, frames and, from a browser, WebSocket. [`Chat`] has an example of the server, and
-//! [`Client`] of a member.
+//! The chat service: one room for lines, frames and, from a browser, WebSocket.
+//!
+//! ```no_run
+//! use reactor::{Application, Service};
+//! use services::chat::{Chat, Room, deadlines, limits};
+//!
+//! let mut app = Application::new()?;
+//! let room = Room::default();
+//! let chat = Service::tcp("127.0.0.1:8801", move || Chat::new(room.clone()));
+//! app.add_service(chat.limits(limits()).deadlines(deadlines(None)))?;
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
 //!
 //! ```text
 //!   bytes ──codec::{lines, frames, websocket}──▶ text ──said──▶ a message ──▶ three topics, one for each way to speak
@@ -17,6 +28,7 @@ mod guest;
 mod history;
 mod joining;
 mod likeness;
+mod limits;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod model;
 mod name;
@@ -31,7 +43,7 @@ mod web;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use reactor::{CloseReason, ConnectionId, Deadlines, Handler, Input, Limits, SlowPolicy, Written};
+use reactor::{CloseReason, ConnectionId, Handler, Input, Written};
 
 use crate::codec::text::append_clean;
 use crate::codec::websocket::handshake::{self, Refusal};
@@ -41,6 +53,7 @@ pub use client::{Client, Ending, Line, Note, Order, Screen, limits as client_lim
 pub use console::Console;
 pub use guest::Guest;
 pub use history::{HISTORY_BYTES, HISTORY_MAX};
+pub use limits::{MEMBER_QUEUE, deadlines, limits, limits_for};
 pub use nodes::{FromChat, FromNode, NodeParticipant, NodeProbe, Nodes, NotAName};
 pub use refusal::{REFUSAL_PATIENCE, refusal};
 pub use room::Room;
@@ -62,17 +75,6 @@ type Context<'a> = reactor::Context<'a, Guest, Command>;
 /// Time limit for a name: enough for a person at a keyboard, and short enough that silent guests give their descriptors
 /// back.
 const NAME_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Default limit of a member's queue in bytes: minutes of talk, and a thousand members that do not read cost at most a
-/// gigabyte.
-pub const MEMBER_QUEUE: usize = 1024 * 1024;
-
-/// Bytes that the kernel keeps unsent for a member: enough for a prompt answer, and few old messages before the notice
-/// of missed ones.
-const UNSENT: usize = 16 * 1024;
-
-/// Bytes of input that may wait: the longest frame or line, and further bytes of one read.
-const INPUT_MAX: usize = 192 * 1024;
 
 /// The answer to an empty line in place of a name.
 const PROMPT: &str = "(Type your name)";
@@ -163,27 +165,6 @@ impl Chat {
             unheard: 0,
         }
     }
-}
-
-/// Limits of the chat. A member that does not read has a queue of at most 1 MiB, and is then disconnected.
-pub fn limits() -> Limits {
-    limits_for(MEMBER_QUEUE, SlowPolicy::Disconnect)
-}
-
-/// Limits of the chat with another queue for members, and another policy.
-pub fn limits_for(member_queue: usize, slow_members: SlowPolicy) -> Limits {
-    let usual = Limits::default();
-    // Answers are queued in addition to messages, so reading from a member stops long before messages reach their
-    // limit.
-    let output_high = usual.output_high.min(member_queue / 2);
-    let output_low = usual.output_low.min(output_high / 4);
-    Limits { input: INPUT_MAX, output_high, output_low, member_queue, slow_members, unsent: UNSENT, ..usual }
-}
-
-/// Deadlines of the chat. The handler itself waits 30 seconds for a name, and sends an error if none comes. Members may
-/// be silent without limit, unless `idle` sets one.
-pub fn deadlines(idle: Option<Duration>) -> Deadlines {
-    Deadlines { first_request: None, idle, ..Deadlines::default() }
 }
 
 impl Handler<Command> for Chat {
