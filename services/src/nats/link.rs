@@ -112,6 +112,11 @@ impl<M: Send + 'static> Link<'_, '_, M> {
         self.session.servers.count()
     }
 
+    /// The number of attempts in which every known address of every server is tried once: a name may have several addresses.
+    pub fn round(&self) -> usize {
+        self.session.servers.round()
+    }
+
     /// Failed attempts since the client was connected last, or since the start.
     pub fn failures(&self) -> u64 {
         self.session.retry.failures

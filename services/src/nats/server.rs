@@ -213,6 +213,13 @@ impl Servers {
         self.all.len()
     }
 
+    /// The number of attempts in which every known address is tried. The servers take turns, so the one with the most addresses
+    /// decides.
+    pub(super) fn round(&self) -> usize {
+        let most = self.all.iter().map(|server| server.addresses.len()).max().unwrap_or_default();
+        self.count() * most.max(1)
+    }
+
     /// Goes on to the next server, so that a client that has lost its server tries another one first. `None` without servers.
     pub(super) fn advance(&mut self) -> Option<&mut Server> {
         if std::mem::replace(&mut self.has_begun, true) {
@@ -338,6 +345,8 @@ mod tests {
         let found: Vec<Address> = ["10.0.0.1:2", "10.0.0.2:2"].map(|text| text.parse().unwrap()).into();
         server.found(found.clone());
         assert!(!server.wants_look_up());
+        assert_eq!(servers.round(), 2, "a name with two addresses has failed after two attempts");
+        let server = servers.current().unwrap();
         assert_eq!([server.next_address(), server.next_address()], [Some(found[0].clone()), Some(found[1].clone())]);
         assert!(server.wants_look_up());
         assert_eq!(server.next_address(), Some(found[0].clone()), "the earlier addresses are used meanwhile");

@@ -14,8 +14,14 @@ const WRONG_REVISION: u64 = 10071;
 const NO_STREAM: [u64; 2] = [10059, 10060];
 /// Errors for a value that is not there: of reading, and of deleting.
 const NO_MESSAGE: [u64; 2] = [10037, 10057];
-/// The error for a stream that exists with other settings, such as more replicas: an operator's choice.
+/// The error for a stream that exists with other settings, such as other replicas: an operator's choice.
 const OTHER_SETTINGS: u64 = 10058;
+/// The error of a cluster that has no leader at present.
+const NO_LEADER: u64 = 10008;
+/// The error of a cluster that has fewer servers than the stream has replicas, at present or for good.
+const NO_PEERS: u64 = 10005;
+/// Replicas of a new stream in a cluster: the bucket survives the end of any one server.
+pub(super) const REPLICAS: u64 = 3;
 
 /// The header field for the expected revision.
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -46,6 +52,8 @@ pub(super) enum Outcome {
         revision: u64,
         value: Vec<u8>,
     },
+    /// The cluster has too few servers for the replicas, with its text.
+    TooFewServers(String),
     /// An error of the engine's that the node does not expect, with its text.
     Error(String),
 }
@@ -69,7 +77,8 @@ impl Request {
         }
     }
 
-    pub(super) fn message(&self, room: &str) -> Message {
+    /// The request as a message. A stream that does not exist is created with `replicas` replicas.
+    pub(super) fn message(&self, room: &str, replicas: u64) -> Message {
         let stream = stream(room);
         let api = |verb: &str, payload: Value| Message {
             subject: format!("$JS.API.STREAM.{verb}.{stream}"),
@@ -80,7 +89,7 @@ impl Request {
             Request::Create => {
                 let settings = json!({
                     "name": stream, "subjects": [subject(room, ">")], "max_msgs_per_subject": 1, "discard": "new",
-                    "storage": "file", "num_replicas": 1,
+                    "storage": "file", "num_replicas": replicas,
                 });
                 api("CREATE", settings)
             }
@@ -98,12 +107,15 @@ pub(super) fn outcome(kind: Kind, payload: &[u8]) -> Outcome {
     let Ok(answer) = serde_json::from_slice::<Value>(payload) else { return Outcome::Plain(Answer::Failed) };
     if let Some(error) = answer.get("error") {
         let code = error["err_code"].as_u64().unwrap_or(0);
+        let text = || error["description"].as_str().unwrap_or("an error without a text").to_owned();
         return match (kind, code) {
+            (Kind::Create, NO_PEERS) => Outcome::TooFewServers(text()),
             (Kind::Create, OTHER_SETTINGS) => Outcome::Plain(Answer::Done),
+            (_, NO_LEADER) => Outcome::Plain(Answer::Failed),
             (_, WRONG_REVISION) => Outcome::Plain(Answer::Conflict),
             (_, code) if NO_MESSAGE.contains(&code) => Outcome::Plain(Answer::Missing),
             (_, code) if NO_STREAM.contains(&code) => Outcome::Plain(Answer::NoBucket),
-            _ => Outcome::Error(error["description"].as_str().unwrap_or("an error without a text").to_owned()),
+            _ => Outcome::Error(text()),
         };
     }
     let known = match kind {
@@ -146,6 +158,21 @@ mod tests {
                 r#"{"error":{"code":503,"err_code":10039,"description":"jetstream not enabled for account"}}"#,
                 Outcome::Error("jetstream not enabled for account".into()),
             ),
+            (
+                Kind::Create,
+                r#"{"error":{"code":500,"err_code":10074,"description":"replicas > 1 not supported in non-clustered mode"}}"#,
+                Outcome::Error("replicas > 1 not supported in non-clustered mode".into()),
+            ),
+            (
+                Kind::Create,
+                r#"{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}"#,
+                plain(Answer::Failed),
+            ),
+            (
+                Kind::Create,
+                r#"{"error":{"code":400,"err_code":10005,"description":"no suitable peers for placement"}}"#,
+                Outcome::TooFewServers("no suitable peers for placement".into()),
+            ),
             (Kind::Put, r#"{"stream":"KV_glowplug_lobby", "seq":7}"#, plain(Answer::Stored(7))),
             (
                 Kind::Put,
@@ -184,13 +211,16 @@ mod tests {
 
     #[test]
     fn requests_name_the_rooms_own_stream_and_subjects() {
-        let put = Request::Put { key: "lease.a".into(), value: "0".into(), expected: 3 }.message("lobby");
+        let put = Request::Put { key: "lease.a".into(), value: "0".into(), expected: 3 }.message("lobby", 3);
         assert_eq!((put.subject.as_str(), put.expected.as_deref()), ("$KV.glowplug_lobby.lease.a", Some("3")));
-        let get = Request::Get { key: "name.ab".into() }.message("lobby");
+        let get = Request::Get { key: "name.ab".into() }.message("lobby", 3);
         assert_eq!(get.subject, "$JS.API.STREAM.MSG.GET.KV_glowplug_lobby");
         assert_eq!(get.payload, r#"{"last_by_subj":"$KV.glowplug_lobby.name.ab"}"#);
-        let delete = Request::Delete { revision: 5 }.message("lobby");
+        let delete = Request::Delete { revision: 5 }.message("lobby", 3);
         assert_eq!(delete.subject, "$JS.API.STREAM.MSG.DELETE.KV_glowplug_lobby");
         assert_eq!(delete.payload, r#"{"no_erase":true,"seq":5}"#);
+        let create = Request::Create.message("lobby", 3);
+        assert_eq!(create.subject, "$JS.API.STREAM.CREATE.KV_glowplug_lobby");
+        assert!(create.payload.contains(r#""num_replicas":3"#), "{}", create.payload);
     }
 }

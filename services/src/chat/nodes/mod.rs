@@ -22,13 +22,15 @@
 //!
 //! **Around the machine.** [`participant`] is the user of [`nats::Client`](crate::nats::Client) that carries out `Publish` and `Request`
 //! ([`bucket`] has JetStream's words). [`guests`] is the chat's side: a guest asks, waits unread, and joins when the name is granted.
-//! [`shared`] is the part of a room that all loops share. [`probe`] looks at the start whether NATS has all that a room needs. docs/nodes.md has the promises and the limits.
+//! [`shared`] is the part of a room that all loops share. [`probe`] looks at the start whether NATS has all that
+//! a room needs. [`creation`] makes the bucket on a single server or in a cluster. docs/nodes.md has the promises and the limits.
 //!
 //! Subjects: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
 //! sender, so permissions can bind a node to its name.
 
 mod bucket;
 mod claims;
+mod creation;
 mod guests;
 mod lease;
 mod members;
@@ -203,8 +205,10 @@ pub(super) struct Node {
     returns: bool,
     /// The bucket exists, as far as this node knows; and when its creation was requested.
     has_bucket: bool,
-    /// The engine has no JetStream, or it does not answer: names are checked on this node alone.
+    /// The engine has no JetStream, or JetStream has not answered for [`ASK_MAX`]: names are checked on this node alone.
     is_without: bool,
+    /// When JetStream failed to answer for the first time since the link came up or the bucket was there.
+    silent_since: Option<Duration>,
     created_at: Option<Duration>,
     /// When the link was up first; `None` after the link was lost.
     began_at: Option<Duration>,
@@ -236,6 +240,7 @@ impl Node {
             returns: false,
             has_bucket: false,
             is_without: false,
+            silent_since: None,
             created_at: None,
             began_at: None,
             knows_others: false,
@@ -345,7 +350,7 @@ impl Node {
             return;
         }
         self.phase = Phase::Away;
-        (self.has_bucket, self.created_at) = (false, None);
+        (self.has_bucket, self.created_at, self.silent_since) = (false, None, None);
         (self.began_at, self.knows_others) = (None, true);
         self.requests.clear();
         self.lease.is_lost();
@@ -401,7 +406,7 @@ impl Node {
         }
         match purpose {
             Purpose::Nothing => {}
-            Purpose::Create => self.created(answer == Answer::Done),
+            Purpose::Create => self.created(answer, now),
             Purpose::Renew { .. } | Purpose::ReadLease => self.lease_answered(&purpose, answer, now),
             Purpose::Watch { node } => self.watched(&node, answer, now),
             Purpose::Fence { node } => self.fenced(&node, answer, now),
@@ -468,11 +473,17 @@ impl Node {
 
     /// The request for the bucket has an outcome. The engine has handled the subscriptions before the request, so from here on the
     /// node hears the others.
-    fn created(&mut self, is_there: bool) {
+    fn created(&mut self, answer: Answer<'_>, now: Duration) {
         if std::mem::take(&mut self.returns) {
             self.event(Event::Together);
         }
-        (self.has_bucket, self.is_without) = (is_there, !is_there);
+        self.has_bucket = answer == Answer::Done;
+        match answer {
+            Answer::Done => (self.is_without, self.silent_since) = (false, None),
+            // A cluster that has lost a server chooses new leaders, which takes some seconds: guests wait.
+            Answer::Failed => self.is_without |= now >= *self.silent_since.get_or_insert(now) + ASK_MAX,
+            _ => self.is_without = true,
+        }
         if self.is_without && self.knows_others {
             self.grant_all(false);
         }

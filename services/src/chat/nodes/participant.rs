@@ -9,6 +9,7 @@ use reactor::{ConnectionId, PostError, ServiceHandle};
 
 use super::super::Command;
 use super::bucket::{EXPECTED, Kind, Outcome, outcome};
+use super::creation::{Creation, Next, has_failed};
 use super::shared::Nodes;
 use super::{Action, Answer, Event, Node, Request, TICK};
 use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Publish, Sent};
@@ -92,6 +93,7 @@ pub struct NodeParticipant {
     unposted: VecDeque<(To, News)>,
     /// Members who talk are still to be told that they are read again.
     owes_resume: bool,
+    creation: Creation,
     /// The bucket was there once, or the room has begun alone.
     has_started: bool,
     /// When the latest dropped message was logged.
@@ -122,6 +124,7 @@ impl NodeParticipant {
             kinds: HashMap::new(),
             unposted: VecDeque::new(),
             owes_resume: false,
+            creation: Creation::default(),
             has_started: false,
             warned_at: None,
             prefix,
@@ -165,7 +168,7 @@ impl NodeParticipant {
 
     /// Sends a request. Returns whether an answer will come.
     fn request(&mut self, id: u64, request: &Request, link: &mut ThisLink<'_, '_>) -> bool {
-        let is_sent = send(request, &self.nodes, id, link).is_ok();
+        let is_sent = send(request, self.creation.replicas, &self.nodes, id, link).is_ok();
         if is_sent {
             self.kinds.insert(id, request.kind());
         }
@@ -259,6 +262,8 @@ impl Participant for NodeParticipant {
     }
 
     fn connected(&mut self, _: &Info, link: &mut ThisLink<'_, '_>) {
+        // Another server may have others around it.
+        self.creation = Creation::default();
         self.node.connected(link.now());
         self.act(link);
         self.set_state(link);
@@ -273,7 +278,7 @@ impl Participant for NodeParticipant {
     }
 
     fn failed(&mut self, cause: &Cause, link: &mut ThisLink<'_, '_>) {
-        if !self.has_started && link.failures() >= link.servers() as u64 {
+        if !self.has_started && has_failed(cause, link) {
             log::warn!("NATS at {}: {cause}", link.server());
             self.has_started = true;
             self.node.start_alone();
@@ -296,7 +301,16 @@ impl Participant for NodeParticipant {
     fn answered(&mut self, id: u64, answer: Result<&Message<'_>, NoAnswer>, link: &mut ThisLink<'_, '_>) {
         let Some(kind) = self.kinds.remove(&id) else { return };
         let now = link.now();
-        match outcome_of(kind, answer) {
+        let outcome = match (kind, outcome_of(kind, answer)) {
+            (Kind::Create, outcome) => match self.creation.next(outcome, now) {
+                Next::Take(outcome) => outcome,
+                Next::AskAtOnce if self.request(id, &Request::Create, link) => return,
+                // The node asks again.
+                Next::AskAtOnce | Next::AskLater => Outcome::Plain(Answer::Failed),
+            },
+            (_, outcome) => outcome,
+        };
+        match outcome {
             Outcome::Plain(answer) => {
                 self.has_started |= kind == Kind::Create && answer == Answer::Done;
                 self.node.answered(id, answer, now);
@@ -304,10 +318,11 @@ impl Participant for NodeParticipant {
             Outcome::Found { revision, value } => {
                 self.node.answered(id, Answer::Found { revision, value: &value }, now);
             }
-            Outcome::Error(text) => {
+            Outcome::Error(text) | Outcome::TooFewServers(text) => {
                 log::warn!("NATS at {}: {text}", link.server());
                 self.has_started |= kind == Kind::Create;
-                self.node.answered(id, Answer::Failed, now);
+                let answer = if kind == Kind::Create { Answer::NoBucket } else { Answer::Failed };
+                self.node.answered(id, answer, now);
             }
         }
         self.act(link);
@@ -366,14 +381,15 @@ pub(super) fn subscribe<M: Send + 'static>(nodes: &Nodes, link: &mut Link<'_, '_
     }
 }
 
-/// Sends a request to the room's bucket.
+/// Sends a request to the room's bucket, which is made with `replicas` replicas.
 pub(super) fn send<M: Send + 'static>(
     request: &Request,
+    replicas: u64,
     nodes: &Nodes,
     id: u64,
     link: &mut Link<'_, '_, M>,
 ) -> Result<Sent, NotSent> {
-    let message = request.message(&nodes.0.room);
+    let message = request.message(&nodes.0.room, replicas);
     let field = message.expected.as_deref().map(|expected| (EXPECTED, expected));
     let publish = Publish::new(&message.subject, message.payload.as_bytes())?;
     let publish = match &field {

@@ -1,11 +1,14 @@
 //! The user of a client of NATS that looks, before a room begins, whether NATS has all that the room needs.
 
+use std::time::Duration;
+
 use super::bucket::{Kind, Outcome};
+use super::creation::{Creation, Next, has_failed};
 use super::lease::lease_key;
 use super::participant::{outcome_of, send, subscribe};
 use super::shared::Nodes;
 use super::wire::{Content, Told};
-use super::{Answer, Request};
+use super::{ASK_MAX, Answer, RETRY, Request};
 use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Publish};
 
 /// Looks whether a room can begin: see [`Nodes::probe`]. Does once, in order, all that a node does later: subscribes, publishes, creates
@@ -21,15 +24,21 @@ use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Pu
 #[derive(Debug)]
 pub struct NodeProbe {
     nodes: Nodes,
-    /// The kind of the request without an answer.
-    kind: Kind,
+    creation: Creation,
+    /// The request without an answer, or the one that is repeated next.
+    request: Request,
+    /// When the client was connected.
+    began_at: Duration,
 }
+
+/// The key of the timer for a request that is repeated.
+const AGAIN: u64 = 0;
 
 type ThisLink<'a, 'c> = Link<'a, 'c, ()>;
 
 impl NodeProbe {
     pub(super) fn new(nodes: Nodes) -> Self {
-        NodeProbe { nodes, kind: Kind::Create }
+        NodeProbe { nodes, creation: Creation::default(), request: Request::Create, began_at: Duration::ZERO }
     }
 
     fn fail(&self, why: &str, link: &mut ThisLink<'_, '_>) {
@@ -38,9 +47,13 @@ impl NodeProbe {
         link.halt();
     }
 
-    fn ask(&mut self, request: &Request, link: &mut ThisLink<'_, '_>) {
-        self.kind = request.kind();
-        if let Err(error) = send(request, &self.nodes, 0, link) {
+    fn ask(&mut self, request: Request, link: &mut ThisLink<'_, '_>) {
+        self.request = request;
+        self.ask_again(link);
+    }
+
+    fn ask_again(&mut self, link: &mut ThisLink<'_, '_>) {
+        if let Err(error) = send(&self.request, self.creation.replicas, &self.nodes, 0, link) {
             self.fail(&error.to_string(), link);
         }
     }
@@ -64,7 +77,8 @@ impl Participant for NodeProbe {
                 return self.fail(&error.to_string(), link);
             }
         }
-        self.ask(&Request::Create, link);
+        self.began_at = link.now();
+        self.ask(Request::Create, link);
     }
 
     fn lost(&mut self, cause: &Cause, link: &mut ThisLink<'_, '_>) {
@@ -76,7 +90,7 @@ impl Participant for NodeProbe {
     fn message(&mut self, _: u64, _: &Message<'_>, _: &mut ThisLink<'_, '_>) {}
 
     fn failed(&mut self, cause: &Cause, link: &mut ThisLink<'_, '_>) {
-        if link.failures() >= link.servers() as u64 {
+        if has_failed(cause, link) {
             self.fail(&cause.to_string(), link);
         }
     }
@@ -85,16 +99,36 @@ impl Participant for NodeProbe {
         self.fail(&format!("the server says: {text}"), link);
     }
 
+    fn timer(&mut self, _: u64, link: &mut ThisLink<'_, '_>) {
+        self.ask_again(link);
+    }
+
     fn answered(&mut self, _: u64, answer: Result<&Message<'_>, NoAnswer>, link: &mut ThisLink<'_, '_>) {
         let key = lease_key(&self.nodes.0.id);
-        match (self.kind, outcome_of(self.kind, answer)) {
+        let kind = self.request.kind();
+        let mut outcome = outcome_of(kind, answer);
+        if kind == Kind::Create {
+            outcome = match self.creation.next(outcome, link.now()) {
+                Next::Take(outcome) => outcome,
+                Next::AskAtOnce => return self.ask_again(link),
+                Next::AskLater => return link.set_timer(AGAIN, RETRY),
+            };
+        }
+        match (kind, outcome) {
             (Kind::Create, Outcome::Plain(Answer::Done)) => {
-                self.ask(&Request::Put { key, value: "probe".to_owned(), expected: 0 }, link);
+                self.ask(Request::Put { key, value: "probe".to_owned(), expected: 0 }, link);
             }
-            (Kind::Put, Outcome::Plain(Answer::Stored(_))) => self.ask(&Request::Get { key }, link),
-            (Kind::Get, Outcome::Found { revision, .. }) => self.ask(&Request::Delete { revision }, link),
-            (Kind::Delete, Outcome::Plain(Answer::Done)) => link.halt(),
-            (_, Outcome::Error(text)) => self.fail(&text, link),
+            // Conflict: the value was stored by an earlier request without an answer.
+            (Kind::Put, Outcome::Plain(Answer::Stored(_) | Answer::Conflict)) => self.ask(Request::Get { key }, link),
+            (Kind::Get, Outcome::Found { revision, .. }) => self.ask(Request::Delete { revision }, link),
+            (Kind::Delete, Outcome::Plain(Answer::Done | Answer::Missing)) => link.halt(),
+            (_, Outcome::Error(text) | Outcome::TooFewServers(text)) => self.fail(&text, link),
+            // The bucket of a cluster that has lost a server has no leader for some seconds.
+            (Kind::Put | Kind::Get | Kind::Delete, Outcome::Plain(Answer::Failed | Answer::NoBucket))
+                if link.now() < self.began_at + ASK_MAX =>
+            {
+                link.set_timer(AGAIN, RETRY);
+            }
             (kind, _) => {
                 let request = match kind {
                     Kind::Create => "the request to create the bucket",

@@ -118,7 +118,7 @@ impl Nodes {
     /// The user of a client of NATS that looks whether a room can begin: NATS is reached, lets this node in, has JetStream, and
     /// permits the room's subjects and its bucket, which the probe creates. Then, or at the first failure, the application
     /// stops; [`failure`](Self::failure) has the outcome. The probe takes some milliseconds, at most 1 s and a pause for each server
-    /// that is not reached, and 2 s for an answer that does not come.
+    /// that is not reached, and 10 s for an answer that does not come.
     pub fn probe(&self) -> NodeProbe {
         NodeProbe::new(self.clone())
     }

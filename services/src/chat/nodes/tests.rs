@@ -481,3 +481,29 @@ fn an_answer_that_comes_when_the_lease_may_be_over_grants_nothing() {
     let actions: Vec<Action> = std::iter::from_fn(|| pair.nodes[0].take()).collect();
     assert!(!actions.contains(&Action::Event(granted(1))), "{actions:?}");
 }
+
+#[test]
+fn guests_wait_for_a_bucket_that_does_not_answer_for_a_moment_and_not_for_one_that_is_not_there() {
+    let granted_by = |answers: &[(Answer<'_>, u32)]| {
+        let (mut node, mut granted) = (Node::new("a"), Vec::new());
+        node.connected(Duration::ZERO);
+        node.ask(1, "ann@unix", 1, Duration::ZERO);
+        for &(answer, second) in answers {
+            let now = SECOND * second;
+            node.tick(now);
+            while let Some(action) = node.take() {
+                match action {
+                    Action::Request { id, request: Request::Create } => node.answered(id, answer, now),
+                    Action::Event(event) => granted.push((event, second)),
+                    _ => {}
+                }
+            }
+        }
+        granted
+    };
+    let failed = |second| (Answer::Failed, second);
+    assert_eq!(granted_by(&[failed(0), failed(2), failed(4)]), [], "a cluster chooses a leader");
+    assert_eq!(granted_by(&[failed(0), failed(4), failed(8)]), [(granted(1), 8)], "nobody waits longer than 8 s");
+    let without = (Answer::NoBucket, 0);
+    assert_eq!(granted_by(&[without, (Answer::NoBucket, 1)]), [(granted(1), 1)], "without JetStream nobody waits");
+}
