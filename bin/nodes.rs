@@ -35,6 +35,10 @@ pub struct NodeOptions {
     #[arg(long, value_name = "FILE", requires = "nats")]
     nats_credentials: Option<PathBuf>,
 
+    /// The certificates that the certificate of a tls:// server is checked against, PEM, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "nats")]
+    nats_ca: Option<PathBuf>,
+
     /// Start alone if NATS cannot be reached, instead of exiting with an error
     #[arg(long, requires = "nats")]
     nats_optional: bool,
@@ -68,6 +72,7 @@ impl NodeOptions {
         NodeOptions {
             nats: if self.nats.is_empty() { before.nats } else { self.nats },
             nats_credentials: self.nats_credentials.or(before.nats_credentials),
+            nats_ca: self.nats_ca.or(before.nats_ca),
             nats_optional: self.nats_optional || before.nats_optional,
             room: self.room.or(before.room),
             node: self.node.or(before.node),
@@ -87,7 +92,7 @@ impl NodeOptions {
         let host = self.node.clone().unwrap_or_else(host_name);
         let nodes = Nodes::new(room, &host).unwrap_or_else(|error| usage(&format!("--room and --node: {error}")));
         let tls = match urls.iter().any(Url::is_tls) {
-            true => Some(tls::Client::new(tls::Roots::System)?),
+            true => Some(tls::Client::new(self.nats_ca.as_deref().map_or(tls::Roots::System, tls::Roots::File))?),
             false => None,
         };
         let engine = Engine { urls, login: self.login()?, tls };
