@@ -4,16 +4,20 @@
 //! | --- | --- |
 //! | `fake` | a scripted server on loopback |
 //! | `encrypted` | a scripted server that speaks TLS after INFO |
-//! | `engine` | `nats-server` (ignored by default: the program must be installed) |
-//! | `rooms` | two chat servers with `nats-server` (ignored by default, too) |
+//! | `real` | `nats-server` (ignored by default: the program must be installed) |
+//! | `rooms` | chat servers with `nats-server` (ignored by default, too) |
 //! | `recorder` | a participant that tells the test all that happens |
+//! | `engine` | `nats-server` as a child process, alone and as a cluster |
+//! | `cable` | a link that a test can cut |
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cable;
 mod encrypted;
 mod engine;
 mod fake;
+mod real;
 mod recorder;
 mod rooms;
 mod server;

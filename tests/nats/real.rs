@@ -1,82 +1,15 @@
 //! The client and real servers: `nats-server`, which must be installed.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command as Process, Stdio};
-use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use services::nats::{Cause, Login, NoAnswer, Sent};
 
 use crate::encrypted::{file, trusting};
+use crate::engine::{Engine, free_port};
 use crate::recorder::{Command, Event, Node, said, said_with};
 use crate::support::command::Scratch;
-use crate::support::{GUARD, on_every_backend};
-
-/// A running server, killed when dropped.
-pub struct Engine {
-    port: u16,
-    options: Vec<String>,
-    process: Child,
-}
-
-impl Engine {
-    pub fn start(directory: &Path, options: &[&str]) -> Self {
-        // The port may be taken by another program before the server takes it: then the wait below tells.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free").port();
-        let store = directory.join(format!("store-{port}"));
-        let mut all = vec!["-a".into(), "127.0.0.1".into(), "-p".into(), port.to_string()];
-        all.extend(["-sd".into(), store.to_str().expect("it is text").to_owned()]);
-        all.extend(options.iter().map(|option| option.to_string()));
-        let process = Self::spawn(&all);
-        Engine { port, options: all, process }.ready()
-    }
-
-    fn spawn(options: &[String]) -> Child {
-        let mut command = Process::new("nats-server");
-        command.args(options).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("nats-server is installed")
-    }
-
-    /// Waits until the server listens.
-    fn ready(mut self) -> Self {
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(
-                started.elapsed() < GUARD && self.process.try_wait().expect("it is ours").is_none(),
-                "it does not listen"
-            );
-            std::thread::yield_now();
-        }
-        self
-    }
-
-    pub fn url(&self, login: &str) -> String {
-        format!("nats://{login}127.0.0.1:{}", self.port)
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).expect("it runs");
-    }
-
-    pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.process.wait().expect("it is ours");
-    }
-
-    pub fn restart(mut self) -> Self {
-        self.process = Self::spawn(&self.options);
-        self.ready()
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::support::on_every_backend;
 
 on_every_backend! {
     #[ignore = "needs nats-server"]
@@ -165,7 +98,7 @@ on_every_backend! {
         engine.kill();
         assert!(matches!(node.lost(), Cause::Ended(_)));
         node.unreachable();
-        let engine = engine.restart();
+        engine.restart();
         node.connected();
         let other = Node::start(backend, &[engine.url("")]);
         other.connected();
@@ -181,10 +114,10 @@ on_every_backend! {
     #[ignore = "needs nats-server"]
     fn a_client_goes_over_to_the_other_server_of_a_cluster_of_which_it_was_told_one(backend: Backend) {
         let scratch = Scratch::new();
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
-        let route = format!("nats://{}", free());
+        let free = || format!("nats://127.0.0.1:{}", free_port());
+        let route = free();
         let mut one = Engine::start(scratch.path(), &["--cluster_name", "c", "--cluster", &route]);
-        let other = format!("nats://{}", free());
+        let other = free();
         let two = Engine::start(scratch.path(), &["--cluster_name", "c", "--cluster", &other, "--routes", &route]);
         let far = Node::start(backend, &[two.url("")]);
         far.connected();
@@ -216,14 +149,13 @@ on_every_backend! {
         let (certificate, key) = (file("localhost.pem"), file("localhost.key"));
         let (certificate, key) = (certificate.to_str().expect("it is text"), key.to_str().expect("it is text"));
         let engine = Engine::start(scratch.path(), &["--tls", "--tlscert", certificate, "--tlskey", key]);
-        let url = format!("tls://localhost:{}", engine.port);
-        let node = Node::with(backend, &[url], None, Some(trusting()));
+        let node = Node::with(backend, &[engine.tls_url("")], None, Some(trusting()));
         node.connected();
         assert_eq!(node.ask(said("nobody", "?"), 1), Err(NoAnswer::NoResponders));
         let plain = Node::start(backend, &[engine.url("")]);
         assert!(matches!(plain.failed(), Cause::Tls(_)));
         let untrusted = tls::Client::new(tls::Roots::File(&file("other.pem"))).expect("it is a certificate");
-        let doubting = Node::with(backend, &[format!("tls://localhost:{}", engine.port)], None, Some(untrusted));
+        let doubting = Node::with(backend, &[engine.tls_url("")], None, Some(untrusted));
         assert!(matches!(doubting.failed(), Cause::Tls(_)));
     }
 }

@@ -192,6 +192,17 @@ impl Node {
         })
     }
 
+    /// The same for a request that a cluster without a leader does not answer, or whose connection may be lost.
+    pub fn try_ask(&self, said: Said, key: u64) -> Option<String> {
+        std::thread::sleep(Duration::from_millis(20));
+        self.post(Command::Request(said, Duration::from_secs(2), key));
+        self.until(|event| match event {
+            Event::Answered(number, answer) if *number == key => Some(answer.clone().ok()),
+            Event::Did(Err(_)) => Some(None),
+            _ => None,
+        })
+    }
+
     /// The next event.
     pub fn next(&self) -> Event {
         self.events.recv_timeout(GUARD).expect("something happens")

@@ -1,0 +1,81 @@
+//! A cluster of three `nats-server` processes, of which the test kills the leader.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use super::*;
+use crate::engine::Cluster;
+use crate::support::on_every_backend;
+
+/// Says numbers, a line each, until the flag is set. Returns the count of numbers.
+fn talk(mut to: Socket, is_enough: &AtomicBool) -> usize {
+    let mut count = 0;
+    while !is_enough.load(SeqCst) {
+        writeln!(to, "{count}").expect("the member stays");
+        count += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    count
+}
+
+on_every_backend! {
+    #[ignore = "needs nats-server"]
+    fn a_server_whose_nats_is_killed_goes_on_with_another_and_nothing_is_doubled_or_forgotten(backend: Backend) {
+        let scratch = Scratch::new();
+        let mut cluster = Cluster::start(scratch.path()).with_leader(backend);
+        let urls: Vec<String> = cluster.engines.iter().map(|engine| format!("--nats {}", engine.url(""))).collect();
+        // The first server of the room makes the bucket.
+        let first = serve(backend, &urls.join(" "));
+        Member::join(&first, "eve");
+        let (leader, replicas) = cluster.leader_of("lobby");
+        assert_eq!(replicas, 3, "the bucket survives the end of a server");
+        first.stop();
+        // `here` knows the leader alone, and learns the addresses of the other servers from the leader.
+        let here = serve(backend, &urls[leader]);
+        let there = serve(backend, &format!("{} {}", urls[(leader + 1) % 3], urls[(leader + 2) % 3]));
+        let (mut ann, mut ben) = (Member::join(&here, "ann"), Member::join(&there, "ben"));
+        ann.finds(&["ann", "ben"]);
+        let is_enough = AtomicBool::new(false);
+        let (lines, count) = std::thread::scope(|scope| {
+            let (to, is_enough) = (ann.client.writer(), &is_enough);
+            let talker = scope.spawn(move || talk(to, is_enough));
+            let mut lines = ben.reads_up_to("#ann@127.0.0.1>>100");
+            cluster.engines[leader].kill();
+            ann.reads_up_to(ALONE);
+            ann.reads_up_to(TOGETHER);
+            is_enough.store(true, SeqCst);
+            let count = talker.join().unwrap();
+            ann.say("done");
+            lines.push("#ann@127.0.0.1>>100".to_owned());
+            lines.extend(ben.reads_up_to("#ann@127.0.0.1>>done"));
+            (lines, count)
+        });
+        let heard = numbers(&lines, "ann");
+        if !has_hung_up(&lines, "ann") {
+            assert_eq!(heard.len() + missed(&lines), count, "what is lost is told");
+        }
+        ann.finds(&["ann", "ben"]);
+        ben.finds(&["ann", "ben"]);
+        Member::is_refused(&there, "Ann");
+        Member::is_refused(&here, "Ben");
+        // Two of three servers choose new leaders, and names are theirs again.
+        let mut cat = Member::join(&here, "cat");
+        ben.reads_of_the_arrival_of("cat");
+        Member::is_refused(&there, "Cat");
+        cluster.engines[leader].restart();
+        cat.say("hi");
+        ben.reads_up_to("#cat@127.0.0.1>>hi");
+    }
+
+    #[ignore = "needs nats-server"]
+    fn a_server_that_starts_before_the_cluster_has_a_leader_waits_for_it(backend: Backend) {
+        let scratch = Scratch::new();
+        let cluster = Cluster::start(scratch.path());
+        let [here, there] = [0, 1].map(|place| serve(backend, &format!("--nats {}", cluster.engines[place].url(""))));
+        let (mut ann, _ben) = (Member::join(&here, "ann"), Member::join(&there, "ben"));
+        ann.finds(&["ann", "ben"]);
+        let cluster = cluster.with_leader(backend);
+        assert_eq!(cluster.leader_of("lobby").1, 3);
+    }
+}
