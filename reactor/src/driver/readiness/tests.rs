@@ -1,4 +1,8 @@
-//! The driver over real sockets, with every backend: the reports of one batch.
+//! The driver over real sockets, with every backend: the reports of one batch. `calls` has a driver over a system that follows
+//! a script.
+
+mod calls;
+mod scripted;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
