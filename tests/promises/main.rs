@@ -14,29 +14,31 @@
 //! | 9 | framing is linear and bounded | `reading`: a_byte_at_a_time…, an_item_that_never_ends…, a_framer_tells…; `needs` |
 //! | 10 | interest changes only when it must | `writing`: a_thousand_small_echoes…, a_big_answer…; `syscalls` of the reactor |
 //! | 11 | backpressure by default | `writing`: a_peer_that_never_reads…, above_the_mark…, between_the_marks…, drained_is_called… |
-//! | 12 | slow consumers are bounded | `writing`: a_member_that_does_not_read…, where_messages_were_dropped…, what_is_missed…, what_another_thread_publishes… |
-//! | 13 | close flushes, lingers, and is bounded; abort resets | `writing`: an_early_answer…, …while_closing…, a_closing_peer…, who_does_not_take…, an_abort…, closing_after…, what_was_owed… |
-//! | 14 | a broken pipe ends one connection; no write after close | `writing`: a_peer_that_goes_away…, a_write_after_close…, past_the_maximum… |
+//! | 12 | slow consumers are bounded | `members`: a_member_that_does_not_read…, where_messages_were_dropped…, what_is_missed…, what_another_thread_publishes… |
+//! | 13 | close flushes, lingers, and is bounded; abort resets | `closing`: an_early_answer…, …while_closing…, a_closing_peer…, who_does_not_take…, an_abort…, closing_after…, what_was_owed… |
+//! | 14 | a broken pipe ends one connection; no write after close | `closing`: a_peer_that_goes_away…, a_write_after_close…, past_the_maximum… |
 //! | 15 | `on_drained` once a turn | `writing`: drained_that_writes… |
 //! | 16 | budgets per turn | `fairness`: between_a_ping…, what_is_left_for_the_next_turn…, work_that_is_left_over…, a_storm_of_connects…, a_flood_of_messages… |
 //! | 17 | no descriptors: quiet, and back again | `fairness`: without_descriptors… |
 //! | 18 | caps refuse or make wait | `fairness`: one_over_…, few_of_those_refused…, refused_newcomers…, at_the_cap…, the_soft_descriptor_limit… |
 //! | 19 | never early, few waits | `time`: a_deadline_is_never_early…, a_deadline_set_late…, a_slow_callback…, a_timer_of_thirty_days… |
 //! | 20 | periodic work, cancelling | `time`: periodic_work…, a_deadline_that_is_called_off…, a_timer_that_is_due_in_the_same_turn… |
-//! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable…; `writing`: a_member_that_is_kept… |
+//! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable…; `members`: a_member_that_is_kept… |
 //! | 22 | EINTR | `process`: a_storm_of_signals… |
-//! | 23 | wake-ups and mailboxes | `process`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
-//! | 24 | stopping | `process`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_thread_that_is_stuck…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
+//! | 23 | wake-ups and mailboxes | `mailbox`: a_million_messages…, a_full_mailbox…, who_posts_after_the_end… |
+//! | 24 | stopping | `stopping`: those_in_the_accept_queue…, a_stop_without_descriptors…, everything_asked…, who_owes_nothing…, a_service_may_say_goodbye…, what_is_left_at_the_drain_deadline…, a_thread_that_is_stuck…, a_streamer…, a_stopping_service…, a_signal_ends_it…, a_second_signal… |
 //! | 25 | `select` past 1024 | `process`: descriptors_beyond_1024… |
 //! | 26 | nothing is inherited; forked children | `process`: no_descriptor_goes_to_a_program…; `models` of the reactor: a_process_…, when_the_parent_is_gone…; `models` of the command: a_second_signal_ends_all…, a_process_that_is_killed… |
-//! | 27 | one outcome for a connect | `process`: a_connection_… |
+//! | 27 | one outcome for a connect | `connecting`: a_connection_… |
 //! | 28 | one listener, bound again at once | `process`: a_port_is_bound_again…, a_silent_client… |
 //! | 29 | all is accounted for | `process`: nothing_is_left_of_applications…, every_connection_and_every_byte…, several_applications… |
-//! | 33 | the kernel keeps little for who does not read | `memory`: the_kernel_keeps_little…; the chat: `memory.rs` beside this directory |
+//! | 30, 31 | accepted bytes are sent; relays do not deadlock | `writing`: an_answer_larger…, answers_from_before…, a_handler_that_waits…, who_reads_on… |
+//! | 33 | the kernel keeps little for a peer that does not read | `memory`: the_kernel_keeps_little…; the chat: `memory.rs` beside this directory |
 //! | 34 | all connections together have a budget | `memory`: above_the_budget…, members_that_end…, what_many_members…, near_the_budget…, a_stop_reads… |
 //! | 10, 11, 13, 14, 16 | the same for files | `files` |
 //! | 28 | several loops | `loops`: all of it |
 //! | 19, 20 | timers with keys, periodic work with its handler | `timers`: all of it |
+//! | 35 | inherited signals are harmless | `stopping`: a_signal_that_was_blocked…; `inherited.rs` beside this directory |
 //! | | limits and deadlines of one connection alone | `own_limits`: all of it |
 //! | | open streams that are adopted, socket options | `sockets`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
@@ -61,12 +63,13 @@
 //! A test of `sys::poller` checks that a wait goes on with the remaining time after a signal (22). Tests of
 //! `sys::select` check the rotating scan and the search for the cause of EBADF (25), and a test of `application` checks
 //! the refusal to run in a fork (26).
-//! `sys::select`; refusing to run in a fork (26) is one of `application`.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod child;
+mod closing;
+mod connecting;
 mod connections;
 mod factories;
 mod fairness;
@@ -75,6 +78,8 @@ mod identity;
 mod layers;
 mod listening;
 mod loops;
+mod mailbox;
+mod members;
 mod memory;
 mod messages;
 mod needs;
@@ -85,6 +90,7 @@ mod reading;
 mod records;
 mod sockets;
 mod stage;
+mod stopping;
 mod time;
 mod timers;
 mod transport;
