@@ -1,5 +1,7 @@
 //! Two nodes step by step, with an engine that answers at once.
 
+mod exact;
+
 use super::simulation::{Bucket, Reply};
 use super::*;
 
