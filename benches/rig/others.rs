@@ -27,6 +27,21 @@ pub fn has_nginx() -> bool {
 /// One worker, with a cache of open files and without a log. `/` and `/fixed` answer `body`; other paths are below `root` of
 /// the rig's scratch directory.
 pub fn nginx(rig: &Rig, body: &str) -> Result<Server, String> {
+    nginx_with(rig, body, "", "")
+}
+
+/// nginx that speaks TLS 1.3, with the files of a certificate and its key, and tickets but no cache of sessions.
+pub fn nginx_tls(rig: &Rig, body: &str, certificate: &Path, key: &Path) -> Result<Server, String> {
+    let (certificate, key) = (certificate.display(), key.display());
+    let settings = format!(
+        "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_session_cache off;
+            ssl_session_tickets on;"
+    );
+    nginx_with(rig, body, " ssl", &settings)
+}
+
+/// `listen`: further words of that setting. `settings`: further settings of the server.
+fn nginx_with(rig: &Rig, body: &str, listen: &str, settings: &str) -> Result<Server, String> {
     let address = format!("127.0.0.1:{}", free_port()?);
     let directory = rig.scratch.display().to_string();
     let configuration = format!(
@@ -37,7 +52,7 @@ pub fn nginx(rig: &Rig, body: &str) -> Result<Server, String> {
           open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s; open_file_cache_min_uses 1;
           types {{ text/plain txt; }} default_type text/plain;
           server {{
-            listen {address} backlog=4096; root {directory}/root;
+            listen {address}{listen} backlog=4096; root {directory}/root; {settings}
             location = / {{ return 200 \"{body}\"; }}
             location = /fixed {{ return 200 \"{body}\"; }}
           }}

@@ -158,8 +158,9 @@ impl Rig {
         let words = words.chain(served.command()).chain(["--port", "0"].map(OsString::from));
         let mut process = self.start(words, errors).map_err(told)?;
         let line = process.line(START).map_err(told)?;
-        let address = line.strip_prefix("listening ").and_then(|line| line.split_once(" tcp://"));
-        let (_, address) = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?;
+        let words = line.strip_prefix("listening ").and_then(|line| line.split_once(' '));
+        let address = words.and_then(|(_, url)| url.strip_prefix("tcp://").or(url.strip_prefix("tls://")));
+        let address = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?;
         Ok(Server { process, address: address.to_owned(), name: served.name.clone() })
     }
 

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::report::Report;
+use crate::secure::{Stream, Tls};
 
-const USAGE: &str = "fetch ADDR PATH [--connections N] [--depth N] [--fresh]";
+const USAGE: &str = "fetch ADDR PATH [--connections N] [--depth N] [--fresh] [--tls CERTIFICATE SUITE]";
 /// Limit without any byte: the server has lost a request.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
@@ -19,6 +19,7 @@ const SCRATCH: usize = 256 * 1024;
 /// The request, and the expected answer.
 struct Work {
     address: SocketAddr,
+    tls: Option<Tls>,
     requests: Vec<u8>,
     depth: usize,
     /// A new connection for each request.
@@ -28,7 +29,7 @@ struct Work {
 }
 
 struct Client {
-    stream: TcpStream,
+    stream: Stream,
     sent: usize,
     /// Missing answers, and the received bytes of the next answer.
     missing: usize,
@@ -38,9 +39,16 @@ struct Client {
 
 pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
     let address: SocketAddr = address.parse().map_err(|_| format!("not an address: {address}"))?;
-    let (mut connections, mut depth, mut fresh) = (64, 1, false);
+    let (mut connections, mut depth, mut fresh, mut tls) = (64, 1, false, None);
     let mut words = rest.iter();
     while let Some(&option) = words.next() {
+        if option == "--tls" {
+            let (Some(root), Some(suite)) = (words.next(), words.next()) else {
+                return Err("--tls needs a certificate and a suite".to_owned());
+            };
+            tls = Some(Tls::new(root, suite)?);
+            continue;
+        }
         let mut number = || words.next().and_then(|n| n.parse().ok()).filter(|&n: &usize| n > 0);
         match option {
             "--connections" => connections = number().ok_or("--connections needs a number")?,
@@ -51,9 +59,9 @@ pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
     }
     let close = if fresh { "Connection: close\r\n" } else { "" };
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{close}\r\n").into_bytes();
-    let (answer, date) = learn(address, &request)?;
+    let (answer, date) = learn(address, tls.as_ref(), &request)?;
     let depth = if fresh { 1 } else { depth };
-    let work = Work { address, requests: request.repeat(depth), depth, fresh, answer, date };
+    let work = Work { address, tls, requests: request.repeat(depth), depth, fresh, answer, date };
     let mut poll = Poll::new().map_err(|why| why.to_string())?;
     let mut clients =
         (0..connections).map(|index| Client::connect(&work, &poll, index)).collect::<Result<Vec<_>, _>>()?;
@@ -69,13 +77,19 @@ pub fn run(address: &str, path: &str, rest: &[&str]) -> Result<(), String> {
 }
 
 /// The first answer: 200, with a length and a date.
-fn learn(address: SocketAddr, request: &[u8]) -> Result<(Vec<u8>, Range<usize>), String> {
-    let mut stream = std::net::TcpStream::connect(address).map_err(|why| why.to_string())?;
-    stream.set_read_timeout(Some(SILENCE)).map_err(|why| why.to_string())?;
+fn learn(address: SocketAddr, tls: Option<&Tls>, request: &[u8]) -> Result<(Vec<u8>, Range<usize>), String> {
+    let stream = std::net::TcpStream::connect(address).map_err(|why| why.to_string())?;
+    let mut stream = Stream::new(stream, tls)?;
     stream.write_all(request).map_err(|why| why.to_string())?;
-    let (mut answer, mut piece) = (Vec::new(), vec![0; SCRATCH]);
+    let (mut answer, mut piece, since) = (Vec::new(), vec![0; SCRATCH], Instant::now());
     loop {
-        let count = stream.read(&mut piece).map_err(|why| format!("the first answer: {why}"))?;
+        let count = match stream.read(&mut piece) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock && since.elapsed() < SILENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            other => other.map_err(|why| format!("the first answer: {why}"))?,
+        };
         if count == 0 {
             return Err("the first answer is cut short".to_owned());
         }
@@ -133,15 +147,16 @@ fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration)
 
 impl Client {
     fn connect(work: &Work, poll: &Poll, index: usize) -> Result<Client, String> {
-        let open = || -> std::io::Result<TcpStream> {
+        let told = |why: String| format!("connection {index}: {why}");
+        let open = || -> std::io::Result<std::net::TcpStream> {
             let stream = std::net::TcpStream::connect(work.address)?;
-            stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
             Ok(stream)
         };
-        let stream = open().map_err(|why| format!("connection {index}: {why}"))?;
+        let mut stream = Stream::new(open().map_err(|why| told(why.to_string()))?, work.tls.as_ref()).map_err(told)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registered = poll.registry().register(stream.socket(), Token(index), both);
+        registered.map_err(|why| told(why.to_string()))?;
         Ok(Client { stream, sent: 0, missing: 0, at: 0, since: Instant::now() })
     }
 

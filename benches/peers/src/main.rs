@@ -7,6 +7,7 @@ mod clients;
 mod fanout;
 mod fetch;
 mod floor;
+mod handshakes;
 mod load;
 #[cfg(feature = "hyper")]
 mod on_hyper;
@@ -14,6 +15,7 @@ mod on_mio;
 mod on_tokio;
 mod protocol;
 mod report;
+mod secure;
 mod storm;
 
 use std::io::Write;
@@ -27,7 +29,8 @@ const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers threads|fork echo [--port PORT]
        peers floor fanout [--port PORT]
        peers floor BYTES kept|closed [--port PORT]
-       peers fetch ADDR PATH [--connections N] [--depth N] [--fresh]
+       peers fetch ADDR PATH [--connections N] [--depth N] [--fresh] [--tls CERTIFICATE SUITE]
+       peers handshakes full|resumed ADDR CERTIFICATE SUITE [--connections N] [--rate N]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
        peers clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]
@@ -36,7 +39,8 @@ const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
 clients,      first `ready …`, then one such line, and more, for each line `seconds S` of standard input
-fetch
+fetch,
+handshakes
 --slices      first `ready …`, then one such line for each line `seconds S` or `requests N` of standard input;
               `greet` there asks once on each connection, and is answered `greeted`";
 
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         ["clients", kind, address, ref rest @ ..] => clients::run(kind, address, rest),
         ["fanout", way, address, ref rest @ ..] => fanout::run(way, address, rest),
         ["storm", address, ref rest @ ..] => storm::run(address, rest),
+        ["handshakes", kind, address, ref rest @ ..] => handshakes::run(kind, address, rest),
         ["fetch", address, path, ref rest @ ..] => fetch::run(address, path, rest),
         ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
         ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
