@@ -118,9 +118,24 @@ impl Link {
     pub(crate) fn input_overflowed(&mut self, limit: usize, now: Time) {
         let reason = CloseReason::InputOverflow { limit };
         if self.sent == 0 && self.queued() == 0 {
-            self.over(reason);
+            self.end(reason, now);
         } else {
             self.close_because(reason, now);
+        }
+    }
+
+    /// Ends now, without lingering. A layer's last words leave before that, although the kernel may not take them at once:
+    /// without them the peer would take the end for a truncation. Queued output is lost, and then the end is one.
+    pub(super) fn end(&mut self, reason: CloseReason, now: Time) {
+        if self.phase == Phase::Open
+            && self.marks.has(GOODBYE_DUE)
+            && self.queued() == 0
+            && !self.flags.has(BROKEN.and(RESET))
+        {
+            self.flags.set(NO_LINGER);
+            self.close_because(reason, now);
+        } else {
+            self.over(reason);
         }
     }
 

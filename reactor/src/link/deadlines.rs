@@ -230,15 +230,19 @@ impl Link {
         let reason = match (deadline, self.reason) {
             (Deadline::Linger, _) if self.flags.has(BROKEN) => CloseReason::Reset,
             (Deadline::Linger, Some(reason)) if !owes => reason,
-            // The limit stays the reason, whether the output leaves in time or not.
+            // A limit or an earlier deadline stays the reason, whether the output leaves in time or not.
             (
                 Deadline::Linger,
-                Some(reason @ (CloseReason::OutputOverflow { .. } | CloseReason::InputOverflow { .. })),
+                Some(
+                    reason @ (CloseReason::OutputOverflow { .. }
+                    | CloseReason::InputOverflow { .. }
+                    | CloseReason::TimedOut(_)),
+                ),
             ) => reason,
             _ => CloseReason::TimedOut(deadline),
         };
         self.flags.put(RESET, deadline == Deadline::WriteProgress || (deadline == Deadline::Linger && owes));
-        self.over(reason);
+        self.end(reason, now);
         Some(due)
     }
 

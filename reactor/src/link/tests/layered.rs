@@ -78,6 +78,40 @@ fn the_last_words_of_a_layer_leave_before_fin() {
 }
 
 #[test]
+fn the_last_words_of_a_layer_leave_although_the_kernel_refuses_them_when_a_link_ends_by_itself() {
+    type Ending = fn(&mut Bench);
+    let endings: [(Ending, CloseReason); 3] = [
+        (|bench| drop(bench.link.due(Due::Loop(Deadline::Idle), bench.now, 0)), CloseReason::TimedOut(Deadline::Idle)),
+        (
+            |bench| assert!(bench.link.due(Due::Loop(Deadline::FirstRequest), bench.now, 0).is_some()),
+            CloseReason::TimedOut(Deadline::FirstRequest),
+        ),
+        (|bench| bench.link.input_overflowed(7, bench.now), CloseReason::InputOverflow { limit: 7 }),
+    ];
+    for (end, reason) in endings {
+        let mut bench = Bench::layered();
+        end(&mut bench);
+        assert_eq!(bench.step(), Step::Goodbye, "{reason}");
+        bench.link.said_goodbye(true);
+        assert_eq!(bench.step(), Step::Rest, "{reason}");
+        assert!(bench.link.take_deadline_change(bench.now, || 0), "the wait is bounded");
+        bench.sent(0);
+        assert_eq!(bench.closes(), reason);
+
+        let mut bench = Bench::layered();
+        end(&mut bench);
+        assert_eq!(bench.step(), Step::Goodbye, "{reason}");
+        bench.link.said_goodbye(true);
+        assert!(bench.link.due(Due::Loop(Deadline::Linger), Time(60 * SECOND), 0).is_some());
+        assert_eq!(bench.closes(), reason, "the first reason stays");
+
+        let mut plain = Bench::open();
+        end(&mut plain);
+        assert_eq!(plain.closes(), reason);
+    }
+}
+
+#[test]
 fn what_a_layer_owes_is_owed_at_the_linger_deadline_although_the_queue_is_empty() {
     let mut bench = Bench::layered();
     bench.close();

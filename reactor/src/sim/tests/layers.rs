@@ -94,3 +94,14 @@ fn a_layered_peer_that_does_not_read_is_timed_out_and_a_stop_ends_the_others() {
         assert!(stays.saw_end());
     });
 }
+
+#[test]
+fn a_layered_peer_that_is_silent_too_long_reads_the_end_of_the_layer_whatever_the_kernel_refuses() {
+    let strict = || veiled_lines().deadlines(Deadlines { idle: Some(Duration::from_secs(2)), ..Default::default() });
+    each_seed(300, strict, |mut sim, address| {
+        let idle = shaken().send(veiled("a\n")).expect(veiled("a\n")).expect([END]).expect_end();
+        let silent = sim.connect(&address, idle);
+        assert_eq!(reasons(&sim.run()), [CloseReason::TimedOut(Deadline::Idle)]);
+        assert!(silent.saw_end() && !silent.was_reset());
+    });
+}
