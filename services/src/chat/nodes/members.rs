@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Key, keys_of};
+use super::super::likeness::likenesses;
+use super::Key;
 
 /// Claims of members that have gone, without an answer of the engine so far, at most. Further ones end with the lease.
 const ORPHANS_MAX: usize = 100_000;
@@ -230,4 +231,21 @@ impl Claims {
     pub(super) fn in_state(&self, state: State) -> Vec<u64> {
         self.entries.iter().filter(|(_, entry)| entry.state == state).map(|(number, _)| *number).collect()
     }
+}
+
+/// The one or two keys of the name in `who`, which is a name, or a name and an address after `@`.
+pub(super) fn keys_of(who: &str) -> Vec<Key> {
+    let name = who.split_once('@').map_or(who, |(name, _)| name);
+    let mut keys = likenesses(name).map(|likeness| key_of(&likeness)).to_vec();
+    // In one order for all nodes: of several nodes that take two keys each, one gets on.
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+pub(super) fn key_of(likeness: &str) -> Key {
+    let hash = hmac_sha256::Hash::hash(likeness.as_bytes());
+    let mut key = Key::default();
+    key.copy_from_slice(&hash[..16]);
+    key
 }

@@ -48,7 +48,6 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::likeness::likenesses;
 pub(super) use guests::{ALONE, Asked, Granted};
 use lease::{Lease, Suspect};
 use members::{Claims, Purpose};
@@ -87,23 +86,6 @@ const REQUESTS_MAX: usize = 256;
 
 /// A key of a name: two names that could be confused have a key in common.
 pub(super) type Key = [u8; 16];
-
-/// The one or two keys of the name in `who`, which is a name, or a name and an address after `@`.
-fn keys_of(who: &str) -> Vec<Key> {
-    let name = who.split_once('@').map_or(who, |(name, _)| name);
-    let mut keys = likenesses(name).map(|likeness| key_of(&likeness)).to_vec();
-    // In one order for all nodes: of several nodes that take two keys each, one gets on.
-    keys.sort_unstable();
-    keys.dedup();
-    keys
-}
-
-fn key_of(likeness: &str) -> Key {
-    let hash = hmac_sha256::Hash::hash(likeness.as_bytes());
-    let mut key = Key::default();
-    key.copy_from_slice(&hash[..16]);
-    key
-}
 
 /// An action for the caller, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -268,6 +250,11 @@ impl Node {
     /// Number of members of other nodes.
     pub(super) fn remote_members(&self) -> usize {
         self.peers.members()
+    }
+
+    /// Whether the link is up without JetStream, so that names are checked on this node alone.
+    pub(super) fn is_without(&self) -> bool {
+        self.phase == Phase::Up && self.is_without
     }
 
     /// Number of ignored messages of other nodes: malformed ones, and messages over a limit.

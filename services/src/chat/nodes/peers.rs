@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::members::keys_of;
 use super::wire::{Content, Person, Told, people};
-use super::{Event, GONE_AFTER, Key, SUSPECT_AFTER, keys_of};
+use super::{Event, GONE_AFTER, Key, SUSPECT_AFTER};
 use crate::codec::text::append_clean;
 
 /// Nodes that a node knows at most. Messages of further ones are ignored, and counted.

@@ -2,6 +2,7 @@
 
 mod exact;
 
+use super::members::keys_of;
 use super::simulation::{Bucket, Reply};
 use super::*;
 

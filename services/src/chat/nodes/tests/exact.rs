@@ -1,6 +1,8 @@
 //! Single decisions of a node, each of which was once wrong by plan to see that a test notices.
 
+use super::super::members::key_of;
 use super::*;
+use crate::chat::likeness::likenesses;
 
 /// Carries out the requests of node 0 and loses the answers: each has failed, as far as the node knows.
 fn lose_answers(pair: &mut Pair) {
