@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use log::LevelFilter;
 use reactor::{Application, Runner, Service, ServiceHandle};
 use services::chat::{Command, Nodes};
 use services::nats::{Client, Login, Participant, Posted, Url, deadlines, limits};
@@ -140,7 +141,14 @@ impl Node {
         let mut app = Application::with(common.backend, Runner::loops(1)?)?;
         let (engine, nodes) = (self.engine.clone(), self.nodes.clone());
         app.add_service(outbound(move || engine.client(nodes.probe())))?;
-        app.run()?;
+        // The start, the counters and the end of this application are details: nobody has asked for a server that lives for milliseconds.
+        let level = log::max_level();
+        if level == LevelFilter::Info {
+            log::set_max_level(LevelFilter::Warn);
+        }
+        let ran = app.run();
+        log::set_max_level(level);
+        ran?;
         self.nodes.failure().map_or(Ok(()), |why| Err(why.into()))
     }
 

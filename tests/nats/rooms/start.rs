@@ -27,6 +27,37 @@ on_every_backend! {
     }
 
     #[ignore = "needs nats-server"]
+    fn the_log_of_a_start_names_nats_once_and_has_the_end_of_one_server(backend: Backend) {
+        let scratch = Scratch::new();
+        let engine = Engine::start(scratch.path(), &["-js"]);
+        let server = Glowplug::start(backend, &format!("chat serve --port 0 --nats {}", engine.url("")));
+        let ann = Member::join(&server, "ann");
+        drop(ann);
+        let Ended { stderr, .. } = server.stop();
+        for text in ["NATS: connected to nats://", "counters: ", "stopped after "] {
+            assert_eq!(stderr.matches(text).count(), 1, "{text} {stderr}");
+        }
+    }
+
+    #[ignore = "needs nats-server"]
+    fn a_server_that_has_to_do_without_jetstream_says_so_once(backend: Backend) {
+        let scratch = Scratch::new();
+        let engine = Engine::start(scratch.path(), &[]);
+        let words = format!("chat serve --port 0 --log-level warn --nats-optional --nats {}", engine.url(""));
+        let mut server = Glowplug::start(backend, &words);
+        server.told("names are checked on this server alone");
+        Member::join(&server, "ann");
+        let mut ben = Member::join(&server, "ben");
+        // JetStream is asked for every second.
+        std::thread::sleep(Duration::from_millis(2500));
+        ben.finds(&["ben"]);
+        let Ended { stderr, .. } = server.stop();
+        for text in ["no JetStream", "names are checked on this server alone"] {
+            assert_eq!(stderr.matches(text).count(), 1, "{text} {stderr}");
+        }
+    }
+
+    #[ignore = "needs nats-server"]
     fn without_nats_or_jetstream_or_with_a_wrong_login_the_command_ends_with_an_error(backend: Backend) {
         let scratch = Scratch::new();
         let engine = Engine::start(scratch.path(), &["--user", "ann", "--pass", "s3cret"]);

@@ -94,6 +94,10 @@ pub struct NodeParticipant {
     /// Members who talk are still to be told that they are read again.
     owes_resume: bool,
     creation: Creation,
+    /// The latest text of the engine about the bucket that was logged. The node asks every second.
+    complaint: Option<String>,
+    /// The log says that names are checked on this node alone.
+    is_without: bool,
     /// The bucket was there once, or the room has begun alone.
     has_started: bool,
     /// When the latest dropped message was logged.
@@ -125,6 +129,8 @@ impl NodeParticipant {
             unposted: VecDeque::new(),
             owes_resume: false,
             creation: Creation::default(),
+            complaint: None,
+            is_without: false,
             has_started: false,
             warned_at: None,
             prefix,
@@ -230,6 +236,21 @@ impl NodeParticipant {
         }
     }
 
+    /// Tells the operator once that JetStream has gone, and once that it is back.
+    fn tell_of_bucket(&mut self) {
+        let is_without = self.node.is_without();
+        if is_without == std::mem::replace(&mut self.is_without, is_without) {
+            return;
+        }
+        match is_without {
+            true => log::warn!("NATS: JetStream does not answer: names are checked on this server alone"),
+            false => {
+                self.complaint = None;
+                log::info!("NATS: JetStream is back: names are checked on all servers");
+            }
+        }
+    }
+
     fn set_state(&self, link: &mut ThisLink<'_, '_>) {
         let (nodes, members, ignored) = (self.node.nodes(), self.node.remote_members(), self.node.ignored());
         let state = match link.is_up() {
@@ -319,8 +340,12 @@ impl Participant for NodeParticipant {
                 self.node.answered(id, Answer::Found { revision, value: &value }, now);
             }
             Outcome::Error(text) | Outcome::TooFewServers(text) => {
-                log::warn!("NATS at {}: {text}", link.server());
-                self.has_started |= kind == Kind::Create;
+                if kind != Kind::Create || self.complaint.as_deref() != Some(text.as_str()) {
+                    log::warn!("NATS at {}: {text}", link.server());
+                }
+                if kind == Kind::Create {
+                    (self.has_started, self.complaint) = (true, Some(text));
+                }
                 let answer = if kind == Kind::Create { Answer::NoBucket } else { Answer::Failed };
                 self.node.answered(id, answer, now);
             }
@@ -340,6 +365,7 @@ impl Participant for NodeParticipant {
         link.set_timer(TICKS, TICK);
         self.node.tick(link.now());
         self.act(link);
+        self.tell_of_bucket();
         self.set_state(link);
     }
 
