@@ -2,15 +2,27 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use reactor::Address;
+use reactor::{Address, Backend};
 use rustix::process::Signal;
 
 use crate::support::client::Client;
 use crate::support::command::{Glowplug, Scratch, command, eventually, shell};
 use crate::support::on_every_backend;
 use crate::{REQUESTS, fails_with, http_with_a_large_body};
+
+/// An echo service whose standard error is a pipe of 4 KiB; and the reading end of the pipe.
+fn echo_into_a_small_pipe(backend: Backend) -> (Glowplug, OwnedFd) {
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
+    let mut unheard = command(backend, "echo --port 0 --log-level debug");
+    unheard.stderr(Stdio::from(writer));
+    let mut glowplug = Glowplug::spawn(unheard);
+    glowplug.listens();
+    (glowplug, reader)
+}
 
 on_every_backend! {
     fn sigusr1_reports_counters_and_connections_on_standard_error_whatever_the_log_level(backend: Backend) {
@@ -167,24 +179,15 @@ on_every_backend! {
     }
 
     fn a_closed_standard_error_is_no_reason_to_stop(backend: Backend) {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let (glowplug, reader) = echo_into_a_small_pipe(backend);
         drop(reader);
-        let mut unheard = command(backend, "echo --port 0 --log-level debug");
-        unheard.stderr(Stdio::from(writer));
-        let mut glowplug = Glowplug::spawn(unheard);
-        glowplug.listens();
         glowplug.signal(Signal::USR1);
         assert_eq!(glowplug.connect().ask("hello"), "You said: hello");
         glowplug.stop();
     }
 
     fn a_standard_error_that_nobody_reads_stops_neither_the_service_nor_its_end(backend: Backend) {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-        let mut unheard = command(backend, "echo --port 0 --log-level debug");
-        unheard.stderr(Stdio::from(writer));
-        let mut glowplug = Glowplug::spawn(unheard);
-        glowplug.listens();
+        let (glowplug, reader) = echo_into_a_small_pipe(backend);
         for number in 0..200 {
             assert_eq!(glowplug.connect().ask(&number.to_string()), format!("You said: {number}"));
         }
@@ -195,12 +198,7 @@ on_every_backend! {
     }
 
     fn lines_that_standard_error_has_no_room_for_are_counted(backend: Backend) {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-        let mut unheard = command(backend, "echo --port 0 --log-level debug");
-        unheard.stderr(Stdio::from(writer));
-        let mut glowplug = Glowplug::spawn(unheard);
-        glowplug.listens();
+        let (glowplug, reader) = echo_into_a_small_pipe(backend);
         // Two lines for each connection.
         for _ in 0..5000 {
             glowplug.connect();
