@@ -157,8 +157,8 @@ impl Core {
         }
         let suspended = self.links.iter().filter(|link| link.is_suspended()).count();
         let (held, limit) = (self.holdings.budget.held(), self.holdings.budget.limit());
-        let limit = if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
-        let _ = writeln!(text, "memory: connections hold {held} bytes of {limit}, {suspended} are not read for that");
+        let limit = if limit == usize::MAX { "no limit".to_owned() } else { format!("limit {limit}") };
+        let _ = writeln!(text, "memory: connections hold {held} bytes ({limit}), reading suspended for {suspended}");
         self.table(&mut text);
         // The counts are those of all loops.
         for terms in self.terms.iter().filter(|terms| number == 0 && !terms.is_internal()) {

@@ -62,7 +62,7 @@ fn bind_all<L: Listens + 'static>(
     match absent {
         Some(error) if listeners.is_empty() => Err(error),
         Some(error) => {
-            log::warn!("not listening there: {error}");
+            log::warn!("an address of the name is left out: {error}");
             Ok(listeners)
         }
         None => Ok(listeners),

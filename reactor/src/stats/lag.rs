@@ -75,16 +75,16 @@ impl AddAssign<&Lag> for Lag {
 }
 
 impl fmt::Display for Lag {
-    /// For the operator: `of 1000 turns: half under 66 µs, 99% under 132 µs, 99.9% under 1.1 ms, longest 1.1 ms`.
+    /// For the operator: `of 1000 turns: p50 66 µs, p99 132 µs, p99.9 1.1 ms, max 1.1 ms`. The percentiles are upper bounds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "of {} turns", self.turns())?;
         let mut separator = ": ";
-        for (share, name) in [(0.5, "half"), (0.99, "99%"), (0.999, "99.9%")] {
+        for (share, name) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")] {
             let Some(most) = self.quantile(share) else { return Ok(()) };
-            write!(f, "{separator}{name} under {}", Short(most))?;
+            write!(f, "{separator}{name} {}", Short(most))?;
             separator = ", ";
         }
-        write!(f, ", longest {}", Short(self.longest))
+        write!(f, ", max {}", Short(self.longest))
     }
 }
 
@@ -161,9 +161,6 @@ mod tests {
         assert_eq!(lag.quantile(0.999), Some(Duration::from_nanos(65_536)));
         assert_eq!(lag.quantile(1.0), Some(Duration::from_millis(3)), "the longest, and not the end of its bucket");
         assert_eq!(lag_of(&[]).quantile(0.5), None);
-        assert_eq!(
-            lag.to_string(),
-            "of 1000 turns: half under 66 µs, 99% under 66 µs, 99.9% under 66 µs, longest 3.0 ms"
-        );
+        assert_eq!(lag.to_string(), "of 1000 turns: p50 66 µs, p99 66 µs, p99.9 66 µs, max 3.0 ms");
     }
 }

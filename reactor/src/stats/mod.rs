@@ -193,7 +193,7 @@ impl fmt::Display for Stats {
             separator = ", ";
         }
         f.write_str(if separator == ", " { "), " } else { ", " })?;
-        write!(f, "lag {}", self.lag)
+        write!(f, "event-loop lag {}", self.lag)
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
             line.starts_with("accepted 4, refused 0, connected 0, open 2, others ended 0, received bytes 0, "),
             "{line}"
         );
-        assert!(line.ends_with("slow callbacks 0, closed 2 (reset 2), lag of 0 turns"), "{line}");
+        assert!(line.ends_with("slow callbacks 0, closed 2 (reset 2), event-loop lag of 0 turns"), "{line}");
         assert!(!line.contains('\n'));
     }
 }

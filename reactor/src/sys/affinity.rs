@@ -65,7 +65,7 @@ impl Restore {
 impl Drop for Restore {
     fn drop(&mut self) {
         if let Err(error) = self.0.keep_to() {
-            log::warn!("this thread stays where it is: {error}");
+            log::warn!("the cores of a thread were not restored: {error}");
         }
     }
 }
