@@ -14,7 +14,7 @@ use crate::losses::{Account, Cause, Tally};
 use crate::sink::Lines;
 use crate::target::{has_room, open, write};
 
-/// Bytes that one write puts into a pipe in one piece (`PIPE_BUF`). A pipe that reports room has room for as many.
+/// Bytes that a write puts into a pipe in one piece (`PIPE_BUF`). A pipe that reports room has room for this many bytes.
 const ATOMIC_BYTES: usize = 4096;
 
 /// Lines held until writing begins: far more than a start logs.

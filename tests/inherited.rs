@@ -1,5 +1,5 @@
-//! State that the command inherits from its parent: blocked and ignored signals, descriptors, limits, and the
-//! environment. No such state does harm.
+//! State that the command inherits from the parent process is harmless: blocked and ignored signals, descriptors, limits, the
+//! environment.
 
 mod support;
 

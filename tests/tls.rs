@@ -517,7 +517,7 @@ on_every_backend! {
     }
 }
 
-/// Traffic of one session, and its name.
+/// The name and the traffic of a session.
 type Pattern<'a> = (&'a str, &'a dyn Fn(&mut Stream));
 
 /// Anonymous memory of a server, in KiB.

@@ -40,7 +40,7 @@ enum Seen {
     Closed(CloseReason),
 }
 
-/// Reports the outcome of handshakes, and returns received bytes. Connects to a server when it starts, if it has one.
+/// Reports the outcome of handshakes, and returns received bytes. At the start connects to the server, if one is given.
 struct Witness {
     seen: Sender<Seen>,
     connect: Option<(Address, tls::Client)>,

@@ -155,7 +155,7 @@ fn edit(mut editor: Editor<Look, DefaultHistory>, gate: &Gate, client: &ServiceH
     }
 }
 
-/// The state of the editor, for the threads that print beside it and that end it.
+/// The state of the editor, shared with the threads that print and that end the editor.
 pub struct Gate {
     state: Mutex<State>,
     changed: Condvar,

@@ -144,8 +144,8 @@ impl Room {
         self.halting.load(Ordering::Acquire)
     }
 
-    /// For the accepting loop during a stop: whether all per-connection loops have ended. A remaining one will wake
-    /// this loop.
+    /// For the accepting loop during a stop: whether all per-connection loops have ended. If not, the last loop will wake
+    /// the accepting loop.
     pub(crate) fn have_guests_gone(&self) -> bool {
         fence(Ordering::SeqCst);
         self.per_connection() == 0

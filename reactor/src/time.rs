@@ -16,7 +16,7 @@ impl Time {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The time `span` before this one. Never stays never.
+    /// Returns the time `span` before `self`. `NEVER` stays `NEVER`.
     pub(crate) fn before(self, span: Duration) -> Time {
         if self == Time::NEVER { self } else { Time(self.0.saturating_sub(span.as_nanos() as u64)) }
     }

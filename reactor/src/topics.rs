@@ -103,7 +103,7 @@ impl Bits {
 }
 
 impl Topics {
-    /// Makes the handler of a service a listener. Returns `false` if it was one already.
+    /// Makes the handler of a service a listener. Returns `false` if the handler was a listener already.
     pub(crate) fn listen(&mut self, topic: &Topic, service: u16) -> bool {
         let services = self.listeners.entry(topic.clone()).or_default();
         if services.contains(&service) {

@@ -64,7 +64,7 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-/// What all loops of one seed share.
+/// The state that all loops of one seed share.
 #[derive(Default)]
 struct Shared {
     ids: Mutex<Vec<ConnectionId>>,

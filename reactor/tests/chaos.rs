@@ -84,11 +84,11 @@ struct Served {
     child: Child,
     address: Option<SocketAddr>,
     said: BufReader<std::process::ChildStdout>,
-    /// What it said before it listened.
+    /// The lines of standard output before the address.
     before: String,
 }
 
-/// How it ended, and all it said.
+/// The exit status and the whole output of an example.
 struct Ended {
     code: Option<i32>,
     stdout: String,

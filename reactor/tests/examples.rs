@@ -44,7 +44,7 @@ fn same(one: &[u8], other: &[u8]) {
     assert!(one == other, "they differ at {:?}", one.iter().zip(other).position(|(one, other)| one != other));
 }
 
-/// A proxy, and what listens behind it.
+/// A proxy, and the listener behind the proxy.
 fn proxy(backend: &str) -> (Example, TcpListener) {
     let upstream = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = upstream.local_addr().expect("it is bound").to_string();
@@ -223,8 +223,8 @@ fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
     }
 }
 
-/// The reader takes little at a time, so that "above" and "drained" alternate hundreds of times: were one of them lost,
-/// it would hang.
+/// The reader takes little at a time, so that "above" and "drained" alternate hundreds of times: after a lost callback the
+/// test would hang.
 #[test]
 fn proxy_goes_on_however_often_the_reader_falls_behind() {
     for backend in BACKENDS {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of `reactor/src`, from the ground up; each may import those before it.
+/// The modules of `reactor/src`, from the lowest floor up. A module may import earlier modules.
 const FLOORS: [&[&str]; 8] = [
     &["operations", "token", "address", "error", "reason", "time"],
     &[
@@ -301,7 +301,7 @@ fn no_source_file_has_more_than_500_lines_without_its_tests() {
     none(rooms.iter().flat_map(|room| sources(&reactor().join(room))).filter_map(|source| too_long(&source)).collect());
 }
 
-/// Lines that the loop itself may have, comments included: they are read in one sitting. 2,500 are for the loop, and 120 for the
+/// Largest number of lines of the loop itself, comments included: a reader reads the loop in one sitting. 2,500 are for the loop, and 120 for the
 /// seam at which a layer (TLS) is put between a connection and its socket.
 const SITTING_MAX: usize = 2620;
 

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_millis(150);
 /// The models in which each connection has one of its own.
 const MODELS: [&str; 2] = ["threads", "processes"];
 
-/// The example in one of them, on one backend.
+/// The example `members` under one model, on one backend.
 struct Members {
     example: Example,
     model: &'static str,
@@ -104,7 +104,7 @@ fn is_served(client: &mut TcpStream) {
     assert_eq!(ask(client, "hello"), "hello");
 }
 
-/// The process that serves this client.
+/// Returns the process that serves `client`.
 fn process_of(client: &mut TcpStream) -> Pid {
     let answer = ask(client, "who");
     let number = answer.strip_prefix("process ").and_then(|rest| rest.split(',').next()?.parse().ok());
@@ -463,7 +463,7 @@ fn the_loop_that_accepts_refuses_by_the_first_bytes_and_starts_nothing_for_them(
 #[test]
 fn a_process_with_several_threads_does_not_fork_and_says_so() {
     for backend in [Backend::Epoll, Backend::Select] {
-        // This one has, as every test does.
+        // The process of this test has several threads, like that of every test.
         let mut application = Application::with(backend, Runner::processes()).unwrap();
         application.add_service(Service::tcp("127.0.0.1:0", || Silent)).unwrap();
         let error = application.run().unwrap_err();

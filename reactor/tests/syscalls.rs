@@ -1,5 +1,5 @@
-//! What a steady state costs in system calls, as strace(1) sees it. The counters of the loop say the same, in the tests
-//! of the promises; this is the proof that they don't flatter.
+//! The cost of a steady state in system calls, counted by strace(1). The tests of the promises count by the loop's counters;
+//! these tests prove that the counters are true.
 
 mod support;
 

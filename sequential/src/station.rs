@@ -48,7 +48,7 @@ impl TaskKey {
         self.0 | Self::OF_SLEEP
     }
 
-    /// The sleep whose timer has this number; `None` for the timer of a task.
+    /// Returns the sleep of timer `number`; `None` for the timer of a task.
     pub(crate) fn sleep_of(number: u64) -> Option<TaskKey> {
         (number & Self::OF_SLEEP != 0).then_some(TaskKey(number & !Self::OF_SLEEP))
     }

@@ -1,4 +1,4 @@
-//! Members on lines and in frames: what they hear of each other, names, limits, history.
+//! Members that speak lines and frames: messages, arrivals and departures, names, limits, history.
 
 use std::io::Write;
 use std::thread;

@@ -1,4 +1,4 @@
-//! Members that do not read, or go without a word: what becomes of them, and what the others notice.
+//! Members that do not read, or disappear: their end, and the effect on other members.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -250,7 +250,7 @@ on_every_backend! {
         let mut serve = Glowplug::spawn(command(backend, words));
         let (echo, chat) = (serve.listens().1, serve.listens().1);
         let name = |client: &mut Client, name: &str| assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
-        // One after the other, so that none waits for its name longer than the server does.
+        // One after the other, so that the server's time limit for a name does not end a guest.
         let named = |who: String| {
             let mut client = Client::connect(&chat);
             name(&mut client, &who);

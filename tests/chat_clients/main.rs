@@ -16,7 +16,7 @@ use support::programs::{command, install_for_node, install_for_python, run};
 
 const CHAT: &str = "chat serve --port 0 --log-level off";
 
-/// Runs a client beside a member who speaks in lines. Both check the texts that they receive.
+/// Runs a client beside a member that speaks lines. Client and member check the texts that they receive.
 fn talk_with(chat: &Glowplug, program: &str, script: &str, scratch: &Scratch) {
     let mut line = chat.connect();
     assert_eq!(line.ask("line"), "CLIENT: 127.0.0.1");

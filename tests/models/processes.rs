@@ -1,4 +1,4 @@
-//! A process for each connection: what a child holds, how it ends, and what it shares with its parent.
+//! A process for each connection: descriptors and end of a child, and memory shared with the parent.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -168,7 +168,7 @@ on_every_backend! {
             assert_eq!(client.response_head().status, 200);
             let children = children(&glowplug);
             glowplug.signal(Signal::TERM);
-            // Two signals that come together may be one.
+            // The system may merge two signals that arrive together.
             glowplug.told("signal 15: stopping\n");
             glowplug.signal(Signal::TERM);
             assert_eq!(glowplug.end().code, Some(128 + 15), "{model}");

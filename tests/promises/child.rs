@@ -1,5 +1,5 @@
-//! Child processes for tests that need one: for signals, for limits, for counting descriptors. A child is this test
-//! binary again, in a role that its environment names.
+//! Child processes for tests of signals, of limits, and of the number of descriptors. A child runs this test binary again, in a
+//! role that the environment names.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};

@@ -67,7 +67,7 @@ on_every_backend! {
         assert_eq!([next(), next(), next(), next()], [Some(0), Some(1), Some(0), None]);
         clients[0].write_all(b"how many\n").unwrap();
         assert_eq!(read_exactly(&mut clients[0]), 2u32.to_be_bytes());
-        // A panic may have left the state half changed: its connection ends, and no other.
+        // A panic may have left the state half changed: the connection of the state ends, and no other connection.
         post(ids[0], "panic");
         assert_eq!(next(), Some(2));
         assert_eq!(read_all(&mut clients[0]), b"");

@@ -99,7 +99,7 @@ fn tuned(
     Stage::tuned(backend, plan, |service| tune(service).layered(Records::server), |_| {})
 }
 
-/// A client after its handshake, and its id.
+/// Connects a client, and returns the client after the handshake, with the connection's id.
 fn open(stage: &Stage) -> (TcpStream, reactor::ConnectionId) {
     let mut client = stage.stream();
     greet(&mut client);

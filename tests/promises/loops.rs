@@ -139,13 +139,13 @@ fn loop_of(id: ConnectionId) -> String {
     id.to_string().split('.').next().unwrap_or_default().to_owned()
 }
 
-/// The cores that this thread may run on.
+/// Returns the cores on which the calling thread may run.
 fn cores() -> Vec<usize> {
     let allowed = sched_getaffinity(None).expect("it is told");
     (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
 }
 
-/// Restricts this thread to one core.
+/// Restricts the calling thread to `core`.
 fn keep_to(core: usize) {
     let mut set = CpuSet::new();
     set.set(core);

@@ -40,7 +40,7 @@ impl Log for Lines {
 }
 
 impl Lines {
-    /// Lines that name this client. Lines about slow callbacks are left out: on a busy machine any callback may be
+    /// Returns the lines that name `client`. Lines about slow callbacks are left out: on a busy machine any callback may be
     /// slow.
     fn about(&self, client: &Client) -> Vec<String> {
         let told = |line: &&String| line.contains(&client.local_addr().unwrap().to_string()) && !line.contains(HELD);

@@ -27,7 +27,7 @@ fn drain(timeout: Duration) -> impl FnOnce(&mut Application) + Send + 'static {
     }
 }
 
-/// Connections that one turn accepts: as many may come between the order to stop and the turn that sees the order.
+/// Connections that a turn accepts: as many may come between the order to stop and the turn that handles the order.
 const A_TURN: usize = 64;
 
 fn opened(seen: &[Seen]) -> usize {

@@ -17,7 +17,7 @@ use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Deadlines off, except those that a test sets.
+/// No deadlines; a test sets the deadline that it checks.
 fn none() -> Deadlines {
     Deadlines { first_request: None, write_progress: None, connect: None, idle: None, ..Deadlines::default() }
 }
@@ -396,7 +396,7 @@ on_every_backend! {
 
     // Rule 21.
     fn a_connection_that_does_not_come_about_in_time_is_given_up(backend: Backend) {
-        // This listener takes one connection into its queue; a further connect gets no answer at all.
+        // The listener's queue has room for one connection. The system does not answer a further connect.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(0).unwrap();
@@ -438,7 +438,7 @@ fn time_on_a_core() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Restricts this thread to the first core that it may use.
+/// Restricts the calling thread to the first of its cores.
 fn keep_to_one_core() {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let allowed = sched_getaffinity(None).expect("it is told");

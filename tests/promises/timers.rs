@@ -18,7 +18,7 @@ type Act = dyn FnOnce(&mut Clock, &mut Context<'_>) + Send;
 /// An order to the handler.
 struct Order(Box<Act>);
 
-/// Tells each timer that goes off: its connection, its key, and the time since the order that set it began.
+/// Reports each timer that goes off: the connection, the key, and the time since the order that set the timer.
 struct Clock {
     tell: Sender<(ConnectionId, u64)>,
     /// Calls of periodic work.

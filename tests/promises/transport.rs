@@ -81,7 +81,7 @@ impl From<TcpStream> for Client {
 }
 
 impl Client {
-    /// A client that sends its hello at once.
+    /// Makes a client that sends the hello of its handshake at once.
     pub fn layered(socket: TcpStream) -> Self {
         let socket = Arc::new(socket);
         (&*socket).write_all(HELLO).expect("a new connection takes four bytes");

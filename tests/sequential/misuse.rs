@@ -1,4 +1,4 @@
-//! What a task may not do is an error that names it. Two reads at once, a peer kept beyond its task, and a
+//! Forbidden actions of a task fail with an error that names the action. Two reads at once, a peer kept beyond the task, and a
 //! peer in a thread do not compile: see `Peer`.
 
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! What a task has to do with others: clients that it opens, topics, the operator.
+//! Tasks and the world beyond their connection: outbound connections, topics, the operator.
 
 use std::pin::pin;
 

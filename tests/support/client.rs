@@ -167,7 +167,7 @@ impl Client {
 
     // ---- HTTP -------------------------------------------------------------------------------------------------------
 
-    /// The next response, whose length is its Content-Length.
+    /// Reads the next response, up to its Content-Length.
     pub fn response(&mut self) -> Response {
         let mut response = self.response_head();
         let length = response.header("content-length").map_or(0, |length| length.parse().expect("a length"));

@@ -47,7 +47,7 @@ impl Terminal {
         terminal
     }
 
-    /// A terminal that is never read, so that it fills up.
+    /// A terminal without a reader, which fills up.
     pub fn unread() -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");

@@ -51,14 +51,14 @@ impl Blocks {
         each.filter(|piece| !piece.is_empty())
     }
 
-    /// All bytes, if they are in one piece.
+    /// Returns all bytes, if the bytes are in one piece.
     pub(super) fn single(&self) -> Option<&[u8]> {
         let mut pieces = self.pieces();
         let first = pieces.next()?;
         pieces.next().is_none().then_some(first)
     }
 
-    /// Takes the first `count` bytes. `to` receives them, in one or more pieces.
+    /// Takes the first `count` bytes, and hands each piece to `to`.
     pub(super) fn take(&mut self, mut count: usize, mut to: impl FnMut(&[u8])) {
         self.length -= count;
         while count > 0

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::budget::{Budget, Ticket};
 use crate::shared::Shared;
 
-/// Bytes that other connections may hold, too. They are counted when the connection first rests with them; most leave
+/// Bytes that other connections may hold, too. Counted when the connection first rests with the payload; most payloads leave
 /// before.
 #[derive(Debug)]
 pub(super) struct Payload {

@@ -116,7 +116,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Declares the methods that append one number, by the names that `bytes::BufMut` has for them.
+/// Declares the methods that append a number, named as in `bytes::BufMut`.
 macro_rules! numbers {
     ($($name:ident $type:ty, $order:ident, $words:literal;)*) => {
         /// Numbers in binary, by the names that `bytes::BufMut` has.

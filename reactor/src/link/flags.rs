@@ -124,7 +124,7 @@ pub(super) const HINDERED: Flags = all_of(Mask::Hinders);
 /// The flags with which a plain answer needs more than a send.
 pub(super) const NEEDS_STEPS: Flags = INTEREST.and(ATTENTION).and(HINDERED).and(all_of(Mask::AfterAnswer));
 
-/// All flags that declare this mask.
+/// Returns the flags that declare `mask`.
 const fn all_of(mask: Mask) -> Flags {
     let (mut bits, mut at) = (0, 0);
     while at < ALL.len() {

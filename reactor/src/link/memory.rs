@@ -77,7 +77,7 @@ impl Link {
         self.holding
     }
 
-    /// Removes the link from the budget: it is over, and its buffers go back.
+    /// Removes an ended link, whose buffers are given back, from the budget.
     pub(crate) fn weigh_nothing(&mut self, holdings: &mut Holdings) {
         let before = std::mem::take(&mut self.holding);
         if before != Holding::default() {

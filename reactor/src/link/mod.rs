@@ -144,7 +144,7 @@ pub(crate) struct Link {
     /// Two fields, since a pair would take four bytes more.
     reported_phase: Phase,
     reported_flags: Flags,
-    /// The link is in the loop's list `dirty`: its steps are taken in this turn.
+    /// The link is in the loop's list `dirty`, whose links are advanced in this turn.
     pub(crate) dirty: bool,
     /// The low bits of the turn in which `on_drained` was last called. A turn long ago with equal bits puts a callback off by one
     /// turn.
@@ -170,7 +170,7 @@ pub(crate) struct Link {
     /// The handler's own deadline, or `Time::NEVER`. A span, counted from zero, while `DEADLINE_FRESH`. While the last
     /// acknowledgement is awaited, the time of the next look.
     deadline: Time,
-    /// The one timer of this link. It may be earlier than the deadline it stands for, never later.
+    /// The timer of all deadlines of this link. May go off before the next deadline, never after it.
     timer: Option<TimerKey>,
     /// When `timer` goes off.
     timer_at: Time,

@@ -26,7 +26,7 @@ pub(crate) enum Step {
     Probe,
     /// Call `on_stopping`.
     Stopping,
-    /// Have the layer end our half: what it says last leaves before FIN.
+    /// Have the layer end our half: the layer's last bytes leave before FIN.
     Goodbye,
     /// End our half.
     Finish,

@@ -14,7 +14,7 @@ use crate::event_loop::{EventLoop, Spawned, Spawner};
 use crate::service::Bound;
 use crate::sys::{Fd, Sys, System};
 
-/// Descriptors of a loop beside its connection: its poller and its wake-up.
+/// Descriptors of a loop beside the connection: the poller and the wake-up.
 const OWN_DESCRIPTORS: usize = 2;
 pub(super) const DESCRIPTORS_EACH: usize = OWN_DESCRIPTORS + 1;
 

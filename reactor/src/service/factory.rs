@@ -1,4 +1,4 @@
-//! The handlers of a service: the factories that make them, one for each loop.
+//! The factories that make a service's handlers, one handler for each loop.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -85,7 +85,7 @@ fn prepare(seed: u64) -> (Simulation, Arc<Trial>) {
     let mut answers = Random::new(seed ^ 1);
     let answering = move || Remote::Answers(whims_of_a_peer(&mut answers).acts);
     sim.network.borrow_mut().remotes.insert(remotes[1].clone(), Box::new(answering));
-    // Random numbers of its own, so that a seed means otherwise what it means without layers.
+    // Separate random numbers, so that a seed makes the same service and the same peers with layers and without.
     let mut veils = Random::new(seed ^ 0x7E11);
     for number in 0..random.within(1..3) {
         let temper = Temper {

@@ -64,7 +64,7 @@ impl Backend {
     }
 }
 
-/// The first backend that this system has.
+/// Returns the first backend of the list that exists on this system.
 fn default() -> Backend {
     BACKENDS.iter().find(|(.., make)| make.is_some()).map_or(Backend::Select, |(backend, ..)| *backend)
 }

@@ -1,4 +1,4 @@
-//! One system call and its errno. EINTR leads to another attempt here, and nowhere else.
+//! A system call and its errno. After EINTR the call is repeated here, and nowhere else.
 
 use std::io;
 

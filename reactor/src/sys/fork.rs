@@ -257,7 +257,7 @@ mod tests {
         let before = threads().unwrap();
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let more = std::thread::spawn(move || stopped.recv());
-        // Other tests come and go meanwhile, so only a lower bound is certain: this one and the one that was started.
+        // Other tests come and go meanwhile, so only a lower bound is certain: this thread and the started thread.
         assert!(threads().unwrap() >= 2, "{before} before");
         drop(stop);
         assert!(more.join().unwrap().is_err());

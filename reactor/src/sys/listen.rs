@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::error::{Errno, Error};
 use crate::socket_options::Tuning;
 
-/// A listener as its loop uses it: a number for the driver, an address for the log. A drop closes the listener.
+/// The loop's view of a listener: a descriptor for the driver, an address for the log. A drop closes the listener.
 pub(crate) trait Listens: Send {
     /// The descriptor, for the poller and for accept. Never close this number: only the drop closes it.
     fn fd(&self) -> Fd;
@@ -82,8 +82,8 @@ pub(crate) fn inherited() -> Result<Vec<Inherited>, Error> {
     }
     let mut names = passed.names.into_iter();
     let own = |descriptor| {
-        // SAFETY: the check has just found the descriptor open, and this process may own it: LISTEN_PID says that it
-        // was passed to this process, and TAKEN that it is taken once.
+        // SAFETY: the check has just found the descriptor open. This process owns the descriptor: LISTEN_PID names this
+        // process, and TAKEN ensures that the descriptor is taken once.
         let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
         Ok(Inherited { name: names.next().flatten(), listening: Listening::from_fd(socket)? })
     };
@@ -320,7 +320,7 @@ fn passed(pid: Option<&str>, count: Option<&str>, names: Option<&str>, here: u32
     Ok(Passed { descriptors: FIRST..end, names })
 }
 
-/// Fails unless the descriptor is a listening stream socket. The error says what it is instead.
+/// Fails unless the descriptor is a listening stream socket. The error names the actual kind of the descriptor.
 fn check_listens(fd: Fd) -> Result<(), Error> {
     let why = match socket::stream_listens(fd) {
         Ok(true) => return Ok(()),

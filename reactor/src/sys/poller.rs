@@ -28,7 +28,7 @@ pub(crate) trait Poller {
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// Limit of the events returned by a `wait`: after a full batch, further events may wait for the next call.
     fn events_per_wait(&self) -> usize;
-    /// Whether a reset is reported for a descriptor registered for nothing. If not, the driver has to ask `take_error`.
+    /// Whether a reset is reported for a descriptor registered without interest. If not, the driver has to call `take_error`.
     fn reports_errors_unasked(&self) -> bool;
     /// The poller's own descriptors.
     fn held(&self) -> Vec<Fd>;

@@ -1,6 +1,6 @@
 //! What a descriptor is ready for, as a poller reports.
 
-/// A set of what a descriptor is ready for. The bits are those of epoll, so one instruction translates its events.
+/// The readiness of a descriptor, as a set of bits. The bits equal those of epoll, so an event is translated in one instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready(u8);
 

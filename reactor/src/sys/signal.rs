@@ -217,7 +217,7 @@ pub fn reset_inherited_signals() {
     if is_ignored(libc::SIGCHLD) {
         set(libc::SIGCHLD, libc::SIG_DFL);
     }
-    // SAFETY: the kernel reads one set, an empty one; the thread's mask is not written anywhere.
+    // SAFETY: the kernel reads the empty set, and writes the old mask nowhere.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &empty_set(), ptr::null_mut()) };
 }
 
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(again.take(), nothing, "nothing is left over");
         drop(again);
         for (signal, action) in inherited {
-            // SAFETY: the kernel reads one sigaction, the one that it gave us itself.
+            // SAFETY: the kernel reads one sigaction, which an earlier call has filled.
             unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
         }
     }

@@ -183,8 +183,8 @@ mod tests {
         assert_eq!(waited(&mut poller, Some(Duration::ZERO)), []);
     }
 
-    /// Each thread counts up and wakes; the loop waits without a timeout until it has seen all. One lost wake-up and it
-    /// never ends.
+    /// Each thread counts up and wakes the loop, which waits without a timeout until all counts have arrived. After a lost
+    /// wake-up the test never ends.
     #[test]
     fn wakes_from_eight_threads_all_arrive_and_cost_fewer_writes() {
         const THREADS: usize = 8;

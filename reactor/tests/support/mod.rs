@@ -1,4 +1,4 @@
-//! What the tests of this crate share: starting its examples, as somebody at a shell would, and what chaos leaves out.
+//! Helpers of the tests of this crate: starting examples as from a shell, and leaving tests out under chaos.
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part of this")]
 
 use std::io::{BufRead, BufReader};
@@ -47,7 +47,7 @@ pub fn path_of(example: &str) -> PathBuf {
 pub struct Example {
     pub child: Child,
     pub address: SocketAddr,
-    /// What it says after that.
+    /// The lines of standard output after the address.
     pub said: BufReader<ChildStdout>,
 }
 

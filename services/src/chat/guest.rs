@@ -1,4 +1,4 @@
-//! The chat's state of one peer: its protocol, which its first bytes decide, and its seat in the room after its name.
+//! The chat's state of one peer: the protocol, decided by the first bytes, and after the name the seat in the room.
 
 use reactor::Input;
 
@@ -13,7 +13,7 @@ use crate::codec::lines::{Item, Lines};
 /// name.
 pub(super) const FIRST_MAX: usize = 512;
 
-/// Telnet options of one connection that are refused in one turn; further ones wait for the next turn.
+/// Number of telnet options of one connection that are refused in one turn. Further options wait for the next turn.
 const REFUSALS_PER_TURN: u32 = 64;
 
 /// The chat's state of one connection: its protocol, and after the name its membership. Only [`Chat`](super::Chat) uses the fields.

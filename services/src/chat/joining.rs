@@ -1,4 +1,4 @@
-//! The way of a guest to a seat: its first line, its turn, its welcome.
+//! A guest becomes a member: the first line with the name, the wait for a turn, the welcome.
 
 use std::time::Duration;
 

@@ -256,8 +256,8 @@ impl Room {
         if wait > WORK_AT_ONCE { wait } else { Duration::ZERO }
     }
 
-    /// Marks the arrival of member `number` as announced. Returns the number of members at its arrival: itself, the
-    /// members that came before it, and later ones that are announced already. (Loops announce independently of each other.)
+    /// Marks the arrival of member `number` as announced. Returns the number of members at the arrival: the
+    /// member, all earlier members, and later members that are announced already. (Loops announce independently of each other.)
     pub(super) fn announce_join(&self, number: u64) -> usize {
         let mut members = self.lock();
         members.unannounced.remove(&number);

@@ -1,4 +1,4 @@
-//! A guest that speaks WebSocket: its messages, and the check whether it is still there.
+//! A guest that speaks WebSocket: messages, and pings to a silent guest.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::codec::request::{Head, Method};
 use crate::codec::websocket::handshake::{Accepted, Refusal};
 use crate::codec::websocket::origin::Origins;
 
-/// The room as one document: its style and its script are inline.
+/// The page of the room: one document with inline style and script.
 static PAGE: &str = include_str!("page.html");
 
 /// The head of the page's answer, from the line after `Date` on.

@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-/// Ranges that one request may name. Video players ask for one, PDF readers for a dozen. A request for more gets the
-/// whole.
+/// Largest number of ranges in one request. Video players ask for one range, PDF readers for a dozen. A request for more ranges
+/// gets the whole file.
 pub(super) const RANGES_MAX: usize = 64;
 
 /// Two ranges are sent as one when at most this many bytes lie between them. The head of a part is shorter, so all

@@ -107,7 +107,7 @@ impl<M: Send + 'static> Link<'_, '_, M> {
         self.session.server_name()
     }
 
-    /// The number of known servers: the given ones, and the cluster's others.
+    /// The number of known servers: the given servers, and further servers of their cluster.
     pub fn servers(&self) -> usize {
         self.session.servers.count()
     }

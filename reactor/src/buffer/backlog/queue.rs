@@ -7,7 +7,7 @@ use crate::buffer::blocks::Blocks;
 use crate::buffer::file::FilePart;
 use crate::buffer::payload::Payload;
 
-/// Items that one send visits. Short items fill a send long before, and sending stays linear.
+/// Number of items that one send visits at most. Short items rarely fill a send, and the bound keeps sending linear.
 const GATHERED_MAX: usize = 1024;
 
 #[derive(Debug, Default)]

@@ -70,7 +70,7 @@ impl Output {
     }
 
     /// Appends one published message for a peer that does not take its output, within the policy for slow members. Adds
-    /// the dropped messages, this one or others, to `missed`.
+    /// the number of dropped messages to `missed`.
     pub(crate) fn offer(&mut self, message: Messages<'_>, limits: &Limits, missed: &mut u64) -> Offered {
         if self.trim(limits, missed) == Offered::TooSlow {
             *missed += 1;

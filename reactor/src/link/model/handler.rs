@@ -1,4 +1,4 @@
-//! The handler of the model: its lent input, its requests, and the accepted part of its writes.
+//! The handler of the model: the lent input, the requests, and the accepted part of each write.
 
 use super::*;
 

@@ -435,7 +435,7 @@ impl<'o, 't> World<'o, 't> {
         }
     }
 
-    // ---- what there is to do ---------------------------------------------------------------------------------------
+    // ---- the steps of a turn ---------------------------------------------------------------------------------------
 
     /// Advances the link as the loop does after any event: until it rests.
     fn advance_link(&mut self) {
@@ -538,7 +538,7 @@ impl<'o, 't> World<'o, 't> {
         self.compare();
     }
 
-    /// One send, as the driver makes it.
+    /// Sends once, like the driver.
     fn transmit(&mut self) -> Sent {
         let output = self.link.as_ref().and_then(Link::output).expect("something to send");
         let offered: Vec<u8> = match output.single() {

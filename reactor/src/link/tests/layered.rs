@@ -1,4 +1,4 @@
-//! A connection with a layer: its handshake, its last words, and its failures.
+//! A connection with a layer: the handshake, the layer's last bytes, and failures.
 
 use super::*;
 use crate::sys::errno;

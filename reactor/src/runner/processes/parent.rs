@@ -24,7 +24,7 @@ use crate::token::ConnectionId;
 /// Time between the end of a channel and the first attempt to reap the child, which may end a moment later; then twice
 /// as long each time.
 const REAP_SOON: Duration = Duration::from_millis(1);
-/// Time after which the child is killed: without its channel it is of no use.
+/// Time after the end of the channel until the child is killed: a child without its channel serves nobody.
 const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// All channels.
@@ -51,7 +51,7 @@ pub(super) struct Child {
 /// The mailboxes of all children, by their channels.
 pub(super) type ChildQueues = Rc<RefCell<HashMap<ConnectionId, ChildQueue>>>;
 
-/// Messages of other loops for one child.
+/// Messages of other loops on their way to a child process.
 pub(super) struct ChildQueue {
     pub(super) loop_handle: Arc<LoopHandle>,
     pub(super) inbox: Inbox,

@@ -15,7 +15,7 @@ use crate::reason::CloseReason;
 use crate::token::ConnectionId;
 use crate::topics::Topic;
 
-/// The wildness of a service: the actions that it may take.
+/// The actions that a random service may take.
 #[derive(Clone, Copy)]
 pub(super) struct Temper {
     /// Largest size of its writes.

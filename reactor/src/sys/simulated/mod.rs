@@ -359,7 +359,7 @@ impl Listens for SimulatedListener {
         &self.address
     }
 
-    /// Some systems do not report the queue; all other tests run on one that does.
+    /// `None` on systems that do not report the length of the accept queue. All other tests simulate a system that does.
     fn waiting(&self) -> Option<usize> {
         None
     }

@@ -1,4 +1,4 @@
-//! The client's interface to its user: the screen that it writes to, and the orders that it receives.
+//! The client's interface to the user: the screen for texts, and the orders for the client.
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;

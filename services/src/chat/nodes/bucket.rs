@@ -10,9 +10,9 @@ use super::{Answer, Request};
 
 /// JetStream's error for a key that has another revision.
 const WRONG_REVISION: u64 = 10071;
-/// Errors for a stream that is not there.
+/// JetStream's errors for a missing stream.
 const NO_STREAM: [u64; 2] = [10059, 10060];
-/// Errors for a value that is not there: of reading, and of deleting.
+/// JetStream's errors for a missing value: of reading, and of deleting.
 const NO_MESSAGE: [u64; 2] = [10037, 10057];
 /// The error for a stream that exists with other settings, such as other replicas: an operator's choice.
 const OTHER_SETTINGS: u64 = 10058;
@@ -35,7 +35,7 @@ pub(super) struct Message {
     pub(super) expected: Option<String>,
 }
 
-/// What a request was, for its answer.
+/// The kind of a request, by which the answer is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Create,
@@ -44,7 +44,7 @@ pub(super) enum Kind {
     Delete,
 }
 
-/// An answer that owns its value.
+/// An answer with a value of its own, not borrowed from the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Plain(Answer<'static>),

@@ -99,7 +99,7 @@ impl Nodes {
         if ![room, node].into_iter().all(is_name) {
             return Err(NotAName);
         }
-        // Each start is a node of its own, so that nobody takes it for the one that has just died.
+        // Each start makes a new node, so that no other node takes the node for the node that has just died.
         let suffix = RandomState::new().hash_one(std::process::id()) as u32;
         let shared = Shared {
             room: room.to_owned(),

@@ -186,7 +186,7 @@ impl Files {
     }
 }
 
-/// The files as one handler sees them: the names seen lately, and the answers of helpers.
+/// A handler's view of the files: recently requested names, and the answers of helpers.
 #[derive(Debug)]
 pub(super) struct Library {
     files: Files,
