@@ -7,3 +7,8 @@ pub use crate::codec::nats::model::check as nats;
 pub use crate::codec::request::syntax::parts as head_parts;
 pub use crate::codec::websocket::model::check as websocket;
 pub use crate::http::model::check as http_request;
+
+/// The node of a room on several servers, and what the engine may deliver.
+pub fn nodes(text: &[u8]) {
+    crate::chat::check_nodes(text);
+}

@@ -58,6 +58,9 @@ pub use nodes::{FromChat, FromNode, NodeParticipant, NodeProbe, Nodes, NotAName}
 pub use refusal::{REFUSAL_PATIENCE, refusal};
 pub use room::Room;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use nodes::check as check_nodes;
+
 use budget::Budget;
 use encoded::Encoded;
 use guest::{Heard, Speech};

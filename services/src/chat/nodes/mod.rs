@@ -40,6 +40,8 @@ mod probe;
 mod shared;
 mod wire;
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod model;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -47,6 +49,9 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use model::check;
 
 pub(super) use guests::{ALONE, Asked, Granted};
 use lease::{Lease, Suspect};
