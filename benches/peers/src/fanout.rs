@@ -3,7 +3,8 @@
 //!
 //! Five protocols with equal messages: glowplug's chat in lines, in frames and by WebSocket, NATS, and Redis. In each of them a
 //! message is equal bytes for every member, known beforehand. The floor is the sixth and hands on its input: there the sender
-//! itself sends the bytes that members of the chat receive.
+//! itself sends the bytes that members of the chat receive. `--from` is the address of the sender's own server, where a room has
+//! several.
 
 use std::io::{BufRead, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-const USAGE: &str = "fanout chat|frames|websocket|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]";
+const USAGE: &str = "fanout chat|frames|websocket|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--from ADDR] [--seconds S | --slices]";
 /// Limit without any byte: a message is lost.
 const SILENCE: Duration = Duration::from_secs(10);
 const SCRATCH: usize = 256 * 1024;
@@ -177,6 +178,7 @@ pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
     let way = Way::named(way).ok_or_else(|| format!("usage: {USAGE}"))?;
     let address: SocketAddr = address.parse().map_err(|_| format!("not an address: {address}"))?;
     let (mut members, mut depth, mut size, mut seconds, mut slices) = (1000, 1, 64, 1.0, false);
+    let mut from = address;
     let mut words = rest.iter();
     while let Some(&option) = words.next() {
         if option == "--slices" {
@@ -190,12 +192,13 @@ pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
             "--members" => members = number.ok_or_else(bad)?,
             "--depth" => depth = number.ok_or_else(bad)?,
             "--size" => size = number.ok_or_else(bad)?,
+            "--from" => from = value.parse().map_err(|_| bad())?,
             "--seconds" => seconds = value.parse().map_err(|_| bad())?,
             _ => return Err(bad()),
         }
     }
     let text: String = ('a'..='z').cycle().take(size).collect();
-    let mut load = Load::connect(way, address, members, depth, &text)?;
+    let mut load = Load::connect(way, [address, from], members, depth, &text)?;
     // Unmeasured: buffers on both sides grow to their size.
     for _ in 0..3 {
         load.round()?;
@@ -219,8 +222,15 @@ pub fn run(way: &str, address: &str, rest: &[&str]) -> Result<(), String> {
 }
 
 impl Load {
-    fn connect(way: Way, address: SocketAddr, members: usize, depth: usize, text: &str) -> Result<Load, String> {
-        let connect = || -> std::io::Result<std::net::TcpStream> {
+    /// `addresses`: the members' server, and the sender's.
+    fn connect(
+        way: Way,
+        [address, from]: [SocketAddr; 2],
+        members: usize,
+        depth: usize,
+        text: &str,
+    ) -> Result<Load, String> {
+        let connect = |address: SocketAddr| -> std::io::Result<std::net::TcpStream> {
             let stream = std::net::TcpStream::connect_timeout(&address, CONNECT)?;
             stream.set_read_timeout(Some(SILENCE))?;
             stream.set_nodelay(true)?;
@@ -229,14 +239,14 @@ impl Load {
         let mut streams = Vec::with_capacity(members + 1);
         for number in 0..members {
             let told = |why: String| format!("member {number} at {address}: {why}");
-            let mut stream = connect().map_err(|why| told(why.to_string()))?;
+            let mut stream = connect(address).map_err(|why| told(why.to_string()))?;
             let (said, answer) = way.join(number);
             stream.write_all(&said).map_err(|why| told(why.to_string()))?;
             until(&mut stream, &answer).map_err(told)?;
             streams.push(stream);
         }
-        let told = |why: String| format!("the sender at {address}: {why}");
-        let mut sender = connect().map_err(|why| told(why.to_string()))?;
+        let told = |why: String| format!("the sender at {from}: {why}");
+        let mut sender = connect(from).map_err(|why| told(why.to_string()))?;
         let (said, answer) = way.arrive();
         sender.write_all(&said).map_err(|why| told(why.to_string()))?;
         until(&mut sender, &answer).map_err(told)?;
@@ -253,6 +263,13 @@ impl Load {
             // news comes. The floor sends no news at all.
             sender.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
             streams.iter_mut().try_for_each(|stream| until(stream, &way.hears(FENCE)))?;
+        }
+        if from != address {
+            // On its own server the sender reads of the last member later than the member itself has its welcome.
+            let back = way.framed(&format!("#m{}@127.0.0.1>>{FENCE}", members - 1));
+            let (last, others) = streams.split_last_mut().ok_or("no members")?;
+            last.write_all(&way.says(FENCE)).map_err(|why| why.to_string())?;
+            others.iter_mut().chain([&mut sender]).try_for_each(|stream| until(stream, &back))?;
         }
         streams.truncate(members);
         streams.push(sender);

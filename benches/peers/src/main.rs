@@ -34,7 +34,7 @@ const USAGE: &str = "usage: peers mio|tokio http|echo [--port PORT]
        peers load http|echo|lines ADDR [--connections N] [--idle N] [--depth N] [--size BYTES]
                                        [--seconds S | --requests N | --slices]
        peers clients kept|short ADDR [--connections N] [--size BYTES] [--patience S]
-       peers fanout chat|floor|nats|redis ADDR [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
+       peers fanout chat|floor|nats|redis ADDR [--from ADDR] [--members N] [--depth N] [--size BYTES] [--seconds S | --slices]
        peers storm ADDR [--members N] [--guests N] [--seconds S] [--every MILLISECONDS] [--rude]
 
 load prints one line: requests=N seconds=S p50_us=N p99_us=N max_us=N
