@@ -163,7 +163,7 @@ pub struct Collected(Arc<Mutex<Collection>>);
 struct Collection {
     /// `None` in a child, which does not read.
     reader: Option<PipeReader>,
-    /// The same end, for the loop. Made before the application compares its descriptors with the limit, so that it counts.
+    /// A duplicate of `reader`, for the loop. Made before the application compares its descriptors with the limit, so it counts.
     watched: Option<OwnedFd>,
     /// A part of a record that has been read.
     begun: Vec<u8>,

@@ -59,7 +59,7 @@ pub struct Node {
     engine: Engine,
 }
 
-/// What a client needs to reach NATS.
+/// The settings of a client of NATS.
 #[derive(Clone)]
 struct Engine {
     urls: Vec<Url>,

@@ -135,7 +135,7 @@ impl<'a> Server<'a> {
         let mut service =
             if plain.is_empty() { Service::at(at_plain, factory) } else { Service::on_all(bare(plain), factory) };
         if let Some(tls) = &self.tls {
-            // What a client names besides is of no meaning to an echo.
+            // The echo ignores the protocols that clients name (ALPN).
             let tls = if name == ECHO { tls.clone() } else { tls.clone().protocols(&["http/1.1", "http/1.0"]) };
             service = service.layered_at(at_tls, tls.layer()).layered_on(bare(layered), tls.layer());
         }

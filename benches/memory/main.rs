@@ -36,7 +36,7 @@ usage: cargo bench --bench memory -- [OPTIONS]
 const PAUSE: Duration = Duration::from_millis(5);
 /// For a message to come back, or a member to be let in.
 const GUARD: Duration = Duration::from_secs(60);
-/// What the kernel keeps of what a client does not read, as small as it can be.
+/// Bytes that the kernel keeps for a client that does not read: the least that the system allows.
 const RECEIVE_BUFFER: usize = 4096;
 /// Descriptors of this process and of the server besides the members, and those that the server reserves.
 const OTHER_DESCRIPTORS: u64 = 64;

@@ -37,7 +37,7 @@ pub(crate) struct Figures {
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Of the whole tree of processes, for each request.
+    /// CPU time of the whole tree of processes, for each request.
     pub(crate) cpu_us: f64,
     pub(crate) memory_mib: f64,
     /// Connections that were refused, reset, or closed too early, and requests without an answer in time.

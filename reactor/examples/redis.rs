@@ -26,7 +26,7 @@ fn put_integer(writer: &mut Writer<'_>, number: i64) {
     writer.put(b"\r\n");
 }
 
-/// What subscribers get: the kind, the channel, and a message or the number of channels.
+/// Writes the head of a push to a subscriber: the kind and the channel. A message or the number of channels follows.
 fn put_push(writer: &mut Writer<'_>, kind: &[u8], channel: &[u8]) {
     writer.put(b"*3\r\n");
     put_bulk(writer, kind);

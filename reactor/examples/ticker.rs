@@ -15,7 +15,7 @@ impl Handler for Ticker {
         cx.subscribe(&self.seconds);
     }
 
-    /// Nobody has anything to say to a clock.
+    /// A clock ignores the input of its peers.
     fn on_data(&mut self, _: &mut (), input: &mut Input<'_>, _: &mut Context<'_>) {
         input.take_all();
     }

@@ -176,7 +176,7 @@ fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub struct AddressError {
     /// The given text.
     pub address: String,
-    /// What is wrong with the text, or the resolver's error.
+    /// The flaw of the text, or the resolver's error.
     pub cause: io::Error,
 }
 

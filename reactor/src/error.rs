@@ -60,7 +60,7 @@ pub enum Error {
     Adopted {
         /// The descriptor's number.
         descriptor: i32,
-        /// What the descriptor is instead of an open stream, or the limit that admits no further connection.
+        /// The actual kind of the descriptor, or the limit that admits no further connection.
         why: String,
     },
     /// An environment variable has a malformed value: `LISTEN_PID`, `LISTEN_FDS` or `LISTEN_FDNAMES`.

@@ -89,7 +89,7 @@ impl Handle {
     /// let handle = app.handle(); // in a handler: of the `ServiceHandle`
     /// std::thread::spawn(move || {
     ///     handle.leave_core();
-    ///     // What takes long.
+    ///     // Long computations.
     /// });
     /// # Ok::<(), reactor::Error>(())
     /// ```

@@ -158,7 +158,7 @@ struct Listener {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heed {
     Message(Bytes),
-    /// So many messages of the topic were dropped here.
+    /// The number of messages of the topic that were dropped at this place.
     Missed(u64),
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn dropped(value: impl Sized) {
     }
 }
 
-/// The same with each of several values: were all dropped at once, a second panic would end the process.
+/// Drops each value as [`dropped`] does: a drop of all at once would end the process at a second panic.
 pub(crate) fn each_dropped(values: impl IntoIterator<Item = impl Sized>) {
     values.into_iter().for_each(dropped);
 }

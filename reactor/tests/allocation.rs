@@ -101,8 +101,8 @@ fn with<H: Handler>(
     outcome
 }
 
-/// What the process has allocated in the better half of the rounds, after others that fill pools and lists. The test harness has a
-/// thread, too, which allocates once when a test takes long.
+/// Returns the allocations of the process in the better half of the rounds, after further rounds that fill pools and lists. The test
+/// harness has a thread, too, which allocates once when a test takes long.
 fn steady(rounds: usize, mut round: impl FnMut(usize)) -> Stats {
     (0..rounds / 10).for_each(&mut round);
     let mut half = || {

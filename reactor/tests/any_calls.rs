@@ -113,7 +113,7 @@ impl Anything {
         vec![b'a' + (most % 23) as u8; self.chance.below(most)]
     }
 
-    /// What is queued after a write to `id` is at most one write more than what may be queued at once.
+    /// Checks that a write to `id` exceeds the limit of queued bytes by one write at most.
     fn check(&self, cx: &mut Context<'_>, id: ConnectionId, before: usize, written: Written) {
         let queued = cx.at(id).queued();
         let taken = queued > before && written != Written::Refused;
@@ -385,7 +385,7 @@ impl Handler<String> for Anything {
     }
 }
 
-/// Who only wants to be served.
+/// A service whose connections must be served meanwhile.
 struct Echo;
 
 impl Handler for Echo {

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use support::{BACKENDS, Example, GUARD, path_of};
 
-/// What the client of the first two programs prints.
+/// The output of the client of the first two programs.
 fn client(server: &Example, text: &str) -> String {
     let client = Command::new(path_of("chapter_client")).args([&server.address.to_string(), text]).output();
     String::from_utf8(client.expect("it runs").stdout).expect("it is text")

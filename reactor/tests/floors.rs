@@ -343,7 +343,7 @@ fn the_loop_has_few_fields() {
     assert!((1..=FIELDS_MAX).contains(&count), "{count} fields, and {FIELDS_MAX} at most");
 }
 
-/// What a build without features leaves out, by a part of its path.
+/// Parts of the paths of files that a build without features leaves out.
 const NOT_SHIPPED: [&str; 9] =
     ["test", "model", "seeds", "sim/", "sys/simulated", "sys/chaos", "random", "fuzzing", "operations"];
 

@@ -318,7 +318,7 @@ fn a_crash_of_a_process_harms_no_other_and_is_counted() {
         clients[4].read_exact(&mut news).unwrap();
         assert_eq!(&news, b"news\n");
         drop((members.clients(1), clients));
-        // Nobody is left as a zombie.
+        // No process is left as a zombie.
         members.wait_until("all are reaped", |members| members.others() == 0);
         let report = members.report();
         for counted in ["accepted 6,", "open 0,", "closed 6 (", "killed 3"] {

@@ -8,8 +8,8 @@
 const FILLER_MAX: usize = 66_000;
 /// Up to this length a stream is cut in two at every place.
 const SHORT: usize = 48;
-/// Of a longer stream only the end arrives byte by byte, where a limit is met. The rest comes in larger pieces, because
-/// a test copies the unread bytes after each piece.
+/// The end of a longer stream, where a limit is met, arrives byte by byte. The rest comes in larger pieces, because a test copies
+/// the unread bytes after each piece.
 const LONG: usize = 300;
 
 /// A stream, and the sizes of its pieces.

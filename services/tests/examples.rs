@@ -78,7 +78,7 @@ fn a_websocket_service_takes_60_lines_at_most_and_sends_each_text_to_everybody()
         other.write_all(foreign.as_bytes()).expect("it is open");
         expect(&mut other, "HTTP/1.1 403 Forbidden\r\n");
 
-        // Nobody keeps the server waiting for the end of a connection.
+        // The server must not wait for the end of a connection.
         drop((clients, other));
         kill_process(Pid::from_child(&example.0), Signal::TERM).expect("it is there");
         assert!(example.0.wait().expect("it is our child").success());

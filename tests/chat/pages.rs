@@ -143,7 +143,7 @@ on_every_backend! {
         // A server that has read none of the halves would find all requests complete, and answer them.
         eventually("somebody is refused", || clients.iter().any(Client::has_input).then_some(()));
         for client in &mut clients {
-            // Whoever is refused already is sent nothing more: the server may have closed, and the reset would take the answer away.
+            // A refused client sends nothing more: the server may have closed, and the reset would take the answer away.
             if !client.has_input() {
                 let _ = client.try_send("\r\n\r\n");
             }

@@ -1,4 +1,4 @@
-//! What Linux tells of a process: its children, descriptors, threads and sleep.
+//! Facts of a process from Linux's proc(5): children, descriptors, threads and sleep.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What is particular to a [`Layer`]: handshakes, authenticated ends, alerts, and bytes that the layer itself owes. That the rules
-//! of plain connections hold for the plaintext is tested where those rules are: see [`Transport`](crate::transport::Transport).
+//! Rules of connections with a [`Layer`] alone: handshakes, authenticated ends, alerts, and bytes that the layer itself owes. The
+//! tests of a [`Transport`](crate::transport::Transport) check that the rules of plain connections hold for the plaintext.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

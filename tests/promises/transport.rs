@@ -1,5 +1,5 @@
-//! What is below the handlers of a test: a backend, with or without a layer between the connection and its socket; and the
-//! clients that speak through such a layer.
+//! The floor below the handlers of a test: a backend, with or without a layer between the connection and the socket. And clients
+//! that speak through such a layer.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};

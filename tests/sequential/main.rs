@@ -47,7 +47,7 @@ pub(crate) fn client<M: Send + 'static>(running: &Running<M>) -> Client {
     Client::connect(running.service.address().expect("it listens"))
 }
 
-/// What tasks tell the test.
+/// The reports of tasks to the test.
 pub(crate) struct Told<T>(Receiver<T>);
 
 impl<T> Told<T> {

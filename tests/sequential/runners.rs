@@ -1,4 +1,4 @@
-//! The same echo under every runner.
+//! One sequential echo under every runner.
 
 use reactor::{Backend, Runner, Service};
 use sequential::Tasks;

@@ -1,4 +1,4 @@
-//! What a task waits for.
+//! Each wait of a task: lines, bytes, time, values, the first of several.
 
 use std::time::Duration;
 

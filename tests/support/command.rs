@@ -61,7 +61,7 @@ fn shell_named(shell: &str, backend: Backend, script: &str, words: &str) -> Comm
     command
 }
 
-/// The same with bash, for scripts that sh(1) does not know.
+/// Runs a script as [`shell`] does, with bash, for scripts that sh(1) does not know.
 pub fn bash(backend: Backend, script: &str, words: &str) -> Command {
     shell_named("bash", backend, script, words)
 }

@@ -34,7 +34,7 @@ struct Member {
     cut: Vec<u8>,
 }
 
-/// What all guests share.
+/// The state that all guests share.
 #[derive(Default)]
 struct Guests {
     /// Guests leave without waiting for their welcome.

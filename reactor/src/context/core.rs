@@ -102,7 +102,7 @@ pub(crate) struct Terms {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) deadlines: Deadlines,
-    /// What a connection over a limit is sent.
+    /// The bytes that a connection over a limit is sent.
     pub(crate) refusal: Refusal,
     pub(crate) sockets: SocketOptions,
     /// The service's connections on all loops.

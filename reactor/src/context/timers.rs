@@ -60,9 +60,9 @@ const SPARES: usize = 64;
 #[derive(Default)]
 pub(crate) struct KeyedTimers {
     entries: Slab<Keyed>,
-    /// Of handlers and of periodic work. An owner stays here without timers, too.
+    /// Timers of handlers and of periodic work. An owner without timers stays in the map.
     of_handlers: HashMap<Owner, Places>,
-    /// Of connections that have a timer.
+    /// Timers of connections. Only connections with a timer are in the map.
     of_connections: HashMap<ConnectionId, Places>,
     spares: Vec<Places>,
 }

@@ -33,7 +33,7 @@ pub(crate) enum Arrived {
     Plain(usize),
     /// The peer has ended its half, and the protocol confirms that.
     Ended,
-    /// What plain connections do not know.
+    /// An event that plain connections do not have.
     Event(LayerEvent),
     /// The socket has failed.
     Broken(Errno),
@@ -55,7 +55,7 @@ pub(crate) struct Layered {
     id: ConnectionId,
     layer: Box<dyn Layer>,
     ready: bool,
-    /// What follows after the last report.
+    /// The report that follows the last one.
     follows: Follows,
     /// The end or the failure in `follows` has been reported.
     reported: bool,

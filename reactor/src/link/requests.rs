@@ -6,7 +6,7 @@ use super::flags::*;
 use super::{Link, Phase};
 use crate::time::Time;
 
-/// What a handler has asked for one connection, as far as the link remembers it.
+/// The requests of a handler for one connection, as far as the link remembers the requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Requests {
     pub(crate) closing: bool,

@@ -8,7 +8,7 @@ use crate::time::Time;
 pub(crate) trait Clock {
     /// The monotonic clock.
     fn now(&mut self) -> Time;
-    /// The same clock to a few milliseconds, for a tenth of the price.
+    /// The monotonic clock to a few milliseconds, at a tenth of the cost of `now`.
     fn coarse_now(&mut self) -> Time;
     /// How long the calling thread has waited for a core, in all, where the system keeps an account of it.
     fn waited_for_a_core(&mut self) -> Option<Duration> {

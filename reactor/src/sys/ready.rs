@@ -1,4 +1,4 @@
-//! What a descriptor is ready for, as a poller reports.
+//! The readiness of a descriptor, as reported by a poller.
 
 /// The readiness of a descriptor, as a set of bits. The bits equal those of epoll, so an event is translated in one instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn signals_are_told_once_and_wake_the_loop_and_are_given_back() {
         let _forks = FORKS.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Whoever runs the tests in the background has SIGINT ignored, and nohup(1) SIGHUP.
+        // A shell ignores SIGINT for tests in the background, and nohup(1) ignores SIGHUP.
         let inherited = STAY_IGNORED.map(|signal| (signal, set(signal, libc::SIG_DFL)));
         let before: Vec<_> = HANDLED.map(disposition).into();
         let waker = Waker::new().unwrap();

@@ -385,8 +385,8 @@ impl<S: Screen> Handler<Order> for Client<S> {
         if let Kind::Server(address) = &line.0 {
             self.state = State::Greeting;
             self.screen.connected(address);
-            // A server that waits to be read reads nothing itself. What waits for the server is bounded by pausing the
-            // keyboard.
+            // A server whose output is full reads nothing, so the client reads on. Pausing the keyboard bounds the bytes queued for
+            // the server.
             cx.read_on();
             let name = format!("NAME: {}", self.name);
             self.send(&name, cx);

@@ -40,7 +40,7 @@ pub use encoder::{ControlPayload, FrameHead, Pongs, append, put, put_close, shar
 /// Bytes of payload that a control frame (close, ping, pong) may have.
 pub const CONTROL_MAX: usize = 125;
 
-/// What a frame is: its opcode, but for continuation frames, which servers of this module do not send.
+/// The kind of a frame: the opcode. Continuation frames are missing, because servers of this module do not send them.
 ///
 /// ```
 /// use services::codec::websocket::{FrameHead, Kind};

@@ -15,7 +15,7 @@ const INFO: &str = "INFO {\"version\":\"2.9.10\",\"headers\":true,\"max_payload\
 /// How much later than planned an event of the simulated network may come, with late wake-ups.
 const SLACK: Duration = Duration::from_millis(200);
 
-/// What happened, and when.
+/// The events of a test, with their times.
 type Told = Arc<Mutex<Vec<(Duration, String)>>>;
 
 /// Halts after `most` connections, losses, failures and messages together.

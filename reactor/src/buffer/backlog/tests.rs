@@ -475,7 +475,7 @@ fn payloads_are_counted_wherever_a_drop_has_moved_them() {
     assert_eq!(budget.held(), 10_000);
 }
 
-/// One send visits 1,024 items. What stands behind them belongs to the next send.
+/// One send visits 1,024 items. Later items belong to the next send.
 #[test]
 fn a_send_of_very_many_short_writes_leaves_none_of_them_out() {
     let mut output = Output::default();

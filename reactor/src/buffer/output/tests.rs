@@ -241,7 +241,7 @@ fn what_an_encoder_has_put_can_be_read_back_whatever_it_consists_of() {
     assert_eq!(output.to_vec(), expected[3..]);
 }
 
-/// What a test does with an output first.
+/// The first action of a test on an output.
 type Change = fn(&mut Output);
 
 /// A run of messages of these lengths.

@@ -160,7 +160,7 @@ pub(super) enum Event {
     Close { number: u64 },
     /// A message of another node's member, ready to be shown.
     Said(Vec<u8>),
-    /// So many messages of another node are lost.
+    /// The number of messages of another node that are lost.
     Missed(u64),
     /// A member of another node was there before this node. Nobody is told, and from now on the member counts.
     IsThere { node: Box<str>, number: u64, who: Box<str> },

@@ -418,7 +418,7 @@ fn bytes_that_no_node_sends_are_counted_and_have_no_effect() {
         pair.nodes[0].heard(node, b"h 0 0", pair.now);
     }
     assert_eq!((pair.nodes[0].ignored(), pair.nodes[0].nodes()), (8, 1));
-    // Nobody speaks as this node itself.
+    // Messages in the name of the node itself are ignored.
     pair.nodes[0].heard("a", b"m 0 1 7 ann@unix\nforged", pair.now);
     assert_eq!(pair.settle(), [vec![], vec![]]);
 }

@@ -11,12 +11,12 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://1
 const ACCEPTED: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// What clients send: a text.
+/// A client's frame with a text.
 fn said(text: &str) -> Vec<u8> {
     masked(0x81, MASK, text.as_bytes())
 }
 
-/// What a server sends.
+/// A server's frame with a text.
 fn framed(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     append(kind, payload, &mut bytes);
@@ -89,7 +89,7 @@ fn after_thirty_seconds_of_silence_a_member_is_pinged_and_after_as_many_again_it
     let pong = || masked(0x8a, MASK, b"");
     let answers = joined("answers").wait(SECOND * 35).send(pong()).wait(SECOND * 35).send(pong()).wait(SECOND * 29);
     let answers = sim.connect(&address, answers.send(said("still here")).wait(SECOND * 100));
-    // Whoever speaks often is not asked.
+    // A member that speaks often is not pinged.
     let talks = (0..9).fold(joined("talks"), |script, _| script.wait(SECOND * 20).send(said("/help")));
     let talks = sim.connect(&address, talks.send(masked(0x88, MASK, b"\x03\xe8")).wait(SECOND * 100));
     sim.run();

@@ -8,8 +8,8 @@ use super::ProtocolError;
 /// thousands of addresses.
 pub const URLS_MAX: usize = 64;
 
-/// What a server tells about itself in INFO. Unknown fields are ignored, and missing fields have the values of a server that
-/// does not know them.
+/// The description of a server, from INFO. Unknown fields are ignored, and missing fields have the values of a server that does not
+/// know the fields.
 ///
 /// ```
 /// use services::codec::nats::Info;

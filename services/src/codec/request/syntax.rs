@@ -126,7 +126,7 @@ fn value(bytes: &[u8]) -> Part<'_, &[u8]> {
         length += visible(&bytes[length..], b' ');
     }
     let (value, rest) = bytes.split_at(length);
-    // Of the bytes that `trim_ascii` removes, a value has only blanks and tabs.
+    // A value contains only blanks and tabs among the bytes that `trim_ascii` removes.
     Ok((value.trim_ascii(), newline(rest)?))
 }
 

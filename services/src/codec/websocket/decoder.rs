@@ -58,7 +58,7 @@ impl Buffers {
     }
 }
 
-/// What a client says.
+/// A message or a control frame of a client.
 ///
 /// ```
 /// use services::codec::websocket::{CloseCode, Event};

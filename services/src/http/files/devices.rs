@@ -101,7 +101,7 @@ impl Mount {
     }
 }
 
-/// What is known of mounts.
+/// The known mounts, each with its kind of file system.
 #[derive(Debug, Default)]
 pub(super) struct Devices(RwLock<Vec<(Mount, bool)>>);
 

@@ -101,7 +101,7 @@ mod tests {
     fn the_best_that_is_taken_is_chosen() {
         use Encoding::*;
         let table = [
-            // What the client says, and what it gets of all three, and where there is no Brotli.
+            // Accept-Encoding; the encoding chosen from all three; the encoding chosen without Brotli.
             ("", Identity, Identity),
             ("gzip", Gzip, Gzip),
             ("br", Brotli, Identity),

@@ -163,7 +163,7 @@ mod tests {
             ("/a/.well-known/x", Err(404)),
             ("/.well-known/.x", Err(404)),
             ("/.well-knownx", Err(404)),
-            // What is no encoding, and what is none of a path.
+            // Malformed encodings, and encodings that no path may have.
             ("/%", Err(400)),
             ("/%1", Err(400)),
             ("/%zz", Err(400)),

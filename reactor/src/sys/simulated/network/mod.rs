@@ -216,7 +216,7 @@ impl Network {
     pub(crate) fn note(&mut self, call: &'static str, about: i64, came_to: i64) {
         let word = call.bytes().fold(0u64, |word, byte| word.wrapping_mul(31) ^ u64::from(byte));
         self.fingerprint = mixed(self.fingerprint ^ word ^ (about as u64) << 32 ^ came_to as u64 ^ self.now << 8);
-        // Of several empty waits in a row, the last is enough.
+        // The history keeps the last of several empty waits in a row.
         if call == "wait" && self.history.back().is_some_and(|call| (call.name, call.about) == ("wait", 0)) {
             self.history.pop_back();
         }
