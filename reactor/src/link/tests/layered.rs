@@ -81,7 +81,7 @@ fn the_last_words_of_a_layer_leave_before_fin() {
 fn the_last_words_of_a_layer_leave_although_the_kernel_refuses_them_when_a_link_ends_by_itself() {
     type Ending = fn(&mut Bench);
     let endings: [(Ending, CloseReason); 3] = [
-        (|bench| drop(bench.link.due(Due::Loop(Deadline::Idle), bench.now, 0)), CloseReason::TimedOut(Deadline::Idle)),
+        (|bench| _ = bench.link.due(Due::Loop(Deadline::Idle), bench.now, 0), CloseReason::TimedOut(Deadline::Idle)),
         (
             |bench| assert!(bench.link.due(Due::Loop(Deadline::FirstRequest), bench.now, 0).is_some()),
             CloseReason::TimedOut(Deadline::FirstRequest),
