@@ -19,6 +19,7 @@ use super::backlog::Backlog;
 use super::file::FilePart;
 use super::payload::Payload;
 use super::writer::Writer;
+use crate::limits::Limits;
 
 pub(crate) use messages::{Messages, Offered};
 
@@ -55,8 +56,9 @@ pub struct Output {
     filed: usize,
     /// Where the last run of copied bytes begins in `copied`.
     run: usize,
-    /// `Limits::output_max`, in bytes.
+    /// `Limits::output_max` and `Limits::output_high`, in bytes.
     max: usize,
+    high: usize,
     /// More than the high-water mark was queued when the current write began, so `max` limits the write. Below the mark
     /// a write of any size is accepted.
     bounded: bool,
@@ -90,6 +92,7 @@ impl Default for Output {
             filed: 0,
             run: 0,
             max: usize::MAX,
+            high: usize::MAX,
             bounded: false,
             overflowed: false,
             uncounted: 0,
@@ -254,11 +257,17 @@ impl Output {
         self.of_head() == 0 && self.behind.is_none()
     }
 
-    /// Begins a write: one call of a handler, with any number of pieces. The write is accepted in full unless more than
-    /// `high` bytes are queued already.
+    /// Begins a write: one call of a handler, with any number of pieces. The write is accepted in full unless more bytes
+    /// than the high-water mark are queued already.
     #[inline]
-    pub(crate) fn begin_write(&mut self, high: usize) {
-        self.bounded = self.queued() > high;
+    pub(crate) fn begin_write(&mut self) {
+        self.bounded = self.is_above_high();
+    }
+
+    /// Whether more bytes than the high-water mark are queued.
+    #[inline]
+    pub(crate) fn is_above_high(&self) -> bool {
+        self.queued() > self.high
     }
 
     #[inline]
@@ -277,8 +286,10 @@ impl Output {
         true
     }
 
-    pub(crate) fn set_max(&mut self, max: usize) {
-        self.max = max;
+    /// Sets the limits of the connection that has this output.
+    #[inline]
+    pub(crate) fn set_limits(&mut self, limits: &Limits) {
+        (self.max, self.high) = (limits.output_max, limits.output_high);
     }
 
     pub(crate) fn overflowed(&self) -> bool {
@@ -312,6 +323,19 @@ impl io::Write for Output {
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod model;
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Output {
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Begins a write under this high-water mark.
+    pub(crate) fn begin_write_above(&mut self, high: usize) {
+        self.high = high;
+        self.begin_write();
+    }
+}
 
 #[cfg(test)]
 impl Output {

@@ -2,6 +2,7 @@
 
 use super::backlog::Backlog;
 use super::{Kept, Output};
+use crate::limits::Limits;
 
 /// Largest capacity that the pool keeps, in bytes: enough for a fan-out to thousands of members, small beside a
 /// process.
@@ -28,9 +29,9 @@ pub(crate) struct Pool {
 
 impl Pool {
     #[inline]
-    pub(crate) fn take_output(&mut self, max: usize) -> Box<Output> {
+    pub(crate) fn take_output(&mut self, limits: &Limits) -> Box<Output> {
         let mut output = self.warm.take().unwrap_or_else(|| self.take_cold());
-        output.set_max(max);
+        output.set_limits(limits);
         output
     }
 
@@ -102,14 +103,18 @@ mod tests {
     use super::*;
     use crate::buffer::Messages;
 
+    fn limits(output_max: usize) -> Limits {
+        Limits { output_max, ..Limits::default() }
+    }
+
     #[test]
     fn a_buffer_comes_back_empty_with_its_capacity() {
         let mut pool = Pool::default();
-        let mut output = pool.take_output(100);
+        let mut output = pool.take_output(&limits(100));
         output.put(b"secret");
         let capacity = output.capacity();
         pool.give_output(output);
-        let output = pool.take_output(100);
+        let output = pool.take_output(&limits(100));
         assert!(output.is_empty() && output.capacity() == capacity);
         assert_eq!(pool.retained, 0);
     }
@@ -118,7 +123,7 @@ mod tests {
     fn the_books_are_right_however_many_buffers_are_out() {
         let mut pool = Pool::default();
         for round in 1..4 {
-            let mut out: Vec<_> = (0..round).map(|_| pool.take_output(100)).collect();
+            let mut out: Vec<_> = (0..round).map(|_| pool.take_output(&limits(100))).collect();
             out.iter_mut().for_each(|output| output.put(&[0; 1000]));
             out.into_iter().for_each(|output| pool.give_output(output));
             // One output is warm, the others are kept and counted.
@@ -130,7 +135,7 @@ mod tests {
     #[test]
     fn a_backlog_comes_back_empty_with_its_capacity() {
         let mut pool = Pool::default();
-        let mut output = pool.take_output(1 << 20);
+        let mut output = pool.take_output(&limits(1 << 20));
         let message = Messages { bytes: b"message", shared: None, lengths: &[7] };
         assert!(output.put_messages(message, || pool.take_backlog()));
         pool.give_output(output);
@@ -167,9 +172,9 @@ mod tests {
     #[test]
     fn a_buffer_that_has_grown_large_is_freed() {
         let mut pool = Pool::default();
-        let mut output = pool.take_output(usize::MAX);
+        let mut output = pool.take_output(&limits(usize::MAX));
         output.put(&vec![0; BUFFER_MAX + 1]);
         pool.give_output(output);
-        assert_eq!(pool.take_output(1).capacity(), 0);
+        assert_eq!(pool.take_output(&limits(1)).capacity(), 0);
     }
 }

@@ -263,7 +263,7 @@ impl Core {
         put(output);
         match output {
             output if output.overflowed() => Written::Refused,
-            output if output.queued() > limits.output_high => {
+            output if output.is_above_high() => {
                 self.flush_now |= !link.is_blocked();
                 Written::AboveHighWater
             }

@@ -70,8 +70,7 @@ impl Core {
         let tuning = self.terms[link.service as usize].sockets.tuning(&self.bounds[link.bounds].limits);
         match kind {
             OpenKind::Connect(to, layer) => {
-                driver.connect(id, &to, &tuning);
-                link.begin(driver.descriptor(id), layer.is_some());
+                link.begin(driver.connect(id, &to, &tuning), layer.is_some());
                 layer.into_iter().for_each(|layer| driver.put_layer(id, layer));
             }
             OpenKind::Dial(name, layer) => self.dial(driver, id, (name, layer), resolver),
@@ -153,9 +152,9 @@ impl Core {
         let Some(address) = dial.left.next().filter(|_| !link.is_over()) else { return false };
         link.peer = Peer::of(&address);
         let bounds = &self.bounds[link.bounds];
-        driver.connect(id, &address, &self.terms[link.service as usize].sockets.tuning(&bounds.limits));
-        link.begin(driver.descriptor(id), dial.layer.is_some());
-        if driver.descriptor(id) != crate::sys::Fd::NONE {
+        let fd = driver.connect(id, &address, &self.terms[link.service as usize].sockets.tuning(&bounds.limits));
+        link.begin(fd, dial.layer.is_some());
+        if fd != crate::sys::Fd::NONE {
             dial.layer.take().into_iter().for_each(|layer| driver.put_layer(id, layer));
         }
         // Every address gets an equal part of the time that is left: a silent address leaves time for the others.

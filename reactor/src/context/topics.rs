@@ -262,7 +262,7 @@ impl Core {
 
     /// Hands the gathered publications out. For a member whose output is empty, the usual case, `send` sends them without a
     /// copy.
-    pub(crate) fn send_out(&mut self, mut send: impl FnMut(ConnectionId, &[u8]) -> Option<Sent>) {
+    pub(crate) fn send_out(&mut self, mut send: impl FnMut(&Link, &[u8]) -> Option<Sent>) {
         let Core { links, topics, bounds, pool, counters, recorder, dirty, published, now, .. } = self;
         let mut missed = 0;
         let (batches, lengths) = published.parts();
@@ -278,7 +278,7 @@ impl Core {
             for &id in topics.members(&batch.topic) {
                 let Some(link) = links.get_mut(id) else { continue };
                 let limits = &bounds[link.bounds].limits;
-                let outcome = if link.takes_at_once(bytes.len(), limits) { send(id, bytes) } else { None };
+                let outcome = if link.takes_at_once(bytes.len(), limits) { send(link, bytes) } else { None };
                 match outcome {
                     Some(Sent::Bytes(all)) if all == bytes.len() => {
                         link.sent_at_once(all, *now);

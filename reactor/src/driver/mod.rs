@@ -101,9 +101,9 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;
     /// The number of events in this batch, if the batch is full: further events may wait for the next batch.
     fn full_batch(&self) -> Option<usize>;
-    /// The short way for [`Completion::Received`], nearly every completion: returns the connection and the number of bytes. `None`:
-    /// the caller goes on with `next`.
-    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)>;
+    /// The short way for [`Completion::Received`], nearly every completion: returns the link and the number of bytes. `None`: the
+    /// caller goes on with `next`.
+    fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)>;
     /// The next completion of this batch.
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion>;
 
@@ -115,7 +115,7 @@ pub(crate) trait Driver: Clock + Acceptor {
     /// The agreement of the connection's layer with the peer: see [`Layer::agreed`].
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>>;
     /// Starts an outbound connection, tuned as with [`Acceptor::listen`]. `Connected` or `Failed` always follows, in a later call.
-    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning);
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) -> Fd;
     /// Closes the socket of a connection that the system has not connected, and returns the layer; the id may be connected again.
     /// `None`: the socket is connected.
     fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>>;
@@ -124,8 +124,8 @@ pub(crate) trait Driver: Clock + Acceptor {
 
     /// Sends as much of the link's output as the kernel takes.
     fn send(&mut self, link: &Link) -> Sent;
-    /// Sends `bytes` for a link with an empty output. The caller keeps the bytes that the kernel does not take.
-    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent;
+    /// Sends `bytes`, which are the whole output of the link, or belong to no output. Bytes that do not leave stay the caller's.
+    fn send_bytes(&mut self, link: &Link, bytes: &[u8]) -> Sent;
     /// Notes that the link's interest may have changed.
     fn changed(&mut self, id: ConnectionId);
     /// Tries to read in the next batch, without an event: `Received`, `Ended`, `Failed` or `Nothing` follows.
@@ -136,8 +136,6 @@ pub(crate) trait Driver: Clock + Acceptor {
     fn finish(&mut self, id: ConnectionId);
     /// Removes the connection, and closes its descriptor after the batch, with a reset if `reset` is set.
     fn release(&mut self, id: ConnectionId, reset: bool);
-    /// The connection's descriptor; [`Fd::NONE`] when it has none.
-    fn descriptor(&self, id: ConnectionId) -> Fd;
     /// The calls that callbacks may make about sockets.
     fn sockets(&self) -> Sockets;
     /// Bytes sent that the peer's system has not acknowledged yet.

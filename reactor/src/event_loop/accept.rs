@@ -65,7 +65,7 @@ impl<D: Driver> EventLoop<D> {
             return None;
         }
         let mut link = Link::new(Origin::Accepted, peer, service, NO_STATE, self.core.now);
-        link.descriptor = socket.fd();
+        link.begin(socket.fd(), false);
         let id = self.core.links.insert(link);
         self.core.counters.count_accepted();
         self.core.recorder.note(id, What::Accepted, self.core.now);
@@ -114,6 +114,7 @@ impl<D: Driver> EventLoop<D> {
         served.refused += 1;
         let now = self.core.now;
         let mut link = Link::new(Origin::Refused, peer, service, NO_STATE, now);
+        link.begin(socket.fd(), false);
         match &terms.refusal {
             Refusal::Always(bytes) => link.refuse(bytes, lingers, now, &mut self.core.pool),
             // Beyond the number that may linger, only bytes that have arrived already are read, in this turn.

@@ -16,21 +16,20 @@ impl<D: Driver> EventLoop<D> {
         self.advance_answered(id);
     }
 
-    /// As [`advance_link`](Self::advance_link), inlined for the path after `on_data`. The short way: nearly always the only step is
-    /// to send an answer in one piece, which the kernel takes whole, or there is no step at all.
+    /// As `advance_link`, inlined after `on_data`. The short way: nearly every answer is one piece, which the kernel takes whole.
     #[inline(always)]
     pub(super) fn advance_answered(&mut self, id: ConnectionId) {
-        let Core { links, bounds, pool, counters, recorder, now, .. } = &mut self.core;
+        let Core { links, pool, counters, recorder, now, .. } = &mut self.core;
         let Some(link) = links.get_mut(id) else { return };
         if !link.has_plain_answer_only() {
             return self.run_steps(id);
         }
-        let Some(bytes) = link.answer(&bounds[link.bounds].limits) else {
+        let Some(bytes) = link.answer() else {
             return if link.output().is_some() {
                 self.run_steps(id)
             };
         };
-        match self.driver.send_bytes(id, bytes) {
+        match self.driver.send_bytes(link, bytes) {
             Sent::Bytes(count) if count == bytes.len() => {
                 recorder.note(id, What::Sent(count as u32), *now);
                 if link.is_counted() {
@@ -219,7 +218,7 @@ impl<D: Driver> EventLoop<D> {
         loop {
             if next == self.core.dirty.len() && !self.core.published.is_empty() {
                 let driver = &mut self.driver;
-                self.core.send_out(|id, bytes| Some(driver.send_bytes(id, bytes)));
+                self.core.send_out(|link, bytes| Some(driver.send_bytes(link, bytes)));
             }
             if !self.core.opening.is_empty() {
                 self.carry_out_opening();

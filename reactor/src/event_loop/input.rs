@@ -5,14 +5,21 @@ use crate::buffer::{Input, Kept};
 use crate::context::Core;
 use crate::driver::Driver;
 use crate::host::Host;
+use crate::link::{Link, Links};
 use crate::recorder::What;
 use crate::token::ConnectionId;
 
 impl<D: Driver> EventLoop<D> {
-    // Inlined by force, since it has two callers: the short way, and the way of all other completions.
+    /// Handles the bytes of the connection that `next` finds, if any. Inlined by force, since this has two callers: the short way,
+    /// and the way of all other completions.
     #[inline(always)]
-    pub(super) fn received(&mut self, id: ConnectionId, bytes: &[u8]) {
-        let Some(link) = self.core.links.get_mut(id) else { return };
+    pub(super) fn received(
+        &mut self,
+        scratch: &mut [u8],
+        next: impl for<'l> FnOnce(&mut D, &'l mut Links, &mut [u8]) -> Option<(&'l mut Link, usize)>,
+    ) -> bool {
+        let Some((link, count)) = next(&mut self.driver, &mut self.core.links, scratch) else { return false };
+        let (id, bytes) = (link.id, &scratch[..count]);
         if link.is_counted() {
             self.core.counters.received.add(bytes.len() as u64);
         }
@@ -20,19 +27,20 @@ impl<D: Driver> EventLoop<D> {
         if !link.received(bytes.len(), self.core.now) {
             link.discard(bytes.len(), &self.core.bounds[link.bounds].limits);
             self.core.counters.unread.add(bytes.len() as u64);
-            return self.advance_link(id);
+            self.advance_link(id);
+        } else if let Some(kept) = link.kept.take() {
+            self.received_more(id, kept, bytes);
+        } else {
+            let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
+            let mut input = Input::of(bytes);
+            self.hosts[service].host.data(&mut self.core, id, key, &mut input);
+            self.after_callback(id);
+            if !(input.is_idle() && useful) {
+                self.keep_rest(id, &input);
+            }
+            self.advance_answered(id);
         }
-        if let Some(kept) = link.kept.take() {
-            return self.received_more(id, kept, bytes);
-        }
-        let (service, key, useful) = (link.service as usize, link.state, link.is_useful());
-        let mut input = Input::of(bytes);
-        self.hosts[service].host.data(&mut self.core, id, key, &mut input);
-        self.after_callback(id);
-        if !(input.is_idle() && useful) {
-            self.keep_rest(id, &input);
-        }
-        self.advance_answered(id);
+        true
     }
 
     /// Appends new bytes to kept input, and lends both.
@@ -77,13 +85,12 @@ impl<D: Driver> EventLoop<D> {
             Some(bytes) => kept.replace(&bytes),
         }
         self.after_callback(id);
-        let kept = if !kept.is_idle() {
-            Some(kept)
-        } else {
+        if kept.is_idle() {
             self.core.pool.give_kept(kept);
-            None
-        };
-        self.keep(id, kept, consumed);
+            self.keep(id, None, consumed);
+        } else {
+            self.keep(id, Some(kept), consumed);
+        }
     }
 
     /// Gives the bytes that the handler left unread back to the link.

@@ -198,8 +198,7 @@ impl<D: Driver> EventLoop<D> {
     #[inline(never)]
     fn take_batch(&mut self, scratch: &mut [u8]) {
         loop {
-            if let Some((id, count)) = self.driver.next_received(&self.core.links, scratch) {
-                self.received(id, &scratch[..count]);
+            if self.received(scratch, D::next_received) {
             } else if let Some(completion) = self.driver.next(&self.core.links, scratch) {
                 self.dispatch(completion, scratch);
             } else {
@@ -276,10 +275,12 @@ impl<D: Driver> EventLoop<D> {
     // ---- what the driver reports -----------------------------------------------------------------------------------
 
     #[inline(never)]
-    fn dispatch(&mut self, completion: Completion, scratch: &[u8]) {
+    fn dispatch(&mut self, completion: Completion, scratch: &mut [u8]) {
         let now = self.core.now;
         match completion {
-            Completion::Received { id, count } => self.received(id, &scratch[..count]),
+            Completion::Received { id, count } => {
+                self.received(scratch, |_, links, _| Some((links.get_mut(id)?, count)));
+            }
             Completion::Sent { id, outcome } => self.sent(id, outcome),
             Completion::Accepted { listener, socket, peer } => self.accepted(listener, socket, peer),
             Completion::Connected { id } => self.connected(id),

@@ -7,6 +7,7 @@ use super::flags::*;
 use super::{GOODBYE_DUE, Link, Origin, Phase, Stopping};
 use crate::buffer::Pool;
 use crate::error::Errno;
+use crate::limits::Limits;
 use crate::reason::CloseReason;
 use crate::time::Time;
 
@@ -155,7 +156,7 @@ impl Link {
     /// Sends the refusal that the first bytes have chosen, and closes.
     pub(crate) fn send_refusal(&mut self, refusal: &Bytes, now: Time, pool: &mut Pool) {
         if !refusal.is_empty() {
-            let mut output = pool.take_output(usize::MAX);
+            let mut output = pool.take_output(&Limits { output_max: usize::MAX, ..Limits::default() });
             output.put_shared(refusal.clone());
             self.output = Some(output);
         }

@@ -55,8 +55,8 @@ flags! {
     OFFER_DUE => [Interest, Attention];
     /// The peer has sent more than `linger_bytes` while closing: reading stops.
     DISCARD_LIMIT_REACHED => [Interest];
-    /// The peer has sent bytes of its handshake.
-    GREETED => [];
+    /// Bytes take no short way: a layer stands between the socket and the handler, or the descriptor is no socket.
+    INDIRECT => [];
     /// The connection was useful: the first-request deadline is off.
     USEFUL => [];
 
@@ -121,8 +121,10 @@ pub(super) const INTEREST: Flags = all_of(Mask::Interest);
 pub(super) const ATTENTION: Flags = all_of(Mask::Attention);
 /// The flags that prevent published messages from being appended to the output, or sent past it, unchanged.
 pub(super) const HINDERED: Flags = all_of(Mask::Hinders);
+/// The flags with which a received piece is not simply lent to the handler.
+pub(super) const NEEDS_STAGES: Flags = INTEREST.and(INDIRECT);
 /// The flags with which a plain answer needs more than a send.
-pub(super) const NEEDS_STEPS: Flags = INTEREST.and(ATTENTION).and(HINDERED).and(all_of(Mask::AfterAnswer));
+pub(super) const NEEDS_STEPS: Flags = NEEDS_STAGES.and(ATTENTION).and(HINDERED).and(all_of(Mask::AfterAnswer));
 
 /// Returns the flags that declare `mask`.
 const fn all_of(mask: Mask) -> Flags {

@@ -19,7 +19,7 @@ impl Link {
         missed: &mut u64,
     ) -> usize {
         if self.phase == Phase::Open && !self.flags.has(HINDERED) {
-            let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
+            let output = self.output.get_or_insert_with(|| pool.take_output(limits));
             if output.put_messages(messages, || pool.take_backlog()) {
                 return messages.lengths.len();
             }
@@ -33,7 +33,7 @@ impl Link {
         if !self.takes_writes() {
             return 0;
         }
-        let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
+        let output = self.output.get_or_insert_with(|| pool.take_output(limits));
         let mut taken = 0;
         for message in messages.each() {
             if self.flags.has(TOO_SLOW) {

@@ -111,7 +111,7 @@ impl Link {
             return (0, unread);
         }
         self.flags.set(TOO_SLOW.and(OUT_OF_MEMORY));
-        let output = self.output.get_or_insert_with(|| pool.take_output(limits.output_max));
+        let output = self.output.get_or_insert_with(|| pool.take_output(limits));
         (output.drop_messages(), unread)
     }
 

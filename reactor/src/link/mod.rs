@@ -100,7 +100,7 @@ enum Stopping {
     Reported,
 }
 
-/// Two facts in one byte. `Flags` has no bit left for them, and no mask needs them.
+/// Three facts in one byte. `Flags` has no bit left for them, and no mask needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Marks(u8);
 
@@ -108,6 +108,8 @@ struct Marks(u8);
 const DEFERRED: u8 = 1;
 /// The connection has a layer, which has not said its last words yet: they leave before FIN.
 const GOODBYE_DUE: u8 = 2;
+/// The peer has sent bytes of its handshake.
+const GREETED: u8 = 4;
 
 impl Marks {
     fn has(self, mark: u8) -> bool {
@@ -157,7 +159,7 @@ pub(crate) struct Link {
     output: Option<Box<Output>>,
     /// The memory that the budget has counted for this link, as of its last rest.
     holding: Holding,
-    /// The number of the socket, or `Fd::NONE`, for questions about it. The driver owns the descriptor.
+    /// The number of the socket, or `Fd::NONE`, for the short ways and for questions about it. The driver owns the descriptor.
     pub(crate) descriptor: Fd,
     /// When the link was made.
     opened: Time,
@@ -202,7 +204,11 @@ impl Link {
             phase: if origin == Origin::Outbound { Phase::Connecting } else { Phase::Open },
             stopping: Stopping::No,
             marks: Marks::default(),
-            flags: if origin.is_counted_in() { DEADLINE_CHANGED } else { DEADLINE_CHANGED.and(USEFUL) },
+            flags: match origin {
+                Origin::Accepted | Origin::Adopted => DEADLINE_CHANGED,
+                Origin::Watched => DEADLINE_CHANGED.and(USEFUL).and(INDIRECT),
+                Origin::Refused | Origin::Outbound | Origin::Channel => DEADLINE_CHANGED.and(USEFUL),
+            },
             reported_phase: Phase::Over,
             reported_flags: Flags::default(),
             dirty: false,
@@ -264,6 +270,7 @@ impl Link {
     pub(crate) fn begin_handshake(&mut self) {
         self.phase = Phase::Connecting;
         self.marks.set(GOODBYE_DUE);
+        self.flags.set(INDIRECT);
     }
 
     /// Puts the link into the loop's list for the next turn. Returns `false` if the link is there already.

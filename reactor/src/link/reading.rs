@@ -2,7 +2,7 @@
 
 use super::closing::reason_of;
 use super::flags::*;
-use super::{Link, Origin, Phase, Stopping};
+use super::{GREETED, Link, Origin, Phase, Stopping};
 use crate::budget::Holding;
 use crate::buffer::Kept;
 use crate::error::Errno;
@@ -35,10 +35,11 @@ impl Link {
         closing && !self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) && self.origin != Origin::Watched
     }
 
-    /// Whether the peer is read, and nothing else is awaited of the connection: the usual case of `reads`.
+    /// Whether the peer is read, its bytes go to the handler as they are, and nothing else is awaited of the connection: the
+    /// usual case of `reads`.
     #[inline]
     pub(crate) fn is_plainly_read(&self) -> bool {
-        self.phase == Phase::Open && !self.flags.has(INTEREST)
+        self.phase == Phase::Open && !self.flags.has(NEEDS_STAGES)
     }
 
     /// Counts `count` received bytes. Returns whether the handler gets them; if not, `discard` counts them too.
@@ -143,7 +144,7 @@ impl Link {
         match (event, self.phase) {
             (LayerEvent::Holds(bytes), _) => self.set_layer_bytes(bytes),
             (LayerEvent::Something, Phase::Connecting) => {
-                self.flags.set(GREETED);
+                self.marks.set(GREETED);
                 if self.stopping == Stopping::Probing {
                     self.stopping = Stopping::Quiet;
                 }

@@ -1,7 +1,7 @@
 //! The steps of a link: the actions that the loop must take, one at a time, until the link rests.
 
 use super::flags::*;
-use super::{GOODBYE_DUE, Link, Origin, Phase, Stopping};
+use super::{GOODBYE_DUE, GREETED, Link, Origin, Phase, Stopping};
 use crate::limits::Limits;
 use crate::reason::CloseReason;
 
@@ -170,7 +170,7 @@ impl Link {
                 self.stopping = Stopping::Probing;
                 Step::Probe
             }
-            Stopping::Quiet if !self.flags.has(GREETED) => {
+            Stopping::Quiet if !self.marks.has(GREETED) => {
                 self.over(CloseReason::Stopped);
                 Step::Close
             }

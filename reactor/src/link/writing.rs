@@ -47,8 +47,8 @@ impl Link {
         }
         self.flags.set(USEFUL);
         match &mut self.output {
-            Some(output) => output.begin_write(limits.output_high),
-            None => self.output = Some(pool.take_output(limits.output_max)),
+            Some(output) => output.begin_write(),
+            None => self.output = Some(pool.take_output(limits)),
         }
         self.output.as_deref_mut()
     }
@@ -56,7 +56,7 @@ impl Link {
     /// Other limits apply from now on.
     pub(crate) fn limits_changed(&mut self, limits: &Limits) {
         if let Some(output) = &mut self.output {
-            output.set_max(limits.output_max);
+            output.set_limits(limits);
         }
         self.unchoke(self.queued(), limits);
         self.set_member(self.flags.has(MEMBER), limits);
@@ -77,8 +77,8 @@ impl Link {
     /// The output of a link that `has_plain_answer_only`, if it can go to the driver unchanged: in one piece, and at
     /// most the high-water mark.
     #[inline]
-    pub(crate) fn answer(&self, limits: &Limits) -> Option<&[u8]> {
-        self.output.as_ref()?.plain().filter(|bytes| bytes.len() <= limits.output_high)
+    pub(crate) fn answer(&self) -> Option<&[u8]> {
+        self.output.as_ref()?.answer()
     }
 
     /// Notes that all bytes of an `answer` have left: the short way, after which the link rests.
@@ -198,6 +198,12 @@ impl Link {
         self.progressed(now);
         self.flags.set(DEADLINE_CHANGED);
         lost
+    }
+
+    /// Whether a layer stands between the link and its socket, or the descriptor is no socket.
+    #[inline]
+    pub(crate) fn is_indirect(&self) -> bool {
+        self.flags.has(INDIRECT)
     }
 
     /// Whether the driver must report when the kernel takes bytes, or when the connection is established.

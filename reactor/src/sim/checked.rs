@@ -289,10 +289,11 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.full_batch()
     }
 
-    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
-        let (id, count) = self.driver.next_received(links, scratch)?;
+    fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)> {
+        let (link, count) = self.driver.next_received(links, scratch)?;
+        let id = link.id;
         self.check_completion(links, &Completion::Received { id, count });
-        Some((id, count))
+        links.get_mut(id).map(|link| (link, count))
     }
 
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
@@ -323,9 +324,10 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.agreed(id)
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
-        self.driver.connect(id, to, tuning);
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) -> Fd {
+        let fd = self.driver.connect(id, to, tuning);
         self.name(id);
+        fd
     }
 
     fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
@@ -340,8 +342,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.driver.send(link)
     }
 
-    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
-        self.driver.send_bytes(id, bytes)
+    fn send_bytes(&mut self, link: &Link, bytes: &[u8]) -> Sent {
+        self.driver.send_bytes(link, bytes)
     }
 
     fn changed(&mut self, id: ConnectionId) {
@@ -365,10 +367,6 @@ impl<D: Driver> Driver for Checked<D> {
         drop(network);
         self.freed.extend(fd.map(|fd| fd.0));
         self.driver.release(id, reset);
-    }
-
-    fn descriptor(&self, id: ConnectionId) -> Fd {
-        self.driver.descriptor(id)
     }
 
     fn sockets(&self) -> Sockets {

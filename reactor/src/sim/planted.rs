@@ -303,7 +303,7 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.full_batch()
     }
 
-    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
+    fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)> {
         let is_false = self.bug == ReportsTheReleased && self.last.is_some();
         if is_false { None } else { self.inner.next_received(links, scratch) }
     }
@@ -348,8 +348,8 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.agreed(id)
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
-        self.inner.connect(id, to, tuning);
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) -> Fd {
+        self.inner.connect(id, to, tuning)
     }
 
     fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
@@ -364,9 +364,9 @@ impl<D: Driver> Driver for Flawed<D> {
         self.inner.send(link)
     }
 
-    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
+    fn send_bytes(&mut self, link: &Link, bytes: &[u8]) -> Sent {
         let half = if self.bug == SendsHalf { bytes.len().div_ceil(2) } else { bytes.len() };
-        self.inner.send_bytes(id, &bytes[..half])
+        self.inner.send_bytes(link, &bytes[..half])
     }
 
     fn changed(&mut self, id: ConnectionId) {
@@ -386,10 +386,6 @@ impl<D: Driver> Driver for Flawed<D> {
     fn release(&mut self, id: ConnectionId, reset: bool) {
         self.last = Some(id);
         self.inner.release(id, reset);
-    }
-
-    fn descriptor(&self, id: ConnectionId) -> Fd {
-        self.inner.descriptor(id)
     }
 
     fn sockets(&self) -> Sockets {

@@ -32,7 +32,7 @@ pub fn check(text: &[u8]) {
                 // Each byte shows its place, as far as a byte can.
                 let bytes: Vec<u8> = (put..put + number.clamp(1, AT_ONCE)).map(|at| (at ^ (at >> 8)) as u8).collect();
                 put += bytes.len() as u64;
-                output.begin_write(max / 2);
+                output.begin_write_above(max / 2);
                 match letter {
                     b'p' => output.put(&bytes),
                     b'w' => io::Write::write_all(&mut output, &bytes).expect("it never fails"),

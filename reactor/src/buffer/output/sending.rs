@@ -16,6 +16,12 @@ impl Output {
         ((self.ahead == 0) & self.behind.is_none() & !self.overflowed & !bytes.is_empty()).then_some(bytes)
     }
 
+    /// Returns the bytes of `plain` if they do not exceed the high-water mark.
+    #[inline]
+    pub(crate) fn answer(&self) -> Option<&[u8]> {
+        self.plain().filter(|bytes| bytes.len() <= self.high)
+    }
+
     /// Notes that all bytes of `plain` have left.
     #[inline]
     pub(crate) fn plain_left(&mut self) {

@@ -81,7 +81,7 @@ fn a_handler_s_buffer_over_the_limit_is_refused() {
     let mut output = Output::default();
     output.set_max(10);
     output.put(b"12345678");
-    output.begin_write(4);
+    output.begin_write_above(4);
     let mut buffer = b"abc".to_vec();
     output.put_vec(&mut buffer);
     assert!(output.overflowed() && buffer.is_empty());
@@ -101,17 +101,17 @@ fn below_the_mark_one_write_is_taken_whatever_its_size_and_above_it_none_past_th
     let mut output = Output::default();
     output.set_max(100);
     output.put(&[0; 20]);
-    output.begin_write(20);
+    output.begin_write_above(20);
     // One write in several pieces, which began at the mark and not above.
     (0..3).for_each(|_| output.put(&[0; 90]));
     output.put_shared(Bytes::from(vec![0; 2 * SHARE_MIN]));
     assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, false));
-    output.begin_write(20);
+    output.begin_write_above(20);
     output.put(b"x");
     assert_eq!((output.queued(), output.overflowed()), (20 + 270 + 2 * SHARE_MIN, true));
     // No write follows a gap, not even one that would fit.
     output.advance(output.queued() - 10);
-    output.begin_write(20);
+    output.begin_write_above(20);
     output.put(b"x");
     assert_eq!(output.queued(), 10);
 }
@@ -122,11 +122,11 @@ fn above_the_mark_writes_are_taken_up_to_the_limit() {
     output.set_max(100);
     output.put(&[0; 60]);
     for (length, queued) in [(30, 90), (10, 100)] {
-        output.begin_write(20);
+        output.begin_write_above(20);
         output.put(&vec![0; length]);
         assert_eq!((output.queued(), output.overflowed()), (queued, false));
     }
-    output.begin_write(20);
+    output.begin_write_above(20);
     output.put(b"x");
     assert!(output.overflowed());
 }
@@ -211,7 +211,7 @@ fn lent_room_counts_by_what_was_written_and_not_by_its_length() {
     let mut output = Output::default();
     output.set_max(20);
     output.put(b"0123456789");
-    output.begin_write(0);
+    output.begin_write_above(0);
     assert_eq!(
         output.writer().put_with(1000, |room| {
             room[..5].fill(b'x');
@@ -368,7 +368,7 @@ fn published_messages_are_bounded_with_the_output_before_them_unless_nothing_is_
             "a gap",
             |output| {
                 output.put(&[0; 50]);
-                output.begin_write(0);
+                output.begin_write_above(0);
                 output.put(&[0; 51]);
                 output.advance(50);
             },
@@ -393,7 +393,7 @@ fn only_copied_bytes_without_anything_behind_them_are_plain() {
         (false, |output| _ = publish(output, 1)),
         (false, |output| {
             output.set_max(0);
-            output.begin_write(0);
+            output.begin_write_above(0);
             output.put(b"more");
         }),
     ];
@@ -483,7 +483,7 @@ fn behind_messages_the_limit_counts_own_bytes_alone_and_neither_messages_nor_fil
     output.set_max(100);
     output.put_file(a_file(), 0..500);
     assert!(publish(&mut output, 10));
-    output.begin_write(20);
+    output.begin_write_above(20);
     output.put(&[0; 100]);
     assert_eq!((output.queued(), output.overflowed()), (610, false));
     output.put(b"");
@@ -494,7 +494,7 @@ fn behind_messages_the_limit_counts_own_bytes_alone_and_neither_messages_nor_fil
     let mut output = Output::default();
     output.set_max(100);
     assert!(publish(&mut output, 10));
-    output.begin_write(20);
+    output.begin_write_above(20);
     output.put(&[0; 1000]);
     assert!(!output.overflowed(), "one write is taken in full");
 }

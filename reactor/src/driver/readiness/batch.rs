@@ -19,8 +19,13 @@ pub(super) enum Stage {
 }
 
 impl<S: Sys> Readiness<S> {
-    /// Returns the next completion of this batch: first of events, then of failed calls, then of probes.
+    /// Returns the next completion of this batch: first of new connections, then of events, then of failed calls, then of probes.
     pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
+        while let Some(id) = self.arrivals.pop() {
+            if let Some(report) = self.look(id, links, scratch) {
+                return Some(report);
+            }
+        }
         while let Some(&event) = self.events.get(self.cursor) {
             let report = match event.token {
                 token if token.generation() != 0 => self.connection_event(event, links, scratch),
@@ -49,25 +54,30 @@ impl<S: Sys> Readiness<S> {
         while self.probes_left > 0 {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
-            if self.puts_off(id) {
-                self.probes.push_back(id);
-                continue;
+            if let Some(report) = self.look(id, links, scratch) {
+                return Some(report);
             }
-            let (batch, Some(link)) = (self.batch, links.get(id)) else { continue };
-            let slot = self.slot_mut(id);
-            // The connection was read in this batch already.
-            if slot.as_ref().is_some_and(|slot| slot.read_in == batch) {
-                continue;
-            }
-            // A descriptor that is no socket may block, so it is read only when the poller reports it ready.
-            let socket = slot.filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
-                slot.read_in = batch;
-                slot.fd
-            });
-            let report = socket.and_then(|fd| self.receive(id, fd, true, scratch));
-            return Some(report.unwrap_or(Completion::Nothing { id }));
         }
         self.flush_layers()
+    }
+
+    /// Reads a connection without an event. `None`: it was read in this batch already, or the next batch reads it.
+    fn look(&mut self, id: ConnectionId, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
+        if self.puts_off(id) {
+            self.probes.push_back(id);
+            return None;
+        }
+        let (batch, link) = (self.batch, links.get(id)?);
+        let slot = self.slot_mut(id);
+        if slot.as_ref().is_some_and(|slot| slot.read_in == batch) {
+            return None;
+        }
+        // A descriptor that is no socket may block, so it is read only when the poller reports it ready.
+        let socket = slot.filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
+            slot.read_in = batch;
+            slot.fd
+        });
+        socket.and_then(|fd| self.receive(id, fd, true, scratch)).or(Some(Completion::Nothing { id }))
     }
 
     /// Reads first, then writes, so that bytes that arrived before an error are delivered before the error.
@@ -140,8 +150,6 @@ impl<S: Sys> Readiness<S> {
     /// Answers a probe of a descriptor that was not ready, or not to be read: the link waits for the answer.
     #[cold]
     pub(super) fn not_read(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.read_in = 0;
-        }
+        self.slot_mut(id).into_iter().for_each(|slot| slot.read_in = 0);
     }
 }

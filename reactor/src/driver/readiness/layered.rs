@@ -38,8 +38,7 @@ impl<S: Sys> Readiness<S> {
         if arrived == Arrived::Ready {
             // Plaintext may have come along: it is reported next, after the handler has heard of the connection.
             self.not_read(id);
-            self.probes.push_front(id);
-            self.probes_left += 1;
+            self.arrivals.push(id);
         }
         Some(match arrived {
             Arrived::Nothing => return None,

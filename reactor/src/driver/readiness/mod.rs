@@ -49,7 +49,9 @@ pub(crate) struct Readiness<S: Sys> {
     batch_full: bool,
     /// Connections whose interest is settled before the next wait.
     changed: Vec<ConnectionId>,
-    /// Connections to read from without an event. A batch handles the first `probes_left` of them; later ones wait for the
+    /// Connections to read from now: the handler has just heard of them.
+    arrivals: Vec<ConnectionId>,
+    /// Other connections to read from without an event. A batch handles the first `probes_left` of them; later ones wait for the
     /// next batch.
     probes: VecDeque<ConnectionId>,
     probes_left: usize,
@@ -104,6 +106,7 @@ impl<S: Sys> Readiness<S> {
             batch: 0,
             batch_full: false,
             changed: Vec::new(),
+            arrivals: Vec::new(),
             probes: VecDeque::new(),
             probes_left: 0,
             listener_probes: Vec::new(),
@@ -175,14 +178,14 @@ impl<S: Sys> Driver for Readiness<S> {
             self.settle_interest(links, id);
         }
         let busy_files = self.always_ready.iter().any(|&id| links.get(id).is_some_and(Link::reads));
-        let has_probes = !(self.probes.is_empty() && self.listener_probes.is_empty());
+        let has_probes = !(self.probes.is_empty() && self.arrivals.is_empty() && self.listener_probes.is_empty());
         if busy_files || has_probes || !self.failures.is_empty() || self.layers.is_to_report() {
             timeout = Some(Duration::ZERO);
         }
         let asks_for_errors = self.no_interest > 0 && !self.sys.reports_errors_unasked();
         timeout = shorter(timeout, (self.suspended > 0).then_some(SUSPENDED_REST));
-        timeout =
-            shorter(timeout, shorter(self.terminals.wait_at_most(), asks_for_errors.then_some(NO_INTEREST_PROBE)));
+        timeout = shorter(timeout, self.terminals.wait_at_most());
+        timeout = shorter(timeout, asks_for_errors.then_some(NO_INTEREST_PROBE));
         self.events.clear();
         self.batch = self.batch.wrapping_add(1).max(1);
         (self.cursor, self.stage) = (0, Stage::Fresh);
@@ -213,22 +216,20 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     #[inline]
-    fn next_received(&mut self, links: &Links, scratch: &mut [u8]) -> Option<(ConnectionId, usize)> {
+    fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)> {
         let event = *self.events.get(self.cursor)?;
-        let (id, batch) = (event.token, self.batch);
-        if (event.ready != Ready::READABLE) | (id.generation() == 0) || !links.get(id)?.is_plainly_read() {
+        // A connection with a probe is looked at once, of which the long way keeps account.
+        if (event.ready != Ready::READABLE) | (self.probes_left > 0) {
             return None;
         }
-        // A link that is connecting does not read.
-        let slot = self.slot_mut(id).filter(|slot| slot.socket & slot.layer.is_none())?;
-        debug_assert!(!slot.connecting);
-        slot.read_in = batch;
-        let fd = slot.fd;
+        // Only a connection's token is the id of a link.
+        let link = links.get_mut(event.token).filter(|link| link.is_plainly_read())?;
+        debug_assert_eq!(self.slot(link.id).map(|slot| slot.fd), Some(link.descriptor));
         self.cursor += 1;
-        match self.sys.recv(fd, scratch) {
-            Moved::Bytes(count) => Some((id, count)),
+        match self.sys.recv(link.descriptor, scratch) {
+            Moved::Bytes(count) => Some((link, count)),
             moved => {
-                self.unreported = self.heard(id, moved);
+                self.unreported = self.heard(link.id, moved);
                 None
             }
         }
@@ -241,29 +242,25 @@ impl<S: Sys> Driver for Readiness<S> {
     fn adopt(&mut self, id: ConnectionId, socket: Socket, reads_first: bool) {
         self.add_slot(id, socket.0, true, false);
         if reads_first {
-            self.probes.push_front(id);
-            self.probes_left += 1;
+            self.arrivals.push(id);
         }
     }
 
     fn put_layer(&mut self, id: ConnectionId, layer: Box<dyn Layer>) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.layer = Some(Box::new(Layered::new(id, layer)));
-        }
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.layer = Some(Box::new(Layered::new(id, layer)));
     }
 
     fn agreed(&mut self, id: ConnectionId) -> Option<Box<dyn Any>> {
         self.slot_mut(id)?.layer.as_mut()?.agreed()
     }
 
-    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) {
-        match self.sys.connect(to, tuning) {
-            Ok(fd) => {
-                self.open += 1;
-                self.add_slot(id, fd, true, true);
-            }
-            Err(errno) => self.failures.push((id, errno)),
-        }
+    fn connect(&mut self, id: ConnectionId, to: &Address, tuning: &Tuning) -> Fd {
+        let opened = self.sys.connect(to, tuning).map_err(|errno| self.failures.push((id, errno)));
+        let Ok(fd) = opened else { return Fd::NONE };
+        self.open += 1;
+        self.add_slot(id, fd, true, true);
+        fd
     }
 
     fn disconnect(&mut self, id: ConnectionId) -> Option<Option<Box<dyn Layer>>> {
@@ -291,12 +288,12 @@ impl<S: Sys> Driver for Readiness<S> {
 
     // Inlined by force: since layers have a branch here the compiler would make it a call of each answer.
     #[inline(always)]
-    fn send_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Sent {
-        match self.slot(id) {
-            Some(slot) if slot.layer.is_some() => self.send_layered(id, Ok(bytes)),
-            Some(slot) => self.transmit_bytes(slot.fd, bytes),
-            None => Sent::Bytes(bytes.len()),
+    fn send_bytes(&mut self, link: &Link, bytes: &[u8]) -> Sent {
+        if link.is_indirect() {
+            return self.send_layered(link.id, Ok(bytes));
         }
+        debug_assert_eq!(self.slot(link.id).map(|slot| slot.fd), Some(link.descriptor));
+        self.transmit_bytes(link.descriptor, bytes)
     }
 
     #[inline]
@@ -326,23 +323,16 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn release(&mut self, id: ConnectionId, reset: bool) {
-        if self.slot(id).is_none() {
-            return;
-        }
         // Deregistered before the close: a duplicate of the descriptor in another process would keep the registration alive.
         self.set_polled(id, Polled::No);
-        if let Some(slot) = self.slots[id.slot_at(self.home)].take() {
-            if reset && slot.socket {
-                self.sys.reset_on_close(slot.fd);
-            } else if let Some(mut layer) = slot.layer.filter(|_| !slot.connecting) {
-                layer.say_goodbye(&mut self.sys, slot.fd, &mut self.layers);
-            }
-            self.closing.push(slot.fd);
+        let slot = self.slots.get_mut(id.slot_at(self.home)).and_then(|slot| slot.take_if(|slot| slot.id == id));
+        let Some(slot) = slot else { return };
+        if reset && slot.socket {
+            self.sys.reset_on_close(slot.fd);
+        } else if let Some(mut layer) = slot.layer.filter(|_| !slot.connecting) {
+            layer.say_goodbye(&mut self.sys, slot.fd, &mut self.layers);
         }
-    }
-
-    fn descriptor(&self, id: ConnectionId) -> Fd {
-        self.slot(id).map_or(Fd::NONE, |slot| slot.fd)
+        self.closing.push(slot.fd);
     }
 
     fn sockets(&self) -> Sockets {

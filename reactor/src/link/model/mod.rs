@@ -441,7 +441,7 @@ impl<'o, 't> World<'o, 't> {
     fn advance_link(&mut self) {
         let limits = self.limits.clone();
         if self.link().has_plain_answer_only() {
-            if let Some(count) = self.link().answer(&limits).map(<[u8]>::len) {
+            if let Some(count) = self.link().answer().map(<[u8]>::len) {
                 let (outcome, now) = (self.transmit(), self.now);
                 if outcome == Sent::Bytes(count)
                     && let Some(link) = &mut self.link
