@@ -27,6 +27,32 @@ on_every_backend! {
     }
 
     #[ignore = "needs nats-server"]
+    fn a_permission_that_is_missing_is_named_before_anybody_is_let_in(backend: Backend) {
+        let readme = include_str!("../../../README.md");
+        let start = readme.find("jetstream: enabled").expect("the README has the permissions");
+        let permissions = readme[start..].split("```").next().unwrap();
+        let subjects: Vec<&str> = permissions.split('"').skip(1).step_by(2).collect();
+        assert!(subjects.len() > 5, "{subjects:?}");
+        for subject in subjects {
+            let scratch = Scratch::new();
+            let config = scratch.path().join("config");
+            let others = permissions.replace(&format!("\"{subject}\""), "\"another.subject\"");
+            std::fs::write(&config, others).unwrap();
+            let engine = Engine::start(scratch.path(), &["-c", config.to_str().unwrap()]);
+            let last = loop {
+                let Ended { code, stdout, stderr } = run(backend, &format!("chat serve --port 0 --nats {}", engine.url("chat:secret@")));
+                assert_eq!((code, stdout.as_str()), (Some(1), ""), "{subject} {stderr}");
+                let last = stderr.lines().last().unwrap().to_owned();
+                // On a busy machine an attempt may take too long.
+                if !last.contains("not connected within") {
+                    break last;
+                }
+            };
+            assert!(last.starts_with("error: NATS at nats://") && last.contains("Permissions Violation"), "{subject} {last}");
+        }
+    }
+
+    #[ignore = "needs nats-server"]
     fn the_log_of_a_start_names_nats_once_and_has_the_end_of_one_server(backend: Backend) {
         let scratch = Scratch::new();
         let engine = Engine::start(scratch.path(), &["-js"]);
