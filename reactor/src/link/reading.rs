@@ -234,4 +234,25 @@ impl Link {
     pub(crate) fn is_paused(&self) -> bool {
         self.flags.has(PAUSED)
     }
+
+    /// Whether kept input is to be offered before anything else happens to the connection.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_offer_due(&self) -> bool {
+        let is_wanted = self.kept.as_ref().is_some_and(|kept| kept.len() > 0 && !kept.is_too_short());
+        let has_gap = self.output.as_ref().is_some_and(|output| output.overflowed());
+        self.phase == Phase::Open && self.flags.has(OFFER_DUE) && !self.flags.has(PAUSED) && is_wanted && !has_gap
+    }
+
+    /// Whether the stop of the application has begun, and `on_stopping` has not been called. While a probe is to be answered,
+    /// see `awaits_probe`.
+    #[cfg(feature = "sim")]
+    pub(crate) fn awaits_stop(&self) -> bool {
+        matches!(self.stopping, Stopping::Asked | Stopping::Streaming | Stopping::Quiet)
+    }
+
+    /// Whether the answer to a probe is awaited.
+    #[cfg(feature = "sim")]
+    pub(crate) fn awaits_probe(&self) -> bool {
+        self.stopping == Stopping::Probing
+    }
 }

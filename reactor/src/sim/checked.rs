@@ -27,6 +27,8 @@ pub(super) struct Checked<D> {
     /// Connections that have received bytes in this turn.
     received: HashSet<ConnectionId>,
     released: HashSet<ConnectionId>,
+    /// Connections with a probe that has no answer yet, and the number of waits since the probe.
+    probed: HashMap<ConnectionId, u32>,
     /// Descriptors of connections that were released in this turn.
     freed: HashSet<i32>,
     /// The limits of each service; and limits that no connection exceeds, for a connection that has its own.
@@ -50,6 +52,7 @@ impl<D: Driver> Checked<D> {
             books,
             received: HashSet::new(),
             released: HashSet::new(),
+            probed: HashMap::new(),
             freed: HashSet::new(),
             limits: Vec::new(),
             own_limits: Limits { input: usize::MAX / 2, output_low: 0, member_queue: usize::MAX, ..Limits::default() },
@@ -72,6 +75,10 @@ impl<D: Driver> Checked<D> {
         {
             self.books.borrow_mut().entries.entry(*id).or_default().hindered = true;
         }
+        self.books.borrow_mut().offer_before_close = match completion {
+            Completion::Failed { id, .. } => links.get(*id).filter(|link| link.has_offer_due()).map(|link| link.id),
+            _ => None,
+        };
         let about = match completion {
             Completion::Connected { id }
             | Completion::Received { id, .. }
@@ -82,6 +89,13 @@ impl<D: Driver> Checked<D> {
             | Completion::Layer { id, .. } => Some(*id),
             Completion::Accepted { .. } | Completion::Woken => None,
         };
+        if let Completion::Received { id, .. }
+        | Completion::Nothing { id }
+        | Completion::Ended { id }
+        | Completion::Failed { id, .. } = completion
+        {
+            self.probed.remove(id);
+        }
         if let Some(id) = about.filter(|id| self.released.contains(id)) {
             self.network.borrow().violation(&format!("{completion:?} of connection {id}, which was released"));
         }
@@ -197,7 +211,7 @@ impl<D: Driver> Checked<D> {
             if let "paused" | "reading paused" | "waiting" = state {
                 let mut books = self.books.borrow_mut();
                 let entry = books.entries.entry(link.id).or_default();
-                entry.offer_owed = true;
+                (entry.offer_owed, entry.too_short) = (true, !is_wanted);
                 entry.drained_owed |= state == "reading paused";
             }
             if state == "open" && !at_once {
@@ -215,6 +229,28 @@ impl<D: Driver> Checked<D> {
                 if drained_owed && !broken && link.queued() <= limits.output_low {
                     self.violation(&format!("connection {} has drained, and nobody was told", link.id));
                 }
+            }
+            if let "open" | "half-closed" | "paused" | "connecting" = state
+                && !at_once
+                && !send_failed
+                && link.is_open()
+                && link.awaits_stop()
+            {
+                self.violation(&format!("connection {} is {state}, and nobody was told of the stop", link.id));
+            }
+            let network = self.network.borrow();
+            let layered = network.ids.get(&link.id).is_none_or(|&line| network.lines[line].layered);
+            drop(network);
+            if link.awaits_probe() && !layered && self.probed.get(&link.id).is_none_or(|&waits| waits > 0) {
+                self.violation(&format!("connection {} waits for an answer to a probe, and none comes", link.id));
+            }
+            let is_choked = state == "open" && !link.requests().reads_on && link.queued() > limits.output_low;
+            if is_choked && self.books.borrow().entries.get(&link.id).is_some_and(|entry| entry.drained_owed) {
+                self.violation(&format!(
+                    "connection {} is read again, and {} bytes are queued",
+                    link.id,
+                    link.queued()
+                ));
             }
             if kept > limits.input && state == "open" && !at_once {
                 self.violation(&format!("connection {} keeps {kept} bytes of input, and reads on", link.id));
@@ -276,9 +312,11 @@ impl<D: Driver> Clock for Checked<D> {
 
 impl<D: Driver> Driver for Checked<D> {
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno> {
+        self.books.borrow_mut().offer_before_close = None;
         self.check_links(links, timeout == Some(Duration::ZERO));
         self.check_memory(links, timeout == Some(Duration::ZERO));
         let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
+        self.probed.values_mut().for_each(|waits| *waits += 1);
         self.network.borrow_mut().wanted = links.iter().map(wants).collect();
         self.received.clear();
         self.freed.clear();
@@ -351,6 +389,7 @@ impl<D: Driver> Driver for Checked<D> {
     }
 
     fn probe(&mut self, id: ConnectionId) {
+        self.probed.insert(id, 0);
         self.driver.probe(id);
     }
 
@@ -359,6 +398,10 @@ impl<D: Driver> Driver for Checked<D> {
     }
 
     fn release(&mut self, id: ConnectionId, reset: bool) {
+        if self.books.borrow_mut().offer_before_close.take() == Some(id) {
+            self.violation(&format!("connection {id} is closed before kept bytes were offered"));
+        }
+        self.probed.remove(&id);
         if !self.released.insert(id) {
             self.violation(&format!("connection {id} is released twice"));
         }

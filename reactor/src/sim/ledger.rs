@@ -29,6 +29,8 @@ pub(super) struct Entry {
     pub(super) missed: Vec<(usize, u64)>,
     /// `on_too_slow` was called. A connection that is closing already gets no call.
     pub(super) too_slow: bool,
+    /// At the last wait, fewer bytes were kept than the handler had requested.
+    pub(super) too_short: bool,
     pub(super) closed: Option<CloseReason>,
 }
 
@@ -38,6 +40,8 @@ pub(super) struct Ledger {
     /// Handler states that were made, and states that were given back.
     pub(super) opened: u64,
     pub(super) closed: u64,
+    /// A connection whose receive has failed while kept input was to be offered: the next callback comes before its close.
+    pub(super) offer_before_close: Option<ConnectionId>,
 }
 
 pub(super) type Books = Rc<RefCell<Ledger>>;

@@ -64,6 +64,8 @@ enum Bug {
     SwallowsFailures,
     /// A suspended listener is resumed only if no order suspended it.
     NeverAcceptsAgain,
+    /// Nobody looks whether input has arrived before a connection is told of the stop.
+    NeverProbes,
     /// All connections together may hold any amount of memory.
     ForgetsTheBudget,
     /// No bug: the driver sends half of an answer, and reports that the kernel may take more at once.
@@ -376,7 +378,9 @@ impl<D: Driver> Driver for Flawed<D> {
     }
 
     fn probe(&mut self, id: ConnectionId) {
-        self.inner.probe(id);
+        if self.bug != NeverProbes {
+            self.inner.probe(id);
+        }
     }
 
     fn finish(&mut self, id: ConnectionId) {
@@ -457,6 +461,7 @@ fn every_planted_bug_is_found() {
         ReportsTheReleased,
         SwallowsFailures,
         NeverAcceptsAgain,
+        NeverProbes,
         ForgetsTheBudget,
     ];
     let missed: Vec<Bug> =

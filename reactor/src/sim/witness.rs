@@ -39,6 +39,7 @@ impl Witness {
         if !link.is_open() {
             self.violation(&format!("{callback} of connection {id}, which is {}", link.describe()));
         }
+        self.books.borrow_mut().offer_before_close = None;
         self.network.borrow_mut().note(callback, id.to_u64() as i64, bytes as i64);
     }
 
@@ -151,6 +152,10 @@ impl Host for Witness {
         }
         let consumed = self.check_input(id, input);
         let before = input.len();
+        let is_offer_owed = |entry: &Entry| entry.offer_owed && !entry.too_short;
+        if before > 0 && self.books.borrow().entries.get(&id).is_some_and(is_offer_owed) {
+            self.violation(&format!("the end of connection {id} comes before an offer of {before} kept bytes"));
+        }
         let network = self.network.borrow();
         if let Some(&line) = network.ids.get(&id) {
             let line = &network.lines[line];
