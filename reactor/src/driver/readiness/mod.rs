@@ -151,7 +151,7 @@ impl<S: Sys> Readiness<S> {
             self.sys.close(fd);
             self.open -= 1;
         }
-        if self.suspended > 0 {
+        if self.suspended != 0 {
             self.resume_suspended(freed);
         }
     }
@@ -196,7 +196,7 @@ impl<S: Sys> Driver for Readiness<S> {
             self.probe_no_interest();
         }
         self.probe_terminals();
-        if self.suspended > 0 {
+        if self.suspended != 0 {
             self.resume_suspended(false);
         }
         if !(self.listener_probes.is_empty() && self.always_ready.is_empty()) {

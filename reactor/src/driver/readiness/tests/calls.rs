@@ -404,6 +404,15 @@ fn a_socket_that_is_not_connected_yet_can_be_let_go() {
     }
     let connected = world.connection(10);
     assert!(world.driver.disconnect(connected).is_none());
+    // A layer comes back with its socket, and waits for the connection like its link.
+    world.sys.0.borrow_mut().connected.push_back(Ok(Fd(14)));
+    world.driver.connect(id, &to, &Tuning::default());
+    world.driver.put_layer(id, Box::<OneByte>::default());
+    world.wait(MINUTE);
+    let calls = world.calls();
+    assert!(calls.contains(&"register 14 -w".into()), "{calls:?}");
+    assert!(matches!(world.driver.disconnect(id), Some(Some(_))));
+    assert_eq!(world.calls(), ["forget 14"], "no last words");
 }
 
 #[test]
@@ -570,11 +579,12 @@ fn a_listener_rests_for_want_of_descriptors_until_one_is_freed_or_a_second_has_p
     assert_eq!(world.calls(), ["forget 10", "close 10", "register 3 r-"]);
     assert_eq!(world.reports(), [""; 0]);
 
-    // The time is over: the listener is looked at in this very batch.
+    // The time is over after this wait: the listener is looked at in this very batch.
     starve(&mut world);
-    world.sys.0.borrow_mut().now = world.driver.now() + SUSPENDED_REST;
+    world.sys.0.borrow_mut().waits_take = SUSPENDED_REST;
     world.sys.0.borrow_mut().accepted.push_back(Ok(Fd(20)));
     assert_eq!(world.batch(), ["0 accepted 20"]);
+    world.sys.0.borrow_mut().waits_take = Duration::ZERO;
     assert_eq!(world.calls(), ["register 3 r-", "accept 3", "accept 3"]);
 
     // A refused connection frees a descriptor, too. A probe during the rest holds afterwards.
@@ -693,13 +703,22 @@ fn a_terminal_of_another_job_is_neither_read_nor_polled_and_looked_at_once_a_sec
     world.sys.0.borrow_mut().terminals.clear();
     world.sys.0.borrow_mut().now = world.driver.now() + Duration::from_millis(999);
     world.wait(MINUTE);
+    world.wait(MINUTE);
     assert_eq!(world.calls(), [""; 0]);
     world.sys.0.borrow_mut().now = world.driver.now() + Duration::from_millis(1);
     world.wait(MINUTE);
     assert_eq!(world.timeout(), MINUTE);
     assert_eq!(world.calls(), [format!("register {number} r-")]);
-    // A terminal that was released while it was another's is forgotten.
+    // A terminal that is not read is not looked at: its end leaves the poller as any other.
     world.sys.0.borrow_mut().terminals.push(number);
+    world.change(terminal, Link::pause);
+    world.happen(&[(terminal, Ready::HANGUP)]);
+    assert_eq!(world.batch(), [""; 0]);
+    assert_eq!(world.timeout(), MINUTE);
+    world.change(terminal, Link::resume);
+    world.change(terminal, |link| assert_eq!(link.step(1, &limits()), crate::link::Step::Deliver));
+    world.wait(MINUTE);
+    // A terminal that was released while it was another's is forgotten.
     world.happen(&[(terminal, Ready::READABLE)]);
     assert_eq!(world.batch(), [""; 0]);
     world.driver.release(terminal, false);
@@ -729,11 +748,12 @@ fn the_end_of_a_driver_closes_what_is_left() {
     assert_eq!(sys.0.borrow().calls, ["close 10", "close 11"]);
 }
 
-/// A layer whose handshake is one byte of the peer; all other bytes are plaintext.
+/// A layer whose handshake is one byte of each side. All other bytes are plaintext, at most four at once; the end is a byte.
 #[derive(Default)]
 struct OneByte {
     ready: bool,
     plain: usize,
+    owed: usize,
     agreed: bool,
 }
 
@@ -742,8 +762,9 @@ impl Layer for OneByte {
         self.plain += wire.len();
         if !std::mem::replace(&mut self.ready, true) {
             self.plain -= 1;
+            self.owed += 1;
         }
-        let count = self.plain.min(plain.len());
+        let count = self.plain.min(plain.len()).min(4);
         self.plain -= count;
         let follows = if self.plain > 0 { layer::Follows::Plain } else { layer::Follows::Wire };
         layer::Opened { plain: count, follows }
@@ -752,16 +773,20 @@ impl Layer for OneByte {
     fn seal(&mut self, _: &[u8]) {}
 
     fn owes(&self) -> bool {
-        false
+        self.owed > 0
     }
 
-    fn owed(&mut self, _: &mut Vec<u8>) {}
+    fn owed(&mut self, wire: &mut Vec<u8>) {
+        wire.resize(wire.len() + std::mem::take(&mut self.owed), 0);
+    }
 
     fn is_ready(&self) -> bool {
         self.ready
     }
 
-    fn finish(&mut self) {}
+    fn finish(&mut self) {
+        self.owed += 1;
+    }
 
     fn agreed(&mut self) -> Option<Box<dyn Any>> {
         (!std::mem::replace(&mut self.agreed, true)).then(|| Box::new("agreed") as Box<dyn Any>)
@@ -795,6 +820,8 @@ fn sixteen_steps_of_handshakes_are_taken_in_a_turn_and_established_connections_g
     assert_eq!(connected, 16);
     let is_text = |report: &Completion| matches!(report, Completion::Received { id, count: 4 } if *id == ids[0]);
     assert_eq!(reports.iter().filter(|report| is_text(report)).count(), 1, "in the same batch: {reports:?}");
+    // The layers' own bytes leave at the end of the batch.
+    assert_eq!(world.calls().iter().filter(|call| call.starts_with("send ")).count(), 16);
 
     // Four handshakes are left. A connection that is established is read, however many handshakes the turn has had.
     let more: Vec<ConnectionId> = (0..16).map(|number| world.connection(200 + number)).collect();
@@ -809,7 +836,13 @@ fn sixteen_steps_of_handshakes_are_taken_in_a_turn_and_established_connections_g
     world.happen(&events[..1]);
     let reports = world.batch();
     assert_eq!(reports.iter().filter(|report| report.ends_with("connected")).count(), 16);
-    assert!(reports.contains(&"0 received 7".to_owned()), "{reports:?}");
-    assert!(world.driver.agreed(ids[0]).is_some_and(|agreed| agreed.is::<&str>()));
-    assert!(world.driver.agreed(ids[0]).is_none());
+    assert!(reports.contains(&"0 received 4".to_owned()), "{reports:?}");
+    // The layer has more plaintext, of which no event tells.
+    assert_eq!(world.timeout(), AT_ONCE);
+    assert!(world.reports().contains(&"0 received 3".to_owned()));
+    world.calls();
+    world.driver.release(ids[0], false);
+    assert_eq!(world.calls(), ["forget 100", "send 100 1"], "last words");
+    assert!(world.driver.agreed(ids[1]).is_some_and(|agreed| agreed.is::<&str>()));
+    assert!(world.driver.agreed(ids[1]).is_none());
 }

@@ -25,6 +25,8 @@ pub(super) const NOT_PERMITTED: Errno = Errno(1);
 pub(super) struct Script {
     pub(super) calls: Vec<String>,
     pub(super) now: Time,
+    /// Duration of each wait.
+    pub(super) waits_take: Duration,
     /// Events of the next wait, and the largest number of events in a wait.
     pub(super) events: Vec<Event>,
     pub(super) events_per_wait: usize,
@@ -55,6 +57,7 @@ impl Scripted {
         let script = Script {
             calls: Vec::new(),
             now: Time(1_000_000_000_000),
+            waits_take: Duration::ZERO,
             events: Vec::new(),
             events_per_wait: 4,
             timeouts: Vec::new(),
@@ -112,6 +115,7 @@ impl Poller for Scripted {
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>, _: Time) -> Result<(), Errno> {
         let mut script = self.0.borrow_mut();
         script.timeouts.push(timeout);
+        script.now = script.now + script.waits_take;
         events.append(&mut script.events);
         Ok(())
     }
