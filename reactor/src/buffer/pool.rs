@@ -158,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_is_bounded_by_buffers_of_each_kind_and_by_bytes() {
+    fn the_pool_keeps_16_mebibytes_in_16384_buffers_of_each_kind_of_256_kibibytes_at_most() {
         let mut pool = Pool::default();
-        assert!(pool.admits(BUFFERS_MAX - 1, 0) && !pool.admits(BUFFERS_MAX, 0));
-        assert!(!pool.admits(0, BUFFER_MAX + 1));
-        for _ in 0..RETAINED_MAX / BUFFER_MAX {
-            assert!(pool.admits(0, BUFFER_MAX));
+        assert!(pool.admits(16_383, 0) && !pool.admits(16_384, 0));
+        assert!(!pool.admits(0, 262_145));
+        for _ in 0..64 {
+            assert!(pool.admits(0, 262_144));
         }
-        assert_eq!(pool.retained, RETAINED_MAX);
+        assert_eq!(pool.retained, 16_777_216);
         assert!(pool.admits(0, 0) && !pool.admits(0, 1));
     }
 

@@ -437,14 +437,15 @@ fn an_empty_message_is_never_missed_and_any_message_is_taken_when_nothing_waits(
 
 #[test]
 fn as_few_of_the_oldest_go_as_the_newest_needs_and_none_if_all_would_not_do() {
-    // Two messages of ten bytes, and room for two: the third replaces the first.
-    let limits = a_queue_of(2 * (10 + ITEM_COST), SlowPolicy::DropOldest);
-    let (mut output, mut missed) = (Output::default(), 0);
-    for _ in 0..3 {
-        assert_eq!(offer(&mut output, 10, &limits, &mut missed), Offered::Taken);
+    // Two messages of ten bytes wait. The notice of a dropped one takes the place of an item, too.
+    for (room, missed_in_all) in [(2 * 10 + 3 * ITEM_COST, 1), (2 * 10 + 3 * ITEM_COST - 1, 2)] {
+        let limits = a_queue_of(room, SlowPolicy::DropOldest);
+        let (mut output, mut missed) = (Output::default(), 0);
+        for _ in 0..3 {
+            assert_eq!(offer(&mut output, 10, &limits, &mut missed), Offered::Taken);
+        }
+        assert_eq!((output.queued(), missed), (10 * (3 - missed_in_all), missed_in_all as u64));
     }
-    // The notice of the first takes the place of an item, so the second goes, too.
-    assert_eq!((output.queued(), missed), (10, 2));
 
     // Beside a write of 50 bytes and the notice, a message of 10 bytes fits exactly into the rest.
     for (more, offered, expected) in [(0, Offered::Taken, (60, 1)), (1, Offered::Dropped, (60, 1))] {
@@ -473,6 +474,13 @@ fn payloads_are_counted_wherever_a_drop_has_moved_them() {
     assert_eq!(output.drop_messages(), 2);
     output.count_payloads(&budget);
     assert_eq!(budget.held(), 10_000);
+    drop(output);
+
+    let mut output = Output::default();
+    publish(&mut output, &[10]);
+    output.put_shared(Bytes::from(vec![0; 20_000]));
+    output.count_payloads(&budget);
+    assert_eq!(budget.held(), 20_000, "the first is gone with its output");
 }
 
 /// One send visits 1,024 items. Later items belong to the next send.
