@@ -13,7 +13,7 @@
 //! - Limits: kept input, and messages that wait for a slow member, stay within the service's limits. The memory of all
 //!   connections is counted correctly, and stays within the memory budget.
 //! - Progress: the loop neither waits for ever nor spins, no deadline comes early, no connection waits in a backlog
-//!   while there is room, and a stop ends within its drain time.
+//!   while there is room, every connection is told of a stop, and a stop ends within its drain time.
 //! - End: no descriptor, timer or state is left.
 //!
 //! A failed check is a panic that names the seed. The simulation has one loop: transfers between loops, and wake-ups by
