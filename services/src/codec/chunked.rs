@@ -9,6 +9,8 @@
 //! Two parsers that disagree about the end of a body take the following bytes for different requests. So each element
 //! has one accepted spelling: every line ends with `\r\n`, a size has nothing before or after it, and all else is
 //! malformed.
+//!
+//! [`Chunked`] has an example.
 
 use super::request::Status;
 

@@ -2,6 +2,8 @@
 //!
 //! A client's first frame begins with the byte 0x00, since its length is far below 2²⁴. By this byte the server tells
 //! frames from lines.
+//!
+//! [`next`] has an example.
 
 use reactor::Input;
 

@@ -6,6 +6,8 @@
 //!   │              │           ▲                └──any──▶ Sub
 //!   └──any other───┘ (IAC IAC: the byte 0xff itself)
 //! ```
+//!
+//! [`Lines`] has an example.
 
 use reactor::Input;
 

@@ -3,6 +3,8 @@
 //!
 //! `syntax` reads the bytes. This file adds limits, the body that belongs to the request, the check of `Host`, and
 //! whether the connection goes on. A request is refused if two parsers could differ about its end.
+//!
+//! [`Head`] has an example.
 
 mod fields;
 mod host;

@@ -1,5 +1,7 @@
 //! Cleans a line of text for other people's screens: characters that could forge a line or control a terminal are
 //! replaced.
+//!
+//! [`append_clean`] has an example.
 
 /// Replaces each character that is not let through: U+FFFD.
 const REPLACEMENT: &str = "\u{fffd}";

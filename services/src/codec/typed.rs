@@ -1,5 +1,7 @@
 //! Lines of standard input, from a keyboard, a pipe or a file: any bytes, ended by `\n` or `\r\n`. A line over the
 //! limit is reported and skipped, because standard input has no connection to close.
+//!
+//! [`Typed`] has an example.
 
 use reactor::{Framed, Input};
 

@@ -3,6 +3,16 @@
 //!
 //! The service keeps no state of a peer, and allocates nothing for a request: a line is copied once, from the loop's
 //! input to the loop's output.
+//!
+//! ```no_run
+//! use reactor::{Application, Service};
+//! use services::echo::{Echo, deadlines, limits};
+//!
+//! let mut app = Application::new()?;
+//! app.add_service(Service::tcp("127.0.0.1:8800", || Echo).limits(limits()).deadlines(deadlines(None)))?;
+//! app.run()?;
+//! # Ok::<(), reactor::Error>(())
+//! ```
 
 mod websocket;
 
