@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use reactor::sim::{Faults, Peer, Script, Simulation};
-use reactor::{Address, Service};
+use reactor::{Address, Deadlines, Service};
 
 use super::*;
 use crate::chance::Chance;
