@@ -172,6 +172,33 @@ on_every_backend! {
         assert_eq!(server.stop().code, Some(0));
     }
 
+    #[ignore = "needs curl and openssl"]
+    fn every_model_serves_files_resumes_and_takes_no_early_data(backend: Backend) {
+        let (scratch, bytes) = site();
+        let request = "GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        fs::write(scratch.join("request"), request).unwrap();
+        let ca = file("localhost.pem");
+        for model in ["--loops 3", "--model threads", "--model processes"] {
+            let words = format!("http --port 0 --root {} {model}", scratch.path().display());
+            let (server, address) = start(backend, &words);
+            let url = format!("https://localhost:{}/large", address.port());
+            let got = program("curl", &["-sS", "--cacert", ca.to_str().unwrap(), &url, "-m", "20"], scratch.path());
+            assert!(got == bytes, "{model}: {} bytes", got.len());
+            let script = |options: &str| {
+                let line = format!(
+                    "(cat request; sleep 1) | timeout 20 openssl s_client -CAfile {} -connect {address} -tls1_3 {options} 2>&1 | \
+                     LC_ALL=C grep -a -i -E 'early data|reused|verification:' || true",
+                    ca.display()
+                );
+                text(program("sh", &["-c", &line], scratch.path()))
+            };
+            assert!(script("-sess_out session").contains("Verification: OK"), "{model}");
+            let told = script("-sess_in session -early_data request");
+            assert!(told.contains("Reused, TLSv1.3") && told.contains("Early data was not sent"), "{model}: {told}");
+            assert_eq!(server.stop().code, Some(0), "{model}");
+        }
+    }
+
     #[ignore = "needs python3"]
     fn pythons_ssl_resumes_and_ends_as_agreed(backend: Backend) {
         let (scratch, _) = site();
