@@ -93,5 +93,6 @@ mod stage;
 mod stopping;
 mod time;
 mod timers;
+mod together;
 mod transport;
 mod writing;

@@ -9,6 +9,7 @@ mod opening;
 mod reading;
 mod refusal;
 mod timers;
+mod together;
 mod topics;
 
 use std::convert::Infallible;
