@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
-use reactor::{Backend, BatchSends};
+use reactor::Backend;
 
 /// Default address of all services: only this machine may connect.
 pub const HOST: &str = "127.0.0.1";
@@ -22,11 +22,6 @@ pub struct Common {
     /// Poller that waits for events. This option wins over the variable REACTOR_BACKEND
     #[arg(long, ignore_case = true, default_value = "auto", value_parser = backend())]
     pub backend: Backend,
-
-    /// Whether the sends at the end of a turn, to the members of a room for example, leave in one system call where hundreds are due
-    /// and the system can do so (io_uring, Linux 6.1 or newer); the variable REACTOR_BATCH_SENDS chooses, too, and "off" wins
-    #[arg(long, ignore_case = true, default_value = "auto", value_parser = batch_sends())]
-    pub batch_sends: BatchSends,
 
     /// How connections are served
     #[arg(long, value_enum, ignore_case = true, default_value = "loops")]
@@ -123,10 +118,6 @@ impl Common {
 
 fn backend() -> impl TypedValueParser<Value = Backend> {
     PossibleValuesParser::new(["auto", "epoll", "select"]).try_map(|name| name.parse::<Backend>())
-}
-
-fn batch_sends() -> impl TypedValueParser<Value = BatchSends> {
-    PossibleValuesParser::new(["auto", "off"]).try_map(|name| name.parse::<BatchSends>())
 }
 
 fn level() -> impl TypedValueParser<Value = LevelFilter> {

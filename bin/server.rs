@@ -95,7 +95,6 @@ impl<'a> Server<'a> {
         }
         let always_tls = matches!(services, [(_, [At { tls: true, .. }])]);
         app.handle_signals()?;
-        app.batch_sends(common.batch_sends);
         app.drain_timeout(common.drain_timeout.0);
         if let Some(Size(bytes)) = common.memory {
             app.memory(bytes);

@@ -15,7 +15,6 @@ use crate::runner::{self, Build, Prepared, Runner};
 use crate::service::Service;
 use crate::settings::{Orders, Periodic, Reopen, Reports, Settings};
 use crate::sys::backend::Backend;
-use crate::sys::batch::BatchSends;
 use crate::sys::listen::Listening;
 use crate::sys::memory;
 use crate::sys::process;
@@ -74,7 +73,6 @@ pub struct Application {
     max_connections: Option<usize>,
     memory: Option<usize>,
     slow_callback: Duration,
-    batch_sends: BatchSends,
     on_report: Reports,
     on_reopen: Reopen,
     /// SIGHUP is handled even where the process was started with SIGHUP ignored.
@@ -136,7 +134,6 @@ impl Application {
             max_connections: None,
             memory: None,
             slow_callback: SLOW_CALLBACK,
-            batch_sends: BatchSends::default(),
             on_report: Arc::new(Mutex::new(|report: &str| {
                 // Standard error may be closed: then the report is lost.
                 let _ = std::io::stderr().write_all(report.as_bytes());
@@ -279,20 +276,6 @@ impl Application {
         self
     }
 
-    /// Chooses whether the sends at the end of a turn leave in one system call where the system can do so: see [`BatchSends`].
-    /// Where the system refuses, the log says so at the start, and each send is a call of its own.
-    ///
-    /// ```
-    /// use reactor::{Application, BatchSends};
-    /// let mut app = Application::new()?;
-    /// app.batch_sends(BatchSends::Off);
-    /// # Ok::<(), reactor::Error>(())
-    /// ```
-    pub fn batch_sends(&mut self, choice: BatchSends) -> &mut Self {
-        self.batch_sends = choice;
-        self
-    }
-
     /// Sets the receiver of the reports that SIGUSR1 asks for: some lines of text. With several loops each loop reports: the first
     /// loop's report begins with `counters of all loops: `, each other one with `loop <number>:`. Standard error by default, which
     /// blocks the loop if no process reads at the other end.
@@ -334,8 +317,7 @@ impl Application {
     ///
     /// # Errors
     /// [`Error::Forked`] in a forked child of the process that built the application; [`Error::Runner`] with
-    /// [`Runner::processes`] in a process that has more than one thread; [`Error::System`] when waiting for events fails; [`Error::UnknownBatchSends`] for an unusable
-    /// `REACTOR_BATCH_SENDS`.
+    /// [`Runner::processes`] in a process that has more than one thread; [`Error::System`] when waiting for events fails.
     pub fn run(mut self) -> Result<(), Error> {
         if self.built_in != process::pid() {
             return Err(Error::Forked { built: self.built_in, here: process::pid() });
@@ -358,7 +340,6 @@ impl Application {
             descriptors: self.descriptor_limit.saturating_sub(others).max(self.runner.descriptors_each()),
             per_connection: self.runner.per_connection(),
             slow_callback: self.slow_callback,
-            batch_sends: self.runner.batches(self.batch_sends)?,
             on_report: self.on_report,
             budget: Arc::new(Budget::new(memory, sharers)),
         };

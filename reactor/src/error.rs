@@ -89,12 +89,6 @@ pub enum Error {
         /// The given name.
         name: String,
     },
-    /// `REACTOR_BATCH_SENDS` or a name given in code is no [`BatchSends`](crate::BatchSends).
-    #[error("unknown choice of sends in batches {name:?}: it is one of auto, always, off")]
-    UnknownBatchSends {
-        /// The given name.
-        name: String,
-    },
     /// The backend exists but cannot be used on this system.
     #[error("backend {backend} cannot be used here: {cause}")]
     BackendUnavailable {

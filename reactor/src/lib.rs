@@ -185,7 +185,6 @@ pub use service::{Listener, Service, inherited_listeners};
 pub use socket_options::{Keepalive, SocketOptions};
 pub use stats::{Lag, Stats};
 pub use sys::backend::Backend;
-pub use sys::batch::BatchSends;
 pub use sys::signal::reset_inherited_signals;
 pub use token::ConnectionId;
 pub use topics::Topic;

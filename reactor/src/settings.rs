@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::context::{Context, NoHandler};
-use crate::sys::batch::BatchSends;
 use crate::sys::signal::Signals;
 use crate::time::Time;
 
@@ -24,8 +23,6 @@ pub(crate) struct Settings {
     pub(crate) per_connection: usize,
     /// A callback that holds the loop for longer is named in the log.
     pub(crate) slow_callback: Duration,
-    /// Whether the sends of a turn leave in one call, on fixed loops.
-    pub(crate) batch_sends: BatchSends,
     pub(crate) on_report: Reports,
     /// The memory that all connections together may hold.
     pub(crate) budget: Arc<Budget>,

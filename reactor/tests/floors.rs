@@ -305,11 +305,10 @@ fn no_source_file_has_more_than_500_lines_without_its_tests() {
 /// seam at which a layer (TLS) is put between a connection and its socket.
 const SITTING_MAX: usize = 2620;
 
-/// Whether a source file is a part of the loop itself. Several loops (`exchange`), terminals of other jobs and sends in one call
-/// (`together`) are subjects of their own, which a reader of the loop need not know.
+/// Whether a source file is a part of the loop itself. Several loops (`exchange`) and terminals of other jobs are subjects of their own,
+/// which a reader of the loop need not know.
 fn is_in_the_sitting(name: &str) -> bool {
-    let is_left_out =
-        ["event_loop/exchange.rs", "driver/readiness/terminals.rs", "driver/readiness/together.rs"].contains(&name);
+    let is_left_out = ["event_loop/exchange.rs", "driver/readiness/terminals.rs"].contains(&name);
     let is_of_sys = ["mod", "poller", "epoll", "select"].iter().any(|file| name == format!("sys/{file}.rs"));
     !is_left_out
         && !is_test_or_model(name)

@@ -93,6 +93,5 @@ mod stage;
 mod stopping;
 mod time;
 mod timers;
-mod together;
 mod transport;
 mod writing;

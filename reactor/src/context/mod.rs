@@ -9,7 +9,6 @@ mod opening;
 mod reading;
 mod refusal;
 mod timers;
-mod together;
 mod topics;
 
 use std::convert::Infallible;

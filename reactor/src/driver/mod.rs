@@ -24,7 +24,7 @@ use crate::sys::{Clock, Fd, Sockets};
 use crate::time::Time;
 use crate::token::ConnectionId;
 
-pub(crate) use readiness::{Readiness, together};
+pub(crate) use readiness::Readiness;
 
 /// A completed operation, or an event, of one connection, one listener or the loop.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub(crate) trait Acceptor {
 }
 
 /// The interface of every backend, in terms of completions. Connections are named by id, and each [`Link`] knows its interest.
-pub(crate) trait Driver: Clock + Acceptor + together::SendsTogether {
+pub(crate) trait Driver: Clock + Acceptor {
     /// Ends the batch (descriptors released in it are closed now), brings every changed interest up to date, and waits
     /// at most `timeout`, counted from `now`, for something to report.
     fn wait(&mut self, links: &Links, timeout: Option<Duration>, now: Time) -> Result<(), Errno>;

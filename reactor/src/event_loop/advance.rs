@@ -215,10 +215,10 @@ impl<D: Driver> EventLoop<D> {
     #[inline(never)]
     fn settle_all(&mut self) {
         let mut next = 0;
-        self.core.send_answers_together(&mut self.driver);
         loop {
             if next == self.core.dirty.len() && !self.core.published.is_empty() {
-                self.core.send_out_by(&mut self.driver);
+                let driver = &mut self.driver;
+                self.core.send_out(|link, bytes| Some(driver.send_bytes(link, bytes)));
             }
             if !self.core.opening.is_empty() {
                 self.carry_out_opening();

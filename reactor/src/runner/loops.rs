@@ -6,13 +6,12 @@ use std::thread;
 use super::{Build, Common, Prepare, Prepared, Running};
 use crate::cluster::{Cluster, Inbox};
 use crate::driver::Readiness;
-use crate::error::{Errno, Error};
+use crate::error::Error;
 use crate::event_loop::EventLoop;
 use crate::service::Bound;
 use crate::settings::{Orders, Periodic};
 use crate::sys::System;
 use crate::sys::affinity::Restore;
-use crate::sys::batch::{BatchSends, SendsTogether};
 
 /// The parts of one loop, on their way to its thread.
 struct Ready {
@@ -26,11 +25,7 @@ impl Ready {
     ///
     /// # Errors
     /// The error of a handler's factory.
-    fn event_loop(mut self, number: usize, common: Common) -> Result<Running, Error> {
-        let started = self.system.start_batches(common.settings.batch_sends);
-        if number == 0 {
-            tell_batches(started, common.settings.batch_sends);
-        }
+    fn event_loop(self, number: usize, common: Common) -> Result<Running, Error> {
         let loop_handle = common.cluster.fixed()[number].clone();
         let driver = Readiness::new(self.system, loop_handle.number, loop_handle.counters.clone());
         let mut event_loop = EventLoop::new(driver, common.cluster, loop_handle, self.inbox, common.settings);
@@ -44,15 +39,6 @@ impl Ready {
             }
         }
         Ok(event_loop)
-    }
-}
-
-/// Says whether the sends of a turn leave in one call. The loops get equal answers of the system.
-fn tell_batches(started: Result<(), (&str, Errno)>, choice: BatchSends) {
-    match started {
-        Err((call, errno)) => log::info!("each send is a call of its own: {call}: {}", errno.to_io()),
-        Ok(()) if choice == BatchSends::Off => {}
-        Ok(()) => log::debug!("many sends of a turn leave in one call (io_uring)"),
     }
 }
 

@@ -19,7 +19,6 @@ use crate::settings::{Orders, Periodic, Settings};
 use crate::sys::System;
 use crate::sys::affinity::Cores;
 use crate::sys::backend::Backend;
-use crate::sys::batch::BatchSends;
 use crate::sys::signal::ChildrenAreReaped;
 use crate::token::LOOPS_MAX;
 use processes::Processes;
@@ -188,13 +187,6 @@ impl Runner {
     /// Whether connections have a process each.
     pub(crate) fn is_processes(self) -> bool {
         matches!(self.0, Model::Processes { .. })
-    }
-
-    /// Whether fixed loops send in batches. Per-connection loops have no two sends in a turn, and the ring of an accepting loop would
-    /// be inherited by forked children.
-    pub(crate) fn batches(self, choice: BatchSends) -> Result<BatchSends, Error> {
-        let choice = choice.choose()?;
-        Ok(if matches!(self.0, Model::Loops { .. }) { choice } else { BatchSends::Off })
     }
 
     /// Number of loops that run as long as the application.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::ledger::Books;
 use crate::address::Address;
 use crate::budget::Budget;
-use crate::driver::together::SendsTogether;
 use crate::driver::{Acceptor, Completion, Driver, Socket};
 use crate::error::Errno;
 use crate::layer::Layer;
@@ -308,24 +307,6 @@ impl<D: Driver> Clock for Checked<D> {
 
     fn coarse_now(&mut self) -> Time {
         self.driver.coarse_now()
-    }
-}
-
-impl<D: Driver> SendsTogether for Checked<D> {
-    fn least_batch(&self) -> usize {
-        self.driver.least_batch()
-    }
-
-    fn send_together<'a>(&mut self, sends: impl Iterator<Item = (ConnectionId, &'a [u8])>) {
-        self.driver.send_together(sends);
-    }
-
-    fn next_sent_together(&mut self) -> Option<(ConnectionId, Sent)> {
-        self.driver.next_sent_together()
-    }
-
-    fn sent_together(&mut self, id: ConnectionId) -> Option<Sent> {
-        self.driver.sent_together(id)
     }
 }
 

@@ -76,7 +76,6 @@ use crate::reason::CloseReason;
 use crate::service::{Bound, Service};
 use crate::settings::{Periodic, Settings};
 use crate::sys::Sys;
-use crate::sys::batch::BatchSends;
 use crate::sys::simulated::{Happening, Network, Remote, Shared, Simulated, SimulatedListener, Stage};
 use crate::sys::wake::Waker;
 use crate::time::Time;
@@ -311,7 +310,6 @@ impl Simulation {
             descriptors: self.descriptors,
             per_connection: usize::MAX,
             slow_callback: Duration::from_secs(1),
-            batch_sends: BatchSends::Auto,
             on_report: Arc::new(Mutex::new(|_: &str| {})),
             budget: budget.clone(),
         };

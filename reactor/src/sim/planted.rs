@@ -1,8 +1,6 @@
 //! Checks that the simulator finds bugs: bugs that event loops have had are planted at the two seams, one at a time.
 //! Each stands between correct parts, and does what a driver or a loop with the bug would do.
 
-mod together;
-
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::IoSlice;

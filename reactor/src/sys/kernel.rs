@@ -11,7 +11,6 @@ use std::time::Duration;
 use libc::c_int;
 
 use super::backend::Backend;
-use super::batch::Batches;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 use super::call::check;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -34,9 +33,9 @@ pub(crate) const PIECES_MAX: usize = 1024;
 
 /// A write to a broken connection gives EPIPE, never the signal. On Apple an option of the socket does so.
 #[cfg(not(target_vendor = "apple"))]
-pub(super) const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
+const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
-pub(super) const SEND_FLAGS: c_int = 0;
+const SEND_FLAGS: c_int = 0;
 
 /// Flag for bytes that belong together with the bytes that follow at once.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -51,7 +50,6 @@ const FILE_PIECE: usize = 64 * 1024;
 pub(crate) struct Kernel {
     poller: Box<dyn Poller + Send>,
     waker: Waker,
-    pub(super) batches: Batches,
 }
 
 impl Kernel {
@@ -61,7 +59,7 @@ impl Kernel {
         let waker = Waker::new().map_err(failed("opening the wake-up descriptor"))?;
         let interest = Interest { read: true, write: false };
         poller.register(waker.read_end(), WAKE, interest).map_err(failed("watching the wake-up descriptor"))?;
-        Ok(Kernel { poller, waker, batches: Batches::default() })
+        Ok(Kernel { poller, waker })
     }
 }
 
@@ -119,7 +117,7 @@ impl Poller for Kernel {
     }
 
     fn held(&self) -> Vec<Fd> {
-        self.poller.held().into_iter().chain(self.waker.held()).chain(self.batches.held()).collect()
+        self.poller.held().into_iter().chain(self.waker.held()).collect()
     }
 }
 
@@ -171,7 +169,7 @@ impl Sys for Kernel {
 
     #[inline(always)]
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        send_once(fd, bytes)
+        sent(retry_checked(|| send(fd, bytes, SEND_FLAGS)))
     }
 
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
@@ -304,12 +302,6 @@ fn send(fd: Fd, bytes: &[u8], flags: c_int) -> Result<isize, Errno> {
     check(unsafe { libc::send(fd.0, start.cast(), count, flags) })
 }
 
-/// One send(2), made again while signals interrupt it.
-#[inline(always)]
-pub(super) fn send_once(fd: Fd, bytes: &[u8]) -> Moved {
-    sent(retry_checked(|| send(fd, bytes, SEND_FLAGS)))
-}
-
 fn would_block(errno: Errno) -> bool {
     // Two names with one number on most systems, so no `match`.
     errno.0 == libc::EAGAIN || errno.0 == libc::EWOULDBLOCK
@@ -327,7 +319,7 @@ fn received(answer: Result<isize, Errno>, room: usize) -> Moved {
 /// ENOBUFS and ENOMEM fail the connection: the system has no memory for it, and no event would report when to try
 /// again.
 #[inline]
-pub(super) fn sent(answer: Result<isize, Errno>) -> Moved {
+fn sent(answer: Result<isize, Errno>) -> Moved {
     match answer {
         // Nothing was requested, so nothing moved.
         Ok(0) => Moved::Blocked,

@@ -8,14 +8,13 @@
 //! kernel ─┬─ poller ─┬─ epoll ──┬─ clock     what a loop calls while it runs
 //!         │          └─ select ─┘
 //!         ├─ socket ─── call                 addresses, options, EINTR; `sockets`: for callbacks
-//!         ├─ errno, batch                    what the numbers mean to a driver; many sends in one call
+//!         ├─ errno                           what the numbers mean to a driver
 //!         └─ wake                            from other threads
 //! listen   signal   process   fork   affinity   memory   backend  what an application calls before and around its loops
 //! ```
 
 pub(crate) mod affinity;
 pub(crate) mod backend;
-pub(crate) mod batch;
 mod call;
 #[cfg(feature = "chaos")]
 mod chaos;
@@ -97,19 +96,22 @@ pub(crate) struct Event {
 
 /// The calls that a driver makes, besides [`Clock`] and [`Poller`]. Each call restarts after EINTR, none blocks but `wait` (and
 /// `read`, see there), and every returned descriptor is non-blocking and close-on-exec.
-pub(crate) trait Sys: Clock + Poller + batch::SendsTogether {
+pub(crate) trait Sys: Clock + Poller {
     /// Reads the bytes that wake-ups have written, so that the descriptor is quiet again.
     fn drain_wake(&mut self);
 
-    /// The next connection in the queue of `listener`, if any. A TCP socket inherits its options, a Unix socket gets them here.
+    /// The next connection in the queue of `listener`; `None` when the queue is empty. A TCP
+    /// socket inherits its options from the listener, a Unix socket gets them here.
     fn accept(&mut self, listener: Fd, tuning: &Tuning) -> Result<Option<(Fd, Peer)>, Errno>;
     /// Starts a connection, tuned so. When the descriptor is writable, `take_error` returns the outcome.
     fn connect(&mut self, to: &Address, tuning: &Tuning) -> Result<Fd, Errno>;
     /// One recv(2).
     fn recv(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
-    /// One read(2), for a descriptor that is no socket. May block where the descriptor blocks and another process reads, too.
+    /// One read(2), for a descriptor that is no socket. May block where the descriptor is a blocking one and another process
+    /// reads from it, too.
     fn read(&mut self, fd: Fd, into: &mut [u8]) -> Moved;
-    /// Whether `fd` is a terminal of another job now: a read would stop this process (SIGTTIN), or take the other job's input.
+    /// Whether `fd` is a terminal that belongs to another job now: a read would stop this process (SIGTTIN), or take input
+    /// typed for the other job.
     fn is_anothers_terminal(&mut self, fd: Fd) -> bool;
     /// One send(2), without SIGPIPE.
     fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved;
@@ -118,7 +120,8 @@ pub(crate) trait Sys: Clock + Poller + batch::SendsTogether {
     /// One sendfile(2) of at most `count` bytes from `at` on, or read and send without sendfile. Ended: the file ends before
     /// `at`. Blocks while the disk is read. SIGPIPE is up to the process: sendfile has no flag against SIGPIPE.
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved;
-    /// Reads a file from `at` on without waiting for a disk (RWF_NOWAIT). Blocked: no byte is in memory. Ended: `at` is the end.
+    /// Reads a file from `at` on without waiting for a disk (RWF_NOWAIT). Blocked: no byte is in memory, or the system cannot
+    /// tell. Ended: the file ends before `at`.
     fn read_file(&mut self, file: &File, at: u64, into: &mut [u8]) -> Moved;
     /// A waker that ends this loop's wait, from any thread.
     fn waker(&self) -> wake::Waker;

@@ -11,7 +11,6 @@ mod layered;
 mod listeners;
 mod moving;
 mod terminals;
-pub(crate) mod together;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -78,7 +77,6 @@ pub(crate) struct Readiness<S: Sys> {
     open: usize,
     counters: Arc<Counters>,
     layers: layer::Shared,
-    together: together::Together,
 }
 
 /// The driver's part of a connection: its descriptor, and the poller's knowledge of it.
@@ -124,7 +122,6 @@ impl<S: Sys> Readiness<S> {
             suspended_log: LogLimit::default(),
             open: 0,
             layers: layer::Shared::new(counters.clone()),
-            together: Default::default(),
             counters,
         }
     }

@@ -23,7 +23,6 @@ use std::io::{IoSlice, Write};
 use std::time::Duration;
 
 use super::backend::Backend;
-use super::batch::{BatchSends, SendsTogether};
 use super::call::interruptions;
 use super::kernel::Kernel;
 use super::wake::Waker;
@@ -196,33 +195,6 @@ impl<S: Sys> Poller for Chaos<S> {
 
     fn held(&self) -> Vec<Fd> {
         self.sys.held()
-    }
-}
-
-impl<S: Sys> SendsTogether for Chaos<S> {
-    fn start_batches(&mut self, choice: BatchSends) -> Result<(), (&'static str, Errno)> {
-        self.call(|sys| sys.start_batches(choice))
-    }
-
-    fn least_batch(&self) -> usize {
-        self.sys.least_batch()
-    }
-
-    /// Each send has the faults of a send of its own, and all together have the interruptions of one call.
-    fn send_together<'a>(&mut self, sends: impl Iterator<Item = (Fd, &'a [u8])>, outcomes: &mut Vec<Moved>) {
-        let (mut passed, mut lengths) = (Vec::new(), Vec::new());
-        for (fd, bytes) in sends {
-            let length = if self.blocks() { 0 } else { self.most(bytes.len()) };
-            lengths.push((length, bytes.len()));
-            passed.extend((length > 0).then(|| (fd, &bytes[..length])));
-        }
-        let mut moved = Vec::new();
-        self.call(|sys| sys.send_together(passed.into_iter(), &mut moved));
-        let mut moved = moved.into_iter();
-        for (most, length) in lengths {
-            let outcome = if most > 0 { moved.next() } else { None };
-            outcomes.push(outcome.map_or(Moved::Blocked, |outcome| self.moved(outcome, most, length)));
-        }
     }
 }
 

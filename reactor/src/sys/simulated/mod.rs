@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::panicking;
 use std::time::Duration;
 
-use super::batch::{BatchSends, SendsTogether};
 use super::kernel::WAKE;
 use super::listen::{ListenOptions, Listens};
 use super::sockets::SocketCalls;
@@ -175,22 +174,6 @@ impl Poller for Simulated {
 
     fn held(&self) -> Vec<Fd> {
         Vec::new()
-    }
-}
-
-/// The sends of one call: each in the network by itself, as in the kernel.
-impl SendsTogether for Simulated {
-    fn start_batches(&mut self, _: BatchSends) -> Result<(), (&'static str, Errno)> {
-        Ok(())
-    }
-
-    /// In every second simulation, sends leave together.
-    fn least_batch(&self) -> usize {
-        if self.network.borrow().seed.is_multiple_of(2) { 2 } else { usize::MAX }
-    }
-
-    fn send_together<'a>(&mut self, sends: impl Iterator<Item = (Fd, &'a [u8])>, outcomes: &mut Vec<Moved>) {
-        outcomes.extend(sends.map(|(fd, bytes)| self.send(fd, bytes)));
     }
 }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::socket_options::Tuning;
-use crate::sys::batch::{BatchSends, SendsTogether};
 use crate::sys::sockets::NoSockets;
 use crate::sys::wake::Waker;
 use crate::sys::{Clock, Event, Fd, Interest, Moved, Poller, Sockets, Sys};
@@ -131,20 +130,6 @@ impl Poller for Scripted {
 
     fn held(&self) -> Vec<Fd> {
         vec![Fd(1000)]
-    }
-}
-
-impl SendsTogether for Scripted {
-    fn start_batches(&mut self, _: BatchSends) -> Result<(), (&'static str, Errno)> {
-        Ok(())
-    }
-
-    fn least_batch(&self) -> usize {
-        usize::MAX
-    }
-
-    fn send_together<'a>(&mut self, sends: impl Iterator<Item = (Fd, &'a [u8])>, outcomes: &mut Vec<Moved>) {
-        outcomes.extend(sends.map(|(fd, bytes)| self.send(fd, bytes)));
     }
 }
 
