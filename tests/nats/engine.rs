@@ -86,7 +86,12 @@ impl Engine {
     }
 
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
+        self.end_by(Signal::KILL);
+    }
+
+    /// Ends the server by this signal, and waits for its end.
+    pub fn end_by(&mut self, signal: Signal) {
+        self.signal(signal);
         self.process.wait().expect("it is ours");
     }
 

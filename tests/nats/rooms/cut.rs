@@ -32,15 +32,6 @@ impl Cabled {
     }
 }
 
-/// Checks that each of `count` messages came once and in order, or was reported as missed.
-fn are_heard_or_missed(lines: &[String], name: &str, count: usize) {
-    let heard = numbers(lines, name);
-    // On a slow machine the server was away for 12 s. Its members have hung up then, and no message is missed.
-    if !has_hung_up(lines, name) {
-        assert_eq!(heard.len() + missed(lines), count, "{lines:?}");
-    }
-}
-
 on_every_backend! {
     #[ignore = "needs nats-server"]
     fn a_server_that_is_cut_off_knows_before_its_names_are_given_away(backend: Backend) {
