@@ -15,6 +15,10 @@ mod room;
 mod slow;
 mod websocket;
 
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
 use socket2::{Domain, Socket, Type};
 use support::GUARD;
 use support::client::{Client, Response};
@@ -73,6 +77,47 @@ impl Way {
             Way::Frames => client.frame(),
         }
     }
+}
+
+/// Length of a message of a flood, without its number.
+const LONG: usize = 10_000;
+
+/// Lets Ann, who speaks in lines, say long messages with numbers until she reads that Deaf has hung up.
+fn flood_until_the_end_of_deaf(ann: &mut Client) {
+    let (mut writer, text, has_ended) = (ann.writer(), "x".repeat(LONG), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !has_ended.load(SeqCst) {
+                writeln!(writer, "{number} {text}").expect("the server reads");
+                number += 1;
+            }
+        });
+        // Ends the thread after a panic, too.
+        let _end = AtDrop(&has_ended);
+        assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
+    });
+}
+
+/// Sets the flag when it is dropped.
+struct AtDrop<'a>(&'a AtomicBool);
+
+impl Drop for AtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// Reads the whole messages of the flood, without a gap. Returns the first other text.
+fn line_after_the_flood(mut next: impl FnMut() -> String) -> String {
+    for number in 0.. {
+        let heard = next();
+        match heard.strip_prefix(&format!("#ann@127.0.0.1>>{number} ")) {
+            Some(text) => assert_eq!(text.len(), LONG),
+            None => return heard,
+        }
+    }
+    unreachable!("a flood has an end")
 }
 
 /// The answer to a request, and the end of the connection.

@@ -1,8 +1,6 @@
 //! Members that do not read, or disappear: their end, and the effect on other members.
 
-use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
 
 use rustix::process::Signal;
@@ -10,7 +8,7 @@ use rustix::process::Signal;
 use crate::support::client::Client;
 use crate::support::command::{Glowplug, command};
 use crate::support::{on_every_backend, unless_chaos};
-use crate::{CHAT, Way, join, narrow, resident};
+use crate::{CHAT, Way, flood_until_the_end_of_deaf, join, line_after_the_flood, narrow, resident};
 
 /// A client that never reads, and speaks in lines or in frames.
 fn deaf(chat: &Glowplug, way: Way) -> Client {
@@ -88,30 +86,8 @@ on_every_backend! {
             let mut ann = join(&chat, "ann");
             let mut deaf = deaf(&chat, way);
             assert_eq!(ann.line(), "(Connected: New client (2) from deaf@127.0.0.1)");
-            let mut writer = ann.writer();
-            let text = "x".repeat(10_000);
-            let heard_of = Arc::new(AtomicBool::new(false));
-            let seen = heard_of.clone();
-            let talk = thread::spawn(move || {
-                let mut number = 0;
-                while !seen.load(SeqCst) {
-                    writeln!(writer, "{number} {text}").expect("it is taken");
-                    number += 1;
-                }
-            });
-            assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
-            heard_of.store(true, SeqCst);
-            talk.join().unwrap();
-            let mut number = 0;
-            let last = loop {
-                let heard = way.next(&mut deaf);
-                match heard.strip_prefix(&format!("#ann@127.0.0.1>>{number} ")) {
-                    Some(text) => assert_eq!(text.len(), 10_000),
-                    None => break heard,
-                }
-                number += 1;
-            };
-            assert_eq!(last, "ERROR: too slow");
+            flood_until_the_end_of_deaf(&mut ann);
+            assert_eq!(line_after_the_flood(|| way.next(&mut deaf)), "ERROR: too slow");
             assert_eq!(deaf.rest(), b"");
             assert_eq!(ann.ask("/who"), "(1 here: ann@127.0.0.1)");
         }

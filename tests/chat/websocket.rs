@@ -1,8 +1,6 @@
 //! Members that speak WebSocket, beside members on lines and in frames: their ends and codes, and hostile clients.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 
 use reactor::Backend;
@@ -14,7 +12,7 @@ use crate::support::websocket::{
     self, BINARY, CLOSE, PING, PONG, TEXT, accepted, closed, expect, frame, handshake, say, text,
 };
 use crate::support::{on_every_backend, unless_chaos};
-use crate::{CHAT, host, narrow, response_of};
+use crate::{CHAT, flood_until_the_end_of_deaf, host, line_after_the_flood, narrow, response_of};
 
 /// A client with an accepted handshake, and without a name.
 fn open(chat: &Glowplug) -> Client {
@@ -280,30 +278,8 @@ on_every_backend! {
         let mut ann = join_on_lines(&chat, "ann");
         let mut deaf = deaf(&chat);
         assert_eq!(ann.line(), "(Connected: New client (2) from deaf@127.0.0.1)");
-        let mut writer = ann.writer();
-        let long = "x".repeat(10_000);
-        let heard_of = Arc::new(AtomicBool::new(false));
-        let seen = heard_of.clone();
-        let talk = thread::spawn(move || {
-            let mut number = 0;
-            while !seen.load(SeqCst) {
-                writeln!(writer, "{number} {long}").expect("it is taken");
-                number += 1;
-            }
-        });
-        assert_eq!(ann.line(), "(Now hung up: Client from deaf@127.0.0.1)");
-        heard_of.store(true, SeqCst);
-        talk.join().unwrap();
-        let mut number = 0;
-        let last = loop {
-            let heard = text(&mut deaf);
-            match heard.strip_prefix(&format!("#ann@127.0.0.1>>{number} ")) {
-                Some(rest) => assert_eq!(rest.len(), 10_000),
-                None => break heard,
-            }
-            number += 1;
-        };
-        assert_eq!(last, "ERROR: too slow");
+        flood_until_the_end_of_deaf(&mut ann);
+        assert_eq!(line_after_the_flood(|| text(&mut deaf)), "ERROR: too slow");
         assert_eq!(closed(&mut deaf), 1008);
     }
 
