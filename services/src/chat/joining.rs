@@ -6,7 +6,7 @@ use reactor::{ConnectionId, Input};
 
 use super::guest::{FIRST_MAX, Guest, Heard, Speech};
 use super::news::News;
-use super::nodes::{ALONE, Granted};
+use super::nodes::{ALONE, Granted, Nodes};
 use super::room::{Joining, Seat};
 use super::said::{self, End, Way};
 use super::socket::SILENCE;
@@ -211,10 +211,11 @@ impl Chat {
             encoded.encode(|bytes| bytes.extend_from_slice(text));
             cx.write(encoded.of(way));
         });
-        if asked.is_some_and(|asked| asked.answer == Some(Granted::Yes { is_alone: true })) {
+        cx.subscribe(self.room.topic(way));
+        // The state of the latest announcement. The new member hears the next announcement like everybody.
+        if self.room.nodes().is_some_and(Nodes::is_alone) {
             self.tell(way, ALONE, cx);
         }
-        cx.subscribe(self.room.topic(way));
         self.put_out(News::Came { number: seat.number(), who: seat.who().to_owned(), id: cx.id() }, cx);
         Ok(Some(seat))
     }

@@ -2,7 +2,7 @@
 
 use reactor::ConnectionId;
 
-use super::nodes::Wish;
+use super::nodes::{ALONE, TOGETHER, Wish};
 use super::room::Seat;
 use super::said::Way;
 use super::{Chat, Context};
@@ -18,8 +18,10 @@ pub(super) enum News {
     CameElsewhere { node: Box<str>, number: u64, who: Box<str> },
     /// A member of another node has gone.
     WentElsewhere { node: Box<str>, number: u64, who: Box<str> },
-    /// A text of another node, or about the nodes.
+    /// A text of another node, or about messages of other nodes.
     Text(Vec<u8>),
+    /// The link to the other nodes is down, or up again.
+    Link { is_alone: bool },
 }
 
 impl Chat {
@@ -73,6 +75,13 @@ impl Chat {
             News::WentElsewhere { node, number, who } => {
                 self.room.went_elsewhere(node, *number);
                 (format!("(Now hung up: Client from {who})"), ConnectionId::NONE)
+            }
+            News::Link { is_alone } => {
+                // Before the announcement: a member that joins on another loop meanwhile may hear of it twice, and not never.
+                if let Some(nodes) = self.room.nodes() {
+                    nodes.set_alone(*is_alone);
+                }
+                (if *is_alone { ALONE } else { TOGETHER }.to_owned(), ConnectionId::NONE)
             }
             News::Text(text) => (String::from_utf8_lossy(text).into_owned(), ConnectionId::NONE),
             News::Gone(seat) => {

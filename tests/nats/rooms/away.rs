@@ -42,7 +42,7 @@ on_every_backend! {
         let (mut ann, mut ben) = two.ann_and_ben();
         two.engine.signal(Signal::STOP);
         let mut cat = Member::join(&two.here, "cat");
-        cat.reads(ALONE);
+        cat.reads_up_to(ALONE);
         ann.reads_up_to(ALONE);
         // More than the queue to the engine holds: nobody waits for good, and nobody else waits.
         let text = "x".repeat(60_000);

@@ -29,7 +29,7 @@ pub(in super::super) struct Asked {
 /// The answer to a guest's question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Granted {
-    Yes { is_alone: bool },
+    Yes,
     No,
 }
 
@@ -102,7 +102,7 @@ impl Chat {
         cx: &mut Context<'_>,
     ) {
         match (news, guest) {
-            (News::Granted { is_alone }, Some(guest)) => self.answer(to, Granted::Yes { is_alone }, guest, cx),
+            (News::Granted, Some(guest)) => self.answer(to, Granted::Yes, guest, cx),
             (News::Refused, Some(guest)) => self.answer(to, Granted::No, guest, cx),
             (News::Close, Some(guest)) if guest.seat.is_some() => self.send_away(to, End::Taken, cx),
             (News::Close, Some(guest)) => {
@@ -114,7 +114,7 @@ impl Chat {
                     let _ = guest;
                 }
             }
-            (News::Granted { .. } | News::Refused | News::Close, None) => {}
+            (News::Granted | News::Refused | News::Close, None) => {}
             // Members whose messages wait here are read again when the node has them.
             (News::Resume, _) if self.wishes.is_empty() => self.resume_paused(cx),
             (News::Resume, _) => {}
@@ -128,7 +128,7 @@ impl Chat {
         asked.answer = Some(answer);
         if cx.serves_alone() {
             let wait = match answer {
-                Granted::Yes { .. } => self.room.pay(self.cost_of_joining(), cx.now()),
+                Granted::Yes => self.room.pay(self.cost_of_joining(), cx.now()),
                 Granted::No => Duration::ZERO,
             };
             return cx.at(id).set_deadline(wait);
@@ -164,8 +164,8 @@ impl Chat {
             }
             Event::Came { node, number, who } => Announced::CameElsewhere { node, number, who },
             Event::Went { node, number, who } => Announced::WentElsewhere { node, number, who },
-            Event::Alone => Announced::Text(ALONE.into()),
-            Event::Together => Announced::Text(b"(Together again)".into()),
+            Event::Alone => Announced::Link { is_alone: true },
+            Event::Together => Announced::Link { is_alone: false },
             Event::Granted { .. } | Event::Refused { .. } | Event::Close { .. } | Event::IsThere { .. } => return,
         };
         self.put_out(announced, cx);
@@ -174,3 +174,5 @@ impl Chat {
 
 /// The notice for members while the engine is away.
 pub(in super::super) const ALONE: &str = "(Alone: the other servers cannot be reached)";
+/// The notice for members when the engine is back.
+pub(in super::super) const TOGETHER: &str = "(Together again)";

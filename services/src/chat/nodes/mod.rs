@@ -53,9 +53,11 @@ use std::time::Duration;
 #[cfg(feature = "fuzzing")]
 pub(crate) use model::check;
 
-pub(super) use guests::{ALONE, Asked, Granted};
+pub(super) use guests::{ALONE, Asked, Granted, TOGETHER};
 use lease::{Lease, Suspect};
 use members::{Claims, Purpose};
+#[cfg(all(test, feature = "sim"))]
+pub(super) use participant::News;
 pub(super) use participant::Wish;
 pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;

@@ -59,7 +59,7 @@ pub struct FromNode(pub(in super::super) News);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum News {
     /// For one guest: the name is the guest's.
-    Granted { is_alone: bool },
+    Granted,
     /// For one guest: the name is taken.
     Refused,
     /// For one member: another node's member has the name.
@@ -183,7 +183,7 @@ impl NodeParticipant {
 
     fn event(&mut self, event: Event, link: &mut ThisLink<'_, '_>) {
         match event {
-            Event::Granted { number, is_alone } => self.answer(number, News::Granted { is_alone }, link),
+            Event::Granted { number, .. } => self.answer(number, News::Granted, link),
             Event::Close { number } => self.answer(number, News::Close, link),
             Event::Refused { number } => {
                 self.answer(number, News::Refused, link);

@@ -61,6 +61,8 @@ pub(super) struct Shared {
     /// The node's name, and a random suffix for this start.
     pub(super) id: String,
     client: OnceLock<ServiceHandle<Posted<FromChat>>>,
+    /// The members of this node were told last that the engine is away.
+    is_alone: AtomicBool,
     /// So much waits for the engine that members who talk are not read.
     pub(super) is_full: AtomicBool,
     /// The reason for which the probe has failed.
@@ -105,6 +107,7 @@ impl Nodes {
             room: room.to_owned(),
             id: format!("{node}-{suffix:08x}"),
             client: OnceLock::new(),
+            is_alone: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             failure: OnceLock::new(),
             others: Mutex::default(),
@@ -155,6 +158,16 @@ impl Nodes {
             // Closed: the application ends.
             _ => Ok(()),
         }
+    }
+
+    /// Whether the members of this node were told last that the engine is away.
+    pub(in super::super) fn is_alone(&self) -> bool {
+        self.0.is_alone.load(Relaxed)
+    }
+
+    /// The members of this node are told next whether the engine is away.
+    pub(in super::super) fn set_alone(&self, is_alone: bool) {
+        self.0.is_alone.store(is_alone, Relaxed);
     }
 
     /// Whether so much waits for the engine that members who talk are not read.

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use reactor::{Application, ServiceHandle};
 
 use super::*;
+use crate::chat::nodes::{ALONE, Event, News};
 use crate::nats::{Client, Posted, Url};
 
 /// Collects what is posted.
@@ -148,7 +149,63 @@ fn answers_and_news_of_the_node_wait_while_the_rooms_loop_has_no_room_and_arrive
     let news: Vec<Command> =
         (0..behind.fillers + 2).map(|_| behind.taken.recv_timeout(SECOND * 60).unwrap()).skip(behind.fillers).collect();
     let texts: Vec<String> = news.iter().map(|command| format!("{command:?}")).collect();
-    assert_eq!(texts, ["Node(FromNode(Room(Alone)))", "Node(FromNode(Granted { is_alone: true }))"]);
+    assert_eq!(texts, ["Node(FromNode(Room(Alone)))", "Node(FromNode(Granted))"]);
     behind.handle.handle().halt();
     behind.thread.join().unwrap();
+}
+
+/// A node that grants each name, and tells the room that the engine is away, before the grant or after it.
+struct Granting {
+    chat: ServiceHandle<Command>,
+    is_alone_first: bool,
+}
+
+impl Handler<Posted<FromChat>> for Granting {
+    type Connection = ();
+
+    fn on_open(&mut self, _: &mut reactor::Context<'_, (), Posted<FromChat>>) {}
+
+    fn on_data(&mut self, _: &mut (), _: &mut Input<'_>, _: &mut reactor::Context<'_, (), Posted<FromChat>>) {}
+
+    fn on_message(
+        &mut self,
+        _: ConnectionId,
+        _: Option<&mut ()>,
+        posted: Posted<FromChat>,
+        _: &mut reactor::Context<'_, (), Posted<FromChat>>,
+    ) {
+        let Some(FromChat(Wish::Ask { id, .. })) = posted.into_message() else { return };
+        let tell = |to: Option<ConnectionId>, news| {
+            let command = Command::Node(FromNode(news));
+            match to {
+                Some(id) => self.chat.post(id, command),
+                None => self.chat.post_to_loop(0, command),
+            }
+            .unwrap();
+        };
+        let (grant, alone) = ((Some(id), News::Granted), (None, News::Room(Event::Alone)));
+        let both = if self.is_alone_first { [alone, grant] } else { [grant, alone] };
+        both.into_iter().for_each(|(to, news)| tell(to, news));
+    }
+}
+
+#[test]
+fn a_guest_whose_name_is_granted_while_the_engine_goes_away_is_told_so_once() {
+    for is_alone_first in [false, true] {
+        let nodes = Nodes::new("room", "node").unwrap();
+        let mut sim = Simulation::new(1);
+        let room = Room::default().with_nodes(nodes.clone());
+        let service = Service::tcp("127.0.0.1:0", move || Chat::new(room.clone()));
+        let chat = sim.add_service(service.limits(limits()).deadlines(deadlines(None))).unwrap();
+        let of_node = chat.clone();
+        let granting = move || Granting { chat: of_node.clone(), is_alone_first };
+        nodes.attach(sim.add_service(Service::outbound(granting)).unwrap());
+        let script = Script::new().send("ann\n").wait(SECOND).send("/quit\n").wait(SECOND);
+        let ann = sim.connect(chat.address().unwrap(), script);
+        sim.halt_after(SECOND * 5);
+        sim.run();
+        let lines = heard(&ann);
+        let count = lines.iter().filter(|line| *line == ALONE).count();
+        assert_eq!((count, lines.len()), (1, 3), "{lines:?}");
+    }
 }
