@@ -43,7 +43,8 @@ fn on_the_wire(text: &[u8]) -> Vec<u8> {
         rest = end.map_or(&[], |end| &rest[end + 4..]);
         let Some(blank) = record.iter().position(|byte| *byte == b' ') else { continue };
         let (from, payload) = (&record[..blank], &record[blank + 1..]);
-        if from.is_empty() || !from.iter().all(u8::is_ascii_graphic) {
+        // The engine has a limit for the length of a subject, too.
+        if from.is_empty() || from.len() > 200 || !from.iter().all(u8::is_ascii_graphic) {
             continue;
         }
         let subject = if from == b"!" { HERE.as_bytes().to_vec() } else { [b"glowplug.r.", from].concat() };
