@@ -18,6 +18,9 @@ const CLASS_MIN: u8 = 13;
 /// be faulted in.
 const GIVE_BACK_MIN: usize = 8 * 1024 * 1024;
 
+/// Freed bytes from which on memory is given back when nothing more is freed for a while. Less than above: the loop is at rest.
+const AT_REST_MIN: usize = 1024 * 1024;
+
 /// The bytes that all connections of an application hold, over all loops.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -254,6 +257,10 @@ pub(crate) struct Holdings {
     left: usize,
     /// Memory was given back during a decrease that may go on: memory is given back once more at the next due time.
     once_more: bool,
+    /// Bytes that connections have freed since memory was last given back, and this sum at the last due time. Connections that
+    /// fill and empty their buffers one after the other never hold much together, but may leave a hole each in the heap.
+    freed: usize,
+    freed_before: usize,
     /// Something has changed since the loop last compared with the budget.
     changed: bool,
 }
@@ -268,6 +275,8 @@ impl Holdings {
             peak: 0,
             left: 0,
             once_more: false,
+            freed: 0,
+            freed_before: 0,
             changed: false,
         }
     }
@@ -276,6 +285,7 @@ impl Holdings {
     pub(crate) fn change(&mut self, before: Holding, now: Holding) {
         self.own = self.own - before.own() + now.own();
         self.peak = self.peak.max(self.own);
+        self.freed = self.freed.saturating_add(before.own().saturating_sub(now.own()));
         self.changed = true;
         if before.class != now.class {
             let classes = &self.budget.classes;
@@ -305,15 +315,19 @@ impl Holdings {
     }
 
     /// Whether the allocator should give freed memory back. At once when half of the peak has gone, so that calls stay few
-    /// during a decrease; otherwise when `is_due`. After `true` the peak is counted anew.
+    /// during a decrease; otherwise when `is_due`: after a decrease, or when nothing was freed since the last due time, and much
+    /// before. After `true` the peak and the freed bytes are counted anew.
     pub(crate) fn take_shrunk(&mut self, is_due: bool) -> bool {
         let has_halved = self.peak - self.own >= GIVE_BACK_MIN && self.own <= self.peak / 2;
-        let has_shrunk = has_halved || is_due && self.is_to_give_back();
+        let has_shrunk = has_halved || is_due && (self.has_decreased() || self.has_come_to_rest());
         if has_shrunk {
             // A decrease may go on in small steps: its rest is given back at the next due time, however small. Buffers freed
             // later may be the larger part of the memory, and are no longer counted.
             self.once_more = !is_due || self.own < self.left;
-            (self.peak, self.left) = (self.own, self.own);
+            (self.peak, self.left, self.freed) = (self.own, self.own, 0);
+        }
+        if is_due {
+            self.freed_before = self.freed;
         }
         has_shrunk
     }
@@ -321,7 +335,17 @@ impl Holdings {
     /// Whether there is memory to give back, now or later.
     #[inline]
     pub(crate) fn is_to_give_back(&self) -> bool {
+        self.has_decreased() || self.freed >= AT_REST_MIN
+    }
+
+    #[inline]
+    fn has_decreased(&self) -> bool {
         self.once_more || self.peak - self.own >= GIVE_BACK_MIN
+    }
+
+    /// Whether much was freed, and nothing since the last due time: traffic that goes on would take the memory anew at once.
+    fn has_come_to_rest(&self) -> bool {
+        self.freed >= AT_REST_MIN && self.freed == self.freed_before
     }
 
     /// Whether anything is held.
@@ -395,6 +419,28 @@ mod tests {
         assert_eq!((budget.held(), budget.level()), (200, Level::High));
         drop(holdings);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn memory_is_given_back_once_after_connections_that_have_held_little_one_after_the_other() {
+        let mut holdings = Holdings::new(Arc::new(Budget::new(usize::MAX, None)));
+        let full = Holding::of(16 << 10, 16 << 10, StateBytes::default(), LayerBytes::default());
+        let take_turns = |holdings: &mut Holdings, count: usize| {
+            for _ in 0..count {
+                holdings.change(Holding::default(), full);
+                holdings.change(full, Holding::default());
+            }
+        };
+        let enough = AT_REST_MIN / full.own();
+        take_turns(&mut holdings, enough - 1);
+        assert!(!holdings.is_to_give_back());
+        take_turns(&mut holdings, 1);
+        assert!(holdings.is_to_give_back());
+        assert!(!holdings.take_shrunk(false) && !holdings.take_shrunk(true), "traffic may go on");
+        take_turns(&mut holdings, enough);
+        assert!(!holdings.take_shrunk(true), "traffic has gone on");
+        assert!(holdings.take_shrunk(true));
+        assert!(!holdings.is_to_give_back() && !holdings.take_shrunk(true));
     }
 
     #[test]

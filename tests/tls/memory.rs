@@ -129,6 +129,30 @@ on_every_backend! {
         let each = (resident(&server).saturating_sub(before)) as f64 / COUNT as f64;
         assert!(each <= 16.0, "{each} KiB for each session after a download");
     }
+
+    fn sessions_give_back_the_memory_of_an_upload_when_they_come_to_rest(backend: Backend) {
+        unless_chaos!("faults leave some handshakes for later");
+        if backend == Backend::Select {
+            return;
+        }
+        const COUNT: usize = 60;
+        let (server, address) = start(backend, &format!("http --port 0 {}", localhost()));
+        let config = client_config();
+        let post = |stream: &mut Stream, size: usize| {
+            write!(stream, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n").unwrap();
+            stream.write_all(&vec![b'x'; size]).unwrap();
+            while line(stream) != "\r\n" {}
+        };
+        post(&mut connect_as(address, "localhost", &config), 1 << 20);
+        let before = resident(&server);
+        let mut streams: Vec<_> = (0..COUNT).map(|_| connect_as(address, "localhost", &config)).collect();
+        for size in [100_000, 300_000, 1 << 20] {
+            streams.iter_mut().for_each(|stream| post(stream, size));
+            eventually("the memory of the uploads to be given back", || {
+                (resident(&server).saturating_sub(before) <= 16 * COUNT).then_some(())
+            });
+        }
+    }
 }
 
 /// The name and the traffic of a session.
