@@ -480,3 +480,6 @@ impl<D: Driver> EventLoop<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

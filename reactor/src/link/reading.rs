@@ -245,13 +245,13 @@ impl Link {
 
     /// Whether the stop of the application has begun, and `on_stopping` has not been called. While a probe is to be answered,
     /// see `awaits_probe`.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn awaits_stop(&self) -> bool {
         matches!(self.stopping, Stopping::Asked | Stopping::Streaming | Stopping::Quiet)
     }
 
     /// Whether the answer to a probe is awaited.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn awaits_probe(&self) -> bool {
         self.stopping == Stopping::Probing
     }

@@ -846,3 +846,30 @@ fn sixteen_steps_of_handshakes_are_taken_in_a_turn_and_established_connections_g
     assert!(world.driver.agreed(ids[1]).is_some_and(|agreed| agreed.is::<&str>()));
     assert!(world.driver.agreed(ids[1]).is_none());
 }
+
+#[test]
+fn a_part_of_a_file_that_is_not_in_memory_goes_through_the_layer_when_the_reader_thread_has_read_it() {
+    const PART: usize = 100;
+    let mut world = World::new();
+    let id = world.connection(10);
+    world.driver.put_layer(id, Box::<OneByte>::default());
+    world.links.get_mut(id).unwrap().begin(Fd(10), true);
+    world.arrive(10, [Moved::Bytes(1)]);
+    world.happen(&[(id, Ready::READABLE)]);
+    assert_eq!(world.batch()[0], "0 connected");
+    let now = world.driver.now();
+    let link = world.links.get_mut(id).unwrap();
+    link.connected(now);
+    let file = Arc::new(File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap());
+    link.writable_output(&mut world.pool, &limits()).unwrap().put_file(file, 0..PART as u64);
+    // The script's system never finds a file in memory.
+    assert_eq!(world.driver.send(world.links.get(id).unwrap()), Sent::Blocked(0));
+    let began = std::time::Instant::now();
+    while world.sys.waker().writes() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(600), "the thread has read, and wakes the loop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    world.happen(&[(ConnectionId::NONE, Ready::READABLE)]);
+    assert_eq!(world.batch(), ["woken"]);
+    assert_eq!(world.driver.send(world.links.get(id).unwrap()), Sent::Bytes(PART));
+}
