@@ -22,7 +22,7 @@ struct Member {
 }
 
 impl Members {
-    /// Joins `count` members, one after the other.
+    /// Connects `count` members in turn; each has its name before the next member connects.
     pub fn join(server: &Server, prefix: &str, count: usize) -> Result<Members, String> {
         let mut all = Members(Vec::with_capacity(count));
         for number in 0..count {

@@ -277,8 +277,8 @@ impl Application {
     }
 
     /// Sets the receiver of the reports that SIGUSR1 asks for: some lines of text. With several loops each loop reports: the first
-    /// loop's report begins with `counters of all loops: `, each other one with `loop <number>:`. Standard error by default, which
-    /// blocks the loop if no process reads at the other end.
+    /// loop's report begins with `counters of all loops: `, the report of any further loop with `loop <number>:`. The default receiver
+    /// is standard error, which blocks the loop if no process reads at the other end.
     pub fn on_report(&mut self, report: impl FnMut(&str) + Send + 'static) -> &mut Self {
         self.on_report = Arc::new(Mutex::new(report));
         self

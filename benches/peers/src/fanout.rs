@@ -1,4 +1,4 @@
-//! The load of the fan-out benchmark: one sender and many members on one thread. The sender sends `depth` messages at
+//! The load of the fan-out benchmark: a sender and many members on a single thread. The sender sends `depth` messages at
 //! once, every member has to get all of them, byte for byte and in order, and then the sender goes on.
 //!
 //! Five protocols with equal messages: glowplug's chat in lines, in frames and by WebSocket, NATS, and Redis. In each of them a

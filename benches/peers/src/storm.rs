@@ -204,7 +204,7 @@ impl Storm {
 }
 
 impl Guests {
-    /// One guest after the other.
+    /// Visits the room until the storm is over: a guest comes when the previous guest has left.
     fn come_and_go(&self, address: SocketAddr) {
         while !self.over.load(Relaxed) {
             let counter = if self.visit(address).is_ok() { &self.joined } else { &self.failed };

@@ -24,8 +24,8 @@ use crate::budget::Budget;
 use crate::limits::{Limits, SlowPolicy};
 use queue::{Item, Queue};
 
-/// Bytes that an item costs beside its content: its place in the queue, counted twice because queues grow by doubling.
-/// The cost bounds a flood of empty messages.
+/// Bytes of memory for an item without its content: a place in the queue, counted twice because queues grow by doubling.
+/// The number bounds a flood of empty messages.
 const ITEM_COST: usize = 32;
 
 /// The part of an output behind its head. See the picture of this file.

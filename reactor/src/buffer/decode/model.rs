@@ -62,7 +62,7 @@ struct Spec {
     counts_itself: bool,
 }
 
-/// An item: its body, and its end in the stream. `None` for an incomplete item.
+/// The body of an item, and the position in the stream behind the item. `None` for an incomplete item.
 type Read = Result<Option<(Vec<u8>, usize)>, ()>;
 
 impl Spec {
