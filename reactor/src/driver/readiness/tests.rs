@@ -1,8 +1,11 @@
-//! The driver over real sockets, with every backend: the reports of one batch. `calls` has a driver over a system that follows
-//! a script.
+//! The driver over real sockets, with every backend: the reports of one batch. `calls`, `listeners` and `layers` test the driver
+//! over a system that follows a script (`scripted`).
 
 mod calls;
+mod layers;
+mod listeners;
 mod scripted;
+mod world;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
