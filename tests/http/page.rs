@@ -235,6 +235,7 @@ on_every_backend! {
             (get("Transfer-Encoding: chunked\r\n") + "x\r\n", 400),
             (get("Transfer-Encoding: chunked\r\n") + "-1\r\n", 400),
             (get("Transfer-Encoding: chunked\r\n") + "1\nx\r\n0\r\n\r\n", 400),
+            (get("Transfer-Encoding: chunked\r\n") + "1;a=\"\r\nx\r\n0\r\n\r\n", 400),
             (get("Transfer-Encoding: chunked\r\n") + "1\r\nx\n0\r\n\r\n", 400),
             (get("Transfer-Encoding: chunked\r\n") + "1\r\nxy\r\n0\r\n\r\n", 400),
             (get("Transfer-Encoding: chunked\r\n") + "ffffffffffffffffff\r\n", 413),

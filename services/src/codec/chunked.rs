@@ -1,7 +1,7 @@
 //! Finds the end of a chunked body (RFC 9112 section 7.1). The data is not kept.
 //!
 //! ```text
-//!  Size ─▶ (Extension) ─▶ SizeEnd ─▶ Data ─▶ DataReturn ─▶ DataEnd ─▶ Size …
+//!  Size ─▶ (Extension ⇄ Quoted ⇄ Escaped) ─▶ SizeEnd ─▶ Data ─▶ DataReturn ─▶ DataEnd ─▶ Size …
 //!                            └─ size 0 ─▶ LineStart ─▶ Name ─▶ Value ─▶ ValueEnd ─▶ LineStart …
 //!                                             └──────▶ LastEnd ─▶ Done
 //! ```
@@ -44,6 +44,11 @@ enum State {
     /// After a size and a blank, which only an extension may follow.
     Blank,
     Extension,
+    /// Inside a quoted string of an extension. Some parsers take a line ending in an open string for a part of the string, and
+    /// others for the end of the line.
+    Quoted,
+    /// After a backslash in a quoted string.
+    Escaped,
     SizeEnd,
     Data,
     DataReturn,
@@ -93,7 +98,9 @@ impl Chunked {
     /// The state after one byte of framing.
     fn after(&mut self, byte: u8) -> Result<State, Status> {
         let next = match (self.state, byte) {
-            (State::Size | State::Blank | State::Extension, _) => return self.after_in_size_line(byte),
+            (State::Size | State::Blank | State::Extension | State::Quoted | State::Escaped, _) => {
+                return self.after_in_size_line(byte);
+            }
             (State::SizeEnd, b'\n') => return self.after_size(),
             (State::DataReturn, b'\r') => State::DataEnd,
             (State::DataEnd, b'\n') => State::Size,
@@ -121,7 +128,12 @@ impl Chunked {
                 State::Size
             }
             _ if in_size && self.line == 1 => return Err(Status::BadRequest),
-            b'\r' if self.state != State::Blank => State::SizeEnd,
+            _ if self.state == State::Escaped && is_text(byte) => State::Quoted,
+            b'\\' if self.state == State::Quoted => State::Escaped,
+            b'"' if self.state == State::Quoted => State::Extension,
+            b'"' if self.state == State::Extension => State::Quoted,
+            _ if self.state == State::Quoted && is_text(byte) => State::Quoted,
+            b'\r' if matches!(self.state, State::Size | State::Extension) => State::SizeEnd,
             b';' => State::Extension,
             b' ' | b'\t' if self.state != State::Extension => State::Blank,
             _ if self.state == State::Extension && is_text(byte) => State::Extension,
@@ -177,6 +189,7 @@ mod tests {
             b"5\r\nhello\r\n0\r\n\r\n",
             b"a\r\n0123456789\r\n1\r\n\n\r\n0\r\n\r\n",
             b"A;name=value;x=\"y z\"\r\n0123456789\r\n0;end\r\n\r\n",
+            b"1;x=\"a;b\";y=\"c\\\"d\\\\\"\r\nx\r\n0;z=\"\"\r\n\r\n",
             b"1 \t;x\r\nx\r\n0\r\n\r\n",
             b"1\r\nx\r\n0\r\nTrailer: value\r\nEmpty:\r\n\r\n",
         ] {
@@ -208,6 +221,10 @@ mod tests {
             b"-1\r\n",
             b"1;a\nb\r\n",
             b"1;a\rb\r\n",
+            b"1;a=\"\r\nx\r\n0\r\n\r\n",
+            b"1;a=\"b\\\"\r\nx\r\n0\r\n\r\n",
+            b"1;a=\"\\\r\nx\r\n0\r\n\r\n",
+            b"0;a=\"\"\"\r\n\r\n",
             b";a\r\n",
             b"1\r\nxy\r\n",
             b"1\r\nx\ry",
@@ -240,7 +257,7 @@ mod tests {
     fn random_bytes_give_the_same_outcome_in_random_pieces() {
         let mut chance = Chance::new(11);
         for _ in 0..20_000 {
-            let stream = chance.bytes(40, b"0123\r\n\r\n\r\n;: x");
+            let stream = chance.bytes(40, b"0123\r\n\r\n\r\n;: x\"\\");
             let size = 1 + chance.below(5);
             assert_eq!(length(stream.chunks(size)), length([&stream[..]]), "{}", stream.escape_ascii());
         }

@@ -53,7 +53,7 @@ fn body(bytes: &[u8]) -> Option<Body> {
         longest_line = longest_line.max(line.len() + 1);
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = line[digits..].trim_ascii_start();
-        if digits == 0 || !(extension.starts_with(b";") || line.len() == digits) {
+        if digits == 0 || !(extension.starts_with(b";") || line.len() == digits) || is_open(extension) {
             return None;
         }
         let significant = line[..digits].iter().position(|&byte| byte != b'0').unwrap_or(digits);
@@ -75,6 +75,20 @@ fn body(bytes: &[u8]) -> Option<Body> {
     Some(Body { length: bytes.len() - rest.len(), data, longest_line })
 }
 
+/// Whether a quoted string of the extension has no end in the line: an odd number of quotes, without those that follow a backslash
+/// inside a string.
+fn is_open(extension: &[u8]) -> bool {
+    let (mut open, mut bytes) = (false, extension.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => open = !open,
+            b'\\' if open => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    open
+}
+
 /// The next line without its ending, if it has no control character except tab.
 fn line<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
@@ -94,7 +108,7 @@ mod tests {
 
         #[test]
         fn a_body_ends_where_the_grammar_says(
-            chunks in prop::collection::vec((".{0,40}", "([ \t]?;[a-z=\" ]{0,5})?", "0{0,2}"), 0..5),
+            chunks in prop::collection::vec((".{0,40}", "([ \t]?;[a-z=\"\\\\ ]{0,5})?", "0{0,2}"), 0..5),
             trailers in prop::collection::vec("[A-Za-z-]{1,5}: ?[a-z\t ]{0,5}", 0..3),
             slip in prop::option::of((any::<prop::sample::Index>(), "[\r\n\t :;0-9a-fx]{0,2}")),
             rest in "[A-Z ]{0,5}",
@@ -114,7 +128,7 @@ mod tests {
         }
 
         #[test]
-        fn and_of_any_bytes(stream in "[0-3\r\n;: x]{0,40}") {
+        fn and_of_any_bytes(stream in "[0-3\r\n;: x\"\\\\]{0,40}") {
             check(stream.as_bytes());
         }
     }
