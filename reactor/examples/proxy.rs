@@ -41,6 +41,10 @@ impl Handler for Proxy {
         cx.at(side.other).finish();
     }
 
+    /// A relay does not know whether the peers owe each other an answer. So connections go on while the application stops,
+    /// until their peers end them or the drain time is over.
+    fn on_stopping(&mut self, _: &mut Side, _: &mut Context<'_, Side>) {}
+
     fn on_close(&mut self, side: Side, reason: CloseReason, cx: &mut Context<'_, Side>) {
         match reason {
             CloseReason::Reset | CloseReason::Aborted => cx.at(side.other).abort(),

@@ -3,6 +3,7 @@
 //! - [State for each connection](#state-for-each-connection)
 //! - [Bytes to items, items to bytes](#bytes-to-items-items-to-bytes)
 //! - [Backpressure](#backpressure)
+//! - [Answers that come later](#answers-that-come-later)
 //! - [Deadlines and timers](#deadlines-and-timers)
 //! - [Signals](#signals)
 //! - [Logging](#logging)
@@ -58,6 +59,11 @@
 //! A callback reaches any connection of its service by the [`ConnectionId`](crate::ConnectionId): [`cx.at(id)`](crate::Context::at)
 //! has all verbs. The id of an ended connection finds nothing, and never names a later connection. The example `clients` lists and
 //! ends the connections of a loop.
+//!
+//! The *state* of a connection is lent to the callbacks of that connection alone. A handler keeps what callbacks of other
+//! connections need in a field, in a map with the `ConnectionId` as the key, and removes the entry in `on_close`: the unanswered
+//! requests of each server in a pool of clients, the position of each player. On another loop a
+//! [posted message](crate::ServiceHandle::post) reaches the connection's state.
 //!
 //! # Bytes to items, items to bytes
 //!
@@ -143,6 +149,98 @@
 //! A large answer in the middle of a pipeline is the example `download`: 100 MB for each request in constant memory. Members of a
 //! [`Topic`](crate::Topic) that do not read are bounded by [`Limits::member_queue`](crate::Limits::member_queue) and
 //! [`SlowPolicy`](crate::SlowPolicy).
+//!
+//! # Answers that come later
+//!
+//! At the end of a peer's input, and when the application stops, the loop closes a connection as soon as its queued bytes are sent.
+//! An answer that is written later, by a thread or by another server's answer, is not queued yet, and would be lost. A handler with
+//! such answers closes the connection itself, after the last one. The number of requests under way is bounded, too: reading pauses.
+//!
+//! ```
+//! use reactor::{Application, ConnectionId, Context, Handler, Input, Service};
+//! # use std::io::{Read, Write};
+//!
+//! /// Squares numbers, each on a thread of its own.
+//! struct Squares;
+//!
+//! #[derive(Default)]
+//! struct Client {
+//!     under_way: usize,
+//!     /// No further requests come: the client has ended its half, or the application stops.
+//!     ends: bool,
+//! }
+//!
+//! const UNDER_WAY_MAX: usize = 4;
+//!
+//! impl Handler<u64> for Squares {
+//!     type Connection = Client;
+//!
+//!     fn on_open(&mut self, _: &mut Context<'_, Client, u64>) -> Client {
+//!         Client::default()
+//!     }
+//!
+//!     fn on_data(&mut self, client: &mut Client, input: &mut Input<'_>, cx: &mut Context<'_, Client, u64>) {
+//!         while client.under_way < UNDER_WAY_MAX {
+//!             let Some(line) = input.until_eol() else { return };
+//!             let number = std::str::from_utf8(line).ok().and_then(|line| line.trim().parse::<u32>().ok());
+//!             let Some(number) = number.map(u64::from) else { return cx.close() };
+//!             client.under_way += 1;
+//!             let (id, service) = (cx.id(), cx.service_handle());
+//!             std::thread::spawn(move || service.post_wait(id, number * number));
+//!         }
+//!         cx.pause_reading();
+//!     }
+//!
+//!     fn on_message(
+//!         &mut self,
+//!         id: ConnectionId,
+//!         client: Option<&mut Client>,
+//!         square: u64,
+//!         cx: &mut Context<'_, Client, u64>,
+//!     ) {
+//!         let Some(client) = client else { return }; // the client is gone
+//!         client.under_way -= 1;
+//!         cx.at(id).write(format!("{square}\n"));
+//!         cx.at(id).resume_reading();
+//!         if client.ends && client.under_way == 0 {
+//!             cx.at(id).close();
+//!         }
+//!     }
+//!
+//!     fn on_end_of_input(&mut self, client: &mut Client, _: &mut Input<'_>, cx: &mut Context<'_, Client, u64>) {
+//!         client.ends = true;
+//!         if client.under_way == 0 {
+//!             cx.close();
+//!         }
+//!     }
+//!
+//!     fn on_stopping(&mut self, client: &mut Client, cx: &mut Context<'_, Client, u64>) {
+//!         client.ends = true;
+//!         if client.under_way == 0 {
+//!             cx.close();
+//!         }
+//!     }
+//! }
+//!
+//! let mut app = Application::new()?;
+//! let squares = app.add_service(Service::tcp("127.0.0.1:0", || Squares))?;
+//! # let address = squares.address().unwrap().to_string();
+//! # let handle = app.handle();
+//! # let client = std::thread::spawn(move || {
+//! #     let mut client = std::net::TcpStream::connect(address.strip_prefix("tcp://").unwrap_or(&address)).unwrap();
+//! #     (0..100).for_each(|number| writeln!(client, "{number}").unwrap());
+//! #     client.shutdown(std::net::Shutdown::Write).unwrap();
+//! #     let mut answers = String::new();
+//! #     client.read_to_string(&mut answers).unwrap();
+//! #     handle.halt();
+//! #     let mut answers: Vec<u64> = answers.lines().map(|line| line.parse().unwrap()).collect();
+//! #     answers.sort_unstable();
+//! #     answers == (0..100).map(|number| number * number).collect::<Vec<u64>>()
+//! # });
+//! app.run()?;
+//! # assert!(client.join().unwrap());
+//! # Ok::<(), reactor::Error>(())
+//! ```
 //!
 //! # Deadlines and timers
 //!

@@ -89,7 +89,7 @@ pub trait Handler<M = ()>: 'static {
 
     /// The peer has ended its half (FIN), after `input`, the unread rest. The peer may still wait for answers. By
     /// default all queued bytes are sent, and then the connection is closed. An implementation that goes on must close
-    /// the connection later.
+    /// the connection later, as a handler does whose [answers come later](crate::guide#answers-that-come-later).
     fn on_end_of_input(
         &mut self,
         connection: &mut Self::Connection,
@@ -163,7 +163,8 @@ pub trait Handler<M = ()>: 'static {
     }
 
     /// The application is stopping, and all input of the peer has been delivered. By default the connection is closed
-    /// when all queued bytes are sent. Connections that are open at the end of the drain time are aborted.
+    /// when all queued bytes are sent. Connections that are open at the end of the drain time are aborted. A handler whose
+    /// [answers come later](crate::guide#answers-that-come-later) closes the connection after the last answer.
     fn on_stopping(&mut self, connection: &mut Self::Connection, cx: &mut Context<'_, Self::Connection, M>) {
         let _ = connection;
         cx.close();

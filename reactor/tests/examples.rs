@@ -219,6 +219,7 @@ fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
             });
             same(&read_all(&mut server), &bytes);
         });
+        drop(server);
         assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
     }
 }
@@ -246,7 +247,7 @@ fn proxy_goes_on_however_often_the_reader_falls_behind() {
             }
             same(&received, &bytes);
         });
-        drop(client);
+        drop((client, server));
         assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
     }
 }
@@ -268,6 +269,27 @@ fn a_half_close_goes_through_the_proxy_and_the_answer_comes_back() {
             same(&read_all(&mut client), &answer);
         });
         assert_eq!(proxy.terminate().code(), Some(0), "{backend}");
+    }
+}
+
+#[test]
+fn a_question_on_its_way_through_the_proxy_is_answered_while_the_proxy_stops() {
+    unless_chaos!("has the drain time for the listener to be closed, which may rest for longer");
+    for backend in BACKENDS {
+        let (proxy, upstream) = proxy(backend);
+        let (mut client, mut server) = through(&proxy, &upstream);
+        client.write_all(b"question").expect("it is open");
+        server.read_exact(&mut [0; 8]).expect("the question comes through");
+        proxy.signal(Signal::TERM);
+        proxy.wait_for_closed_listener();
+        // Resets the connections that were made while the test was waiting, and that nobody accepts.
+        drop(upstream);
+        server.write_all(b"answer").expect("it is open");
+        server.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(read_all(&mut client), b"answer", "{backend}");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        let mut proxy = proxy;
+        assert_eq!(proxy.child.wait().expect("it is our child").code(), Some(0), "{backend}");
     }
 }
 
@@ -326,11 +348,8 @@ fn a_second_signal_ends_at_once_with_its_number() {
         let (client, server) = through(&proxy, &upstream);
         keep_waiting(&client, &proxy);
         proxy.signal(Signal::TERM);
-        // The proxy tells the second signal from the first only after it has taken the first one: then its listener is closed. Connections
-        // without a pause would fill the listener's queue, and an attempt then takes seconds, in which the drain time passes.
-        while TcpStream::connect(proxy.address).is_ok() {
-            thread::sleep(Duration::from_millis(1));
-        }
+        // The proxy tells the second signal from the first only after it has taken the first one.
+        proxy.wait_for_closed_listener();
         proxy.signal(Signal::INT);
         let mut proxy = proxy;
         assert_eq!(proxy.child.wait().expect("it is our child").code(), Some(128 + Signal::INT.as_raw()), "{backend}");

@@ -2,7 +2,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses its part of this")]
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -71,6 +71,14 @@ impl Example {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it is there");
+    }
+
+    /// Waits until no further client is let in, as is the case soon after a signal to stop. Attempts to connect without a pause would
+    /// fill the listener's queue, and an attempt then takes seconds, in which the drain time passes.
+    pub fn wait_for_closed_listener(&self) {
+        while TcpStream::connect(self.address).is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Asks it to end, and tells how it did.
