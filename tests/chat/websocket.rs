@@ -46,10 +46,10 @@ fn deaf(chat: &Glowplug) -> Client {
 
 /// A client whose first bytes have arrived when the server accepts it.
 fn refused(chat: &Glowplug, first: impl AsRef<[u8]>) -> Client {
-    chat.signal(Signal::STOP);
+    chat.stand_still();
     let mut client = chat.connect();
     client.send(first);
-    chat.signal(Signal::CONT);
+    chat.go_on();
     client
 }
 
@@ -467,10 +467,10 @@ on_every_backend! {
 #[test]
 fn a_handshake_a_name_and_a_question_may_arrive_together() {
     let chat = Glowplug::start(Backend::Epoll, CHAT);
-    chat.signal(Signal::STOP);
+    chat.stand_still();
     let mut client = chat.connect();
     client.send([handshake("/ws", &host(&chat)).as_bytes(), &frame(TEXT, "NAME: ann"), &frame(TEXT, "/who")].concat());
-    chat.signal(Signal::CONT);
+    chat.go_on();
     accepted(&mut client);
     assert_eq!(text(&mut client), "CLIENT: 127.0.0.1");
     assert_eq!(text(&mut client), "(1 here: ann@127.0.0.1)");

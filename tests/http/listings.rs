@@ -81,7 +81,10 @@ on_every_backend! {
             let words = format!("http --port 0 --log-level off --listing {more} --root {}", scratch.path().display());
             let server = Glowplug::start(backend, &words);
             let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+            // All requests are there before the first listing is made.
+            server.stand_still();
             clients.iter_mut().for_each(|client| client.send("GET /many/ HTTP/1.1\r\nHost: a\r\n\r\n"));
+            server.go_on();
             clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
             // Each listing opens and closes the directory; its entries are not opened. Inotify merges equal events in a
             // row, so four helpers at a time would count as one, and forty requests as ten.

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::procfs::{children, descriptors, is_asleep, is_gone, threads, times_slept, too_many};
+use crate::procfs::{children, descriptors, is_asleep, is_gone, names_of_threads, threads, times_slept, too_many};
 use crate::support::client::Client;
 use crate::support::command::{Glowplug, Scratch, eventually, run, shell};
 use crate::support::{on_every_backend, unless_chaos};
 use crate::{MODELS, PROCESSES, THREADS, get, site, stop};
+
+/// A loopback address that no other test uses.
+const OWN_HOST: &str = "127.0.0.81";
 
 on_every_backend! {
     fn a_process_that_serves_files_waits_for_the_disk_by_itself(backend: Backend) {
@@ -20,13 +23,13 @@ on_every_backend! {
         for model in [THREADS, PROCESSES] {
             let words = format!("http --port 0 --listing --root {} {model}", site.path().display());
             let glowplug = Glowplug::start(backend, &words);
-            let before = threads(glowplug.pid());
             let mut client = glowplug.connect();
             // With loops, a helper makes every listing.
             client.send(get("/list/", ""));
             assert_eq!(client.response().status, 200);
             if model == THREADS {
-                assert_eq!(threads(glowplug.pid()), before + 1);
+                let all = names_of_threads(glowplug.pid());
+                assert!(!all.iter().any(|name| name == "files"), "{all:?}");
             } else {
                 let child = children(&glowplug)[0];
                 assert_eq!(threads(child.as_raw_nonzero().get() as u32), 1);
@@ -102,11 +105,14 @@ on_every_backend! {
         let child = eventually("its child", || children(&glowplug).pop());
         let of_both = [Pid::from_raw(glowplug.pid() as i32).expect("a number"), child];
         eventually("rest", || of_both.iter().all(|&pid| is_asleep(pid)).then_some(()));
-        let before = of_both.map(times_slept);
-        // The fault was that the process woke up once a second to ask for lost lines.
-        std::thread::sleep(Duration::from_millis(2500));
-        let after = of_both.map(times_slept);
-        assert!(before.iter().zip(after).all(|(before, after)| after - before <= 1), "{before:?} {after:?}");
+        // The fault was that the process woke up once a second to ask for lost lines. What is still to do at first does not
+        // matter.
+        eventually("a time in which both sleep", || {
+            let before = of_both.map(times_slept);
+            std::thread::sleep(Duration::from_millis(2500));
+            let after = of_both.map(times_slept);
+            before.iter().zip(after).all(|(before, after)| after - before <= 1).then_some(())
+        });
         drop(client);
         stop(glowplug);
     }
@@ -115,23 +121,24 @@ on_every_backend! {
         let (site, large) = site();
         // More clients than one turn accepts: the last is accepted after the stop has begun.
         for queued in [65, 66] {
-            let words = format!("http --port 0 --drain-timeout 0 --model processes --root {}", site.path().display());
+            // No client of a neighbouring test has an address of this host, so none can have the port when it is free.
+            let words = format!("http --host {OWN_HOST} --port 0 --drain-timeout 0 --model processes --root {}", site.path().display());
             let glowplug = Glowplug::start(backend, &words);
             let parent = Pid::from_raw(glowplug.pid() as i32).expect("a number");
             let of_the_parent = descriptors(parent);
-            glowplug.signal(Signal::STOP);
+            glowplug.stand_still();
             let mut clients: Vec<Client> = (0..queued).map(|_| glowplug.connect()).collect();
             // The answer is not read, so each child stays.
             clients.iter_mut().for_each(|client| client.send(get("/large.txt", "")));
             glowplug.signal(Signal::TERM);
-            glowplug.signal(Signal::CONT);
+            glowplug.go_on();
             eventually("a child for each", || (children(&glowplug).len() == queued).then_some(()));
             eventually("children that hold no more than they need", || {
                 children(&glowplug).iter().all(|&child| too_many(child, &of_the_parent, site.path()).is_empty()).then_some(())
             });
             let address = glowplug.tcp();
             eventually("the end of listening", || Client::try_connect(glowplug.address()).is_err().then_some(()));
-            let restarted = Glowplug::start(backend, &format!("echo --port {}", address.port()));
+            let restarted = Glowplug::start(backend, &format!("echo --host {OWN_HOST} --port {}", address.port()));
             assert_eq!(restarted.connect().ask("hello"), "You said: hello");
             restarted.stop();
             // Queued clients are served to the end.
@@ -145,16 +152,19 @@ on_every_backend! {
 
     // Rule 24.
     fn a_child_that_does_not_end_is_killed_when_the_drain_time_is_over_and_not_a_second_later(backend: Backend) {
-        let glowplug = Glowplug::start(backend, "echo --port 0 --model processes --drain-timeout 0.4");
-        let mut client = glowplug.connect();
-        client.ask("hello");
-        kill_process(children(&glowplug)[0], Signal::STOP).expect("it is there");
-        let ended = stop(glowplug);
-        let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
-        let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
-        // A generous guard: the parent once waited one second longer.
-        assert!((400..1300).contains(&took), "{took} ms");
-        assert!(client.is_ended());
+        // The fault was that the parent always waited one second longer. A machine may be late at times.
+        eventually("a stop that takes the drain time", || {
+            let glowplug = Glowplug::start(backend, "echo --port 0 --model processes --drain-timeout 0.4");
+            let mut client = glowplug.connect();
+            client.ask("hello");
+            kill_process(children(&glowplug)[0], Signal::STOP).expect("it is there");
+            let ended = stop(glowplug);
+            let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
+            let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
+            assert!(took >= 400, "{took} ms");
+            assert!(client.is_ended());
+            (took < 1300).then_some(())
+        });
     }
 
     fn a_second_signal_ends_all_of_them_at_once(backend: Backend) {

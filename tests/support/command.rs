@@ -141,6 +141,27 @@ impl Glowplug {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
+    /// Stops the command with SIGSTOP, and waits until each of its threads stands still. Bytes and connections that come meanwhile
+    /// are there together when [`go_on`](Self::go_on) has the command continue.
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        let pid = self.pid();
+        let is_still = |task: PathBuf| {
+            // A thread that has ended meanwhile has no state.
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['T', 'Z', 'X']))
+        };
+        eventually("threads that stand still", || {
+            let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").map_while(Result::ok);
+            tasks.all(|task| is_still(task.path())).then_some(())
+        });
+    }
+
+    /// Has the command continue after [`stand_still`](Self::stand_still).
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Waits until standard error contains the text.
     pub fn told(&mut self, text: &str) {
         self.stderr.until(text);
