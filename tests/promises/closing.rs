@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reactor::{CloseReason, Deadline, Deadlines, Limits, Topic, Written};
 
-use crate::stage::{Plan, QUIET, Seen, Stage, pattern, read_all, read_exactly, reset, round_trip, same};
+use crate::stage::{Plan, QUIET, Seen, Stage, at_pace, pattern, read_all, read_exactly, reset, round_trip, same};
 use crate::support::{GUARD, on_every_backend};
 
 /// Bytes beyond a mark that one connection may queue: the answer to one receive.
@@ -97,37 +97,46 @@ on_every_backend! {
     // Rule 13.
     fn a_closing_peer_that_reads_slowly_but_steadily_gets_everything(transport: Transport) {
         let short = Duration::from_millis(600);
-        let deadlines = Deadlines { linger: short, write_progress: Some(short), ..Deadlines::default() };
-        let plan = Plan::new().open(|cx| {
-            cx.write_shared(pattern(8 << 20).into());
-        });
-        let stage = Stage::tuned(transport, plan, |service| service.deadlines(deadlines), |_| {});
-        let mut client = stage.client_with(64 << 10);
-        let id = stage.next().id();
-        // Waits until the kernel's buffers are full, so that their content does not count as taken by the peer.
-        let mut before = usize::MAX;
-        stage.wait_until("it is blocked", move |cx| cx.at(id).queued() < 8 << 20);
-        while before > stage.ask(move |cx| cx.at(id).queued()) {
-            before = stage.ask(move |cx| cx.at(id).queued());
-            thread::sleep(Duration::from_millis(20));
-        }
-        stage.order(move |cx| cx.at(id).close());
-        let mut received = Vec::new();
-        let start = std::time::Instant::now();
-        let mut some = vec![0; 64 * 1024];
-        loop {
-            match client.read(&mut some).unwrap() {
-                0 => break,
-                count => received.extend_from_slice(&some[..count]),
+        at_pace(short / 2, |pace| {
+            let deadlines = Deadlines { linger: short, ..patient() };
+            let plan = Plan::new().open(|cx| {
+                cx.write_shared(pattern(8 << 20).into());
+            });
+            let stage = Stage::tuned(transport, plan, |service| service.deadlines(deadlines), |_| {});
+            let mut client = stage.client_with(64 << 10);
+            let id = stage.next().id();
+            // Waits until the kernel's buffers are full, so that their content does not count as taken by the peer.
+            let mut before = usize::MAX;
+            stage.wait_until("it is blocked", move |cx| cx.at(id).queued() < 8 << 20);
+            while before > stage.ask(move |cx| cx.at(id).queued()) {
+                before = stage.ask(move |cx| cx.at(id).queued());
+                thread::sleep(Duration::from_millis(20));
             }
-            // 4 MB/s: within one linger time the peer takes less than the kernel's buffers hold, and further bytes stay
-            // queued.
-            let due = start + Duration::from_nanos(received.len() as u64 * 250);
-            thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
-        }
-        same(&received, &pattern(8 << 20));
-        drop(client);
-        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+            pace.restart();
+            stage.ask(move |cx| {
+                cx.at(id).change_deadlines(|deadlines| deadlines.write_progress = Some(short));
+                cx.at(id).close();
+            });
+            let mut received = Vec::new();
+            let start = std::time::Instant::now();
+            let mut some = vec![0; 64 * 1024];
+            loop {
+                match client.read(&mut some) {
+                    Ok(0) => break,
+                    Ok(count) => received.extend_from_slice(&some[..count]),
+                    Err(error) => return Err(format!("after {} bytes: {error}", received.len())),
+                }
+                pace.step();
+                // 4 MB/s: within one linger time the peer takes less than the kernel's buffers hold, and further bytes stay
+                // queued.
+                let due = start + Duration::from_nanos(received.len() as u64 * 250);
+                thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
+            }
+            same(&received, &pattern(8 << 20));
+            drop(client);
+            assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+            Ok(())
+        });
     }
 
     // Rule 13.

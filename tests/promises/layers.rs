@@ -11,7 +11,7 @@ use reactor::{Application, CloseReason, Context, Deadline, Deadlines, Handler, I
 use reactor::{Runner, Service};
 
 use crate::records::{ALERT, END, HELLO, RECORD_MAX, Records, UPDATE, WELCOME, append_masked, opened, sealed};
-use crate::stage::{Order, Plan, Seen, Stage, Witness, client_with, pattern, read_all, same};
+use crate::stage::{Order, Plan, Seen, Stage, Witness, client_with, pattern, read_all, same, server_end};
 use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 fn greet(client: &mut TcpStream) {
@@ -430,7 +430,8 @@ on_every_backend! {
         client.write_all(&HELLO[..2]).unwrap();
         stage.wait_until("it is accepted", |cx| cx.stats().accepted == 1);
         // The sent bytes are read before the stop begins.
-        std::thread::sleep(Duration::from_millis(100));
+        let Some(server) = server_end(&client.try_clone().unwrap().into()) else { return };
+        stage.wait_until("they are read", move |_| rustix::io::ioctl_fionread(&server).expect("it is a socket") == 0);
         stage.running.handle.halt();
         client.write_all(&[&HELLO[2..], &sealed(b"first")].concat()).unwrap();
         let wire = read_all(&mut client);

@@ -473,7 +473,9 @@ on_every_backend! {
         }
         let served: Vec<String> = loops.opened.try_iter().map(loop_of).collect();
         assert_eq!(served.len(), 20);
-        assert!(served.iter().filter(|number| *number == "0").count() == 10, "{served:?}");
+        // A loop that has ended some of its connections meanwhile gets more of the others.
+        let by_first = served.iter().filter(|number| *number == "0").count();
+        assert!((1..20).contains(&by_first), "{served:?}");
         drop(queued);
         let handle = loops.running.handle.clone();
         loops.running.join().unwrap();
@@ -483,16 +485,19 @@ on_every_backend! {
     fn a_descriptor_that_any_loop_frees_lets_in_who_waits_for_one(backend: Backend) {
         let child = Child::start_by("two loops", backend, "ulimit -n 32 && exec \"$0\" \"$@\"");
         let mut clients: Vec<TcpStream> = (0..24).map(|_| client_of(child.address)).collect();
-        let mut is_answered = |client: &mut TcpStream| {
+        clients.iter_mut().for_each(|client| client.write_all(b"hello\n").unwrap());
+        // The answers of those at the beginning have come when no further answer comes in a while.
+        let has_answer = |client: &TcpStream| {
             client.set_read_timeout(Some(QUIET)).unwrap();
-            client.write_all(b"hello\n").unwrap();
-            let answered = client.read(&mut [0; 6]).is_ok();
+            let answered = client.peek(&mut [0; 6]).is_ok();
             client.set_read_timeout(Some(GUARD)).unwrap();
             answered
         };
-        let answered: Vec<bool> = clients.iter_mut().map(&mut is_answered).collect();
-        let served = answered.iter().take_while(|answered| **answered).count();
-        assert!((2..24).contains(&served), "{answered:?}");
+        let (mut served, mut before) = (0, usize::MAX);
+        while served < 2 || served != before {
+            before = std::mem::replace(&mut served, clients.iter().take_while(|client| has_answer(client)).count());
+        }
+        assert!(served < 24, "all are served");
         // A client that leaves, on any loop, makes room for the next client.
         let mut waiting = clients.split_off(served);
         for mut next in waiting.drain(..served.min(24 - served)) {

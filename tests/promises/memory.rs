@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use reactor::{Address, Application, CloseReason, ConnectionId, Deadlines, Limits, Listener, Service, Topic};
 
 use crate::stage::{Factory, Plan, Seen, Stage, Transport, read_all, round_trip};
-use crate::support::{on_every_backend, unless_chaos};
+use crate::support::{GUARD, on_every_backend, unless_chaos};
 
 /// Unsent bytes that the kernel may keep in these tests.
 const UNSENT: usize = 16 * 1024;
@@ -23,7 +23,7 @@ fn limits() -> Limits {
 /// A stage with this memory budget, where no other limit bounds or ends a connection.
 fn within(transport: Transport, plan: Plan, bytes: usize) -> Stage {
     let wide = Limits { output_high: 64 << 20, output_max: 64 << 20, member_queue: 64 << 20, ..limits() };
-    let patient = Deadlines { first_request: None, write_progress: None, ..Deadlines::default() };
+    let patient = Deadlines { first_request: None, write_progress: None, linger: GUARD, ..Deadlines::default() };
     Stage::tuned(
         transport,
         plan,

@@ -134,6 +134,8 @@ on_every_backend! {
         stage.data(id, 4);
         client.write_all(b"panic").unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::Panicked);
+        // The line may follow the callback.
+        stage.ask(|_| {});
         let said = lines.about(&client);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("ERROR faulty: ") && said[0].ends_with("panicked: as the test has it"), "{said:?}");
@@ -145,6 +147,7 @@ on_every_backend! {
         let (mut client, id) = stage.open();
         client.write_all(b"far too much").unwrap();
         assert_eq!(stage.closed(id).0, CloseReason::InputOverflow { limit: 10 });
+        stage.ask(|_| {});
         let said = lines.about(&client);
         assert!(said.len() == 1 && said[0].contains("over its limit"), "{said:?}");
         let overflowed = said[0].clone();

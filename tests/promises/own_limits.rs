@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use reactor::{CloseReason, ConnectionId, Deadline, Deadlines, Limits, SlowPolicy, Topic, Written};
@@ -234,10 +235,14 @@ on_every_backend! {
         two.stage.sees_nothing();
         // Without its idle deadline, a connection outlives its neighbour.
         let idle = Deadlines { idle: Some(4 * SHORT), ..none() };
-        let plan = Plan::new();
+        let is_first = AtomicBool::new(true);
+        let plan = Plan::new().open(move |cx| {
+            if is_first.swap(false, SeqCst) {
+                cx.at(cx.id()).change_deadlines(|deadlines| deadlines.idle = None);
+            }
+        });
         let stage = Stage::tuned(transport, plan, |service| service.deadlines(idle), |_| {});
         let (stays, id) = stage.open();
-        stage.ask(move |cx| cx.at(id).change_deadlines(|deadlines| deadlines.idle = None));
         let (_ends, ends) = stage.open();
         assert_eq!(stage.closed(ends).0, CloseReason::TimedOut(Deadline::Idle));
         stage.sees_nothing();

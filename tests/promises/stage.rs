@@ -6,13 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{Application, CloseReason, ConnectionId, Deadlines, Handler, Input, Service, Stats};
 
 use crate::records::Records;
+use crate::support::GUARD;
 use crate::support::application::{Running, serve_with};
-use crate::support::{GUARD, under_chaos};
 pub use crate::transport::{Client, Transport};
 
 /// How long a test watches that nothing happens. A shorter time proves less, and never fails.
@@ -394,7 +394,7 @@ impl Stage {
 
     /// Waits until the condition holds on the loop. Each check is a turn.
     pub fn wait_until(&self, what: &str, so: impl Fn(&mut Context<'_>) -> bool + Send + Sync + 'static) {
-        let (so, start) = (Arc::new(so), std::time::Instant::now());
+        let (so, start) = (Arc::new(so), Instant::now());
         loop {
             let so = so.clone();
             if self.ask(move |cx| so(cx)) {
@@ -407,9 +407,15 @@ impl Stage {
 
     /// Stops the loop between two turns, until the returned value is dropped. All events meanwhile form one batch.
     pub fn freeze(&self) -> Frozen {
+        self.freeze_after(|_| {})
+    }
+
+    /// Stops the loop as [`freeze`](Self::freeze) does, right after it has run an order.
+    pub fn freeze_after(&self, order: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Frozen {
         let (frozen, is_frozen) = channel();
         let (thaw, thawed) = channel::<()>();
-        self.order(move |_| {
+        self.order(move |cx| {
+            order(cx);
             let _ = frozen.send(());
             let _ = thawed.recv();
         });
@@ -417,9 +423,10 @@ impl Stage {
         Frozen { _thaw: thaw }
     }
 
-    /// Waits until the loop sleeps: hardly a turn in a while. Under chaos this may take longer.
+    /// Waits until the loop sleeps: hardly a turn in a while. A loop that spins never sleeps; a slow machine, or chaos, may have
+    /// work left for some time.
     pub fn is_quiet(&self) {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             let before = self.stats().turns;
             std::thread::sleep(2 * QUIET);
@@ -427,8 +434,7 @@ impl Stage {
             if turns <= 4 {
                 return;
             }
-            let may_come = under_chaos() && start.elapsed() < GUARD;
-            assert!(may_come, "{turns} turns in {:?} in which nothing was to do", 2 * QUIET);
+            assert!(start.elapsed() < GUARD, "{turns} turns in {:?} in which nothing was to do", 2 * QUIET);
         }
     }
 
@@ -498,10 +504,51 @@ pub fn round_trip(client: &mut (impl Read + Write), line: &[u8]) {
     assert_eq!(answer, line);
 }
 
-/// Sends until nothing was taken for a while, or until `most` bytes were. Returns the number of sent bytes.
+/// The longest pause between two steps of a test that has to keep a pace.
+pub struct Pace {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Pace {
+    /// Begins now: earlier pauses do not count.
+    pub fn restart(&mut self) {
+        *self = Pace { last: Instant::now(), longest: Duration::ZERO };
+    }
+
+    /// Makes a step.
+    pub fn step(&mut self) {
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.last);
+        self.last = now;
+    }
+}
+
+/// Repeats an attempt until the attempt succeeds. Panics if an attempt fails although it kept its pace: no two of its steps were
+/// further apart than `allowed`. An attempt that the machine held up proves nothing. On a machine that holds up every attempt, this
+/// function gives up in silence.
+pub fn at_pace(allowed: Duration, attempt: impl Fn(&mut Pace) -> Result<(), String>) {
+    let start = Instant::now();
+    while start.elapsed() < GUARD {
+        let mut pace = Pace { last: Instant::now(), longest: Duration::ZERO };
+        let outcome = attempt(&mut pace);
+        pace.step();
+        match outcome {
+            Ok(()) => return,
+            Err(fault) => assert!(pace.longest >= allowed, "{fault}"),
+        }
+    }
+}
+
+/// Sends until nothing was taken for a while, or until `most` bytes were. Returns the number of sent bytes. A loop that is held up
+/// for a while has more room later.
 pub fn send_until_stuck(client: &Client, bytes: &[u8], most: usize) -> usize {
+    send_on_until_stuck(client, bytes, 0, most)
+}
+
+/// Goes on as [`send_until_stuck`] does, after the first `sent` bytes. Returns the number of all sent bytes.
+pub fn send_on_until_stuck(client: &Client, bytes: &[u8], mut sent: usize, most: usize) -> usize {
     client.set_write_timeout(Some(QUIET)).expect("not zero");
-    let mut sent = 0;
     while sent < most {
         let at = sent % bytes.len();
         match { client }.write(&bytes[at..]) {
@@ -551,7 +598,7 @@ pub fn socket_path(name: &str, transport: impl Into<Transport>) -> std::path::Pa
 pub fn has_arrived(client: &Client, count: usize) {
     let count = client.on_the_wire(count);
     let Some(server) = server_end(client) else { return };
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while rustix::io::ioctl_fionread(&server).expect("it is a socket") < count as u64 {
         assert!(start.elapsed() < GUARD, "the kernel has not taken {count} bytes");
         std::thread::yield_now();

@@ -86,6 +86,36 @@ impl Handler for Blocks {
     fn on_stopping(&mut self, _: &mut (), _: &mut Context<'_>) {}
 }
 
+/// Stops an application with two threads, of which one is stuck in a callback. Returns whether the other one had ended in order when
+/// the drain time was over.
+fn stuck_thread_alone_is_left_behind(backend: reactor::Backend, drain_time: Duration) -> bool {
+    let (callback_ends, in_callback) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let mut application = Application::with(backend, Runner::threads()).unwrap();
+    application.drain_timeout(Some(drain_time));
+    let blocks = Blocks { in_callback: in_callback.clone(), callback_ends: callback_ends.clone() };
+    let service = application.add_service(Service::tcp("127.0.0.1:0", move || blocks.clone())).unwrap();
+    let Some(Address::Tcp(address)) = service.address() else { panic!("it listens on TCP") };
+    let (handle, (ended, end)) = (application.handle(), channel());
+    let running = thread::spawn(move || ended.send(application.run().map_err(|error| error.to_string())));
+    let [mut stuck, mut stubborn] = [(); 2].map(|()| client_of(*address));
+    round_trip(&mut stubborn, b"x");
+    stuck.write_all(b"block").unwrap();
+    in_callback.wait();
+    handle.halt();
+    assert_eq!(end.recv_timeout(GUARD).expect("an end while the callback goes on"), Ok(()));
+    let stats = handle.stats();
+    // If the other thread had its time, it ended in order.
+    let alone = (stats.closed(CloseReason::DrainExpired), stats.open) == (1, 1);
+    let end = stubborn.read(&mut [0; 1]).map_err(|error| error.kind());
+    assert!(!alone || end == Err(ErrorKind::ConnectionReset), "{end:?}");
+    callback_ends.wait();
+    // The thread returns, finds the application ended, and ends.
+    let end = stuck.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    running.join().unwrap().unwrap();
+    alone
+}
+
 on_every_backend! {
     // Rule 24.
     fn who_always_connects_again_can_be_stopped_all_the_same(backend: Backend) {
@@ -296,29 +326,9 @@ on_every_backend! {
 
     // Rule 24. A connection's own thread or process may block in a callback; the stop does not wait for the callback.
     fn a_thread_that_is_stuck_in_a_callback_is_left_behind_when_the_drain_time_is_over(backend: Backend) {
-        let (callback_ends, in_callback) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-        let mut application = Application::with(backend, Runner::threads()).unwrap();
-        application.drain_timeout(Some(Duration::from_millis(200)));
-        let blocks = Blocks { in_callback: in_callback.clone(), callback_ends: callback_ends.clone() };
-        let service = application.add_service(Service::tcp("127.0.0.1:0", move || blocks.clone())).unwrap();
-        let Some(Address::Tcp(address)) = service.address() else { panic!("it listens on TCP") };
-        let (handle, (ended, end)) = (application.handle(), channel());
-        let running = thread::spawn(move || ended.send(application.run().map_err(|error| error.to_string())));
-        let [mut stuck, mut stubborn] = [(); 2].map(|()| client_of(*address));
-        round_trip(&mut stubborn, b"x");
-        stuck.write_all(b"block").unwrap();
-        in_callback.wait();
-        handle.halt();
-        assert_eq!(end.recv_timeout(GUARD).expect("an end while the callback goes on"), Ok(()));
-        let stats = handle.stats();
-        // The other thread had its time, and ended in order.
-        assert_eq!((stats.closed(CloseReason::DrainExpired), stats.open), (1, 1));
-        assert_eq!(stubborn.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-        callback_ends.wait();
-        // The thread returns, finds the application ended, and ends.
-        let end = stuck.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
-        assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
-        running.join().unwrap().unwrap();
+        // The other thread has an eighth of the time to end, which may be too little on a busy machine.
+        let all = [200, 800, 3200, 12_800].map(Duration::from_millis);
+        assert!(all.iter().any(|time| stuck_thread_alone_is_left_behind(backend, *time)), "the other thread is left behind, too");
     }
 
     // Rule 24.
@@ -330,7 +340,7 @@ on_every_backend! {
             .drained(|cx| {
                 cx.write(vec![b'x'; 300_000]);
             });
-        let stage = Stage::tuned(transport, plan, same_service, drain(Duration::from_secs(2)));
+        let stage = Stage::tuned(transport, plan, same_service, drain(GUARD));
         let (mut client, id) = stage.open();
         let reading = thread::spawn(move || client.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
         stage.until(|seen| matches!(seen, Seen::Drained(_)));
