@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
 use reactor::{Address, Backend};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -127,6 +128,7 @@ on_every_backend! {
     fn every_line_that_a_full_disk_does_not_take_is_counted_with_the_cause_once_a_second_at_most(backend: Backend) {
         const VISITS: u64 = 40;
         for model in MODELS {
+            let begin = Instant::now();
             let glowplug = Glowplug::start(backend, &format!("http --port 0 {model} --access-log /dev/full"));
             (0..VISITS).for_each(|number| visit(&glowplug, &number.to_string()));
             let ended = glowplug.stop();
@@ -135,10 +137,8 @@ on_every_backend! {
             for line in &told {
                 assert!(line.contains("Z [WARN] access log /dev/full: ") && line.ends_with("(os error 28)"), "{line}");
             }
-            // The last report does not wait for its second.
-            let mut seconds: Vec<_> = told[..told.len() - 1].iter().map(|line| &line[..19]).collect();
-            seconds.dedup();
-            assert_eq!(seconds.len(), told.len() - 1, "{model}: {told:?}");
+            // The first report, one in each second, and the last, which does not wait for its second.
+            assert!(told.len() as u64 <= begin.elapsed().as_secs() + 2, "{model}: {told:?}");
         }
     }
 
@@ -226,15 +226,17 @@ fn without_a_thread_for_the_log_every_line_is_written_and_standard_error_says_ho
 fn without_processes_or_threads_a_stop_takes_no_longer_than_the_drain_time() {
     let scratch = Scratch::new();
     for model in ["--model threads", "--model processes"] {
-        let mut glowplug = without_threads(&scratch, &format!("echo --port 0 --drain-timeout 0.3 {model}"));
-        glowplug.listens();
-        let mut waiting: Vec<Client> = (0..3).map(|_| glowplug.connect()).collect();
-        waiting.iter_mut().for_each(|client| client.send("hello\n"));
-        glowplug.told("new connections wait");
-        let ended = glowplug.stop();
-        let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
-        let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
-        // A generous guard: the fault was one more second.
-        assert!(took < 1300, "{model}: {took} ms");
+        // The fault was one more second at every stop. A machine may be late at times.
+        eventually("a stop that takes no longer", || {
+            let mut glowplug = without_threads(&scratch, &format!("echo --port 0 --drain-timeout 0.3 {model}"));
+            glowplug.listens();
+            let mut waiting: Vec<Client> = (0..3).map(|_| glowplug.connect()).collect();
+            waiting.iter_mut().for_each(|client| client.send("hello\n"));
+            glowplug.told("new connections wait");
+            let ended = glowplug.stop();
+            let (_, after) = ended.stderr.split_once("stopped after ").expect("it says so");
+            let took: u64 = after.split(' ').next().expect("a number").parse().expect("a number");
+            (took < 1300).then_some(())
+        });
     }
 }

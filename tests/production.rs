@@ -63,7 +63,8 @@ on_every_backend! {
         let scratch = Scratch::new();
         let server = Glowplug::start(backend, "http --port 0 --log-level off");
         // Was free a moment ago: nginx does not report the port that it got.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
+        // No client of a neighbouring test has an address of this host.
+        let free = TcpListener::bind("127.0.0.83:0").and_then(|listener| listener.local_addr()).expect("a port is free");
         let (upstream, listen) = ("server 127.0.0.1:8802;", "listen 8080;");
         let configuration = block("nginx");
         assert!(configuration.contains(upstream) && configuration.contains(listen), "{configuration}");

@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// A guard: the writer is done long before, even on a slow machine.
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(1)
+    Instant::now() + Duration::from_secs(120)
 }
 
 /// Writes into memory while the gate is open.
@@ -65,7 +66,7 @@ fn a_file_is_opened_anew_even_when_the_request_comes_right_after_a_line() {
         sink.lines().reopen(&[]);
         let begin = Instant::now();
         while !path.exists() {
-            assert!(begin.elapsed() < Duration::from_secs(20), "the request in round {round} was lost");
+            assert!(begin.elapsed() < Duration::from_secs(120), "the request in round {round} was lost");
             thread::yield_now();
         }
         std::fs::remove_file(&path).unwrap();
@@ -147,7 +148,7 @@ fn the_end_does_not_wait_for_ever() {
     let mut sink = output.sink();
     sink.start(false);
     sink.lines().put("x\n");
-    sink.finish(soon());
+    sink.finish(Instant::now() + Duration::from_millis(100));
     drop(stuck);
 }
 

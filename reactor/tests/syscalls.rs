@@ -69,7 +69,8 @@ fn a_thousand_small_echoes_cost_one_receive_one_send_and_one_wait_each() {
         let calls = calls(&text);
         fs::remove_file(&trace).expect("it is there");
         let count = |names: &[&str]| names.iter().map(|name| calls.get(*name).copied().unwrap_or(0)).sum::<usize>();
-        let slack = 10;
+        // A timer may be due in a second.
+        let slack = 10 + seconds;
         assert_eq!(count(&["EPOLL_CTL_MOD"]), 0, "{backend}: {calls:?}");
         assert!(count(&["epoll_ctl"]) <= slack, "{backend}: {calls:?}");
         assert_eq!(count(&["sendto", "sendmsg"]), ROUNDS, "{backend}: {calls:?}");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_secs(120);
 const BACKENDS: [&str; 2] = ["epoll", "select"];
 
 /// The path at which `cargo test` puts the example: `target/PROFILE/examples`, next to the test's own directory.

@@ -15,12 +15,12 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const GUARD: Duration = Duration::from_secs(20);
+const GUARD: Duration = Duration::from_secs(120);
 
 /// Requests in one stretch, each sent once the one before it is answered. At this pace they take much less than the
 /// second after which a file is looked at as a whole again, which may allocate; so several stretches are tried.
-const REQUESTS: usize = 500;
-const STRETCHES: usize = 40;
+const REQUESTS: usize = 100;
+const STRETCHES: usize = 200;
 
 /// Serves a directory, and has a client talk to it.
 fn with(backend: Backend, root: &Path, talk: impl FnOnce(SocketAddr) -> Stats) -> Stats {

@@ -82,7 +82,7 @@ fn echoed(backend: Backend, message: &[u8]) -> Stats {
     });
     let (address, handle) = has_started.recv().expect("it starts");
     let mut client = TcpStream::connect(address).expect("it listens");
-    client.set_read_timeout(Some(Duration::from_secs(20))).expect("not zero");
+    client.set_read_timeout(Some(Duration::from_secs(120))).expect("not zero");
     client.set_nodelay(true).expect("it is TCP");
     client.write_all(HANDSHAKE).expect("it is open");
     let mut answer = vec![0; message.len() + 200];

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
@@ -164,6 +164,7 @@ on_every_backend! {
         let pid = Pid::from_raw(server.pid() as i32);
         let before = getrlimit(Resource::Nofile);
         prlimit(pid, Resource::Nofile, Rlimit { current: Some(3), maximum: before.maximum }).expect("it is ours");
+        let begin = Instant::now();
         // Takes longer than a kept document counts as complete.
         for _ in 0..3 {
             for (path, content) in kept.iter().zip(&contents) {
@@ -183,7 +184,9 @@ on_every_backend! {
         drop(client);
         server.signal(Signal::TERM);
         let lines = server.end().stderr.matches("no descriptor for files").count();
-        assert!((1..=4).contains(&lines), "{lines} lines in some two seconds");
+        // One line a second at most, however many seconds the machine takes.
+        let most = begin.elapsed().as_secs() as usize + 2;
+        assert!((1..=most).contains(&lines), "{lines} lines in {:?}", begin.elapsed());
     }
 }
 

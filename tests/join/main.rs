@@ -7,10 +7,12 @@ mod pipes;
 mod terminal;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
+use reactor::Backend;
 use rustix::fs::{OFlags, fcntl_getfl};
+use socket2::{Domain, Socket, Type};
 use support::client::{Client, frame};
 use support::command::Glowplug;
 
@@ -21,6 +23,30 @@ fn member(chat: &Glowplug, name: &str) -> Client {
     let mut client = chat.connect();
     assert_eq!(client.ask(name), "CLIENT: 127.0.0.1");
     client
+}
+
+/// A loopback address for a server that starts again at its port. No client of a neighbouring test has an address of this host, so
+/// none can have the port meanwhile.
+const OWN_HOST: &str = "127.0.0.82";
+
+/// A server at a port that another server will use.
+fn at_own_host(backend: Backend) -> (Glowplug, String) {
+    let chat = Glowplug::start(backend, &format!("{CHAT} --host {OWN_HOST}"));
+    let words = format!("{} --host {OWN_HOST} --reconnect", join_words(&chat));
+    (chat, words)
+}
+
+/// Starts a server at a port of [`at_own_host`].
+fn again_at(backend: Backend, port: u16) -> Glowplug {
+    Glowplug::start(backend, &format!("chat serve --host {OWN_HOST} --port {port} --log-level off"))
+}
+
+/// A port that refuses connections, as long as the returned socket lives: it is bound, and does not listen.
+fn refusing() -> (Socket, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    (socket, port)
 }
 
 fn join_words(chat: &Glowplug) -> String {

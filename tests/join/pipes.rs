@@ -11,7 +11,7 @@ use crate::support::client::frame;
 use crate::support::command::{Ended, Glowplug, Scratch, command, eventually, shell};
 use crate::support::on_every_backend;
 use crate::terminal::at_terminal;
-use crate::{CHAT, Fake, is_blocking, join_words, member};
+use crate::{CHAT, Fake, again_at, at_own_host, is_blocking, join_words, member, refusing};
 
 fn resident_kilobytes(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -198,9 +198,7 @@ on_every_backend! {
         let ended = Glowplug::spawn(command(backend, &join_words(&chat))).end();
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
         assert_eq!(ended.stderr.lines().nth(1), Some("ERROR: the name is taken"));
-        let server = Fake::new();
-        let port = server.0.local_addr().unwrap().port();
-        drop(server);
+        let (_held, port) = refusing();
         let ended = crate::support::command::run(backend, &format!("chat join --name ann --port {port} --reconnect"));
         let start = format!("Failed to connect to chat server @ port {port}: ");
         assert!(ended.code == Some(1) && ended.stderr.starts_with(&start), "{}", ended.stderr);
@@ -231,9 +229,9 @@ on_every_backend! {
     }
 
     fn in_a_pipe_nothing_is_read_while_nobody_is_connected(backend: Backend) {
-        let chat = Glowplug::start(backend, CHAT);
+        let (chat, words) = at_own_host(backend);
         let port = chat.tcp().port();
-        let mut command = command(backend, &format!("{} --reconnect", join_words(&chat)));
+        let mut command = command(backend, &words);
         command.stdin(Stdio::piped());
         let mut ann = Glowplug::spawn(command);
         let mut typed = ann.stdin();
@@ -244,7 +242,7 @@ on_every_backend! {
         ann.told("Lost the chat server");
         typed.write_all(b"/dance\n").unwrap();
         drop(typed);
-        let _again = Glowplug::start(backend, &format!("chat serve --port {port} --log-level off"));
+        let _again = again_at(backend, port);
         let ended = ann.end();
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert!(ended.stdout.contains("\nERROR: unknown command"), "{}", ended.stdout);

@@ -11,7 +11,7 @@ use crate::support::client::frame;
 use crate::support::command::{Glowplug, command, eventually};
 use crate::support::on_every_backend;
 use crate::support::terminal::Terminal;
-use crate::{CHAT, Fake, is_blocking, join_words, member};
+use crate::{CHAT, Fake, again_at, at_own_host, is_blocking, join_words, member, refusing};
 
 const PROMPT: &str = "[ann@127.0.0.1]> ";
 
@@ -289,9 +289,8 @@ on_every_backend! {
     }
 
     fn who_cannot_connect_is_told_why_on_the_first_line_and_fails(backend: Backend) {
-        let words = Fake::new().words();
-        let port = words.rsplit(' ').next().unwrap();
-        let mut ann = at_terminal(backend, &words);
+        let (_held, port) = refusing();
+        let mut ann = at_terminal(backend, &format!("chat join --name ann --port {port}"));
         let why = format!("Failed to connect to chat server @ port {port}: Connection refused (os error 111)");
         ann.terminal.shows(&why);
         assert_eq!(ann.terminal.rows()[0], why);
@@ -354,16 +353,16 @@ on_every_backend! {
     }
 
     fn it_comes_back_when_the_server_does_and_the_line_is_still_there(backend: Backend) {
-        let chat = Glowplug::start(backend, CHAT);
+        let (chat, words) = at_own_host(backend);
         let port = chat.tcp().port();
-        let mut ann = at_terminal(backend, &format!("{} --reconnect", join_words(&chat)));
+        let mut ann = at_terminal(backend, &words);
         ann.terminal.ends_with(PROMPT);
         ann.terminal.types("still he");
         chat.signal(Signal::KILL);
         chat.end();
         ann.terminal.has("Lost the chat server @ port");
         ann.terminal.ends_with("[ann@127.0.0.1]> still he");
-        let again = Glowplug::start(backend, &format!("chat serve --port {port} --log-level off"));
+        let again = again_at(backend, port);
         let connected = format!("Now connected to chat server@ port {port}");
         ann.terminal.until("a second connection", |terminal| {
             terminal.rows().iter().filter(|row| **row == connected).count() == 2

@@ -11,7 +11,7 @@ pub mod websocket;
 use std::time::Duration;
 
 /// How long a test waits for an event. A generous guard against hanging, and never the reason why a test passes.
-pub const GUARD: Duration = Duration::from_secs(20);
+pub const GUARD: Duration = Duration::from_secs(120);
 
 /// Whether system calls fail on purpose, here and in every process that a test starts.
 pub fn under_chaos() -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a test waits for what has to come. A guard against hanging, and never what makes a test pass.
-pub const GUARD: Duration = Duration::from_secs(20);
+pub const GUARD: Duration = Duration::from_secs(120);
 
 /// The backends, by the names that `REACTOR_BACKEND` knows.
 pub const BACKENDS: [&str; 2] = ["epoll", "select"];

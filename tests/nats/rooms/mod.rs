@@ -30,7 +30,7 @@ use crate::support::command::{Ended, Glowplug, Scratch, command, run};
 use crate::support::websocket::{self, handshake};
 
 /// A guard for a slow machine. A server that dies is missed after 12 s.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const ALONE: &str = "(Alone: the other servers cannot be reached)";
 const TOGETHER: &str = "(Together again)";
 const TAKEN: &str = "ERROR: the name is taken";
