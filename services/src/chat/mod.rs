@@ -145,8 +145,6 @@ pub struct Chat {
     wishes: VecDeque<Wish>,
     /// Members that are not read, because too much waits for the engine of the nodes.
     paused: Vec<ConnectionId>,
-    /// Messages of other nodes that were dropped, and are not reported yet.
-    unheard: u64,
 }
 
 impl Chat {
@@ -165,7 +163,6 @@ impl Chat {
             asked: HashMap::new(),
             wishes: VecDeque::new(),
             paused: Vec::new(),
-            unheard: 0,
         }
     }
 }

@@ -18,8 +18,10 @@ pub(super) enum News {
     CameElsewhere { node: Box<str>, number: u64, who: Box<str> },
     /// A member of another node has gone.
     WentElsewhere { node: Box<str>, number: u64, who: Box<str> },
-    /// A text of another node, or about messages of other nodes.
+    /// A text of another node.
     Text(Vec<u8>),
+    /// The number of messages of other nodes that this node has not heard.
+    Missed(u64),
     /// The link to the other nodes is down, or up again.
     Link { is_alone: bool },
 }
@@ -84,6 +86,7 @@ impl Chat {
                 (if *is_alone { ALONE } else { TOGETHER }.to_owned(), ConnectionId::NONE)
             }
             News::Text(text) => (String::from_utf8_lossy(text).into_owned(), ConnectionId::NONE),
+            News::Missed(count) => (format!("(Missed: {count} messages)"), ConnectionId::NONE),
             News::Gone(seat) => {
                 self.free(seat, cx);
                 (format!("(Now hung up: Client from {})", seat.who()), ConnectionId::NONE)

@@ -16,6 +16,9 @@ use super::members::{Claim, Entry, Purpose, State, name_key};
 use super::wire::{Content, Person};
 use super::{ASK_MAX, Action, Answer, Event, Key, Node, Phase, REQUESTS_MAX, RETRY, Request};
 
+/// Ticks for which a guest waits for the departure of a member of another node that has the guest's name.
+const LOOKS: u8 = 2;
+
 impl Node {
     // ---- asking ------------------------------------------------------------------------------------------------------
 
@@ -25,9 +28,13 @@ impl Node {
         let holders = || entry.keys.iter().filter_map(|key| self.claims.keys.get(key));
         let is_leaving =
             |holder| self.claims.entries.get(holder).is_some_and(|entry: &Entry| entry.state == State::Leaving);
-        if !holders().all(is_leaving) || entry.keys.iter().any(|key| self.peers.has_name(key)) {
+        let is_elsewhere = entry.keys.iter().any(|key| self.peers.has_name(key));
+        if !holders().all(is_leaving) || (is_elsewhere && entry.looks == LOOKS) {
             self.claims.forget(number);
             return self.event(Event::Refused { number });
+        }
+        if is_elsewhere {
+            return self.postpone(number);
         }
         if holders().next().is_some() {
             return self.claims.waiting.push(number);
@@ -39,6 +46,22 @@ impl Node {
             Phase::Away => self.seat(number, true),
             Phase::Up if self.is_without && self.knows_others => self.seat(number, false),
             Phase::Starting | Phase::Up => self.line_up(number),
+        }
+    }
+
+    /// Looks again at the next tick. A member that has just left may have read the end of its connection before the other nodes hear
+    /// of the departure, and may join again on any of them at once.
+    fn postpone(&mut self, number: u64) {
+        if let Some(entry) = self.claims.entries.get_mut(&number) {
+            entry.looks += 1;
+            self.claims.postponed.push(number);
+        }
+    }
+
+    /// Looks again for the guests whose name a member of another node had.
+    pub(super) fn consider_postponed(&mut self) {
+        for number in std::mem::take(&mut self.claims.postponed) {
+            self.consider(number);
         }
     }
 
@@ -204,10 +227,10 @@ impl Node {
         }
     }
 
-    /// The claim stops here: the next tick begins anew, unless the member leaves.
+    /// The claim stops here, and begins anew within [`RETRY`] and a tick, unless the member leaves.
     fn pause(&mut self, number: u64) {
         let Some(entry) = self.claims.entries.get_mut(&number) else { return };
-        entry.is_busy = false;
+        (entry.is_busy, entry.has_failed) = (false, true);
         if entry.state == State::Leaving {
             self.release(number);
         }
@@ -247,7 +270,7 @@ impl Node {
     /// finds it free.
     fn release(&mut self, number: u64) {
         let Some(entry) = self.claims.entries.get_mut(&number) else { return };
-        if self.phase == Phase::Up && !entry.is_unsure {
+        if self.phase == Phase::Up && self.lease.is_known && !entry.is_unsure {
             for (index, revision) in entry.revisions.into_iter().enumerate().filter(|(_, revision)| *revision > 0) {
                 entry.releases += 1;
                 self.last_request += 1;
@@ -340,6 +363,8 @@ impl Node {
         self.claims.orphans.clear();
         for entry in self.claims.entries.values_mut() {
             (entry.is_busy, entry.is_claimed, entry.is_granted, entry.releases) = (false, false, false, 0);
+            // The claims may be those of an earlier bucket.
+            entry.is_unsure |= entry.revisions != [0; 2];
             if entry.state == State::Leaving {
                 (entry.revisions, entry.is_unsure) = ([0; 2], false);
             }
@@ -358,6 +383,7 @@ impl Node {
     pub(super) fn verify(&mut self, now: Duration) {
         if now >= self.claims.verified_at + RETRY {
             self.claims.verified_at = now;
+            self.claims.retry();
             for number in self.claims.contested.iter().copied().collect::<Vec<_>>() {
                 let Some(entry) = self.claims.entries.get_mut(&number) else { continue };
                 if entry.keys.iter().any(|key| self.peers.has_name(key)) {
@@ -367,8 +393,10 @@ impl Node {
                 }
             }
         }
-        let is_due =
-            |entry: &Entry| !entry.is_claimed && !entry.is_busy && matches!(entry.state, State::Asking | State::Seated);
+        let is_due = |entry: &Entry| {
+            matches!(entry.state, State::Asking | State::Seated)
+                && !(entry.is_claimed || entry.is_busy || entry.has_failed)
+        };
         let due = self.claims.entries.iter().filter(|(_, entry)| is_due(entry)).map(|(number, _)| *number);
         for number in due.collect::<Vec<_>>() {
             self.line_up(number);

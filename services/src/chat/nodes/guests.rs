@@ -1,5 +1,6 @@
 //! The chat's side of a room on several nodes: a guest's question for its name, and the news of other nodes.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use reactor::ConnectionId;
@@ -12,8 +13,8 @@ use super::super::{Chat, Context};
 use super::Event;
 use super::participant::{FromChat, News, Wish};
 
-/// News of other nodes that wait for their announcement at most. Further messages are dropped, and counted as missed.
-const NEWS_MAX: usize = 100_000;
+/// News that wait for their announcement at most. Then the news of other nodes among them are counted as missed instead.
+pub(in super::super) const NEWS_MAX: usize = 100_000;
 
 /// The key of the handler's timer for wishes that wait, and the pause before they are posted again.
 const WISHES: u64 = 0;
@@ -139,17 +140,13 @@ impl Chat {
     }
 
     /// Announces what has happened on other nodes, in order.
-    fn hear_others(&mut self, event: Event, cx: &mut Context<'_>) {
+    pub(in super::super) fn hear_others(&mut self, event: Event, cx: &mut Context<'_>) {
         self.budget.look(cx);
+        if self.news.len() >= NEWS_MAX {
+            self.skip_news(cx);
+        }
         let announced = match event {
             Event::Said(text) => {
-                if self.news.len() >= NEWS_MAX {
-                    self.unheard += 1;
-                    return;
-                }
-                if self.unheard > 0 {
-                    self.hear_others(Event::Missed(0), cx);
-                }
                 self.room.remember(&text);
                 if self.news.is_empty() {
                     self.encoded.encode(|bytes| bytes.extend_from_slice(&text));
@@ -158,10 +155,7 @@ impl Chat {
                 }
                 Announced::Text(text)
             }
-            Event::Missed(count) => {
-                let count = count + std::mem::take(&mut self.unheard);
-                Announced::Text(format!("(Missed: {count} messages)").into_bytes())
-            }
+            Event::Missed(count) => Announced::Missed(count),
             Event::Came { node, number, who } => Announced::CameElsewhere { node, number, who },
             Event::Went { node, number, who } => Announced::WentElsewhere { node, number, who },
             Event::Alone => Announced::Link { is_alone: true },
@@ -169,6 +163,36 @@ impl Chat {
             Event::Granted { .. } | Event::Refused { .. } | Event::Close { .. } | Event::IsThere { .. } => return,
         };
         self.put_out(announced, cx);
+    }
+
+    /// Applies the waiting news of other nodes to the list of members, and announces only their number. News of this node are
+    /// announced at once, so that no guest is heard before its arrival.
+    fn skip_news(&mut self, cx: &mut Context<'_>) {
+        let (mut skipped, mut missed) = (0, 0_u64);
+        while let Some(news) = self.news.pop_front() {
+            match news {
+                Announced::Came { .. } | Announced::Gone(_) | Announced::Link { .. } => {
+                    self.announce(&news, cx);
+                    continue;
+                }
+                Announced::Missed(count) => missed = missed.saturating_add(count),
+                Announced::Text(_) => skipped += 1,
+                Announced::CameElsewhere { node, number, who } => {
+                    self.room.came_elsewhere(&node, number, &who);
+                    skipped += 1;
+                }
+                Announced::WentElsewhere { node, number, .. } => {
+                    self.room.went_elsewhere(&node, number);
+                    skipped += 1;
+                }
+            }
+            self.told += 1;
+        }
+        if let Some(nodes) = self.room.nodes() {
+            nodes.0.missed.fetch_add(skipped, Relaxed);
+        }
+        let missed = missed.saturating_add(skipped);
+        self.announce(&Announced::Missed(missed), cx);
     }
 }
 

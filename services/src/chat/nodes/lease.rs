@@ -6,6 +6,9 @@ use super::members::Purpose;
 use super::peers::NODES_MAX;
 use super::{Answer, LEASE, LEASE_OVER, Node, Phase, RENEW, RETRY, Request};
 
+/// Leases of other nodes that are read in a tick at most, so that names of many nodes that never existed leave room for guests.
+const WATCHED: usize = 64;
+
 /// The lease of this node. Its value is the term, a number that grows when the lease was lost, so that claims of an earlier term
 /// do not count.
 #[derive(Debug, Default)]
@@ -17,6 +20,9 @@ pub(super) struct Lease {
     renewed_at: Option<Duration>,
     next_at: Duration,
     is_busy: bool,
+    /// The bucket is the one in which this node has stored its claims: a renewal has succeeded since the link came up. Another bucket
+    /// counts its revisions anew, so a revision of the earlier one may be that of another node's claim.
+    pub(super) is_known: bool,
 }
 
 /// A node whose lease is watched.
@@ -36,13 +42,14 @@ impl Lease {
         self.renewed_at.is_some_and(|at| now < at + LEASE)
     }
 
+    /// The revision of the lease, if it is a revision of the present bucket.
     pub(super) fn revision(&self) -> Option<u64> {
-        self.revision
+        self.revision.filter(|_| self.is_known)
     }
 
     /// The link is down: the request in flight has no answer, and the next renewal is due at once.
     pub(super) fn is_lost(&mut self) {
-        (self.is_busy, self.next_at) = (false, Duration::ZERO);
+        (self.is_busy, self.next_at, self.is_known) = (false, Duration::ZERO, false);
     }
 }
 
@@ -71,6 +78,7 @@ impl Node {
                 self.lease.revision = Some(revision);
                 self.lease.renewed_at = Some(sent);
                 self.lease.next_at = sent + RENEW;
+                self.lease.is_known = true;
             }
             (Purpose::Renew { .. }, Answer::Conflict) => {
                 self.lease.is_busy = true;
@@ -99,6 +107,12 @@ impl Node {
         self.claims_are_void();
     }
 
+    /// The next bucket may be another one, whose revisions have other meanings.
+    pub(super) fn bucket_is_lost(&mut self) {
+        self.lease.is_known = false;
+        self.suspects.clear();
+    }
+
     // ---- other nodes -------------------------------------------------------------------------------------------------
 
     /// Watches the lease of a node that may be dead.
@@ -120,6 +134,9 @@ impl Node {
         for (node, suspect) in &mut self.suspects {
             if suspect.is_busy || now < suspect.next_at {
                 continue;
+            }
+            if requests.len() == WATCHED {
+                break;
             }
             let node = node.clone();
             let request = match suspect.revision {
@@ -143,7 +160,7 @@ impl Node {
         suspect.is_busy = false;
         match answer {
             Answer::Found { revision, .. } => suspect.revision = Some((revision, now)),
-            Answer::Missing => drop(self.suspects.remove(node)),
+            Answer::Missing if !self.peers.knows(node) => drop(self.suspects.remove(node)),
             _ => suspect.next_at = now + RETRY,
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Claims {
     pub(super) queue: VecDeque<u64>,
     /// Guests whose name belongs to a member that is leaving.
     pub(super) waiting: Vec<u64>,
+    /// Guests whose name belongs to a member of another node, until the next tick.
+    pub(super) postponed: Vec<u64>,
     /// Members with a name that a member of another node has, too, as far as this node knows.
     pub(super) contested: BTreeSet<u64>,
     pub(super) verified_at: Duration,
@@ -45,6 +47,8 @@ pub(super) struct Entry {
     pub(super) joined: u64,
     /// When the name was asked for.
     pub(super) since: Duration,
+    /// Number of times that the guest was found to have the name of a member of another node.
+    pub(super) looks: u8,
     pub(super) state: State,
     /// The others were told of the arrival.
     pub(super) is_announced: bool,
@@ -54,6 +58,8 @@ pub(super) struct Entry {
     pub(super) is_claimed: bool,
     /// A request is not answered yet, or the member is in the queue.
     pub(super) is_busy: bool,
+    /// The latest request has failed. The next one follows after [`RETRY`](super::RETRY).
+    pub(super) has_failed: bool,
     /// The outcome of a request is unknown.
     pub(super) is_unsure: bool,
     /// The revisions of the keys, 0 for unknown.
@@ -176,11 +182,13 @@ impl Claims {
             keys: keys_of(who).into(),
             joined,
             since: now,
+            looks: 0,
             state: State::Waiting,
             is_announced: false,
             is_granted: false,
             is_claimed: false,
             is_busy: false,
+            has_failed: false,
             is_unsure: false,
             revisions: [0; 2],
             releases: 0,
@@ -200,7 +208,8 @@ impl Claims {
 
     /// The revisions of all claims.
     pub(super) fn revisions(&self) -> impl Iterator<Item = u64> {
-        self.entries.values().flat_map(|entry| entry.revisions).filter(|revision| *revision > 0)
+        let sure = self.entries.values().filter(|entry| !entry.is_unsure);
+        sure.flat_map(|entry| entry.revisions).filter(|revision| *revision > 0)
     }
 
     /// Members of other nodes have come, with names of these keys.
@@ -226,6 +235,11 @@ impl Claims {
         {
             self.orphans.extend(entry.keys.iter().map(|key| (*key, number)));
         }
+    }
+
+    /// Requests that have failed are repeated at the next tick.
+    pub(super) fn retry(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.has_failed = false);
     }
 
     pub(super) fn in_state(&self, state: State) -> Vec<u64> {

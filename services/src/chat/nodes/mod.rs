@@ -28,8 +28,10 @@
 //! Subjects: `glowplug.ROOM.NODE` for all, `glowplug.ROOM.NODE.OTHER` for one node. The subject names the
 //! sender, so permissions can bind a node to its name.
 
+mod actions;
 mod bucket;
 mod claims;
+mod complaints;
 mod creation;
 mod guests;
 mod lease;
@@ -53,6 +55,10 @@ use std::time::Duration;
 #[cfg(feature = "fuzzing")]
 pub(crate) use model::check;
 
+pub(super) use actions::Event;
+use actions::{Action, Answer, Request};
+#[cfg(all(test, feature = "sim"))]
+pub(super) use guests::NEWS_MAX;
 pub(super) use guests::{ALONE, Asked, Granted, TOGETHER};
 use lease::{Lease, Suspect};
 use members::{Claims, Purpose};
@@ -63,7 +69,7 @@ pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;
 pub use probe::NodeProbe;
 pub use shared::{Nodes, NotAName};
-use wire::{Content, Person, Told, parts};
+use wire::{Content, PART_BYTES, Person, Told, parts};
 
 /// Time between two calls of [`Node::tick`].
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -72,7 +78,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A node without a sign for this time has gone, and its members with it.
 const GONE_AFTER: Duration = Duration::from_secs(12);
 /// After this time without a sign of a node, its lease is watched.
-const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+const SUSPECT_AFTER: Duration = Duration::from_secs(2);
 /// Time between two renewals of the lease.
 const RENEW: Duration = Duration::from_secs(3);
 /// The time after a renewal was sent for which a node relies on its lease.
@@ -88,93 +94,13 @@ const LISTS_MAX: Duration = Duration::from_secs(2);
 const ASK_MAX: Duration = Duration::from_secs(8);
 /// Time before a failed request is repeated.
 const RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a message with a part of a list of members, besides [`PART_BYTES`]: the first line, and the last member.
+const PART_ROOM: usize = 512;
 /// Requests about names that wait for an answer at most. Further ones wait for their turn.
 const REQUESTS_MAX: usize = 256;
 
 /// A key of a name: two names that could be confused have a key in common.
 pub(super) type Key = [u8; 16];
-
-/// An action for the caller, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Publish `payload` to all nodes, or to one.
-    Publish {
-        to: Option<Box<str>>,
-        payload: Vec<u8>,
-    },
-    /// Send the request to the bucket, and pass the outcome to [`Node::answered`] with `id`.
-    Request {
-        id: u64,
-        request: Request,
-    },
-    Event(Event),
-}
-
-/// A request to the bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    /// Create the bucket, unless it exists.
-    Create,
-    /// Store `value`, if the key's revision is `expected`; 0 stands for a key without a value.
-    Put {
-        key: String,
-        value: String,
-        expected: u64,
-    },
-    Get {
-        key: String,
-    },
-    /// Delete the value that was stored as `revision`, if it is still the value of its key.
-    Delete {
-        revision: u64,
-    },
-}
-
-/// The outcome of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer<'a> {
-    /// The bucket exists, or the value is deleted.
-    Done,
-    /// The value is stored as this revision.
-    Stored(u64),
-    /// The key has another revision than the expected one.
-    Conflict,
-    Found {
-        revision: u64,
-        value: &'a [u8],
-    },
-    /// There is no such value.
-    Missing,
-    /// The bucket does not exist.
-    NoBucket,
-    /// No answer, or another error. The request may have been carried out.
-    Failed,
-}
-
-/// News for the members of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Member `number`, who has asked for its name, has the name. `is_alone`: only this node was asked.
-    Granted { number: u64, is_alone: bool },
-    /// The name of member `number`, who has asked, is taken.
-    Refused { number: u64 },
-    /// Another node's member has the name of the seated member `number`, who has to go.
-    Close { number: u64 },
-    /// A message of another node's member, ready to be shown.
-    Said(Vec<u8>),
-    /// The number of messages of another node that are lost.
-    Missed(u64),
-    /// A member of another node was there before this node. Nobody is told, and from now on the member counts.
-    IsThere { node: Box<str>, number: u64, who: Box<str> },
-    /// A member of another node has come.
-    Came { node: Box<str>, number: u64, who: Box<str> },
-    /// A member of another node has gone.
-    Went { node: Box<str>, number: u64, who: Box<str> },
-    /// The engine is away.
-    Alone,
-    /// The engine is back.
-    Together,
-}
 
 /// The link to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +137,8 @@ pub(super) struct Node {
     /// Arrivals and departures of members so far, and messages of members so far.
     changes: u64,
     said: u64,
+    /// Bytes of a part of the list of members: see [`parts`].
+    part_bytes: usize,
     /// The purposes of requests without an answer.
     requests: HashMap<u64, Purpose>,
     last_request: u64,
@@ -239,6 +167,7 @@ impl Node {
             suspects: BTreeMap::new(),
             changes: 0,
             said: 0,
+            part_bytes: PART_BYTES,
             requests: HashMap::new(),
             last_request: 0,
             beat_at: None,
@@ -309,7 +238,8 @@ impl Node {
             return;
         }
         // A lease that is gone frees all names at once; the claims themselves would stay behind.
-        let revisions: Vec<u64> = self.claims.revisions().chain(self.lease.revision()).collect();
+        let claims = self.claims.revisions().filter(|_| self.lease.is_known);
+        let revisions: Vec<u64> = claims.chain(self.lease.revision()).collect();
         for revision in revisions {
             self.request(Request::Delete { revision }, Purpose::Nothing);
         }
@@ -318,6 +248,11 @@ impl Node {
     }
 
     // ---- the engine --------------------------------------------------------------------------------------------------
+
+    /// Sets the engine's limit for a message in bytes. Lists of members are cut into parts that fit.
+    pub(super) fn set_payload_max(&mut self, bytes: usize) {
+        self.part_bytes = PART_BYTES.min(bytes.saturating_sub(PART_ROOM));
+    }
 
     /// The link is up.
     pub(super) fn connected(&mut self, now: Duration) {
@@ -348,9 +283,7 @@ impl Node {
         (self.began_at, self.knows_others) = (None, true);
         self.requests.clear();
         self.lease.is_lost();
-        for suspect in self.suspects.values_mut() {
-            suspect.is_busy = false;
-        }
+        self.bucket_is_lost();
         if !std::mem::take(&mut self.returns) {
             self.event(Event::Alone);
         }
@@ -359,7 +292,9 @@ impl Node {
 
     /// A payload has arrived on the subject of node `from`.
     pub(super) fn heard(&mut self, from: &str, payload: &[u8], now: Duration) {
+        // NATS does not send a node its own messages.
         if *from == *self.id {
+            self.peers.ignored += 1;
             return;
         }
         let Some(told) = Told::read(payload).filter(|_| members::is_node(from)) else {
@@ -397,6 +332,7 @@ impl Node {
         let Some(purpose) = self.requests.remove(&id) else { return };
         if answer == Answer::NoBucket {
             self.has_bucket = false;
+            self.bucket_is_lost();
         }
         match purpose {
             Purpose::Nothing => {}
@@ -435,6 +371,7 @@ impl Node {
             self.verify(now);
         }
         self.look_for_lists(now);
+        self.consider_postponed();
         self.grant_overdue(now);
         self.advance(now);
     }
@@ -473,7 +410,10 @@ impl Node {
         }
         self.has_bucket = answer == Answer::Done;
         match answer {
-            Answer::Done => (self.is_without, self.silent_since) = (false, None),
+            Answer::Done => {
+                (self.is_without, self.silent_since) = (false, None);
+                self.claims.retry();
+            }
             // A cluster that has lost a server chooses new leaders, which takes some seconds: guests wait.
             Answer::Failed => self.is_without |= now >= *self.silent_since.get_or_insert(now) + ASK_MAX,
             _ => self.is_without = true,
@@ -491,7 +431,7 @@ impl Node {
     /// Sends all announced members to node `to`.
     fn send_members(&mut self, to: &str) {
         let people = self.claims.announced().map(|(number, who)| Person { number, who });
-        let parts = parts(people);
+        let parts = parts(people, self.part_bytes);
         let last = parts.len() - 1;
         for (part, members) in parts.iter().enumerate() {
             self.tell(Some(to), Content::Roster { part: part as u64, is_last: part == last, members });

@@ -9,6 +9,7 @@ use reactor::{ConnectionId, PostError, ServiceHandle};
 
 use super::super::Command;
 use super::bucket::{EXPECTED, Kind, Outcome, outcome};
+use super::complaints::Complaints;
 use super::creation::{Creation, Next, has_failed};
 use super::shared::Nodes;
 use super::{Action, Answer, Event, Node, Request, TICK};
@@ -94,8 +95,7 @@ pub struct NodeParticipant {
     /// Members who talk are still to be told that they are read again.
     owes_resume: bool,
     creation: Creation,
-    /// The latest text of the engine about the bucket that was logged. The node asks every second.
-    complaint: Option<String>,
+    complaints: Complaints,
     /// The log says that names are checked on this node alone.
     is_without: bool,
     /// The bucket was there once, or the room has begun alone.
@@ -129,7 +129,7 @@ impl NodeParticipant {
             unposted: VecDeque::new(),
             owes_resume: false,
             creation: Creation::default(),
-            complaint: None,
+            complaints: Complaints::default(),
             is_without: false,
             has_started: false,
             warned_at: None,
@@ -245,7 +245,7 @@ impl NodeParticipant {
         match is_without {
             true => log::warn!("NATS: JetStream does not answer: names are checked on this server alone"),
             false => {
-                self.complaint = None;
+                self.complaints = Complaints::default();
                 log::info!("NATS: JetStream is back: names are checked on all servers");
             }
         }
@@ -282,7 +282,8 @@ impl Participant for NodeParticipant {
         link.set_timer(TICKS, TICK);
     }
 
-    fn connected(&mut self, _: &Info, link: &mut ThisLink<'_, '_>) {
+    fn connected(&mut self, info: &Info, link: &mut ThisLink<'_, '_>) {
+        self.node.set_payload_max(info.max_payload);
         // Another server may have others around it.
         self.creation = Creation::default();
         self.node.connected(link.now());
@@ -340,12 +341,10 @@ impl Participant for NodeParticipant {
                 self.node.answered(id, Answer::Found { revision, value: &value }, now);
             }
             Outcome::Error(text) | Outcome::TooFewServers(text) => {
-                if kind != Kind::Create || self.complaint.as_deref() != Some(text.as_str()) {
+                if self.complaints.is_due(&text, now) {
                     log::warn!("NATS at {}: {text}", link.server());
                 }
-                if kind == Kind::Create {
-                    (self.has_started, self.complaint) = (true, Some(text));
-                }
+                self.has_started |= kind == Kind::Create;
                 let answer = if kind == Kind::Create { Answer::NoBucket } else { Answer::Failed };
                 self.node.answered(id, answer, now);
             }

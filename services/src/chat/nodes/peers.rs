@@ -16,6 +16,11 @@ const MEMBERS_MAX: usize = 1_000_000;
 const LIST_MAX: usize = 100_000;
 /// The time for which the counters of a node that has gone are kept, so that delayed messages of the node stay without effect.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// Signs of life in a row with lower counters than the known ones, or after the end of a node, by which the known counters or the end
+/// are taken for a forgery: messages do not overtake each other so far, and no node counts backwards.
+const DOUBTS: u8 = 5;
+/// Messages, or arrivals and departures, that can be missed of a node that has not gone. A higher counter is no node's.
+const JUMP_MAX: u64 = 100_000_000;
 /// Least time between two questions to one node, and between two lists of members for one node.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -23,12 +28,14 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     peers: HashMap<Box<str>, Peer>,
-    /// The counters of nodes that have gone, and the time of their end.
-    gone: HashMap<Box<str>, (u64, Duration)>,
+    /// Nodes that have gone.
+    gone: HashMap<Box<str>, Gone>,
     /// Number of members of other nodes for each key of a name.
     names: HashMap<Key, usize>,
     /// Number of members of other nodes.
     count: usize,
+    /// Number of members in lists of which parts have arrived.
+    listed: usize,
     /// Messages that were ignored: not in the form of a message, or over a limit.
     pub(super) ignored: u64,
 }
@@ -50,6 +57,19 @@ struct Peer {
     answered_at: Option<Duration>,
     /// A list of members of which parts have arrived.
     list: Option<List>,
+    /// Signs of life in a row with lower counters than the known ones, and messages that were dropped meanwhile.
+    doubts: u8,
+    dropped: u64,
+}
+
+/// A node that has gone.
+#[derive(Debug)]
+struct Gone {
+    /// The number of messages by which delayed messages of the node are known; [`u64::MAX`] after the node's own word.
+    said: u64,
+    at: Duration,
+    /// Signs of life since then.
+    doubts: u8,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +110,12 @@ impl Peers {
         self.peers.values().any(|peer| peer.is_stale)
     }
 
+    /// Number of members in lists of which parts have arrived.
+    #[cfg(test)]
+    pub(super) fn listed(&mut self) -> &mut usize {
+        &mut self.listed
+    }
+
     pub(super) fn knows(&self, node: &str) -> bool {
         self.peers.contains_key(node)
     }
@@ -109,7 +135,8 @@ impl Peers {
         let is_change = matches!(told.content, Content::Came(_) | Content::Went { .. });
         let (before, changes_before) = (told.said - u64::from(is_message), told.changes - u64::from(is_change));
         if !self.peers.contains_key(from) {
-            let remembered = self.gone.get(from).map_or(0, |gone| gone.0);
+            let gone = self.gone.get_mut(from);
+            let remembered = gone.map_or(0, |gone| gone.remembered(told.content == Content::Beat));
             // A message that was delayed, or delivered twice, and tells nothing new of a node that has gone.
             if told.said < remembered || (told.said == remembered && is_message) || told.content == Content::Bye {
                 return consequences;
@@ -124,6 +151,10 @@ impl Peers {
             self.gone.remove(from);
         }
         let Some(peer) = self.peers.get_mut(from) else { return consequences };
+        if before.saturating_sub(peer.said) > JUMP_MAX || changes_before.saturating_sub(peer.changes) > JUMP_MAX {
+            self.ignored += 1;
+            return consequences;
+        }
         peer.last_sign = peer.last_sign.max(now);
         if before > peer.said {
             events.push(Event::Missed(before - peer.said));
@@ -131,7 +162,11 @@ impl Peers {
         }
         peer.is_stale |= changes_before > peer.changes;
         match told.content {
-            Content::Beat => {}
+            Content::Beat => {
+                if let Some(dropped) = peer.doubt(told) {
+                    events.push(Event::Missed(dropped));
+                }
+            }
             Content::Ask => {
                 let is_early = peer.answered_at.is_some_and(|at| now < at + ASK_AGAIN);
                 consequences.is_asked = !is_early;
@@ -146,6 +181,7 @@ impl Peers {
             Content::Said { number, who, text } => {
                 // Delivered twice, or behind a later message.
                 if told.said <= peer.said {
+                    peer.dropped += 1;
                     return consequences;
                 }
                 peer.said = told.said;
@@ -166,7 +202,11 @@ impl Peers {
                 }
             }
             Content::Roster { part, is_last, members } => {
-                if let Some(list) = peer.take_part(told.changes, part, is_last, members) {
+                let room = MEMBERS_MAX - self.listed.min(MEMBERS_MAX);
+                let before = peer.listed();
+                let list = peer.take_part(told.changes, part, is_last, members, room);
+                self.listed = self.listed + peer.listed() - before;
+                if let Some(list) = list {
                     self.replace(from, list, events, &mut consequences);
                 }
             }
@@ -194,7 +234,7 @@ impl Peers {
             let said = self.peers.get(&node).map_or(0, |peer| peer.said);
             self.remove(&node, now, said, events);
         }
-        self.gone.retain(|_, (_, at)| now < *at + REMEMBERED);
+        self.gone.retain(|_, gone| now < gone.at + REMEMBERED);
         suspects
     }
 
@@ -215,9 +255,9 @@ impl Peers {
         for number in numbers {
             self.take(node, number, events);
         }
-        self.peers.remove(node);
+        self.listed -= self.peers.remove(node).map_or(0, |peer| peer.listed());
         if self.gone.len() < NODES_MAX {
-            self.gone.insert(node.into(), (said, now));
+            self.gone.insert(node.into(), Gone { said, at: now, doubts: 0 });
         }
     }
 
@@ -297,7 +337,31 @@ impl Peer {
             asked_at: None,
             answered_at: None,
             list: None,
+            doubts: 0,
+            dropped: 0,
         }
+    }
+
+    /// Compares the counters of a sign of life with the known ones. A forged message with high counters must not silence a node for
+    /// good, so after [`DOUBTS`] lower signs in a row the node's own counters are taken. Returns the number of messages that were
+    /// dropped meanwhile.
+    fn doubt(&mut self, told: &Told<'_>) -> Option<u64> {
+        if told.said >= self.said && told.changes >= self.changes {
+            (self.doubts, self.dropped) = (0, 0);
+            return None;
+        }
+        self.doubts += 1;
+        if self.doubts < DOUBTS {
+            return None;
+        }
+        (self.said, self.changes, self.is_stale) = (told.said, told.changes, true);
+        self.doubts = 0;
+        Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
+    }
+
+    /// Number of members in the list of which parts have arrived.
+    fn listed(&self) -> usize {
+        self.list.as_ref().map_or(0, |list| list.members.len())
     }
 
     /// Whether the change with this number is the next one. A later one has to wait for the list of members.
@@ -310,7 +374,8 @@ impl Peer {
     }
 
     /// Takes a part of the list of members. Returns the list when it is complete.
-    fn take_part(&mut self, changes: u64, part: u64, is_last: bool, members: &str) -> Option<List> {
+    /// `room`: number of members that lists in parts may still have, of all nodes together.
+    fn take_part(&mut self, changes: u64, part: u64, is_last: bool, members: &str, room: usize) -> Option<List> {
         if !self.is_stale || changes < self.changes {
             return None;
         }
@@ -319,8 +384,9 @@ impl Peer {
         }
         let list = self.list.as_mut().filter(|list| list.changes == changes && list.next_part == part)?;
         list.next_part += 1;
+        let before = list.members.len();
         list.members.extend(people(members).flatten().map(|person| (person.number, person.who.into())));
-        if list.members.len() > LIST_MAX {
+        if list.members.len() > LIST_MAX.min(before + room) {
             self.list = None;
             return None;
         }
@@ -329,6 +395,15 @@ impl Peer {
         }
         (self.changes, self.is_stale, self.asked_at) = (changes, false, None);
         self.list.take()
+    }
+}
+
+impl Gone {
+    /// The number of messages by which delayed messages are known. `is_sign`: a sign of life has arrived. Only a forged end is followed
+    /// by many of them.
+    fn remembered(&mut self, is_sign: bool) -> u64 {
+        self.doubts = (self.doubts + u8::from(is_sign)).min(DOUBTS);
+        if self.doubts == DOUBTS { 0 } else { self.said }
     }
 }
 

@@ -21,8 +21,10 @@ use super::super::name::fault;
 const TEXT_MAX: usize = 3 * 65_536;
 /// Longest address of a member in bytes.
 const ADDRESS_MAX: usize = 64;
-/// Bytes of a part of a list of members, after which the next part begins. Far below the engine's limit for a message.
-const PART_BYTES: usize = 16 * 1024;
+/// Bytes of a part of a list of members, after which the next part begins; fewer where the engine has a lower limit for a message.
+pub(super) const PART_BYTES: usize = 16 * 1024;
+/// Longest part of a list of members in bytes.
+const PART_MAX: usize = PART_BYTES + 512;
 
 /// A message of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl<'a> Told<'a> {
             }
             ("j", None) if changes > 0 => Content::Came(person(&mut fields)?),
             ("l", None) if changes > 0 => Content::Went { number: number(&mut fields)? },
-            ("r", Some(members)) => {
+            ("r", Some(members)) if members.len() <= PART_MAX => {
                 let (part, is_last) = (number(&mut fields)?, number(&mut fields)? == 1);
                 people(members).all(|person| person.is_some()).then_some(())?;
                 Content::Roster { part, is_last, members }
@@ -108,11 +110,11 @@ pub(super) fn people(members: &str) -> impl Iterator<Item = Option<Person<'_>>> 
     })
 }
 
-/// Cuts a list of members into the texts of parts, at least one.
-pub(super) fn parts<'a>(all: impl Iterator<Item = Person<'a>>) -> Vec<String> {
+/// Cuts a list of members into the texts of parts, at least one. A part ends behind the member that makes it longer than `bytes`.
+pub(super) fn parts<'a>(all: impl Iterator<Item = Person<'a>>, bytes: usize) -> Vec<String> {
     let mut parts = vec![String::new()];
     for Person { number, who } in all {
-        if parts.last().is_some_and(|part| part.len() > PART_BYTES) {
+        if parts.last().is_some_and(|part| part.len() > bytes) {
             parts.push(String::new());
         }
         if let Some(part) = parts.last_mut() {
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn each_message_is_read_as_it_was_written() {
-        let members = parts([ANN, Person { number: 8, who: "李@unix" }].into_iter());
+        let members = parts([ANN, Person { number: 8, who: "李@unix" }].into_iter(), PART_BYTES);
         for content in [
             Content::Beat,
             Content::Bye,
@@ -178,6 +180,7 @@ mod tests {
         let long = format!("m 1 1 7 ann@unix\n{}", "x".repeat(TEXT_MAX + 1));
         let name = format!("j 1 1 7 {}@unix", "n".repeat(33));
         let address = format!("j 1 1 7 ann@{}", "1".repeat(65));
+        let list = format!("r 1 1 0 1\n{}", "7 ann@unix\n".repeat(PART_MAX / 10));
         let table = [
             "",
             "h",
@@ -209,6 +212,7 @@ mod tests {
             &long,
             &name,
             &address,
+            &list,
         ];
         for text in table {
             assert_eq!(Told::read(text.as_bytes()), None, "{text:?}");
@@ -231,9 +235,9 @@ mod tests {
     fn a_long_list_of_members_is_cut_into_parts_between_members() {
         let names: Vec<String> = (0..5_000).map(|number| format!("member{number}@10.0.0.1")).collect();
         let all = || names.iter().zip(1..).map(|(who, number)| Person { number, who });
-        let parts = parts(all());
+        let parts = parts(all(), PART_BYTES);
         assert!(parts.len() > 5 && parts.iter().all(|part| part.len() < PART_BYTES + 200), "{}", parts.len());
         assert!(parts.iter().flat_map(|part| people(part)).map(Option::unwrap).eq(all()));
-        assert_eq!(super::parts(std::iter::empty()), [""]);
+        assert_eq!(super::parts(std::iter::empty(), 1), [""]);
     }
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use reactor::{Application, ServiceHandle};
 
 use super::*;
-use crate::chat::nodes::{ALONE, Event, News};
+use crate::chat::nodes::{ALONE, Event, NEWS_MAX, News};
 use crate::nats::{Client, Posted, Url};
 
 /// Collects what is posted.
@@ -208,4 +208,66 @@ fn a_guest_whose_name_is_granted_while_the_engine_goes_away_is_told_so_once() {
         let count = lines.iter().filter(|line| *line == ALONE).count();
         assert_eq!((count, lines.len()), (1, 3), "{lines:?}");
     }
+}
+
+/// A chat to which another node tells more than its members can be told at once, when a member's input begins with `!`.
+struct Flooded(Chat);
+
+impl Handler<Command> for Flooded {
+    type Connection = Guest;
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Guest {
+        self.0.on_open(cx)
+    }
+
+    fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
+        if guest.seat.is_some() && input.as_slice().starts_with(b"!") {
+            input.take_all();
+            for number in 0..NEWS_MAX as u64 + 10 {
+                let (node, who) = ("other".into(), "eve@unix".into());
+                self.0.hear_others(Event::Came { node, number, who }, cx);
+                assert!(self.0.news.len() <= NEWS_MAX);
+            }
+            let (node, who) = ("other".into(), "eve@unix".into());
+            return self.0.hear_others(Event::Went { node, number: 3, who }, cx);
+        }
+        self.0.on_data(guest, input, cx);
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.0.on_turn(cx);
+    }
+
+    fn on_deadline(&mut self, guest: &mut Guest, cx: &mut Context<'_>) {
+        self.0.on_deadline(guest, cx);
+    }
+
+    fn on_message(&mut self, to: ConnectionId, guest: Option<&mut Guest>, command: Command, cx: &mut Context<'_>) {
+        self.0.on_message(to, guest, command, cx);
+    }
+
+    fn on_close(&mut self, guest: Guest, reason: CloseReason, cx: &mut Context<'_>) {
+        self.0.on_close(guest, reason, cx);
+    }
+}
+
+#[test]
+fn more_news_of_other_nodes_than_can_be_announced_are_counted_as_missed_and_the_list_of_members_stays_right() {
+    let nodes = Nodes::new("room", "node").unwrap();
+    let mut sim = Simulation::new(1);
+    let (room, looked_at) = (Room::default().with_nodes(nodes.clone()), nodes.clone());
+    let service = Service::<Flooded, Command>::tcp("127.0.0.1:0", move || Flooded(Chat::new(room.clone())));
+    let chat = sim.add_service(service.limits(limits()).deadlines(deadlines(None))).unwrap();
+    let of_node = chat.clone();
+    let granting = move || Granting { chat: of_node.clone(), is_alone_first: true };
+    nodes.attach(sim.add_service(Service::outbound(granting)).unwrap());
+    let script = Script::new().send("ann\n").wait(SECOND).send("!").wait(SECOND * 60);
+    let ann = sim.connect(chat.address().unwrap(), script);
+    sim.halt_after(SECOND * 50);
+    sim.run();
+    let lines = heard(&ann);
+    let missed = lines.iter().filter(|line| **line == format!("(Missed: {} messages)", NEWS_MAX)).count();
+    let told = lines.iter().filter(|line| line.contains("eve@unix")).count();
+    assert_eq!((missed, told), (1, 11), "{:?}", &lines[..lines.len().min(20)]);
+    assert_eq!(looked_at.count(), NEWS_MAX + 9);
 }

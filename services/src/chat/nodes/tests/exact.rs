@@ -67,7 +67,7 @@ fn the_lease_of_a_silent_node_is_left_alone_until_the_node_no_longer_relies_on_i
         assert!(pair.now < died + SECOND * 15, "the lease stays");
         pair.pass(TICK, &[1]);
     }
-    // Read after three seconds of silence, at the earliest.
+    // Read after a silence of `SUSPECT_AFTER`, at the earliest.
     assert!(pair.now >= died + SUSPECT_AFTER + LEASE_OVER - BEAT, "{:?}", pair.now - died);
     const { assert!(LEASE_OVER.as_secs() > LEASE.as_secs()) }
 }
@@ -115,7 +115,7 @@ fn a_member_that_has_left_without_the_engine_does_not_take_the_claim_of_its_succ
     pair.nodes[0].claims.orphans.extend(keys_of("ann").into_iter().map(|key| (key, 1)));
     pair.pass(SECOND, &[0, 1]);
     assert_eq!(pair.bucket.len(), 3);
-    assert_eq!(pair.ask(1, 1, "ann", 7)[1], [Event::Refused { number: 1 }]);
+    pair.refuses(1, 1, "ann", 7);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn claims_of_an_earlier_term_of_a_lease_do_not_count() {
     pair.connect(0);
     pair.pass(SECOND * 5, &[0, 1]);
     assert_eq!(pair.ask(1, 1, "ann", 6)[1], [granted(1)]);
-    assert_eq!(pair.ask(1, 2, "ben", 6)[1], [Event::Refused { number: 2 }]);
+    pair.refuses(1, 2, "ben", 6);
 }
 
 #[test]
@@ -215,4 +215,89 @@ fn a_member_that_leaves_while_its_lost_claim_is_looked_at_releases_nothing() {
     node.answered(holder[0].0, Answer::Found { revision: 91, value: b"0" }, pair.now);
     let after = requests(node);
     assert!(after.iter().all(|(_, request)| !matches!(request, Request::Delete { .. })), "{after:?}");
+}
+
+#[test]
+fn a_guest_is_not_refused_because_of_a_member_that_is_leaving_another_node() {
+    let mut pair = Pair::connected();
+    pair.ask(0, 1, "ann", 5);
+    // The guest is faster than the departure.
+    assert_eq!(pair.ask(1, 1, "Ann", 6)[1], []);
+    assert_eq!(pair.withdraw(0, 1)[1], [went("a", 1, "ann")]);
+    assert_eq!(pair.pass(TICK, &[0, 1])[1], [granted(1)]);
+    // A guest who does not wait leaves nothing behind.
+    assert_eq!(pair.ask(0, 2, "ANN", 7)[0], []);
+    pair.withdraw(0, 2);
+    assert_eq!(pair.pass(SECOND, &[0, 1]), [vec![], vec![]]);
+}
+
+#[test]
+fn claims_that_the_engine_refuses_are_repeated_once_a_second() {
+    let mut pair = Pair::connected();
+    for number in 0..10 {
+        pair.nodes[0].ask(number, &format!("{number}"), 5, pair.now);
+    }
+    let mut puts = 0;
+    for _ in 0..16 {
+        pair.now += TICK;
+        pair.nodes[0].tick(pair.now);
+        for (id, request) in requests(&mut pair.nodes[0]) {
+            puts += usize::from(matches!(&request, Request::Put { key, .. } if key.starts_with("name.")));
+            pair.nodes[0].answered(id, Answer::Failed, pair.now);
+        }
+    }
+    assert!((10 * 3..=10 * 5).contains(&puts), "{puts} in four seconds");
+}
+
+#[test]
+fn a_revision_is_not_deleted_while_the_bucket_may_be_another_one() {
+    let mut pair = Pair::connected();
+    pair.ask(0, 1, "ann", 5);
+    pair.ask(0, 2, "ben", 5);
+    pair.lose(0);
+    // The engine has lost everything, and counts revisions anew.
+    pair.bucket = Bucket::default();
+    pair.nodes[0].connected(pair.now);
+    pair.nodes[0].withdraw(1, pair.now);
+    let create = requests(&mut pair.nodes[0]);
+    assert!(matches!(&create[..], [(_, Request::Create)]), "{create:?}");
+    pair.nodes[0].answered(create[0].0, Answer::Done, pair.now);
+    let before = requests(&mut pair.nodes[0]);
+    assert!(before.iter().all(|(_, request)| !matches!(request, Request::Delete { .. })), "{before:?}");
+    for (id, request) in before {
+        let answer = if matches!(request, Request::Put { .. }) { Answer::Conflict } else { Answer::Missing };
+        pair.nodes[0].answered(id, answer, pair.now);
+    }
+    // The lease is read next: it is not there, and a new term begins.
+    for (id, _) in requests(&mut pair.nodes[0]) {
+        pair.nodes[0].answered(id, Answer::Missing, pair.now);
+    }
+    pair.nodes[0].withdraw(2, pair.now);
+    let after = requests(&mut pair.nodes[0]);
+    assert!(after.iter().all(|(_, request)| !matches!(request, Request::Delete { .. })), "{after:?}");
+    pair.nodes[0].stop();
+    let stop = requests(&mut pair.nodes[0]);
+    assert!(
+        stop.iter().all(|(_, request)| !matches!(request, Request::Delete { revision } if *revision < 5)),
+        "{stop:?}"
+    );
+}
+
+#[test]
+fn a_list_of_members_is_cut_into_parts_that_the_engine_takes() {
+    let mut pair = Pair::connected();
+    for number in 0..100 {
+        pair.ask(0, number, &format!("member{number}"), 5);
+    }
+    pair.nodes[0].set_payload_max(1024);
+    pair.nodes[0].heard("x", b"q 0 0", pair.now);
+    let parts: Vec<Action> = std::iter::from_fn(|| pair.nodes[0].take()).collect();
+    let sizes: Vec<usize> = parts
+        .iter()
+        .filter_map(|action| match action {
+            Action::Publish { to: Some(_), payload } if payload.starts_with(b"r ") => Some(payload.len()),
+            _ => None,
+        })
+        .collect();
+    assert!(sizes.len() > 2 && sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
 }
