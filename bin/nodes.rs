@@ -15,7 +15,7 @@ use crate::options::Common;
 use crate::server::Server;
 use crate::{Failure, usage};
 
-/// The variable that has the credentials, if no option names a file.
+/// The variable that has the credentials, if no option names a file and no URL has a login.
 const CREDENTIALS: &str = "NATS_CREDENTIALS";
 /// Longest login in bytes. NATS takes 4 KiB for a whole CONNECT by default.
 const CREDENTIALS_MAX: u64 = 4096;
@@ -31,8 +31,8 @@ pub struct NodeOptions {
     #[arg(long, value_name = "URL")]
     nats: Vec<String>,
 
-    /// File with the login for NATS: user:password, or a token. The variable NATS_CREDENTIALS may contain the login instead.
-    /// Neither shows in the list of processes
+    /// File with the login for NATS: user:password, or a token. Without this option, and without a login in a URL, the variable
+    /// NATS_CREDENTIALS may contain the login. Neither shows in the list of processes
     #[arg(long, value_name = "FILE", requires = "nats")]
     nats_credentials: Option<PathBuf>,
 
@@ -96,7 +96,8 @@ impl NodeOptions {
             true => Some(tls::Client::new(self.nats_ca.as_deref().map_or(tls::Roots::System, tls::Roots::File))?),
             false => None,
         };
-        let engine = Engine { urls, login: self.login()?, tls };
+        let login = self.login(&urls)?;
+        let engine = Engine { urls, login, tls };
         let node = Node { nodes, engine };
         if !self.nats_optional {
             node.prove(common)?;
@@ -109,11 +110,14 @@ impl NodeOptions {
         urls.collect::<Result<_, _>>().unwrap_or_else(|error| usage(&format!("--nats: {error}")))
     }
 
-    /// The login for all servers, if there is one besides the URLs' own.
-    fn login(&self) -> Result<Option<Login>, Failure> {
+    /// The login for all servers, if there is one besides the URLs' own. What was typed wins over the variable, and an empty variable
+    /// counts as absent.
+    fn login(&self, urls: &[Url]) -> Result<Option<Login>, Failure> {
         let text = match &self.nats_credentials {
             Some(path) => credentials(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            None if urls.iter().any(Url::has_login) => return Ok(None),
             None => match std::env::var(CREDENTIALS) {
+                Ok(text) if text.is_empty() => return Ok(None),
                 Ok(text) => text,
                 Err(std::env::VarError::NotPresent) => return Ok(None),
                 Err(error) => return Err(format!("{CREDENTIALS}: {error}").replace(['"'], "").into()),

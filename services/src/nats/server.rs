@@ -56,6 +56,11 @@ impl Url {
         self.tls
     }
 
+    /// Whether the URL has a user and a password, or a token.
+    pub fn has_login(&self) -> bool {
+        self.login != Login::Nobody
+    }
+
     /// The host: a name, or an IP address without brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -290,6 +295,7 @@ mod tests {
             ),
         ] {
             let url: Url = text.parse().unwrap();
+            assert_eq!(url.has_login(), login != Login::Nobody);
             assert_eq!((url.to_string(), format!("{url:?}"), url.login), (shown.into(), shown.into(), login));
         }
     }

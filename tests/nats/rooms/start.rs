@@ -105,6 +105,13 @@ on_every_backend! {
         alone.listens();
         // The first server hears of the departure in its own time.
         Member::join_later(&alone, "ann");
+        // The login of the URL wins over the variable, and an empty variable is none.
+        for (login, variable) in [("ann:s3cret@", "ann:wr0ng"), ("ann:s3cret@", "")] {
+            let mut with_both = command(backend, &format!("{} --log-level info --nats-optional", nats(login)));
+            with_both.env("NATS_CREDENTIALS", variable);
+            let mut server = Glowplug::spawn(with_both);
+            server.told("no JetStream");
+        }
     }
 }
 

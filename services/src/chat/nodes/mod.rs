@@ -301,6 +301,7 @@ impl Node {
             self.peers.ignored += 1;
             return;
         };
+        self.has_returned();
         let mut events = Vec::new();
         let is_beginning = self.began_at.is_some_and(|at| now < at + BEGINNING);
         let consequences = self.peers.hear(from, &told, is_beginning, now, &mut events);
@@ -405,9 +406,7 @@ impl Node {
     /// The request for the bucket has an outcome. The engine has handled the subscriptions before the request, so from here on the
     /// node hears the others.
     fn created(&mut self, answer: Answer<'_>, now: Duration) {
-        if std::mem::take(&mut self.returns) {
-            self.event(Event::Together);
-        }
+        self.has_returned();
         self.has_bucket = answer == Answer::Done;
         match answer {
             Answer::Done => {
@@ -420,6 +419,13 @@ impl Node {
         }
         if self.is_without && self.knows_others {
             self.grant_all(false);
+        }
+    }
+
+    /// The engine has carried out a request or delivered a message since the link came up again.
+    fn has_returned(&mut self) {
+        if std::mem::take(&mut self.returns) {
+            self.event(Event::Together);
         }
     }
 

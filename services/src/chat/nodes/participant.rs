@@ -19,6 +19,9 @@ use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Pu
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Pause before news are posted again to a loop that had no room.
 const POST_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// The complaint about a bucket that was deleted, or whose stream takes other subjects now.
+const NO_BUCKET: &str =
+    "nothing takes the names of this room's members: the bucket is gone, or its subjects were changed";
 /// The keys of the participant's timers.
 const TICKS: u64 = 0;
 const POST_AGAIN: u64 = 1;
@@ -335,6 +338,9 @@ impl Participant for NodeParticipant {
         match outcome {
             Outcome::Plain(answer) => {
                 self.has_started |= kind == Kind::Create && answer == Answer::Done;
+                if answer == Answer::NoBucket && kind != Kind::Create && self.complaints.is_due(NO_BUCKET, now) {
+                    log::warn!("NATS at {}: {NO_BUCKET}", link.server());
+                }
                 self.node.answered(id, answer, now);
             }
             Outcome::Found { revision, value } => {
@@ -364,7 +370,9 @@ impl Participant for NodeParticipant {
         link.set_timer(TICKS, TICK);
         self.node.tick(link.now());
         self.act(link);
-        self.tell_of_bucket();
+        if link.is_up() {
+            self.tell_of_bucket();
+        }
         self.set_state(link);
     }
 

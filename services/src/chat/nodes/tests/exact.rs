@@ -301,3 +301,17 @@ fn a_list_of_members_is_cut_into_parts_that_the_engine_takes() {
         .collect();
     assert!(sizes.len() > 2 && sizes.iter().all(|size| *size <= 1024), "{sizes:?}");
 }
+
+#[test]
+fn members_read_that_they_are_together_again_before_the_news_of_the_others() {
+    let mut pair = Pair::connected();
+    pair.ask(0, 1, "ann", 5);
+    pair.is_linked[1] = false;
+    pair.lose(1);
+    pair.say(0, 1, "not heard");
+    pair.is_linked[1] = true;
+    pair.nodes[1].connected(pair.now);
+    // The other node is faster than the answer of the bucket.
+    pair.nodes[1].heard("a", b"h 1 1", pair.now);
+    assert_eq!(pair.settle()[1], [Event::Together, Event::Missed(1)]);
+}
