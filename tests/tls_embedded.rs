@@ -155,6 +155,19 @@ on_every_backend! {
         drop((connecting, running));
     }
 
+    fn an_outbound_connection_shows_the_clients_certificate(backend: Backend) {
+        let (running, seen_by_server) = serve(backend, &server().client_certificates(file("client.pem"), Clients::MustHaveOne).unwrap());
+        let client = tls::Client::new(Roots::File(&file("localhost.pem"))).unwrap();
+        let client = client.certificate(&Pair::new(file("client.pem"), file("client.key"))).unwrap();
+        let (seen, _is_seen) = channel();
+        let connecting = connecting(backend, (Address::Tcp(running.address()), client), seen, Deadlines::default());
+        match seen_by_server.recv_timeout(GUARD).unwrap() {
+            Seen::Opened(agreed) => assert_eq!(agreed.certificates, [certificate("client.pem").to_vec()]),
+            other => panic!("{other:?}"),
+        }
+        drop((connecting, running));
+    }
+
     // The connection to the server is established at once, so the deadline ends the handshake.
     fn an_outbound_handshake_has_the_time_of_connecting(backend: Backend) {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -206,6 +219,9 @@ fn roots_that_cannot_be_used_are_errors_with_their_names() {
     fs::write(&text, "no certificate\n").unwrap();
     for path in [scratch.join("missing"), text, file("client.key")] {
         let error = server().client_certificates(&path, Clients::MustHaveOne).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        let client = tls::Client::new(Roots::File(&file("localhost.pem"))).unwrap();
+        let error = client.certificate(&Pair::new(&path, file("client.key"))).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
     }
 }

@@ -1,8 +1,7 @@
 //! Certificates and keys out of files, and which of them a client gets.
 
-use std::fs;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
@@ -10,27 +9,38 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
+use rustls::{CertificateError, InconsistentKeys, RootCertStore};
 
+use crate::files::{Reading, read};
 use crate::{Error, Pair};
 
 /// The certificates of a server, replaced together. The first is for clients that name no server, or another.
 #[derive(Debug)]
-pub(crate) struct Certificates(RwLock<Vec<Arc<CertifiedKey>>>);
+pub(crate) struct Certificates {
+    keys: RwLock<Vec<Arc<CertifiedKey>>>,
+    /// Held while files are read again: of two reloads, the one that reads later also replaces the certificates later.
+    reload: Mutex<()>,
+}
 
 impl Certificates {
-    pub(crate) fn new(keys: Vec<Arc<CertifiedKey>>) -> Self {
-        Certificates(RwLock::new(keys))
+    /// Reads all pairs, or says which file cannot be used.
+    pub(crate) fn new(pairs: &[Pair], provider: &CryptoProvider) -> Result<Self, Error> {
+        let keys = load(pairs, provider, Reading::First)?;
+        Ok(Certificates { keys: RwLock::new(keys), reload: Mutex::new(()) })
     }
 
-    pub(crate) fn replace(&self, keys: Vec<Arc<CertifiedKey>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
+    /// Reads all pairs again. After an error the old certificates stay.
+    pub(crate) fn reload(&self, pairs: &[Pair], provider: &CryptoProvider) -> Result<(), Error> {
+        let _alone = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = load(pairs, provider, Reading::Again)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let fits = |key: &CertifiedKey| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
         let has_name = |key: &CertifiedKey| match (&name, key.end_entity_cert()) {
@@ -45,40 +55,48 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Reads all pairs, or says which file cannot be used. **Blocks** while the files are read.
-pub(crate) fn load(pairs: &[Pair], provider: &CryptoProvider) -> Result<Vec<Arc<CertifiedKey>>, Error> {
-    pairs.iter().map(|pair| load_one(pair, provider).map(Arc::new)).collect()
+fn load(pairs: &[Pair], provider: &CryptoProvider, reading: Reading) -> Result<Vec<Arc<CertifiedKey>>, Error> {
+    pairs.iter().map(|pair| load_one(pair, provider, reading).map(Arc::new)).collect()
 }
 
-fn load_one(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    let chain = certificates("certificate", &pair.certificate)?;
-    let key = private_key(&pair.key)?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+/// Reads one pair, and checks that the key belongs to the certificate.
+pub(crate) fn load_one(pair: &Pair, provider: &CryptoProvider, reading: Reading) -> Result<CertifiedKey, Error> {
+    let chain = certificates("certificate", &pair.certificate, reading)?;
+    let key = private_key(&pair.key, reading)?;
+    let of_the_key = |cause: String| Error::File { kind: "private key", path: pair.key.clone(), cause };
+    let of_the_certificate = |cause: String| Error::File {
+        kind: "certificate",
+        path: pair.certificate.clone(),
+        cause: format!("the certificate makes no sense: {cause}"),
+    };
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| {
+        match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            let cause = format!("it does not belong to the certificate {}", pair.certificate.display());
-            Error::File { kind: "private key", path: pair.key.clone(), cause }
+            of_the_key(format!("it does not belong to the certificate {}", pair.certificate.display()))
         }
-        rustls::Error::InvalidCertificate(cause) => Error::File {
-            kind: "certificate",
-            path: pair.certificate.clone(),
-            cause: format!("the certificate makes no sense: {cause:?}"),
-        },
-        error => Error::File { kind: "private key", path: pair.key.clone(), cause: error.to_string() },
+        rustls::Error::InvalidCertificate(CertificateError::Other(ref error))
+            if format!("{error:?}").contains("UnsupportedCertVersion") =>
+        {
+            of_the_certificate("X.509 version 3 is needed, the version with a subjectAltName".to_owned())
+        }
+        rustls::Error::InvalidCertificate(cause) => of_the_certificate(format!("{cause:?}")),
+        // The provider has one text for all such keys.
+        rustls::Error::General(_) => of_the_key(
+            "the key is damaged, or not of a supported kind: RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, Ed25519"
+                .to_owned(),
+        ),
+        error => of_the_key(error.to_string()),
+    }
     })
 }
 
-fn read(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |cause: String| Error::File { kind, path: path.to_owned(), cause };
-    let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    match bytes.is_empty() {
-        true => Err(failed("the file is empty".to_owned())),
-        false => Ok(bytes),
-    }
-}
-
 /// All certificates of a file, at least one.
-pub(crate) fn certificates(kind: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bytes = read(kind, path)?;
+pub(crate) fn certificates(
+    kind: &'static str,
+    path: &Path,
+    reading: Reading,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read(kind, path, reading)?;
     let failed = |cause: String| Error::File { kind, path: path.to_owned(), cause };
     let all = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
     match all {
@@ -88,8 +106,8 @@ pub(crate) fn certificates(kind: &'static str, path: &Path) -> Result<Vec<Certif
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let bytes = read("private key", path)?;
+fn private_key(path: &Path, reading: Reading) -> Result<PrivateKeyDer<'static>, Error> {
+    let bytes = read("private key", path, reading)?;
     let failed = |cause: String| Error::File { kind: "private key", path: path.to_owned(), cause };
     let has = |text: &[u8]| bytes.windows(text.len()).any(|part| part == text);
     if has(b"ENCRYPTED") && has(b"-----BEGIN ") {
@@ -101,15 +119,16 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     })
 }
 
-/// Root certificates of a file.
-pub(crate) fn roots_of(path: &Path) -> Result<RootCertStore, Error> {
+/// The root certificates of a file, also as a list.
+pub(crate) fn roots_of(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("root certificates", path)? {
-        roots.add(certificate).map_err(|error| Error::File {
+    let given = certificates("root certificates", path, Reading::First)?;
+    for certificate in &given {
+        roots.add(certificate.clone()).map_err(|error| Error::File {
             kind: "root certificates",
             path: path.to_owned(),
             cause: error.to_string(),
         })?;
     }
-    Ok(roots)
+    Ok((roots, given))
 }

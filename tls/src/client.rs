@@ -6,14 +6,16 @@ use std::sync::{Arc, PoisonError};
 
 use reactor::Layer;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::certificates::{certificates, roots_of};
+use crate::certificates::{load_one, roots_of};
+use crate::files::Reading;
 use crate::layer::{Cause, Tls};
-use crate::{Error, provider};
+use crate::{Error, Pair, provider};
 
 /// The root certificates that a client trusts.
 ///
@@ -52,7 +54,7 @@ impl Client {
     /// [`Error::File`] when the file has no certificates; [`Error::NoRoots`] when the system has none.
     pub fn new(roots: Roots<'_>) -> Result<Self, Error> {
         let (roots, given) = match roots {
-            Roots::File(path) => (roots_of(path)?, certificates("root certificates", path)?),
+            Roots::File(path) => roots_of(path)?,
             Roots::System => (of_the_system()?, Vec::new()),
         };
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
@@ -70,6 +72,26 @@ impl Client {
         let config = Arc::make_mut(&mut self.config);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
+    }
+
+    /// Shows this certificate to servers that ask for one. **Blocks** while the files are read; a pipe has 5 s to bring its end.
+    ///
+    /// ```no_run
+    /// let mine = tls::Pair::new("client.pem", "client.key");
+    /// let client = tls::Client::new(tls::Roots::System)?.certificate(&mine)?;
+    /// # let _ = client;
+    /// # Ok::<(), tls::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`] as for [`Server::new`](crate::Server::new).
+    pub fn certificate(mut self, pair: &Pair) -> Result<Self, Error> {
+        let shown = SingleCertAndKey::from(load_one(pair, &provider(), Reading::First)?);
+        let config = Arc::make_mut(&mut self.config);
+        config.client_auth_cert_resolver = Arc::new(shown);
+        // A session that began without the certificate must not be resumed with it.
+        config.resumption = Resumption::default();
+        Ok(self)
     }
 
     /// Makes the layer of one connection to the server `name`, a DNS name or an IP address. The handshake fails if the server's

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reactor::{Follows, Layer, Opened};
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
+use crate::cause::in_words;
+
 /// The outcome of a handshake. Read with [`Context::agreed`](reactor::Context::agreed) in
 /// [`Handler::on_open`](reactor::Handler::on_open) and [`Handler::on_connected`](reactor::Handler::on_connected).
 ///
@@ -51,6 +53,9 @@ struct Gathered {
 /// Records that rustls is given at once. rustls has a list with a place for each record whose plaintext waits, and never gives a
 /// place back.
 const RECORDS: usize = 16;
+
+/// The alert for a first message that makes no sense, as a record without encryption.
+const DECODE_ERROR: [u8; HEADER + 2] = [21, 3, 3, 0, 2, 2, 50];
 
 /// Length of a record's header, whose last two bytes are the length of the rest.
 const HEADER: usize = 5;
@@ -102,6 +107,10 @@ pub(crate) struct Tls {
     grown: bool,
     ended: bool,
     failed: bool,
+    /// Bytes have been owed to the wire before, so the keys of the session may be in use.
+    spoke: bool,
+    /// An alert is owed for a failure for which rustls has none.
+    alert: bool,
     cause: Option<Cause>,
 }
 
@@ -117,6 +126,8 @@ impl Tls {
             grown: false,
             ended: false,
             failed: false,
+            spoke: false,
+            alert: false,
             cause,
         }
     }
@@ -170,10 +181,12 @@ impl Tls {
     }
 
     fn fail(&mut self, error: &rustls::Error) {
-        log::debug!("TLS: {error}");
+        let words = in_words(error, self.tls.is_handshaking());
+        log::debug!("TLS: {words}");
         self.failed = true;
+        self.alert = !self.spoke && !self.tls.wants_write() && !matches!(error, rustls::Error::AlertReceived(_));
         if let Some(cause) = &self.cause {
-            *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
         }
     }
 }
@@ -217,10 +230,14 @@ impl Layer for Tls {
     }
 
     fn owes(&self) -> bool {
-        self.tls.wants_write()
+        self.alert || self.tls.wants_write()
     }
 
     fn owed(&mut self, wire: &mut Vec<u8>) {
+        self.spoke = true;
+        if std::mem::take(&mut self.alert) {
+            wire.extend_from_slice(&DECODE_ERROR);
+        }
         while self.tls.wants_write() && self.tls.write_tls(wire).is_ok() {}
     }
 

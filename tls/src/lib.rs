@@ -3,8 +3,10 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod cause;
 mod certificates;
 mod client;
+mod files;
 mod layer;
 mod server;
 mod tickets;

@@ -8,7 +8,7 @@ use reactor::Layer;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::certificates::{self, Certificates, roots_of};
+use crate::certificates::{Certificates, roots_of};
 use crate::layer::Tls;
 use crate::tickets::Tickets;
 use crate::{Error, Pair, provider};
@@ -43,18 +43,18 @@ pub enum Clients {
 
 impl Server {
     /// Reads the files of all pairs. Clients that ask for no name, or for a name without a certificate, get the first pair.
-    /// **Blocks** while the files are read.
+    /// **Blocks** while the files are read; a pipe has 5 s to bring its end.
     ///
     /// # Errors
-    /// [`Error::File`] for the first file that is missing, empty, not PEM or encrypted, and for a key that does not belong to
-    /// its certificate.
+    /// [`Error::File`] for the first file that is missing, empty, larger than 16 MiB, not PEM or encrypted, and for a key that does
+    /// not belong to its certificate.
     ///
     /// # Panics
     /// Without a pair.
     pub fn new(pairs: &[Pair]) -> Result<Self, Error> {
         assert!(!pairs.is_empty(), "a server has a certificate");
         let provider = provider();
-        let certificates = Arc::new(Certificates::new(certificates::load(pairs, &provider)?));
+        let certificates = Arc::new(Certificates::new(pairs, &provider)?);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
@@ -80,7 +80,7 @@ impl Server {
     /// [`Error::File`] when the file has no root certificates.
     pub fn client_certificates(mut self, roots: impl AsRef<Path>, clients: Clients) -> Result<Self, Error> {
         let path = roots.as_ref();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(path)?), provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(path)?.0), provider());
         let verifier = match clients {
             Clients::MayHaveOne => verifier.allow_unauthenticated(),
             Clients::MustHaveOne => verifier,
@@ -112,14 +112,15 @@ impl Server {
         }
     }
 
-    /// Reads all files again, for this server and its clones. Later connections get the new certificates; established connections and
-    /// tickets stay valid. **Blocks** while the files are read: a handler calls `reload` on a thread.
+    /// Reads the files of all pairs again, for this server and its clones. Later connections get the new certificates; established
+    /// connections and tickets stay valid. The roots of [`client_certificates`](Self::client_certificates) are not read again.
+    /// **Blocks** while the files are read: a handler, and the function of
+    /// [`Application::on_reopen`](reactor::Application::on_reopen), call `reload` on a thread.
     ///
     /// # Errors
-    /// As [`Server::new`]; then all old certificates stay.
+    /// As [`Server::new`], and [`Error::File`] for a pipe, which can be read only once; then all old certificates stay.
     pub fn reload(&self) -> Result<(), Error> {
-        self.certificates.replace(certificates::load(&self.pairs, &provider())?);
-        Ok(())
+        self.certificates.reload(&self.pairs, &provider())
     }
 }
 
