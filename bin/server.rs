@@ -200,6 +200,9 @@ impl<'a> Server<'a> {
             self.add_beside("lost lines", move || Watcher(losses.clone()))?;
         }
         logging.start();
+        if self.tls.is_some() && !self.listening.iter().any(|(.., tls)| *tls) {
+            log::warn!("no service uses the certificate: none of the addresses begins with tls:");
+        }
         self.announce();
         self.suggest();
         let (handle, drain_time) = (self.app.handle(), self.common.drain_timeout.0);
