@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rig::figures::quantile;
 use rig::options::{self, Shared, Value};
+use rig::process::{OTHER_DESCRIPTORS, raise_descriptor_limit};
 use rig::{Rig, Served};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 const USAGE: &str = "\
@@ -38,8 +38,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 const GUARD: Duration = Duration::from_secs(60);
 /// Bytes that the kernel keeps for a client that does not read: the least that the system allows.
 const RECEIVE_BUFFER: usize = 4096;
-/// Descriptors of this process and of the server besides the members, and those that the server reserves.
-const OTHER_DESCRIPTORS: u64 = 64;
 const MIB: u64 = 1024 * 1024;
 
 struct Options {
@@ -55,9 +53,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), String> {
     let rig = Rig::prepare(&options.shared)?;
-    raise_descriptor_limit(&options.members)?;
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("{}; load before: {}", rig.machine(), load.split_whitespace().next().unwrap_or("?"));
+    // The members' ends are in this process.
+    raise_descriptor_limit(options.members.iter().max().map_or(0, |&most| most as u64) + OTHER_DESCRIPTORS)?;
+    rig.tell_machine_and_load();
     println!("Budget {} MiB, messages of {} bytes, {:?} apart.\n", options.budget, options.size, PAUSE);
     println!("| members | resident before | most resident | over the budget | messages | p50 | p99 | longest |");
     println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
@@ -114,17 +112,6 @@ fn row(options: &Options, rig: &Rig, count: usize) -> Result<(), String> {
         quantile(&micros, 1.0) / 1e3,
     );
     server.end()
-}
-
-/// The members' ends are in this process.
-fn raise_descriptor_limit(members: &[usize]) -> Result<(), String> {
-    let limit = getrlimit(Resource::Nofile);
-    let needed = members.iter().max().map_or(0, |&most| most as u64) + OTHER_DESCRIPTORS;
-    if limit.maximum.is_some_and(|hard| hard < needed) {
-        return Err(format!("the limit of descriptors is {:?}, and {needed} are needed", limit.maximum));
-    }
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    setrlimit(Resource::Nofile, raised).map_err(|why| format!("the limit of descriptors: {why}"))
 }
 
 /// A client of the chat.

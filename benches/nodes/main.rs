@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use members::Members;
 use rig::figures::median;
 use rig::options::{self, Shared, Value};
-use rig::process::works;
+use rig::process::{OTHER_DESCRIPTORS, raise_descriptor_limit, works};
 use rig::server::free_port;
 use rig::{Rig, Served, Server};
 
@@ -49,9 +49,9 @@ fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     let rig = Rig::prepare(&options.shared)?;
-    members::raise_descriptor_limit()?;
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("{}; load before: {}", rig.machine(), load.split_whitespace().next().unwrap_or("?"));
+    // Three servers have their members in this process at most.
+    raise_descriptor_limit(3 * options.members as u64 + OTHER_DESCRIPTORS)?;
+    rig.tell_machine_and_load();
     rig.conditions();
     messages(options, &rig)?;
     joins_and_memory(options, &rig)

@@ -4,8 +4,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::rig::Server;
 
 /// For anything that has to come.
@@ -117,11 +115,4 @@ impl Member {
             }
         }
     }
-}
-
-/// This process has a socket for each member.
-pub fn raise_descriptor_limit() -> Result<(), String> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|why| format!("the descriptor limit: {why}"))
 }

@@ -8,8 +8,13 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Limit for a server to end after SIGTERM, and for a watcher to write its counts.
 pub const END: Duration = Duration::from_secs(10);
+
+/// Descriptors of a benchmark and of a server besides the members, and those that the server reserves.
+pub const OTHER_DESCRIPTORS: u64 = 64;
 
 /// A child process. Dropping the value, in a panic too, kills and reaps the child.
 pub struct Process {
@@ -105,4 +110,14 @@ pub fn works(prefix: &[String], words: &[&str]) -> bool {
     let quiet =
         Command::new(program).args(all).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
+}
+
+/// Raises the limit of descriptors of this process and of its children to the hard limit, if `needed` fit in it.
+pub fn raise_descriptor_limit(needed: u64) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|hard| hard < needed) {
+        return Err(format!("the limit of descriptors is {:?}, and {needed} are needed", limit.maximum));
+    }
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, raised).map_err(|why| format!("the limit of descriptors: {why}"))
 }

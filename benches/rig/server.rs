@@ -111,6 +111,12 @@ impl Rig {
         Process::start(&all, errors)
     }
 
+    /// Prints the machine, and how busy it was before.
+    pub fn tell_machine_and_load(&self) {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        println!("{}; load before: {}", self.machine(), load.split_whitespace().next().unwrap_or("?"));
+    }
+
     /// The machine and the date, in a line, for readers of a chart who see nothing else.
     pub fn machine(&self) -> String {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();

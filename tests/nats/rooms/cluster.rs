@@ -19,6 +19,11 @@ fn talk(mut to: Socket, is_enough: &AtomicBool) -> usize {
     count
 }
 
+/// Two servers of the room, each with a server of the cluster of its own.
+fn servers_of(cluster: &Cluster, backend: Backend) -> [Glowplug; 2] {
+    [0, 1].map(|place| serve(backend, &format!("--nats {}", cluster.engines[place].url(""))))
+}
+
 on_every_backend! {
     #[ignore = "needs nats-server"]
     fn a_server_whose_nats_is_killed_goes_on_with_another_and_nothing_is_doubled_or_forgotten(backend: Backend) {
@@ -69,10 +74,8 @@ on_every_backend! {
     fn a_server_whose_nats_freezes_goes_on_with_another_and_what_is_lost_is_told(backend: Backend) {
         let scratch = Scratch::new();
         let cluster = Cluster::start(scratch.path()).with_leader(backend);
-        let [here, there] = [0, 1].map(|place| serve(backend, &format!("--nats {}", cluster.engines[place].url(""))));
-        let (mut ann, mut ben) = (Member::join(&here, "ann"), Member::join(&there, "ben"));
-        ann.finds(&["ann", "ben"]);
-        ben.finds(&["ann", "ben"]);
+        let [here, there] = servers_of(&cluster, backend);
+        let (mut ann, mut ben) = ann_and_ben(&here, &there);
         cluster.engines[0].signal(Signal::STOP);
         for number in 0..20 {
             ann.say(&number.to_string());
@@ -80,12 +83,7 @@ on_every_backend! {
         }
         let mut of_ben = ann.reads_up_to(ALONE);
         of_ben.extend(ann.reads_up_to(TOGETHER));
-        ann.say("done");
-        let of_ann = ben.reads_up_to("#ann@127.0.0.1>>done");
-        are_heard_or_missed(&of_ann, "ann", 20);
-        ben.say("done");
-        of_ben.extend(ann.reads_up_to("#ben@127.0.0.1>>done"));
-        are_heard_or_missed(&of_ben, "ben", 20);
+        all_is_heard_or_missed(&mut ann, &mut ben, [20, 20], of_ben);
         cluster.engines[0].signal(Signal::CONT);
         ann.finds(&["ann", "ben"]);
         ben.finds(&["ann", "ben"]);
@@ -97,7 +95,7 @@ on_every_backend! {
     fn a_cluster_is_restarted_server_by_server_and_every_member_and_name_stays(backend: Backend) {
         let scratch = Scratch::new();
         let mut cluster = Cluster::start(scratch.path()).with_leader(backend);
-        let [here, there] = [0, 1].map(|place| serve(backend, &format!("--nats {}", cluster.engines[place].url(""))));
+        let [here, there] = servers_of(&cluster, backend);
         let (mut ann, mut ben) = (Member::join(&here, "ann"), Member::join(&there, "ben"));
         let (mut names, mut guests) = (vec!["ann", "ben"], Vec::new());
         for (engine, guest) in cluster.engines.iter_mut().zip(["cat", "dora", "eve"]) {
@@ -128,9 +126,8 @@ on_every_backend! {
     fn a_server_that_starts_before_the_cluster_has_a_leader_waits_for_it(backend: Backend) {
         let scratch = Scratch::new();
         let cluster = Cluster::start(scratch.path());
-        let [here, there] = [0, 1].map(|place| serve(backend, &format!("--nats {}", cluster.engines[place].url(""))));
-        let (mut ann, _ben) = (Member::join(&here, "ann"), Member::join(&there, "ben"));
-        ann.finds(&["ann", "ben"]);
+        let [here, there] = servers_of(&cluster, backend);
+        let _members = ann_and_ben(&here, &there);
         let cluster = cluster.with_leader(backend);
         assert_eq!(cluster.leader_of("lobby").1, 3);
     }

@@ -24,11 +24,7 @@ impl Cabled {
     }
 
     fn ann_and_ben(&self) -> (Member, Member) {
-        let mut ann = Member::join(&self.here, "ann");
-        let mut ben = Member::join(&self.there, "ben");
-        ann.reads_of_the_arrival_of("ben");
-        ben.finds(&["ann", "ben"]);
-        (ann, ben)
+        ann_and_ben(&self.here, &self.there)
     }
 }
 
@@ -88,14 +84,7 @@ on_every_backend! {
         of_ben.extend(ann.is_answered());
         two.cable.join_for_new_connections();
         of_ben.extend(ann.reads_up_to(TOGETHER));
-        ann.say("done");
-        let of_ann = ben.reads_up_to("#ann@127.0.0.1>>done");
-        are_heard_or_missed(&of_ann, "ann", 29);
-        ben.say("done");
-        of_ben.extend(ann.reads_up_to("#ben@127.0.0.1>>done"));
-        are_heard_or_missed(&of_ben, "ben", 19);
-        ann.finds(&["ann", "ben"]);
-        ben.finds(&["ann", "ben"]);
+        all_is_heard_or_missed(&mut ann, &mut ben, [29, 19], of_ben);
     }
 
     #[ignore = "needs nats-server"]
@@ -112,14 +101,7 @@ on_every_backend! {
         }
         two.cable.join();
         of_ben.extend(ann.reads_up_to(TOGETHER));
-        ann.say("done");
-        let of_ann = ben.reads_up_to("#ann@127.0.0.1>>done");
-        are_heard_or_missed(&of_ann, "ann", 20);
-        ben.say("done");
-        of_ben.extend(ann.reads_up_to("#ben@127.0.0.1>>done"));
-        are_heard_or_missed(&of_ben, "ben", 20);
-        ann.finds(&["ann", "ben"]);
-        ben.finds(&["ann", "ben"]);
+        all_is_heard_or_missed(&mut ann, &mut ben, [20, 20], of_ben);
     }
 
     #[ignore = "needs nats-server"]

@@ -62,14 +62,17 @@ impl Two {
         Two { here: server(here), there: server(there), engine, _scratch: scratch }
     }
 
-    /// Ann on `here` and Ben on `there`. Both servers know both members.
     fn ann_and_ben(&self) -> (Member, Member) {
-        let mut ann = Member::join(&self.here, "ann");
-        let mut ben = Member::join(&self.there, "ben");
-        ann.reads_of_the_arrival_of("ben");
-        ben.finds(&["ann", "ben"]);
-        (ann, ben)
+        ann_and_ben(&self.here, &self.there)
     }
+}
+
+/// Ann on `here` and Ben on `there`. Both servers know both members.
+fn ann_and_ben(here: &Glowplug, there: &Glowplug) -> (Member, Member) {
+    let (mut ann, mut ben) = (Member::join(here, "ann"), Member::join(there, "ben"));
+    ann.reads_of_the_arrival_of("ben");
+    ben.finds(&["ann", "ben"]);
+    (ann, ben)
 }
 
 /// How a member speaks.
@@ -253,6 +256,19 @@ fn are_heard_or_missed(lines: &[String], name: &str, count: usize) {
     if !has_hung_up(lines, name) {
         assert_eq!(heard.len() + missed(lines), count, "{lines:?}");
     }
+}
+
+/// Ann and Ben say that they are done, and read up to the other's last word. Checks that each has heard or missed every number of the other.
+/// `said`: the count of Ann's and of Ben's numbers. `of_ben`: lines that Ann has read already.
+fn all_is_heard_or_missed(ann: &mut Member, ben: &mut Member, said: [usize; 2], mut of_ben: Vec<String>) {
+    ann.say("done");
+    let of_ann = ben.reads_up_to("#ann@127.0.0.1>>done");
+    are_heard_or_missed(&of_ann, "ann", said[0]);
+    ben.say("done");
+    of_ben.extend(ann.reads_up_to("#ben@127.0.0.1>>done"));
+    are_heard_or_missed(&of_ben, "ben", said[1]);
+    ann.finds(&["ann", "ben"]);
+    ben.finds(&["ann", "ben"]);
 }
 
 /// Runs a command until its end with status 1, and returns the last line of standard error. On a slow machine all attempts to connect
