@@ -318,7 +318,8 @@ impl Node {
                 }
             }
             Answer::Done | Answer::Missing => {}
-            _ => self.claims.orphans.push((key, number)),
+            // Not at once: a request that cannot be sent fails at once, too.
+            _ => self.claims.failed_orphans.push((key, number)),
         }
     }
 
@@ -361,6 +362,7 @@ impl Node {
     pub(super) fn claims_are_void(&mut self) {
         self.claims.queue.clear();
         self.claims.orphans.clear();
+        self.claims.failed_orphans.clear();
         for entry in self.claims.entries.values_mut() {
             (entry.is_busy, entry.is_claimed, entry.is_granted, entry.releases) = (false, false, false, 0);
             // The claims may be those of an earlier bucket.

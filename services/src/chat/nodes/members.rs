@@ -27,6 +27,8 @@ pub(super) struct Claims {
     pub(super) verified_at: Duration,
     /// Keys of members that have gone, which the bucket may still have.
     pub(super) orphans: Vec<(Key, u64)>,
+    /// Such keys whose latest request has failed.
+    pub(super) failed_orphans: Vec<(Key, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +233,7 @@ impl Claims {
     pub(super) fn orphan(&mut self, number: u64) {
         if let Some(entry) = self.entries.get(&number)
             && (entry.is_unsure || entry.revisions != [0; 2])
-            && self.orphans.len() < ORPHANS_MAX
+            && self.orphans.len() + self.failed_orphans.len() < ORPHANS_MAX
         {
             self.orphans.extend(entry.keys.iter().map(|key| (*key, number)));
         }
@@ -240,6 +242,7 @@ impl Claims {
     /// Requests that have failed are repeated at the next tick.
     pub(super) fn retry(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.has_failed = false);
+        self.orphans.append(&mut self.failed_orphans);
     }
 
     pub(super) fn in_state(&self, state: State) -> Vec<u64> {

@@ -315,3 +315,33 @@ fn members_read_that_they_are_together_again_before_the_news_of_the_others() {
     pair.nodes[1].heard("a", b"h 1 1", pair.now);
     assert_eq!(pair.settle()[1], [Event::Together, Event::Missed(1)]);
 }
+
+#[test]
+fn the_claim_of_a_member_that_has_gone_is_looked_at_once_a_second_while_requests_fail_at_once() {
+    let mut pair = Pair::connected();
+    pair.nodes[0].ask(1, "ann@unix", 5, pair.now);
+    lose_answers(&mut pair);
+    pair.withdraw(0, 1);
+    // As the client answers whose connection has just ended.
+    let fail_at_once = |node: &mut Node, now: Duration| {
+        let mut gets = 0;
+        while let Some(action) = node.take() {
+            if let Action::Request { id, request } = action {
+                gets += usize::from(matches!(request, Request::Get { .. }));
+                node.answered(id, Answer::Failed, now);
+            }
+            assert!(gets < 100, "the node asks without end");
+        }
+        gets
+    };
+    pair.nodes[0].claims.orphans.extend(keys_of("ben").into_iter().map(|key| (key, 2)));
+    let mut gets = 0;
+    for _ in 0..16 {
+        pair.now += TICK;
+        pair.nodes[0].tick(pair.now);
+        gets += fail_at_once(&mut pair.nodes[0], pair.now);
+    }
+    assert!((3..=10).contains(&gets), "{gets} in four seconds");
+    let _ = pair.pass(SECOND * 2, &[0, 1]);
+    assert_eq!(pair.bucket.len(), 2, "the leases");
+}
