@@ -70,6 +70,8 @@ struct Server {
     epoch: u32,
     is_linked: bool,
     believes: bool,
+    /// The client has lost the connection, and answers the requests before it tells the node of the loss.
+    is_ending: bool,
     /// When the last thing on the connection arrives, for either direction.
     ways: [u64; 2],
     /// From when on the node may not connect.
@@ -147,6 +149,7 @@ impl World {
             epoch: 0,
             is_linked: false,
             believes: false,
+            is_ending: false,
             ways: [0; 2],
             barred_until: 0,
             members: BTreeMap::new(),
@@ -267,7 +270,15 @@ impl World {
                     let left = server.frozen_until - self.now;
                     return self.schedule(left, Happens::LinkLost(place, epoch));
                 }
-                server.believes = false;
+                (server.believes, server.is_ending) = (false, true);
+                let mut requests: Vec<u64> = server.node.requests.keys().copied().collect();
+                requests.sort_unstable();
+                for id in requests {
+                    self.servers[place].node.answered(id, Answer::Failed, at(self.now));
+                    self.act(place);
+                }
+                let server = &mut self.servers[place];
+                server.is_ending = false;
                 server.node.lost();
                 self.note(format!("n{place} has lost its link"));
                 self.act(place);
@@ -339,9 +350,17 @@ impl World {
 
     /// Carries out the actions of a node.
     fn act(&mut self, place: usize) {
+        let mut failed = 0;
         while let Some(action) = self.servers[place].node.take() {
             match action {
                 Action::Event(event) => self.event(place, event),
+                // Nothing can be sent: a request fails at once.
+                Action::Request { id, .. } if self.servers[place].is_ending => {
+                    self.servers[place].node.answered(id, Answer::Failed, at(self.now));
+                    failed += 1;
+                    assert!(failed < 1_000, "n{place} asks without end");
+                }
+                Action::Publish { .. } if self.servers[place].is_ending => {}
                 action => {
                     let server = &self.servers[place];
                     assert!(server.believes, "n{place} sends without a link: {action:?}");
