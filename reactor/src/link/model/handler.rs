@@ -34,7 +34,7 @@ impl World<'_, '_> {
             if let Some(input) = input {
                 self.open(b'k', u64::MAX, Some(input));
             }
-            if self.handler.end_told || self.handler.stopping_told {
+            if self.handler.end_called || self.handler.stopping_called {
                 self.open(b'z', 0, None);
             }
         }

@@ -68,7 +68,7 @@ impl World<'_, '_> {
         let (kernel, handler) = (&self.kernel, &self.handler);
         let Some(link) = &self.link else { return };
         let (reads, writes, owed) = (link.reads(), link.writes(), link.queued());
-        assert_eq!(self.told, (reads, writes), "the driver knows what the link wants");
+        assert_eq!(self.reported_interest, (reads, writes), "the driver knows what the link wants");
         assert!(!handler.aborted, "it ends at once");
         assert!(!handler.overflowed || handler.closing || kernel.connecting, "nothing follows a gap but the end");
         let broken = kernel.broken_at.is_some() || kernel.failure_reported;
@@ -77,8 +77,8 @@ impl World<'_, '_> {
         assert_eq!(writes, owed > 0 || kernel.connecting, "what is owed is waited for, and nothing else");
         assert!(!(reads && (kernel.connecting || kernel.fin_reported)), "there is nothing to read");
         if kernel.connecting {
-            let is_told = !handler.stopping || handler.stopping_told || handler.closing;
-            return assert!(is_told, "the stop is told at once");
+            let is_called = !handler.stopping || handler.stopping_called || handler.closing;
+            return assert!(is_called, "on_stopping comes at once while connecting");
         }
         if handler.closing {
             assert!(kernel.finished_at.is_some() || owed > 0, "all has left, and no FIN has");
@@ -95,14 +95,14 @@ impl World<'_, '_> {
         }
         assert!(!handler.owes_drained || broken, "on_drained is forgotten");
         if handler.paused {
-            let is_told = !handler.stopping || handler.stopping_told || broken;
-            return assert!(is_told, "a pause holds back the stop");
+            let is_called = !handler.stopping || handler.stopping_called || broken;
+            return assert!(is_called, "a pause holds back the stop");
         }
         assert!(reads || kernel.fin_reported || broken, "it has stopped reading for nothing");
         let all_read = handler.consumed == kernel.reported;
         assert!(all_read || !handler.offer_owed || broken, "what is to be offered again is forgotten");
-        assert!(!kernel.fin_reported || handler.end_told, "the end of the input is forgotten");
-        assert!(!handler.stopping || handler.stopping_told || broken, "the stop is forgotten");
+        assert!(!kernel.fin_reported || handler.end_called, "the end of the input is forgotten");
+        assert!(!handler.stopping || handler.stopping_called || broken, "the stop is forgotten");
         assert!(!handler.finishing || kernel.finished_at.is_some() || owed > 0 || broken, "finishing is forgotten");
     }
 
@@ -128,7 +128,10 @@ impl World<'_, '_> {
             let finished_at = kernel.finished_at.filter(|_| kernel.acknowledged_since_fin < PROGRESS_MIN);
             // Five extensions for the peer's input, and one for bytes that it took before.
             let longest = deadlines.linger * 7 + TENTH;
-            return assert!(!finished_at.is_some_and(|at| passed(at, Some(longest))), "who dribbles is heard for ever");
+            return assert!(
+                !finished_at.is_some_and(|at| passed(at, Some(longest))),
+                "a peer that sends single bytes is heard for ever"
+            );
         }
         if kernel.failure_reported {
             return;
@@ -137,7 +140,7 @@ impl World<'_, '_> {
         assert!(handler.useful || !passed(handler.opened, deadlines.first_request), "of no use for ever");
         if let Some(blocked_at) = kernel.blocked_at {
             let stalled = kernel.acknowledged < PROGRESS_MIN && passed(blocked_at, deadlines.write_progress);
-            assert!(!stalled, "a dribble counts as progress");
+            assert!(!stalled, "a few acknowledged bytes count as progress");
         } else if kernel.unacknowledged == 0 && link.origin != Origin::Watched {
             assert!(!passed(kernel.active, deadlines.idle), "idle for ever");
         }
