@@ -293,16 +293,23 @@ fn the_end_of_a_wait_at_the_cap_writes_no_line() {
     assert!(!admission.at_cap && admission.at_cap_log.passes(core.now), "no line was written in this second");
 }
 
-#[test]
-fn a_connection_that_waits_for_a_process_gets_one_when_the_suspension_is_over() {
-    // The child of a test with fork(2) would keep a copy of the socket open.
-    let _forks = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+/// A loop that starts a process for each connection, the number of started processes, and the client of an accepted
+/// connection that waits for a process.
+fn waiting_connection() -> (Stage, Arc<AtomicUsize>, UnixStream) {
     let mut stage = stage(1, 0, true);
     let starts: Arc<AtomicUsize> = Arc::default();
     stage.event_loop.set_spawner(Box::new(Starts(starts.clone())));
     let (accepted, client) = accepted();
     stage.event_loop.driver.count_in();
     stage.event_loop.admission.waiting.push(accepted);
+    (stage, starts, client)
+}
+
+#[test]
+fn a_connection_that_waits_for_a_process_gets_one_when_the_suspension_is_over() {
+    // The child of a test with fork(2) would keep a copy of the socket open.
+    let _forks = FORKS.read().unwrap_or_else(PoisonError::into_inner);
+    let (mut stage, starts, client) = waiting_connection();
     stage.event_loop.try_again();
     assert_eq!((starts.load(Ordering::Relaxed), stage.event_loop.admission.waiting.len()), (1, 0));
     assert!(!is_open(&client), "the process has a copy, and this loop closes its own");
@@ -310,12 +317,7 @@ fn a_connection_that_waits_for_a_process_gets_one_when_the_suspension_is_over() 
 
 #[test]
 fn a_connection_whose_listener_is_suspended_goes_on_waiting() {
-    let mut stage = stage(1, 0, true);
-    let starts: Arc<AtomicUsize> = Arc::default();
-    stage.event_loop.set_spawner(Box::new(Starts(starts.clone())));
-    let (accepted, client) = accepted();
-    stage.event_loop.driver.count_in();
-    stage.event_loop.admission.waiting.push(accepted);
+    let (mut stage, starts, client) = waiting_connection();
     stage.event_loop.driver.suspend(0, Errno(24));
     stage.event_loop.try_again();
     let EventLoop { driver, admission, .. } = &mut stage.event_loop;
