@@ -76,7 +76,7 @@ impl Address {
         }
     }
 
-    /// The port, for TCP.
+    /// The port of a TCP address; `None` for a Unix socket.
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Tcp(address) => Some(address.port()),
@@ -174,7 +174,7 @@ fn write_in_one_line(path: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[derive(Error)]
 #[error("{address}: {cause}")]
 pub struct AddressError {
-    /// The given text.
+    /// The text that was to be an address, as it was given.
     pub address: String,
     /// The flaw of the text, or the resolver's error.
     pub cause: io::Error,

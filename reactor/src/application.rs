@@ -145,12 +145,12 @@ impl Application {
         })
     }
 
-    /// The backend in use: never [`Backend::Auto`].
+    /// The backend of the loops: the one that [`Backend::Auto`] has chosen, if it was asked for, and never `Auto` itself.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// The [`Runner`] that serves connections.
+    /// The model by which connections are served, as given to [`Application::with`]; by default a single loop.
     pub fn runner(&self) -> Runner {
         self.runner
     }

@@ -361,7 +361,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
         outbox::post(cluster, &loop_handle, &mailbox, (to, message), may_wait).map_err(here)
     }
 
-    /// The handle of the whole application.
+    /// The handle of the application that the service belongs to: to publish, to halt, to read counters.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

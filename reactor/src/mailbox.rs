@@ -33,7 +33,7 @@ pub enum PostError<M> {
 }
 
 impl<M> PostError<M> {
-    /// Returns the message, for another attempt.
+    /// Returns the message that was not posted, so the caller can try again.
     pub fn into_message(self) -> M {
         match self {
             PostError::Full(message) | PostError::Closed(message) => message,

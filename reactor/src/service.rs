@@ -99,7 +99,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         Self::outbound(factory).and_unix(path)
     }
 
-    /// Listens on each of `addresses`.
+    /// Listens on each of `addresses`, TCP or Unix. One handler for each loop serves the connections of all of them.
     pub fn at(addresses: Vec<Address>, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
         Self::outbound(factory).and_from(Source::Addresses(addresses))
     }

@@ -263,7 +263,7 @@ impl<C: 'static, M: Send + 'static> Recorded<C, M> {
         requests
     }
 
-    /// The handle that [`Context::service_handle`] returns.
+    /// The handle that [`Context::service_handle`] returns in the callbacks, for messages from other threads of the test.
     pub fn handle(&self) -> ServiceHandle<M> {
         self.handle.clone()
     }

@@ -43,7 +43,7 @@ impl Topic {
         1 << (hasher.finish() % 64)
     }
 
-    /// The topic's name.
+    /// The text that the topic was made from.
     pub fn name(&self) -> &str {
         &self.0
     }

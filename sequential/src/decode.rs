@@ -42,7 +42,7 @@ pub struct Decoder<T> {
 }
 
 impl<T: 'static> Decoder<T> {
-    /// Makes a decoder that calls `decode`.
+    /// Makes a decoder that calls `decode` with the unread input, again after more has arrived, until it returns a value.
     pub fn new(mut decode: impl FnMut(&mut Input<'_>) -> Option<T> + 'static) -> Self {
         let found = Rc::<Cell<Option<T>>>::default();
         let place = found.clone();

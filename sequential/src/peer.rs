@@ -302,7 +302,7 @@ impl Peer {
 
     // ---- the connection --------------------------------------------------------------------------------------------
 
-    /// The connection's id.
+    /// The id of the connection, which never names a later connection.
     pub fn id(&self) -> ConnectionId {
         self.slot.id.get()
     }

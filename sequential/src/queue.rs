@@ -163,12 +163,12 @@ impl<T> Queue<T> {
         state.putters.wake_all();
     }
 
-    /// The number of values in the queue.
+    /// Number of values that wait in the queue, at most its capacity.
     pub fn len(&self) -> usize {
         self.0.borrow().values.len()
     }
 
-    /// Whether the queue has no value.
+    /// Whether no value waits in the queue: `take` would wait.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

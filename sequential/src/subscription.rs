@@ -146,7 +146,7 @@ impl Subscription {
         self.inbox.missed.take()
     }
 
-    /// The topic.
+    /// The topic whose messages the subscription receives.
     pub fn topic(&self) -> &Topic {
         &self.topic
     }

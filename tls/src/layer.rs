@@ -29,9 +29,9 @@ pub struct Agreed {
     /// The certificates of the peer in DER, the peer's own first. On a server's side the list is empty unless the server asked for a
     /// certificate and the client had one.
     pub certificates: Vec<Vec<u8>>,
-    /// `TLS 1.3` or `TLS 1.2`.
+    /// The version of the protocol that both sides agreed on: `TLS 1.3` or `TLS 1.2`.
     pub version: &'static str,
-    /// The session was resumed from a ticket.
+    /// Whether the session was resumed from a ticket, without a full handshake.
     pub resumed: bool,
 }
 

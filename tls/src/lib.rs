@@ -35,7 +35,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Names both files. Opens neither.
+    /// Names the files of a certificate and its key. [`Server::new`] opens them.
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Pair { certificate: certificate.into(), key: key.into() }
     }

@@ -122,10 +122,10 @@ impl Lines {
         Lines { max }
     }
 
-    /// Takes the next line.
+    /// Takes the next line, and returns it without its ending. `None` while the line is incomplete: nothing is consumed.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`].
+    /// [`FrameError::TooLong`] for a line over the maximum, also before its ending has come.
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
         match input.until_eol_within(self.max) {
             Framed::Item(line) => {
@@ -170,10 +170,10 @@ impl Delimiter {
         Delimiter { ending: Cow::Owned(ending), max }
     }
 
-    /// Takes the next item.
+    /// Takes the next item, and returns it without its ending. `None` while the item is incomplete: nothing is consumed.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`].
+    /// [`FrameError::TooLong`] for an item over the maximum, also before its ending has come.
     pub fn decode<'a>(&self, input: &mut Input<'a>) -> Result<Option<&'a [u8]>, FrameError> {
         let ending = &self.ending[..];
         // An incomplete ending may belong to an item of `max` bytes.
@@ -247,12 +247,12 @@ pub struct Decimal {
 const DIGITS_MAX: usize = 20;
 
 impl Decimal {
-    /// Numbers up to `max`.
+    /// Reads numbers from 0 to `max`, without a prefix. A larger number is an error.
     pub const fn within(max: u64) -> Self {
         Decimal { before: b"", max }
     }
 
-    /// The line begins with the bytes `before`.
+    /// Expects the bytes `before` at the beginning of each line, before the digits. Other bytes are an error.
     pub const fn after(self, before: &'static [u8]) -> Self {
         Decimal { before, ..self }
     }

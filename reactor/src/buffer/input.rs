@@ -77,19 +77,19 @@ impl<'a> Input<'a> {
         Input { bytes, at: 0, searched: 0, searcher: Searcher::Nobody, wanted: bytes.len(), buffer: None }
     }
 
-    /// All unread bytes, without consuming any.
+    /// Returns all unread bytes, the oldest first, without consuming any.
     #[inline]
     pub fn as_slice(&self) -> &'a [u8] {
         &self.bytes[self.at..]
     }
 
-    /// The number of unread bytes.
+    /// Number of bytes that have arrived and are not consumed yet.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Whether all bytes have been consumed.
+    /// Whether every byte that has arrived is consumed.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
@@ -113,7 +113,7 @@ impl<'a> Input<'a> {
         Some(item)
     }
 
-    /// Takes all unread bytes.
+    /// Takes all unread bytes at once, however many have arrived; an empty slice if there are none.
     #[inline]
     pub fn take_all(&mut self) -> &'a [u8] {
         let all = self.as_slice();

@@ -104,12 +104,12 @@ impl Default for Output {
 }
 
 impl Output {
-    /// Lends a writer for encoders.
+    /// Lends a [`Writer`], which encoders take: in a handler [`Context::encode`](crate::Context::encode) lends it.
     pub fn writer(&mut self) -> Writer<'_> {
         Writer::new(self)
     }
 
-    /// Appends a copy of `bytes`.
+    /// Appends a copy of `bytes` behind everything that is queued.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         if self.behind.is_none() && self.fits(bytes.len()) {
@@ -233,7 +233,7 @@ impl Output {
         }
     }
 
-    /// Bytes that have not left yet.
+    /// Number of queued bytes that have not left yet, with the parts of files.
     #[inline]
     pub fn queued(&self) -> usize {
         self.of_head() + self.behind.as_ref().map_or(0, |behind| behind.length())
@@ -245,7 +245,7 @@ impl Output {
         self.ahead + self.copied.len() - self.run
     }
 
-    /// Whether no byte is queued.
+    /// Whether no byte is queued: everything that was written has left.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queued() == 0

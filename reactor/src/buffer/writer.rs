@@ -54,7 +54,7 @@ impl<'a> Writer<'a> {
         Writer { output }
     }
 
-    /// Appends a copy of `bytes`.
+    /// Appends a copy of `bytes` behind everything that is queued.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         self.output.put(bytes);
@@ -109,7 +109,7 @@ impl<'a> Writer<'a> {
         self.output.queued()
     }
 
-    /// Whether no byte is queued.
+    /// Whether no byte is queued, from this callback or from before.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.output.is_empty()

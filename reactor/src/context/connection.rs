@@ -124,7 +124,7 @@ impl ConnectionRef<'_> {
         self.link().is_some()
     }
 
-    /// The peer's address.
+    /// Address of the peer, without a system call; `None` if the connection does not exist on this loop.
     pub fn peer(&self) -> Option<Peer> {
         self.link().map(|link| link.peer)
     }
@@ -162,7 +162,8 @@ impl ConnectionRef<'_> {
         self.core.sockets.lend(self.link()?.descriptor)
     }
 
-    /// Bytes received since the connection was opened.
+    /// Number of bytes received since the connection was opened, including bytes that the handler has left unread. 0 for a connection
+    /// that does not exist.
     pub fn received(&self) -> u64 {
         self.link().map_or(0, |link| link.received)
     }
@@ -313,7 +314,7 @@ impl ConnectionRef<'_> {
         self.change(|link| link.set_deadline(Some(after)));
     }
 
-    /// Cancels the connection's deadline.
+    /// Cancels the deadline that [`set_deadline`](Self::set_deadline) has set. Without one, does nothing.
     pub fn clear_deadline(&mut self) {
         self.change(|link| link.set_deadline(None));
     }

@@ -37,7 +37,7 @@ pub(crate) use self::refusal::Refusal;
 pub use self::timers::Timers;
 pub(crate) use self::timers::{KeyedTimers, Owner};
 
-/// The outcome of a write.
+/// The outcome of a write: the bytes are queued, or refused as a whole.
 ///
 /// ```
 /// use reactor::{Context, Written};
@@ -172,7 +172,7 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.links.get(self.id).map(|link| link.peer)
     }
 
-    /// The name of the callback's service.
+    /// The name of the service that the callback belongs to, as logs and reports have it; `application` in periodic work of the application.
     pub fn service(&self) -> &str {
         self.core.terms.get(self.service as usize).map_or("application", |terms| &terms.name)
     }
@@ -319,14 +319,14 @@ impl<'a, C, M> Context<'a, C, M> {
         self.core.output(self.id).map(Writer::new)
     }
 
-    /// Bytes queued for this connection's peer.
+    /// Number of bytes queued for this connection's peer that the kernel has not taken; 0 outside a connection.
     pub fn queued(&self) -> usize {
         self.core.links.get(self.id).map_or(0, Link::queued)
     }
 
     // ---- ending ----------------------------------------------------------------------------------------------------
 
-    /// Closes the connection in order: see [`ConnectionRef::close`].
+    /// Closes the connection in order, after all queued bytes have left: see [`ConnectionRef::close`].
     pub fn close(&mut self) {
         self.own().close();
     }
@@ -372,7 +372,7 @@ impl<'a, C, M> Context<'a, C, M> {
         self.own().set_deadline(after);
     }
 
-    /// Cancels the connection's deadline.
+    /// Cancels the deadline that [`set_deadline`](Self::set_deadline) has set. Without one, does nothing.
     pub fn clear_deadline(&mut self) {
         self.own().clear_deadline();
     }

@@ -88,7 +88,7 @@ impl<C, M> Context<'_, C, M> {
         self.own().pause_reading();
     }
 
-    /// Goes on after a pause: see [`ConnectionRef::resume_reading`].
+    /// Ends a pause; kept bytes are delivered first: see [`ConnectionRef::resume_reading`].
     pub fn resume_reading(&mut self) {
         self.own().resume_reading();
     }

@@ -306,7 +306,7 @@ impl Timers<'_> {
         self.core.timers.place(self.owner, key).is_some()
     }
 
-    /// Cancels all timers of the owner.
+    /// Cancels all timers of this owner, the handler or the connection, even timers that are due in this turn.
     pub fn cancel_all(&mut self) {
         self.core.cancel_timers(self.owner);
     }

@@ -87,7 +87,7 @@ pub fn inherited_listeners() -> Result<Vec<(Option<String>, Listener)>, Error> {
 }
 
 impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
-    /// Listens at `host:port`, too: see [`Service::tcp`].
+    /// Listens at `host:port` in addition to the other addresses of the service: see [`Service::tcp`].
     ///
     /// ```
     /// # use reactor::{Application, Context, Handler, Input, Service};
@@ -111,7 +111,7 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
         self.and_from(Source::Addresses(vec![Address::Unix(path.into())]))
     }
 
-    /// Takes over open listeners, too: see [`Service::on_all`].
+    /// Takes over open listeners in addition to the other addresses of the service: see [`Service::on_all`].
     pub fn and_on(self, listeners: Vec<Listener>) -> Self {
         self.and_from(Source::Listeners(listeners))
     }

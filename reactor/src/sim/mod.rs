@@ -146,13 +146,13 @@ type Build = Box<dyn FnOnce(u16) -> Result<Box<dyn Host>, Error>>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// The seed that repeats the run.
+    /// The seed of the run: [`Simulation::new`] with this seed repeats every event.
     pub seed: u64,
-    /// The simulated duration.
+    /// Simulated time from the start of the loop until its end.
     pub elapsed: Duration,
-    /// Number of waits of the loop.
+    /// Number of times that the loop has waited in its poller.
     pub waits: u64,
-    /// Calls that the driver made.
+    /// Number of simulated system calls that the driver has made.
     pub calls: u64,
     /// The end of each connection that a handler had.
     pub closed: Vec<(ConnectionId, CloseReason)>,
@@ -214,7 +214,7 @@ impl Simulation {
         Ok(handle)
     }
 
-    /// As [`Application::add_loop`](crate::Application::add_loop).
+    /// Calls `work` every `period` of simulated time, as [`Application::add_loop`](crate::Application::add_loop) does; 1 ms at least.
     pub fn add_loop(
         &mut self,
         period: Duration,
@@ -233,7 +233,7 @@ impl Simulation {
         self
     }
 
-    /// As [`Application::drain_timeout`](crate::Application::drain_timeout).
+    /// Longest simulated time of a stop, as [`Application::drain_timeout`](crate::Application::drain_timeout).
     pub fn drain_timeout(&mut self, timeout: Duration) -> &mut Self {
         self.drain_timeout = timeout;
         self
@@ -244,7 +244,7 @@ impl Simulation {
         self.connect_after(Duration::ZERO, to, script)
     }
 
-    /// Connects a peer after `time`.
+    /// Connects a peer with this script after `time`, counted from the start of the loop.
     pub fn connect_after(&mut self, time: Duration, to: &Address, script: Script) -> Peer {
         let mut network = self.network.borrow_mut();
         let line = network.new_line(Stage::Away, to.clone(), script.acts);
@@ -378,7 +378,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The bytes that the peer has read.
+    /// All bytes that the peer has read until now, the oldest first.
     pub fn received(&self) -> Vec<u8> {
         let network = self.network.borrow();
         let line = &network.lines[self.line];

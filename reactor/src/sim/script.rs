@@ -21,7 +21,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// Connects, and is silent.
+    /// A peer that connects, sends nothing, and reads everything at once. The other methods add acts and habits.
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,7 +36,7 @@ impl Script {
         self.then(Act::Send(bytes.as_ref().to_vec()))
     }
 
-    /// Does nothing for `time`.
+    /// Waits for `time` of simulated time before the next act.
     pub fn wait(self, time: Duration) -> Self {
         self.then(Act::Wait(time.as_nanos() as u64))
     }
@@ -86,7 +86,7 @@ impl Script {
         self.then(Act::Shutdown)
     }
 
-    /// Resets the connection.
+    /// Resets the connection (RST): bytes that are on the way to the loop may be lost.
     pub fn reset(self) -> Self {
         self.then(Act::Reset)
     }

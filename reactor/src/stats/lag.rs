@@ -32,12 +32,12 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Number of counted turns.
+    /// Number of turns that the histogram has counted.
     pub fn turns(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The longest turn, exactly.
+    /// Length of the longest turn, to the nanosecond; zero before the first turn.
     pub fn longest(&self) -> Duration {
         self.longest
     }

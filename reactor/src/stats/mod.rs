@@ -174,7 +174,7 @@ impl Stats {
         self.closed[reason.kind()]
     }
 
-    /// All accepted connections that have ended.
+    /// Number of accepted connections that have ended, for any reason.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }

@@ -148,7 +148,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Makes a handler for `room`.
+    /// Makes the handler of one loop. The handlers of all loops are made with clones of one `room`.
     pub fn new(room: Room) -> Self {
         Chat {
             room,

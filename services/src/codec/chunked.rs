@@ -67,7 +67,7 @@ impl Chunked {
         Chunked { state: State::Size, size: 0, line: 0, data_left: max, framing_left: max }
     }
 
-    /// Whether the whole body has been skipped.
+    /// Whether the last chunk and the trailer have been skipped, so that the next bytes belong to the next request.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }

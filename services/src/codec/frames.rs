@@ -83,12 +83,12 @@ impl Encoded {
         self.bytes.push(b'\n');
     }
 
-    /// The text alone.
+    /// The text, without the length before and the newline behind.
     pub fn text(&self) -> &[u8] {
         self.frame().get(LENGTH_BYTES..).unwrap_or_default()
     }
 
-    /// The text as a frame.
+    /// The text as a frame: its length in four bytes, the highest first, and its bytes.
     pub fn frame(&self) -> &[u8] {
         self.bytes.get(..self.bytes.len().saturating_sub(1)).unwrap_or_default()
     }

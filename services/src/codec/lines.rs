@@ -136,7 +136,7 @@ impl Lines {
         self.item(&gathered, too_long)
     }
 
-    /// Heap bytes that the unfinished line takes.
+    /// Heap bytes of the buffer for an unfinished line, for [`set_state_bytes`](reactor::Context::set_state_bytes).
     pub fn memory(&self) -> usize {
         self.line.capacity()
     }

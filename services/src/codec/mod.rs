@@ -23,9 +23,9 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
-    /// The kind of item.
+    /// The name of the item in error texts, such as `line` or `frame`.
     pub what: &'static str,
-    /// The longest allowed item, in bytes.
+    /// The largest number of bytes that an item may have.
     pub limit: usize,
 }
 

@@ -22,10 +22,10 @@ pub const LINE_MAX: usize = 8 * 1024;
 /// Longest request line and header together, in bytes: more than any browser sends with all its cookies.
 pub const HEAD_MAX: usize = 32 * 1024;
 
-/// Largest number of header lines.
+/// Largest number of header lines in a request; with more the request gets 431.
 pub const FIELDS_MAX: usize = 100;
 
-/// The parsed head of a request.
+/// The parsed head of a request: request line and header. All texts are borrowed from the input.
 ///
 /// ```
 /// use services::codec::request::{Body, Head, Method};
@@ -37,21 +37,21 @@ pub const FIELDS_MAX: usize = 100;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The method.
+    /// The method of the request line; [`Method::Unknown`] for all other names.
     pub method: Method,
     /// The target: a path, a whole URI, or `*`.
     pub target: &'a str,
-    /// HTTP/1.0, whose connections end after an answer unless both sides say otherwise.
+    /// Whether the version is HTTP/1.0, whose connections end after an answer unless both sides say otherwise.
     pub is_1_0: bool,
     /// Whether the client wants the connection to go on.
     pub persistent: bool,
     /// The kind of body that follows the head.
     pub body: Body,
-    /// The client waits for `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The fields, as far as present, that choose among the answers to a `GET`.
     pub selectors: Selectors,
-    /// The bytes of the head as received.
+    /// The bytes of the head as received, with the empty line at its end.
     pub raw: &'a [u8],
 }
 
@@ -82,7 +82,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// The field's name.
+    /// The name of the header field, as RFC 9110 spells it.
     pub fn name(self) -> &'static str {
         match self {
             Selector::Range => "Range",
@@ -96,7 +96,7 @@ impl Selector {
     }
 }
 
-/// A set of [`Selector`]s.
+/// The set of the [`Selector`]s that a request has: see [`Head::has`].
 ///
 /// ```
 /// use services::codec::request::{Head, Selector};
@@ -107,7 +107,7 @@ impl Selector {
 pub struct Selectors(u8);
 
 impl Selectors {
-    /// Whether the set is empty.
+    /// Whether the request has none of the selectors, so that a `GET` gets the whole representation.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -154,7 +154,7 @@ pub enum Body {
     Chunked,
 }
 
-/// The status of a refusal.
+/// The status of an answer that refuses a request: 4xx or 5xx.
 ///
 /// ```
 /// use services::codec::request::{Head, Status};
@@ -196,7 +196,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The status code.
+    /// The number of the status line, such as 404.
     pub fn code(self) -> u16 {
         match self {
             Status::BadRequest => 400,
@@ -217,7 +217,7 @@ impl Status {
         }
     }
 
-    /// The reason phrase.
+    /// The text behind the number of the status line, such as `Not Found`.
     pub fn reason(self) -> &'static str {
         match self {
             Status::BadRequest => "Bad Request",
@@ -240,7 +240,7 @@ impl Status {
 }
 
 impl Method {
-    /// Finds the method with this name.
+    /// Returns the method of this name, compared with case; [`Method::Unknown`] for any other name.
     pub fn named(name: &str) -> Self {
         Method::of(name.as_bytes())
     }

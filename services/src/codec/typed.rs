@@ -12,7 +12,7 @@ pub const TYPED_MAX: usize = 64 * 1024;
 
 const TOO_LONG: TooLong = TooLong { what: "line", limit: TYPED_MAX };
 
-/// Takes lines out of the input.
+/// Takes the lines that a person types on a keyboard, or that come from a pipe, out of the input.
 ///
 /// ```
 /// use reactor::Input;

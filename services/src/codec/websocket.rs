@@ -85,11 +85,11 @@ impl CloseCode {
     pub const NONE: CloseCode = CloseCode(1005);
     /// 1007: the payload does not fit its kind, such as a text that is not UTF-8.
     pub const INVALID_DATA: CloseCode = CloseCode(1007);
-    /// 1008: the service's own rules.
+    /// 1008: the client has broken a rule of the service, not of the protocol.
     pub const POLICY: CloseCode = CloseCode(1008);
-    /// 1009: the message is longer than accepted.
+    /// 1009: the message is longer than the decoder accepts.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
-    /// 1011: an error inside the server.
+    /// 1011: the server has failed, through no fault of the client.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
     /// 1012: the server restarts; clients may connect again.
     pub const RESTART: CloseCode = CloseCode(1012);
@@ -102,7 +102,7 @@ impl CloseCode {
         matches!(number, 1000..=1003 | 1007..=1014 | 3000..=4999).then_some(CloseCode(number))
     }
 
-    /// The number; 1005 for [`CloseCode::NONE`].
+    /// The number that a close frame carries; 1005 for [`CloseCode::NONE`], which carries none.
     pub fn number(self) -> u16 {
         self.0
     }
@@ -127,7 +127,7 @@ impl fmt::Display for CloseCode {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolError {
-    /// 1002, 1007 or 1009.
+    /// The code for the close frame: 1002, 1007 or 1009.
     pub code: CloseCode,
     /// The rule that was broken, short enough for a close frame.
     pub reason: &'static str,

@@ -25,7 +25,7 @@ pub use websocket::{Client, MESSAGE_MAX, WEBSOCKET_REFUSAL, WebSocketEcho, webso
 /// Longest line in bytes, its ending not counted: more than people type, and little enough for the input of many peers.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// The beginning of each answer.
+/// The bytes before the line in each answer of the line mode.
 pub const SAID: &[u8] = b"You said: ";
 /// The answer to a line of more than [`LINE_MAX`] bytes.
 pub const TOO_LONG: &[u8] = b"ERROR: line longer than 65536 bytes\n";

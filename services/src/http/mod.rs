@@ -55,7 +55,7 @@ use clock::Clock;
 use exchange::{Kind, Owed, Persistence, asks_for_head};
 use files::{Answered, Library, Lookahead, Response};
 
-/// Default body of the fixed answer.
+/// The body of the fixed answer, unless the program gives another one.
 pub const BODY: &str = "Hello from Epoll Server!";
 
 /// Default time between two requests: longer than a person takes to click, and short enough that idle connections give
@@ -120,7 +120,7 @@ impl Http {
         Http::of(Site::Page(Page::new(body.into())), idle)
     }
 
-    /// Answers with files.
+    /// Answers with the files of a directory. `idle` is that of [`Http::new`]. Handlers of several loops get clones of one `files`.
     pub fn with_files(files: Files, idle: Option<Duration>) -> Self {
         Http::of(Site::Files(Box::new(Library::new(files))), idle)
     }
@@ -136,7 +136,7 @@ impl Http {
         self
     }
 
-    /// Writes a log line for each answer.
+    /// Writes a line in the combined log format to `log` for each answer.
     pub fn access_log(mut self, log: AccessLog) -> Self {
         self.log = Some(log);
         self

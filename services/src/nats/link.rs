@@ -92,7 +92,7 @@ impl From<EncodeError> for NotSent {
 impl<M: Send + 'static> Link<'_, '_, M> {
     // ---- questions ---------------------------------------------------------------------------------------------------
 
-    /// Whether the client is connected.
+    /// Whether the client is connected and the server has answered its first PING.
     pub fn is_up(&self) -> bool {
         self.session.phase == Phase::Up
     }
@@ -122,7 +122,7 @@ impl<M: Send + 'static> Link<'_, '_, M> {
         self.session.retry.failures
     }
 
-    /// Bytes that wait for the server.
+    /// Number of bytes that are queued for the server and that the kernel has not taken.
     pub fn queued(&mut self) -> usize {
         self.cx.at(self.session.wire).queued()
     }
@@ -137,7 +137,7 @@ impl<M: Send + 'static> Link<'_, '_, M> {
         self.cx.now()
     }
 
-    /// Whether the application is stopping.
+    /// Whether the application is stopping, so that the participant should finish its work.
     pub fn is_stopping(&self) -> bool {
         self.cx.is_stopping()
     }
@@ -260,7 +260,7 @@ impl<M: Send + 'static> Link<'_, '_, M> {
         self.session.give_up(Cause::Requested, self.cx);
     }
 
-    /// Stops the application.
+    /// Stops the whole application in order, as SIGTERM does: see [`Context::halt`](reactor::Context::halt).
     pub fn halt(&mut self) {
         self.cx.halt();
     }

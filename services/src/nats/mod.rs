@@ -53,7 +53,7 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub const QUEUE_MAX: usize = 4 * 1024 * 1024;
 /// Requests that wait for an answer at most.
 pub const REQUESTS_MAX: usize = 1024;
-/// Subscriptions of a client at most.
+/// Largest number of subscriptions of a client at one time.
 pub const SUBSCRIPTIONS_MAX: usize = 1024;
 
 /// Room for operations of the client's own, such as PONG, besides [`QUEUE_MAX`].

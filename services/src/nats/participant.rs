@@ -107,7 +107,7 @@ pub(super) enum Content<M> {
 }
 
 impl<M> Posted<M> {
-    /// A message for the participant.
+    /// Wraps a message for the participant, as threads and other handlers post it.
     pub fn new(message: M) -> Self {
         Posted(Content::Message(message))
     }

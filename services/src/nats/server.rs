@@ -51,7 +51,7 @@ impl fmt::Display for UrlError {
 impl std::error::Error for UrlError {}
 
 impl Url {
-    /// Whether the URL asks for TLS.
+    /// Whether the URL begins with `tls://`, which asks for TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }

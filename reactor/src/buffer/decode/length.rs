@@ -48,7 +48,7 @@ enum Form {
     Decimal,
 }
 
-/// One item of [`LengthPrefix`].
+/// One item that [`LengthPrefix::decode`] has taken, borrowed from the input.
 ///
 /// ```
 /// use reactor::{Input, LengthPrefix};
@@ -60,7 +60,7 @@ enum Form {
 pub struct Frame<'a> {
     /// The bytes before the length, as many as [`LengthPrefix::offset`] says.
     pub head: &'a [u8],
-    /// The bytes that the length counts.
+    /// The content: the bytes that the length counts, without head, length and trailer.
     pub body: &'a [u8],
     /// Everything from the first byte of the head to the last of the trailer, for a relay.
     pub whole: &'a [u8],
@@ -110,12 +110,12 @@ impl LengthPrefix {
         Self::new(Form::Decimal, max)
     }
 
-    /// The length stands after `bytes` bytes.
+    /// Puts the length behind a head of `bytes` bytes of any value, which [`Frame::head`] returns.
     pub const fn offset(self, bytes: usize) -> Self {
         LengthPrefix { offset: bytes, before: b"", ..self }
     }
 
-    /// The length stands after these bytes. Others are an error.
+    /// Puts the length behind the bytes `before`. Other bytes in their place are an error.
     pub const fn after(self, before: &'static [u8]) -> Self {
         LengthPrefix { offset: before.len(), before, ..self }
     }
@@ -125,7 +125,7 @@ impl LengthPrefix {
         LengthPrefix { trailer: bytes, ..self }
     }
 
-    /// The length has its lowest byte first.
+    /// Reads the length with the lowest byte first. Without effect on varints and decimal digits.
     pub const fn little_endian(self) -> Self {
         LengthPrefix { little_endian: true, ..self }
     }

@@ -48,12 +48,12 @@ pub struct Message<'i> {
     pub subject: &'i [u8],
     /// The subscription's number, from [`Subscribe`](super::Subscribe).
     pub sid: u64,
-    /// The subject for an answer.
+    /// The subject to which the publisher expects an answer; `None` if it expects none.
     pub reply: Option<&'i [u8]>,
     /// The header fields; none in a message without headers. An unreadable header block is the publisher's fault, and does not
     /// end the connection to the server.
     pub headers: Result<Headers<'i>, BadHeaders>,
-    /// The payload.
+    /// The content of the message, in any bytes, behind the headers.
     pub payload: &'i [u8],
 }
 

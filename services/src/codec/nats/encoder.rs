@@ -9,7 +9,7 @@ use super::CONTROL_LINE_MAX;
 
 /// The line by which a client asks whether the server is alive.
 pub const PING: &[u8] = b"PING\r\n";
-/// The answer to a server's PING.
+/// The line by which a client answers the PING of a server.
 pub const PONG: &[u8] = b"PONG\r\n";
 
 /// The rule for the subject of a message.
@@ -97,9 +97,9 @@ pub struct Connect<'a> {
     pub name: &'a str,
     /// Whether the client gets its own messages back for its own subscriptions.
     pub echo: bool,
-    /// The client's identity.
+    /// The client's identity: a user and a password, a token, or none.
     pub login: &'a Login,
-    /// Whether the connection speaks TLS.
+    /// Whether the connection speaks TLS, which the server compares with its own rule.
     pub tls: bool,
 }
 
@@ -208,12 +208,12 @@ impl<'a> Publish<'a> {
         self.block() + self.payload.len()
     }
 
-    /// Whether the message has header fields.
+    /// Whether the message has header fields, and is sent as HPUB. A server without [`Info::headers`](super::Info::headers) refuses it.
     pub fn has_headers(&self) -> bool {
         !self.headers.is_empty()
     }
 
-    /// Bytes of the whole operation.
+    /// Number of bytes that [`put`](Self::put) writes, with the line before the payload and the ending behind.
     pub fn encoded(&self) -> usize {
         let digits = |number: usize| number.checked_ilog10().map_or(1, |log| log as usize + 1);
         let words = self.subject.len() + 1 + self.reply.map_or(0, |reply| reply.len() + 1);
@@ -227,7 +227,7 @@ impl<'a> Publish<'a> {
         if self.headers.is_empty() { 0 } else { HEAD.len() + fields + 2 }
     }
 
-    /// Writes the operation. Allocates nothing.
+    /// Writes the operation with its payload to the output. Allocates nothing besides the output.
     pub fn put(&self, writer: &mut Writer<'_>) {
         writer.put(if self.headers.is_empty() { b"PUB " } else { b"HPUB " });
         writer.put(self.subject);
@@ -305,7 +305,7 @@ impl<'a> Subscribe<'a> {
         }
     }
 
-    /// Writes the operation.
+    /// Writes the operation, a line of SUB, to the output.
     pub fn put(&self, writer: &mut Writer<'_>) {
         writer.put(b"SUB ");
         writer.put(self.subject);
@@ -331,14 +331,14 @@ impl<'a> Subscribe<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Unsubscribe {
-    /// The subscription's number.
+    /// The number of the subscription, as in its [`Subscribe`].
     pub sid: u64,
     /// The number of messages, counted from the subscription's beginning, after which the server ends the subscription.
     pub after: Option<u64>,
 }
 
 impl Unsubscribe {
-    /// Writes the operation.
+    /// Writes the operation, a line of UNSUB, to the output.
     pub fn put(&self, writer: &mut Writer<'_>) {
         writer.put(b"UNSUB ");
         writer.put_decimal(self.sid);

@@ -20,23 +20,23 @@ pub const URLS_MAX: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Info {
-    /// The server's unique id.
+    /// The id of the server process, which no other server has; a restart changes it.
     pub server_id: String,
     /// The server's name; the id, unless the operator has chosen a name.
     pub server_name: String,
-    /// The server's version, such as `2.9.10`.
+    /// The version of nats-server, such as `2.9.10`.
     pub version: String,
     /// The number of this connection at the server.
     pub client_id: u64,
     /// Most bytes of a message's headers and payload together.
     pub max_payload: usize,
-    /// Messages may have headers.
+    /// Whether messages may have headers (HPUB, HMSG).
     pub headers: bool,
-    /// The server has JetStream. A server without JetStream may belong to a cluster that has JetStream.
+    /// Whether the server has JetStream. A server without JetStream may belong to a cluster that has JetStream.
     pub jetstream: bool,
-    /// The server accepts no client without a name, a token or a key.
+    /// Whether the server refuses clients without a login: a user, a token or a key.
     pub auth_required: bool,
-    /// A client has to begin a TLS handshake after INFO.
+    /// Whether a client has to begin a TLS handshake after INFO.
     pub tls_required: bool,
     /// A client may begin a TLS handshake after INFO.
     pub tls_available: bool,

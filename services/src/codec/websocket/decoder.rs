@@ -142,7 +142,7 @@ enum Lent {
 }
 
 impl Decoder {
-    /// Heap bytes that the unfinished message takes.
+    /// Heap bytes of the buffer for an unfinished message, for [`set_state_bytes`](reactor::Context::set_state_bytes).
     pub fn memory(&self) -> usize {
         self.buffer.capacity()
     }

@@ -134,7 +134,7 @@ impl ControlPayload {
         payload
     }
 
-    /// A copy of the first [`CONTROL_MAX`] bytes.
+    /// Makes a payload of the first [`CONTROL_MAX`] of `bytes`. Further bytes are left out.
     pub fn of(bytes: &[u8]) -> Self {
         let mut payload = ControlPayload { bytes: [0; CONTROL_MAX], length: 0 };
         payload.push(&bytes[..bytes.len().min(CONTROL_MAX)]);
@@ -203,7 +203,7 @@ impl Pongs {
         }
     }
 
-    /// Whether [`Pongs::finish`] has a pong to put.
+    /// Whether the answer to the newest ping is not put yet: [`Pongs::finish`] puts it.
     #[inline]
     pub fn is_unfinished(&self) -> bool {
         self.newest.is_some()

@@ -24,7 +24,7 @@ use sha1_smol::Sha1;
 
 use crate::codec::request::{Body, Head, Method, Status, end_of_head};
 
-/// Longest head of a request, in bytes.
+/// Longest head of a handshake, in bytes. A longer one gets 431.
 pub const HEAD_MAX: usize = 8 * 1024;
 
 /// The text that a server appends to the key before hashing, as a proof of speaking WebSocket (RFC 6455 section 1.3).

@@ -30,7 +30,7 @@ const LINKS_MAX: usize = 40;
 pub(super) const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// The resolver of paths.
+/// The means by which the path of a request is resolved below the root. The results are equal.
 ///
 /// ```
 /// use services::http::Resolver;
@@ -38,10 +38,10 @@ pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFl
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resolver {
-    /// The kernel where possible, otherwise [`Resolver::Walk`].
+    /// One call of `openat2`, where the kernel has it; otherwise as [`Resolver::Walk`].
     #[default]
     Kernel,
-    /// One name at a time.
+    /// One `openat` for each name of the path. For tests: some kernels have nothing else.
     Walk,
 }
 
