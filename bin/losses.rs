@@ -18,7 +18,7 @@ use crate::line::stamped;
 use crate::sink::Lines;
 
 /// Shortest time between two reports of an output's losses.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+const LOGGED_EVERY: Duration = Duration::from_secs(1);
 /// Capacity of the pipe: more records than all processes write in a second. Linux allows this size to every user.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// A record: number of lines, output, and cause.
@@ -80,7 +80,7 @@ impl Display for Cause {
 pub struct Tally {
     lost: u64,
     cause: Option<Cause>,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl Tally {
@@ -93,7 +93,9 @@ impl Tally {
 
     /// Time until the losses may be reported. `None` without losses.
     pub fn due_in(&self) -> Option<Duration> {
-        (self.lost > 0).then(|| self.told.map_or(Duration::ZERO, |told| TOLD_EVERY.saturating_sub(told.elapsed())))
+        (self.lost > 0).then(|| {
+            self.logged_at.map_or(Duration::ZERO, |logged_at| LOGGED_EVERY.saturating_sub(logged_at.elapsed()))
+        })
     }
 
     /// Returns the report if losses exist and a report is due; the `last` report is always due. Call [`Tally::is_told`]
@@ -106,7 +108,7 @@ impl Tally {
     }
 
     pub fn is_told(&mut self) {
-        (self.lost, self.told) = (0, Some(Instant::now()));
+        (self.lost, self.logged_at) = (0, Some(Instant::now()));
     }
 }
 
@@ -206,7 +208,7 @@ impl Collected {
     }
 }
 
-/// The parent's handler of the pipe. It reads when a record arrives, and at most once in [`TOLD_EVERY`]: a flood of
+/// The parent's handler of the pipe. It reads when a record arrives, and at most once in [`LOGGED_EVERY`]: a flood of
 /// lost lines must not keep the loop busy.
 pub struct Watcher(pub Collected);
 
@@ -228,7 +230,7 @@ impl Handler for Watcher {
         collection.count(input.take_all());
         collection.tell(false);
         cx.pause_reading();
-        cx.set_deadline(TOLD_EVERY);
+        cx.set_deadline(LOGGED_EVERY);
     }
 
     fn on_deadline(&mut self, _: &mut (), cx: &mut Context<'_>) {
@@ -236,7 +238,7 @@ impl Handler for Watcher {
             return cx.resume_reading();
         }
         // The outputs of the log have no room for the report, so it is tried again later.
-        cx.set_deadline(TOLD_EVERY);
+        cx.set_deadline(LOGGED_EVERY);
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Measured {
 pub(crate) fn interleaved(options: &Options, rig: &Rig, case: Case, backend: Backend) -> Result<Vec<Measured>, String> {
     let (mut alive, mut idle_and_resident) = (Vec::new(), Vec::new());
     for &idle in &options.idle {
-        let (server, load, resident) = crowded(rig, case, backend, idle)?;
+        let (server, load, resident) = among_idle(rig, case, backend, idle)?;
         alive.push((server, load));
         idle_and_resident.push((idle, resident));
     }
@@ -32,7 +32,7 @@ pub(crate) fn interleaved(options: &Options, rig: &Rig, case: Case, backend: Bac
 }
 
 /// A server with its load connected, and the resident memory that each idle connection has added.
-fn crowded(rig: &Rig, case: Case, backend: Backend, idle: usize) -> Result<(Server, Load, Option<f64>), String> {
+fn among_idle(rig: &Rig, case: Case, backend: Backend, idle: usize) -> Result<(Server, Load, Option<f64>), String> {
     let server = rig.serve(&case.served(rig, backend, idle)?, &[])?;
     // A first load, as large as the active part, comes and goes. So memory that a server allocates once, and memory for
     // the active connections, is allocated before the first look.

@@ -122,16 +122,16 @@ struct Member {
 impl Member {
     /// A member that has been let in.
     fn join(address: SocketAddr, name: &str, receive_buffer: Option<usize>) -> Result<Member, String> {
-        let told = |why: std::io::Error| format!("{name}: {why}");
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(told)?;
+        let named = |why: std::io::Error| format!("{name}: {why}");
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(named)?;
         if let Some(size) = receive_buffer {
-            socket.set_recv_buffer_size(size).map_err(told)?;
+            socket.set_recv_buffer_size(size).map_err(named)?;
         }
-        socket.connect(&SockAddr::from(address)).map_err(told)?;
+        socket.connect(&SockAddr::from(address)).map_err(named)?;
         let stream = TcpStream::from(socket);
-        stream.set_nodelay(true).map_err(told)?;
-        stream.set_read_timeout(Some(GUARD)).map_err(told)?;
-        stream.set_write_timeout(Some(GUARD)).map_err(told)?;
+        stream.set_nodelay(true).map_err(named)?;
+        stream.set_read_timeout(Some(GUARD)).map_err(named)?;
+        stream.set_write_timeout(Some(GUARD)).map_err(named)?;
         let mut member = Member { stream: BufReader::new(stream) };
         member.say(&format!("NAME: {name}"))?;
         member.until("CLIENT: ")?;
@@ -159,8 +159,8 @@ impl Member {
 
     /// Throws away all that has come.
     fn discard(&mut self) -> Result<(), String> {
-        let told = |why: std::io::Error| format!("reading: {why}");
-        self.stream.get_ref().set_nonblocking(true).map_err(told)?;
+        let named = |why: std::io::Error| format!("reading: {why}");
+        self.stream.get_ref().set_nonblocking(true).map_err(named)?;
         loop {
             match self.stream.fill_buf() {
                 Ok([]) => return Err("the connection has ended".to_owned()),
@@ -169,10 +169,10 @@ impl Member {
                     self.stream.consume(count);
                 }
                 Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => break,
-                Err(why) => return Err(told(why)),
+                Err(why) => return Err(named(why)),
             }
         }
-        self.stream.get_ref().set_nonblocking(false).map_err(told)
+        self.stream.get_ref().set_nonblocking(false).map_err(named)
     }
 }
 

@@ -137,7 +137,7 @@ impl Running {
         let wakes = |all: &[Counters]| all.iter().map(|counters| counters.wakes).sum::<f64>();
         let per_thousand = (wakes(&after) - wakes(before)) / timed.counted.iter().sum::<f64>() * 1e3;
         // A dash where counters are missing.
-        let told = |value: f64, there: bool| if there { format!("{value:.2}") } else { "–".to_owned() };
+        let cell = |value: f64, there: bool| if there { format!("{value:.2}") } else { "–".to_owned() };
         let there = after.len() == self.loops && before.len() == self.loops;
         println!(
             "| {} | {connections} | {} | {:.2} µs | {:.2} | {:.2}–{:.2} | {:.0} | {} | {} | {} |",
@@ -148,8 +148,8 @@ impl Running {
             quantile(&timed.ratios, 0.2),
             quantile(&timed.ratios, 0.8),
             median(&timed.per_second),
-            told(most / fewest, there && self.loops > 1),
-            told(per_thousand, there),
+            cell(most / fewest, there && self.loops > 1),
+            cell(per_thousand, there),
             timed.failed
         );
     }

@@ -88,11 +88,11 @@ impl Members {
 
 impl Member {
     fn connect(server: &Server) -> Result<Member, String> {
-        let told = |why: std::io::Error| format!("{}: {why}", server.address());
-        let stream = TcpStream::connect(server.address()).map_err(told)?;
-        stream.set_nodelay(true).map_err(told)?;
-        stream.set_read_timeout(Some(GUARD)).map_err(told)?;
-        stream.set_nonblocking(true).map_err(told)?;
+        let named = |why: std::io::Error| format!("{}: {why}", server.address());
+        let stream = TcpStream::connect(server.address()).map_err(named)?;
+        stream.set_nodelay(true).map_err(named)?;
+        stream.set_read_timeout(Some(GUARD)).map_err(named)?;
+        stream.set_nonblocking(true).map_err(named)?;
         Ok(Member { stream, last: Vec::new(), is_in: false })
     }
 

@@ -42,7 +42,7 @@ pub fn syscalls(rig: &Rig, served: &Served, asked: &Asked) -> Result<Syscalls, S
         let mut watcher = ["strace", "-D", "-f", "-c", "-o"].map(OsString::from).to_vec();
         watcher.push(path.clone().into());
         watched(rig, served, asked, &watcher, requests)?;
-        let text = written(&path, |text| text.lines().any(|line| line.ends_with(" total"))).map_err(told(served))?;
+        let text = written(&path, |text| text.lines().any(|line| line.ends_with(" total"))).map_err(named(served))?;
         remove(&path)?;
         counts.push(parse_strace(&text));
     }
@@ -87,7 +87,7 @@ pub fn instructions(rig: &Rig, served: &Served, asked: &Asked) -> Result<f64, St
         watched(rig, served, asked, &watcher, requests)?;
         let total =
             |text: &str| text.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse::<f64>().ok());
-        let text = written(&path, |text| total(text).is_some()).map_err(told(served))?;
+        let text = written(&path, |text| total(text).is_some()).map_err(named(served))?;
         remove(&path)?;
         counts.push(total(&text).unwrap_or(f64::NAN));
     }
@@ -112,7 +112,7 @@ fn watched(rig: &Rig, served: &Served, asked: &Asked, watcher: &[OsString], requ
     server.end()
 }
 
-fn told(served: &Served) -> impl Fn(String) -> String {
+fn named(served: &Served) -> impl Fn(String) -> String {
     move |why| format!("{}: {why}", served.name)
 }
 

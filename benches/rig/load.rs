@@ -20,7 +20,11 @@ impl Load {
         let name = format!("load for {server}");
         let line = process.line(ANSWER).map_err(|why| format!("{name}: {why}"))?;
         let ready = Said { line, name: name.clone() };
-        if ready.line.starts_with("ready ") { Ok(Load { process, name, ready }) } else { Err(ready.told("not ready")) }
+        if ready.line.starts_with("ready ") {
+            Ok(Load { process, name, ready })
+        } else {
+            Err(ready.failure("not ready"))
+        }
     }
 
     /// Runs a slice. When this returns, all requests have been answered, and rightly.
@@ -43,7 +47,7 @@ impl Load {
     pub fn greet(&mut self) -> Result<(), String> {
         self.process.say("greet\n").map_err(|why| format!("{}: {why}", self.name))?;
         let said = self.end(ANSWER)?;
-        if said.line == "greeted" { Ok(()) } else { Err(said.told("not greeted")) }
+        if said.line == "greeted" { Ok(()) } else { Err(said.failure("not greeted")) }
     }
 }
 
@@ -56,7 +60,7 @@ pub struct Said {
 impl Said {
     pub fn get(&self, name: &str) -> Result<f64, String> {
         let number = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-        self.line.split_whitespace().find_map(number).ok_or_else(|| self.told(&format!("no {name}")))
+        self.line.split_whitespace().find_map(number).ok_or_else(|| self.failure(&format!("no {name}")))
     }
 
     /// The text after `name=`, which may have spaces.
@@ -65,7 +69,7 @@ impl Said {
     }
 
     /// An error about the line.
-    pub fn told(&self, why: &str) -> String {
+    pub fn failure(&self, why: &str) -> String {
         format!("{}: {why}: {}", self.name, self.line)
     }
 }

@@ -24,7 +24,7 @@ impl Sample {
         let spent = server.cpu_nanos()? - before;
         let count = said.get(counted)?;
         if count == 0.0 {
-            return Err(said.told("nothing was answered"));
+            return Err(said.failure("nothing was answered"));
         }
         let failures = ["failed", "given_up"].map(|name| said.get(name).unwrap_or(0.0));
         Ok(Sample {

@@ -159,29 +159,29 @@ impl Rig {
     }
 
     fn serve_telling(&self, served: &Served, watcher: &[OsString], errors: Stdio) -> Result<Server, String> {
-        let told = |why| format!("{}: {why}", served.name);
+        let named = |why| format!("{}: {why}", served.name);
         let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain(watcher.iter().cloned());
         let words = words.chain(served.command()).chain(["--port", "0"].map(OsString::from));
-        let mut process = self.start(words, errors).map_err(told)?;
-        let line = process.line(START).map_err(told)?;
+        let mut process = self.start(words, errors).map_err(named)?;
+        let line = process.line(START).map_err(named)?;
         let words = line.strip_prefix("listening ").and_then(|line| line.split_once(' '));
         let address = words.and_then(|(_, url)| url.strip_prefix("tcp://").or(url.strip_prefix("tls://")));
-        let address = address.ok_or_else(|| told(format!("not a `listening` line: {line}")))?;
+        let address = address.ok_or_else(|| named(format!("not a `listening` line: {line}")))?;
         Ok(Server { process, address: address.to_owned(), name: served.name.clone() })
     }
 
     /// Starts a server that prints nothing when it listens, at a given address.
     pub fn serve_at(&self, served: &Served, address: String) -> Result<Server, String> {
-        let told = |why| format!("{}: {why}", served.name);
+        let named = |why| format!("{}: {why}", served.name);
         let words = ALL_DESCRIPTORS.map(OsString::from).into_iter().chain(served.command());
-        let mut process = self.start(words, Stdio::inherit()).map_err(told)?;
+        let mut process = self.start(words, Stdio::inherit()).map_err(named)?;
         let begin = Instant::now();
         while TcpStream::connect(&address).is_err() {
             if let Ok(Some(status)) = process.wait(Duration::ZERO) {
-                return Err(told(format!("it has ended: {status}")));
+                return Err(named(format!("it has ended: {status}")));
             }
             if begin.elapsed() > START {
-                return Err(told(format!("it does not listen at {address}")));
+                return Err(named(format!("it does not listen at {address}")));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

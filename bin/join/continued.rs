@@ -22,24 +22,24 @@ const LAST: [i32; 10] = [SIGQUIT, SIGABRT, SIGALRM, SIGUSR2, SIGVTALRM, SIGPROF,
 
 struct Continued {
     /// Descriptors for SIGCONT and for the [`LAST`] signals.
-    told: Option<[OwnedFd; 2]>,
+    signals: Option<[OwnedFd; 2]>,
     gate: Arc<Gate>,
     queue: Queue,
 }
 
 /// A service that gives the terminal back to the editor when the process continues after a stop.
 pub fn service(gate: Arc<Gate>, queue: Queue) -> io::Result<Service<impl Handler>> {
-    let tell = |signals: &[i32]| {
-        let (told, teller) = UnixStream::pair()?;
+    let descriptor = |signals: &[i32]| {
+        let (watched, written) = UnixStream::pair()?;
         for signal in signals {
-            pipe::register(*signal, teller.try_clone()?)?;
+            pipe::register(*signal, written.try_clone()?)?;
         }
-        io::Result::Ok(OwnedFd::from(told))
+        io::Result::Ok(OwnedFd::from(watched))
     };
-    let told = Mutex::new(Some([tell(&[SIGCONT])?, tell(&LAST)?]));
+    let signals = Mutex::new(Some([descriptor(&[SIGCONT])?, descriptor(&LAST)?]));
     let factory = move || {
-        let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Continued { told, gate: gate.clone(), queue: queue.clone() }
+        let signals = signals.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Continued { signals, gate: gate.clone(), queue: queue.clone() }
     };
     Ok(Service::outbound(factory).named("continued"))
 }
@@ -49,7 +49,7 @@ impl Handler for Continued {
     type Connection = bool;
 
     fn on_start(&mut self, cx: &mut Context<'_, bool>) {
-        if let Some([continued, last]) = self.told.take() {
+        if let Some([continued, last]) = self.signals.take() {
             cx.watch(continued, false);
             cx.watch(last, true);
         }

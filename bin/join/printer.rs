@@ -13,7 +13,7 @@ use reactor::{ConnectionId, Handle, ServiceHandle};
 use services::chat::Order;
 
 /// Queued bytes at which reading from the server pauses: some screens full, and enough to keep a pipe busy.
-const CROWDED: usize = 256 * 1024;
+const QUEUE_MAX: usize = 256 * 1024;
 /// Time until the next try, for a descriptor that another process has made non-blocking.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -33,7 +33,7 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// The client, which is told when the queue has room again.
+    /// The client, to which the thread posts when the queue has room again.
     client: OnceLock<ServiceHandle<Order>>,
 }
 
@@ -42,8 +42,8 @@ struct State {
     text: String,
     /// A part of the text is being written.
     writing: bool,
-    /// The client was told that the queue is full.
-    crowded: bool,
+    /// Whether `put` has reported a full queue to the client. Cleared when the queue is written.
+    is_full: bool,
     closing: bool,
     /// All text is written, or no more can be written.
     done: bool,
@@ -113,8 +113,8 @@ impl Queue {
         }
         state.text.push_str(text);
         self.0.changed.notify_all();
-        state.crowded |= state.text.len() > CROWDED;
-        !state.crowded
+        state.is_full |= state.text.len() > QUEUE_MAX;
+        !state.is_full
     }
 }
 
@@ -140,13 +140,13 @@ impl Shared {
                 break;
             }
             text.clear();
-            let was_crowded = {
+            let was_full = {
                 let mut state = self.lock();
                 state.writing = false;
                 self.changed.notify_all();
-                std::mem::take(&mut state.crowded)
+                std::mem::take(&mut state.is_full)
             };
-            if was_crowded && let Some(client) = self.client.get() {
+            if was_full && let Some(client) = self.client.get() {
                 // After the end of the loop the client does not need to know.
                 let _ = client.post_wait(ConnectionId::NONE, Order::GoOn);
             }

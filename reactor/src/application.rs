@@ -191,7 +191,7 @@ impl Application {
         self.services.push(Prepared {
             bound,
             builds,
-            for_per_connection_loop: Arc::new(move |loop_handle| parts.host_of_guest(loop_handle)),
+            for_per_connection_loop: Arc::new(move |loop_handle| parts.per_connection_host(loop_handle)),
         });
         Ok(handle)
     }

@@ -287,7 +287,7 @@ impl Cluster {
 
     fn changed(&self, per_connection: &mut PerConnectionLoops) {
         per_connection.snapshot = None;
-        self.room.set_guests(per_connection.here.len());
+        self.room.set_per_connection(per_connection.here.len());
         self.changes.count();
     }
 
@@ -297,8 +297,8 @@ impl Cluster {
     }
 
     /// While the application stops: whether all per-connection loops have ended. If not, the last wakes the accepting loop.
-    pub(crate) fn have_guests_gone(&self) -> bool {
-        self.room.have_guests_gone()
+    pub(crate) fn have_per_connection_ended(&self) -> bool {
+        self.room.have_per_connection_ended()
     }
 
     /// Blocks until all per-connection loops have ended, at most `patience` (`None`: no limit). Returns the number left.

@@ -155,7 +155,7 @@ struct PerConnectionLoop<M> {
 }
 
 /// The receiving end of a per-connection loop's mailbox. A drop removes the mailbox.
-pub(crate) struct GuestReceiver<M: Send + 'static> {
+pub(crate) struct PerConnectionReceiver<M: Send + 'static> {
     receiver: Receiver<Addressed<M>>,
     number: u32,
     mailboxes: Arc<Mailboxes<M>>,
@@ -173,13 +173,13 @@ impl<M> Mail<M> for Receiver<Addressed<M>> {
     }
 }
 
-impl<M: Send + 'static> Mail<M> for GuestReceiver<M> {
+impl<M: Send + 'static> Mail<M> for PerConnectionReceiver<M> {
     fn take(&mut self, into: &mut VecDeque<Addressed<M>>, most: usize) -> bool {
         self.receiver.take(into, most)
     }
 }
 
-impl<M: Send + 'static> Drop for GuestReceiver<M> {
+impl<M: Send + 'static> Drop for PerConnectionReceiver<M> {
     fn drop(&mut self) {
         self.mailboxes.per_connection.write().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
@@ -198,7 +198,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
     }
 
     /// The receiver of a new per-connection loop.
-    pub(crate) fn receiver_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> GuestReceiver<M> {
+    pub(crate) fn per_connection_receiver(&self, loop_handle: &Arc<LoopHandle>) -> PerConnectionReceiver<M> {
         let mailbox = Arc::new(Mailbox::new());
         let (number, receiver) = (loop_handle.number, Receiver::new(mailbox.clone()));
         let per_connection_loop = PerConnectionLoop { loop_handle: loop_handle.clone(), mailbox };
@@ -207,7 +207,7 @@ impl<M: Send + 'static> ServiceHandle<M> {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(number, per_connection_loop);
-        GuestReceiver { receiver, number, mailboxes: self.mailboxes.clone() }
+        PerConnectionReceiver { receiver, number, mailboxes: self.mailboxes.clone() }
     }
 
     /// The address of the service, with the actual port in place of port 0; the first address if a name has several.

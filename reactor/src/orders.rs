@@ -135,22 +135,22 @@ fn who_waits_for_a_descriptor_hears_of_the_one_that_becomes_free() {
 }
 
 #[test]
-fn who_waits_for_the_end_of_a_guest_hears_of_it() {
+fn a_stop_that_waits_for_a_per_connection_loop_is_woken_at_its_end() {
     for stops in [false, true] {
         model(move || {
             let room = Arc::new(Room::new());
-            room.set_guests(1);
+            room.set_per_connection(1);
             let leaving = {
                 let room = room.clone();
                 spawn(move || {
-                    room.set_guests(0);
+                    room.set_per_connection(0);
                     room.is_waited_for_by_a_stop()
                 })
             };
             let has_to_wait = match stops {
                 true => {
                     room.halt();
-                    !room.have_guests_gone()
+                    !room.have_per_connection_ended()
                 }
                 false => room.look(|| room.per_connection() >= 1),
             };

@@ -114,7 +114,7 @@ impl Room {
     }
 
     /// Sets the number of per-connection loops.
-    pub(crate) fn set_guests(&self, count: usize) {
+    pub(crate) fn set_per_connection(&self, count: usize) {
         self.per_connection.store(count, Ordering::Release);
     }
 
@@ -146,7 +146,7 @@ impl Room {
 
     /// For the accepting loop during a stop: whether all per-connection loops have ended. If not, the last loop will wake
     /// the accepting loop.
-    pub(crate) fn have_guests_gone(&self) -> bool {
+    pub(crate) fn have_per_connection_ended(&self) -> bool {
         fence(Ordering::SeqCst);
         self.per_connection() == 0
     }

@@ -46,8 +46,8 @@ fn serves(server: &Glowplug, client: &mut Client, name: &str, more: &str) {
     eventually(&format!("release {name} with {more:?}"), || (ask(client, "/small.txt").1 == name).then_some(()));
     // Each handler checks the name by itself, half a second after its last check.
     eventually(&format!("release {name}, the large file"), || (ask(client, "/large.bin") == large).then_some(()));
-    let mut newcomer = server.connect();
-    eventually(&format!("release {name} for all"), || (ask(&mut newcomer, "/large.bin") == large).then_some(()));
+    let mut latest = server.connect();
+    eventually(&format!("release {name} for all"), || (ask(&mut latest, "/large.bin") == large).then_some(()));
 }
 
 fn http(root: &Path, more: &str) -> String {

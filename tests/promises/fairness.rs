@@ -136,12 +136,12 @@ on_every_backend! {
         let stage = Stage::patient(transport, Plan::new());
         let (mut client, id) = stage.open();
         let frozen = stage.freeze();
-        let newcomers: Vec<Client> = (0..300).map(|_| stage.client()).collect();
+        let crowd: Vec<Client> = (0..300).map(|_| stage.client()).collect();
         client.write_all(b"ping").unwrap();
         has_arrived(&client, 4);
         drop(frozen);
         let (mut opened, mut first) = (0, None);
-        while opened < newcomers.len() {
+        while opened < crowd.len() {
             match stage.next() {
                 Seen::Data(who, _) if who == id => first = first.or(Some(opened)),
                 Seen::Opened(_) => opened += 1,

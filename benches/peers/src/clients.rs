@@ -80,7 +80,7 @@ pub fn run(kind: &str, address: &str, rest: &[&str]) -> Result<(), String> {
     }
     let mut load = Load::new(address, kept, connections, size)?;
     let served = load.gather(patience)?;
-    println!("ready served={served} {}", load.failures.told());
+    println!("ready served={served} {}", load.failures.fields());
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|why| why.to_string())?;
         let seconds = line.strip_prefix("seconds ").and_then(|s| s.parse().ok());
@@ -156,7 +156,7 @@ impl Load {
         }
         report.elapsed = length;
         let given_up = self.give_up();
-        Ok(format!("{report} in_time={in_time} given_up={given_up} {}", self.failures.told()))
+        Ok(format!("{report} in_time={in_time} given_up={given_up} {}", self.failures.fields()))
     }
 
     /// Whether something has happened before `end`.
@@ -304,7 +304,7 @@ impl Failures {
     }
 
     /// The words come last, because they contain spaces.
-    fn told(&mut self) -> String {
+    fn fields(&mut self) -> String {
         let Failures { count, last } = std::mem::take(self);
         format!("failed={count} why={last}")
     }

@@ -238,18 +238,18 @@ impl Load {
         };
         let mut streams = Vec::with_capacity(members + 1);
         for number in 0..members {
-            let told = |why: String| format!("member {number} at {address}: {why}");
-            let mut stream = connect(address).map_err(|why| told(why.to_string()))?;
+            let named = |why: String| format!("member {number} at {address}: {why}");
+            let mut stream = connect(address).map_err(|why| named(why.to_string()))?;
             let (said, answer) = way.join(number);
-            stream.write_all(&said).map_err(|why| told(why.to_string()))?;
-            until(&mut stream, &answer).map_err(told)?;
+            stream.write_all(&said).map_err(|why| named(why.to_string()))?;
+            until(&mut stream, &answer).map_err(named)?;
             streams.push(stream);
         }
-        let told = |why: String| format!("the sender at {from}: {why}");
-        let mut sender = connect(from).map_err(|why| told(why.to_string()))?;
+        let named = |why: String| format!("the sender at {from}: {why}");
+        let mut sender = connect(from).map_err(|why| named(why.to_string()))?;
         let (said, answer) = way.arrive();
-        sender.write_all(&said).map_err(|why| told(why.to_string()))?;
-        until(&mut sender, &answer).map_err(told)?;
+        sender.write_all(&said).map_err(|why| named(why.to_string()))?;
+        until(&mut sender, &answer).map_err(named)?;
         let (last, answer) = way.arrived(members);
         if way == Way::Nats {
             streams.push(sender.try_clone().map_err(|why| why.to_string())?);

@@ -147,16 +147,17 @@ fn slice(work: &Work, poll: &mut Poll, clients: &mut [Client], length: Duration)
 
 impl Client {
     fn connect(work: &Work, poll: &Poll, index: usize) -> Result<Client, String> {
-        let told = |why: String| format!("connection {index}: {why}");
+        let named = |why: String| format!("connection {index}: {why}");
         let open = || -> std::io::Result<std::net::TcpStream> {
             let stream = std::net::TcpStream::connect(work.address)?;
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        let mut stream = Stream::new(open().map_err(|why| told(why.to_string()))?, work.tls.as_ref()).map_err(told)?;
+        let mut stream =
+            Stream::new(open().map_err(|why| named(why.to_string()))?, work.tls.as_ref()).map_err(named)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         let registered = poll.registry().register(stream.socket(), Token(index), both);
-        registered.map_err(|why| told(why.to_string()))?;
+        registered.map_err(|why| named(why.to_string()))?;
         Ok(Client { stream, sent: 0, missing: 0, at: 0, since: Instant::now() })
     }
 

@@ -134,11 +134,11 @@ impl Load {
     }
 
     fn begin(&mut self, index: usize) -> Result<(), String> {
-        let told = |why: std::io::Error| format!("connection {index}: {why}");
+        let named = |why: std::io::Error| format!("connection {index}: {why}");
         let since = Instant::now();
-        let mut stream = TcpStream::connect(self.address).map_err(told)?;
+        let mut stream = TcpStream::connect(self.address).map_err(named)?;
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(index), both).map_err(told)?;
+        self.poll.registry().register(&mut stream, Token(index), both).map_err(named)?;
         let session = Tls::session(&self.places[index].config)?;
         self.places[index].open = Some(Open { stream, session, since, done: None });
         Ok(())

@@ -54,15 +54,15 @@ fn main() -> ExitCode {
         ["storm", address, ref rest @ ..] => storm::run(address, rest),
         ["handshakes", kind, address, ref rest @ ..] => handshakes::run(kind, address, rest),
         ["fetch", address, path, ref rest @ ..] => fetch::run(address, path, rest),
-        ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "http", Http::default()))),
-        ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_mio::serve(p, "echo", Echo))),
-        ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Http>(p, "http"))),
-        ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| told(on_tokio::serve::<Echo>(p, "echo"))),
+        ["mio", "http", ref rest @ ..] => port(rest).and_then(|p| outcome(on_mio::serve(p, "http", Http::default()))),
+        ["mio", "echo", ref rest @ ..] => port(rest).and_then(|p| outcome(on_mio::serve(p, "echo", Echo))),
+        ["tokio", "http", ref rest @ ..] => port(rest).and_then(|p| outcome(on_tokio::serve::<Http>(p, "http"))),
+        ["tokio", "echo", ref rest @ ..] => port(rest).and_then(|p| outcome(on_tokio::serve::<Echo>(p, "echo"))),
         #[cfg(feature = "hyper")]
-        ["hyper", "http", ref rest @ ..] => port(rest).and_then(|p| told(on_hyper::serve(p))),
-        ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::threads(p))),
-        ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| told(bare::fork(p))),
-        ["floor", "fanout", ref rest @ ..] => port(rest).and_then(|p| told(floor::fanout::serve(p))),
+        ["hyper", "http", ref rest @ ..] => port(rest).and_then(|p| outcome(on_hyper::serve(p))),
+        ["threads", "echo", ref rest @ ..] => port(rest).and_then(|p| outcome(bare::threads(p))),
+        ["fork", "echo", ref rest @ ..] => port(rest).and_then(|p| outcome(bare::fork(p))),
+        ["floor", "fanout", ref rest @ ..] => port(rest).and_then(|p| outcome(floor::fanout::serve(p))),
         ["floor", size, kind, ref rest @ ..] => port(rest).and_then(|p| floor(p, size, kind)),
         _ => Err(USAGE.to_owned()),
     };
@@ -88,12 +88,12 @@ fn port(rest: &[&str]) -> Result<SocketAddr, String> {
 fn floor(address: SocketAddr, size: &str, kind: &str) -> Result<(), String> {
     let size = size.parse().map_err(|_| format!("not a number of bytes: {size}"))?;
     match kind {
-        "kept" | "closed" => told(floor::answers::serve(address, size, kind == "closed")),
+        "kept" | "closed" => outcome(floor::answers::serve(address, size, kind == "closed")),
         _ => Err(USAGE.to_owned()),
     }
 }
 
-fn told(served: std::io::Result<()>) -> Result<(), String> {
+fn outcome(served: std::io::Result<()>) -> Result<(), String> {
     served.map_err(|why| why.to_string())
 }
 

@@ -34,10 +34,10 @@ impl Tls {
     pub fn new(root: &str, suite: &str) -> Result<Tls, String> {
         let (_, suite) =
             SUITES.into_iter().find(|(name, _)| *name == suite).ok_or(format!("no such suite: {suite}"))?;
-        let told = |why: String| format!("{root}: {why}");
+        let named = |why: String| format!("{root}: {why}");
         let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_file(Path::new(root)).map_err(|why| told(why.to_string()))?;
-        roots.add(certificate).map_err(|why| told(why.to_string()))?;
+        let certificate = CertificateDer::from_pem_file(Path::new(root)).map_err(|why| named(why.to_string()))?;
+        roots.add(certificate).map_err(|why| named(why.to_string()))?;
         let provider = CryptoProvider { cipher_suites: vec![suite], kx_groups: vec![GROUP], ..default_provider() };
         let builder = ClientConfig::builder_with_provider(Arc::new(provider));
         let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(|why| why.to_string())?;

@@ -42,27 +42,27 @@ fn connection() -> Accepted {
 fn a_wake_up_reaches_the_loop_that_it_is_for_whether_it_is_fixed_or_not() {
     let (cluster, mut wakers) = of(2);
     wakers.push(waker());
-    let guest = cluster.enter(wakers[2].clone(), 0);
+    let entered = cluster.enter(wakers[2].clone(), 0);
     let nobody = [false, false, false];
     assert_eq!(cluster.fixed().iter().map(|loop_handle| loop_handle.number).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(woken(&wakers), nobody);
     cluster.wake(1);
     assert_eq!(woken(&wakers), [false, true, false]);
-    cluster.wake(guest.number);
+    cluster.wake(entered.number);
     assert_eq!(woken(&wakers), [false, false, true]);
-    cluster.wake(guest.number + 1);
+    cluster.wake(entered.number + 1);
     assert_eq!(woken(&wakers), nobody);
     cluster.wake_all();
     assert_eq!(woken(&wakers), [true, true, true]);
     cluster.wake_others(0);
     assert_eq!(woken(&wakers), [false, true, true]);
-    cluster.wake_others(guest.number);
+    cluster.wake_others(entered.number);
     assert_eq!(woken(&wakers), [true, true, false]);
-    guest.waker().expect("it has not ended").wake();
+    entered.waker().expect("it has not ended").wake();
     assert_eq!(woken(&wakers), [false, false, true]);
-    cluster.leave(&guest);
-    assert!(guest.waker().is_none(), "the waker's descriptor is closed");
-    guest.wake();
+    cluster.leave(&entered);
+    assert!(entered.waker().is_none(), "the waker's descriptor is closed");
+    entered.wake();
     assert_eq!(woken(&wakers), nobody);
 }
 
@@ -138,10 +138,10 @@ fn nobody_comes_once_the_listeners_are_closed_and_the_queue_is_empty() {
 fn reports_are_asked_of_all_fixed_loops_but_the_first_and_of_as_many_others_as_were_named() {
     let (cluster, mut wakers) = of(2);
     wakers.extend([waker(), waker()]);
-    let guests = [cluster.enter(wakers[2].clone(), 0), cluster.enter(wakers[3].clone(), 0)];
+    let entered = [cluster.enter(wakers[2].clone(), 0), cluster.enter(wakers[3].clone(), 0)];
     let asked = || {
-        let guests = guests.iter().filter(|guest| guest.take_reporting()).count();
-        (cluster.fixed()[0].take_reporting(), cluster.fixed()[1].take_reporting(), guests)
+        let entered = entered.iter().filter(|entered| entered.take_reporting()).count();
+        (cluster.fixed()[0].take_reporting(), cluster.fixed()[1].take_reporting(), entered)
     };
     assert_eq!(asked(), (false, false, 0));
     for count in [0, 1, 2] {
@@ -158,26 +158,26 @@ fn reports_are_asked_of_all_fixed_loops_but_the_first_and_of_as_many_others_as_w
 fn each_per_connection_loop_is_asked_to_open_its_log_files_anew() {
     let (cluster, mut wakers) = of(1);
     wakers.push(waker());
-    let guest = cluster.enter(wakers[1].clone(), 0);
-    assert!(!guest.take_reopening());
+    let entered = cluster.enter(wakers[1].clone(), 0);
+    assert!(!entered.take_reopening());
     cluster.ask_to_reopen();
     assert_eq!(woken(&wakers), [false, true]);
-    assert!(guest.take_reopening() && !guest.take_reopening() && !cluster.fixed()[0].take_reopening());
+    assert!(entered.take_reopening() && !entered.take_reopening() && !cluster.fixed()[0].take_reopening());
 }
 
 #[test]
 fn the_sum_of_the_counters_has_the_loops_that_have_ended_but_not_their_open_connections() {
     let (cluster, _wakers) = of(1);
-    let guests = [cluster.enter(waker(), 0), cluster.enter(waker(), 0)];
+    let entered = [cluster.enter(waker(), 0), cluster.enter(waker(), 0)];
     cluster.fixed()[0].counters.received.add(1);
-    for guest in &guests {
-        guest.counters.received.add(10);
-        guest.counters.open.set(1);
+    for entered in &entered {
+        entered.counters.received.add(10);
+        entered.counters.open.set(1);
     }
     assert_eq!((cluster.stats().received, cluster.stats().open), (21, 2));
-    cluster.leave(&guests[0]);
+    cluster.leave(&entered[0]);
     assert_eq!((cluster.stats().received, cluster.stats().open), (21, 1));
-    cluster.leave(&guests[1]);
+    cluster.leave(&entered[1]);
     assert_eq!((cluster.stats().received, cluster.stats().open), (21, 0));
 }
 
@@ -185,9 +185,9 @@ fn the_sum_of_the_counters_has_the_loops_that_have_ended_but_not_their_open_conn
 fn per_connection_loops_get_their_numbers_in_turn_and_an_id_never_comes_again() {
     let (cluster, _wakers) = of(1);
     let enter = || {
-        let guest = cluster.enter(waker(), 0);
-        let LoopKind::PerConnection { generation } = guest.kind else { panic!("it is not fixed") };
-        (guest.number, generation)
+        let entered = cluster.enter(waker(), 0);
+        let LoopKind::PerConnection { generation } = entered.kind else { panic!("it is not fixed") };
+        (entered.number, generation)
     };
     assert_eq!(enter(), (LOOPS_MAX, 1));
     assert_eq!(enter(), (LOOPS_MAX + 1, 1));
@@ -207,11 +207,11 @@ fn a_snapshot_is_current_until_a_loop_comes_or_goes() {
     let snapshot = cluster.snapshot();
     assert!(cluster.is_current(&snapshot) && snapshot.cluster.len() == 1);
     assert!(Arc::ptr_eq(&cluster.snapshot().cluster, &snapshot.cluster), "made once");
-    let guest = cluster.enter(waker(), 0);
+    let entered = cluster.enter(waker(), 0);
     assert!(!cluster.is_current(&snapshot));
     let snapshot = cluster.snapshot();
     assert!(cluster.is_current(&snapshot) && snapshot.cluster.len() == 2);
-    cluster.leave(&guest);
+    cluster.leave(&entered);
     assert!(!cluster.is_current(&snapshot) && cluster.snapshot().cluster.len() == 1);
 }
 
@@ -219,30 +219,30 @@ fn a_snapshot_is_current_until_a_loop_comes_or_goes() {
 fn the_end_of_the_last_per_connection_loop_is_waited_for() {
     let (cluster, _wakers) = of(1);
     assert_eq!(cluster.wait_for_per_connection(None), 0);
-    let guests = [cluster.enter(waker(), 0), cluster.enter(waker(), 0)];
-    assert_eq!((cluster.per_connection_count(), cluster.have_guests_gone()), (2, false));
+    let entered = [cluster.enter(waker(), 0), cluster.enter(waker(), 0)];
+    assert_eq!((cluster.per_connection_count(), cluster.have_per_connection_ended()), (2, false));
     assert_eq!(cluster.wait_for_per_connection(Some(Duration::ZERO)), 2);
     thread::scope(|scope| {
-        scope.spawn(|| guests.iter().for_each(|guest| cluster.leave(guest)));
+        scope.spawn(|| entered.iter().for_each(|entered| cluster.leave(entered)));
         assert_eq!(cluster.wait_for_per_connection(None), 0);
     });
-    assert_eq!((cluster.per_connection_count(), cluster.have_guests_gone()), (0, true));
+    assert_eq!((cluster.per_connection_count(), cluster.have_per_connection_ended()), (0, true));
 }
 
 #[test]
 fn a_per_connection_loop_that_ends_wakes_the_accepting_loop_that_waits_for_room_or_for_a_stop() {
     let (cluster, wakers) = of(2);
-    let guests = [cluster.enter(waker(), 3), cluster.enter(waker(), 3), cluster.enter(waker(), 3)];
+    let entered = [cluster.enter(waker(), 3), cluster.enter(waker(), 3), cluster.enter(waker(), 3)];
     assert_eq!(cluster.descriptors(), 9);
-    cluster.leave(&guests[0]);
+    cluster.leave(&entered[0]);
     assert_eq!((cluster.descriptors(), woken(&wakers)), (6, vec![false, false]));
     assert!(cluster.look_for_room(|| true));
-    cluster.leave(&guests[1]);
+    cluster.leave(&entered[1]);
     assert_eq!((cluster.descriptors(), woken(&wakers)), (3, vec![true, false]));
     assert!(!cluster.look_for_room(|| false));
     cluster.halt();
     woken(&wakers);
-    cluster.leave(&guests[2]);
+    cluster.leave(&entered[2]);
     assert_eq!((cluster.descriptors(), woken(&wakers)), (0, vec![true, false]));
 }
 

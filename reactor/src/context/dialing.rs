@@ -285,17 +285,17 @@ mod tests {
         }
     }
 
-    type Told = Result<Peer, (CloseReason, Option<String>)>;
+    type Outcome = Result<Peer, (CloseReason, Option<String>)>;
 
     /// Runs a client to its end, on each backend.
     fn on_each(
         name: &str,
         deadline: Duration,
         table: impl Fn() -> Option<Vec<SocketAddr>> + Clone + Send + Sync + 'static,
-    ) -> Vec<Told> {
+    ) -> Vec<Outcome> {
         [Backend::Epoll, Backend::Select]
             .map(|backend| {
-                let (tell, told): (_, Receiver<Told>) = channel();
+                let (tell, outcome): (_, Receiver<Outcome>) = channel();
                 let mut application = Application::with_backend(backend).unwrap();
                 let table = table.clone();
                 application.handle().0.look_ups.answer_by(Box::new(move |name| {
@@ -312,7 +312,7 @@ mod tests {
                 let client = move || Client { name: name.clone(), tell: tell.clone() };
                 application.add_service(Service::outbound(client).deadlines(deadlines)).unwrap();
                 application.run().unwrap();
-                let all: Vec<_> = told.iter().collect();
+                let all: Vec<_> = outcome.iter().collect();
                 assert_eq!(all.len(), 1, "one outcome: {all:?}");
                 all.into_iter().next().unwrap()
             })
@@ -350,8 +350,8 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let table = move || Some(vec![refusing, unreachable, unreachable, refusing, address, refusing]);
-        let told = on_each("name:80", LONG, table);
-        assert_eq!(told, [Ok(Peer::Tcp(address)), Ok(Peer::Tcp(address))]);
+        let outcome = on_each("name:80", LONG, table);
+        assert_eq!(outcome, [Ok(Peer::Tcp(address)), Ok(Peer::Tcp(address))]);
         for _ in 0..2 {
             let mut heard = String::new();
             server.accept().unwrap().0.read_to_string(&mut heard).unwrap();
@@ -366,14 +366,16 @@ mod tests {
         let address = server.local_addr().unwrap();
         // A third of the time is for the silent address.
         let table = move || Some(vec![silent, address, address]);
-        assert!(on_each("name:80", Duration::from_secs(6), table).iter().all(|told| *told == Ok(Peer::Tcp(address))));
+        assert!(
+            on_each("name:80", Duration::from_secs(6), table).iter().all(|outcome| *outcome == Ok(Peer::Tcp(address)))
+        );
     }
 
     #[test]
     fn if_no_address_answers_the_error_names_the_host_and_the_last_cause() {
         let (_held, refusing) = refusing();
-        for told in on_each("name:80", LONG, move || Some(vec![refusing, refusing])) {
-            let (reason, error) = told.unwrap_err();
+        for outcome in on_each("name:80", LONG, move || Some(vec![refusing, refusing])) {
+            let (reason, error) = outcome.unwrap_err();
             assert!(matches!(reason, CloseReason::ConnectFailed(errno) if errno.0 == libc_refused()), "{reason}");
             assert!(error.unwrap().starts_with("name:80: Connection refused"));
         }
@@ -386,8 +388,8 @@ mod tests {
 
     #[test]
     fn an_unknown_or_malformed_name_is_an_error_that_names_it() {
-        for told in on_each("nobody.invalid:80", LONG, || Some(Vec::new())) {
-            let (reason, error) = told.unwrap_err();
+        for outcome in on_each("nobody.invalid:80", LONG, || Some(Vec::new())) {
+            let (reason, error) = outcome.unwrap_err();
             assert_eq!(
                 (reason, error.as_deref()),
                 (CloseReason::LookUpFailed, Some("nobody.invalid:80: entity not found"))
@@ -401,16 +403,16 @@ mod tests {
             ("::1:80", "::1:80: not of the form host:port or [v6]:port"),
         ];
         for (name, said) in table {
-            for told in on_each(name, LONG, || unreachable!("nothing is looked up")) {
-                assert_eq!(told.unwrap_err(), (CloseReason::LookUpFailed, Some(said.to_owned())));
+            for outcome in on_each(name, LONG, || unreachable!("nothing is looked up")) {
+                assert_eq!(outcome.unwrap_err(), (CloseReason::LookUpFailed, Some(said.to_owned())));
             }
         }
     }
 
     #[test]
     fn the_deadline_counts_for_the_look_up_too() {
-        for told in on_each("name:80", Duration::from_millis(50), || None) {
-            let (reason, error) = told.unwrap_err();
+        for outcome in on_each("name:80", Duration::from_millis(50), || None) {
+            let (reason, error) = outcome.unwrap_err();
             assert_eq!(
                 (reason, error.as_deref()),
                 (CloseReason::TimedOut(Deadline::Connect), Some("name:80: timed out"))
@@ -426,8 +428,8 @@ mod tests {
         let Ok(server) = TcpListener::bind("[::1]:0") else { return };
         let port = server.local_addr().unwrap().port();
         for name in [format!("[::1]:{port}"), format!("tcp://[::1]:{port}"), format!("[::1%lo]:{port}")] {
-            let told = on_each(&name, LONG, || unreachable!("nothing is looked up"));
-            assert!(told.iter().all(Result::is_ok), "{name}: {told:?}");
+            let outcome = on_each(&name, LONG, || unreachable!("nothing is looked up"));
+            assert!(outcome.iter().all(Result::is_ok), "{name}: {outcome:?}");
         }
         let mut server = server.accept().unwrap().0;
         let _ = server.write_all(b"bye");

@@ -439,8 +439,9 @@ impl<D: Driver> EventLoop<D> {
             false => self.exchange.cluster.nobody_comes(&self.exchange.inbox.accepted),
         };
         // A loop that goes on after the drain time is stuck in a callback.
-        let others =
-            || self.admission.spawner.is_none() || self.has_given_up() || self.exchange.cluster.have_guests_gone();
+        let others = || {
+            self.admission.spawner.is_none() || self.has_given_up() || self.exchange.cluster.have_per_connection_ended()
+        };
         nobody_comes && self.admission.waiting.is_empty() && others()
     }
 

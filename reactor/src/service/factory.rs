@@ -113,8 +113,8 @@ impl<H: Handler<M>, M: Send + 'static> ServiceParts<H, M> {
     }
 
     /// Builds the host for a per-connection loop, which serves only this service.
-    pub(crate) fn host_of_guest(&self, loop_handle: &Arc<LoopHandle>) -> Result<Box<dyn Host>, Error> {
-        let mailbox = self.handle.receiver_of_guest(loop_handle);
+    pub(crate) fn per_connection_host(&self, loop_handle: &Arc<LoopHandle>) -> Result<Box<dyn Host>, Error> {
+        let mailbox = self.handle.per_connection_receiver(loop_handle);
         Ok(Box::new(Hosted::new(self.handler()?, 0, mailbox).working(self.works.clone())))
     }
 

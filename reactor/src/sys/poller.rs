@@ -107,8 +107,8 @@ mod tests {
             assert_eq!(ready(&mut poller), []);
             write.write_all(b"x").unwrap();
             for _ in 0..3 {
-                let told = waited(&mut poller, None);
-                assert_eq!(told, [Event { token: token(1), ready: Ready::READABLE }]);
+                let events = waited(&mut poller, None);
+                assert_eq!(events, [Event { token: token(1), ready: Ready::READABLE }]);
             }
         });
     }
@@ -121,11 +121,11 @@ mod tests {
             poller.register(fd(&near), token(1), NOTHING).unwrap();
             assert_eq!(ready(&mut poller), []);
             poller.modify(fd(&near), token(2), WRITE).unwrap();
-            let told = waited(&mut poller, None);
-            assert_eq!((told[0].token, told[0].ready), (token(2), Ready::WRITABLE));
+            let events = waited(&mut poller, None);
+            assert_eq!((events[0].token, events[0].ready), (token(2), Ready::WRITABLE));
             poller.modify(fd(&near), token(3), Interest { read: true, write: true }).unwrap();
-            let told = waited(&mut poller, None);
-            assert_eq!(told, [Event { token: token(3), ready: Ready::READABLE.and(Ready::WRITABLE) }]);
+            let events = waited(&mut poller, None);
+            assert_eq!(events, [Event { token: token(3), ready: Ready::READABLE.and(Ready::WRITABLE) }]);
         });
     }
 
@@ -164,9 +164,9 @@ mod tests {
             let (near, far) = UnixStream::pair().unwrap();
             poller.register(fd(&near), token(1), READ).unwrap();
             drop(far);
-            let told = waited(&mut poller, None);
-            assert!(told[0].ready.has(Ready::READABLE) && !told[0].ready.has(Ready::ERROR));
-            assert_eq!(told[0].ready.has(Ready::HANGUP), poller.reports_errors_unasked());
+            let events = waited(&mut poller, None);
+            assert!(events[0].ready.has(Ready::READABLE) && !events[0].ready.has(Ready::ERROR));
+            assert_eq!(events[0].ready.has(Ready::HANGUP), poller.reports_errors_unasked());
         });
     }
 
@@ -187,11 +187,11 @@ mod tests {
             for (slot, (near, _)) in pairs.iter().enumerate() {
                 poller.register(fd(near), token(slot), WRITE).unwrap();
             }
-            let mut told: Vec<_> = ready(&mut poller);
-            told.extend(ready(&mut poller));
-            told.sort();
-            told.dedup();
-            assert_eq!(told.len(), pairs.len());
+            let mut events: Vec<_> = ready(&mut poller);
+            events.extend(ready(&mut poller));
+            events.sort();
+            events.dedup();
+            assert_eq!(events.len(), pairs.len());
         });
     }
 
@@ -287,8 +287,8 @@ mod tests {
         poller.register(fd(&near), token(2), READ).unwrap();
         socket::close(Fd(doomed));
         far.write_all(b"x").unwrap();
-        let told = waited(&mut poller, None);
-        assert_eq!(told, [Event { token: token(1), ready: Ready::ERROR }]);
+        let events = waited(&mut poller, None);
+        assert_eq!(events, [Event { token: token(1), ready: Ready::ERROR }]);
         assert_eq!(ready(&mut poller), [token(2)]);
         assert_eq!(poller.modify(Fd(doomed), token(1), READ), Err(Errno(libc::ENOENT)));
     }

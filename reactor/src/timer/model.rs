@@ -142,14 +142,14 @@ impl Pair {
 
     fn compare(&self) {
         let exact = self.timers.first_key_value().map(|(&(deadline, _), _)| deadline);
-        let told = self.wheel.next_deadline();
+        let reported = self.wheel.next_deadline();
         let newer = self.sweep.iter().flat_map(|sweep| &sweep.ghosts);
-        let is_ghost = self.ghosts.iter().chain(newer).any(|&ghost| told == Some(ghost));
+        let is_ghost = self.ghosts.iter().chain(newer).any(|&ghost| reported == Some(ghost));
         // In the middle of a sweep any time in the past will do.
-        let is_past = self.sweep.as_ref().is_some_and(|sweep| !sweep.due.is_empty() && told <= Some(sweep.at));
+        let is_past = self.sweep.as_ref().is_some_and(|sweep| !sweep.due.is_empty() && reported <= Some(sweep.at));
         assert!(
-            told == exact || told.is_some() && told < exact && (is_ghost || is_past),
-            "the next deadline is {exact:?}, not {told:?}"
+            reported == exact || reported.is_some() && reported < exact && (is_ghost || is_past),
+            "the next deadline is {exact:?}, not {reported:?}"
         );
         assert_eq!((self.wheel.len(), self.wheel.is_empty()), (self.timers.len(), self.timers.is_empty()));
     }

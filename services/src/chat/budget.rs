@@ -36,8 +36,8 @@ pub(super) struct Budget {
     /// Deliveries of announcements in this turn.
     changes: usize,
     round: u64,
-    /// Some member could not be heard in this turn.
-    put_off: bool,
+    /// Whether a member with input was not heard in this turn.
+    deferred: bool,
 }
 
 impl Budget {
@@ -48,7 +48,7 @@ impl Budget {
 
     fn at_turn(&mut self, turn: u32) {
         if turn != self.turn {
-            self.round += u64::from(!self.put_off);
+            self.round += u64::from(!self.deferred);
             *self = Budget { turn, round: self.round, ..Budget::default() };
         }
     }
@@ -82,7 +82,7 @@ impl Budget {
             return false;
         }
         if self.is_spent() {
-            self.put_off = true;
+            self.deferred = true;
             return false;
         }
         *heard = self.round;

@@ -89,7 +89,7 @@ impl Chat {
             let _ = guest.speech.next(input, &mut self.decoders);
             if guest.seat.is_some() {
                 guest.waits = false;
-                guest.news = self.told + self.news.len() as u64;
+                guest.news = self.announced + self.news.len() as u64;
                 return Ok(true);
             }
         }

@@ -66,7 +66,7 @@ use encoded::Encoded;
 use guest::{Heard, Speech};
 use joining::Waiting;
 use news::News;
-use nodes::{Asked, Wish};
+use nodes::{Asked, NodeRequest};
 use room::Seat;
 use said::{End, Said, UNKNOWN_COMMAND, Way};
 use socket::{Decoders, SILENCE, Silence, Socket};
@@ -130,9 +130,9 @@ pub struct Chat {
     /// as many as the budget allows.
     news: VecDeque<News>,
     /// Number of news announced so far.
-    told: u64,
+    announced: u64,
     /// The last turn in which news was announced at once.
-    told_in: u32,
+    announced_in: u32,
     /// Guests that have given a name and wait for their turn. They are not read.
     waiting: VecDeque<Waiting>,
     /// Decoders for the messages of members that speak WebSocket.
@@ -142,7 +142,7 @@ pub struct Chat {
     /// Guests that have asked the other nodes for their names.
     asked: HashMap<ConnectionId, Asked>,
     /// Wishes for the node that its loop had no room for, in order.
-    wishes: VecDeque<Wish>,
+    node_requests: VecDeque<NodeRequest>,
     /// Members that are not read, because too much waits for the engine of the nodes.
     paused: Vec<ConnectionId>,
 }
@@ -155,13 +155,13 @@ impl Chat {
             encoded: Encoded::default(),
             budget: Budget::default(),
             news: VecDeque::new(),
-            told: 0,
-            told_in: 0,
+            announced: 0,
+            announced_in: 0,
             waiting: VecDeque::new(),
             decoders: Decoders::default(),
             sent_away: Vec::new(),
             asked: HashMap::new(),
-            wishes: VecDeque::new(),
+            node_requests: VecDeque::new(),
             paused: Vec::new(),
         }
     }
@@ -192,7 +192,7 @@ impl Handler<Command> for Chat {
         let rest = guest.speech.rest(input);
         let heard = match (rest, &guest.seat) {
             // The member's arrival is announced first.
-            (Ok(Some(_)), Some(_)) if guest.news > self.told => {
+            (Ok(Some(_)), Some(_)) if guest.news > self.announced => {
                 guest.has_ended = true;
                 return cx.set_deadline(Duration::ZERO);
             }
@@ -271,7 +271,7 @@ impl Handler<Command> for Chat {
 
     /// Wishes for the node wait for room.
     fn on_timer(&mut self, _: u64, cx: &mut Context<'_>) {
-        self.tell_wishes(cx);
+        self.post_node_requests(cx);
     }
 
     /// Ends a member in its own callback, after the input that has arrived.
@@ -344,7 +344,7 @@ impl Chat {
         if !is_done && guest.seat.is_none() && !self.meet(guest, input, pongs, cx)? {
             return Ok(());
         }
-        if is_done || guest.news > self.told || !self.budget.hears(&mut guest.heard) {
+        if is_done || guest.news > self.announced || !self.budget.hears(&mut guest.heard) {
             cx.offer_again();
             return Ok(());
         }
@@ -433,9 +433,9 @@ impl Chat {
         let is_full = self.room.nodes().is_some_and(Nodes::is_full);
         let text = self.encoded.text().get(member.prefix().len()..).and_then(|text| std::str::from_utf8(text).ok());
         if let Some(text) = text {
-            self.wish(Wish::Say { number: member.number(), text: text.into() }, cx);
+            self.ask_node(NodeRequest::Say { number: member.number(), text: text.into() }, cx);
         }
-        if is_full || !self.wishes.is_empty() {
+        if is_full || !self.node_requests.is_empty() {
             self.paused.push(cx.id());
             cx.pause_reading();
         }

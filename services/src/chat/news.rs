@@ -2,7 +2,7 @@
 
 use reactor::ConnectionId;
 
-use super::nodes::{ALONE, TOGETHER, Wish};
+use super::nodes::{ALONE, NodeRequest, TOGETHER};
 use super::room::Seat;
 use super::said::Way;
 use super::{Chat, Context};
@@ -39,13 +39,13 @@ impl Chat {
     /// Further changes of the turn are announced together in the next turn, at the cost of one send for each member. A
     /// loop with a single connection may have no next turn.
     pub(super) fn put_out(&mut self, news: News, cx: &mut Context<'_>) {
-        let is_first = self.news.is_empty() && self.told_in != cx.turn();
+        let is_first = self.news.is_empty() && self.announced_in != cx.turn();
         if is_first || cx.serves_alone() {
             // On such a loop a guest has paid before its arrival.
             if cx.serves_alone() && matches!(news, News::Gone(_)) {
                 self.room.pay(self.room.count(), cx.now());
             }
-            self.told_in = cx.turn();
+            self.announced_in = cx.turn();
             return self.announce(&news, cx);
         }
         if let News::Gone(seat) = &news {
@@ -59,12 +59,12 @@ impl Chat {
     pub(super) fn free(&mut self, seat: &Seat, cx: &mut Context<'_>) {
         self.room.leave(seat);
         if self.room.nodes().is_some() {
-            self.wish(Wish::Withdraw { number: seat.number() }, cx);
+            self.ask_node(NodeRequest::Withdraw { number: seat.number() }, cx);
         }
     }
 
     pub(super) fn announce(&mut self, news: &News, cx: &mut Context<'_>) {
-        self.told += 1;
+        self.announced += 1;
         let (text, except) = match news {
             News::Came { number, who, id } => {
                 let count = self.room.announce_join(*number);

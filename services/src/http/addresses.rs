@@ -12,7 +12,7 @@ use reactor::Peer;
 
 /// Connections over the limit of one address that get an answer and a linger at the same time. Further connections are
 /// dropped: a refused connection must not be a way to hold descriptors.
-const TOLD: u32 = 4;
+const ANSWERED_MAX: u32 = 4;
 
 /// Shortest time between two log lines about refusals.
 const LOGGED_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Count {
     admitted: u32,
-    told: u32,
+    answered: u32,
 }
 
 /// The decision about a new connection.
@@ -49,7 +49,7 @@ struct Count {
 pub(super) enum Admission {
     Admitted,
     /// Over the limit, and gets an answer.
-    Told,
+    Answered,
     Dropped,
 }
 
@@ -69,9 +69,9 @@ impl Addresses {
                 *admitted += 1;
                 Admission::Admitted
             }
-            Count { told, .. } if *told < TOLD => {
-                *told += 1;
-                Admission::Told
+            Count { answered, .. } if *answered < ANSWERED_MAX => {
+                *answered += 1;
+                Admission::Answered
             }
             _ => Admission::Dropped,
         }
@@ -84,10 +84,10 @@ impl Addresses {
             let count = entry.get_mut();
             match admission {
                 Admission::Admitted => count.admitted -= 1,
-                Admission::Told => count.told -= 1,
+                Admission::Answered => count.answered -= 1,
                 Admission::Dropped => {}
             }
-            if count.admitted + count.told == 0 {
+            if count.admitted + count.answered == 0 {
                 entry.remove();
             }
         }
@@ -152,13 +152,13 @@ mod tests {
             inside.push((peer(text), admission));
             admission
         };
-        assert_eq!([enter("10.0.0.1:1"), enter("10.0.0.1:2"), enter("10.0.0.1:3")], [Admitted, Admitted, Told]);
+        assert_eq!([enter("10.0.0.1:1"), enter("10.0.0.1:2"), enter("10.0.0.1:3")], [Admitted, Admitted, Answered]);
         assert_eq!(enter("10.0.0.2:1"), Admitted);
         // Two addresses of one IPv6 subscriber, and another subscriber.
         assert_eq!([enter("[2001:db8::1]:1"), enter("[2001:db8::2]:1")], [Admitted; 2]);
-        assert_eq!([enter("[2001:db8::3]:1"), enter("[2001:db8:0:1::1]:1")], [Told, Admitted]);
+        assert_eq!([enter("[2001:db8::3]:1"), enter("[2001:db8:0:1::1]:1")], [Answered, Admitted]);
         // Most connections of a flood are dropped without an answer.
-        assert_eq!((4..10).map(|port| enter(&format!("10.0.0.1:{port}"))).filter(|a| *a == Told).count(), 3);
+        assert_eq!((4..10).map(|port| enter(&format!("10.0.0.1:{port}"))).filter(|a| *a == Answered).count(), 3);
         assert_eq!(addresses.enter(Peer::Unix), Admitted);
         addresses.leave(Peer::Unix, Admitted);
         for (peer, admission) in inside {
@@ -198,7 +198,7 @@ mod tests {
         });
         assert!(holder.join().is_err() && addresses.counts.is_poisoned());
         let peer = Peer::tcp("10.0.0.1:1".parse().unwrap());
-        assert_eq!([addresses.enter(peer), addresses.enter(peer)], [Admission::Admitted, Admission::Told]);
+        assert_eq!([addresses.enter(peer), addresses.enter(peer)], [Admission::Admitted, Admission::Answered]);
         addresses.leave(peer, Admission::Admitted);
         assert_eq!(addresses.enter(peer), Admission::Admitted);
     }

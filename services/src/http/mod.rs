@@ -171,7 +171,7 @@ impl Handler<Fetched> for Http {
         }
         match exchange.admission {
             Admission::Admitted => cx.set_deadline(self.request),
-            Admission::Told => {
+            Admission::Answered => {
                 cx.write(REFUSAL);
                 cx.close();
                 self.note_over_limit(REFUSED_BYTES, cx);

@@ -49,11 +49,11 @@ on_every_backend! {
             member.reads_up_to("#b@127.0.0.1>>last of there");
         }
         for (server, way) in [(&two.here, Way::WebSocket), (&two.there, Way::Lines)] {
-            let mut newcomer = Member::join_in(server, "new", way);
-            let lines = newcomer.reads_up_to("#b@127.0.0.1>>last of there");
+            let mut latest = Member::join_in(server, "new", way);
+            let lines = latest.reads_up_to("#b@127.0.0.1>>last of there");
             assert_eq!((lines.len(), lines.last().map(String::as_str)), (4, Some("#a@127.0.0.1>>last of here")), "{lines:?}");
-            newcomer.say("/quit");
-            newcomer.reads("(Goodbye)");
+            latest.say("/quit");
+            latest.reads("(Goodbye)");
             members[0].reads_of_the_end_of("new");
             members[1].reads_of_the_end_of("new");
         }

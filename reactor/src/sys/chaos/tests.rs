@@ -136,7 +136,7 @@ fn want_of_descriptors_strikes_accepting_and_the_newcomer_waits() {
             let client = TcpStream::connect(address).unwrap();
             let (accepted, peer) = loop {
                 match sys.accept(fd(&listener), &Tuning::default()) {
-                    Ok(newcomer) => break newcomer.expect("a connect has come back"),
+                    Ok(latest) => break latest.expect("a connect has come back"),
                     Err(errno) => assert_eq!(errno, Errno(libc::EMFILE)),
                 }
                 refused += 1;

@@ -11,14 +11,14 @@ use super::super::news::News as Announced;
 use super::super::said::{self, End, Way};
 use super::super::{Chat, Context};
 use super::Event;
-use super::participant::{FromChat, News, Wish};
+use super::participant::{FromChat, News, NodeRequest};
 
 /// News that wait for their announcement at most. Then the news of other nodes among them are counted as missed instead.
 pub(in super::super) const NEWS_MAX: usize = 100_000;
 
-/// The key of the handler's timer for wishes that wait, and the pause before they are posted again.
-const WISHES: u64 = 0;
-const WISHES_AFTER: Duration = Duration::from_millis(10);
+/// Key of the handler's timer for requests that wait for room at the node, and the pause before the next attempt.
+const REQUESTS: u64 = 0;
+const REQUESTS_AFTER: Duration = Duration::from_millis(10);
 
 /// A guest's question for its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Chat {
             let number = self.room.next_number();
             self.asked.insert(cx.id(), Asked { number, answer: None });
             let who = format!("{name}@{address}").into();
-            self.wish(Wish::Ask { number, who, id: cx.id() }, cx);
+            self.ask_node(NodeRequest::Ask { number, who, id: cx.id() }, cx);
         }
         Ok(Turn::Asked)
     }
@@ -60,26 +60,26 @@ impl Chat {
             && let Some(Asked { number, answer }) = self.asked.remove(&id)
             && answer != Some(Granted::No)
         {
-            self.wish(Wish::Withdraw { number }, cx);
+            self.ask_node(NodeRequest::Withdraw { number }, cx);
         }
     }
 
-    /// Tells the node a wish, behind all earlier wishes of this loop. While too many messages wait for the node's loop, the wish waits
+    /// Sends `request` to the node, behind all earlier requests of this loop. While the mailbox of the node's loop is full, requests wait
     /// here: one for each guest and member at most, since a member whose message waits is not read.
-    pub(in super::super) fn wish(&mut self, wish: Wish, cx: &mut Context<'_>) {
-        self.wishes.push_back(wish);
-        if self.wishes.len() == 1 {
-            self.tell_wishes(cx);
+    pub(in super::super) fn ask_node(&mut self, request: NodeRequest, cx: &mut Context<'_>) {
+        self.node_requests.push_back(request);
+        if self.node_requests.len() == 1 {
+            self.post_node_requests(cx);
         }
     }
 
-    /// Tells the node the wishes that wait, as long as there is room.
-    pub(in super::super) fn tell_wishes(&mut self, cx: &mut Context<'_>) {
+    /// Sends waiting requests to the node until its mailbox is full.
+    pub(in super::super) fn post_node_requests(&mut self, cx: &mut Context<'_>) {
         let Some(nodes) = self.room.nodes() else { return };
-        while let Some(wish) = self.wishes.pop_front() {
-            if let Err(FromChat(wish)) = nodes.post(FromChat(wish)) {
-                self.wishes.push_front(wish);
-                return cx.timers().set(WISHES, WISHES_AFTER);
+        while let Some(request) = self.node_requests.pop_front() {
+            if let Err(FromChat(request)) = nodes.post(FromChat(request)) {
+                self.node_requests.push_front(request);
+                return cx.timers().set(REQUESTS, REQUESTS_AFTER);
             }
         }
         if !nodes.is_full() {
@@ -111,13 +111,13 @@ impl Chat {
                 if let Some(asked) = self.asked.get_mut(&to) {
                     asked.answer = Some(Granted::No);
                     let number = asked.number;
-                    self.wish(Wish::Withdraw { number }, cx);
+                    self.ask_node(NodeRequest::Withdraw { number }, cx);
                     let _ = guest;
                 }
             }
             (News::Granted | News::Refused | News::Close, None) => {}
             // Members whose messages wait here are read again when the node has them.
-            (News::Resume, _) if self.wishes.is_empty() => self.resume_paused(cx),
+            (News::Resume, _) if self.node_requests.is_empty() => self.resume_paused(cx),
             (News::Resume, _) => {}
             (News::Room(event), _) => self.hear_others(event, cx),
         }

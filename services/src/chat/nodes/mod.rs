@@ -64,12 +64,12 @@ use lease::{Lease, Suspect};
 use members::{Claims, Purpose};
 #[cfg(all(test, feature = "sim"))]
 pub(super) use participant::News;
-pub(super) use participant::Wish;
+pub(super) use participant::NodeRequest;
 pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;
 pub use probe::NodeProbe;
 pub use shared::{Nodes, NotAName};
-use wire::{Content, PART_BYTES, Person, Told, parts};
+use wire::{Content, PART_BYTES, Person, Notice, parts};
 
 /// Time between two calls of [`Node::tick`].
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -221,7 +221,7 @@ impl Node {
             && let Some(who) = self.claims.who(number)
         {
             let content = Content::Said { number, who, text };
-            let payload = Told { changes: self.changes, said: self.said, content }.bytes();
+            let payload = Notice { changes: self.changes, said: self.said, content }.bytes();
             self.actions.push_back(Action::Publish { to: None, payload });
         }
     }
@@ -297,14 +297,14 @@ impl Node {
             self.peers.ignored += 1;
             return;
         }
-        let Some(told) = Told::read(payload).filter(|_| members::is_node(from)) else {
+        let Some(notice) = Notice::read(payload).filter(|_| members::is_node(from)) else {
             self.peers.ignored += 1;
             return;
         };
         self.has_returned();
         let mut events = Vec::new();
         let is_beginning = self.began_at.is_some_and(|at| now < at + BEGINNING);
-        let consequences = self.peers.hear(from, &told, is_beginning, now, &mut events);
+        let consequences = self.peers.hear(from, &notice, is_beginning, now, &mut events);
         self.actions.extend(events.into_iter().map(Action::Event));
         if self.peers.knows(from) {
             self.suspects.remove(from);
@@ -393,7 +393,7 @@ impl Node {
     /// Publishes a message, if the link is up.
     fn tell(&mut self, to: Option<&str>, content: Content<'_>) {
         if self.phase == Phase::Up {
-            let payload = Told { changes: self.changes, said: self.said, content }.bytes();
+            let payload = Notice { changes: self.changes, said: self.said, content }.bytes();
             self.actions.push_back(Action::Publish { to: to.map(Box::from), payload });
         }
     }

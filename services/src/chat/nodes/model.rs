@@ -16,7 +16,7 @@ use std::time::Duration;
 use reactor::Input;
 
 use super::super::name::fault;
-use super::wire::Told;
+use super::wire::Notice;
 use super::{Action, Answer, Event, Node, Request, TICK};
 use crate::codec::nats::{Decoder, Op};
 use crate::pieces::Stream;
@@ -107,8 +107,8 @@ impl Hearing {
     }
 
     fn hear(&mut self, from: &str, payload: &[u8]) {
-        if let Some(told) = Told::read(payload) {
-            assert_eq!(Told::read(&told.bytes()), Some(told), "not read as it was written");
+        if let Some(notice) = Notice::read(payload) {
+            assert_eq!(Notice::read(&notice.bytes()), Some(notice), "not read as it was written");
         }
         // A client that is not connected hears nothing.
         if !self.is_up {
@@ -165,7 +165,7 @@ impl Hearing {
                 }
                 Action::Publish { payload, .. } => {
                     count += 1;
-                    assert!(self.is_up && Told::read(&payload).is_some(), "{}", payload.escape_ascii());
+                    assert!(self.is_up && Notice::read(&payload).is_some(), "{}", payload.escape_ascii());
                 }
                 Action::Request { id, request } => {
                     assert!(self.is_up, "{request:?}");

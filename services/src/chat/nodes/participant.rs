@@ -37,10 +37,10 @@ const POST_AGAIN: u64 = 1;
 /// }
 /// ```
 #[derive(Debug)]
-pub struct FromChat(pub(in super::super) Wish);
+pub struct FromChat(pub(in super::super) NodeRequest);
 
 #[derive(Debug)]
-pub(in super::super) enum Wish {
+pub(in super::super) enum NodeRequest {
     /// A guest asks for a name.
     Ask { number: u64, who: Box<str>, id: ConnectionId },
     /// A member has said a text, which is clean.
@@ -376,21 +376,21 @@ impl Participant for NodeParticipant {
         self.set_state(link);
     }
 
-    fn posted(&mut self, FromChat(wish): FromChat, link: &mut ThisLink<'_, '_>) {
+    fn posted(&mut self, FromChat(node_request): FromChat, link: &mut ThisLink<'_, '_>) {
         let now = link.now();
-        match wish {
-            Wish::Ask { number, who, id } => {
+        match node_request {
+            NodeRequest::Ask { number, who, id } => {
                 self.connections.insert(number, id);
                 let joined = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
                 self.node.ask(number, &who, joined, now);
             }
-            Wish::Say { number, text } => {
+            NodeRequest::Say { number, text } => {
                 if !link.is_up() {
                     self.nodes.0.unsent.fetch_add(1, Relaxed);
                 }
                 self.node.say(number, &text);
             }
-            Wish::Withdraw { number } => {
+            NodeRequest::Withdraw { number } => {
                 self.connections.remove(&number);
                 self.node.withdraw(number, now);
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::members::keys_of;
-use super::wire::{Content, Person, Told, people};
+use super::wire::{Content, Person, Notice, people};
 use super::{Event, GONE_AFTER, Key, SUSPECT_AFTER};
 use crate::codec::text::append_clean;
 
@@ -125,20 +125,20 @@ impl Peers {
     pub(super) fn hear(
         &mut self,
         from: &str,
-        told: &Told<'_>,
+        notice: &Notice<'_>,
         is_beginning: bool,
         now: Duration,
         events: &mut Vec<Event>,
     ) -> Consequences {
         let mut consequences = Consequences::default();
-        let is_message = matches!(told.content, Content::Said { .. });
-        let is_change = matches!(told.content, Content::Came(_) | Content::Went { .. });
-        let (before, changes_before) = (told.said - u64::from(is_message), told.changes - u64::from(is_change));
+        let is_message = matches!(notice.content, Content::Said { .. });
+        let is_change = matches!(notice.content, Content::Came(_) | Content::Went { .. });
+        let (before, changes_before) = (notice.said - u64::from(is_message), notice.changes - u64::from(is_change));
         if !self.peers.contains_key(from) {
             let gone = self.gone.get_mut(from);
-            let remembered = gone.map_or(0, |gone| gone.remembered(told.content == Content::Beat));
+            let remembered = gone.map_or(0, |gone| gone.remembered(notice.content == Content::Beat));
             // A message that was delayed, or delivered twice, and tells nothing new of a node that has gone.
-            if told.said < remembered || (told.said == remembered && is_message) || told.content == Content::Bye {
+            if notice.said < remembered || (notice.said == remembered && is_message) || notice.content == Content::Bye {
                 return consequences;
             }
             if self.peers.len() >= NODES_MAX {
@@ -161,9 +161,9 @@ impl Peers {
             peer.said = before;
         }
         peer.is_stale |= changes_before > peer.changes;
-        match told.content {
+        match notice.content {
             Content::Beat => {
-                if let Some(dropped) = peer.doubt(told) {
+                if let Some(dropped) = peer.doubt(notice) {
                     events.push(Event::Missed(dropped));
                 }
             }
@@ -180,11 +180,11 @@ impl Peers {
             }
             Content::Said { number, who, text } => {
                 // Delivered twice, or behind a later message.
-                if told.said <= peer.said {
+                if notice.said <= peer.said {
                     peer.dropped += 1;
                     return consequences;
                 }
-                peer.said = told.said;
+                peer.said = notice.said;
                 if peer.members.get(&number).is_none_or(|known| **known != *who) {
                     let was_before = peer.was_before;
                     self.add(from, Person { number, who }, was_before, events, &mut consequences);
@@ -192,19 +192,19 @@ impl Peers {
                 events.push(Event::Said(text_of(who, text)));
             }
             Content::Came(person) => {
-                if peer.take_change(told.changes) {
+                if peer.take_change(notice.changes) {
                     self.add(from, person, false, events, &mut consequences);
                 }
             }
             Content::Went { number } => {
-                if peer.take_change(told.changes) {
+                if peer.take_change(notice.changes) {
                     self.take(from, number, events);
                 }
             }
             Content::Roster { part, is_last, members } => {
                 let room = MEMBERS_MAX - self.listed.min(MEMBERS_MAX);
                 let before = peer.listed();
-                let list = peer.take_part(told.changes, part, is_last, members, room);
+                let list = peer.take_part(notice.changes, part, is_last, members, room);
                 self.listed = self.listed + peer.listed() - before;
                 if let Some(list) = list {
                     self.replace(from, list, events, &mut consequences);
@@ -345,8 +345,8 @@ impl Peer {
     /// Compares the counters of a sign of life with the known ones. A forged message with high counters must not silence a node for
     /// good, so after [`DOUBTS`] lower signs in a row the node's own counters are taken. Returns the number of messages that were
     /// dropped meanwhile.
-    fn doubt(&mut self, told: &Told<'_>) -> Option<u64> {
-        if told.said >= self.said && told.changes >= self.changes {
+    fn doubt(&mut self, notice: &Notice<'_>) -> Option<u64> {
+        if notice.said >= self.said && notice.changes >= self.changes {
             (self.doubts, self.dropped) = (0, 0);
             return None;
         }
@@ -354,7 +354,7 @@ impl Peer {
         if self.doubts < DOUBTS {
             return None;
         }
-        (self.said, self.changes, self.is_stale) = (told.said, told.changes, true);
+        (self.said, self.changes, self.is_stale) = (notice.said, notice.changes, true);
         self.doubts = 0;
         Some(std::mem::take(&mut self.dropped)).filter(|dropped| *dropped > 0)
     }

@@ -7,7 +7,7 @@ use super::creation::{Creation, Next, has_failed};
 use super::lease::lease_key;
 use super::participant::{outcome_of, send, subscribe};
 use super::shared::Nodes;
-use super::wire::{Content, Told};
+use super::wire::{Content, Notice};
 use super::{ASK_MAX, Answer, RETRY, Request};
 use crate::nats::{Cause, Info, Link, Message, NoAnswer, NotSent, Participant, Publish};
 
@@ -69,7 +69,7 @@ impl Participant for NodeProbe {
     fn connected(&mut self, _: &Info, link: &mut ThisLink<'_, '_>) {
         let (room, id) = (&self.nodes.0.room, &self.nodes.0.id);
         // The end of a node that nobody knows has no effect.
-        let payload = Told { changes: 0, said: 0, content: Content::Bye }.bytes();
+        let payload = Notice { changes: 0, said: 0, content: Content::Bye }.bytes();
         for subject in [format!("glowplug.{room}.{id}"), format!("glowplug.{room}.{id}.{id}")] {
             let sent =
                 Publish::new(&subject, &payload).map_err(NotSent::from).and_then(|message| link.publish(&message));

@@ -28,7 +28,7 @@ const PART_MAX: usize = PART_BYTES + 512;
 
 /// A message of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told<'a> {
+pub(super) struct Notice<'a> {
     pub(super) changes: u64,
     pub(super) said: u64,
     pub(super) content: Content<'a>,
@@ -53,7 +53,7 @@ pub(super) struct Person<'a> {
     pub(super) who: &'a str,
 }
 
-impl<'a> Told<'a> {
+impl<'a> Notice<'a> {
     /// Reads a message. Returns `None` for bytes that no node writes.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let payload = std::str::from_utf8(payload).ok()?;
@@ -80,11 +80,11 @@ impl<'a> Told<'a> {
             }
             _ => return None,
         };
-        fields.next().is_none().then_some(Told { changes, said, content })
+        fields.next().is_none().then_some(Notice { changes, said, content })
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let Told { changes, said, content } = self;
+        let Notice { changes, said, content } = self;
         let counts = format!("{changes} {said}");
         let text = match content {
             Content::Beat => format!("h {counts}"),
@@ -101,7 +101,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// The members of a part, of which [`Told::read`] has checked every line.
+/// The members of a part, of which [`Notice::read`] has checked every line.
 pub(super) fn people(members: &str) -> impl Iterator<Item = Option<Person<'_>>> {
     members.lines().map(|line| {
         let mut fields = line.split(' ');
@@ -152,8 +152,8 @@ mod tests {
 
     const ANN: Person<'_> = Person { number: 7, who: "ann@10.0.0.1" };
 
-    fn told(content: Content<'_>) -> Told<'_> {
-        Told { changes: 3, said: 14, content }
+    fn notice(content: Content<'_>) -> Notice<'_> {
+        Notice { changes: 3, said: 14, content }
     }
 
     #[test]
@@ -170,8 +170,8 @@ mod tests {
             Content::Roster { part: 2, is_last: true, members: &members[0] },
             Content::Roster { part: 0, is_last: false, members: "" },
         ] {
-            let bytes = told(content).bytes();
-            assert_eq!(Told::read(&bytes), Some(told(content)), "{}", bytes.escape_ascii());
+            let bytes = notice(content).bytes();
+            assert_eq!(Notice::read(&bytes), Some(notice(content)), "{}", bytes.escape_ascii());
         }
     }
 
@@ -215,9 +215,9 @@ mod tests {
             &list,
         ];
         for text in table {
-            assert_eq!(Told::read(text.as_bytes()), None, "{text:?}");
+            assert_eq!(Notice::read(text.as_bytes()), None, "{text:?}");
         }
-        assert_eq!(Told::read(b"m 1 1 7 ann@unix\n\xff"), None);
+        assert_eq!(Notice::read(b"m 1 1 7 ann@unix\n\xff"), None);
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let mut chance = Chance::new(7);
         for _ in 0..20_000 {
             let bytes = chance.bytes(40, b"mjlr 1 2 7 ann@unix\n");
-            if let Some(Told { content: Content::Said { who, .. }, .. }) = Told::read(&bytes) {
+            if let Some(Notice { content: Content::Said { who, .. }, .. }) = Notice::read(&bytes) {
                 assert!(!who.contains(['>', '\n', ' ']), "{who:?}");
             }
         }

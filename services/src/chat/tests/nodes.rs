@@ -98,8 +98,8 @@ impl Handler for LetsGo {
 }
 
 #[test]
-fn wishes_for_the_node_wait_while_its_loop_has_no_room_and_arrive_in_order() {
-    let behind = Behind::new(|| Posted::new(FromChat(Wish::Withdraw { number: 0 })));
+fn requests_to_the_node_wait_while_its_loop_has_no_room_and_arrive_in_order() {
+    let behind = Behind::new(|| Posted::new(FromChat(NodeRequest::Withdraw { number: 0 })));
     let nodes = Nodes::new("room", "node").unwrap();
     nodes.attach(behind.handle.clone());
     let mut sim = Simulation::new(1);
@@ -113,13 +113,19 @@ fn wishes_for_the_node_wait_while_its_loop_has_no_room_and_arrive_in_order() {
     sim.connect_after(SECOND / 2, chat.address().unwrap(), Script::new().send("ben\n").wait(SECOND * 100));
     sim.halt_after(SECOND * 20);
     sim.run();
-    let wishes: Vec<Wish> = (0..behind.fillers + 3)
+    let node_requests: Vec<NodeRequest> = (0..behind.fillers + 3)
         .map(|_| behind.taken.recv_timeout(SECOND * 60).unwrap().into_message().unwrap().0)
         .skip(behind.fillers)
         .collect();
-    assert!(matches!(&wishes[0], Wish::Ask { number: 1, who, .. } if who.starts_with("ann@")), "{wishes:?}");
-    assert!(matches!(&wishes[1], Wish::Ask { number: 2, who, .. } if who.starts_with("ben@")), "{wishes:?}");
-    assert!(matches!(&wishes[2], Wish::Withdraw { number: 1 }), "{wishes:?}");
+    assert!(
+        matches!(&node_requests[0], NodeRequest::Ask { number: 1, who, .. } if who.starts_with("ann@")),
+        "{node_requests:?}"
+    );
+    assert!(
+        matches!(&node_requests[1], NodeRequest::Ask { number: 2, who, .. } if who.starts_with("ben@")),
+        "{node_requests:?}"
+    );
+    assert!(matches!(&node_requests[2], NodeRequest::Withdraw { number: 1 }), "{node_requests:?}");
     behind.handle.handle().halt();
     behind.thread.join().unwrap();
 }
@@ -135,8 +141,8 @@ fn answers_and_news_of_the_node_wait_while_the_rooms_loop_has_no_room_and_arrive
     let service = Service::outbound(client).limits(crate::nats::limits()).deadlines(crate::nats::deadlines());
     let client = sim.add_service(service).unwrap();
     let ask = move || {
-        let wish = Wish::Ask { number: 1, who: "ann@unix".into(), id: ConnectionId::NONE };
-        client.post(ConnectionId::NONE, Posted::new(FromChat(wish))).unwrap();
+        let node_request = NodeRequest::Ask { number: 1, who: "ann@unix".into(), id: ConnectionId::NONE };
+        client.post(ConnectionId::NONE, Posted::new(FromChat(node_request))).unwrap();
     };
     let (go, ask) = (Mutex::new(Some(behind.go)), Mutex::new(Some(Box::new(ask) as Box<dyn FnOnce() + Send>)));
     sim.add_service(Service::outbound(move || LetsGo {
@@ -174,7 +180,7 @@ impl Handler<Posted<FromChat>> for Granting {
         posted: Posted<FromChat>,
         _: &mut reactor::Context<'_, (), Posted<FromChat>>,
     ) {
-        let Some(FromChat(Wish::Ask { id, .. })) = posted.into_message() else { return };
+        let Some(FromChat(NodeRequest::Ask { id, .. })) = posted.into_message() else { return };
         let tell = |to: Option<ConnectionId>, news| {
             let command = Command::Node(FromNode(news));
             match to {

@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, fstat, fstatfs, makedev, statx};
 use rustix::io::Errno;
 
-use super::resolve::{NOT_NOW, Patience, Stamp};
+use super::resolve::{NOT_NOW, Reach, Stamp};
 
 /// Number of remembered mounts. A tree has few; above this number all mounts are asked again.
 const MOUNTS_MAX: usize = 64;
@@ -54,19 +54,19 @@ pub(super) struct Sighting {
     pub(super) mount: Mount,
 }
 
-/// Returns the status of `file`. With [`Patience::Memory`] the kernel's cached status is taken, and no file system is
+/// Returns the status of `file`. With [`Reach::Memory`] the kernel's cached status is taken, and no file system is
 /// asked.
-pub(super) fn see(file: impl AsFd, patience: Patience) -> rustix::io::Result<Sighting> {
+pub(super) fn see(file: impl AsFd, reach: Reach) -> rustix::io::Result<Sighting> {
     let file = file.as_fd();
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::from_bits_retain(UNIQUE_MOUNT);
-    let sync = match patience {
-        Patience::Memory => AtFlags::STATX_DONT_SYNC,
-        Patience::Disk => AtFlags::empty(),
+    let sync = match reach {
+        Reach::Memory => AtFlags::STATX_DONT_SYNC,
+        Reach::Disk => AtFlags::empty(),
     };
     match statx(file, c"", AtFlags::EMPTY_PATH | sync, wanted) {
         Ok(status) => Ok(Sighting::of(&status)),
         // Before Linux 4.11, and where the call is forbidden.
-        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) if patience == Patience::Memory => Err(NOT_NOW),
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) if reach == Reach::Memory => Err(NOT_NOW),
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => {
             let stat = fstat(file)?;
             let stamp = Stamp::of(&stat);
@@ -108,13 +108,13 @@ pub(super) struct Devices(RwLock<Vec<(Mount, bool)>>);
 impl Devices {
     /// Whether the file system of `file`, which lies on `mount`, is local; [`NOT_NOW`] if that has to be asked first and
     /// nobody may wait.
-    pub(super) fn is_local(&self, mount: Mount, file: impl AsFd, patience: Patience) -> rustix::io::Result<bool> {
+    pub(super) fn is_local(&self, mount: Mount, file: impl AsFd, reach: Reach) -> rustix::io::Result<bool> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, is_local)) = known.iter().find(|(of, _)| *of == mount) {
             return Ok(*is_local);
         }
         drop(known);
-        if patience == Patience::Memory {
+        if reach == Reach::Memory {
             return Err(NOT_NOW);
         }
         #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "magic numbers have 32 bits")]
@@ -137,23 +137,23 @@ mod tests {
     #[test]
     fn a_mount_is_asked_about_by_one_who_may_wait_and_known_from_then_on() {
         let file = File::open(std::env::temp_dir()).unwrap();
-        let mount = see(&file, Patience::Disk).unwrap().mount;
+        let mount = see(&file, Reach::Disk).unwrap().mount;
         let devices = Devices::default();
-        assert_eq!(devices.is_local(mount, &file, Patience::Memory), Err(NOT_NOW));
-        let is_local = devices.is_local(mount, &file, Patience::Disk).unwrap();
-        assert_eq!(devices.is_local(mount, &file, Patience::Memory), Ok(is_local));
+        assert_eq!(devices.is_local(mount, &file, Reach::Memory), Err(NOT_NOW));
+        let is_local = devices.is_local(mount, &file, Reach::Disk).unwrap();
+        assert_eq!(devices.is_local(mount, &file, Reach::Memory), Ok(is_local));
         // No disk lies behind it, but none of its files has content that the kernel keeps.
         let proc = File::open("/proc/self").unwrap();
-        let mount = see(&proc, Patience::Disk).unwrap().mount;
-        assert_eq!(devices.is_local(mount, &proc, Patience::Disk), Ok(false));
+        let mount = see(&proc, Reach::Disk).unwrap().mount;
+        assert_eq!(devices.is_local(mount, &proc, Reach::Disk), Ok(false));
     }
 
     #[test]
     fn both_calls_say_the_same_of_a_file() {
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
         let stamp = Stamp::of(&fstat(&file).unwrap());
-        assert_eq!(see(&file, Patience::Disk).unwrap().stamp, stamp);
-        if let Ok(sighting) = see(&file, Patience::Memory) {
+        assert_eq!(see(&file, Reach::Disk).unwrap().stamp, stamp);
+        if let Ok(sighting) = see(&file, Reach::Memory) {
             assert_eq!(sighting.stamp, stamp);
         }
     }

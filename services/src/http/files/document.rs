@@ -19,7 +19,7 @@ use super::cache::Cost;
 use super::closer::Closing;
 use super::digest::digest;
 use super::encodings::Encoding;
-use super::resolve::{Failure, Patience, Place, Stamp};
+use super::resolve::{Failure, Place, Reach, Stamp};
 use super::respond::Ready;
 use super::root::{Anchor, Root, Sight};
 use super::types;
@@ -102,7 +102,7 @@ impl Document {
         root: &Root,
         path: &[u8],
         known: Option<&Document>,
-        patience: Patience,
+        reach: Reach,
     ) -> Result<Option<Self>, Failure> {
         // Without an anchor the root directory does not exist.
         let anchor = root.anchor().ok_or(Failure::Absent)?;
@@ -110,7 +110,7 @@ impl Document {
         let mut rendition = |encoding: Encoding| {
             let path = [path, encoding.suffix().as_bytes()].concat();
             let known = known.filter(|known| known.settled).and_then(|known| known.rendition(encoding));
-            let found = Rendition::load(root, &anchor, path, encoding, known, patience)?;
+            let found = Rendition::load(root, &anchor, path, encoding, known, reach)?;
             settled &= found.as_ref().is_none_or(|found| found.stamp.is_settled(now));
             Ok(found)
         };
@@ -178,9 +178,9 @@ impl Rendition {
         path: Vec<u8>,
         encoding: Encoding,
         known: Option<&Arc<Rendition>>,
-        patience: Patience,
+        reach: Reach,
     ) -> Result<Option<Arc<Self>>, Failure> {
-        let Place::File(file, stamp, sight) = root.find(anchor, &path, patience)? else { return Ok(None) };
+        let Place::File(file, stamp, sight) = root.find(anchor, &path, reach)? else { return Ok(None) };
         // A weak tag is made anew until it is strong.
         let same = known.filter(|known| known.stamp == stamp && known.sight == sight && !known.tag.is_weak);
         if let Some(known) = same {
@@ -188,7 +188,7 @@ impl Rendition {
         }
         // Taken before the content is read: a tag that is strong now was strong during the read.
         let now = SystemTime::now();
-        let (content, stamp) = Content::of(file, stamp, sight, patience)?;
+        let (content, stamp) = Content::of(file, stamp, sight, reach)?;
         let plain = path.strip_suffix(encoding.suffix().as_bytes()).unwrap_or(&path);
         let (essence, charset) = types::content_type(plain);
         let closing = match &content {
@@ -242,14 +242,14 @@ impl Rendition {
 
 impl Content {
     /// Reads all of a small file, with the matching stamp. A file that changes during each attempt is not kept. All
-    /// waits for the disk happen here, if `patience` allows them.
-    fn of(file: File, mut stamp: Stamp, sight: Sight, patience: Patience) -> Result<(Self, Stamp), Failure> {
+    /// waits for the disk happen here, if `reach` allows them.
+    fn of(file: File, mut stamp: Stamp, sight: Sight, reach: Reach) -> Result<(Self, Stamp), Failure> {
         let held_max = if sight == Sight::Disk { READ_MAX } else { HELD_MAX };
         for _ in 0..READS_MAX {
             if stamp.size > held_max {
                 break;
             }
-            let bytes = read(&file, stamp.size, patience)?;
+            let bytes = read(&file, stamp.size, reach)?;
             let after = Stamp::of(&fstat(&file)?);
             if after == stamp && bytes.len() as u64 == stamp.size {
                 return Ok((Content::Held(bytes.into()), stamp));
@@ -257,21 +257,21 @@ impl Content {
             stamp = after;
         }
         if (HELD_MAX + 1..=READ_MAX).contains(&stamp.size) {
-            read(&file, stamp.size, patience)?;
+            read(&file, stamp.size, reach)?;
         }
         Ok((Content::Open(Arc::new(file)), stamp))
     }
 }
 
 /// Reads the first `size` bytes, or fewer if the file is shorter.
-fn read(file: &File, size: u64, patience: Patience) -> Result<Vec<u8>, Failure> {
+fn read(file: &File, size: u64, reach: Reach) -> Result<Vec<u8>, Failure> {
     let (mut bytes, mut filled) = (vec![0; size as usize], 0);
     while filled < bytes.len() {
         let (rest, at) = (&mut bytes[filled..], filled as u64);
-        let count = match patience {
-            Patience::Disk => file.read_at(rest, at).map_err(|error| Failure::Broken(error.kind())),
+        let count = match reach {
+            Reach::Disk => file.read_at(rest, at).map_err(|error| Failure::Broken(error.kind())),
             // Some file systems cannot report that a read would wait.
-            Patience::Memory => match preadv2(file, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
+            Reach::Memory => match preadv2(file, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT) {
                 Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Err(Failure::NotNow),
                 outcome => Ok(outcome?),
             },
@@ -437,7 +437,7 @@ mod tests {
             std::fs::write(&path, vec![b'x'; size as usize]).unwrap();
             let file = File::open(&path).unwrap();
             let stamp = Stamp::of(&fstat(&file).unwrap());
-            let (content, after) = Content::of(file, stamp, Sight::Plain, Patience::Disk).unwrap();
+            let (content, after) = Content::of(file, stamp, Sight::Plain, Reach::Disk).unwrap();
             assert_eq!(after, stamp);
             match content {
                 Content::Held(bytes) => assert!(size <= HELD_MAX && bytes.len() as u64 == size, "{size}"),

@@ -21,7 +21,7 @@ use reactor::{ConnectionId, ServiceHandle};
 
 use super::devices::Mount;
 use super::document::Document;
-use super::resolve::{Failure, Patience};
+use super::resolve::{Failure, Reach};
 use super::{Files, Found, Outcome};
 
 /// Largest number of threads: enough to keep a disk busy while some are stuck. Each thread sleeps nearly always.
@@ -241,7 +241,7 @@ impl Queue {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            job.files.check_root(Patience::Disk);
+            job.files.check_root(Reach::Disk);
             let outcome = job.outcome();
             self.lock().end(&job);
             // Another job of this place may have waited for the end of this job.
@@ -283,9 +283,9 @@ impl Job {
     fn outcome(&self) -> Outcome {
         let (files, known) = (&self.files, self.known.as_ref());
         match &self.key {
-            Key::Look(path) => files
-                .look_again(path, known)
-                .map_or_else(|| files.fetch(path, known.map(Arc::as_ref), Patience::Disk), Ok),
+            Key::Look(path) => {
+                files.look_again(path, known).map_or_else(|| files.fetch(path, known.map(Arc::as_ref), Reach::Disk), Ok)
+            }
             Key::List(page) => files.list(page).map(Found::Listing),
         }
     }

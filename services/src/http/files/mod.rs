@@ -45,7 +45,7 @@ use crate::codec::request::{Head, Status};
 use document::Document;
 use helpers::{Asked, Asker, Helpers, Page, Question};
 use names::Names;
-use resolve::{Failure, Patience};
+use resolve::{Failure, Reach};
 use root::Root;
 use store::Store;
 
@@ -146,8 +146,8 @@ impl Files {
     }
 
     /// Checks which directory has the root's name now. Returns whether the answer is known.
-    fn check_root(&self, patience: Patience) -> bool {
-        let outcome = self.root.check(patience);
+    fn check_root(&self, reach: Reach) -> bool {
+        let outcome = self.root.check(reach);
         if outcome == Ok(true) {
             // The files of the former directory are given back, with their descriptors.
             self.store.clear();
@@ -161,16 +161,16 @@ impl Files {
         let (kept, complete_for) = self.store.get(path)?;
         let is_known = known.is_some_and(|known| Arc::ptr_eq(known, &kept)) && kept.settled;
         let anchor = self.root.anchor().filter(|_| is_known && !complete_for.is_zero())?;
-        anchor.has_still(&kept, Patience::Disk).then_some(Found::Document(kept))
+        anchor.has_still(&kept, Reach::Disk).then_some(Found::Document(kept))
     }
 
-    fn fetch(&self, path: &[u8], known: Option<&Document>, patience: Patience) -> Outcome {
+    fn fetch(&self, path: &[u8], known: Option<&Document>, reach: Reach) -> Outcome {
         let is_directory = path.is_empty() || path.ends_with(b"/");
         if !is_directory {
-            let document = Document::load(&self.root, path, known, patience)?;
+            let document = Document::load(&self.root, path, known, reach)?;
             return Ok(document.map_or(Found::Directory, |document| Found::Document(Arc::new(document))));
         }
-        match Document::load(&self.root, &[path, b"index.html"].concat(), known, patience) {
+        match Document::load(&self.root, &[path, b"index.html"].concat(), known, reach) {
             Ok(Some(document)) => Ok(Found::Document(Arc::new(document))),
             Ok(None) | Err(Failure::Absent) if self.listing => Ok(Found::Unlisted),
             Ok(None) => Err(Failure::Absent),
@@ -238,7 +238,7 @@ impl Library {
         let now = response.cx.now();
         let unseen_for = self.pace.step(now);
         if self.arrived.is_empty()
-            && let Some(document) = self.names.fresh(name.as_bytes(), now, unseen_for, patience(response.cx))
+            && let Some(document) = self.names.fresh(name.as_bytes(), now, unseen_for, reach(response.cx))
         {
             return Some(response.document(head, &document, self.files.cache_control.as_deref(), &mut self.room));
         }
@@ -285,7 +285,7 @@ impl Library {
 
     /// Looks up the current path, whose name in the request is `name`. Returns `None` if the request must wait.
     fn look(&mut self, name: &[u8], cx: &mut Context<'_>) -> Option<Lookup> {
-        let (now, patience) = (cx.now(), patience(cx));
+        let (now, reach) = (cx.now(), reach(cx));
         let arrived = self.arrived.remove(&cx.id()).filter(|fetched| fetched.page == self.page);
         let mut outcome = match arrived {
             Some(fetched) => {
@@ -295,19 +295,19 @@ impl Library {
             }
             None => {
                 let mut is_anchored = !self.names.is_adrift(now);
-                if !is_anchored && self.files.check_root(patience) {
+                if !is_anchored && self.files.check_root(reach) {
                     self.names.anchor_at(&self.files.root, now);
                     is_anchored = true;
                 }
                 let kept = self.files.store.get(&self.page.path);
                 if is_anchored
                     && let Some((document, complete_for)) = &kept
-                    && self.names.adopt(name, document, *complete_for, now, patience)
+                    && self.names.adopt(name, document, *complete_for, now, reach)
                 {
                     return Some(Lookup::Document(document.clone()));
                 }
                 let known = kept.map(|(document, _)| document);
-                if is_anchored { self.fetch(known, patience, cx)? } else { self.ask(known, false, cx)? }
+                if is_anchored { self.fetch(known, reach, cx)? } else { self.ask(known, false, cx)? }
             }
         };
         if is(&outcome, Failure::Busy) {
@@ -317,23 +317,23 @@ impl Library {
                 return Some(Lookup::Document(document));
             }
             if self.files.store.drop_descriptors() {
-                outcome = self.fetch(None, patience, cx)?;
+                outcome = self.fetch(None, reach, cx)?;
             }
         }
         // One page is made for all connections that ask for the page meanwhile, under every model.
         if matches!(outcome, Ok(Found::Unlisted)) {
-            outcome = match patience {
-                Patience::Disk => self.files.helpers.list(&self.files, self.asker(cx))?.map(Found::Listing),
-                Patience::Memory => self.ask(None, true, cx)?,
+            outcome = match reach {
+                Reach::Disk => self.files.helpers.list(&self.files, self.asker(cx))?.map(Found::Listing),
+                Reach::Memory => self.ask(None, true, cx)?,
             };
         }
         Some(self.keep(name, outcome, now))
     }
 
     /// Looks up the current path. Returns `None` if a helper has taken over.
-    fn fetch(&self, known: Option<Arc<Document>>, patience: Patience, cx: &mut Context<'_>) -> Option<Outcome> {
+    fn fetch(&self, known: Option<Arc<Document>>, reach: Reach, cx: &mut Context<'_>) -> Option<Outcome> {
         self.files.root.refill();
-        let outcome = self.files.fetch(&self.page.path, known.as_deref(), patience);
+        let outcome = self.files.fetch(&self.page.path, known.as_deref(), reach);
         if is(&outcome, Failure::NotNow) { self.ask(known, false, cx) } else { Some(outcome) }
     }
 
@@ -351,10 +351,10 @@ impl Library {
             Asked::NoHelper => {}
         }
         // No helper can be started: waiting for the disk here is better than no answer.
-        self.files.check_root(Patience::Disk);
+        self.files.check_root(Reach::Disk);
         let found = match is_listing {
             true => Ok(Found::Unlisted),
-            false => self.files.fetch(&self.page.path, known.as_deref(), Patience::Disk),
+            false => self.files.fetch(&self.page.path, known.as_deref(), Reach::Disk),
         };
         Some(match found {
             Ok(Found::Unlisted) => self.files.list(&self.page).map(Found::Listing),
@@ -395,10 +395,10 @@ impl Library {
     }
 }
 
-/// How long the loop may wait: a loop with a single connection delays no other connection.
+/// Whether this loop may wait for a disk: only a loop with a single connection, which delays no other.
 #[inline]
-fn patience(cx: &Context<'_>) -> Patience {
-    if cx.serves_alone() { Patience::Disk } else { Patience::Memory }
+fn reach(cx: &Context<'_>) -> Reach {
+    if cx.serves_alone() { Reach::Disk } else { Reach::Memory }
 }
 
 fn is(outcome: &Outcome, failure: Failure) -> bool {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::document::Document;
-use super::resolve::Patience;
+use super::resolve::Reach;
 use super::root::{Anchor, Root};
 
 /// Names in one handler's table. A full table is emptied, and each name in use comes back after one lookup in the
@@ -66,14 +66,14 @@ impl Names {
         name: &[u8],
         now: Duration,
         unseen_for: Duration,
-        patience: Patience,
+        reach: Reach,
     ) -> Option<Arc<Document>> {
         if self.is_adrift(now) {
             return None;
         }
         let seen = self.names.get_mut(name)?;
         let document = seen.document.upgrade()?;
-        if !seen.is_fresh(&document, now, unseen_for, self.anchor.as_deref(), patience) {
+        if !seen.is_fresh(&document, now, unseen_for, self.anchor.as_deref(), reach) {
             return None;
         }
         document.note();
@@ -87,10 +87,10 @@ impl Names {
         document: &Arc<Document>,
         complete_for: Duration,
         now: Duration,
-        patience: Patience,
+        reach: Reach,
     ) -> bool {
         let mut seen = Seen { document: Arc::downgrade(document), complete_until: now + complete_for, at: NEVER };
-        let is_fresh = seen.is_fresh(document, now, Duration::ZERO, self.anchor.as_deref(), patience);
+        let is_fresh = seen.is_fresh(document, now, Duration::ZERO, self.anchor.as_deref(), reach);
         if is_fresh {
             self.put(name, seen);
         }
@@ -129,7 +129,7 @@ impl Seen {
         now: Duration,
         unseen_for: Duration,
         anchor: Option<&Anchor>,
-        patience: Patience,
+        reach: Reach,
     ) -> bool {
         if self.at == now {
             return true;
@@ -138,7 +138,7 @@ impl Seen {
             return false;
         }
         if now.checked_sub(self.at).is_none_or(|since| since >= unseen_for) {
-            if !anchor.is_some_and(|anchor| anchor.has_still(document, patience)) {
+            if !anchor.is_some_and(|anchor| anchor.has_still(document, reach)) {
                 return false;
             }
             self.at = now;

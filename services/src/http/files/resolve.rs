@@ -58,11 +58,12 @@ pub(super) enum Way {
     Anywhere,
 }
 
-/// How long a look may take.
+/// The storage that a call may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// Only memory: never waits for a disk.
+pub(super) enum Reach {
+    /// Memory alone: the call fails where it would wait for a disk.
     Memory,
+    /// Disks, too: the call may wait.
     Disk,
 }
 
@@ -100,12 +101,12 @@ pub(super) struct Stamp {
 
 impl Root {
     /// Finds the file at `path`, a relative path without `..`. A regular file is returned open.
-    pub(super) fn find(&self, anchor: &Anchor, path: &[u8], patience: Patience) -> Result<Place, Failure> {
-        let (place, is_plain) = self.retrying(|| anchor.open_at(path, LOOK, patience))?;
-        let seen = see(&place, patience)?;
-        let is_local = self.devices.is_local(seen.mount, &place, patience)?;
+    pub(super) fn find(&self, anchor: &Anchor, path: &[u8], reach: Reach) -> Result<Place, Failure> {
+        let (place, is_plain) = self.retrying(|| anchor.open_at(path, LOOK, reach))?;
+        let seen = see(&place, reach)?;
+        let is_local = self.devices.is_local(seen.mount, &place, reach)?;
         // Opening the file may wait for a server or a program.
-        if patience == Patience::Memory && !is_local {
+        if reach == Reach::Memory && !is_local {
             return Err(Failure::NotNow);
         }
         match seen.kind {
@@ -119,7 +120,7 @@ impl Root {
             (false, _) => Sight::Disk,
         };
         // The path may lead elsewhere by now. `READ` does not wait for a peer, and only a regular file is used.
-        let (file, _) = self.retrying(|| anchor.open_at(path, READ, patience))?;
+        let (file, _) = self.retrying(|| anchor.open_at(path, READ, reach))?;
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Failure::Absent);
@@ -129,34 +130,29 @@ impl Root {
 
     /// Looks at the thing at `path` without opening it. Waits for the disk.
     pub(super) fn look(&self, anchor: &Anchor, path: &[u8]) -> Result<Sighting, Failure> {
-        let (place, _) = self.retrying(|| anchor.open_at(path, LOOK, Patience::Disk))?;
-        Ok(see(&place, Patience::Disk)?)
+        let (place, _) = self.retrying(|| anchor.open_at(path, LOOK, Reach::Disk))?;
+        Ok(see(&place, Reach::Disk)?)
     }
 }
 
 impl Anchor {
     /// Opens `path` with `flags`. Returns also whether the path leads through no symbolic link and stays on one mount.
-    pub(super) fn open_at(
-        &self,
-        path: &[u8],
-        flags: OFlags,
-        patience: Patience,
-    ) -> rustix::io::Result<(OwnedFd, bool)> {
+    pub(super) fn open_at(&self, path: &[u8], flags: OFlags, reach: Reach) -> rustix::io::Result<(OwnedFd, bool)> {
         let path = if path.is_empty() { b"." } else { path };
         let Way::Kernel { flags: rules, resolves_cached } = self.way else {
-            return match (self.way, patience) {
-                (_, Patience::Memory) => Err(NOT_NOW),
+            return match (self.way, reach) {
+                (_, Reach::Memory) => Err(NOT_NOW),
                 (Way::Anywhere, _) => Ok((openat(&self.directory, path, flags, Mode::empty())?, false)),
                 _ => walk(self, path, flags),
             };
         };
-        let cached = match patience {
-            Patience::Memory if !resolves_cached => return Err(NOT_NOW),
-            Patience::Memory => ResolveFlags::CACHED,
-            Patience::Disk => ResolveFlags::empty(),
+        let cached = match reach {
+            Reach::Memory if !resolves_cached => return Err(NOT_NOW),
+            Reach::Memory => ResolveFlags::CACHED,
+            Reach::Disk => ResolveFlags::empty(),
         };
         let attempt = |more| match openat2(&self.directory, path, flags, Mode::empty(), rules | cached | more) {
-            Err(Errno::AGAIN) if patience == Patience::Memory => Err(NOT_NOW),
+            Err(Errno::AGAIN) if reach == Reach::Memory => Err(NOT_NOW),
             outcome => outcome,
         };
         match attempt(ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV) {
@@ -168,7 +164,7 @@ impl Anchor {
         }
         match attempt(ResolveFlags::NO_SYMLINKS) {
             // A link may lead through hidden names, and the kernel does not report the names.
-            Err(Errno::LOOP) if patience == Patience::Memory => Err(NOT_NOW),
+            Err(Errno::LOOP) if reach == Reach::Memory => Err(NOT_NOW),
             Err(Errno::LOOP) => walk(self, path, flags),
             outcome => Ok((outcome?, false)),
         }

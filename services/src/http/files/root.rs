@@ -20,7 +20,7 @@ use rustix::process::{Resource, getrlimit};
 use super::closer::Closer;
 use super::devices::{Devices, Mount, see};
 use super::document::Document;
-use super::resolve::{Failure, LOOK, NOT_NOW, Patience, READ, Resolver, Stamp, Way};
+use super::resolve::{Failure, LOOK, NOT_NOW, READ, Reach, Resolver, Stamp, Way};
 
 /// Spare descriptors for files, so that connected clients are still served when the process has used up all others:
 /// enough for as many large files at once, and for the looks of a helper.
@@ -101,12 +101,12 @@ impl Root {
         // A directory without search permission has nothing to serve. A directory without read permission has no
         // listing.
         statat(&directory, c".", AtFlags::empty())?;
-        root.replace(Some(root.anchor_at(directory, Patience::Disk)?));
+        root.replace(Some(root.anchor_at(directory, Reach::Disk)?));
         Ok(root)
     }
 
-    fn anchor_at(&self, directory: OwnedFd, patience: Patience) -> rustix::io::Result<Anchor> {
-        let Stamp { device, inode, .. } = see(&directory, patience)?.stamp;
+    fn anchor_at(&self, directory: OwnedFd, reach: Reach) -> rustix::io::Result<Anchor> {
+        let Stamp { device, inode, .. } = see(&directory, reach)?.stamp;
         let otherwise = if self.follows_links { Way::Anywhere } else { Way::Walk };
         let way = match self.resolver {
             Resolver::Kernel => Way::probe(directory.as_fd(), self.follows_links).unwrap_or(otherwise),
@@ -131,15 +131,14 @@ impl Root {
     ///
     /// # Errors
     /// [`Failure::NotNow`] if the answer would need the disk.
-    pub(super) fn check(&self, patience: Patience) -> Result<bool, Failure> {
+    pub(super) fn check(&self, reach: Reach) -> Result<bool, Failure> {
         let known = self.anchor();
         let flags = LOOK | OFlags::DIRECTORY;
-        let open = || match patience {
-            Patience::Memory => openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::CACHED),
-            Patience::Disk => openat(CWD, &self.path, flags, Mode::empty()),
+        let open = || match reach {
+            Reach::Memory => openat2(CWD, &self.path, flags, Mode::empty(), ResolveFlags::CACHED),
+            Reach::Disk => openat(CWD, &self.path, flags, Mode::empty()),
         };
-        let opened =
-            self.with_room(open).and_then(|directory| self.anchor_unless(known.as_deref(), directory, patience));
+        let opened = self.with_room(open).and_then(|directory| self.anchor_unless(known.as_deref(), directory, reach));
         match opened {
             Ok(None) => Ok(false),
             Ok(anchor) => {
@@ -151,7 +150,7 @@ impl Root {
                 Ok(known.is_some())
             }
             // Not in memory, or this kernel cannot say.
-            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM | NOT_NOW) if patience == Patience::Memory => {
+            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM | NOT_NOW) if reach == Reach::Memory => {
                 Err(Failure::NotNow)
             }
             // Any other error says nothing about the directory.
@@ -164,14 +163,14 @@ impl Root {
         &self,
         known: Option<&Anchor>,
         directory: OwnedFd,
-        patience: Patience,
+        reach: Reach,
     ) -> rustix::io::Result<Option<Anchor>> {
-        let Stamp { device, inode, .. } = see(&directory, patience)?.stamp;
+        let Stamp { device, inode, .. } = see(&directory, reach)?.stamp;
         // While a directory is open, no other directory gets its inode number.
         if known.is_some_and(|known| (known.device, known.inode) == (device, inode)) {
             return Ok(None);
         }
-        self.anchor_at(directory, patience).map(Some)
+        self.anchor_at(directory, reach).map(Some)
     }
 
     /// Restores the reserve as far as descriptors are free. Does nothing in a forked child, which needs no reserve.
@@ -198,8 +197,8 @@ impl Root {
             let file =
                 CString::new(way).ok().and_then(|way| anchor.way.look_cached(anchor.directory.as_fd(), &way).ok());
             let Some(file) = file else { break };
-            let mount = see(&file, Patience::Memory).ok()?.mount;
-            let is_local = self.devices.is_local(mount, &file, Patience::Memory);
+            let mount = see(&file, Reach::Memory).ok()?.mount;
+            let is_local = self.devices.is_local(mount, &file, Reach::Memory);
             deepest = (is_local == Ok(false)).then_some(mount);
         }
         deepest
@@ -249,33 +248,33 @@ impl Root {
 
     /// Opens a directory to read its names. Waits for the disk.
     pub(super) fn directory(&self, anchor: &Anchor, path: &[u8]) -> Result<OwnedFd, Failure> {
-        let (directory, _) = self.retrying(|| anchor.open_at(path, READ | OFlags::DIRECTORY, Patience::Disk))?;
+        let (directory, _) = self.retrying(|| anchor.open_at(path, READ | OFlags::DIRECTORY, Reach::Disk))?;
         Ok(directory)
     }
 }
 
 impl Anchor {
-    /// Whether the files at the paths of `document` are unchanged. Never waits with [`Patience::Memory`].
-    pub(super) fn has_still(&self, document: &Document, patience: Patience) -> bool {
+    /// Whether the files at the paths of `document` are unchanged. Never waits with [`Reach::Memory`].
+    pub(super) fn has_still(&self, document: &Document, reach: Reach) -> bool {
         self.number == document.anchor
             && document
                 .renditions()
-                .all(|rendition| self.is_still(&rendition.path, &rendition.stamp, rendition.sight, patience))
+                .all(|rendition| self.is_still(&rendition.path, &rendition.stamp, rendition.sight, reach))
     }
 
     /// Whether the file at `path` still has `stamp`. Links are followed wherever they lead: the stamp identifies the
     /// file, whatever path leads to it.
-    pub(super) fn is_still(&self, path: &CStr, stamp: &Stamp, sight: Sight, patience: Patience) -> bool {
+    pub(super) fn is_still(&self, path: &CStr, stamp: &Stamp, sight: Sight, reach: Reach) -> bool {
         let stat = |flags| statat(&self.directory, path, flags).is_ok_and(|stat| Stamp::of(&stat) == *stamp);
-        match (sight, patience) {
-            (_, Patience::Disk) => stat(AtFlags::empty()),
+        match (sight, reach) {
+            (_, Reach::Disk) => stat(AtFlags::empty()),
             // A file that has become a link has changed.
-            (Sight::Plain, Patience::Memory) => stat(AtFlags::SYMLINK_NOFOLLOW),
-            (Sight::Cached, Patience::Memory) => {
+            (Sight::Plain, Reach::Memory) => stat(AtFlags::SYMLINK_NOFOLLOW),
+            (Sight::Cached, Reach::Memory) => {
                 let file = self.way.look_cached(self.directory.as_fd(), path);
-                file.and_then(|file| see(file, patience)).is_ok_and(|seen| seen.stamp == *stamp)
+                file.and_then(|file| see(file, reach)).is_ok_and(|seen| seen.stamp == *stamp)
             }
-            (Sight::Disk, Patience::Memory) => false,
+            (Sight::Disk, Reach::Memory) => false,
         }
     }
 }

@@ -55,12 +55,12 @@ impl World {
     // ---- faults ------------------------------------------------------------------------------------------------------
 
     /// The link of a node is cut. The node notices the cut later. All bytes under way are lost.
-    pub(super) fn cut(&mut self, place: usize, notices: u64, barred: u64) {
+    pub(super) fn cut(&mut self, place: usize, notices: u64, refused_for: u64) {
         let (now, server) = (self.now, &mut self.servers[place]);
         if server.is_dead {
             return;
         }
-        server.barred_until = server.barred_until.max(now + barred);
+        server.refused_until = server.refused_until.max(now + refused_for);
         if std::mem::replace(&mut server.is_linked, false) {
             server.troubles.push((now, u64::MAX));
             let epoch = server.epoch;
@@ -82,8 +82,8 @@ impl World {
         self.note(format!("fault {kind} at n{place}"));
         match kind {
             0 | 1 => {
-                let (notices, barred) = (self.below(8_000), self.below(20_000));
-                self.cut(place, notices, barred);
+                let (notices, refused_for) = (self.below(8_000), self.below(20_000));
+                self.cut(place, notices, refused_for);
             }
             2 if self.servers.len() < 7 => {
                 self.kill(place);
@@ -134,7 +134,7 @@ impl World {
         self.engine_down_until = self.engine_down_until.min(self.now);
         self.faults = false;
         for server in &mut self.servers {
-            server.barred_until = server.barred_until.min(self.now);
+            server.refused_until = server.refused_until.min(self.now);
             // What waits for the end of the freeze is scheduled for that time.
             assert!(server.frozen_until <= self.now);
         }

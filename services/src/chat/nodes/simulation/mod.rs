@@ -75,7 +75,7 @@ struct Server {
     /// When the last thing on the connection arrives, for either direction.
     ways: [u64; 2],
     /// From when on the node may not connect.
-    barred_until: u64,
+    refused_until: u64,
     members: BTreeMap<u64, (String, Member)>,
     others: BTreeMap<(Box<str>, u64), Box<str>>,
     heard: Vec<String>,
@@ -151,7 +151,7 @@ impl World {
             believes: false,
             is_ending: false,
             ways: [0; 2],
-            barred_until: 0,
+            refused_until: 0,
             members: BTreeMap::new(),
             others: BTreeMap::new(),
             heard: Vec::new(),
@@ -291,7 +291,7 @@ impl World {
                 if server.is_dead || server.epoch != epoch {
                     return;
                 }
-                if server.frozen_until > now || server.barred_until > now || down > now {
+                if server.frozen_until > now || server.refused_until > now || down > now {
                     return self.schedule(again, Happens::Connects(place, epoch));
                 }
                 server.epoch += 1;

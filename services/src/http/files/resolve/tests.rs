@@ -84,8 +84,8 @@ impl Drop for Tree {
     }
 }
 
-fn find(root: &Root, path: &str, patience: Patience) -> Result<Place, Failure> {
-    root.find(&root.anchor().unwrap(), path.as_bytes(), patience)
+fn find(root: &Root, path: &str, reach: Reach) -> Result<Place, Failure> {
+    root.find(&root.anchor().unwrap(), path.as_bytes(), reach)
 }
 
 fn way(root: &Root) -> Way {
@@ -94,7 +94,7 @@ fn way(root: &Root) -> Way {
 
 /// The content of the file at a path, a directory, or the failure.
 fn at(root: &Root, path: &str) -> Result<String, Failure> {
-    Ok(match find(root, path, Patience::Disk)? {
+    Ok(match find(root, path, Reach::Disk)? {
         Place::File(file, ..) => std::io::read_to_string(file).unwrap(),
         Place::Directory => "(directory)".to_owned(),
     })
@@ -221,19 +221,19 @@ fn both_resolvers_agree_about_every_path_and_neither_leaves_the_root() {
 fn what_memory_does_not_have_is_not_waited_for() {
     let tree = Tree::new();
     let walk = tree.root(Resolver::Walk, false);
-    assert!(matches!(find(&walk, "f", Patience::Memory), Err(Failure::NotNow)));
+    assert!(matches!(find(&walk, "f", Reach::Memory), Err(Failure::NotNow)));
     let kernel = tree.root(Resolver::Kernel, false);
     if way(&kernel)
         == (Way::Kernel { flags: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS, resolves_cached: true })
     {
         // A file system may be asked only after a helper has waited for its kind.
-        assert!(matches!(find(&kernel, "f", Patience::Memory), Err(Failure::NotNow)));
-        let Ok(Place::File(_, _, sight)) = find(&kernel, "f", Patience::Disk) else { panic!("it is there") };
+        assert!(matches!(find(&kernel, "f", Reach::Memory), Err(Failure::NotNow)));
+        let Ok(Place::File(_, _, sight)) = find(&kernel, "f", Reach::Disk) else { panic!("it is there") };
         if sight == Sight::Disk {
             return eprintln!("not tried: temporary files are on no local file system");
         }
         // The file was written a moment ago.
-        assert!(matches!(find(&kernel, "f", Patience::Memory), Ok(Place::File(..))));
+        assert!(matches!(find(&kernel, "f", Reach::Memory), Ok(Place::File(..))));
     }
 }
 
@@ -241,14 +241,14 @@ fn what_memory_does_not_have_is_not_waited_for() {
 fn a_file_that_is_replaced_or_written_to_has_another_stamp() {
     let tree = Tree::new();
     let root = tree.root(Resolver::Kernel, false);
-    let Ok(Place::File(_, stamp, sight)) = find(&root, "f", Patience::Disk) else { panic!("it is there") };
+    let Ok(Place::File(_, stamp, sight)) = find(&root, "f", Reach::Disk) else { panic!("it is there") };
     let anchor = root.anchor().unwrap();
     let still = |path| {
-        let by_disk = anchor.is_still(path, &stamp, sight, Patience::Disk);
+        let by_disk = anchor.is_still(path, &stamp, sight, Reach::Disk);
         // Without permission to ask memory, every file counts as changed.
-        assert!(by_disk || !anchor.is_still(path, &stamp, sight, Patience::Memory), "{path:?}");
-        assert!(by_disk || !anchor.is_still(path, &stamp, Sight::Cached, Patience::Memory), "{path:?}");
-        assert!(!anchor.is_still(path, &stamp, Sight::Disk, Patience::Memory));
+        assert!(by_disk || !anchor.is_still(path, &stamp, sight, Reach::Memory), "{path:?}");
+        assert!(by_disk || !anchor.is_still(path, &stamp, Sight::Cached, Reach::Memory), "{path:?}");
+        assert!(!anchor.is_still(path, &stamp, Sight::Disk, Reach::Memory));
         by_disk
     };
     assert!(still(c"f") && still(c"a/up") && !still(c"a/f"));
@@ -265,7 +265,7 @@ fn a_file_is_looked_at_again_in_the_cheapest_way_that_never_waits() {
     for resolver in [Resolver::Kernel, Resolver::Walk] {
         let root = tree.root(resolver, false);
         let anchor = root.anchor().unwrap();
-        let sight = |path| match find(&root, path, Patience::Disk) {
+        let sight = |path| match find(&root, path, Reach::Disk) {
             Ok(Place::File(_, stamp, sight)) => (stamp, sight),
             other => panic!("{other:?}"),
         };
@@ -274,12 +274,12 @@ fn a_file_is_looked_at_again_in_the_cheapest_way_that_never_waits() {
             return eprintln!("not tried: temporary files are on no local file system");
         }
         assert_eq!(plain, Sight::Plain);
-        assert!(anchor.is_still(c"a/f", &stamp, plain, Patience::Memory));
+        assert!(anchor.is_still(c"a/f", &stamp, plain, Reach::Memory));
         let (stamp, linked) = sight("in-dir/f");
         assert_eq!(linked, Sight::Cached);
         // A walk cannot restrict the kernel to its memory.
         let can_ask = matches!(way(&root), Way::Kernel { resolves_cached: true, .. });
-        assert_eq!(anchor.is_still(c"in-dir/f", &stamp, linked, Patience::Memory), can_ask);
+        assert_eq!(anchor.is_still(c"in-dir/f", &stamp, linked, Reach::Memory), can_ask);
     }
 }
 
@@ -334,18 +334,18 @@ fn a_root_is_served_from_wherever_its_name_leads_to_now() {
     for (resolver, follows_links) in [Resolver::Kernel, Resolver::Walk].map(|r| [(r, false), (r, true)]).concat() {
         symlink("one", &current).unwrap();
         let root = Root::open(&current, follows_links, resolver).unwrap();
-        assert_eq!(root.check(Patience::Disk), Ok(false));
+        assert_eq!(root.check(Reach::Disk), Ok(false));
         assert_eq!(at(&root, "f"), Ok("one".to_owned()));
         symlink("two", tree.0.join("next")).unwrap();
         fs::rename(tree.0.join("next"), &current).unwrap();
-        assert_eq!(root.check(Patience::Disk), Ok(true));
-        assert_eq!((root.check(Patience::Disk), at(&root, "f")), (Ok(false), Ok("two".to_owned())));
+        assert_eq!(root.check(Reach::Disk), Ok(true));
+        assert_eq!((root.check(Reach::Disk), at(&root, "f")), (Ok(false), Ok("two".to_owned())));
         fs::remove_file(&current).unwrap();
-        assert_eq!(root.check(Patience::Disk), Ok(true));
-        assert!(root.check(Patience::Disk) == Ok(false) && root.anchor().is_none());
+        assert_eq!(root.check(Reach::Disk), Ok(true));
+        assert!(root.check(Reach::Disk) == Ok(false) && root.anchor().is_none());
         symlink("two", &current).unwrap();
-        assert!(matches!(root.check(Patience::Memory), Ok(true) | Err(Failure::NotNow)));
-        root.check(Patience::Disk).unwrap();
+        assert!(matches!(root.check(Reach::Memory), Ok(true) | Err(Failure::NotNow)));
+        root.check(Reach::Disk).unwrap();
         assert_eq!(at(&root, "f"), Ok("two".to_owned()));
         fs::remove_file(&current).unwrap();
     }
