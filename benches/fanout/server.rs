@@ -12,9 +12,9 @@ pub(crate) const GUARANTEES: &str = "\
 | --- | --- | --- | --- |
 | order | each sender's, and each topic's | each channel's | each publisher's |
 | one message | UTF-8 text checked and cleaned of control characters, the sender's name before it | bytes | bytes |
-| a member that does not read | owed 1 MiB at most (`--member-queue`), then by `--slow`: told and disconnected, or whole messages dropped and \
+| a member that does not read | at most 1 MiB queued (`--member-queue`), then by `--slow`: disconnected with an error text, or whole messages dropped and \
 counted in their place | owed 32 MB at most, 8 MB for 60 s; then cut off | owed 64 MiB at most, 10 s for a write; then cut off |
-| what was dropped is told | yes | no | no |
+| a notice for dropped messages | yes | no | no |
 | memory for that | bounded for each member | bounded for each member | bounded for each member |";
 
 pub(crate) enum Contender {

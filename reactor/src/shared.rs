@@ -51,7 +51,7 @@ impl Drop for Shared {
 /// Drops a value of a handler's own type outside a callback. A panic in that ends nothing: it is logged.
 pub(crate) fn dropped(value: impl Sized) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        log::error!("a value that a handler left behind panicked when it was dropped");
+        log::error!("a value of a handler panicked when it was dropped");
         // Dropping the payload could panic again, and so on.
         std::mem::forget(panic);
     }

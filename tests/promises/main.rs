@@ -3,7 +3,7 @@
 //!
 //! | | promise | tests |
 //! | --- | --- | --- |
-//! | 1 | an event reaches the connection it is for | `identity`: who_is_closed_by_another…, a_process_that_was_stopped…, a_stale_id… |
+//! | 1 | an event reaches only the connection that it belongs to | `identity`: who_is_closed_by_another…, a_process_that_was_stopped…, a_stale_id… |
 //! | 2 | a duplicate wakes nobody | `identity`: a_duplicate_that_outlives…, a_watched_pipe… |
 //! | 3 | one close for each connection, never nested | `identity`: whatever_callbacks_do…, closing_all_from_within… |
 //! | 4 | a panic ends one connection | `identity`: a_panic_ends…, a_panic_in_any_callback…, a_panic_in_on_open… |
@@ -42,8 +42,8 @@
 //! | | limits and deadlines of one connection alone | `own_limits`: all of it |
 //! | | open streams that are adopted, socket options | `sockets`: all of it |
 //! | | a connection as a value, the integer form of its id | `connections`: all of it |
-//! | 1 to 37 | what is particular to a layer | `layers` |
-//! | | what an operator sees | `operator`; the command's logs and reports: `command.rs` beside this directory |
+//! | 1 to 37 | rules of connections with a layer | `layers` |
+//! | | what an operator sees | `operator`; the command's logs and reports: the directory `command` beside this one |
 //!
 //! A test of a [`Transport`](transport::Transport) runs on every backend without a layer below its connections, and again with one.
 //! Left out with a layer, among the tests of rules 1 to 34:
@@ -54,9 +54,9 @@
 //! | refusals over a cap | over a cap a connection is closed without a handshake, so there is nothing to refuse with: `layers` |
 //! | connecting (27), adopted streams | they have a layer of their own choice: `layers` |
 //! | a client that speaks first (28) | a client with a layer always does |
-//! | mailboxes, periodic work, timers of a handler, fork and exec, the port of a listener | no connection's bytes are in them |
+//! | mailboxes, periodic work, timers of a handler, fork and exec, the port of a listener | they carry no bytes of a connection |
 //! | the history of a connection in a log line | it tells of system calls, whose number is the layer's |
-//! | several loops, a thread or process for each connection | `layers` has one test for every model, and `tls.rs` beside this directory runs the command in every model |
+//! | several loops, a thread or process for each connection | `layers` has one test for every model, and the directory `tls` beside this one runs the command in every model |
 //!
 //! Not here: promises that a socket cannot show. The simulator checks that no descriptor is closed before its batch
 //! ends (1), that the next free descriptor goes to a waiting listener, and how each errno of accept(2) is handled (17).

@@ -250,9 +250,7 @@ impl<D: Driver> EventLoop<D> {
         self.settle();
         if self.core.outbox.has_refused() && self.exchange.refusals_log.passes(self.core.now) {
             let refused = self.core.outbox.take_refused();
-            log::warn!(
-                "{refused} messages posted in callbacks were given back: the loops that they are for cannot keep up"
-            );
+            log::warn!("{refused} messages posted in callbacks were given back: the loops addressed cannot keep up");
         }
         let was_full = self.core.outbox.is_full();
         let released = self.core.outbox.flush();

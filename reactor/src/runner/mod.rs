@@ -314,7 +314,9 @@ pub(crate) fn run(
     let stuck = common.cluster.wait_for_per_connection(patience);
     if stuck > 0 {
         let (threads, are) = if stuck == 1 { ("thread", "is") } else { ("threads", "are") };
-        log::error!("{stuck} {threads} {are} stuck in a callback beyond the drain time: left behind");
+        log::error!(
+            "{stuck} {threads} {are} stuck in a callback beyond the drain time: the stop does not wait for them"
+        );
     }
     if common.cluster.fixed().len() > 1 {
         log::info!("counters of all loops: {}", common.cluster.stats());

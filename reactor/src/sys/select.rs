@@ -86,7 +86,7 @@ impl Poller for Select {
         if let Some(limit) = self.limit.filter(|&limit| fd.0 >= limit) {
             // Once: the caller reports each refused connection.
             if !std::mem::replace(&mut self.limit_told, true) {
-                log::warn!("descriptor {} refused: select takes those below {limit} on this system", fd.0);
+                log::warn!("descriptor {} refused: on this system select takes descriptors below {limit}", fd.0);
             }
             return Err(Errno(libc::EINVAL));
         }

@@ -167,7 +167,7 @@ impl Handler<Command> for Counted {
     fn on_data(&mut self, guest: &mut Guest, input: &mut Input<'_>, cx: &mut Context<'_>) {
         self.count(cx);
         // A member that has just arrived is heard when its arrival has been announced.
-        let (is_member, before) = (guest.seat.is_some() && guest.news <= self.chat.told, input.len());
+        let (is_member, before) = (guest.seat.is_some() && guest.news <= self.chat.announced, input.len());
         self.chat.on_data(guest, input, cx);
         self.counts.unheard.fetch_add(u64::from(is_member && input.len() == before), Relaxed);
     }

@@ -158,7 +158,7 @@ type Context<'a> = context::Context<'a, (), Frame>;
 pub(super) fn write<C>(to: ConnectionId, frame: &Frame, cx: &mut context::Context<'_, C, Frame>) -> Written {
     cx.at(to).put(|output| {
         if let Err(TooLong(length)) = frame.write(output) {
-            log::error!("a publication of {length} bytes is too long for other processes: not carried");
+            log::error!("a publication of {length} bytes is too long for other processes: dropped");
         }
     })
 }

@@ -186,7 +186,7 @@ impl Chat {
                     skipped += 1;
                 }
             }
-            self.told += 1;
+            self.announced += 1;
         }
         if let Some(nodes) = self.room.nodes() {
             nodes.0.missed.fetch_add(skipped, Relaxed);

@@ -69,7 +69,7 @@ pub use participant::{FromChat, FromNode, NodeParticipant};
 use peers::Peers;
 pub use probe::NodeProbe;
 pub use shared::{Nodes, NotAName};
-use wire::{Content, PART_BYTES, Person, Notice, parts};
+use wire::{Content, Notice, PART_BYTES, Person, parts};
 
 /// Time between two calls of [`Node::tick`].
 pub(super) const TICK: Duration = Duration::from_millis(250);

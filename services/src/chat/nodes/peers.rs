@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::members::keys_of;
-use super::wire::{Content, Person, Notice, people};
+use super::wire::{Content, Notice, Person, people};
 use super::{Event, GONE_AFTER, Key, SUSPECT_AFTER};
 use crate::codec::text::append_clean;
 

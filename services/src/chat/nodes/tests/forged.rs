@@ -76,8 +76,8 @@ fn parts_of_lists_of_many_nodes_have_a_bound_together() {
     // As if other nodes had begun long lists.
     *peers.listed() = 999_990;
     let mut hear = |node: &str, text: &str| {
-        let told = Told::read(text.as_bytes()).expect("it has the form of a message");
-        peers.hear(node, &told, false, Duration::ZERO, &mut Vec::new());
+        let notice = Notice::read(text.as_bytes()).expect("it has the form of a message");
+        peers.hear(node, &notice, false, Duration::ZERO, &mut Vec::new());
         *peers.listed() - 999_990
     };
     let members =
