@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 
 use super::{Answer, Request};
 
-/// JetStream's error for a key that has another revision.
-const WRONG_REVISION: u64 = 10071;
+/// JetStream's errors for a key that has another revision: with the revision, and, since 2.11, without.
+const WRONG_REVISION: [u64; 2] = [10071, 10164];
 /// JetStream's errors for a missing stream.
 const NO_STREAM: [u64; 2] = [10059, 10060];
-/// JetStream's errors for a missing value: of reading, and of deleting.
-const NO_MESSAGE: [u64; 2] = [10037, 10057];
+/// JetStream's errors for a missing value: of reading, of deleting, and of deleting what has just been deleted.
+const NO_MESSAGE: [u64; 3] = [10037, 10057, 10043];
 /// The error for a stream that exists with other settings, such as other replicas: an operator's choice.
 const OTHER_SETTINGS: u64 = 10058;
-/// The error of a cluster that has no leader at present.
-const NO_LEADER: u64 = 10008;
+/// The errors of a cluster that has no leader at present, of a server that is not the leader, and, since 2.11, of a leader that has another
+/// change of the key under way.
+const NOT_NOW: [u64; 3] = [10008, 10009, 10163];
 /// The error of a cluster that has fewer servers than the stream has replicas, at present or for good.
 const NO_PEERS: u64 = 10005;
 /// Replicas of a new stream in a cluster: the bucket survives the end of any one server.
@@ -111,8 +112,8 @@ pub(super) fn outcome(kind: Kind, payload: &[u8]) -> Outcome {
         return match (kind, code) {
             (Kind::Create, NO_PEERS) => Outcome::TooFewServers(text()),
             (Kind::Create, OTHER_SETTINGS) => Outcome::Plain(Answer::Done),
-            (_, NO_LEADER) => Outcome::Plain(Answer::Failed),
-            (_, WRONG_REVISION) => Outcome::Plain(Answer::Conflict),
+            (_, code) if NOT_NOW.contains(&code) => Outcome::Plain(Answer::Failed),
+            (_, code) if WRONG_REVISION.contains(&code) => Outcome::Plain(Answer::Conflict),
             (_, code) if NO_MESSAGE.contains(&code) => Outcome::Plain(Answer::Missing),
             (_, code) if NO_STREAM.contains(&code) => Outcome::Plain(Answer::NoBucket),
             _ => Outcome::Error(text()),
@@ -138,7 +139,7 @@ fn found(message: &Value) -> Option<Outcome> {
 mod tests {
     use super::*;
 
-    /// The answers are those of nats-server 2.9.10.
+    /// The answers are those of nats-server 2.9.10, and, where they differ, of 2.15.1.
     #[test]
     fn each_answer_of_the_engine_has_its_meaning() {
         let plain = Outcome::Plain;
@@ -199,6 +200,21 @@ mod tests {
                 Kind::Delete,
                 r#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#,
                 plain(Answer::NoBucket),
+            ),
+            (
+                Kind::Delete,
+                r#"{"error":{"code":400,"err_code":10043,"description":"sequence 62 not found"}}"#,
+                plain(Answer::Missing),
+            ),
+            (
+                Kind::Put,
+                r#"{"error":{"code":400,"err_code":10164,"description":"wrong last sequence"},"stream":"x","seq":0}"#,
+                plain(Answer::Conflict),
+            ),
+            (
+                Kind::Put,
+                r#"{"error":{"code":503,"err_code":10163,"description":"expected last sequence per subject temporarily unavailable"}}"#,
+                plain(Answer::Failed),
             ),
             (Kind::Get, "{}", plain(Answer::Failed)),
             (Kind::Put, "garbage", plain(Answer::Failed)),
