@@ -154,7 +154,7 @@ impl options::Options for Options {
 
     fn new(quick: bool) -> Options {
         Options {
-            shared: if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) },
+            shared: Shared::of_a_comparison(quick),
             backends: Vec::new(),
             works: Vec::new(),
             idle: if quick { vec![500] } else { vec![1_000, 10_000, 15_000] },

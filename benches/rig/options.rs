@@ -41,6 +41,11 @@ impl Shared {
         Shared { rounds, seconds, cpu: None, glowplug: None, hyper: false }
     }
 
+    /// Rounds and slices of a comparison, or of `--quick`.
+    pub fn of_a_comparison(quick: bool) -> Shared {
+        if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) }
+    }
+
     fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {
         match value.option {
             "--rounds" => self.rounds = value.number()?,
@@ -50,6 +55,32 @@ impl Shared {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+}
+
+/// Options of a benchmark with cases: the shared ones, and `--only CASE`.
+pub struct Cases {
+    pub shared: Shared,
+    only: String,
+}
+
+impl Cases {
+    pub fn new(quick: bool) -> Cases {
+        Cases { shared: Shared::of_a_comparison(quick), only: String::new() }
+    }
+
+    /// Takes `--only`; false for another option.
+    pub fn set(&mut self, value: &Value<'_>) -> bool {
+        let is_only = value.option == "--only";
+        if is_only {
+            self.only = value.text();
+        }
+        is_only
+    }
+
+    /// Whether the case of this name is wanted.
+    pub fn has(&self, name: &str) -> bool {
+        name.contains(&self.only)
     }
 }
 

@@ -183,7 +183,7 @@ impl options::Options for Options {
 
     fn new(quick: bool) -> Options {
         Options {
-            shared: if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) },
+            shared: Shared::of_a_comparison(quick),
             works: Vec::new(),
             contenders: Vec::new(),
             base: Contender::Mio,

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rig::figures::{median, quantile, verdict};
 use rig::load::Load;
-use rig::options::{self, Shared, Value};
+use rig::options::{self, Cases, Shared, Value};
 use rig::others;
-use rig::rounds::{Sample, interleaved};
+use rig::site::{self, BODY, FIXED};
 use rig::{Rig, Served, Server};
 
 const USAGE: &str = "\
@@ -46,9 +45,6 @@ enum What {
     Handshakes(&'static str),
 }
 
-const BODY: &str = "Hello from Epoll Server!";
-const FIXED: &str = "fixed";
-
 const fn kept(name: &'static str, path: &'static str, size: usize, connections: usize, depth: usize) -> Case {
     Case { name, load: What::Requests { path, size, depth }, connections }
 }
@@ -69,12 +65,8 @@ const PACED: usize = 1000;
 /// The name of the last case, for `--only`.
 const AMONG: &str = "among new connections";
 
-/// Age at which the tag of a file no longer changes.
-const TAG_IS_STRONG: Duration = Duration::from_secs(3);
-
 struct Options {
-    shared: Shared,
-    only: String,
+    cases: Cases,
     suite: String,
     rate: usize,
 }
@@ -88,20 +80,18 @@ impl options::Options for Options {
     const USAGE: &'static str = USAGE;
 
     fn new(quick: bool) -> Options {
-        let shared = if quick { Shared::new(3, 0.1) } else { Shared::new(30, 0.3) };
-        Options { shared, only: String::new(), suite: "aes128".to_owned(), rate: 500 }
+        Options { cases: Cases::new(quick), suite: "aes128".to_owned(), rate: 500 }
     }
 
     fn shared(&mut self) -> &mut Shared {
-        &mut self.shared
+        &mut self.cases.shared
     }
 
     fn set(&mut self, value: &Value<'_>) -> Result<bool, String> {
         match value.option {
-            "--only" => self.only = value.text(),
             "--suite" => self.suite = value.text(),
             "--rate" => self.rate = value.number()?,
-            _ => return Ok(false),
+            _ => return Ok(self.cases.set(value)),
         }
         Ok(true)
     }
@@ -113,31 +103,25 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let mut rig = Rig::prepare(&options.shared)?;
-    std::fs::create_dir(rig.scratch.join("root")).map_err(|why| format!("root: {why}"))?;
-    for case in &CASES {
-        let What::Requests { path, size, .. } = case.load else { continue };
-        let content: Vec<u8> = match path {
-            FIXED => BODY.into(),
-            _ => (0..size).map(|at| b'a' + (at % 23) as u8).collect(),
+    let mut rig = Rig::prepare(&options.cases.shared)?;
+    let files = CASES.iter().filter_map(|case| match case.load {
+        What::Requests { path, size, .. } if path != FIXED => Some((path, size)),
+        _ => None,
+    });
+    site::prepare(&rig, files)?;
+    let Shared { rounds, seconds, .. } = options.cases.shared;
+    let what = format!("TLS 1.3, {}: {rounds} rounds of {seconds} s each, CPU time of the server.", options.suite);
+    let with_nginx = site::begin(&rig, &what, "for each", "there are no ratios");
+    for case in CASES.iter().filter(|case| options.cases.has(case.name)) {
+        let (depth, has_file) = match case.load {
+            What::Requests { path, depth, .. } => (depth, path != FIXED),
+            What::Handshakes(_) => (1, false),
         };
-        std::fs::write(rig.scratch.join("root").join(path), content).map_err(|why| format!("{path}: {why}"))?;
+        let servers = servers(&rig, with_nginx, has_file)?;
+        let figures = (case.name, case.connections, depth);
+        site::measure(figures, &options.cases.shared, &servers, |server| load(case, options, &rig, server))?;
     }
-    // A load compares every byte, and the tag of a file of less than two seconds is weak, then strong.
-    std::thread::sleep(TAG_IS_STRONG);
-    let with_nginx = others::has_nginx();
-    let Shared { rounds, seconds, .. } = options.shared;
-    println!("TLS 1.3, {}: {rounds} rounds of {seconds} s each, CPU time of the server.", options.suite);
-    rig.conditions();
-    if !with_nginx {
-        println!("nginx is not installed: there are no ratios.");
-    }
-    println!("\n| what | connections × depth | who | CPU for each | ratio | p20–p80 | verdict |");
-    println!("| --- | ---: | --- | ---: | ---: | --- | --- |");
-    for case in CASES.iter().filter(|case| case.name.contains(&options.only)) {
-        measure(case, options, &rig, with_nginx)?;
-    }
-    if AMONG.contains(&options.only) {
+    if options.cases.has(AMONG) {
         // The clients' own cryptography would hold up the requests whose latency counts.
         rig.unpin();
         among_new_connections(options, &rig, with_nginx)?;
@@ -153,32 +137,13 @@ fn servers(rig: &Rig, with_nginx: bool, with_files: bool) -> Result<Vec<Server>,
         servers.push(others::nginx_tls(rig, BODY, &certificate, &key)?);
     }
     let [root, certificate, key] = [rig.scratch.join("root"), certificate, key].map(|path| path.display().to_string());
-    let mut words = vec!["http", "--log-level", "warn", "--idle-timeout", "0"];
+    let mut words = site::WORDS.to_vec();
     words.extend(["--tls-cert", &certificate, "--tls-key", &key]);
     if with_files {
         words.extend(["--root", &root]);
     }
     servers.push(rig.serve(&Served { name: "glowplug".to_owned(), program: rig.glowplug()?, words }, &[])?);
     Ok(servers)
-}
-
-/// Ratios are to the first contender: nginx, where nginx is installed.
-fn measure(case: &Case, options: &Options, rig: &Rig, with_nginx: bool) -> Result<(), String> {
-    let has_file = matches!(case.load, What::Requests { path, .. } if path != FIXED);
-    let servers = servers(rig, with_nginx, has_file)?;
-    let mut loads = servers.iter().map(|server| load(case, options, rig, server)).collect::<Result<Vec<_>, _>>()?;
-    let timed = interleaved(options.shared.rounds, servers.len(), |index| {
-        Sample::take(&servers[index], &mut loads[index], options.shared.seconds, "requests")
-    })?;
-    let depth = if let What::Requests { depth, .. } = case.load { depth } else { 1 };
-    for (server, figures) in servers.iter().zip(&timed) {
-        let (micros, ratios) = (median(&figures.cpu_nanos) / 1e3, &figures.ratios);
-        let [low, middle, high] = [0.2, 0.5, 0.8].map(|share| quantile(ratios, share));
-        let (name, verdict) = (&server.name, verdict(ratios));
-        let what = format!("{} | {} × {depth}", case.name, case.connections);
-        println!("| {what} | {name} | {micros:.2} µs | {middle:.2} | {low:.2}–{high:.2} | {verdict} |");
-    }
-    Ok(())
 }
 
 fn load(case: &Case, options: &Options, rig: &Rig, server: &Server) -> Result<Load, String> {
@@ -196,15 +161,20 @@ fn requests(
     path: &str,
     [connections, depth]: [&str; 2],
 ) -> Result<Load, String> {
-    let (root, path) = (file("localhost.pem").display().to_string(), format!("/{path}"));
-    let words = [&path, "--connections", connections, "--depth", depth, "--tls", &root, &options.suite];
-    rig.ask(server, &["fetch"], &words.map(str::to_owned))
+    let path = format!("/{path}");
+    let session = session(options);
+    let words = [&path, "--connections", connections, "--depth", depth, "--tls"].into_iter();
+    rig.ask(server, &["fetch"], &words.map(str::to_owned).chain(session).collect::<Vec<_>>())
 }
 
 fn handshakes(options: &Options, rig: &Rig, server: &Server, kind: &str, more: &[&str]) -> Result<Load, String> {
-    let root = file("localhost.pem").display().to_string();
-    let words = [root.as_str(), &options.suite].into_iter().chain(more.iter().copied());
-    rig.ask(server, &["handshakes", kind], &words.map(str::to_owned).collect::<Vec<_>>())
+    let more = more.iter().copied().map(str::to_owned);
+    rig.ask(server, &["handshakes", kind], &session(options).into_iter().chain(more).collect::<Vec<_>>())
+}
+
+/// The words of a load for its session: the certificate to trust, and the cipher suite.
+fn session(options: &Options) -> [String; 2] {
+    [file("localhost.pem").display().to_string(), options.suite.clone()]
 }
 
 /// The latency of requests on one established connection, alone and while new connections shake hands.
@@ -213,7 +183,7 @@ fn among_new_connections(options: &Options, rig: &Rig, with_nginx: bool) -> Resu
     rig.conditions();
     println!("\n| who | new connections a second | p50 | p99 |");
     println!("| --- | ---: | ---: | ---: |");
-    let seconds = options.shared.rounds as f64 * options.shared.seconds / 3.0;
+    let seconds = options.cases.shared.rounds as f64 * options.cases.shared.seconds / 3.0;
     let (rate, most) = (options.rate.to_string(), PACED.to_string());
     for server in servers(rig, with_nginx, false)? {
         let mut established = requests(options, rig, &server, FIXED, ["1", "1"])?;
