@@ -10,6 +10,7 @@
 //! - [Several loops, and state that they share](#several-loops-and-state-that-they-share)
 //! - [Socket options](#socket-options)
 //! - [Limits of one connection](#limits-of-one-connection)
+//! - [TLS](#tls)
 //! - [Testing](#testing)
 //! - [From tokio, mio, libuv: how do I …](#from-tokio-mio-libuv-how-do-i-)
 //!
@@ -475,6 +476,37 @@
 //!     subscriber.change_deadlines(|deadlines| deadlines.idle = None);
 //!     subscriber.change_limits(|limits| limits.member_queue = 64 * 1024);
 //! }
+//! ```
+//!
+//! # TLS
+//!
+//! TLS is a [`Layer`](crate::Layer) between a connection's bytes and its socket, so the handler stays as it is: limits, queues,
+//! deadlines and counters are in plaintext. The package [`glowplug-tls`](https://docs.rs/glowplug-tls) (in code `tls`) makes such
+//! layers. A program without that package compiles no TLS.
+//!
+//! ```text
+//! // A server. The handler's on_open follows the handshake, and finds the client's name for the server (SNI), the protocol (ALPN)
+//! // and the client's certificate in cx.agreed::<tls::Agreed>().
+//! let server = tls::Server::new(&[tls::Pair::new("cert.pem", "key.pem")])?;
+//! app.add_service(Service::tcp("0.0.0.0:8443", || Echo).layered(server.layer()))?;
+//!
+//! // A client, which checks the server's certificate and name.
+//! let client = tls::Client::new(tls::Roots::System)?;
+//! cx.connect_layered_to("example.org:443", client.layer("example.org")?, state);
+//! ```
+//!
+//! | event | the handler | |
+//! | --- | --- | --- |
+//! | the handshake is done | `on_open`, `on_connected` | within [`Deadlines::handshake`](crate::Deadlines::handshake), or for a client [`Deadlines::connect`](crate::Deadlines::connect) |
+//! | a handshake fails | nothing on the server's side; `on_close` on the client's | [`CloseReason::Handshake`](crate::CloseReason::Handshake); `tls::Client::take_cause` has the cause |
+//! | the peer's `close_notify` | `on_end_of_input` | answers still leave |
+//! | FIN without `close_notify` | complete items, then `on_close` | [`CloseReason::Reset`](crate::CloseReason::Reset): the end may have been forged |
+//!
+//! A self-signed certificate for a first try, for `tls::Roots::File` and `curl --cacert`:
+//!
+//! ```text
+//! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+//!   -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
 //! ```
 //!
 //! # Testing

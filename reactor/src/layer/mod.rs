@@ -65,7 +65,8 @@ pub(crate) use shared::Shared;
 pub trait Layer {
     /// Takes all of `wire`, which has arrived, and fills `plain` from its beginning. Plaintext for which `plain` has no room
     /// stays in the layer ([`Follows::Plain`]) until the next call, whose `wire` is empty. While the layer is not ready,
-    /// `plain` is empty.
+    /// `plain` is empty: plaintext that comes with the last message of the handshake stays in the layer, too. After
+    /// [`Follows::End`] and [`Follows::Failure`] the method is not called again; [`seal`](Self::seal) is, after `End`.
     fn open(&mut self, wire: &[u8], plain: &mut [u8]) -> Opened;
 
     /// Takes all of `plain`, at most 63 KiB, which is to leave. Called only while the layer is ready.
@@ -88,7 +89,8 @@ pub trait Layer {
         0
     }
 
-    /// Our half ends after what has been sealed. May be called more than once, and during the handshake.
+    /// Our half ends after what has been sealed: from here on the layer owes its last words, if its protocol has any. The loop
+    /// sends them, and then FIN. May be called more than once, and during the handshake.
     fn finish(&mut self);
 
     /// The result of the handshake, handed out once, when the layer has become ready. The handler reads it by
@@ -123,7 +125,8 @@ pub enum Follows {
     /// Nothing until more arrives from the wire.
     #[default]
     Wire,
-    /// More plaintext, which had no room.
+    /// More plaintext, which had no room. The loop calls again without waiting for the wire, so a layer that has no plaintext
+    /// must not answer this.
     Plain,
     /// The end of the peer's half, authenticated by the protocol. The end of the stream without it is a truncation: the
     /// connection ends with [`CloseReason::Reset`](crate::CloseReason::Reset).
