@@ -17,13 +17,14 @@ use crate::join;
 use crate::logging::Logging;
 use crate::names::CHAT;
 use crate::nodes::{Node, NodeOptions};
-use crate::options::{Common, ListenAt};
+use crate::options::{Common, ListenAt, with_tls};
 use crate::server::{Server, advised};
 use crate::sink::Lines;
 
 pub const PORT: &str = "8801";
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 Example:
   glowplug chat serve --port 7008
 
@@ -35,12 +36,12 @@ One room on two servers, with nats-server -js:
   glowplug chat serve --port 7008 --nats nats://127.0.0.1:4222
   glowplug chat serve --port 7009 --nats nats://127.0.0.1:4222
 
-With TLS, and a self-signed certificate:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
-    -days 30 -subj /CN=localhost -addext \\
-    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
-  glowplug chat serve --port 7008 --tls-cert cert.pem --tls-key key.pem
-  glowplug chat join --name ann --host localhost --port 7008 --tls --ca cert.pem";
+",
+    with_tls!(),
+    "\
+\x20 glowplug chat serve --port 7008 --tls-cert cert.pem --tls-key key.pem
+  glowplug chat join --name ann --host localhost --port 7008 --tls --ca cert.pem"
+);
 
 /// Run a chat room, or join one
 #[derive(Subcommand)]

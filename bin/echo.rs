@@ -13,23 +13,24 @@ use services::echo::{
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::ECHO;
-use crate::options::{Common, ListenAt};
+use crate::options::{Common, ListenAt, with_tls};
 use crate::server::Server;
 
 pub const PORT: &str = "8800";
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 Example:
   glowplug echo --port 7007 --idle-timeout 60
 
 Then, from another terminal: nc 127.0.0.1 7007
 
-With TLS, and a self-signed certificate:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
-    -days 30 -subj /CN=localhost -addext \\
-    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
-  glowplug echo --port 7007 --tls-cert cert.pem --tls-key key.pem
-  openssl s_client -quiet -CAfile cert.pem -connect localhost:7007";
+",
+    with_tls!(),
+    "\
+\x20 glowplug echo --port 7007 --tls-cert cert.pem --tls-key key.pem
+  openssl s_client -quiet -CAfile cert.pem -connect localhost:7007"
+);
 
 /// Answer each line with `You said: <line>`
 #[derive(Args)]

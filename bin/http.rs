@@ -11,23 +11,24 @@ use services::http::{AccessLog, Addresses, BODY, Fetched, Files, Http, IDLE_TIME
 use crate::Failure;
 use crate::logging::Logging;
 use crate::names::HTTP;
-use crate::options::{Common, ListenAt};
+use crate::options::{Common, ListenAt, with_tls};
 use crate::server::{Server, advised};
 
 pub const PORT: &str = "8802";
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 Example:
   glowplug http --port 7009 --root . --listing
 
 Then, from another terminal: curl http://127.0.0.1:7009/
 
-With TLS, and a self-signed certificate:
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
-    -days 30 -subj /CN=localhost -addext \\
-    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
-  glowplug http --port 7009 --tls-cert cert.pem --tls-key key.pem
-  curl --cacert cert.pem https://localhost:7009/";
+",
+    with_tls!(),
+    "\
+\x20 glowplug http --port 7009 --tls-cert cert.pem --tls-key key.pem
+  curl --cacert cert.pem https://localhost:7009/"
+);
 
 /// Give one fixed answer to every request, or serve the files of a directory
 #[derive(Args)]

@@ -192,6 +192,19 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+/// The part of an example that makes a certificate. A macro, since only literals can be joined at build time.
+macro_rules! with_tls {
+    () => {
+        "\
+With TLS, and a self-signed certificate:
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+    -days 30 -subj /CN=localhost -addext \\
+    subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
+"
+    };
+}
+pub(crate) use with_tls;
+
 /// Somewhere to listen, with TLS or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {

@@ -5,18 +5,27 @@ use services::http::BODY;
 
 use crate::logging::Logging;
 use crate::names;
-use crate::options::{Addr, At, Common, HOST, Place};
+use crate::options::{Addr, At, Common, HOST, Place, with_tls};
 use crate::server::{Server, advised};
 use crate::{Failure, chat, echo, http, usage};
 
-const EXAMPLE: &str = "\
+const EXAMPLE: &str = concat!(
+    "\
 ADDR is host:port, [v6]:port, unix:PATH or off.
 tls:ADDR speaks TLS, with the certificates of --tls-cert and --tls-key.
 --echo, --chat and --http may be repeated: one service, and one room, then
 listens at several addresses.
 
 Example:
-  glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080";
+  glowplug serve --echo off --chat unix:/tmp/chat.sock --http 127.0.0.1:8080
+
+",
+    with_tls!(),
+    "\
+\x20 glowplug serve --http 127.0.0.1:8080 --http tls:127.0.0.1:8443 \\
+    --tls-cert cert.pem --tls-key key.pem
+  curl --cacert cert.pem https://localhost:8443/"
+);
 
 /// Run echo, chat and http in one application
 #[derive(Args)]

@@ -528,7 +528,7 @@ fn a_pipe_that_nobody_writes_to_is_an_error_at_the_start() {
 
 #[test]
 fn help_shows_how_to_make_a_certificate() {
-    for words in ["echo --help", "chat serve --help", "http --help"] {
+    for words in ["echo --help", "chat serve --help", "http --help", "serve --help"] {
         let ended = run(Backend::Auto, words);
         // A terminal of 80 columns breaks no line, so the command can be pasted as it stands.
         let lines = ended.stdout.lines().skip_while(|line| !line.contains("openssl req -x509"));
