@@ -15,7 +15,7 @@ use reactor::{Address, Backend};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::process::Signal;
 use support::client::Client;
-use support::command::{Glowplug, Scratch, command, eventually, run, shell};
+use support::command::{Glowplug, Scratch, command, copy_of_the_command, eventually, run, shell};
 use support::on_every_backend;
 
 const MODELS: [&str; 3] = ["--model loops --loops 2", "--model threads", "--model processes"];
@@ -178,8 +178,7 @@ on_every_backend! {
 fn without_threads(scratch: &Scratch, words: &str) -> Glowplug {
     let own = scratch.join("glowplug");
     if !own.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_glowplug"), &own).expect("room for a copy");
-        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        copy_of_the_command(&own);
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
     }
     let other = match rustix::process::geteuid().is_root() {

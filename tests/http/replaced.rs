@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use super::support::client::Client;
-use super::support::command::{Glowplug, Scratch, eventually};
+use super::support::command::{Glowplug, Scratch, copy_of_the_command, eventually};
 use super::support::{on_every_backend, unless_chaos};
 
 /// Size of a file that is too large to be kept in memory.
@@ -202,7 +202,7 @@ fn a_root_that_may_be_searched_and_not_read_is_served() {
     }
     // Another user cannot search the directory of the command.
     let binary = scratch.join("glowplug");
-    fs::copy(env!("CARGO_BIN_EXE_glowplug"), &binary).unwrap();
+    copy_of_the_command(&binary);
     let as_nobody = || {
         let mut command = Command::new(&binary);
         command

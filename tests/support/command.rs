@@ -49,6 +49,14 @@ pub fn command(backend: Backend, words: &str) -> Command {
     command
 }
 
+/// Copies the command, for a user who cannot search the directory of the command itself. Another process writes the copy: a program
+/// that this process starts meanwhile has the descriptors of this process for a moment, and a file that is open for writing cannot be
+/// executed.
+pub fn copy_of_the_command(to: &Path) {
+    let copied = Command::new("install").args(["-m", "755", env!("CARGO_BIN_EXE_glowplug")]).arg(to).status();
+    assert!(copied.expect("install(1) is there").success(), "no room for a copy");
+}
+
 /// The command, started by a shell: `script` ends with `exec "$0" "$@"` and a redirection.
 pub fn shell(backend: Backend, script: &str, words: &str) -> Command {
     shell_named("/bin/sh", backend, script, words)
