@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reactor::{Address, Application, Context, Handle, Handler, Input, Service};
 use rustix::process::Signal;
@@ -195,21 +195,30 @@ fn proxy_passes_an_echo_to_a_client_that_says_everything_before_it_reads() {
 /// high-water mark and one receive buffer. So a sender gets stuck far below 64 MB, and goes on once the reader does.
 #[test]
 fn proxy_makes_the_sender_wait_for_a_reader_that_stops_and_loses_nothing() {
-    for backend in BACKENDS {
-        let (proxy, upstream) = proxy(backend);
-        let (client, mut server) = through(&proxy, &upstream);
-        let bytes = pattern(64 << 20, 3);
+    let bytes = pattern(64 << 20, 3);
+    // The number of bytes after which the sender is stuck. On a slow machine half a minute may pass before that, and then the proxy
+    // gives up the reader.
+    let sent_until_stuck = |client: &TcpStream| {
         client.set_write_timeout(Some(Duration::from_millis(500))).expect("not zero");
-        let stuck_at = {
-            let mut sent = 0;
-            loop {
-                match (&client).write(&bytes[sent..]) {
-                    Ok(count) => sent += count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break sent,
-                    Err(error) => panic!("{backend}: {error}"),
-                }
-                assert!(sent < bytes.len(), "{backend}: the proxy took it all, and nobody read");
+        let mut sent = 0;
+        loop {
+            match { client }.write(&bytes[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(sent),
+                Err(_) => return None,
             }
+            assert!(sent < bytes.len(), "the proxy took it all, and nobody read");
+        }
+    };
+    for backend in BACKENDS {
+        let began = Instant::now();
+        let (proxy, client, mut server, stuck_at) = loop {
+            let (proxy, upstream) = proxy(backend);
+            let (client, server) = through(&proxy, &upstream);
+            if let Some(stuck_at) = sent_until_stuck(&client) {
+                break (proxy, client, server, stuck_at);
+            }
+            assert!(began.elapsed() < GUARD, "{backend}: the sender's connection ends");
         };
         client.set_write_timeout(Some(GUARD)).expect("not zero");
         thread::scope(|scope| {
