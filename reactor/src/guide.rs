@@ -477,38 +477,7 @@
 //!     subscriber.change_limits(|limits| limits.member_queue = 64 * 1024);
 //! }
 //! ```
-//!
-//! # TLS
-//!
-//! TLS is a [`Layer`](crate::Layer) between a connection's bytes and its socket, so the handler stays as it is: limits, queues,
-//! deadlines and counters are in plaintext. The package [`glowplug-tls`](https://docs.rs/glowplug-tls) (in code `tls`) makes such
-//! layers. A program without that package compiles no TLS.
-//!
-//! ```text
-//! // A server. The handler's on_open follows the handshake, and finds the client's name for the server (SNI), the protocol (ALPN)
-//! // and the client's certificate in cx.agreed::<tls::Agreed>().
-//! let server = tls::Server::new(&[tls::Pair::new("cert.pem", "key.pem")])?;
-//! app.add_service(Service::tcp("0.0.0.0:8443", || Echo).layered(server.layer()))?;
-//!
-//! // A client, which checks the server's certificate and name.
-//! let client = tls::Client::new(tls::Roots::System)?;
-//! cx.connect_layered_to("example.org:443", client.layer("example.org")?, state);
-//! ```
-//!
-//! | event | the handler | |
-//! | --- | --- | --- |
-//! | the handshake is done | `on_open`, `on_connected` | within [`Deadlines::handshake`](crate::Deadlines::handshake), or for a client [`Deadlines::connect`](crate::Deadlines::connect) |
-//! | a handshake fails | nothing on the server's side; `on_close` on the client's | [`CloseReason::Handshake`](crate::CloseReason::Handshake); `tls::Client::take_cause` has the cause |
-//! | the peer's `close_notify` | `on_end_of_input` | answers still leave |
-//! | FIN without `close_notify` | complete items, then `on_close` | [`CloseReason::Reset`](crate::CloseReason::Reset): the end may have been forged |
-//!
-//! A self-signed certificate for a first try, for `tls::Roots::File` and `curl --cacert`:
-//!
-//! ```text
-//! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-//!   -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem
-//! ```
-//!
+#![doc = include_str!("guide/tls.md")]
 //! # Testing
 //!
 //! ```toml
@@ -525,30 +494,4 @@
 //!   follow a script or react to received bytes. A thousand seeds take seconds; a failure names its seed and tells the last calls.
 //! - **A program** on real sockets: with the feature `chaos` your integration tests run unchanged while system calls fail as often as `REACTOR_CHAOS` says. The
 //!   [first page](crate#features-for-tests) has the faults.
-//!
-//! # From tokio, mio, libuv: how do I …
-//!
-//! | there | here |
-//! | --- | --- |
-//! | tokio: `TcpListener::bind`, `accept` in a loop, `spawn` | [`Service::tcp`](crate::Service::tcp); [`on_open`](crate::Handler::on_open) for each peer |
-//! | tokio: an `async fn` for each connection | the package `glowplug-sequential`, on the same loop |
-//! | tokio: `read_exact`, `Framed`, `LengthDelimitedCodec` | [`Input::take`](crate::Input::take), a [`Decoder`](crate::Decoder), [`LengthPrefix`](crate::LengthPrefix) |
-//! | tokio: `TcpStream::connect("host:port")` | [`Context::connect_to`](crate::Context::connect_to) |
-//! | tokio: `write_all().await` | [`Context::write`](crate::Context::write), which queues; [`on_drained`](crate::Handler::on_drained) for more |
-//! | tokio: `timeout`, `sleep`, `interval` | [`Deadlines`](crate::Deadlines), [`Context::set_deadline`](crate::Context::set_deadline), [`Application::add_loop`](crate::Application::add_loop) |
-//! | tokio: `broadcast` | [`Context::subscribe`](crate::Context::subscribe) and [`Context::publish`](crate::Context::publish) |
-//! | tokio: `mpsc` into a task | [`ServiceHandle::post`](crate::ServiceHandle::post), [`on_message`](crate::Handler::on_message) |
-//! | tokio: `spawn_blocking` | a thread of your own that [posts](crate::Context::service_handle) its result |
-//! | tokio: `CancellationToken`, graceful shutdown | [`Handle::halt`](crate::Handle::halt), [`on_stopping`](crate::Handler::on_stopping) |
-//! | mio: `Token`, `Slab` of connections | [`ConnectionId`](crate::ConnectionId), which goes stale instead of wrong; [`Handler::Connection`](crate::Handler::Connection) |
-//! | mio: `register`, `reregister`, `Interest` | nothing: interest follows from what is queued and paused |
-//! | mio: `Waker` | [`ServiceHandle::post`](crate::ServiceHandle::post), [`Handle::halt`](crate::Handle::halt) |
-//! | mio: `SourceFd` | [`Context::watch`](crate::Context::watch); [`Context::adopt`](crate::Context::adopt) for streams |
-//! | tokio: `TcpStream::from_std`, `UnixStream::pair` | [`Context::adopt`](crate::Context::adopt) |
-//! | tokio, socket2: `set_nodelay`, `TcpKeepalive` | [`Service::socket_options`](crate::Service::socket_options) |
-//! | libuv: `uv_read_start`, `uv_read_stop` | [`resume_reading`](crate::Context::resume_reading), [`pause_reading`](crate::Context::pause_reading) |
-//! | libuv: `uv_write` and its callback | [`Context::write`](crate::Context::write), [`on_drained`](crate::Handler::on_drained) |
-//! | libuv: `uv_shutdown`, `uv_close` | [`Context::finish`](crate::Context::finish), [`Context::close`](crate::Context::close), [`Context::abort`](crate::Context::abort) |
-//! | libuv: `uv_async_send` | [`ServiceHandle::post`](crate::ServiceHandle::post) |
-//! | libuv: `uv_timer_start` with a repeat | [`Application::add_loop`](crate::Application::add_loop) |
-//! | libuv: `handle->data` | [`Handler::Connection`](crate::Handler::Connection) |
+#![doc = include_str!("guide/from_other_loops.md")]
