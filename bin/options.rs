@@ -55,7 +55,7 @@ pub struct Common {
     pub idle_timeout: Option<Timeout>,
 
     /// Let the kernel hold a TCP connection until its client has sent a byte, at most for this time, 0 = off; Linux only. A
-    /// short connection costs up to a quarter less. Until then a silent client is in no log line, report, limit or timeout, and
+    /// short connection costs up to 5 % less. Until then a silent client is in no log line, report, limit or timeout, and
     /// is reset if the server stops
     #[arg(long, value_name = "SECS", default_value = "0")]
     pub defer_accept: Timeout,

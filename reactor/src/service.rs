@@ -231,8 +231,8 @@ impl<H: Handler<M>, M: Send + 'static> Service<H, M> {
     }
 
     /// Declares that the client speaks first. The kernel then keeps a connection to itself until the client has sent something,
-    /// for up to `patience` (TCP_DEFER_ACCEPT, tcp(7)). The loop reads as soon as it has accepted. Saves a quarter of the cost
-    /// of a short connection. The price: a silent client stays invisible for that time, and is reset if the service stops
+    /// for up to `patience` (TCP_DEFER_ACCEPT, tcp(7)). The loop reads as soon as it has accepted, which saves a tenth of the
+    /// cost of a short connection; the kernel's waiting saves up to 5 %. The price: a silent client stays invisible for that time, and is reset if the service stops
     /// meanwhile. With a patience of zero the kernel delivers every connection at once, and only the early read is left.
     pub fn client_speaks_first(mut self, patience: Duration) -> Self {
         self.speaks_first = Some(patience);

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use rustix::io::ioctl_fionread;
+
 use reactor::{Address, Bytes, CloseReason, ConnectionId, Deadlines, Handler, Input, Peer, Service, Topic, Written};
 
 use crate::stage::{Plan, Stage, client_of, read_all, read_exactly, round_trip, socket_path};
@@ -215,6 +217,21 @@ on_every_backend! {
         });
         assert_eq!(read_all(&mut client), b"goodbye");
         assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+    }
+
+    // Rule 13. The close resets the connection, since bytes are left unread. The answer and our end have left before.
+    fn a_brief_close_loses_no_answer_to_bytes_that_nobody_has_read(backend: Backend) {
+        let stage = Stage::new(backend, Plan::echo());
+        let (mut client, id) = stage.open();
+        stage.ask(move |cx| cx.at(id).pause_reading());
+        client.write_all(&[0; 1000]).unwrap();
+        stage.wait_until("the bytes have arrived", move |cx| ioctl_fionread(cx.at(id).descriptor().expect("it is open")) == Ok(1000));
+        stage.order(move |cx| {
+            cx.at(id).write("goodbye");
+            cx.at(id).close_briefly();
+        });
+        assert_eq!(stage.closed(id), (CloseReason::Closed, 0));
+        assert_eq!(&read_exactly::<7>(&mut client), b"goodbye");
     }
 
     // Rule 1. Any integer is an acceptable id, even one from a peer.

@@ -287,7 +287,7 @@ impl Layered {
 
     fn flush_owed<S: Sys>(&mut self, sys: &mut S, fd: Fd, shared: &mut Shared) -> Sent {
         while self.sent < self.rest.len() {
-            match sys.send(fd, &self.rest[self.sent..]) {
+            match sys.send(fd, &self.rest[self.sent..], false) {
                 Moved::Bytes(count) => self.sent += count,
                 Moved::Blocked | Moved::Ended => return Sent::Blocked(0),
                 Moved::Failed(errno) => return Sent::Failed(errno),
@@ -303,7 +303,7 @@ impl Layered {
             let wire = &mut shared.wire;
             self.layer.owed(wire);
             self.progress.put(wire.len());
-            let moved = sys.send(fd, wire);
+            let moved = sys.send(fd, wire, false);
             let taken = match moved {
                 Moved::Bytes(count) => count,
                 _ => 0,

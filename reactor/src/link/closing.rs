@@ -17,6 +17,11 @@ impl Link {
         self.flags.set(FINISHING);
     }
 
+    /// Whether our half ends as soon as the output has left. A layer's last words come in between.
+    pub(crate) fn ends_with_output(&self) -> bool {
+        (self.phase == Phase::Flushing || self.flags.has(FINISHING)) && !self.marks.has(GOODBYE_DUE)
+    }
+
     /// The layer has said its last words. `blocked`: the kernel has not taken them yet.
     pub(crate) fn said_goodbye(&mut self, blocked: bool) {
         self.marks.clear(GOODBYE_DUE);
@@ -34,7 +39,7 @@ impl Link {
         self.phase = Phase::Lingering;
         self.progressed(now);
         self.flags.set(DEADLINE_CHANGED);
-        if self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED)) || self.origin == Origin::Watched {
+        if self.flags.has(ENDED.and(DISCARD_LIMIT_REACHED).and(NO_LINGER)) || self.origin == Origin::Watched {
             self.phase = Phase::Over;
         } else if self.stopping != Stopping::No && !self.flags.has(ANSWERED) {
             match unacknowledged() {

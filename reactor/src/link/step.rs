@@ -67,11 +67,6 @@ impl Link {
                 // A layer has not sent all taken bytes yet.
                 None if self.flags.has(BLOCKED) => Step::Rest,
                 None if self.marks.has(GOODBYE_DUE) => Step::Goodbye,
-                // The FIN goes with the close.
-                None if self.flags.has(NO_LINGER) => {
-                    self.phase = Phase::Over;
-                    Step::Close
-                }
                 None => Step::Finish,
                 Some(_) if self.flags.has(BLOCKED) => Step::Rest,
                 Some(output) if output.is_missing() => Step::Missed,

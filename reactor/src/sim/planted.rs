@@ -50,6 +50,8 @@ enum Bug {
     RoundsDown,
     /// Only the first of several pieces is sent, and all are counted.
     SendsOnePiece,
+    /// Every send says that more follows, so the kernel keeps the last bytes back.
+    HoldsBytesBack,
     /// Our half is ended together with the peer's, although bytes are queued.
     FinishesWithThePeer,
     /// A link's interest is updated only once.
@@ -184,8 +186,8 @@ impl Sys for Flawed<Simulated> {
         self.inner.is_anothers_terminal(fd)
     }
 
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        let moved = self.inner.send(fd, bytes);
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved {
+        let moved = self.inner.send(fd, bytes, more || self.bug == HoldsBytesBack);
         self.sent(moved, bytes.len())
     }
 
@@ -196,7 +198,7 @@ impl Sys for Flawed<Simulated> {
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
         let offered = pieces.iter().map(|piece| piece.len()).sum();
         if self.bug == SendsOnePiece {
-            return match self.inner.send(fd, &pieces[0]) {
+            return match self.inner.send(fd, &pieces[0], more) {
                 Moved::Bytes(_) => Moved::Bytes(offered),
                 moved => moved,
             };
@@ -454,6 +456,7 @@ fn every_planted_bug_is_found() {
         SpinsWithoutDescriptors,
         RoundsDown,
         SendsOnePiece,
+        HoldsBytesBack,
         FinishesWithThePeer,
         ForgetsChanges,
         LeaksTheRefused,

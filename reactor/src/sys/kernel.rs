@@ -37,7 +37,8 @@ const SEND_FLAGS: c_int = libc::MSG_NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: c_int = 0;
 
-/// Flag for bytes that belong together with the bytes that follow at once.
+/// Flag for bytes that belong into one packet with the bytes, or the FIN, that follow at once. A send that the kernel takes only in
+/// part counts as without the flag.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MORE: c_int = libc::MSG_MORE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -69,7 +70,7 @@ impl Kernel {
         let mut piece = vec![0; count.min(FILE_PIECE)];
         match file.read_at(&mut piece, at) {
             Ok(0) => Moved::Ended,
-            Ok(count) => self.send(fd, &piece[..count]),
+            Ok(count) => self.send(fd, &piece[..count], false),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Moved::Blocked,
             Err(error) => Moved::Failed(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
         }
@@ -168,15 +169,14 @@ impl Sys for Kernel {
     }
 
     #[inline(always)]
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        sent(retry_checked(|| send(fd, bytes, SEND_FLAGS)))
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved {
+        sent(retry_checked(|| send(fd, bytes, flags(more))))
     }
 
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
-        let flags = SEND_FLAGS | if more { MORE } else { 0 };
         if let [piece] = pieces {
-            // The head before a file. send(2) copies no list of pieces into the kernel.
-            return sent(retry_checked(|| send(fd, piece, flags)));
+            // send(2) copies no list of pieces into the kernel.
+            return self.send(fd, piece, more);
         }
         // SAFETY: all zeros is a msghdr without address, pieces and ancillary data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -184,7 +184,7 @@ impl Sys for Kernel {
         message.msg_iovlen = pieces.len().min(PIECES_MAX) as _;
         // SAFETY: an IoSlice has the layout of an iovec (by its documentation). The kernel reads `msg_iovlen` of them,
         // at most the existing number, and the bytes that they lend; it writes nothing.
-        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, flags) }))
+        sent(retry(|| unsafe { libc::sendmsg(fd.0, &message, flags(more)) }))
     }
 
     fn send_file(&mut self, fd: Fd, file: &File, at: u64, count: usize) -> Moved {
@@ -288,6 +288,10 @@ fn recv(fd: Fd, into: &mut [u8]) -> Result<isize, Errno> {
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     // SAFETY: the kernel writes at most `room` bytes at `space`, and both belong to `into`.
     check(unsafe { libc::recv(fd.0, space.cast(), room, 0) })
+}
+
+fn flags(more: bool) -> c_int {
+    SEND_FLAGS | if more { MORE } else { 0 }
 }
 
 /// One send(2), possibly interrupted.
@@ -421,7 +425,7 @@ mod tests {
             assert_eq!(&space[..5], b"hello");
             until(&mut kernel, fd, READ);
             assert_eq!(kernel.recv(fd, &mut space), Moved::Ended);
-            assert_eq!(kernel.send(fd, b"still open"), Moved::Bytes(10));
+            assert_eq!(kernel.send(fd, b"still open", false), Moved::Bytes(10));
             kernel.close(fd);
         });
     }
@@ -450,8 +454,8 @@ mod tests {
             let (fd, client) = accepted(&mut kernel);
             assert_eq!(kernel.unacknowledged(fd), 0);
             let bytes = vec![0; 1 << 16];
-            while let Moved::Bytes(_) = kernel.send(fd, &bytes) {}
-            assert_eq!(kernel.send(fd, &bytes), Moved::Blocked);
+            while let Moved::Bytes(_) = kernel.send(fd, &bytes, false) {}
+            assert_eq!(kernel.send(fd, &bytes, false), Moved::Blocked);
             assert_eq!(kernel.send_vectored(fd, &[IoSlice::new(&bytes)], false), Moved::Blocked);
             assert!(kernel.unacknowledged(fd) > 0);
             drop(client);
@@ -467,7 +471,7 @@ mod tests {
             drop(client);
             until(&mut kernel, fd, READ);
             assert_eq!(kernel.recv(fd, &mut [0; 16]), Moved::Failed(Errno(libc::ECONNRESET)));
-            assert_eq!(kernel.send(fd, b"x"), Moved::Failed(Errno(libc::EPIPE)));
+            assert_eq!(kernel.send(fd, b"x", false), Moved::Failed(Errno(libc::EPIPE)));
             kernel.close(fd);
         });
     }
@@ -503,7 +507,7 @@ mod tests {
                 // SAFETY: SIG_DFL is a valid action; `_exit` touches nothing of the parent.
                 unsafe {
                     libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-                    let one = kernel.send(fd, b"x") == Moved::Failed(Errno(libc::EPIPE));
+                    let one = kernel.send(fd, b"x", false) == Moved::Failed(Errno(libc::EPIPE));
                     let all =
                         kernel.send_vectored(fd, &[IoSlice::new(b"x")], false) == Moved::Failed(Errno(libc::EPIPE));
                     libc::_exit(if one && all { 0 } else { 1 });

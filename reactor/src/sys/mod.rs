@@ -113,9 +113,9 @@ pub(crate) trait Sys: Clock + Poller {
     /// Whether `fd` is a terminal that belongs to another job now: a read would stop this process (SIGTTIN), or take input
     /// typed for the other job.
     fn is_anothers_terminal(&mut self, fd: Fd) -> bool;
-    /// One send(2), without SIGPIPE.
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved;
-    /// One sendmsg(2), or send(2) for one piece, without SIGPIPE. `more` follows at once, so the kernel may wait to fill a packet (MSG_MORE).
+    /// One send(2), without SIGPIPE. `more`: further bytes or FIN follow at once, so the kernel may wait to fill a packet (MSG_MORE).
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved;
+    /// One sendmsg(2), or send(2) for one piece; otherwise as `send`.
     fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved;
     /// One sendfile(2) of at most `count` bytes from `at` on, or read and send without sendfile. Ended: the file ends before
     /// `at`. Blocks while the disk is read. SIGPIPE is up to the process: sendfile has no flag against SIGPIPE.

@@ -137,7 +137,7 @@ impl<S: Sys> Readiness<S> {
                 return self.layered_writable(link);
             }
             let output = link.output()?;
-            return Some(Completion::Sent { id, outcome: self.transmit(fd, output) });
+            return Some(Completion::Sent { id, outcome: self.transmit(fd, output, link.ends_with_output()) });
         }
         if event.ready.has(Ready::HANGUP) && !wants.read {
             self.set_polled(id, Polled::HungUp);

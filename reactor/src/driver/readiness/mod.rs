@@ -281,7 +281,7 @@ impl<S: Sys> Driver for Readiness<S> {
     fn send(&mut self, link: &Link) -> Sent {
         match (self.slot(link.id), link.output()) {
             (Some(slot), Some(output)) if slot.layer.is_some() => self.send_layered(link.id, Err(output)),
-            (Some(slot), Some(output)) => self.transmit(slot.fd, output),
+            (Some(slot), Some(output)) => self.transmit(slot.fd, output, link.ends_with_output()),
             _ => Sent::Bytes(0),
         }
     }

@@ -42,15 +42,15 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
-    /// Sends once. After a short send the kernel's buffer counts as full: a second send would nearly always return EAGAIN.
+    /// Sends once: after a short send, a second send would nearly always return EAGAIN. `ends`: FIN follows, in one packet with the rest.
     #[inline]
-    pub(super) fn transmit(&mut self, fd: Fd, output: &Output) -> Sent {
+    pub(super) fn transmit(&mut self, fd: Fd, output: &Output, ends: bool) -> Sent {
         if output.is_empty() {
             return Sent::Bytes(0);
         }
         let (moved, offered) = match (output.single(), output.before_file()) {
-            (Some(bytes), _) => return self.transmit_bytes(fd, bytes),
-            (None, Some(bytes)) => (self.sys.send_vectored(fd, &[IoSlice::new(bytes)], true), bytes.len()),
+            (Some(bytes), _) => (self.sys.send(fd, bytes, ends), bytes.len()),
+            (None, Some(bytes)) => (self.sys.send(fd, bytes, true), bytes.len()),
             (None, None) => {
                 let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND];
                 let filled = output.gather(&mut pieces);
@@ -62,7 +62,7 @@ impl<S: Sys> Readiness<S> {
                     return Sent::Bytes(0);
                 }
                 let offered = pieces[..filled].iter().map(|piece| piece.len()).sum();
-                (self.sys.send_vectored(fd, &pieces[..filled], output.has_file()), offered)
+                (self.sys.send_vectored(fd, &pieces[..filled], ends || output.has_file()), offered)
             }
         };
         self.transmitted(moved, offered)
@@ -70,7 +70,7 @@ impl<S: Sys> Readiness<S> {
 
     #[inline]
     pub(super) fn transmit_bytes(&mut self, fd: Fd, bytes: &[u8]) -> Sent {
-        let moved = self.sys.send(fd, bytes);
+        let moved = self.sys.send(fd, bytes, false);
         self.transmitted(moved, bytes.len())
     }
 

@@ -104,9 +104,7 @@ fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
         bench.link.refuse(&Bytes::from_static(b"full"), lingers, bench.now, &mut bench.pool);
         assert_eq!(bench.step(), Step::Send);
         bench.sent(4);
-        if lingers {
-            bench.finished();
-        }
+        bench.finished();
         assert_eq!(bench.step(), if lingers { Step::Rest } else { Step::Close });
     }
 }
@@ -120,6 +118,7 @@ fn who_is_closed_briefly_gets_all_it_is_owed_and_is_not_listened_to() {
     bench.blocked(1);
     assert_eq!(bench.step(), Step::Rest);
     bench.sent(3);
+    bench.finished();
     assert_eq!((bench.step(), bench.link.reason(), bench.link.resets()), (Step::Close, CloseReason::Closed, false));
 }
 
@@ -161,7 +160,8 @@ fn a_refused_client_has_until_then_to_choose_its_refusal_and_lingers_if_it_may()
         bench.link.send_refusal(&Bytes::from_static(b"full"), bench.now, &mut bench.pool);
         assert_eq!(bench.step(), Step::Send);
         bench.sent(4);
-        assert_eq!(bench.step(), if lingers { Step::Finish } else { Step::Close });
+        bench.finished();
+        assert_eq!(bench.step(), if lingers { Step::Rest } else { Step::Close });
     }
 }
 

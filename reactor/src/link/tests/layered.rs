@@ -96,6 +96,7 @@ fn the_last_words_of_a_layer_leave_although_the_kernel_refuses_them_when_a_link_
         assert_eq!(bench.step(), Step::Rest, "{reason}");
         assert!(bench.link.take_deadline_change(bench.now, || 0), "the wait is bounded");
         bench.sent(0);
+        bench.finished();
         assert_eq!(bench.closes(), reason);
 
         let mut bench = Bench::layered();

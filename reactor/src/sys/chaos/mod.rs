@@ -228,12 +228,13 @@ impl<S: Sys> Sys for Chaos<S> {
         self.sys.is_anothers_terminal(fd)
     }
 
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved {
         if self.blocks() {
             return Moved::Blocked;
         }
         let most = self.most(bytes.len());
-        let moved = self.call(|sys| sys.send(fd, &bytes[..most]));
+        // The first part of a short send leaves at once, as the kernel's own.
+        let moved = self.call(|sys| sys.send(fd, &bytes[..most], more && most == bytes.len()));
         self.moved(moved, most, bytes.len())
     }
 
@@ -255,7 +256,7 @@ impl<S: Sys> Sys for Chaos<S> {
                     IoSlice::new(&piece[..part])
                 })
                 .collect();
-            self.call(|sys| sys.send_vectored(fd, &first, more))
+            self.call(|sys| sys.send_vectored(fd, &first, false))
         };
         self.moved(moved, most, length)
     }

@@ -60,7 +60,7 @@ fn calls(backend: Backend, odds: Odds, seed: u64) -> (Vec<Round>, Struck) {
             if left > 0 {
                 (&near).read_exact(&mut space[..left]).unwrap();
             }
-            let one = sys.send(fd(&near), &[7; 100]);
+            let one = sys.send(fd(&near), &[7; 100], false);
             let pieces = [IoSlice::new(&[1; 30]), IoSlice::new(&[2; 70])];
             let all = sys.send_vectored(fd(&near), &pieces, false);
             for moved in [one, all] {

@@ -89,6 +89,8 @@ pub(crate) struct Line {
     pub(crate) delivered: usize,
     /// The part of `delivered` that the script has asked for.
     pub(crate) expected: usize,
+    /// The last bytes were sent with `more`: the kernel keeps them back until the next attempt to send, our FIN or a close.
+    pub(crate) held: bool,
     /// `finished`: our FIN has been sent. `heard_end`: the peer's program has seen it.
     pub(crate) finished: bool,
     pub(crate) heard_end: bool,
@@ -135,6 +137,7 @@ impl Line {
             taken: Vec::new(),
             delivered: 0,
             expected: 0,
+            held: false,
             finished: false,
             heard_end: false,
             room,
@@ -172,6 +175,11 @@ impl Line {
 
     pub(crate) fn is_hung_up(&self) -> bool {
         self.stage == Stage::Open && (self.dead || (self.end_arrived && self.finished))
+    }
+
+    /// Whether bytes wait for others that must follow. Linux would send the bytes after 200 ms.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held && self.fd.is_some() && !self.finished && !self.dead
     }
 
     // ---- calls

@@ -81,7 +81,7 @@ impl Simulated {
         })
     }
 
-    fn transmit(&mut self, fd: Fd, pieces: &[IoSlice<'_>]) -> Moved {
+    fn transmit(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
         self.call(|network| {
             let index = network.line_of(fd, "send");
             let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
@@ -95,6 +95,7 @@ impl Simulated {
             let short = network.random.chance(network.faults.short_writes);
             let most = if short { network.random.size(offered) } else { offered };
             let line = &mut network.lines[index];
+            line.held = false;
             let moved = match line.can_take() {
                 Err(moved) => moved,
                 Ok(_) if blocked => Moved::Blocked,
@@ -106,6 +107,7 @@ impl Simulated {
                         line.taken.extend_from_slice(&piece[..part]);
                         left -= part;
                     }
+                    line.held = more && count == offered;
                     network.sent += count as u64;
                     network.start_delivering(index);
                     Moved::Bytes(count)
@@ -216,12 +218,12 @@ impl Sys for Simulated {
         false
     }
 
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        self.transmit(fd, &[IoSlice::new(bytes)])
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved {
+        self.transmit(fd, &[IoSlice::new(bytes)], more)
     }
 
-    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], _: bool) -> Moved {
-        self.transmit(fd, pieces)
+    fn send_vectored(&mut self, fd: Fd, pieces: &[IoSlice<'_>], more: bool) -> Moved {
+        self.transmit(fd, pieces, more)
     }
 
     /// Sends a part of a real file.
@@ -229,7 +231,7 @@ impl Sys for Simulated {
         let mut piece = vec![0; count.min(64 * 1024)];
         match file.read_at(&mut piece, at) {
             Ok(0) => Moved::Ended,
-            Ok(count) => self.transmit(fd, &[IoSlice::new(&piece[..count])]),
+            Ok(count) => self.transmit(fd, &[IoSlice::new(&piece[..count])], false),
             Err(error) => Moved::Failed(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
         }
     }

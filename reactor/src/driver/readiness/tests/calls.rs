@@ -420,6 +420,44 @@ fn a_short_send_waits_for_room_and_is_counted() {
 }
 
 #[test]
+fn fin_shares_a_packet_with_the_last_bytes_of_a_connection_that_ends() {
+    type Change = fn(&mut Link);
+    let ends: [(&str, Change, &str); 5] = [
+        ("open", |_| {}, ""),
+        ("closing", |link| link.close(Time::default()), " more"),
+        ("closing briefly", |link| link.close_briefly(Time::default()), " more"),
+        ("finishing", Link::finish, " more"),
+        ("a layer's last words come in between", |link| (link.begin_handshake(), link.finish()).0, ""),
+    ];
+    for (name, change, more) in ends {
+        let mut world = World::new();
+        let (one, two) = (world.connection(10), world.connection(11));
+        for id in [one, two] {
+            world.write(id, b"answer");
+        }
+        let output = world.links.get_mut(two).unwrap().writable_output(&mut world.pool, &limits()).unwrap();
+        output.put_shared(Bytes::from(vec![0; 5000]));
+        world.calls();
+        for id in [one, two] {
+            change(world.links.get_mut(id).unwrap());
+            world.driver.send(world.links.get(id).unwrap());
+        }
+        assert_eq!(world.calls(), [format!("send 10 6{more}"), format!("sendmsg 11 5006{more}")], "{name}");
+    }
+    // The rest of an answer that the kernel has not taken at once.
+    let mut world = World::new();
+    let id = world.connection(10);
+    world.write(id, b"answer");
+    world.change(id, |link| link.close(Time::default()));
+    world.block(id);
+    world.wait(MINUTE);
+    world.happen(&[(id, Ready::WRITABLE)]);
+    world.calls();
+    world.batch();
+    assert_eq!(world.calls().last().map(String::as_str), Some("send 10 6 more"));
+}
+
+#[test]
 fn pieces_leave_together_and_a_file_by_a_mebibyte_in_a_turn() {
     const FILE: u64 = (1 << 20) + 1;
     let mut world = World::new();
@@ -438,7 +476,7 @@ fn pieces_leave_together_and_a_file_by_a_mebibyte_in_a_turn() {
         let calls = std::mem::take(&mut world.sys.0.borrow_mut().calls);
         assert_eq!(calls.last().map(String::as_str), Some(call));
     };
-    send(Sent::Bytes(4), "sendmsg 10 4 more");
+    send(Sent::Bytes(4), "send 10 4 more");
     send(Sent::Blocked(1 << 20), "sendfile 10 0 1048576");
     send(Sent::Bytes(1), "sendfile 10 1048576 1");
     send(Sent::Bytes(5004), "sendmsg 10 5004");

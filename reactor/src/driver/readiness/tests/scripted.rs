@@ -165,8 +165,8 @@ impl Sys for Scripted {
         self.0.borrow().terminals.contains(&fd.0)
     }
 
-    fn send(&mut self, fd: Fd, bytes: &[u8]) -> Moved {
-        self.note(format!("send {} {}", fd.0, bytes.len()));
+    fn send(&mut self, fd: Fd, bytes: &[u8], more: bool) -> Moved {
+        self.note(format!("send {} {}{}", fd.0, bytes.len(), if more { " more" } else { "" }));
         self.0.borrow_mut().sent.pop_front().unwrap_or(Moved::Bytes(bytes.len()))
     }
 

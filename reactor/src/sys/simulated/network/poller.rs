@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::line::{Act, Stage};
+use super::super::line::{Act, Line, Stage};
 use super::{FIRST_FD, File, Network};
 use crate::error::Errno;
 use crate::sys::{Event, Fd, Interest, Ready};
@@ -99,6 +99,9 @@ impl Network {
         }
         if self.must_end_by.is_some_and(|by| self.now > by) {
             self.violation("the drain time is over, and the loop goes on");
+        }
+        if self.lines.iter().any(Line::is_held_back) {
+            self.violation("the loop waits, and the kernel keeps bytes back for others that do not follow");
         }
         let began = self.now;
         let until = timeout.map(|span| asked.saturating_add(span.as_nanos() as u64).max(self.now));
