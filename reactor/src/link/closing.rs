@@ -161,7 +161,8 @@ impl Link {
     /// Sends the refusal that the first bytes have chosen, and closes.
     pub(crate) fn send_refusal(&mut self, refusal: &Bytes, now: Time, pool: &mut Pool) {
         if !refusal.is_empty() {
-            let mut output = pool.take_output(&Limits { output_max: usize::MAX, ..Limits::default() });
+            // The first write of a link is accepted in full, at any size.
+            let mut output = pool.take_output(&Limits::default());
             output.put_shared(refusal.clone());
             self.output = Some(output);
         }

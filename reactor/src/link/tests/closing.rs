@@ -98,7 +98,7 @@ fn our_half_can_end_while_reading_goes_on_and_both_ended_is_the_end() {
 }
 
 #[test]
-fn a_refused_newcomer_is_told_and_lingered_for_only_if_there_are_few() {
+fn a_refused_connection_gets_its_refusal_and_lingers_only_if_there_are_few() {
     for lingers in [true, false] {
         let mut bench = Bench::with(Origin::Refused);
         bench.link.refuse(&Bytes::from_static(b"full"), lingers, bench.now, &mut bench.pool);
@@ -184,4 +184,14 @@ fn after_a_stop_the_link_lingers_only_if_bytes_were_on_their_way_in_or_out() {
         bench.finished();
         assert_eq!(bench.link.describe(), if lingers { "lingering" } else { "over" }, "{name}");
     }
+}
+
+#[test]
+fn a_refusal_leaves_in_full_at_any_size() {
+    let mut bench = Bench::open();
+    let refusal = Bytes::from(vec![b'x'; 2 * bench.limits.output_max]);
+    bench.link.refuse(&refusal, true, bench.now, &mut bench.pool);
+    assert_eq!((bench.link.queued(), bench.step()), (refusal.len(), Step::Send));
+    bench.sent(refusal.len());
+    bench.finished();
 }

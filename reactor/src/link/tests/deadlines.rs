@@ -351,3 +351,31 @@ fn a_peer_that_has_taken_all_that_the_kernel_had_makes_progress_while_more_is_qu
     assert_eq!(bench.link.due(Due::Loop(Deadline::WriteProgress), Time(31 * SECOND), 0), None);
     assert_eq!(bench.next_due(), Some((31 + 30, Due::Loop(Deadline::WriteProgress))));
 }
+
+#[test]
+fn a_link_that_owes_nothing_at_the_linger_deadline_ends_in_order() {
+    let due = Due::Loop(Deadline::Linger);
+    // Before its FIN, and after.
+    for finishes in [false, true] {
+        let mut bench = Bench::open();
+        bench.close();
+        if finishes {
+            bench.finished();
+        }
+        assert_eq!(bench.link.due(due, Time(60 * SECOND), 0), Some(due));
+        assert_eq!(bench.closes(), CloseReason::Closed, "{finishes}");
+        assert!(!bench.link.resets(), "{finishes}");
+    }
+}
+
+#[test]
+fn a_link_whose_send_has_failed_ends_as_reset_at_the_linger_deadline() {
+    let mut bench = Bench::open();
+    bench.keep(b"the rest");
+    bench.link.offer_next_turn(bench.turn);
+    bench.write(1);
+    bench.failed();
+    let due = Due::Loop(Deadline::Linger);
+    assert_eq!(bench.link.due(due, Time(60 * SECOND), 0), Some(due));
+    assert_eq!(bench.closes(), CloseReason::Reset);
+}
