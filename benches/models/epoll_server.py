@@ -13,10 +13,10 @@ def serve(listener):
     while True:
         for number, event in epoll.poll():
             if number == listener.fileno():
-                newcomer, _ = listener.accept()
-                newcomer.setblocking(False)
-                peers[newcomer.fileno()] = newcomer
-                epoll.register(newcomer, select.EPOLLIN)
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                peers[connection.fileno()] = connection
+                epoll.register(connection, select.EPOLLIN)
                 continue
             peer = peers[number]
             if event & select.EPOLLOUT:

@@ -13,9 +13,9 @@ def serve(listener):
         readable, writable, _ = select.select(reading, owed, [])
         for peer in readable:
             if peer is listener:
-                newcomer, _ = listener.accept()
-                newcomer.setblocking(False)
-                reading.add(newcomer)
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                reading.add(connection)
                 continue
             try:
                 data = peer.recv(4096)

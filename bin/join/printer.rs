@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_written_in_order_and_the_queue_says_when_it_is_crowded() {
+    fn everything_is_written_in_order_and_the_queue_says_when_it_is_full() {
         let gate = Arc::default();
         let (printer, written) = gated(&gate);
         let stuck = gate.lock().unwrap();

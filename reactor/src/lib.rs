@@ -39,10 +39,10 @@
 //! | turn | one round of a loop: a wait for events, the callbacks of these events, and the sends that follow |
 //! | [`Topic`] | a name: a message published to the name goes to all connections that have subscribed to it |
 //!
-//! Where to go on:
+//! Further reading:
 //!
 //! - [`guide`]: state, backpressure, timers, signals, logging, several loops, testing, and tables for users of tokio, mio and libuv.
-//! - [`Handler`], [`Context`], [`Service`]: the pages of every day. [`testing`]: unit tests of handlers, without a socket.
+//! - [`Handler`], [`Context`], [`Service`]: the pages for daily use. [`testing`]: unit tests of handlers, without a socket.
 //! - `examples/` of the package has programs of a page each, such as `redis`, a server of requests, `proxy`, a relay, and `members`,
 //!   one handler under every model: `cargo run --example redis`.
 //!
@@ -60,7 +60,7 @@
 //!
 //! # Features, for tests
 //!
-//! Neither is on by default, and a build without a feature contains no code of that feature.
+//! Both features are off by default, and a build without a feature contains no code of that feature.
 //!
 //! **`sim`**: `reactor::sim` runs services over a simulated network and clock that follow a seed, and checks every
 //! step.
@@ -76,13 +76,13 @@
 //! Each fault is a probability from 0 to 1, and optional. All faults are within what a kernel may do, so a peer notices
 //! only delays.
 //!
-//! | fault | what happens |
+//! | fault | effect |
 //! | --- | --- |
 //! | `short_io` | a receive, read or send moves fewer bytes than it could, at least one |
-//! | `eagain` | a send, or a receive that the poller has announced, would block; the poller says so again |
+//! | `eagain` | a send, or a receive that the poller has announced, returns EAGAIN; the poller announces the socket again |
 //! | `eintr` | a signal cuts a call or a wait short |
-//! | `emfile` | an accept finds no descriptor: the listener rests until one is freed, or a second. 1: nobody gets in |
-//! | `spurious` | a wait comes back at once with nothing. 1: nobody is ever heard |
+//! | `emfile` | an accept finds no descriptor: the listener rests until one is freed, or a second passes. 1: no connection is accepted |
+//! | `spurious` | a wait returns at once without events. 1: no event ever arrives |
 //!
 //! A seed repeats the faults while the kernel's answers are equal; each loop draws its own numbers. Without a seed,
 //! each application draws one and prints it, so that a failure can be repeated. The log names the expected faults at

@@ -186,7 +186,7 @@ fn a_panic_harms_no_other() {
 }
 
 #[test]
-fn at_their_limit_newcomers_wait_until_one_ends() {
+fn at_their_limit_new_connections_wait_until_one_ends() {
     on_each(&MODELS, "2", |members| {
         let mut clients = members.clients(2);
         let mut waiting = members.client();
@@ -202,7 +202,7 @@ fn at_their_limit_newcomers_wait_until_one_ends() {
 }
 
 #[test]
-fn where_descriptors_run_out_newcomers_wait_and_nobody_is_turned_away() {
+fn where_descriptors_run_out_new_connections_wait_and_nobody_is_turned_away() {
     for (backend, model) in BACKENDS.into_iter().flat_map(|backend| MODELS.map(|model| (backend, model))) {
         println!("{model} on {backend}");
         let mut command = Command::new("/bin/sh");

@@ -263,7 +263,7 @@ on_every_backend! {
         }
     }
 
-    fn newcomers_are_told_the_latest_messages_and_nothing_else(backend: Backend) {
+    fn new_members_get_the_latest_messages_and_nothing_else(backend: Backend) {
         let chat = Glowplug::start(backend, &format!("{CHAT} --history 3"));
         let mut ann = join(&chat, "ann");
         ann.send("one\n/help\n//two\nthree\x07\nfour\n");

@@ -319,7 +319,7 @@ on_every_backend! {
         }
     }
 
-    fn a_newcomer_is_told_the_latest_messages_whatever_way_they_were_said(backend: Backend) {
+    fn a_new_member_gets_the_latest_messages_whatever_way_they_were_said(backend: Backend) {
         let chat = Glowplug::start(backend, &format!("{CHAT} --history 2"));
         let (mut ann, mut ben) = (join(&chat, "ann"), join_on_lines(&chat, "ben"));
         text(&mut ann);

@@ -84,7 +84,7 @@ on_every_backend! {
 
     // ---- limits -----------------------------------------------------------------------------------------------------
 
-    fn over_max_connections_a_newcomer_is_accepted_and_closed_at_once(backend: Backend) {
+    fn over_max_connections_a_new_connection_is_accepted_and_closed_at_once(backend: Backend) {
         let glowplug = Glowplug::start(backend, "echo --port 0 --max-connections 2");
         let mut first = glowplug.connect();
         let mut second = glowplug.connect();

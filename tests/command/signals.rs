@@ -69,7 +69,7 @@ on_every_backend! {
         assert!(lines[205].starts_with("and 6 more"), "{report}");
     }
 
-    fn a_report_says_why_newcomers_have_to_wait(backend: Backend) {
+    fn a_report_says_why_new_connections_have_to_wait(backend: Backend) {
         let mut glowplug = Glowplug::spawn(shell(backend, "ulimit -n 40; exec \"$0\" \"$@\"", "echo --port 0"));
         glowplug.listens();
         let clients: Vec<Client> = (0..40).map(|_| glowplug.connect()).collect();

@@ -199,7 +199,7 @@ on_every_backend! {
         stop(chat);
     }
 
-    fn over_max_connections_a_newcomer_is_told_so_under_each(backend: Backend) {
+    fn over_max_connections_a_new_connection_is_told_so_under_each(backend: Backend) {
         for model in MODELS {
             let glowplug = Glowplug::start(backend, &format!("http --port 0 --max-connections 1 {model}"));
             let mut first = glowplug.connect();
@@ -216,7 +216,7 @@ on_every_backend! {
         }
     }
 
-    fn at_their_own_limit_a_newcomer_waits_for_one_to_end(backend: Backend) {
+    fn at_their_own_limit_a_new_connection_waits_for_one_to_end(backend: Backend) {
         for model in [THREADS, PROCESSES] {
             let glowplug = Glowplug::start(backend, &format!("echo --port 0 --at-most 1 {model}"));
             let mut first = glowplug.connect();

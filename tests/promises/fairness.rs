@@ -384,7 +384,7 @@ on_every_backend! {
     }
 
     // Rule 18.
-    fn at_the_cap_of_the_descriptor_limit_newcomers_wait_in_the_backlog_until_there_is_room(transport: Transport) {
+    fn at_the_cap_of_the_descriptor_limit_new_connections_wait_in_the_backlog_until_there_is_room(transport: Transport) {
         unless_chaos!("counts how often accepting rests");
         let child = Child::start_by("echo", transport, "ulimit -n 24 && exec \"$0\" \"$@\"");
         let mut clients: Vec<Client> = (0..16).map(|_| child.client()).collect();
@@ -415,7 +415,7 @@ on_every_backend! {
     }
 
     // Rule 18: a refused connection leaves nothing behind.
-    fn refused_newcomers_do_not_count_as_connections_that_ended(backend: Backend) {
+    fn refused_new_connections_do_not_count_as_connections_that_ended(backend: Backend) {
         let capped = Limits { connections: Some(1), ..Limits::default() };
         let stage = Stage::tuned(backend, Plan::echo(), |service| service.limits(capped).refusal("full\r\n"), |_| {});
         let (one, id) = stage.open();

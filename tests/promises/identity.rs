@@ -25,7 +25,7 @@ fn first_takes_all(ids: Arc<Mutex<Vec<ConnectionId>>>) -> Plan {
 
 on_every_backend! {
     // Rule 1.
-    fn who_is_closed_by_another_in_the_same_batch_hears_nothing_and_newcomers_get_only_their_own(transport: Transport) {
+    fn who_is_closed_by_another_in_the_same_batch_hears_nothing_and_new_connections_get_only_their_own(transport: Transport) {
         let ids = Arc::new(Mutex::new(Vec::new()));
         let stage = Stage::patient(transport, first_takes_all(ids.clone()));
         let mut old: Vec<(Client, ConnectionId)> = (0..100).map(|_| stage.open()).collect();

@@ -214,7 +214,7 @@ on_every_backend! {
     }
 
 
-    fn newcomers_are_spread_evenly_over_the_loops(backend: Backend) {
+    fn new_connections_are_spread_evenly_over_the_loops(backend: Backend) {
         let loops = Loops::new(backend, 4);
         let mut clients: Vec<(TcpStream, ConnectionId)> = (0..40).map(|_| loops.open()).collect();
         let count = |clients: &[(TcpStream, ConnectionId)]| {

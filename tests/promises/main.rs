@@ -20,7 +20,7 @@
 //! | 15 | `on_drained` once a turn | `writing`: drained_that_writes… |
 //! | 16 | budgets per turn | `fairness`: between_a_ping…, what_is_left_for_the_next_turn…, work_that_is_left_over…, a_storm_of_connects…, a_flood_of_messages… |
 //! | 17 | no descriptors: quiet, and back again | `fairness`: without_descriptors… |
-//! | 18 | caps refuse or make wait | `fairness`: one_over_…, few_of_those_refused…, refused_newcomers…, at_the_cap…, the_soft_descriptor_limit… |
+//! | 18 | caps refuse or make wait | `fairness`: one_over_…, few_of_those_refused…, refused_new_connections…, at_the_cap…, the_soft_descriptor_limit… |
 //! | 19 | never early, few waits | `time`: a_deadline_is_never_early…, a_deadline_set_late…, a_slow_callback…, a_timer_of_thirty_days… |
 //! | 20 | periodic work, cancelling | `time`: periodic_work…, a_deadline_that_is_called_off…, a_timer_that_is_due_in_the_same_turn… |
 //! | 21 | deadlines | `time`: who_never_completes…, who_is_silent…, who_takes_a_byte…, who_reads_steadily…, a_connection_that_does_not_come_about…, a_pulled_cable…; `members`: a_member_that_is_kept… |

@@ -209,7 +209,7 @@ on_every_backend! {
     }
 
     // Rules 17 and 24: the last accept found no descriptor, and when one is free, no client is waiting.
-    fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_newcomers(transport: Transport) {
+    fn a_stop_without_descriptors_ends_once_all_have_ended_and_does_not_wait_for_new_connections(transport: Transport) {
         // While accepting is suspended, and some time later, when only the stop itself tries again. If the later time
         // comes too early, both rounds check the former case.
         for rested in [Duration::ZERO, Duration::from_millis(1200)] {

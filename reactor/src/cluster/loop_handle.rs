@@ -76,7 +76,7 @@ impl LoopHandle {
     }
 
     /// Whether another loop waits for room in a mailbox of this loop.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_sender_waiting(&self) -> bool {
         self.crowd.is_waiting()
     }
 

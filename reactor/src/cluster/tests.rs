@@ -86,13 +86,13 @@ fn sixteen_mebibytes_wait_at_a_loop_and_a_sender_that_finds_no_room_is_noted_onc
     let (cluster, _wakers) = of(1);
     let loop_handle = &cluster.fixed()[0];
     let inbox = cluster.inbox(loop_handle);
-    assert!(loop_handle.is_read_out() && !loop_handle.is_crowded() && !loop_handle.take_sender_waits());
+    assert!(loop_handle.is_read_out() && !loop_handle.is_sender_waiting() && !loop_handle.take_sender_waits());
     loop_handle.pass_on(publication((16 << 20) - 1)).expect("there is room");
     loop_handle.pass_on(publication(1)).expect("there is room");
-    assert!(!loop_handle.is_read_out() && !loop_handle.is_crowded());
+    assert!(!loop_handle.is_read_out() && !loop_handle.is_sender_waiting());
     assert!(matches!(loop_handle.pass_on(publication(1)), Err(PostError::Full(_))));
-    assert!(loop_handle.is_crowded());
-    assert!(loop_handle.take_sender_waits() && !loop_handle.take_sender_waits() && !loop_handle.is_crowded());
+    assert!(loop_handle.is_sender_waiting());
+    assert!(loop_handle.take_sender_waits() && !loop_handle.take_sender_waits() && !loop_handle.is_sender_waiting());
     let mut taken = Vec::new();
     inbox.passed_on.take(&mut taken, 10);
     assert_eq!((taken.len(), loop_handle.is_read_out()), (2, true));

@@ -112,7 +112,7 @@ impl<D: Driver> EventLoop<D> {
         self.take_on_accepted();
         // A loop that cannot pass messages on takes no more, so its senders slow down too; but never in a circle.
         let publishes = self.core.outgoing.as_ref().is_none_or(|outgoing| !outgoing.is_full());
-        let takes_messages = publishes && !self.core.outbox.is_full() || self.exchange.loop_handle.is_crowded();
+        let takes_messages = publishes && !self.core.outbox.is_full() || self.exchange.loop_handle.is_sender_waiting();
         for index in 0..self.hosts.len() {
             if takes_messages {
                 self.exchange.mail |= self.hosts[index].host.collect();

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn want_of_descriptors_concerns_the_listener_and_an_abort_one_newcomer() {
+    fn want_of_descriptors_concerns_the_listener_and_an_abort_one_connection() {
         assert!(concerns_one_connection(Errno(libc::ECONNABORTED)));
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
             assert!(!concerns_one_connection(Errno(errno)));

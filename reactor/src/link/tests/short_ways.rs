@@ -6,7 +6,7 @@ use super::*;
 type Put = fn(&mut Output);
 
 /// A link in its plain state: driver and timer are up to date, and no flag is set.
-fn at_ease() -> Bench {
+fn plain() -> Bench {
     let mut bench = Bench::open();
     bench.rests();
     assert!(bench.link.has_plain_answer_only());
@@ -72,7 +72,7 @@ fn only_a_link_with_which_nothing_is_the_matter_goes_the_short_way() {
         ("over, and nobody has been told", |bench| bench.link.over(CloseReason::Reset)),
     ];
     for (what, matter) in matters {
-        let mut bench = at_ease();
+        let mut bench = plain();
         matter(&mut bench);
         if !what.contains("changed") && !what.contains("nobody") {
             bench.rests();
@@ -88,7 +88,7 @@ fn a_link_whose_driver_knows_it_otherwise_goes_the_long_way_until_the_driver_is_
     bench.anchored(0);
     assert!(!bench.link.has_plain_answer_only());
     // The driver was told that the link does not read, and no other flag is set.
-    let mut bench = at_ease();
+    let mut bench = plain();
     bench.link.hold();
     bench.rests();
     bench.link.release_hold();
@@ -99,7 +99,7 @@ fn a_link_whose_driver_knows_it_otherwise_goes_the_long_way_until_the_driver_is_
 
 #[test]
 fn an_answer_in_one_piece_goes_the_short_way_and_no_other_output() {
-    let mut bench = at_ease();
+    let mut bench = plain();
     assert_eq!(bench.link.answer(), None, "nothing is queued");
     bench.write(bench.limits.output_high);
     assert_eq!(bench.link.answer().map(<[u8]>::len), Some(bench.limits.output_high));
@@ -120,7 +120,7 @@ fn an_answer_in_one_piece_goes_the_short_way_and_no_other_output() {
         }),
     ];
     for (what, put) in cases {
-        let mut bench = at_ease();
+        let mut bench = plain();
         put(bench.link.writable_output(&mut bench.pool, &bench.limits).expect("it is open"));
         assert_eq!(bench.link.answer(), None, "{what}");
     }
@@ -128,7 +128,7 @@ fn an_answer_in_one_piece_goes_the_short_way_and_no_other_output() {
 
 #[test]
 fn what_is_published_goes_to_the_driver_at_once_only_where_nothing_comes_before_it() {
-    let bench = at_ease();
+    let bench = plain();
     let high = bench.limits.output_high;
     assert!(bench.link.takes_at_once(high, &bench.limits));
     assert!(!bench.link.takes_at_once(high + 1, &bench.limits), "more than the mark");
@@ -146,7 +146,7 @@ fn what_is_published_goes_to_the_driver_at_once_only_where_nothing_comes_before_
         ("closing", |bench| bench.close()),
     ];
     for (what, matter) in cases {
-        let mut bench = at_ease();
+        let mut bench = plain();
         matter(&mut bench);
         assert!(!bench.link.takes_at_once(1, &bench.limits), "{what}");
     }

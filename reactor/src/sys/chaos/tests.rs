@@ -125,7 +125,7 @@ fn the_same_seed_gives_the_same_faults_and_another_seed_others() {
 }
 
 #[test]
-fn want_of_descriptors_strikes_accepting_and_the_newcomer_waits() {
+fn want_of_descriptors_strikes_accepting_and_the_connection_waits() {
     each(|backend| {
         let mut sys = chaos(backend, Odds { emfile: 0.3, ..Odds::default() }, 7);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
