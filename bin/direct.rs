@@ -15,7 +15,7 @@ use crate::sink::Lines;
 use crate::target::{has_room, open, write};
 
 /// Bytes that a write puts into a pipe in one piece (`PIPE_BUF`). A pipe that reports room has room for this many bytes.
-const ATOMIC_BYTES: usize = 4096;
+pub const ATOMIC_BYTES: usize = 4096;
 
 /// Lines held until writing begins: far more than a start logs.
 const HELD_LINES: usize = 1024;

@@ -123,9 +123,7 @@ impl Logging {
     /// Reports why the command cannot run: one line on standard error, and a line in the log file.
     pub fn fail(mut self, why: &dyn Display) -> ExitCode {
         log::error!("{why}");
-        self.stderr.discard();
-        self.stderr.lines().put(&error_line(why));
-        self.stderr.start(true);
+        self.stderr.end_with(&error_line(why), FLUSH_TIME);
         ExitCode::FAILURE
     }
 

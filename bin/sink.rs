@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use rustix::event::Timespec;
 
-use crate::direct::{Direct, Losses, not_anew};
+use crate::direct::{ATOMIC_BYTES, Direct, Losses, not_anew};
 use crate::line::stamped;
 use crate::losses::{Account, Cause, Tally};
 use crate::target::{Written, file_of, has_room, open, write};
@@ -210,11 +210,26 @@ impl Sink {
     }
 
     /// Drops the queued lines, if nothing has been written yet.
-    pub fn discard(&mut self) {
+    fn discard(&mut self) {
         match (&self.state, &self.lines.0) {
             (State::Held(entries, _), _) => entries.try_iter().for_each(drop),
             (_, Way::Direct(direct)) => direct.discard(),
             _ => {}
+        }
+    }
+
+    /// Writes a line before the process ends, in place of the queued ones. Where nothing has been written yet and the output has
+    /// room within `time`, this thread writes: on a busy machine a new thread may get no turn in that time.
+    pub fn end_with(&mut self, line: &str, time: Duration) {
+        self.discard();
+        match &mut self.state {
+            State::Held(_, output) if line.len() <= ATOMIC_BYTES && output.to.has_room(time) => {
+                output.to.write(line.as_bytes());
+            }
+            _ => {
+                self.lines.put(line);
+                self.start(true);
+            }
         }
     }
 
@@ -290,6 +305,14 @@ impl Target {
             Target::File(file) => Some(file),
             #[cfg(test)]
             Target::Memory(_) => None,
+        }
+    }
+
+    fn has_room(&self, time: Duration) -> bool {
+        match self {
+            Target::File(file) => has_room(file, Timespec::try_from(time).unwrap_or_default()),
+            #[cfg(test)]
+            Target::Memory(_) => true,
         }
     }
 

@@ -54,6 +54,24 @@ fn everything_queued_is_written_in_order_by_the_end() {
 }
 
 #[test]
+fn the_line_of_an_error_is_written_without_a_thread_where_nothing_has_been_written() {
+    let output = Gated::default();
+    let mut sink = output.sink();
+    sink.lines().put("queued\n");
+    sink.end_with("error: it cannot run\n", Duration::ZERO);
+    assert_eq!(output.text(), "error: it cannot run\n");
+    assert!(!matches!(sink.state, State::Writing(_)));
+    // The thread that writes already gets the line, after the lines before it.
+    let output = Gated::default();
+    let mut sink = output.sink();
+    sink.lines().put("queued\n");
+    sink.start(false);
+    sink.end_with("error: it cannot go on\n", Duration::ZERO);
+    sink.finish(soon());
+    assert_eq!(output.text(), "queued\nerror: it cannot go on\n");
+}
+
+#[test]
 fn a_file_is_opened_anew_even_when_the_request_comes_right_after_a_line() {
     let path = std::env::temp_dir().join(format!("glowplug-sink-{}", std::process::id()));
     let about = About { name: "the log".to_owned(), path: Some(path.clone()), strict: true, tell: Vec::new() };
