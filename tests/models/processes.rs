@@ -167,6 +167,20 @@ on_every_backend! {
         });
     }
 
+    /// The parent once took such a child for one that had panicked, and its connection for one that had finished.
+    fn a_connection_that_is_aborted_at_the_end_of_the_drain_time_is_counted_so(backend: Backend) {
+        let (site, _) = site();
+        let words = format!("http --port 0 --drain-timeout 0.4 --root {} {PROCESSES}", site.path().display());
+        let glowplug = Glowplug::start(backend, &words);
+        let mut client = glowplug.connect();
+        client.send(get("/large.txt", ""));
+        assert_eq!(client.response_head().status, 200);
+        let ended = stop(glowplug);
+        assert!(ended.stderr.contains(": 0 connections finished, 1 aborted\n"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("closed 1 (drain expired 1)"), "{}", ended.stderr);
+        drop(client);
+    }
+
     fn a_second_signal_ends_all_of_them_at_once(backend: Backend) {
         let (site, _) = site();
         for model in MODELS {

@@ -458,6 +458,16 @@ impl<D: Driver> EventLoop<D> {
         id
     }
 
+    /// The drain time is over. In a child process the channel has the margin in addition before it is aborted: the channel carries
+    /// the counters to the parent, which would otherwise take the child for one that has panicked. Returns the spared channel.
+    pub(super) fn spare_channel(&mut self) -> Option<ConnectionId> {
+        let (channel, stopping) = (self.exchange.channel, self.stopping.as_mut()?);
+        if !std::mem::replace(&mut stopping.expired, true) && channel.is_some() {
+            stopping.until = stopping.until.map(|until| until + self.config.drain_margin);
+        }
+        channel.filter(|_| stopping.until.is_some_and(|until| self.core.now < until))
+    }
+
     /// Asks the channel to the parent process to finish when nothing else is left, and everything for the parent has been sent:
     /// the last publications of the connection, and a request to halt.
     pub(super) fn part(&mut self) {

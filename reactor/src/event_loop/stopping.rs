@@ -31,7 +31,7 @@ impl<D: Driver> EventLoop<D> {
         if (self.core.halting || is_over) && self.stopping.is_none() {
             self.stop();
         } else if let Some(stopping) = &self.stopping {
-            let expired = stopping.until.is_some_and(|until| until <= self.core.now);
+            let expired = stopping.expired || stopping.until.is_some_and(|until| until <= self.core.now);
             self.close_listeners(expired);
             if expired {
                 self.give_up();
@@ -96,12 +96,10 @@ impl<D: Driver> EventLoop<D> {
     /// Aborts all connections: the drain time is over.
     fn give_up(&mut self) {
         self.core.opens_refused = true;
-        if let Some(stopping) = &mut self.stopping {
-            stopping.expired = true;
-        }
+        let channel = self.spare_channel();
         std::mem::take(&mut self.admission.waiting).into_iter().for_each(|accepted| self.let_go(accepted));
         for id in self.core.links.ids() {
-            if let Some(link) = self.core.links.get_mut(id) {
+            if let Some(link) = self.core.links.get_mut(id).filter(|_| channel != Some(id)) {
                 link.abort(CloseReason::DrainExpired);
                 self.core.mark_dirty(id);
             }

@@ -384,3 +384,29 @@ fn a_child_does_not_part_while_it_has_a_connection() {
     stage.event_loop.part();
     assert!(!stage.event_loop.exchange.parting);
 }
+
+#[test]
+fn a_child_whose_drain_time_is_over_aborts_its_connection_and_has_the_margin_for_its_channel() {
+    let (mut stage, channel, _parent) = child();
+    let (ours, _client) = UnixStream::pair().expect("two sockets");
+    ours.set_nonblocking(true).expect("a socket");
+    let id = stage.event_loop.core.adopt_channel(0, ours.into(), Peer::Unix, Box::new(()));
+    stage.event_loop.settle();
+    let (drain_time, margin) = (Duration::from_secs(8), Duration::from_secs(1));
+    stage.event_loop.config.drain_timeout = Some(drain_time);
+    stage.event_loop.config.drain_margin = margin;
+    stage.event_loop.core.halting = true;
+    stage.event_loop.keep_stopping();
+    let begin = stage.event_loop.core.now;
+    let exists = |stage: &Stage, id| stage.event_loop.core.links.get(id).is_some();
+    assert!(exists(&stage, id) && exists(&stage, channel));
+    stage.event_loop.core.now = begin + (drain_time - margin);
+    stage.event_loop.keep_stopping();
+    assert!(!exists(&stage, id) && stage.event_loop.core.links.get(channel).is_some_and(|link| link.is_open()));
+    assert!(stage.event_loop.exchange.parting, "the channel is the last one");
+    stage.event_loop.exchange.mail = false;
+    assert_eq!(stage.event_loop.timeout(), Some(margin), "the loop does not spin");
+    stage.event_loop.core.now = begin + drain_time;
+    stage.event_loop.keep_stopping();
+    assert!(!exists(&stage, channel), "a parent that does not read holds up nothing");
+}

@@ -116,6 +116,8 @@ impl Parent {
         if !child.has_parted {
             let reason = match ended {
                 _ if cx.has_given_up() => CloseReason::DrainExpired,
+                // The child's drain time was over, and no time was left to send the counters. A panic exits with 1.
+                Ended::Exit(0) if cx.is_stopping() => CloseReason::DrainExpired,
                 Ended::Signal(_) => CloseReason::Killed,
                 Ended::Exit(_) | Ended::Unknown => CloseReason::Panicked,
             };
