@@ -264,11 +264,13 @@ on_every_backend! {
                 most = most.max(descriptors());
             }
         }
-        // 16 wait, and 64 are accepted in one turn. After a time without a core, two turns pass before deadlines are compared.
-        assert!(most <= before + 16 + 2 * 64, "{most} descriptors, and {before} before");
+        // 16 wait, and a turn accepts 64 others, which are closed as the turn ends. A server that was held up has several such turns
+        // between two looks of this test. Guests that kept their descriptors would be a thousand.
+        assert!(most <= before + 500, "{most} descriptors, and {before} before");
         for client in &mut silent {
             assert_eq!(client.rest(), b"");
         }
+        eventually("all but the waiting guests' descriptors are closed", || (descriptors() <= before + 16).then_some(()));
         let request = format!("GET / HTTP/1.1\r\n{}\r\n", host(&chat));
         assert_eq!(refused(&chat, &request).response().status, 503);
     }
