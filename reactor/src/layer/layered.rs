@@ -147,13 +147,14 @@ impl Layered {
     /// The interest of the connection at the poller.
     pub(crate) fn interest(&self, link: &Link) -> Interest {
         if !self.ready && !self.is_failed() {
-            return Interest { read: true, write: self.owes() };
+            return Interest { read: true, write: self.owes(), edges: false };
         }
         let waits_for_a_file = matches!(self.ahead, Ahead::Asked);
         let waits_with_the_end = self.end.is_some() && self.owes();
         Interest {
             read: link.reads() && !waits_with_the_end,
             write: (link.writes() && !waits_for_a_file) || self.owes(),
+            edges: false,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::closing::reason_of;
 use super::flags::*;
 use super::{GREETED, Link, Origin, Phase, Stopping};
+use crate::address::Peer;
 use crate::budget::Holding;
 use crate::buffer::Kept;
 use crate::error::Errno;
@@ -40,6 +41,14 @@ impl Link {
     #[inline]
     pub(crate) fn is_plainly_read(&self) -> bool {
         self.phase == Phase::Open && !self.flags.has(NEEDS_STAGES)
+    }
+
+    /// Whether the poller reports input as edges. A receive that leaves room in its buffer has then emptied the socket, which is
+    /// true of TCP. A Unix socket may have more behind a passed descriptor, and adopted sockets are of any kind. While output
+    /// waits, the poller reports the state, so a send may end for any reason.
+    pub(crate) fn has_edges(&self) -> bool {
+        let is_tcp = matches!(self.peer, Peer::Tcp(_)) && !matches!(self.origin, Origin::Adopted | Origin::Channel);
+        is_tcp && self.reads() && !self.writes()
     }
 
     /// Counts `count` received bytes. Returns whether the handler gets them; if not, `discard` counts them too.

@@ -14,8 +14,9 @@ use crate::error::Errno;
 use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::link::{Link, Links, Sent};
+use crate::random::Random;
 use crate::socket_options::Tuning;
-use crate::sys::simulated::{Shared, Stage};
+use crate::sys::simulated::{Faults, Shared, Stage};
 use crate::sys::{Clock, Fd, Interest, Sockets};
 use crate::time::Time;
 use crate::token::ConnectionId;
@@ -24,6 +25,8 @@ pub(super) struct Checked<D> {
     driver: D,
     network: Shared,
     books: Books,
+    /// Size of the receive buffer. In half of the simulations with faults the buffer is small, so that receives often fill it.
+    room: usize,
     /// Connections that have received bytes in this turn.
     received: HashSet<ConnectionId>,
     released: HashSet<ConnectionId>,
@@ -46,10 +49,17 @@ const SMALL_HOLDER: usize = 2 * 4096;
 
 impl<D: Driver> Checked<D> {
     pub(super) fn new(driver: D, network: Shared, books: Books) -> Self {
+        let (seed, has_faults) = {
+            let network = network.borrow();
+            (network.seed, network.faults != Faults::none())
+        };
+        let mut random = Random::new(seed ^ 0x200);
+        let is_small = has_faults && random.chance(0.5);
         Checked {
             driver,
             network,
             books,
+            room: if is_small { 64 + random.size(4096) } else { SCRATCH },
             received: HashSet::new(),
             released: HashSet::new(),
             probed: HashMap::new(),
@@ -315,7 +325,8 @@ impl<D: Driver> Driver for Checked<D> {
         self.books.borrow_mut().offer_before_close = None;
         self.check_links(links, timeout == Some(Duration::ZERO));
         self.check_memory(links, timeout == Some(Duration::ZERO));
-        let wants = |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes() });
+        let wants =
+            |link: &Link| (link.id, Interest { read: link.reads(), write: link.writes(), edges: link.has_edges() });
         self.probed.values_mut().for_each(|waits| *waits += 1);
         self.network.borrow_mut().wanted = links.iter().map(wants).collect();
         self.received.clear();
@@ -328,14 +339,16 @@ impl<D: Driver> Driver for Checked<D> {
     }
 
     fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)> {
-        let (link, count) = self.driver.next_received(links, scratch)?;
+        let room = self.room.min(scratch.len());
+        let (link, count) = self.driver.next_received(links, &mut scratch[..room])?;
         let id = link.id;
         self.check_completion(links, &Completion::Received { id, count });
         links.get_mut(id).map(|link| (link, count))
     }
 
     fn next(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
-        let completion = self.driver.next(links, scratch)?;
+        let room = self.room.min(scratch.len());
+        let completion = self.driver.next(links, &mut scratch[..room])?;
         self.check_completion(links, &completion);
         Some(completion)
     }

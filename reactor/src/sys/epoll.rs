@@ -1,6 +1,6 @@
 //! The poller of Linux. The kernel keeps the list, so a wait costs in proportion to ready descriptors, not to watched ones.
 //!
-//! Level-triggered: unread input is reported again, so no edge can be lost; edges would save 0 to 5 %.
+//! With edges the kernel does not look at a reported socket once more: 1.5 to 2 % of a request. Ends and urgent data are then reported.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -36,7 +36,8 @@ impl Epoll {
     fn control(&mut self, verb: i32, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         let read = if interest.read { libc::EPOLLIN } else { 0 };
         let write = if interest.write { libc::EPOLLOUT } else { 0 };
-        let mut event = libc::epoll_event { events: (read | write) as u32, u64: token.to_u64() };
+        let edges = if interest.edges { libc::EPOLLET | libc::EPOLLRDHUP | libc::EPOLLPRI } else { 0 };
+        let mut event = libc::epoll_event { events: (read | write | edges) as u32, u64: token.to_u64() };
         // SAFETY: the kernel reads one epoll_event and keeps a copy; `event` outlives the call.
         check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), verb, fd.0, ptr::from_mut(&mut event)) }).map(drop)
     }
@@ -127,7 +128,7 @@ mod tests {
         let refused = Epoll::new().unwrap().register(
             Fd(file.as_raw_fd()),
             ConnectionId::new(0, 1, 1),
-            Interest { read: true, write: false },
+            Interest { read: true, write: false, edges: false },
         );
         assert_eq!(refused, Err(Errno(libc::EPERM)));
     }

@@ -58,7 +58,7 @@ impl Kernel {
         let mut poller = poller::open(backend)?;
         let failed = |what| move |errno: Errno| Error::System { what, cause: errno.to_io() };
         let waker = Waker::new().map_err(failed("opening the wake-up descriptor"))?;
-        let interest = Interest { read: true, write: false };
+        let interest = Interest { read: true, write: false, edges: false };
         poller.register(waker.read_end(), WAKE, interest).map_err(failed("watching the wake-up descriptor"))?;
         Ok(Kernel { poller, waker })
     }
@@ -344,10 +344,10 @@ mod tests {
     use super::super::fork::FORKS;
     use super::*;
 
-    const READ: Interest = Interest { read: true, write: false };
+    const READ: Interest = Interest { read: true, write: false, edges: false };
     /// Unsent bytes that the kernel may keep for a peer that does not read.
     const UNSENT: usize = 32 * 1024;
-    const WRITE: Interest = Interest { read: false, write: true };
+    const WRITE: Interest = Interest { read: false, write: true, edges: false };
 
     fn each(test: impl Fn(Kernel)) {
         let _no_forks = FORKS.read().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -44,10 +44,9 @@ use std::io::IoSlice;
 use crate::address::{Address, Peer};
 use crate::error::Errno;
 use crate::socket_options::Tuning;
-use crate::token::ConnectionId;
 pub(crate) use clock::Clock;
 pub(crate) use poller::Poller;
-pub(crate) use ready::Ready;
+pub(crate) use ready::{Event, Ready};
 pub(crate) use sockets::Sockets;
 
 /// A descriptor's number. The owner of the slot that holds the number closes the descriptor with [`Sys::close`]; copying the
@@ -84,14 +83,8 @@ pub(crate) type System = chaos::Chaos<kernel::Kernel>;
 pub(crate) struct Interest {
     pub(crate) read: bool,
     pub(crate) write: bool,
-}
-
-/// An event of one descriptor, as the poller reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// The token given at registration; the connection may have ended since.
-    pub(crate) token: ConnectionId,
-    pub(crate) ready: Ready,
+    /// Input is reported when it arrives, and not again while it is unread, where the poller can (edge-triggered).
+    pub(crate) edges: bool,
 }
 
 /// The calls that a driver makes, besides [`Clock`] and [`Poller`]. Each call restarts after EINTR, none blocks but `wait` (and

@@ -17,9 +17,9 @@ use crate::token::ConnectionId;
 
 /// Reports ready descriptors. The facts about a backend stand in its file, as answers to these calls.
 pub(crate) trait Poller {
-    /// Starts watching `fd`, level-triggered. EPERM: a file of this kind is always ready and cannot be watched.
+    /// Starts watching `fd`. Level-triggered, unless the interest has edges. EPERM: such a file is always ready, and not watched.
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
-    /// Changes the interest of a registered `fd`.
+    /// Changes the interest of a registered `fd`. Whatever is ready is reported, even if it was before.
     fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno>;
     /// Stops watching `fd`. Before `close`, always: a duplicate in another process would keep the registration alive.
     fn forget(&mut self, fd: Fd);
@@ -68,9 +68,9 @@ mod tests {
     use super::super::{Ready, process, socket};
     use super::*;
 
-    const READ: Interest = Interest { read: true, write: false };
-    const WRITE: Interest = Interest { read: false, write: true };
-    const NOTHING: Interest = Interest { read: false, write: false };
+    const READ: Interest = Interest { read: true, write: false, edges: false };
+    const WRITE: Interest = Interest { read: false, write: true, edges: false };
+    const NOTHING: Interest = Interest { read: false, write: false, edges: false };
     const NOW: Option<Duration> = Some(Duration::ZERO);
 
     fn each(test: impl Fn(Box<dyn Poller + Send>)) {
@@ -125,7 +125,7 @@ mod tests {
             poller.modify(fd(&near), token(2), WRITE).unwrap();
             let events = waited(&mut poller, None);
             assert_eq!((events[0].token, events[0].ready), (token(2), Ready::WRITABLE));
-            poller.modify(fd(&near), token(3), Interest { read: true, write: true }).unwrap();
+            poller.modify(fd(&near), token(3), Interest { read: true, write: true, edges: false }).unwrap();
             let events = waited(&mut poller, None);
             assert_eq!(events, [Event { token: token(3), ready: Ready::READABLE.and(Ready::WRITABLE) }]);
         });

@@ -171,7 +171,7 @@ fn microseconds(span: Duration) -> libc::timeval {
 mod tests {
     use super::*;
 
-    const READ: Interest = Interest { read: true, write: false };
+    const READ: Interest = Interest { read: true, write: false, edges: false };
 
     fn token(slot: usize) -> ConnectionId {
         ConnectionId::new(0, slot, 1)

@@ -374,7 +374,9 @@ mod tests {
         let before: Vec<_> = HANDLED.map(disposition).into();
         let waker = Waker::new().unwrap();
         let mut poller = open(Backend::Auto).unwrap();
-        poller.register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false }).unwrap();
+        poller
+            .register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false, edges: false })
+            .unwrap();
         let signals = install(waker.clone()).unwrap();
         assert!(matches!(install(waker.clone()), Err(Error::SignalsTaken)), "one at a time");
         assert_eq!(disposition(libc::SIGPIPE), libc::SIG_IGN);

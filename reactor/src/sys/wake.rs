@@ -141,7 +141,9 @@ mod tests {
 
     fn watched() -> (Box<dyn Poller + Send>, Waker) {
         let (mut poller, waker) = (open(Backend::Select).unwrap(), Waker::new().unwrap());
-        poller.register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false }).unwrap();
+        poller
+            .register(waker.read_end(), ConnectionId::NONE, Interest { read: true, write: false, edges: false })
+            .unwrap();
         (poller, waker)
     }
 

@@ -54,6 +54,7 @@ impl<S: Sys> Readiness<S> {
         while self.probes_left > 0 {
             self.probes_left -= 1;
             let id = self.probes.pop_front()?;
+            self.slot_mut(id).into_iter().for_each(|slot| slot.probed = false);
             if let Some(report) = self.look(id, links, scratch) {
                 return Some(report);
             }
@@ -61,22 +62,21 @@ impl<S: Sys> Readiness<S> {
         self.flush_layers()
     }
 
-    /// Reads a connection without an event. `None`: it was read in this batch already, or the next batch reads it.
+    /// Reads a connection without an event. `None`: the next batch does, since this one has read it, or has no time for a handshake.
     fn look(&mut self, id: ConnectionId, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
-        if self.puts_off(id) {
-            self.probes.push_back(id);
-            return None;
-        }
         let (batch, link) = (self.batch, links.get(id)?);
-        let slot = self.slot_mut(id);
-        if slot.as_ref().is_some_and(|slot| slot.read_in == batch) {
+        if self.puts_off(id) || self.slot(id).is_some_and(|slot| slot.read_in == batch) {
+            self.probe(id);
             return None;
         }
         // A descriptor that is no socket may block, so it is read only when the poller reports it ready.
-        let socket = slot.filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
+        let socket = self.slot_mut(id).filter(|slot| slot.socket && slot.wants(link).read).map(|slot| {
             slot.read_in = batch;
             slot.fd
         });
+        if socket.is_none() {
+            self.rearm(id);
+        }
         socket.and_then(|fd| self.receive(id, fd, true, scratch)).or(Some(Completion::Nothing { id }))
     }
 
@@ -95,18 +95,20 @@ impl<S: Sys> Readiness<S> {
             self.counters.stale_events.add(fresh.into());
             return None;
         };
-        let (fd, socket) = (slot.fd, slot.socket);
+        let (fd, socket, connecting) = (slot.fd, slot.socket, slot.connecting);
         let (wants, layered) = (slot.wants(link), slot.layer.is_some());
         let reading = fresh && (readable || trouble) && wants.read;
+        slot.behind |= event.ready.has(Ready::BEHIND);
         if reading {
             slot.read_in = batch;
+        } else if fresh && !wants.read {
+            self.rearm(id);
         }
-        if slot.connecting {
+        if connecting {
             if !(writable || trouble) {
                 return None;
             }
-            let error = self.sys.take_error(fd);
-            if let Some(errno) = error {
+            if let Some(errno) = self.sys.take_error(fd) {
                 // The link may go on to another address, with another socket, which this event does not concern.
                 self.stage = Stage::Done;
                 return Some(Completion::Failed { id, errno });
@@ -141,15 +143,7 @@ impl<S: Sys> Readiness<S> {
         }
         if event.ready.has(Ready::HANGUP) && !wants.read {
             self.set_polled(id, Polled::HungUp);
-            // The link may read again by the end of the batch, and no other event would update the interest.
-            self.changed(id);
         }
         None
-    }
-
-    /// Answers a probe of a descriptor that was not ready, or not to be read: the link waits for the answer.
-    #[cold]
-    pub(super) fn not_read(&mut self, id: ConnectionId) {
-        self.slot_mut(id).into_iter().for_each(|slot| slot.read_in = 0);
     }
 }

@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
+use super::super::Driver;
 use super::{Readiness, Slot};
 use crate::link::{Link, Links};
 use crate::sys::{Interest, Sys, errno};
 use crate::token::ConnectionId;
 
-/// Time between two probes for errors of connections without interest, where the poller does not report errors by
-/// itself.
+/// Time between two probes for errors of connections without interest, where the poller does not report errors.
 pub(super) const NO_INTEREST_PROBE: Duration = Duration::from_millis(900);
 
 /// Registered without interest: only errors are reported, and not by every poller.
-const FOR_NOTHING: Polled = Polled::For(Interest { read: false, write: false });
+const FOR_NOTHING: Polled = Polled::For(Interest { read: false, write: false, edges: false });
 
 /// The poller's knowledge of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Slot {
     pub(super) fn wants(&self, link: &Link) -> Interest {
         match &self.layer {
             Some(layer) if !self.connecting => layer.interest(link),
-            _ => Interest { read: link.reads(), write: link.writes() },
+            _ => Interest { read: link.reads(), write: link.writes(), edges: link.has_edges() },
         }
     }
 }
@@ -50,7 +50,8 @@ impl<S: Sys> Readiness<S> {
         let Some(link) = links.get(id) else { return };
         slot.listed = false;
         let wanted = slot.wants(link);
-        if slot.layer.as_ref().is_some_and(|layer| layer.has_more()) && wanted.read && !self.probes.contains(&id) {
+        let has_more = wanted.read && slot.layer.as_ref().is_some_and(|layer| layer.has_more());
+        if has_more && !std::mem::replace(&mut slot.probed, true) {
             self.probes.push_back(id);
         }
         let outcome = match slot.polled {
@@ -73,13 +74,20 @@ impl<S: Sys> Readiness<S> {
         }
     }
 
+    /// No edge reports input again that was left unread. So the poller learns even an equal interest anew, and then looks for input.
+    pub(super) fn rearm(&mut self, id: ConnectionId) {
+        if let Some(Slot { polled: Polled::For(interest), .. }) = self.slot_mut(id) {
+            interest.edges = false;
+        }
+        self.changed(id);
+    }
+
     /// Sets how the connection is polled, and deregisters a connection that is not polled any more.
     pub(super) fn set_polled(&mut self, id: ConnectionId, polled: Polled) {
-        let at = id.slot_at(self.home);
-        let Some(slot) = self.slots.get_mut(at).and_then(Option::as_mut).filter(|slot| slot.id == id) else { return };
-        let before = std::mem::replace(&mut slot.polled, polled);
+        let Some(slot) = self.slot_mut(id) else { return };
+        let (before, fd) = (std::mem::replace(&mut slot.polled, polled), slot.fd);
         if matches!(before, Polled::For(_)) && !matches!(polled, Polled::For(_)) {
-            self.sys.forget(slot.fd);
+            self.sys.forget(fd);
         }
         self.no_interest += usize::from(polled == FOR_NOTHING);
         self.no_interest -= usize::from(before == FOR_NOTHING);

@@ -37,7 +37,7 @@ impl<S: Sys> Readiness<S> {
         let arrived = self.with_layer(id, |layer, sys, fd, shared| layer.receive(sys, fd, scratch, shared))?;
         if arrived == Arrived::Ready {
             // Plaintext may have come along: it is reported next, after the handler has heard of the connection.
-            self.not_read(id);
+            self.slot_mut(id).into_iter().for_each(|slot| slot.read_in = 0);
             self.arrivals.push(id);
         }
         Some(match arrived {

@@ -141,6 +141,9 @@ impl<S: Sys> Readiness<S> {
     /// Ends suspensions: all when a descriptor was freed, otherwise those whose time is over. The latter listeners accept in
     /// this batch: an event would take another wait, and a suspended listener may cost one wait a second.
     pub(super) fn resume_suspended(&mut self, freed: bool) {
+        if self.suspended == 0 {
+            return;
+        }
         let now = self.sys.now();
         for index in 0..self.listeners.len() {
             if let State::Suspended { until, probe, held } = self.listeners[index].state
@@ -170,7 +173,7 @@ impl<S: Sys> Readiness<S> {
         }
         if state == State::Accepting && before != State::Accepting {
             let token = listener_token(self.home.event_loop(), index);
-            if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, write: false }) {
+            if let Err(errno) = self.sys.register(listener.fd, token, Interest { read: true, ..Interest::default() }) {
                 // Not registered, as if held; but the loop has not asked for that.
                 listener.state = State::Held;
                 self.suspend(index, errno);

@@ -1,9 +1,9 @@
 //! Completions made of readiness: when a descriptor is ready, the driver makes the call and reports its outcome. EAGAIN, ECONNRESET
 //! and EMFILE are handled here, and nowhere else.
 //!
-//! The poller is level-triggered. A changed interest reaches the poller before the next wait. A request that is answered at
-//! once changes no interest, so the steady state has no call of the poller. A connection that opens and ends within one turn
-//! is never registered.
+//! A changed interest reaches the poller before the next wait. A request that is answered at once changes no interest, so the
+//! steady state has no call of the poller. A connection that opens and ends within one turn is never registered. Input of a TCP
+//! connection is reported once ([`Link::has_edges`]), so unread input is probed for (`probes`), or the interest is told anew (`rearm`).
 
 mod batch;
 mod interest;
@@ -51,12 +51,11 @@ pub(crate) struct Readiness<S: Sys> {
     changed: Vec<ConnectionId>,
     /// Connections to read from now: the handler has just heard of them.
     arrivals: Vec<ConnectionId>,
-    /// Other connections to read from without an event. A batch handles the first `probes_left` of them; later ones wait for the
-    /// next batch.
+    /// Other connections to read from without an event. A batch handles the first `probes_left` of them, and the next batch the rest.
     probes: VecDeque<ConnectionId>,
     probes_left: usize,
     listener_probes: Vec<usize>,
-    /// The outcome of a receive of the short way that brought no bytes, reported by `next`.
+    /// The outcome of a receive of the short way that brought no bytes, or a full buffer. Reported by `next`.
     unreported: Option<Completion>,
     /// Failures of calls outside `next`, reported by `next`.
     failures: Vec<(ConnectionId, Errno)>,
@@ -84,11 +83,14 @@ struct Slot {
     id: ConnectionId,
     fd: Fd,
     polled: Polled,
-    /// The number of the last batch in which the connection was read.
+    /// The number of the last batch in which the connection was read. An event without input does not count: it answers no probe.
     read_in: u32,
     socket: bool,
-    /// In the list `changed`.
+    /// In the lists `changed` and `probes`.
     listed: bool,
+    probed: bool,
+    /// The poller has reported an end, an error or urgent data: after a receive with bytes, more may be in the socket.
+    behind: bool,
     connecting: bool,
     layer: Option<Box<Layered>>,
 }
@@ -127,11 +129,10 @@ impl<S: Sys> Readiness<S> {
     }
 
     fn add_slot(&mut self, id: ConnectionId, fd: Fd, socket: bool, connecting: bool) {
-        let slot = Slot { id, fd, polled: Polled::No, read_in: 0, socket, listed: false, connecting, layer: None };
-        if self.slots.len() <= id.slot_at(self.home) {
-            self.slots.resize_with(id.slot_at(self.home) + 1, || None);
-        }
-        self.slots[id.slot_at(self.home)] = Some(slot);
+        let (at, polled, [listed, probed, behind]) = (id.slot_at(self.home), Polled::No, [false; 3]);
+        self.slots.resize_with(self.slots.len().max(at + 1), || None);
+        let slot = Slot { id, fd, polled, read_in: 0, socket, listed, probed, behind, connecting, layer: None };
+        self.slots[at] = Some(slot);
         self.changed(id);
     }
 
@@ -151,9 +152,7 @@ impl<S: Sys> Readiness<S> {
             self.sys.close(fd);
             self.open -= 1;
         }
-        if self.suspended != 0 {
-            self.resume_suspended(freed);
-        }
+        self.resume_suspended(freed);
     }
 }
 
@@ -196,9 +195,7 @@ impl<S: Sys> Driver for Readiness<S> {
             self.probe_no_interest();
         }
         self.probe_terminals();
-        if self.suspended != 0 {
-            self.resume_suspended(false);
-        }
+        self.resume_suspended(false);
         if !(self.listener_probes.is_empty() && self.always_ready.is_empty()) {
             self.always_ready.retain(|&id| links.get(id).is_some());
             let readable = |token| Event { token, ready: Ready::READABLE };
@@ -219,7 +216,8 @@ impl<S: Sys> Driver for Readiness<S> {
     fn next_received<'l>(&mut self, links: &'l mut Links, scratch: &mut [u8]) -> Option<(&'l mut Link, usize)> {
         let event = *self.events.get(self.cursor)?;
         // A connection with a probe is looked at once, of which the long way keeps account.
-        if (event.ready != Ready::READABLE) | (self.probes_left > 0) {
+        let is_probed = self.probes_left > 0 && self.slot(event.token).is_some_and(|slot| slot.probed);
+        if event.ready != Ready::READABLE || is_probed {
             return None;
         }
         // Only a connection's token is the id of a link.
@@ -227,9 +225,9 @@ impl<S: Sys> Driver for Readiness<S> {
         debug_assert_eq!(self.slot(link.id).map(|slot| slot.fd), Some(link.descriptor));
         self.cursor += 1;
         match self.sys.recv(link.descriptor, scratch) {
-            Moved::Bytes(count) => Some((link, count)),
+            Moved::Bytes(count) if count < scratch.len() => Some((link, count)),
             moved => {
-                self.unreported = self.heard(link.id, moved);
+                self.unreported = self.heard(link.id, moved, scratch.len());
                 None
             }
         }
@@ -307,7 +305,9 @@ impl<S: Sys> Driver for Readiness<S> {
     }
 
     fn probe(&mut self, id: ConnectionId) {
-        self.probes.push_back(id);
+        if self.slot_mut(id).is_none_or(|slot| !std::mem::replace(&mut slot.probed, true)) {
+            self.probes.push_back(id);
+        }
     }
 
     fn say_goodbye(&mut self, id: ConnectionId) -> Sent {

@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use super::super::Completion;
+use super::super::{Completion, Driver};
 use super::Readiness;
 use crate::buffer::{FilePart, Output};
 use crate::link::Sent;
@@ -19,22 +19,23 @@ impl<S: Sys> Readiness<S> {
     #[inline]
     pub(super) fn receive(&mut self, id: ConnectionId, fd: Fd, socket: bool, scratch: &mut [u8]) -> Option<Completion> {
         if self.slot(id).is_some_and(|slot| slot.layer.is_some()) {
-            let report = self.receive_layered(id, scratch);
-            if report.is_none() {
-                self.not_read(id);
-            }
-            return report;
+            return self.receive_layered(id, scratch);
         }
         let moved = if socket { self.sys.recv(fd, scratch) } else { self.sys.read(fd, scratch) };
-        self.heard(id, moved)
+        self.heard(id, moved, scratch.len())
     }
 
-    /// Makes the completion of a receive's outcome.
-    pub(super) fn heard(&mut self, id: ConnectionId, moved: Moved) -> Option<Completion> {
+    /// Makes the completion of a receive's outcome. After a full buffer (`room`) more may be in the socket: the next batch reads on.
+    pub(super) fn heard(&mut self, id: ConnectionId, moved: Moved, room: usize) -> Option<Completion> {
         match moved {
-            Moved::Bytes(count) => Some(Completion::Received { id, count }),
+            Moved::Bytes(count) => {
+                if count == room || self.slot(id).is_some_and(|slot| slot.behind) {
+                    self.probe(id);
+                }
+                Some(Completion::Received { id, count })
+            }
             Moved::Blocked => {
-                self.not_read(id);
+                self.slot_mut(id).into_iter().for_each(|slot| slot.read_in = 0);
                 None
             }
             Moved::Ended => Some(Completion::Ended { id }),

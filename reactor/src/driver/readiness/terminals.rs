@@ -32,7 +32,6 @@ impl<S: Sys> Readiness<S> {
     /// hands at any time (`fg`, `bg`).
     #[cold]
     pub(super) fn leave_terminal(&mut self, id: ConnectionId) {
-        self.not_read(id);
         self.set_polled(id, Polled::Background);
         self.terminals.background.push(id);
         self.terminals.probed = self.sys.now();

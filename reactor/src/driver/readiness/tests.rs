@@ -2,6 +2,7 @@
 //! over a system that follows a script (`scripted`).
 
 mod calls;
+mod edges;
 mod layers;
 mod listeners;
 mod scripted;

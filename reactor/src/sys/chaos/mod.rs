@@ -11,6 +11,8 @@
 //! | `emfile` | an accept finds no descriptor | the listener rests, and nobody in its queue is lost |
 //! | `spurious` | a wait comes back at once with nothing | another wait |
 //!
+//! Bytes that a fault leaves in a socket with edges are reported again (`report_again`): a kernel would have returned them.
+//!
 //! A receive without an announcement never fails: the driver receives what has arrived before it stops, and a real
 //! kernel would return those bytes. An announced receive may return EAGAIN: Linux also reports false events.
 
@@ -45,8 +47,8 @@ pub(crate) struct Chaos<S> {
     orders: Orders,
     random: Random,
     struck: Struck,
-    /// The poller's token of each descriptor.
-    watched: HashMap<i32, ConnectionId>,
+    /// The poller's token of each descriptor, and the interest.
+    watched: HashMap<i32, (ConnectionId, Interest)>,
     /// Connections that the last wait reported, and that have not been received from since.
     told: HashSet<ConnectionId>,
 }
@@ -131,15 +133,28 @@ impl<S> Chaos<S> {
         self.struck.short_io += u64::from(most < length && moved == Moved::Bytes(most));
         moved
     }
+}
 
+impl<S: Poller> Chaos<S> {
     fn receive(&mut self, fd: Fd, into: &mut [u8], call: fn(&mut S, Fd, &mut [u8]) -> Moved) -> Moved {
-        let announced = self.watched.get(&fd.0).is_some_and(|token| self.told.remove(token));
+        let announced = self.watched.get(&fd.0).is_some_and(|(token, _)| self.told.remove(token));
         if announced && self.blocks() {
+            self.report_again(fd);
             return Moved::Blocked;
         }
         let (length, most) = (into.len(), self.most(into.len()));
         let moved = self.call(|sys| call(sys, fd, &mut into[..most]));
+        if most < length {
+            self.report_again(fd);
+        }
         self.moved(moved, most, length)
+    }
+
+    /// A fault may have left bytes in a socket with edges. The poller reports them only if it learns the interest anew.
+    fn report_again(&mut self, fd: Fd) {
+        if let Some(&(token, interest)) = self.watched.get(&fd.0).filter(|(_, interest)| interest.edges) {
+            let _ = self.sys.modify(fd, token, interest);
+        }
     }
 }
 
@@ -159,12 +174,12 @@ impl<S: Sys> Clock for Chaos<S> {
 
 impl<S: Sys> Poller for Chaos<S> {
     fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        self.watched.insert(fd.0, token);
+        self.watched.insert(fd.0, (token, interest));
         self.sys.register(fd, token, interest)
     }
 
     fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
-        self.watched.insert(fd.0, token);
+        self.watched.insert(fd.0, (token, interest));
         self.sys.modify(fd, token, interest)
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use super::super::fork::FORKS;
 use super::*;
 
-const READ: Interest = Interest { read: true, write: false };
+const READ: Interest = Interest { read: true, write: false, edges: false };
 const NOW: Option<Duration> = Some(Duration::ZERO);
 /// Number of calls of each kind: a probability of 0.3 then shows within 0.05, ten times the deviation.
 const CALLS: usize = 10_000;
@@ -191,5 +191,22 @@ fn a_wait_that_is_cut_short_sixteen_times_lasts_as_long_as_it_should() {
         sys.wait(&mut events, Some(span), began).unwrap();
         let waited = sys.now().since(began);
         assert!(events.is_empty() && waited >= span && sys.struck.eintr == u64::from(INTERRUPTIONS_MAX));
+    });
+}
+
+#[test]
+fn bytes_that_a_fault_leaves_in_a_socket_with_edges_are_reported_again() {
+    each(|backend| {
+        for odds in [Odds { eagain: 1.0, ..Odds::default() }, Odds { short_io: 1.0, ..Odds::default() }] {
+            let mut sys = chaos(backend, odds, 7);
+            let (near, mut far) = UnixStream::pair().unwrap();
+            sys.register(fd(&near), token(), Interest { edges: true, ..READ }).unwrap();
+            far.write_all(&[7; 10_000]).unwrap();
+            let mut space = [0; 100];
+            for _ in 0..5 {
+                assert_eq!(now(&mut sys).len(), 1);
+                assert_ne!(sys.recv(fd(&near), &mut space), Moved::Bytes(100));
+            }
+        }
     });
 }

@@ -93,7 +93,7 @@ impl Sets {
                 let number = word * BITS + both.trailing_zeros() as usize;
                 let bit = both & both.wrapping_neg();
                 both ^= bit;
-                let interest = Interest { read: read & bit != 0, write: write & bit != 0 };
+                let interest = Interest { read: read & bit != 0, write: write & bit != 0, edges: false };
                 tell(number, interest);
                 found -= usize::from(interest.read) + usize::from(interest.write);
             }
@@ -105,7 +105,7 @@ impl Sets {
 mod tests {
     use super::*;
 
-    const READ: Interest = Interest { read: true, write: false };
+    const READ: Interest = Interest { read: true, write: false, edges: false };
 
     fn sets(numbers: &[usize], interest: Interest) -> Sets {
         let mut sets = Sets::default();
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn every_start_tells_all_descriptors_in_order_and_once() {
         let numbers = [0, 1, 62, 63, 64, 127, 128, 200];
-        let both = Interest { read: true, write: true };
+        let both = Interest { read: true, write: true, edges: false };
         for start in 0..300 {
             let mut told = Vec::new();
             sets(&numbers, both).each(start, 2 * numbers.len(), |number, interest| {

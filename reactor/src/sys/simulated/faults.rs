@@ -31,7 +31,8 @@ pub struct Faults {
     pub reordered: bool,
     /// Largest number of events of one wait, at least 1.
     pub batch: usize,
-    /// Errors of a descriptor that is watched without interest are not reported, as with `select`.
+    /// As with `select`, errors of a descriptor that is watched without interest are not reported, and unread input is reported
+    /// in every wait. Otherwise, as with epoll, input of a TCP connection is reported when it arrives (edge-triggered).
     pub select: bool,
     /// An accept fails because its connection has gone (ECONNABORTED, EPROTO, EPERM, EHOSTUNREACH).
     pub aborted_accepts: f64,

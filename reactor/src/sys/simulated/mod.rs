@@ -76,6 +76,9 @@ impl Simulated {
                 Moved::Ended if std::mem::replace(&mut line.end_read, true) => {}
                 Moved::Ended | Moved::Failed(_) => network.progress(),
             }
+            if blocked || short {
+                network.rouse(index);
+            }
             network.note("recv", fd.0.into(), number(moved));
             moved
         })

@@ -80,7 +80,8 @@ impl Scripted {
 }
 
 fn letters(interest: Interest) -> String {
-    format!("{}{}", if interest.read { "r" } else { "-" }, if interest.write { "w" } else { "-" })
+    let (read, write) = (if interest.read { "r" } else { "-" }, if interest.write { "w" } else { "-" });
+    format!("{read}{write}{}", if interest.edges { " edges" } else { "" })
 }
 
 impl Clock for Scripted {

@@ -31,13 +31,21 @@ impl World {
     }
 
     pub(super) fn link(&mut self, origin: Origin) -> ConnectionId {
-        let now = self.driver.now();
-        self.links.insert(Link::new(origin, Peer::Unix, 0, 0, now))
+        self.link_with(origin, Peer::Unix)
     }
 
-    /// An accepted connection with this descriptor.
+    fn link_with(&mut self, origin: Origin, peer: Peer) -> ConnectionId {
+        let now = self.driver.now();
+        self.links.insert(Link::new(origin, peer, 0, 0, now))
+    }
+
+    /// An accepted connection with this descriptor, over a Unix socket.
     pub(super) fn connection(&mut self, fd: i32) -> ConnectionId {
-        let id = self.link(Origin::Accepted);
+        self.connection_of(fd, Origin::Accepted, Peer::Unix)
+    }
+
+    pub(super) fn connection_of(&mut self, fd: i32, origin: Origin, peer: Peer) -> ConnectionId {
+        let id = self.link_with(origin, peer);
         self.links.get_mut(id).expect("it is there").begin(Fd(fd), false);
         self.driver.count_in();
         self.driver.adopt(id, Socket(Fd(fd)), false);

@@ -147,6 +147,7 @@ impl Network {
         if self.lines[index].closed {
             return;
         }
+        self.rouse(index);
         let remote = match self.remotes.get_mut(&self.addresses[index]) {
             Some(remote) => remote(),
             None => Remote::Refuses,

@@ -18,6 +18,7 @@ use crate::address::Address;
 use crate::random::{Random, mixed};
 use crate::sys::Interest;
 use crate::token::ConnectionId;
+use poller::Watch;
 use trace::Call;
 
 /// Simulated descriptors begin here, far above any real one, so the two kinds cannot be confused.
@@ -67,7 +68,7 @@ pub(crate) struct Network {
     agenda: BinaryHeap<Reverse<(u64, u64, Happening)>>,
     order: u64,
     files: Vec<Option<File>>,
-    watched: BTreeMap<i32, (ConnectionId, Interest)>,
+    watched: BTreeMap<i32, Watch>,
     pub(crate) lines: Vec<Line>,
     pub(crate) ids: HashMap<ConnectionId, usize>,
     /// The remote address of each line.
@@ -192,6 +193,7 @@ impl Network {
                 Happening::Deliver(line) => self.deliver(line),
                 Happening::Reset(line) => {
                     self.lines[line].reset();
+                    self.rouse(line);
                     self.act(line);
                 }
                 Happening::Outcome(line) => self.outcome(line),

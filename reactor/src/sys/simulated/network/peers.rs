@@ -234,6 +234,7 @@ impl Network {
             self.lines[index].arrived += count;
         }
         line_end(&mut self.lines[index]);
+        self.rouse(index);
         self.start_arriving(index);
     }
 

@@ -1,4 +1,5 @@
-//! The level-triggered poller, and the conditions that must hold whenever the loop waits.
+//! The poller, and the conditions that must hold whenever the loop waits. Where the driver asks for edges, unread input is
+//! reported once, unless the poller imitates `select`.
 
 use std::time::Duration;
 
@@ -15,13 +16,33 @@ const QUIET: u64 = 200_000_000_000;
 /// Largest number of waits in one simulation: a longer simulation does not end by itself.
 const WAITS_MAX: u64 = 20_000_000;
 
+/// A registration.
+pub(super) struct Watch {
+    token: ConnectionId,
+    interest: Interest,
+    /// Something has arrived since the last event, or the interest was told since: with edges, nothing else makes an event.
+    armed: bool,
+}
+
+impl Watch {
+    fn new(token: ConnectionId, interest: Interest) -> Self {
+        Watch { token, interest, armed: true }
+    }
+}
+
 impl Network {
+    /// Something has happened to the line, or a call has left bytes in the line that it should have taken: the next wait reports it.
+    pub(crate) fn rouse(&mut self, index: usize) {
+        let watch = self.lines[index].fd.and_then(|fd| self.watched.get_mut(&fd.0));
+        watch.into_iter().for_each(|watch| watch.armed = true);
+    }
+
     pub(crate) fn register(&mut self, fd: Fd, token: ConnectionId, interest: Interest) -> Result<(), Errno> {
         self.file(fd, "register");
         if self.random.chance(self.faults.unwatchable) {
             return Err(Errno(libc::ENOSPC));
         }
-        if self.watched.insert(fd.0, (token, interest)).is_some() {
+        if self.watched.insert(fd.0, Watch::new(token, interest)).is_some() {
             self.violation(&format!("descriptor {} is registered twice", fd.0));
         }
         Ok(())
@@ -29,7 +50,7 @@ impl Network {
 
     pub(crate) fn modify(&mut self, fd: Fd, token: ConnectionId, interest: Interest) {
         self.file(fd, "modify");
-        if self.watched.insert(fd.0, (token, interest)).is_none() {
+        if self.watched.insert(fd.0, Watch::new(token, interest)).is_none() {
             self.violation(&format!("the interest of descriptor {} is changed, which is not registered", fd.0));
         }
     }
@@ -45,7 +66,7 @@ impl Network {
     pub(super) fn ready(&mut self, events: &mut Vec<Event>, spurious: bool) {
         let Network { files, watched, lines, faults, random, .. } = self;
         let mut late = Vec::new();
-        for (&fd, &(token, interest)) in watched.iter() {
+        for (&fd, &Watch { token, interest, armed }) in watched.iter() {
             let (mut readable, mut writable, mut others) = (false, false, Ready::default());
             match &files[(fd - FIRST_FD) as usize] {
                 Some(File::Listener { queue, .. }) => readable = !queue.is_empty(),
@@ -56,6 +77,11 @@ impl Network {
                     let failed = line.error.is_some() && line.stage == Stage::Open;
                     others = others.with(Ready::HANGUP, line.is_hung_up() && !faults.select);
                     others = others.with(Ready::ERROR, failed && !faults.select);
+                    let edges = interest.edges && !faults.select;
+                    others = others.with(Ready::ENDING, edges && (line.end_arrived || line.dead));
+                    if edges && !armed {
+                        (readable, others) = (false, Ready::default());
+                    }
                 }
                 None => {}
             }
@@ -121,6 +147,9 @@ impl Network {
             if !events.is_empty() {
                 break;
             }
+            if until.is_none_or(|until| until > self.now) {
+                self.check_edges();
+            }
             let next = self.next_time();
             let quiet = self.quiet_since + QUIET;
             match (next, until) {
@@ -143,6 +172,9 @@ impl Network {
                     break;
                 }
             }
+        }
+        for watch in self.watched.values_mut() {
+            watch.armed &= !events.iter().any(|event| event.token == watch.token);
         }
         self.note("wait", events.len() as i64, (self.now - began) as i64);
         // The passing of time is the purpose of a wait.
@@ -187,18 +219,30 @@ impl Network {
         }
     }
 
+    /// Checks, before time passes without an event, that no edge was lost: a connection that is read has no input of which the
+    /// poller will not tell.
+    fn check_edges(&self) {
+        for (&fd, watch) in &self.watched {
+            let line = files_line(&self.files, fd).map(|index| &self.lines[index]);
+            let is_due = watch.interest.read && line.is_some_and(Line::is_readable);
+            if is_due && watch.interest.edges && !watch.armed && !self.faults.select {
+                self.violation(&format!("connection {} has unread input, and no event will tell of it", watch.token));
+            }
+        }
+    }
+
     pub(super) fn check_interest(&mut self) {
         for (id, wanted) in std::mem::take(&mut self.wanted) {
             let Some(&index) = self.ids.get(&id) else { continue };
             let line = &self.lines[index];
             let Some(fd) = line.fd else { continue };
             match self.watched.get(&fd.0) {
-                Some(&(token, interest)) if token == id && (interest == wanted || line.layered) => {}
+                Some(watch) if watch.token == id && (watch.interest == wanted || line.layered) => {}
                 None if line.layered => {}
                 None if wanted == Interest::default() && line.is_hung_up() => {}
                 None if self.faults.unwatchable > 0.0 => {}
                 found => {
-                    let found = format!("{found:?}");
+                    let found = format!("{:?}", found.map(|watch| (watch.token, watch.interest)));
                     self.violation(&format!("connection {id} wants {wanted:?}, and the poller knows {found}"));
                 }
             }
