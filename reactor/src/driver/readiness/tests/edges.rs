@@ -201,6 +201,22 @@ fn a_connection_that_is_to_be_read_without_an_event_and_has_one_is_read_once_in_
     assert_eq!(world.timeout(), MINUTE);
 }
 
+#[test]
+fn a_request_to_read_is_for_the_next_batch_and_an_event_behind_it_still_takes_the_short_way() {
+    let mut world = World::new();
+    let id = known(&mut world, 10);
+    world.arrive(10, [Moved::Bytes(5), Moved::Bytes(6)]);
+    world.happen(&[(id, Ready::READABLE)]);
+    world.wait(MINUTE);
+    world.driver.probe(id);
+    assert_eq!(short(&mut world), Some(5));
+    assert_eq!(world.reports(), [""; 0]);
+    assert_eq!(world.timeout(), AT_ONCE);
+    assert_eq!(world.reports(), ["0 received 6"]);
+    assert_eq!(world.timeout(), MINUTE);
+    assert_eq!(world.calls(), ["recv 10"; 2]);
+}
+
 /// A driver with one accepted TCP connection, and the peer.
 struct Real {
     driver: Readiness<Kernel>,
