@@ -22,7 +22,9 @@ impl<S: Sys> Readiness<S> {
     /// Returns the next completion of this batch: first of new connections, then of events, then of failed calls, then of probes.
     pub(super) fn report(&mut self, links: &Links, scratch: &mut [u8]) -> Option<Completion> {
         while let Some(id) = self.arrivals.pop() {
-            if let Some(report) = self.look(id, links, scratch) {
+            // The poller reports a connection that is registered by now: a look besides would be its second receive in this batch.
+            let is_reported = self.slot(id).is_some_and(|slot| slot.polled != Polled::No && slot.layer.is_none());
+            if !is_reported && let Some(report) = self.look(id, links, scratch) {
                 return Some(report);
             }
         }

@@ -202,6 +202,28 @@ fn a_connection_that_is_to_be_read_without_an_event_and_has_one_is_read_once_in_
 }
 
 #[test]
+fn a_connection_that_came_from_another_loop_is_received_from_once_in_a_batch() {
+    for is_short in [true, false] {
+        let mut world = World::new();
+        let id = world.link(Origin::Accepted);
+        world.links.get_mut(id).unwrap().begin(Fd(10), false);
+        world.driver.count_in();
+        // Between two batches, so the wait registers the connection.
+        world.driver.adopt(id, Socket(Fd(10)), true);
+        world.happen(&[(id, Ready::READABLE)]);
+        world.arrive(10, [Moved::Bytes(5), Moved::Bytes(6)]);
+        world.wait(MINUTE);
+        if is_short {
+            assert_eq!(short(&mut world), Some(5));
+            assert_eq!(world.reports(), [""; 0]);
+        } else {
+            assert_eq!(world.reports(), ["0 received 5"]);
+        }
+        assert_eq!(world.timeout(), MINUTE);
+    }
+}
+
+#[test]
 fn a_request_to_read_is_for_the_next_batch_and_an_event_behind_it_still_takes_the_short_way() {
     let mut world = World::new();
     let id = known(&mut world, 10);
