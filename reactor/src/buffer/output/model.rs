@@ -1,8 +1,6 @@
 //! Compares the output with a plain queue of bytes, for any writes and any sends. The model knows no more of the output
 //! than the driver does. For property tests and for the fuzz target `output`.
 
-use std::io::IoSlice;
-
 use super::*;
 use crate::operations::Operations;
 
@@ -70,14 +68,7 @@ fn send(output: &mut Output, model: &mut VecDeque<u8>, room: usize) {
             return model.clear();
         }
     }
-    let offered: Vec<u8> = match output.single() {
-        Some(bytes) => bytes.to_vec(),
-        None => {
-            let mut slices = [IoSlice::new(&[]); 4];
-            let filled = output.gather(&mut slices);
-            slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
-        }
-    };
+    let offered = output.offered();
     assert_eq!(offered.is_empty(), model.is_empty(), "something is offered while something is owed");
     assert!(model.iter().zip(&offered).all(|(one, other)| one == other), "what is offered is what is owed");
     let taken = room.min(offered.len());

@@ -75,6 +75,17 @@ impl Output {
         }
     }
 
+    /// Returns a copy of the bytes that the driver offers in its next send. For models.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn offered(&self) -> Vec<u8> {
+        if let Some(bytes) = self.single() {
+            return bytes.to_vec();
+        }
+        let mut slices = [IoSlice::new(&[]); 4];
+        let filled = self.gather(&mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
     /// Returns the next piece if it is a part of a file.
     pub(crate) fn file(&self) -> Option<&FilePart> {
         match self.pieces.front() {

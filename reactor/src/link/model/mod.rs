@@ -10,7 +10,6 @@ mod promises;
 mod tests;
 mod turn;
 
-use std::io::IoSlice;
 use std::time::Duration;
 
 use bytes::Bytes;

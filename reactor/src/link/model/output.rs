@@ -14,14 +14,7 @@ impl World<'_, '_> {
     /// Sends once, like the driver.
     pub(super) fn transmit(&mut self) -> Sent {
         let output = self.link.as_ref().and_then(Link::output).expect("something to send");
-        let offered: Vec<u8> = match output.single() {
-            Some(bytes) => bytes.to_vec(),
-            None => {
-                let mut slices = [IoSlice::new(&[]); 4];
-                let filled = output.gather(&mut slices);
-                slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
-            }
-        };
+        let offered = output.offered();
         let kernel = &mut self.kernel;
         assert!(!kernel.connecting && (kernel.finished_at.is_none() || offered.is_empty()), "sends when it cannot");
         let expected: Vec<u8> = (kernel.sent..kernel.sent + offered.len() as u64).map(byte).collect();
