@@ -1,4 +1,4 @@
-//! A small event loop for Unix in 15,000 lines: `epoll`, `select(2)`, callbacks, no allocation on the path of a byte.
+//! A small event loop for Unix in 16,000 lines: `epoll`, `select(2)`, callbacks, no allocation on the path of a byte.
 //!
 //! An [`Application`] runs any number of [`Service`]s, each a [`Handler`] bound to an address. The loop moves the
 //! bytes, and provides backpressure, half-close, deadlines and draining; the handler gives the bytes a meaning.
