@@ -349,6 +349,15 @@ fn child() -> (Stage, ConnectionId, UnixStream) {
     (stage, channel, theirs)
 }
 
+/// A connection of the loop besides its channel. Returns the client's socket, too.
+fn connected(stage: &mut Stage) -> (ConnectionId, UnixStream) {
+    let (ours, client) = UnixStream::pair().expect("two sockets");
+    ours.set_nonblocking(true).expect("a socket");
+    let id = stage.event_loop.core.adopt_channel(0, ours.into(), Peer::Unix, Box::new(()));
+    stage.event_loop.settle();
+    (id, client)
+}
+
 fn is_stopped(stage: &Stage, channel: ConnectionId) -> bool {
     let link = stage.event_loop.core.links.get(channel);
     link.is_none_or(|link| link.awaits_stop() || link.awaits_probe() || !link.is_open())
@@ -376,10 +385,7 @@ fn a_child_finishes_its_channel_one_turn_after_the_last_connection_has_ended() {
 #[test]
 fn a_child_does_not_part_while_it_has_a_connection() {
     let (mut stage, _, _parent) = child();
-    let (ours, _client) = UnixStream::pair().expect("two sockets");
-    ours.set_nonblocking(true).expect("a socket");
-    let id = stage.event_loop.core.adopt_channel(0, ours.into(), Peer::Unix, Box::new(()));
-    stage.event_loop.settle();
+    let (id, _client) = connected(&mut stage);
     assert!(stage.event_loop.core.links.get(id).is_some());
     stage.event_loop.part();
     assert!(!stage.event_loop.exchange.parting);
@@ -388,10 +394,7 @@ fn a_child_does_not_part_while_it_has_a_connection() {
 #[test]
 fn a_child_whose_drain_time_is_over_aborts_its_connection_and_has_the_margin_for_its_channel() {
     let (mut stage, channel, _parent) = child();
-    let (ours, _client) = UnixStream::pair().expect("two sockets");
-    ours.set_nonblocking(true).expect("a socket");
-    let id = stage.event_loop.core.adopt_channel(0, ours.into(), Peer::Unix, Box::new(()));
-    stage.event_loop.settle();
+    let (id, _client) = connected(&mut stage);
     let (drain_time, margin) = (Duration::from_secs(8), Duration::from_secs(1));
     stage.event_loop.config.drain_timeout = Some(drain_time);
     stage.event_loop.config.drain_margin = margin;
