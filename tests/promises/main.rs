@@ -68,6 +68,7 @@
 mod support;
 
 mod child;
+mod clients;
 mod closing;
 mod connecting;
 mod connections;
